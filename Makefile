@@ -1,0 +1,68 @@
+# One command per intent, the same here and in CI. `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test setup setup-dev lint format types integration check bench kafka lock schemas docs clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | expand -t 16
+
+demo: $(VENV)/.demo  ## the whole pipeline on this machine: make demo ARGS="--duration 20"
+	@$(BIN)/gpu-tokens demo $(ARGS)
+
+test: $(VENV)/.dev  ## the fast suite (under two minutes)
+	$(BIN)/python -m pytest $(ARGS)
+
+setup: $(VENV)/.demo  ## virtual environment with the pinned runtime
+setup-dev: $(VENV)/.dev  ## the same with test and lint tools
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: requirements/demo.txt requirements/build.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing the pinned runtime into $(VENV) (once; about a minute)"
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/demo.txt
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/build.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
+	@echo "installing the pinned test tools into $(VENV)"
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
+	@touch $@
+
+lint: $(VENV)/.dev  ## ruff, formatting included
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev  ## repair what ruff can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev  ## mypy --strict
+	$(BIN)/mypy
+
+integration: $(VENV)/.dev  ## real Kafka, real mongod, process kills
+	$(BIN)/python -m pytest tests/integration tests/e2e $(ARGS)
+
+check: lint types test integration  ## everything CI checks
+
+bench: $(VENV)/.dev  ## ratios against the same mongod in the same run
+	$(BIN)/python -m bench $(ARGS)
+
+kafka: $(VENV)/.demo  ## a real Kafka broker without Docker (Java 17 and Maven): make kafka ARGS="--version 4.1.1"
+	@$(BIN)/gpu-tokens kafka $(ARGS)
+
+lock:  ## pin every dependency with hashes (needs uv)
+	scripts/lock
+
+schemas: $(VENV)/.demo  ## write the JSON Schemas from the types
+	$(BIN)/gpu-tokens schemas write
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

@@ -1,0 +1,126 @@
+"""Every error of this package, in one tree.
+
+    GpuTokensError                  the root: catch it to catch all of them
+    |- SettingsError                a setting is missing or cannot be used
+    |- InvalidRecord                one record is bad: `reason` names why; it goes to the dead letters
+    |- KafkaError
+    |  |- KafkaUnreachable          no broker answered
+    |  |- TopicMissing              a topic does not exist or has the wrong shape
+    |  |- OffsetsLost               records were deleted below the committed offset: data may be lost, stop
+    |  |- OffsetsNotSeeded          the group has no offset for a partition: run `gpu-tokens topics create`
+    |  |- ConsumerStuck             assigned, lagging, and silent for too long
+    |  `- DeliveryFailed            a producer could not get a record acknowledged
+    |- StoreError
+    |  |- StoreUnreachable          no MongoDB answered; the outcome of a write is unknown, retry it
+    |  |- StoreRefused              wrong credentials, not authorised, too old, read-only: retrying does not help
+    |  `- StoreOutcomeUnknown       a write was sent and its durability is not known; retry the same write
+    |- TooManyBadRecords            the share of bad records passed the limit: a broken producer or a wrong topic
+    |- SourceUnavailable            a GPU telemetry source cannot be read now (no driver, no tool, no file)
+    |- EmbeddedServiceError         the embedded broker or mongod cannot run on this machine
+    `- AuditFailed                  the ledger does not hold
+
+Drivers' own errors are mapped to these once, where the driver is called (kafka.py, store/).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class GpuTokensError(Exception):
+    """Root of every error raised on purpose by this package."""
+
+
+class SettingsError(GpuTokensError):
+    """A setting is missing or cannot be used; the message names it, its value and the fix."""
+
+
+class Reason(StrEnum):
+    """Why a record is in the dead letters. A closed set: it is also a metric label."""
+
+    EMPTY = "empty"  # null value (a tombstone) or no bytes
+    TOO_LARGE = "too_large"  # more than MAX_RECORD_BYTES
+    NOT_UTF8 = "not_utf8"  # UTF-16, gzip, a BOM, any byte that is not UTF-8 text
+    NUL_CHARACTER = "nul_character"  # a NUL, raw or escaped
+    NOT_JSON = "not_json"  # syntax, NaN, lone surrogate
+    TOO_DEEP = "too_deep"  # nesting past MAX_DEPTH
+    TOO_MANY_KEYS = "too_many_keys"
+    DUPLICATE_KEY = "duplicate_key"  # JSON leaves its meaning open, so it has none here
+    UNKNOWN_SCHEMA = "unknown_schema"
+    WRONG_TYPE = "wrong_type"  # a field is missing or has another type than the contract says
+    OUT_OF_RANGE = "out_of_range"  # a number, length or time outside the contract
+    INCONSISTENT = "inconsistent"  # fields contradict each other (cached > prompt, no GPU named)
+    FUTURE_TS = "future_ts"  # ahead of the broker's clock by more than MAX_AHEAD_SECONDS
+    ID_CONFLICT = "id_conflict"  # the same event_id is stored with another payload
+
+
+class InvalidRecord(GpuTokensError):
+    """One record cannot be accepted. `reason` is its class, `field` the JSON field where known.
+
+    The message names field, value and rule, and is safe to log: values are cut to 80 characters.
+    """
+
+    def __init__(self, reason: Reason, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.field = field
+
+
+class KafkaError(GpuTokensError):
+    """Root of the Kafka side."""
+
+
+class KafkaUnreachable(KafkaError):
+    """No broker answered."""
+
+
+class TopicMissing(KafkaError):
+    """A topic does not exist or has the wrong number of partitions."""
+
+
+class OffsetsLost(KafkaError):
+    """Records were deleted below the committed offset: never skipped silently, the process stops."""
+
+
+class OffsetsNotSeeded(KafkaError):
+    """The consumer group has no committed offset for a partition; `gpu-tokens topics create` seeds them."""
+
+
+class ConsumerStuck(KafkaError):
+    """A partition is assigned and lags but has yielded nothing for too long."""
+
+
+class DeliveryFailed(KafkaError):
+    """A record was not acknowledged by Kafka within its time."""
+
+
+class StoreError(GpuTokensError):
+    """Root of the MongoDB side."""
+
+
+class StoreUnreachable(StoreError):
+    """No MongoDB answered; a write in flight has an unknown outcome and must be retried."""
+
+
+class StoreRefused(StoreError):
+    """MongoDB answered no (credentials, rights, version, read-only): an operator has to act."""
+
+
+class StoreOutcomeUnknown(StoreError):
+    """A write was sent but is not known to be durable; the same write must be repeated."""
+
+
+class TooManyBadRecords(GpuTokensError):
+    """The share of bad records passed its limit; nothing past it was committed."""
+
+
+class SourceUnavailable(GpuTokensError):
+    """A GPU telemetry source cannot be read now; the agent reports it and tries again."""
+
+
+class EmbeddedServiceError(GpuTokensError):
+    """An embedded service cannot run here; the message says what to install or to set."""
+
+
+class AuditFailed(GpuTokensError):
+    """The ledger does not hold: the message lists the offending cells."""

@@ -1,0 +1,374 @@
+"""The wire: `token.usage.v1` and `gpu.metrics.v1`, one self-describing JSON record per Kafka message.
+
+`decode()` turns bytes into an event or raises `InvalidRecord` with a reason, and never anything else:
+
+    bytes -> limits (size, UTF-8, NUL) -> msgspec tagged union (types, ranges) -> rules between fields
+          -> a record that is not byte for byte what we would have written is looked at again, slowly
+             (duplicate keys, depth, key count, numbers in unknown fields)
+
+The JSON Schemas are generated from these types (`json_schemas()`), a test keeps the two equal.
+Counts are inclusive (OpenTelemetry GenAI rule): `cached_tokens` is part of `prompt_tokens`, `reasoning_tokens` of
+`completion_tokens`. Unknown is null (or absent), never 0. Unknown extra fields are kept out, not fatal.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+import uuid_utils
+from msgspec import Meta
+
+from gpu_token_analytics.errors import InvalidRecord, Reason
+
+MAX_RECORD_BYTES = 64 * 1024
+MAX_DEPTH = 8
+MAX_KEYS = 128
+MAX_STRING = 1024
+MAX_INT = 2**53 - 1  # what every JSON reader keeps exactly (RFC 8259, section 6)
+MAX_TOKENS = 100_000_000
+MAX_LATENCY_MS = 6 * 3600 * 1000
+MAX_GPUS = 128
+MAX_AHEAD_SECONDS = 300
+MAX_CELLS = 8192  # minutes x GPUs one request may touch
+EARLIEST_TS = datetime(2015, 1, 1, tzinfo=UTC)  # before the first LLM was served: an unset clock, not an event
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_MAX_AHEAD = timedelta(seconds=MAX_AHEAD_SECONDS)
+
+Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
+EventId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+Label: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
+Timestamp: TypeAlias = Annotated[datetime, Meta(tz=True)]
+TokenCount: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
+Milliseconds: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_LATENCY_MS)]
+GpuIndex: TypeAlias = Annotated[int, Meta(ge=0, le=4095)]
+Ratio: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+Megabytes: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
+Watts: TypeAlias = Annotated[float, Meta(ge=0, le=1e5)]
+Celsius: TypeAlias = Annotated[float, Meta(ge=-100, le=300)]
+Joules: TypeAlias = Annotated[float, Meta(ge=0, le=1e15)]
+UsdPerHour: TypeAlias = Annotated[float, Meta(ge=0, le=1e5)]
+Source: TypeAlias = Literal["nvml", "nvidia-smi", "seed", "replay"]
+
+
+class TokenUsage(msgspec.Struct, tag_field="schema", tag="token.usage.v1", kw_only=True, frozen=True, omit_defaults=True):
+    """One finished request. `ts` is its end; it was active from `ts - latency_ms + queue_ms`.
+
+    A request on several GPUs (tensor or pipeline parallel) is ONE event that names all of them.
+    `latency_ms` null: only a point in time is known; the ledger then spreads it over its minute (method `window`).
+    """
+
+    event_id: EventId
+    ts: Timestamp
+    host: Id
+    model: Label
+    request_id: Label
+    prompt_tokens: TokenCount
+    completion_tokens: TokenCount
+    gpu_uuids: Annotated[list[Id], Meta(max_length=MAX_GPUS)] = []
+    gpu_index: GpuIndex | None = None
+    tenant: Label = "default"
+    cached_tokens: TokenCount = 0
+    reasoning_tokens: TokenCount = 0
+    latency_ms: Milliseconds | None = None
+    queue_ms: Milliseconds | None = None
+    ttft_ms: Milliseconds | None = None
+    finish_reason: Label | None = None
+
+    @property
+    def gpus(self) -> list[str]:
+        """GPU ids it ran on, sorted and distinct: UUIDs, or `host/index` when no UUID was named."""
+        if self.gpu_uuids:
+            return sorted(set(self.gpu_uuids)) if len(self.gpu_uuids) > 1 else self.gpu_uuids
+        return [gpu_label(self.host, self.gpu_index or 0)]
+
+
+class GpuSample(msgspec.Struct, tag_field="schema", tag="gpu.metrics.v1", kw_only=True, frozen=True, omit_defaults=True):
+    """One sample of one GPU (or one MIG slice: `mig_profile` and `parent_uuid` set). Null is unknown.
+
+    `energy_j` is a counter since driver load, not an amount. `gpu_index` is a label that can change at each boot;
+    the identity is `gpu_uuid`, and `host/gpu_index` where a source knows no UUID.
+    """
+
+    event_id: EventId
+    ts: Timestamp
+    host: Id
+    gpu_index: GpuIndex
+    source: Source
+    gpu_uuid: Id | None = None
+    name: Label | None = None
+    utilization: Ratio | None = None
+    mem_used_mb: Megabytes | None = None
+    mem_total_mb: Megabytes | None = None
+    power_w: Watts | None = None
+    temperature_c: Celsius | None = None
+    energy_j: Joules | None = None
+    price_per_hour_usd: UsdPerHour | None = None
+    mig_profile: Annotated[str, Meta(pattern=r"^[1-7]g\.", max_length=32)] | None = None
+    parent_uuid: Id | None = None
+
+    @property
+    def gpu(self) -> str:
+        """GPU id: the UUID, or `host/index` where the source knows none."""
+        return self.gpu_uuid or gpu_label(self.host, self.gpu_index)
+
+
+Event: TypeAlias = TokenUsage | GpuSample
+EVENT_TYPES: tuple[type[TokenUsage], type[GpuSample]] = (TokenUsage, GpuSample)
+
+_decoder = msgspec.json.Decoder(TokenUsage | GpuSample)
+_encoder = msgspec.json.Encoder()
+
+
+def gpu_label(host: str, index: int) -> str:
+    """`host/index`: how people name a GPU, and its id as long as no UUID is known."""
+    return f"{host}/{index}"
+
+
+def new_event_id() -> str:
+    """A fresh UUIDv7 (RFC 9562): ordered by time, so MongoDB's _id index stays warm at its right edge."""
+    return str(uuid_utils.uuid7())
+
+
+def to_us(at: datetime) -> int:
+    """Microseconds since 1970-01-01 UTC."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def from_us(us: int) -> datetime:
+    """The UTC datetime of `us` microseconds since 1970-01-01."""
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def encode(event: Event) -> bytes:
+    """The one byte form of an event: field order of the type, defaults left out, UTC `Z` times."""
+    return _encoder.encode(event)
+
+
+def decode(value: bytes | None, broker_ts: datetime | None = None) -> Event:
+    """The event in `value`. Raises InvalidRecord, and nothing else, for any bytes whatever.
+
+    broker_ts: the broker's time of the record; an event more than MAX_AHEAD_SECONDS ahead of it is refused, so that
+    one wrong clock cannot open cells in 2099. None leaves that check out.
+    """
+    if not value:
+        raise InvalidRecord(Reason.EMPTY, "the record has no value; send one JSON object per message")
+    if len(value) > MAX_RECORD_BYTES:
+        raise InvalidRecord(Reason.TOO_LARGE, f"{len(value):,} bytes; a record has at most {MAX_RECORD_BYTES:,}")
+    try:
+        event = _decoder.decode(value)
+        canonical = _encoder.encode(event) == value
+    except (msgspec.MsgspecError, UnicodeDecodeError, UnicodeEncodeError, RecursionError, OverflowError) as error:
+        raise _explain(value, error) from None
+    if not canonical:
+        # Not what encode() writes: another producer, extra fields, other spacing - or something hostile that msgspec
+        # reads past (duplicate keys, 1e999 or deep nesting in unknown fields). The slow reader sees all of it.
+        _read_strictly(value)
+    elif b"\\u0000" in value:
+        raise _nul()
+    _check_rules(event, broker_ts)
+    return event
+
+
+def _check_rules(event: Event, broker_ts: datetime | None) -> None:
+    """Rules between fields; each error names field, value and rule."""
+    ts = event.ts
+    if ts < EARLIEST_TS:
+        raise InvalidRecord(
+            Reason.OUT_OF_RANGE, f"ts={ts.isoformat()} is before {EARLIEST_TS:%Y-%m-%d}: is the clock set?", "ts"
+        )
+    if broker_ts is not None and ts - broker_ts > _MAX_AHEAD:
+        raise InvalidRecord(
+            Reason.FUTURE_TS,
+            f"ts={ts.isoformat()} is more than {MAX_AHEAD_SECONDS} s ahead of the broker's {broker_ts.isoformat()}; "
+            "set the producer's clock (NTP)",
+            "ts",
+        )
+    if isinstance(event, GpuSample):
+        if event.mem_used_mb is not None and event.mem_total_mb is not None and event.mem_used_mb > event.mem_total_mb:
+            raise _inconsistent("mem_used_mb", event.mem_used_mb, f"mem_total_mb={event.mem_total_mb}")
+        if (event.mig_profile is None) != (event.parent_uuid is None):
+            raise InvalidRecord(
+                Reason.INCONSISTENT, "mig_profile and parent_uuid belong together: send both or neither", "mig_profile"
+            )
+        if event.mig_profile is not None and event.gpu_uuid is None:
+            raise InvalidRecord(Reason.INCONSISTENT, "gpu_uuid is missing: a MIG slice has no other identity", "gpu_uuid")
+        return
+    if event.cached_tokens > event.prompt_tokens:
+        raise _inconsistent("cached_tokens", event.cached_tokens, f"prompt_tokens={event.prompt_tokens}")
+    if event.reasoning_tokens > event.completion_tokens:
+        raise _inconsistent("reasoning_tokens", event.reasoning_tokens, f"completion_tokens={event.completion_tokens}")
+    if not event.gpu_uuids and event.gpu_index is None:
+        raise InvalidRecord(
+            Reason.INCONSISTENT, "no GPU is named: send gpu_uuids (at least one) or gpu_index", "gpu_uuids"
+        )
+    latency_ms = event.latency_ms
+    for field, part_ms in (("queue_ms", event.queue_ms), ("ttft_ms", event.ttft_ms)):
+        if part_ms is None:
+            continue
+        if latency_ms is None:
+            raise InvalidRecord(Reason.INCONSISTENT, f"{field}={part_ms} without latency_ms; send latency_ms too", field)
+        if part_ms > latency_ms:
+            raise _inconsistent(field, part_ms, f"latency_ms={latency_ms}")
+    if latency_ms is not None and (latency_ms // 60_000 + 2) * max(1, len(event.gpu_uuids)) > MAX_CELLS:
+        raise InvalidRecord(
+            Reason.OUT_OF_RANGE,
+            f"latency_ms={latency_ms} on {len(event.gpu_uuids)} GPUs touches more than {MAX_CELLS} ledger cells",
+            "latency_ms",
+        )
+
+
+def _inconsistent(field: str, value: float, limit: str) -> InvalidRecord:
+    return InvalidRecord(
+        Reason.INCONSISTENT, f"{field}={value} is more than {limit}; it is a part of it (counts are inclusive)", field
+    )
+
+
+def _nul() -> InvalidRecord:
+    return InvalidRecord(Reason.NUL_CHARACTER, "a NUL character (\\u0000) is in the record; remove it")
+
+
+def _explain(value: bytes, error: Exception) -> InvalidRecord:
+    """Why msgspec refused `value`, in our reasons. Only bad records come here, so it may be slow."""
+    try:
+        text = _text(value)
+        _read_strictly(value)
+    except InvalidRecord as reason:
+        return reason
+    message = str(error)
+    field = message.rsplit("`$.", 1)[1].split("`")[0] if "`$." in message else None
+    document = json.loads(text)
+    if not isinstance(document, dict):
+        return InvalidRecord(Reason.WRONG_TYPE, f"a record is one JSON object, got {_short(document)}")
+    if field == "schema" or not isinstance(document.get("schema"), str):
+        known = ", ".join(str(kind.__struct_config__.tag) for kind in EVENT_TYPES)
+        return InvalidRecord(
+            Reason.UNKNOWN_SCHEMA, f"schema={_short(document.get('schema'))} is not known; use one of {known}", "schema"
+        )
+    shown = f"{field}={_short(document.get(field))}: " if field and field in document else ""
+    ranged = "Expected" not in message or any(
+        part in message for part in (">=", "<=", "of length", "Number out of range", "Integer value out of range", "matching")
+    )
+    bad_time = field == "ts" and isinstance(document.get("ts"), str)
+    hint = " (RFC 3339 with a zone, such as 2026-01-31T12:00:00Z)" if bad_time else ""
+    missing = "missing required field" in message
+    reason = Reason.OUT_OF_RANGE if (ranged or bad_time) and not missing else Reason.WRONG_TYPE
+    return InvalidRecord(reason, shown + message + hint, field)
+
+
+def _text(value: bytes) -> str:
+    if value.startswith(b"\xef\xbb\xbf"):
+        raise InvalidRecord(Reason.NOT_UTF8, "the record starts with a byte-order mark; send plain UTF-8")
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRecord(
+            Reason.NOT_UTF8, f"byte {error.start} (0x{value[error.start]:02x}) is not UTF-8; send uncompressed UTF-8 JSON"
+        ) from None
+    if "\x00" in text:
+        raise _nul()
+    return text
+
+
+def _read_strictly(value: bytes) -> None:
+    """Refuse what a forgiving JSON reader lets pass anywhere in the record, unknown fields included."""
+    text = _text(value)
+    _check_depth(text)
+    keys = 0
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal keys
+        keys += len(pairs)
+        if keys > MAX_KEYS:
+            raise InvalidRecord(Reason.TOO_MANY_KEYS, f"more than {MAX_KEYS} keys in one record")
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            seen: set[str] = set()
+            again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            raise InvalidRecord(Reason.DUPLICATE_KEY, f"key {_short(again)} is given twice", again)
+        for key, item in pairs:
+            for string in (key, item):
+                if isinstance(string, str):
+                    _check_string(string)
+        return found
+
+    def integer(digits: str) -> int:
+        if len(digits) > 17 or abs(int(digits)) > MAX_INT:
+            raise InvalidRecord(Reason.OUT_OF_RANGE, f"integer {_short(digits)} is outside +-(2^53-1)")
+        return int(digits)
+
+    def number(digits: str) -> float:
+        if not math.isfinite(float(digits)):
+            raise InvalidRecord(Reason.OUT_OF_RANGE, f"number {_short(digits)} is not finite")
+        return float(digits)
+
+    def constant(name: str) -> None:
+        raise InvalidRecord(Reason.NOT_JSON, f"{name} is not JSON; leave an unknown value out or send null")
+
+    try:
+        json.loads(text, object_pairs_hook=members, parse_int=integer, parse_float=number, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        raise InvalidRecord(Reason.NOT_JSON, f"not JSON: {error.msg} at character {error.pos}") from None
+
+
+def _check_string(string: str) -> None:
+    if len(string) > MAX_STRING:
+        raise InvalidRecord(Reason.OUT_OF_RANGE, f"string {_short(string)} has more than {MAX_STRING} characters")
+    if "\x00" in string:
+        raise _nul()
+    if not string.isascii() and any("\ud800" <= character <= "\udfff" for character in string):
+        raise InvalidRecord(Reason.NOT_JSON, f"string {_short(string)} has half of a surrogate pair")
+
+
+def _check_depth(text: str) -> None:
+    """Nesting, counted without recursion: `json` itself would run out of stack on 100,000 brackets."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    depth = 0
+    quoted = escaped = False
+    for character in text:
+        if quoted:
+            if escaped:
+                escaped = False
+            elif character == "\\":
+                escaped = True
+            elif character == '"':
+                quoted = False
+        elif character == '"':
+            quoted = True
+        elif character in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise InvalidRecord(Reason.TOO_DEEP, f"nested more than {MAX_DEPTH} levels deep")
+        elif character in "]}":
+            depth -= 1
+
+
+def _short(value: object) -> str:
+    shown = value if isinstance(value, str) else json.dumps(value, default=str)
+    shown = shown.encode("ascii", "backslashreplace").decode()
+    return shown if len(shown) <= 80 else shown[:77] + "..."
+
+
+@cache
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """JSON Schema (2020-12) of each contract, by schema tag; generated, never written by hand."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind in EVENT_TYPES:
+        schema = msgspec.json.schema(kind)
+        definition = dict(schema["$defs"][kind.__name__])
+        tag = str(kind.__struct_config__.tag)
+        definition["description"] = (kind.__doc__ or "").strip()
+        definition["properties"]["ts"]["format"] = "date-time"
+        found[tag] = {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$id": f"urn:gpu-token-analytics:{tag}",
+            **definition,
+        }
+    return found

@@ -1,0 +1,159 @@
+"""Every setting, in one table: name, default, what it does. Each is an environment variable of the same name in capitals.
+
+`docs/settings.md` is generated from this table and a test keeps the two equal. Durations, sizes and money carry their unit
+in the name. Nothing else in this package reads the environment.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from gpu_token_analytics.errors import SettingsError
+
+GpuMetricsSource = Literal["", "nvml", "nvidia-smi", "seed"]
+
+
+class Settings(BaseSettings):
+    """The settings of every process. Build with `load()`, which turns mistakes into a SettingsError."""
+
+    model_config = SettingsConfigDict(env_prefix="", case_sensitive=False, extra="ignore", frozen=True)
+
+    # Kafka
+    kafka_bootstrap: str = Field("localhost:9092", description="Kafka brokers, `host:port[,host:port]`.")
+    kafka_topic: str = Field("tokens", description="Topic of all events; its dead letters go to `<topic>.dlq`.")
+    kafka_partitions: int = Field(12, ge=1, le=1024, description="Partitions `topics create` gives a new topic.")
+    kafka_replication_factor: int = Field(
+        -1, ge=-1, le=32, description="Replication factor of a new topic; -1 is the broker's own default."
+    )
+    kafka_retention_hours: int = Field(
+        168, ge=1, description="Retention of the topic. Raw documents must outlive it (see RAW_RETENTION_DAYS)."
+    )
+    kafka_group: str = Field("gpu-tokens-processor", description="Consumer group of the processors.")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How to talk to Kafka."
+    )
+    kafka_sasl_mechanism: str = Field("", description="SASL mechanism, such as SCRAM-SHA-512 or PLAIN.")
+    kafka_sasl_username: str = Field("", description="SASL user name.")
+    kafka_sasl_password: SecretStr = Field(SecretStr(""), description="SASL password.")
+    kafka_ssl_ca_file: str = Field("", description="PEM file of the authority that signed the brokers' certificates.")
+    kafka_ssl_certificate_file: str = Field("", description="PEM certificate of this client, for mutual TLS.")
+    kafka_ssl_key_file: str = Field("", description="PEM key of this client, for mutual TLS.")
+    kafka_extra_config: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict, description='More librdkafka properties as a JSON object, such as `{"client.rack": "a"}`.'
+    )
+
+    # MongoDB
+    mongodb_uri: SecretStr = Field(
+        SecretStr("mongodb://localhost:27017"), description="MongoDB connection string, with its options (TLS, authSource)."
+    )
+    mongodb_database: str = Field("gpu_tokens", description="Database name.")
+    mongodb_timeout_ms: int = Field(10_000, ge=100, description="Longest wait for one MongoDB operation.")
+    raw_retention_days: int = Field(
+        30, ge=1, description="Raw events are kept this long after they were stored; 2 days over KAFKA_RETENTION_HOURS or more."
+    )
+
+    # Ledger
+    price_per_hour_usd: float = Field(
+        0.85, ge=0, le=1e5, description="Price of a GPU-hour where neither the price book nor the sample has one."
+    )
+    finality_hours: int = Field(24, ge=1, description="A cell is final this long after it opened; later changes are corrections.")
+    sample_gap_limit_seconds: int = Field(
+        30, ge=1, le=59, description="A GPU sample speaks for at most this long; time past it is `unobserved`."
+    )
+    busy_utilization: float = Field(
+        0.05, ge=0, le=1, description="Utilisation above this without a known request is `unmetered_work`."
+    )
+    model_loaded_mb: float = Field(
+        1024, ge=0, description="Memory in use at or above this without work is `warm_idle`, below it `cold_idle`."
+    )
+    silent_gpu_owned_minutes: int = Field(
+        1440, ge=0, description="A GPU that stopped sending samples is still paid for (`unobserved`) for this long."
+    )
+    work_weights: Annotated[dict[str, dict[str, float]], NoDecode] = Field(
+        default_factory=dict,
+        description='Work per token by model as JSON, such as `{"llama-3-70b": {"input": 1, "cached": 0.1, "output": 4}}`; '
+        'the key `*` is the default of all models.',
+    )
+    low_volume_tokens: int = Field(1000, ge=0, description="Rates over fewer tokens are flagged `low_volume`.")
+    close_debounce_seconds: float = Field(
+        10, ge=0, le=3600, description="A touched cell waits this long for more events before it is computed."
+    )
+
+    # Processor and API
+    http_host: str = Field("127.0.0.1", description="Address the process's HTTP server listens on.")
+    http_port: int = Field(8080, ge=0, le=65535, description="Port of the process's HTTP server; 0 picks a free one.")
+    batch_max_records: int = Field(4000, ge=1, le=100_000, description="Most records in one ingest batch.")
+    batch_max_wait_ms: int = Field(200, ge=1, le=60_000, description="Longest wait for a batch to fill.")
+    live_rate_window_seconds: int = Field(30, ge=1, le=3600, description="Trailing event time of the live rate.")
+    bad_record_limit_ratio: float = Field(
+        0.2, ge=0, le=1, description="Stop when more than this share of the last 1,000 records is bad; 1 never stops."
+    )
+    stuck_after_seconds: int = Field(
+        60, ge=5, description="A partition that lags and yields nothing for this long is an error; so is a silent loop."
+    )
+
+    # Agent
+    gpu_metrics_source: GpuMetricsSource = Field(
+        "", description="Where GPU samples come from; empty: the processor samples no GPU."
+    )
+    gpu_seed_file: str = Field("gpu_seed.json", description="GPUs of the `seed` source.")
+    sample_interval_seconds: float = Field(5, gt=0, le=59, description="Time between two samples of one GPU.")
+    nvidia_smi_path: str = Field("nvidia-smi", description="The nvidia-smi executable.")
+    host_name: str = Field("", description="Name of this host in events; empty: the machine's host name.")
+
+    # Logs
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level that is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="`json` writes one object per line.")
+
+    @field_validator("kafka_extra_config", "work_weights", mode="before")
+    @classmethod
+    def _json_object(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not value.strip():
+            return {}
+        try:
+            found = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"is not JSON ({error.msg}); give one JSON object") from None
+        if not isinstance(found, dict):
+            raise ValueError("is not a JSON object")
+        return found
+
+    @cached_property
+    def dlq_topic(self) -> str:
+        """Where bad records go."""
+        return f"{self.kafka_topic}.dlq"
+
+    def check(self) -> Settings:
+        """Rules between settings. Raises SettingsError; returns self."""
+        if self.raw_retention_days * 24 < self.kafka_retention_hours + self.finality_hours + 24:
+            raise SettingsError(
+                f"RAW_RETENTION_DAYS={self.raw_retention_days} is too short: raw events must outlive the log "
+                f"(KAFKA_RETENTION_HOURS={self.kafka_retention_hours}) by FINALITY_HOURS={self.finality_hours} and a day, "
+                "or a replay would count twice; raise it or shorten the log's retention"
+            )
+        if self.sample_interval_seconds > self.sample_gap_limit_seconds:
+            raise SettingsError(
+                f"SAMPLE_INTERVAL_SECONDS={self.sample_interval_seconds} is longer than "
+                f"SAMPLE_GAP_LIMIT_SECONDS={self.sample_gap_limit_seconds}: every GPU would look unobserved in between"
+            )
+        return self
+
+
+def load(**overrides: Any) -> Settings:
+    """Settings from the environment, `overrides` first. Raises SettingsError naming setting, value and rule."""
+    try:
+        return Settings(**{key: value for key, value in overrides.items() if value is not None}).check()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']).upper()}="
+            f"{'***' if 'password' in str(item['loc']) or 'uri' in str(item['loc']) else item['input']!r}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise SettingsError(f"a setting cannot be used: {problems}") from None
