@@ -1,0 +1,211 @@
+"""The store's shapes: what a document of each collection holds, and how an event becomes one.
+
+Money is integer nano-USD (`_nusd`), energy integer millijoules (`_mj`), time integer microseconds since 1970 UTC (`_us`)
+or a BSON date. Unknown is null. The indexes and TTLs live in store/indexes.py.
+
+    token_usage     one finished request      _id = event_id
+    gpu_metrics     one GPU sample            _id = event_id
+    ledger_cells    one GPU, one UTC minute   _id = cell_id(gpu, minute)
+    rollups_hourly, rollups_daily             sums of cells
+    prices          the price book, append-only
+    inventory       the GPUs known and which host/index carried which UUID when
+    corrections     a view on ledger_cells: what changed in a cell after it was final
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Any, NotRequired, TypeAlias, TypedDict
+
+from gpu_token_analytics.events import GpuSample, TokenUsage, from_us, to_us
+
+GpuId: TypeAlias = str
+CellId: TypeAlias = str
+NanoUsd: TypeAlias = int
+
+US_PER_SECOND = 1_000_000
+US_PER_MINUTE = 60 * US_PER_SECOND
+US_PER_HOUR = 60 * US_PER_MINUTE
+NUSD_PER_USD = 1_000_000_000
+
+# A request active for longer than this is `long`: it is found through its own small index, so that the reader of a minute
+# need look only this far ahead for the ends of all others.
+LONG_REQUEST_US = 5 * US_PER_MINUTE
+
+
+class Collection(StrEnum):
+    """Every collection."""
+
+    TOKEN_USAGE = "token_usage"
+    GPU_METRICS = "gpu_metrics"
+    LEDGER_CELLS = "ledger_cells"
+    ROLLUPS_HOURLY = "rollups_hourly"
+    ROLLUPS_DAILY = "rollups_daily"
+    PRICES = "prices"
+    INVENTORY = "inventory"
+    CORRECTIONS = "corrections"
+    API_KEYS = "api_keys"
+
+
+class MoneyClass(StrEnum):
+    """What a nano-dollar was spent on; every one has exactly one class."""
+
+    ATTRIBUTED = "attributed"  # to usage
+    UNMETERED_WORK = "unmetered_work"  # the GPU was busy, no known request
+    WARM_IDLE = "warm_idle"  # memory held, nothing running
+    COLD_IDLE = "cold_idle"  # no model loaded
+    UNOBSERVED = "unobserved"  # no sample within the gap limit
+
+
+class Method(StrEnum):
+    """How the money of a request was found, best first."""
+
+    SWEEP = "sweep"  # start, first token and end known
+    SWEEP_NO_TTFT = "sweep_no_ttft"  # start and end known: one segment
+    WINDOW = "window"  # only a point in time known: spread over its minute
+
+
+class CellState(StrEnum):
+    """PENDING: marked, not yet computed. PROVISIONAL: computed, may change. FINAL: changes only by corrections."""
+
+    PENDING = "pending"
+    PROVISIONAL = "provisional"
+    FINAL = "final"
+
+
+class LedgerLine(TypedDict):
+    """The attributed part of one cell, by model, tenant and method. Sums over cells are exact."""
+
+    model: str
+    tenant: str
+    method: str
+    requests: int  # counted where the request ended, on its first GPU: once over all cells
+    prompt_tokens: int
+    cached_tokens: int  # part of prompt_tokens
+    completion_tokens: int
+    reasoning_tokens: int  # part of completion_tokens
+    cost_nusd: int
+    prefill_cost_nusd: int  # part of cost_nusd; 0 with methods that know no first token
+    energy_mj: int | None
+    busy_us: int  # request-microseconds on this GPU inside the cell
+
+
+class CellDocument(TypedDict):
+    """One GPU, one UTC minute. `sum(classes.values()) == cost_nusd`, and the lines' costs sum to classes.attributed."""
+
+    _id: CellId
+    gpu: GpuId
+    minute: datetime  # start of the minute, UTC
+    host: str | None
+    gpu_name: str | None
+    cost_nusd: int  # C: price x owned time (x slices/7 for MIG) + energy where the price row is `owned`
+    owned_us: int  # owned microseconds of this minute: 60,000,000 once the minute is over, 0 in a void cell
+    classes: dict[str, int]  # MoneyClass -> nano-USD, all five always present
+    class_us: dict[str, int]  # MoneyClass -> microseconds; sums to owned_us
+    energy_mj: int | None  # null: no two samples to integrate between
+    energy_observed_us: int  # the part of owned_us that energy_mj covers
+    lines: list[LedgerLine]
+    price: dict[str, Any]  # {row: price row _id or "sample", usd_per_hour, mode}: the price at the start of the cell
+    samples: int  # GPU samples inside the minute; 0: a silent minute
+    requests_active: int  # requests active in the minute
+    params: str  # version of the ledger parameters used
+    state: str  # CellState
+    gen: int  # grows with every mark
+    done_gen: int  # the gen this content was computed from; due while gen > done_gen
+    due_at: NotRequired[datetime]  # present while due; never computed before this time
+    lease_until: NotRequired[datetime]
+    opened_at: datetime  # first mark; final at max(end of minute, opened_at) + FINALITY_HOURS
+    computed_at: datetime
+    revision: int  # number of times the content changed
+    rolled: bool  # false: the rollups do not hold this revision yet
+    corrections: NotRequired[list[dict[str, Any]]]  # changes after final: {revision, at, moved: {class: delta}, lines: [...]}
+
+
+def minute_of(us: int) -> int:
+    """Start of the UTC minute that holds `us`, in microseconds."""
+    return us - us % US_PER_MINUTE
+
+
+def cell_id(gpu: GpuId, minute_us: int) -> CellId:
+    """`<gpu>|<minute>`, such as `GPU-1f|2026-01-31T12:00Z`."""
+    return f"{gpu}|{from_us(minute_us):%Y-%m-%dT%H:%MZ}"
+
+
+def payload_hash(value: bytes) -> bytes:
+    """8 bytes that tell a repeated event from another event under the same id."""
+    return blake2b(value, digest_size=8).digest()
+
+
+def usage_document(event: TokenUsage, value: bytes, stored_at: datetime, source: str) -> dict[str, Any]:
+    """The raw document of one request. `source` says where it was read first: `topic/partition/offset`.
+
+    `start_us` is when it began to use its GPUs (end - latency + queue); equal to `ts_us` when no latency is known.
+    """
+    ts_us = to_us(event.ts)
+    latency_ms = event.latency_ms
+    active_us = 0 if latency_ms is None else max(0, round((latency_ms - (event.queue_ms or 0.0)) * 1000))
+    document: dict[str, Any] = {
+        "_id": event.event_id,
+        "ts": event.ts,
+        "ts_us": ts_us,
+        "start_us": ts_us - active_us,
+        "host": event.host,
+        "gpus": event.gpus,
+        "model": event.model,
+        "tenant": event.tenant,
+        "request_id": event.request_id,
+        "prompt_tokens": event.prompt_tokens,
+        "completion_tokens": event.completion_tokens,
+        "cached_tokens": event.cached_tokens,
+        "reasoning_tokens": event.reasoning_tokens,
+        "latency_ms": latency_ms,
+        "queue_ms": event.queue_ms,
+        "ttft_ms": event.ttft_ms,
+        "finish_reason": event.finish_reason,
+        "h": payload_hash(value),
+        "src": source,
+        "ingested_at": stored_at,
+    }
+    if event.gpu_index is not None:
+        document["gpu_index"] = event.gpu_index
+    if event.ttft_ms is not None and latency_ms is not None:
+        document["first_us"] = ts_us - round((latency_ms - event.ttft_ms) * 1000)
+    if active_us > LONG_REQUEST_US:
+        document["long"] = True
+    return document
+
+
+def sample_document(event: GpuSample, value: bytes, stored_at: datetime, source: str) -> dict[str, Any]:
+    """The raw document of one GPU sample."""
+    document: dict[str, Any] = {
+        "_id": event.event_id,
+        "ts": event.ts,
+        "ts_us": to_us(event.ts),
+        "host": event.host,
+        "gpu": event.gpu,
+        "gpu_uuid": event.gpu_uuid,
+        "gpu_index": event.gpu_index,
+        "name": event.name,
+        "utilization": event.utilization,
+        "mem_used_mb": event.mem_used_mb,
+        "mem_total_mb": event.mem_total_mb,
+        "power_w": event.power_w,
+        "temperature_c": event.temperature_c,
+        "energy_j": event.energy_j,
+        "price_per_hour_usd": event.price_per_hour_usd,
+        "source": event.source,
+        "h": payload_hash(value),
+        "src": source,
+        "ingested_at": stored_at,
+    }
+    if event.parent_uuid is not None:
+        document["parent_uuid"] = event.parent_uuid
+        document["mig_profile"] = event.mig_profile
+    return document
+
+
+def touched_minutes(start_us: int, end_us: int) -> range:
+    """Starts (us) of the minutes that the half-open time [start_us, end_us) meets; a point meets its own minute."""
+    return range(minute_of(start_us), max(start_us + 1, end_us), US_PER_MINUTE)
