@@ -16,6 +16,7 @@
     |  `- StoreOutcomeUnknown       a write was sent and its durability is not known; retry the same write
     |- TooManyBadRecords            the share of bad records passed the limit: a broken producer or a wrong topic
     |- SourceUnavailable            a GPU telemetry source cannot be read now (no driver, no tool, no file)
+    |- TraceUnreadable              a trace file to replay is missing or is not a trace
     |- EmbeddedServiceError         the embedded broker or mongod cannot run on this machine
     `- AuditFailed                  the ledger does not hold
 
@@ -116,6 +117,10 @@ class TooManyBadRecords(GpuTokensError):
 
 class SourceUnavailable(GpuTokensError):
     """A GPU telemetry source cannot be read now; the agent reports it and tries again."""
+
+
+class TraceUnreadable(GpuTokensError):
+    """A trace file is missing or is not a trace; the message names it and the columns it needs."""
 
 
 class EmbeddedServiceError(GpuTokensError):

@@ -1,0 +1,90 @@
+"""Sending a stream: at its own pace or as fast as the sink takes it, counted, and stopped cleanly."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from gpu_token_analytics.clock import Clock
+from gpu_token_analytics.events import TokenUsage
+from gpu_token_analytics.simulate.disturb import Delivery
+from gpu_token_analytics.sinks import EventSink
+
+_FLUSH_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass
+class Sent:
+    """What went out. Tokens count each usage sent, repeats included."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    samples: int = 0
+    broken: int = 0
+    gpus: set[str] = field(default_factory=set)
+    first_ts: datetime | None = None
+    last_ts: datetime | None = None
+    stopped: bool = False
+
+    @property
+    def records(self) -> int:
+        """All records, broken ones included."""
+        return self.requests + self.samples + self.broken
+
+    def count(self, delivery: Delivery) -> None:
+        """Add one record."""
+        event = delivery.event
+        if event is None:
+            self.broken += 1
+            return
+        if isinstance(event, TokenUsage):
+            self.requests += 1
+            self.prompt_tokens += event.prompt_tokens
+            self.completion_tokens += event.completion_tokens
+            self.gpus.update(event.gpus)
+        else:
+            self.samples += 1
+            self.gpus.add(event.gpu)
+        if self.first_ts is None or event.ts < self.first_ts:
+            self.first_ts = event.ts
+        if self.last_ts is None or event.ts > self.last_ts:
+            self.last_ts = event.ts
+
+
+def send_stream(
+    deliveries: Iterable[Delivery],
+    sink: EventSink,
+    clock: Clock,
+    stop: threading.Event,
+    *,
+    speed: float = 0.0,
+    on_sent: Callable[[Sent, Delivery], None] | None = None,
+) -> Sent:
+    """Send everything and wait until it is acknowledged; `stop` ends it early, what was sent is still flushed.
+
+    speed: event seconds per second of the clock; 0 is as fast as the sink takes it. Pacing starts with the first record
+    and does not drift: a late record does not delay the ones after it. Raises DeliveryFailed from the sink.
+    """
+    sent = Sent()
+    begun = clock.monotonic()
+    first_us: int | None = None
+    for delivery in deliveries:
+        if speed > 0:
+            first_us = delivery.at_us if first_us is None else first_us
+            due = begun + (delivery.at_us - first_us) / 1e6 / speed
+            clock.wait(stop, due - clock.monotonic())
+        if stop.is_set():
+            sent.stopped = True
+            break
+        if delivery.event is None:
+            sink.send_raw(delivery.raw, delivery.key)
+        else:
+            sink.send(delivery.event)
+        sent.count(delivery)
+        if on_sent is not None:
+            on_sent(sent, delivery)
+    sink.flush(_FLUSH_TIMEOUT_SECONDS)
+    return sent

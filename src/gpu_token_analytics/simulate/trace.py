@@ -1,0 +1,129 @@
+"""Reading a trace of LLM requests: `TIMESTAMP,ContextTokens,GeneratedTokens`, one request per row.
+
+The format is that of the Azure LLM inference traces (Azure/AzurePublicDataset, CC-BY 4.0; Patel et al., "Splitwise",
+ISCA 2024): UTC times with seven fractional digits, no zone, CRLF, no newline at the end. Columns are found by name, in
+any order and case; a time may carry a zone; blank lines are skipped; a row that cannot be read is named by its line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from gpu_token_analytics.errors import TraceUnreadable
+from gpu_token_analytics.events import EARLIEST_TS, MAX_TOKENS, to_us
+
+_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
+_COLUMNS = ("timestamp", "contexttokens", "generatedtokens")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII)
+_COUNT = re.compile(r"\d{1,9}(?:\.0+)?", re.ASCII)
+
+
+class TraceRow(NamedTuple):
+    """One request. `number` counts the readable rows from 1; `line` is its line in the file."""
+
+    number: int
+    line: int
+    arrival_us: int
+    context_tokens: int
+    generated_tokens: int
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be read, and why."""
+
+    line: int
+    problem: str
+
+
+class TraceFacts(NamedTuple):
+    """What is known of a trace before it is replayed."""
+
+    sha256: str
+    rows: int
+    bad_rows: int
+
+
+def read_trace(path: Path, on_bad_row: Callable[[BadRow], None]) -> Iterator[TraceRow]:
+    """The requests of `path` in the order of the file. Raises TraceUnreadable when there is no such file or header."""
+    number = 0
+    places: list[int] | None = None
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            # Split by hand: a stray quote in one row would make a CSV reader swallow the rows after it.
+            for line, text in enumerate(file, start=1):
+                if not text.strip():
+                    continue
+                cells = [cell.strip().strip('"').strip() for cell in text.split(",")]
+                if places is None:
+                    places = _find_columns(path, cells)
+                    continue
+                try:
+                    values = _read_row(cells, places)
+                except ValueError as problem:
+                    on_bad_row(BadRow(line, str(problem)))
+                    continue
+                number += 1
+                yield TraceRow(number, line, *values)
+    except OSError as error:
+        raise TraceUnreadable(f"{path} cannot be read ({error.strerror}); give a CSV file of {_HEADER}") from None
+    if places is None:
+        raise TraceUnreadable(f"{path} is empty; a trace starts with the line {_HEADER}")
+
+
+def survey(path: Path) -> TraceFacts:
+    """Read the file once: its identity, and how many rows a replay will send. Raises TraceUnreadable."""
+    bad: list[int] = []
+    rows = sum(1 for _ in read_trace(path, lambda row: bad.append(row.line)))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return TraceFacts(digest, rows, len(bad))
+
+
+def _find_columns(path: Path, header: list[str]) -> list[int]:
+    names = [re.sub(r"[^a-z]", "", cell.lower()) for cell in header]
+    missing = [column for column in _COLUMNS if column not in names]
+    if missing:
+        shown = ",".join(header)[:80]
+        raise TraceUnreadable(
+            f"{path} starts with {shown!r}; the first line must name the columns {_HEADER} "
+            f"(missing: {', '.join(missing)})"
+        )
+    return [names.index(column) for column in _COLUMNS]
+
+
+def _read_row(cells: list[str], places: list[int]) -> tuple[int, int, int]:
+    """Arrival in microseconds, context and generated tokens. Raises ValueError saying what is wrong."""
+    if len(cells) <= max(places):
+        raise ValueError(f"{len(cells)} columns, {max(places) + 1} expected")
+    time, context, generated = (cells[place] for place in places)
+    return _arrival_us(time), _tokens("ContextTokens", context), _tokens("GeneratedTokens", generated)
+
+
+def _arrival_us(text: str) -> int:
+    found = _TIME.fullmatch(text)
+    if not found:
+        raise ValueError(f"TIMESTAMP={text[:40]!r} is not a time such as 2023-11-16 18:15:46.6805900")
+    base, fraction, zone = found.groups()
+    # Microseconds are what an event can carry: the seventh digit is cut, not rounded, so that no second overflows.
+    micros = (fraction or "").ljust(6, "0")[:6]
+    try:
+        at = datetime.fromisoformat(f"{base.replace(' ', 'T')}.{micros}{zone or '+00:00'}")
+    except ValueError as error:
+        raise ValueError(f"TIMESTAMP={text[:40]!r}: {error}") from None
+    if at < EARLIEST_TS or at.year > 2100:
+        raise ValueError(f"TIMESTAMP={text[:40]!r} is outside {EARLIEST_TS:%Y}..2100")
+    return to_us(at.astimezone(UTC))
+
+
+def _tokens(column: str, text: str) -> int:
+    if not _COUNT.fullmatch(text):
+        raise ValueError(f"{column}={text[:40]!r} is not a whole number of tokens")
+    count = int(text.split(".", maxsplit=1)[0])
+    if count > MAX_TOKENS:
+        raise ValueError(f"{column}={count} is more than {MAX_TOKENS:,}")
+    return count
