@@ -1,0 +1,64 @@
+"""/v1/gpus: the state of every GPU now."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from gpu_token_analytics.api.models.base import Count, Model, NanoUsd, Page, Share
+
+
+class Liveness(StrEnum):
+    """How fresh the newest sample of a GPU is."""
+
+    LIVE = "live"  # within the gap limit
+    STALE = "stale"  # older: its time is `unobserved` money
+    SILENT = "silent"  # not heard of for SILENT_GPU_OWNED_MINUTES: no longer paid for
+
+
+class GpuMoney(Model):
+    """Today's money of one GPU (from midnight in the asked time zone), by class."""
+
+    attributed_nusd: NanoUsd
+    unmetered_work_nusd: NanoUsd
+    warm_idle_nusd: NanoUsd
+    cold_idle_nusd: NanoUsd
+    unobserved_nusd: NanoUsd
+    total_nusd: NanoUsd
+
+
+class GpuState(Model):
+    """One GPU, or one MIG slice."""
+
+    gpu: str = Field(description="UUID, or host/index where none is known.", examples=["GPU-1f"])
+    host: str | None
+    gpu_index: int | None
+    name: str | None = Field(examples=["NVIDIA H100 80GB HBM3"])
+    mig_profile: str | None
+    parent_uuid: str | None
+    state: Liveness
+    sampled_at: datetime | None
+    utilization: Share | None
+    mem_used_mb: float | None
+    mem_total_mb: float | None
+    power_w: float | None
+    temperature_c: float | None
+    models: list[str] = Field(description="Models attributed on it in its newest computed minutes, most money first.")
+    usd_per_hour: float | None = Field(description="Price in force in its newest computed cell.")
+    price_row: str | None
+    today: GpuMoney | None = Field(description="Null: no cell today.")
+    idle_share_today: Share | None = Field(description="1 - attributed / total, of today's money.")
+    newest_minutes: list[str | None] = Field(
+        description="The class with most money in each of the last 60 minutes, oldest first; null: no cell."
+    )
+
+
+class GpusResponse(Page):
+    """All GPUs known, sorted by host and index."""
+
+    as_of: datetime
+    today_from: datetime
+    total: Count
+    gpus: list[GpuState]

@@ -1,0 +1,120 @@
+"""/v1/ledger, /v1/audit, /v1/quality: the ledger itself and whether it holds."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field
+
+from gpu_token_analytics.api.models.base import Count, Json, Model, NanoUsd, Ranged, Share
+
+
+class CellLine(Model):
+    """The attributed part of a cell by model, tenant and method."""
+
+    model: str
+    tenant: str
+    method: str
+    requests: Count
+    prompt_tokens: Count
+    cached_tokens: Count
+    completion_tokens: Count
+    reasoning_tokens: Count
+    cost_nusd: NanoUsd
+    prefill_cost_nusd: NanoUsd
+    energy_mj: int | None
+    busy_us: Count
+
+
+class Cell(Model):
+    """One GPU, one UTC minute, as stored."""
+
+    cell: str = Field(examples=["GPU-1f|2026-01-31T12:00Z"])
+    gpu: str
+    minute: datetime
+    host: str | None
+    gpu_name: str | None
+    state: str = Field(examples=["provisional"])
+    cost_nusd: NanoUsd
+    owned_us: Count
+    classes: dict[str, int]
+    class_us: dict[str, int]
+    energy_mj: int | None
+    energy_observed_us: Count
+    lines: list[CellLine]
+    price: Json
+    samples: Count
+    requests_active: Count
+    params: str | None
+    revision: Count
+    due: bool = Field(description="A newer event touched it; it will be computed again.")
+    computed_at: datetime | None
+    corrections: list[Json] = Field(description="Changes after it was final, oldest first.")
+
+
+class CellsResponse(Ranged):
+    """Cells by minute, then GPU."""
+
+    cells: list[Cell]
+
+
+class CorrectionsResponse(Ranged):
+    """Cells of the range that were changed after they were final."""
+
+    cells: list[Cell]
+
+
+class AuditFinding(Model):
+    """One cell or sum that does not hold."""
+
+    cell: str
+    rule: str = Field(examples=["classes_sum_to_cost"])
+    detail: str
+
+
+class AuditResponse(Ranged):
+    """The identity over the range: attributed + idle = price x owned time, in every cell and in total."""
+
+    as_of: datetime
+    holds: bool
+    cells: Count
+    cells_pending: Count = Field(description="Marked, not computed yet.")
+    cells_not_rolled: Count
+    cost_nusd: NanoUsd
+    classes: dict[str, int]
+    lines_nusd: NanoUsd = Field(description="Sum of all lines; equals classes.attributed.")
+    rollups_nusd: NanoUsd | None = Field(description="The same money from the rollups; null: range not in whole hours.")
+    findings: list[AuditFinding] = Field(description="At most 100.")
+    checked: list[str] = Field(description="The rules that were checked.")
+
+
+class HourQuality(Model):
+    """One hour of the range."""
+
+    hour: datetime
+    cells: Count
+    provisional_cells: Count
+    corrected_cells: Count
+    coverage: Share | None
+    unobserved_nusd: NanoUsd
+
+
+class QualityResponse(Ranged):
+    """How good the data of a range is."""
+
+    as_of: datetime
+    coverage: Share | None = Field(description="Observed / owned GPU time.")
+    unobserved_share: Share | None = Field(description="unobserved / all money.")
+    cells: Count
+    provisional_cells: Count
+    corrected_cells: Count
+    cells_pending: Count
+    cells_not_rolled: Count
+    oldest_due_at: datetime | None = Field(description="Since when the longest waiting cell is due; null: none waits.")
+    late_events: Count | None = Field(description="Usage stored over 10 minutes after it ended; null: not counted.")
+    dead_letters: dict[str, int] | None = Field(
+        description="Records in the dead-letter topic by reason; null: this process cannot read the topic."
+    )
+    dead_letters_topic: str
+    methods: dict[str, int] = Field(description="Attributed nano-USD by method.")
+    hours: list[HourQuality]

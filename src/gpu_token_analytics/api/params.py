@@ -1,0 +1,98 @@
+"""The query parameters of /v1, each declared once: name, type, limits, meaning."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from fastapi import Path, Query
+from pydantic import AwareDatetime, StringConstraints
+
+Value = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class Dimension(StrEnum):
+    """What rows can be grouped by."""
+
+    MODEL = "model"
+    TENANT = "tenant"
+    GPU = "gpu"
+    HOST = "host"
+    GPU_NAME = "gpu_name"
+    CLASS = "class"
+
+
+class Bucket(StrEnum):
+    """Length of a row in time. Hours and days are those of `time_zone`."""
+
+    NONE = "none"
+    MINUTE = "1m"
+    HOUR = "1h"
+    DAY = "1d"
+
+
+class MoneyClassName(StrEnum):
+    """A class as a filter."""
+
+    ATTRIBUTED = "attributed"
+    UNMETERED_WORK = "unmetered_work"
+    WARM_IDLE = "warm_idle"
+    COLD_IDLE = "cold_idle"
+    UNOBSERVED = "unobserved"
+
+
+class ExportFormat(StrEnum):
+    """Kind of file."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+class ExportLayout(StrEnum):
+    """Columns of the file: those of /v1/costs, or FOCUS 1.2."""
+
+    COSTS = "costs"
+    FOCUS = "focus"
+
+
+From = Annotated[
+    AwareDatetime,
+    Query(
+        alias="from",
+        description="Start, inclusive; RFC 3339 with offset, on a whole minute. Ranges on whole UTC hours answer fastest.",
+        examples=["2026-01-31T00:00:00Z"],
+    ),
+]
+To = Annotated[
+    AwareDatetime,
+    Query(description="End, exclusive; on a whole minute.", examples=["2026-02-01T00:00:00Z"]),
+]
+TimeZone = Annotated[
+    str,
+    Query(
+        max_length=64, description="IANA name; where hours and days begin, DST included.", examples=["Europe/Berlin"]
+    ),
+]
+GroupBy = Annotated[
+    list[Dimension],
+    Query(max_length=6, description="Repeatable: `group_by=model&group_by=tenant`.", examples=[["model"]]),
+]
+Models = Annotated[list[Value], Query(alias="model", max_length=50, description="Only these models. Repeatable.")]
+Tenants = Annotated[list[Value], Query(alias="tenant", max_length=50, description="Only these tenants. Repeatable.")]
+Gpus = Annotated[list[Value], Query(alias="gpu", max_length=50, description="Only these GPUs. Repeatable.")]
+Hosts = Annotated[list[Value], Query(alias="host", max_length=50, description="Only these hosts. Repeatable.")]
+GpuNames = Annotated[
+    list[Value], Query(alias="gpu_name", max_length=50, description="Only these GPU names. Repeatable.")
+]
+Classes = Annotated[
+    list[MoneyClassName], Query(alias="class", max_length=5, description="Only money of these classes. Repeatable.")
+]
+Limit = Annotated[int, Query(ge=1, le=10_000, description="Most rows in a page.")]
+CellLimit = Annotated[int, Query(ge=1, le=1_000, description="Most cells in a page.")]
+Cursor = Annotated[str | None, Query(max_length=2048, description="`next` of the page before.")]
+RequestId = Annotated[str, Path(min_length=1, max_length=256, description="As the engine named it.")]
+ApiPrice = Annotated[float, Query(ge=0, le=1e6, description="API price in USD per million tokens.", examples=[0.6])]
+WhatIfPrice = Annotated[
+    float | None,
+    Query(ge=0, le=1e5, description="What if a GPU-hour cost this (USD)? Left out: the prices of the ledger."),
+]
