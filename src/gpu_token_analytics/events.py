@@ -205,9 +205,7 @@ def _check_rules(event: Event, broker_ts: datetime | None) -> None:
     if event.reasoning_tokens > event.completion_tokens:
         raise _inconsistent("reasoning_tokens", event.reasoning_tokens, f"completion_tokens={event.completion_tokens}")
     if not event.gpu_uuids and event.gpu_index is None:
-        raise InvalidRecord(
-            Reason.INCONSISTENT, "no GPU is named: send gpu_uuids (at least one) or gpu_index", "gpu_uuids"
-        )
+        raise InvalidRecord(Reason.INCONSISTENT, "no GPU is named: send gpu_uuids (at least one) or gpu_index", "gpu_uuids")
     latency_ms = event.latency_ms
     for field, part_ms in (("queue_ms", event.queue_ms), ("ttft_ms", event.ttft_ms)):
         if part_ms is None:
@@ -242,7 +240,7 @@ def _explain(value: bytes, error: Exception) -> InvalidRecord:
     except InvalidRecord as reason:
         return reason
     message = str(error)
-    field = message.rsplit("`$.", 1)[1].split("`")[0] if "`$." in message else None
+    field = message.rsplit("`$.", 1)[1].split("`", maxsplit=1)[0] if "`$." in message else None
     document = json.loads(text)
     if not isinstance(document, dict):
         return InvalidRecord(Reason.WRONG_TYPE, f"a record is one JSON object, got {_short(document)}")

@@ -61,7 +61,9 @@ class Settings(BaseSettings):
     price_per_hour_usd: float = Field(
         0.85, ge=0, le=1e5, description="Price of a GPU-hour where neither the price book nor the sample has one."
     )
-    finality_hours: int = Field(24, ge=1, description="A cell is final this long after it opened; later changes are corrections.")
+    finality_hours: int = Field(
+        24, ge=1, description="A cell is final this long after it opened; later changes are corrections."
+    )
     sample_gap_limit_seconds: int = Field(
         30, ge=1, le=59, description="A GPU sample speaks for at most this long; time past it is `unobserved`."
     )
@@ -77,7 +79,7 @@ class Settings(BaseSettings):
     work_weights: Annotated[dict[str, dict[str, float]], NoDecode] = Field(
         default_factory=dict,
         description='Work per token by model as JSON, such as `{"llama-3-70b": {"input": 1, "cached": 0.1, "output": 4}}`; '
-        'the key `*` is the default of all models.',
+        "the key `*` is the default of all models.",
     )
     low_volume_tokens: int = Field(1000, ge=0, description="Rates over fewer tokens are flagged `low_volume`.")
     close_debounce_seconds: float = Field(

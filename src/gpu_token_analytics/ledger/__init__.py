@@ -1,0 +1,13 @@
+"""The ledger: a pure function of the set of events, the price book and the parameters.
+
+No client, no clock, no environment in here: everything comes in as an argument, so that any order, batch split, crash or
+replay gives the same cells.
+
+    money.py        integer nano-USD: the price integral and the largest-remainder split
+    prices.py       which price is in force for a GPU at a time
+    classes.py      what a GPU without a known request was doing
+    energy.py       joules between samples
+    attribution.py  the sweep: how concurrent requests share a GPU, instant by instant
+    cells.py        all of it together: the cells of one GPU
+    ownership.py    the minutes a GPU has to be paid for
+"""

@@ -1,0 +1,144 @@
+"""The price book: which price is in force for a GPU at a time.
+
+Rows are effective-dated, half-open [valid_from, valid_to), never changed once written. The most specific wins:
+gpu > host > gpu name > the sample's own price_per_hour_usd > default. Among rows of one scope the one that took effect
+last wins, then the one written last. History keeps the price of its day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from gpu_token_analytics.documents import NUSD_PER_USD, NanoUsd
+from gpu_token_analytics.events import to_us
+from gpu_token_analytics.ledger.money import nusd_per_hour
+
+FOREVER_US = 2**62
+MJ_PER_KWH = 3_600_000_000
+
+
+class Scope(StrEnum):
+    """What a price row is about; most specific first."""
+
+    GPU = "gpu"
+    HOST = "host"
+    NAME = "name"
+    DEFAULT = "default"
+
+
+class PriceMode(StrEnum):
+    """How the GPU is paid for. Energy has a price of its own only when it is owned."""
+
+    ON_DEMAND = "on_demand"
+    RESERVED = "reserved"
+    SPOT = "spot"
+    OWNED = "owned"
+
+
+SAMPLE_ROW = "sample"
+NO_ROW = "none"
+
+
+@dataclass(frozen=True)
+class PriceRow:
+    """One row of the price book. Prices in nano-USD per hour and, for owned GPUs, nano-USD per kWh times PUE."""
+
+    row: str
+    scope: Scope
+    key: str | None
+    nusd_per_hour: NanoUsd
+    mode: PriceMode = PriceMode.ON_DEMAND
+    energy_nusd_per_kwh: NanoUsd = 0
+    from_us: int = 0
+    to_us: int = FOREVER_US
+    created_us: int = 0
+
+    @staticmethod
+    def of(document: Mapping[str, Any]) -> PriceRow:
+        """The row in a document of the `prices` collection."""
+        per_kwh = document.get("usd_per_kwh")
+        owned = document["mode"] == PriceMode.OWNED
+        energy = 0.0 if per_kwh is None or not owned else float(per_kwh) * float(document.get("pue") or 1.0)
+        until = document.get("valid_to")
+        created = document.get("created_at")
+        return PriceRow(
+            row=str(document["_id"]),
+            scope=Scope(document["scope"]),
+            key=document.get("key"),
+            nusd_per_hour=nusd_per_hour(document["usd_per_hour"]),
+            mode=PriceMode(document["mode"]),
+            energy_nusd_per_kwh=round(energy * NUSD_PER_USD),
+            from_us=to_us(document["valid_from"]),
+            to_us=FOREVER_US if until is None else to_us(until),
+            created_us=0 if created is None else to_us(created),
+        )
+
+
+@dataclass(frozen=True)
+class PricePiece:
+    """A price that holds from `from_us` to the next piece."""
+
+    from_us: int
+    row: str
+    nusd_per_hour: NanoUsd
+    mode: PriceMode
+    energy_nusd_per_kwh: NanoUsd = 0
+
+
+class PriceBook:
+    """All rows, ready to be asked."""
+
+    def __init__(self, rows: Iterable[PriceRow]) -> None:
+        self._rows: dict[tuple[Scope, str | None], list[PriceRow]] = {}
+        for row in sorted(rows, key=lambda row: (row.from_us, row.created_us, row.row)):
+            self._rows.setdefault((row.scope, row.key), []).append(row)
+
+    def pieces(
+        self,
+        gpu: str,
+        host: str | None,
+        name: str | None,
+        start_us: int,
+        end_us: int,
+        sample_prices: Iterable[tuple[int, NanoUsd | None]] = (),
+    ) -> list[PricePiece]:
+        """The prices in force over [start_us, end_us), in time order, the first from start_us; equal neighbours joined.
+
+        sample_prices: (from_us, nano-USD per hour or None) as the GPU's own samples named them, in time order.
+        Where no row and no sample has a price, the piece is `none` at 0: unpriced, which the audit reports.
+        """
+        samples = list(sample_prices)
+        found = [self._rows.get(key, []) for key in self._keys(gpu, host, name)]
+        cuts = {start_us}
+        cuts.update(at for rows in found for row in rows for at in (row.from_us, row.to_us) if start_us < at < end_us)
+        cuts.update(at for at, _ in samples if start_us < at < end_us)
+        pieces: list[PricePiece] = []
+        for at in sorted(cuts):
+            piece = self._at(found, samples, at)
+            if not pieces or _terms(pieces[-1]) != _terms(piece):
+                pieces.append(piece)
+        return pieces
+
+    @staticmethod
+    def _keys(gpu: str, host: str | None, name: str | None) -> list[tuple[Scope, str | None]]:
+        return [(Scope.GPU, gpu), (Scope.HOST, host), (Scope.NAME, name), (Scope.DEFAULT, None)]
+
+    @staticmethod
+    def _at(found: list[list[PriceRow]], samples: list[tuple[int, NanoUsd | None]], at_us: int) -> PricePiece:
+        own = next((price for since, price in reversed(samples) if since <= at_us), None)
+        for rows in found:
+            if rows and rows[0].scope is Scope.DEFAULT and own is not None:
+                break
+            for row in reversed(rows):
+                if row.from_us <= at_us < row.to_us:
+                    return PricePiece(at_us, row.row, row.nusd_per_hour, row.mode, row.energy_nusd_per_kwh)
+        if own is not None:
+            return PricePiece(at_us, SAMPLE_ROW, own, PriceMode.ON_DEMAND)
+        return PricePiece(at_us, NO_ROW, 0, PriceMode.ON_DEMAND)
+
+
+def _terms(piece: PricePiece) -> tuple[str, int, str, int]:
+    return piece.row, piece.nusd_per_hour, piece.mode, piece.energy_nusd_per_kwh

@@ -1,0 +1,153 @@
+"""Requests as arrays: what the sweep needs of each usage event, and how its tokens spread over time.
+
+A request works in one or two segments on each of its GPUs:
+
+    start            first token              end          W_in  = input*(prompt - cached) + cached*cached
+      |--- prefill: W_in ---|--- decode: W_out ---|         W_out = output*completion
+
+start = end - latency + queue: waiting in a queue uses no GPU. Without a usable first token there is one segment of
+W_in + W_out. Without a latency the request is spread over its own minute (method `window`). Work on n GPUs is W/n on each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpu_token_analytics.documents import Method
+from gpu_token_analytics.ledger.money import Float64, Int64
+from gpu_token_analytics.ledger.params import LedgerParams
+
+METHODS: tuple[Method, ...] = tuple(Method)
+_SWEEP, _NO_TTFT, _WINDOW = (METHODS.index(m) for m in (Method.SWEEP, Method.SWEEP_NO_TTFT, Method.WINDOW))
+
+PREFILL, DECODE = 0, 1
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Usage events that name one GPU, ordered by event id. All shapes (n,)."""
+
+    ids: list[str]
+    models: list[str]
+    tenants: list[str]
+    hosts: list[str]
+    start_us: Int64
+    end_us: Int64  # > start_us; for `window` the end of the owned part of its minute
+    ts_us: Int64
+    first_us: Int64  # first token; -1: not known
+    method: Int64  # index into METHODS
+    gpu_count: Int64
+    gpu_rank: Int64  # position of this GPU among the request's GPUs, sorted
+    prompt: Int64
+    cached: Int64
+    completion: Int64
+    reasoning: Int64
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @staticmethod
+    def of(documents: Sequence[Mapping[str, Any]], names: frozenset[str], cell_us: int) -> Requests:
+        """From documents of `token_usage`. names: the ids under which they may name this GPU (its UUID, its labels)."""
+        docs = sorted(documents, key=_event_id)
+        start = _ints(docs, "start_us")
+        ts = _ints(docs, "ts_us")
+        first = np.array([doc.get("first_us", -1) for doc in docs], dtype=np.int64)
+        window = start >= ts
+        begin = ts - ts % cell_us
+        usable = (first > start) & (first < ts) & ~window
+        return Requests(
+            ids=[doc["_id"] for doc in docs],
+            models=[doc["model"] for doc in docs],
+            tenants=[doc["tenant"] for doc in docs],
+            hosts=[doc["host"] for doc in docs],
+            start_us=np.where(window, begin, start),
+            end_us=np.where(window, begin + cell_us, ts),
+            ts_us=ts,
+            first_us=np.where(usable, first, -1),
+            method=np.where(window, _WINDOW, np.where(usable, _SWEEP, _NO_TTFT)),
+            gpu_count=np.array([len(doc["gpus"]) for doc in docs], dtype=np.int64),
+            gpu_rank=np.array([_rank(doc["gpus"], names) for doc in docs], dtype=np.int64),
+            prompt=_ints(docs, "prompt_tokens"),
+            cached=_ints(docs, "cached_tokens"),
+            completion=_ints(docs, "completion_tokens"),
+            reasoning=_ints(docs, "reasoning_tokens"),
+        )
+
+    def work(self, params: LedgerParams) -> tuple[Float64, Float64]:
+        """(W_in, W_out) on this GPU. Shapes (n,)."""
+        table = {model: params.weights(model) for model in set(self.models)}
+        weights = [table[model] for model in self.models]
+        a_in = np.array([w.input for w in weights])
+        a_cached = np.array([w.cached for w in weights])
+        a_out = np.array([w.output for w in weights])
+        w_in = a_in * (self.prompt - self.cached) + a_cached * self.cached
+        w_out = a_out * self.completion
+        nothing = w_in + w_out <= 0
+        # A request with no work by the weights still held the GPU: it must not vanish, nor divide by zero.
+        w_out = np.where(nothing, 1.0, w_out)
+        return w_in / self.gpu_count, w_out / self.gpu_count
+
+    def segments(self, params: LedgerParams) -> Segments:
+        """One or two segments per request, ordered by (event id, phase)."""
+        w_in, w_out = self.work(params)
+        # A phase without work would be time that belongs to nobody: the request then is one segment.
+        two = (self.method == _SWEEP) & (w_in > 0) & (w_out > 0)
+        index = np.repeat(np.arange(len(self)), np.where(two, 2, 1))
+        is_second = np.zeros(len(index), dtype=bool)
+        is_second[1:] = index[1:] == index[:-1]
+        split = two[index]
+        start = np.where(is_second, self.first_us[index], self.start_us[index])
+        end = np.where(split & ~is_second, self.first_us[index], self.end_us[index])
+        work = np.where(split, np.where(is_second, w_out[index], w_in[index]), (w_in + w_out)[index])
+        phase = np.where(split & ~is_second, PREFILL, DECODE)
+        return Segments(index, phase.astype(np.int64), start, end, work / (end - start))
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Spans of constant work rate. All shapes (segments,), ordered by (event id, phase)."""
+
+    request: Int64
+    phase: Int64  # PREFILL only where a first token splits the request; else DECODE
+    start_us: Int64
+    end_us: Int64
+    rate: Float64  # work per microsecond on this GPU
+
+
+def spread_tokens(
+    count: Int64, start_us: Int64, end_us: Int64, from_us: Int64, to_us: Int64, gpu_count: Int64, gpu_rank: Int64
+) -> Int64:
+    """Tokens of [from, to) out of `count` spread evenly over [start, end) and over gpu_count GPUs. Shapes (n,).
+
+    Telescoping in time and round-robin over the GPUs: the parts of one request sum to `count` exactly, however its time is
+    cut. count <= 1e8 and spans <= 6 h keep the product below 2^63.
+    """
+    span = np.maximum(end_us - start_us, 1)
+
+    def upto(at_us: Int64) -> Int64:
+        done = np.clip(at_us - start_us, 0, span)
+        tokens = (2 * count * done + span) // (2 * span)
+        found: Int64 = (tokens + gpu_count - 1 - gpu_rank) // gpu_count
+        return found
+
+    return upto(to_us) - upto(from_us)
+
+
+def _event_id(document: Mapping[str, Any]) -> str:
+    found: str = document["_id"]
+    return found
+
+
+def _ints(documents: Sequence[Mapping[str, Any]], field: str) -> Int64:
+    return np.array([doc[field] for doc in documents], dtype=np.int64)
+
+
+def _rank(gpus: Sequence[str], names: frozenset[str]) -> int:
+    if len(gpus) == 1:
+        return 0
+    return next(rank for rank, gpu in enumerate(gpus) if gpu in names)
