@@ -154,7 +154,4 @@ def _inconsistent(fields: dict[str, Any]) -> list[Hostile]:
             "used_over_total": {"mem_used_mb": 2000, "mem_total_mb": 1000},
             "slice_without_parent": {"mig_profile": "1g.10gb"},
         }
-    return [
-        Hostile(name, Reason.INCONSISTENT, json.dumps({**fields, **change}).encode())
-        for name, change in changes.items()
-    ]
+    return [Hostile(name, Reason.INCONSISTENT, json.dumps({**fields, **change}).encode()) for name, change in changes.items()]

@@ -86,9 +86,7 @@ CHAT_8B = ModelProfile(
 CODE_32B = ModelProfile(
     "qwen2.5-coder-32b", 1, 36_000, 0.25, TokenTimes(30, 0.11, 17.0, 0.02), 1600, 1.0, 60, 0.9, 0.55, 0.0, 32
 )
-REASON_32B = ModelProfile(
-    "qwq-32b", 1, 36_000, 0.25, TokenTimes(30, 0.11, 17.0, 0.02), 500, 0.8, 900, 0.6, 0.15, 0.7, 32
-)
+REASON_32B = ModelProfile("qwq-32b", 1, 36_000, 0.25, TokenTimes(30, 0.11, 17.0, 0.02), 500, 0.8, 900, 0.6, 0.15, 0.7, 32)
 CHAT_70B = ModelProfile(
     "llama-3.3-70b-instruct", 2, 71_000, 0.16, TokenTimes(40, 0.12, 19.0, 0.02), 900, 0.9, 220, 0.7, 0.4, 0.0, 48
 )

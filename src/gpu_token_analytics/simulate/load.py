@@ -102,9 +102,7 @@ class _Simulation:
 
     def __init__(self, fleet: Fleet, start: datetime, seed: int, load: Load, interval_seconds: float | None) -> None:
         if interval_seconds is not None and not 0.001 <= interval_seconds <= 3600:
-            raise SettingsError(
-                f"sample interval {interval_seconds} s cannot be used; give 0.001..3600 or leave samples out"
-            )
+            raise SettingsError(f"sample interval {interval_seconds} s cannot be used; give 0.001..3600 or leave samples out")
         if interval_seconds is None and load.requests_per_second == 0:
             raise SettingsError("no requests and no GPU samples: there is nothing to simulate; give one of the two")
         self._fleet = fleet
@@ -126,12 +124,8 @@ class _Simulation:
         self._bursting = np.zeros(len(deployments), dtype=bool)
         self._servers = [Server(item.model.times, item.model.max_concurrency) for item in deployments]
         self._uuids = [[gpu.uuid for gpu in item.gpus] for item in deployments]
-        self._logs = np.log([[item.model.prompt_median, item.model.completion_median] for item in deployments]).reshape(
-            -1, 2
-        )
-        self._sigmas = np.array(
-            [[item.model.prompt_sigma, item.model.completion_sigma] for item in deployments]
-        ).reshape(-1, 2)
+        self._logs = np.log([[item.model.prompt_median, item.model.completion_median] for item in deployments]).reshape(-1, 2)
+        self._sigmas = np.array([[item.model.prompt_sigma, item.model.completion_sigma] for item in deployments]).reshape(-1, 2)
         self._cached = np.array([item.model.cached_share for item in deployments])
         self._reasoning = np.array([item.model.reasoning_share for item in deployments])
         tenant_weights = np.array([weight for _, weight in fleet.tenants], dtype=float)
@@ -197,12 +191,8 @@ class _Simulation:
         completion = np.clip(tokens[:, 1], 1, _MAX_COMPLETION).astype(np.int64)
         uniform = rng.random((total, 4))
         # A cached prefix is whole blocks of 16 tokens and never the whole prompt, as in paged attention.
-        cached = (
-            np.where(uniform[:, 0] < self._cached[which], (prompt - 1) * uniform[:, 1], 0).astype(np.int64) // 16 * 16
-        )
-        reasoning = np.minimum(completion, completion * self._reasoning[which] * (0.7 + 0.6 * uniform[:, 2])).astype(
-            np.int64
-        )
+        cached = np.where(uniform[:, 0] < self._cached[which], (prompt - 1) * uniform[:, 1], 0).astype(np.int64) // 16 * 16
+        reasoning = np.minimum(completion, completion * self._reasoning[which] * (0.7 + 0.6 * uniform[:, 2])).astype(np.int64)
         tenant = np.searchsorted(self._tenant_edges, uniform[:, 3], side="right")
         bits = rng.integers(0, 2**64, size=(2, total), dtype=np.uint64)
         columns = (prompt, completion, cached, reasoning, tenant, bits[0], bits[1])

@@ -96,15 +96,14 @@ def replay(rows: Iterable[TraceRow], assumptions: Assumptions, limit: int | None
 def shift_to_now_us(rows: Iterable[TraceRow], assumptions: Assumptions, now: datetime, speed: float) -> int:
     """The shift that makes a replay at `speed` (0: as fast as possible) starting at `now` look live.
 
-    At speed 1 or less the first request arrives now. Faster, event time runs ahead of the clock, so the replay starts
-    in the past and its last event ends just when it is sent: no event is ever ahead of the clock.
+    At speed 1 or less the first request ends now. Faster, event time runs ahead of the clock, so the replay starts in
+    the past and its last request ends just when it is sent: no event is ever ahead of the clock. 0 without requests.
     """
-    first_us = last_us = 0
-    for event in replay(rows, replace(assumptions, sample_interval_seconds=None)):
-        if isinstance(event, TokenUsage):
-            last_us = to_us(event.ts)
-            arrival_us = last_us - round((event.latency_ms or 0.0) * 1000)
-            first_us = min(first_us, arrival_us) if first_us else arrival_us
+    ends_us = (to_us(event.ts) for event in replay(rows, replace(assumptions, sample_interval_seconds=None)))
+    first_us = next(ends_us, None)
+    if first_us is None:
+        return 0
+    last_us = max(ends_us, default=first_us)
     ahead = 1.0 if speed <= 0 else max(0.0, 1 - 1 / speed)
     return to_us(now) - first_us - round((last_us - first_us) * ahead)
 

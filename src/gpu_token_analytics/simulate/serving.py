@@ -86,9 +86,7 @@ class GpuGauge:
     half of what a full batch draws. Energy is exactly power x interval, so the counter and the samples agree.
     """
 
-    def __init__(
-        self, gpu: SimGpu, source: Source, weights_mb: float | None = None, kv_mb_per_token: float = 0.0
-    ) -> None:
+    def __init__(self, gpu: SimGpu, source: Source, weights_mb: float | None = None, kv_mb_per_token: float = 0.0) -> None:
         self._gpu = gpu
         self._uuid = gpu.uuid
         self._source = source

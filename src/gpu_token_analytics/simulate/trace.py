@@ -90,8 +90,7 @@ def _find_columns(path: Path, header: list[str]) -> list[int]:
     if missing:
         shown = ",".join(header)[:80]
         raise TraceUnreadable(
-            f"{path} starts with {shown!r}; the first line must name the columns {_HEADER} "
-            f"(missing: {', '.join(missing)})"
+            f"{path} starts with {shown!r}; the first line must name the columns {_HEADER} (missing: {', '.join(missing)})"
         )
     return [names.index(column) for column in _COLUMNS]
 

@@ -1,0 +1,73 @@
+"""Late, repeated and broken records: what is valid stays whole, what is broken is refused for its reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from gpu_token_analytics.errors import InvalidRecord, Reason, SettingsError
+from gpu_token_analytics.events import Event, GpuSample, TokenUsage, decode, to_us
+from gpu_token_analytics.simulate import events_for_bench
+from gpu_token_analytics.simulate.disturb import Delivery, Disturbances, disturb, hostile_records
+
+EVENTS = events_for_bench(5000)
+
+
+def test_a_clean_stream_passes_unchanged() -> None:
+    assert [delivery.event for delivery in disturb(EVENTS, Disturbances(), 1)] == EVENTS
+
+
+def test_every_event_arrives_and_repeats_are_identical() -> None:
+    out = list(disturb(EVENTS, Disturbances(late=0.1, duplicates=0.05, broken=0.02), 1))
+    times = Counter(delivery.event.event_id for delivery in out if delivery.event)
+    assert set(times) == {event.event_id for event in EVENTS}
+    repeated = sum(1 for count in times.values() if count == 2)
+    assert repeated == pytest.approx(250, rel=0.3)
+    assert max(times.values()) == 2
+    by_id = {event.event_id: event for event in EVENTS}
+    assert all(delivery.event == by_id[delivery.event.event_id] for delivery in out if delivery.event)
+    assert sum(1 for delivery in out if delivery.event is None) == pytest.approx(100, rel=0.4)
+
+
+def test_late_events_come_after_younger_ones() -> None:
+    out = list(disturb(EVENTS, Disturbances(late=0.1), 1))
+    late = [item for item in out if item.event and item.at_us - to_us(item.event.ts) >= 60_000_000]
+    assert len(late) == pytest.approx(500, rel=0.2)
+    assert all(before.at_us <= after.at_us for before, after in pairwise(out))
+
+
+def test_disturbing_is_reproducible() -> None:
+    def once(seed: int) -> list[Delivery]:
+        return list(disturb(EVENTS, Disturbances(0.1, 0.1, 0.1), seed))
+
+    assert once(5) == once(5)
+    assert once(5) != once(6)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        next(event for event in EVENTS if isinstance(event, GpuSample)),
+        next(event for event in EVENTS if isinstance(event, TokenUsage)),
+    ],
+    ids=["sample", "usage"],
+)
+def test_each_broken_record_is_refused_for_its_reason(event: Event) -> None:
+    kinds = hostile_records(event)
+    assert len({kind.name for kind in kinds}) == len(kinds)
+    for kind in kinds:
+        with pytest.raises(InvalidRecord) as caught:
+            decode(kind.value)
+        assert caught.value.reason == kind.reason, kind.name
+
+
+def test_broken_records_cover_every_reason_a_record_alone_can_have() -> None:
+    found = {kind.reason for kind in hostile_records(EVENTS[0])}
+    assert found == set(Reason) - {Reason.FUTURE_TS, Reason.ID_CONFLICT}
+
+
+def test_a_share_is_between_0_and_1() -> None:
+    with pytest.raises(SettingsError, match=r"--late 1\.5"):
+        disturb(EVENTS, Disturbances(late=1.5), 1)
