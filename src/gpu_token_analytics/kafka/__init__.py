@@ -1,0 +1,27 @@
+"""Kafka: the log all events go through. The only place that imports confluent_kafka.
+
+    EventProducer   events -> topic                          producer.py
+    EventSource     topic -> batches of records, commits     consumer.py
+    DeadLetters     bad records -> `<topic>.dlq` and back    dead_letters.py
+    create_topics   topics and the group's first offsets     topics.py
+
+librdkafka's errors become ours in config.py, once.
+"""
+
+from gpu_token_analytics.kafka.consumer import EventSource, RecordBatch
+from gpu_token_analytics.kafka.dead_letters import DeadLetter, DeadLetters, read_dead_letters
+from gpu_token_analytics.kafka.producer import EventProducer
+from gpu_token_analytics.kafka.topics import PartitionState, TopicReport, create_topics, describe_group
+
+__all__ = [
+    "DeadLetter",
+    "DeadLetters",
+    "EventProducer",
+    "EventSource",
+    "PartitionState",
+    "RecordBatch",
+    "TopicReport",
+    "create_topics",
+    "describe_group",
+    "read_dead_letters",
+]

@@ -1,0 +1,380 @@
+"""Batches of records out of the topic, and commits of exactly what was stored.
+
+- Offsets are committed by name, only for partitions still owned, and only within the assignment they were read in. A
+  broker fences a member by generation, not by ownership: a member that lost a partition could set its offset back.
+- `auto.offset.reset=error`: records deleted below the committed offset, or a group without offsets, stop the process.
+- A partition that lags and yields nothing is an error after STUCK_AFTER_SECONDS (librdkafka has stalled like that).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError as RdError
+
+from gpu_token_analytics.clock import Clock, SystemClock
+from gpu_token_analytics.errors import ConsumerStuck, GpuTokensError, KafkaError, OffsetsLost, OffsetsNotSeeded
+from gpu_token_analytics.kafka.config import (
+    REQUEST_TIMEOUT_SECONDS,
+    LastError,
+    base_config,
+    build,
+    mapped,
+    partition_count,
+    rd_error,
+)
+from gpu_token_analytics.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+NO_BROKER_TIME = -1
+
+CONSUMER_CONFIG: dict[str, object] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "error",
+    "isolation.level": "read_committed",
+    "check.crcs": True,
+    # Range keeps the partitions of all topics side by side and, unlike cooperative-sticky, spreads evenly one by one.
+    "partition.assignment.strategy": "range",
+    "session.timeout.ms": 15_000,
+    "max.poll.interval.ms": 120_000,
+    "enable.partition.eof": True,  # tells an idle partition from a stuck one
+    "fetch.wait.max.ms": 100,
+    "fetch.message.max.bytes": 1_048_576,
+    "queued.max.messages.kbytes": 16_384,  # bounds the memory of records fetched ahead
+    "queued.min.messages": 20_000,
+}
+
+# The record comes again after these; nothing is lost by going on.
+_TRANSIENT = frozenset(
+    {
+        RdError._TRANSPORT,
+        RdError._ALL_BROKERS_DOWN,
+        RdError._TIMED_OUT,
+        RdError._RESOLVE,
+        RdError._MAX_POLL_EXCEEDED,
+        RdError.COORDINATOR_LOAD_IN_PROGRESS,
+        RdError.COORDINATOR_NOT_AVAILABLE,
+        RdError.NOT_COORDINATOR,
+        RdError.REBALANCE_IN_PROGRESS,
+        RdError.LEADER_NOT_AVAILABLE,
+    }
+)
+# A commit that came too late: the partition moved on, its records are read again and found to be stored.
+_COMMIT_FENCED = frozenset(
+    {
+        RdError.ILLEGAL_GENERATION,
+        RdError.UNKNOWN_MEMBER_ID,
+        RdError.REBALANCE_IN_PROGRESS,
+        RdError.FENCED_INSTANCE_ID,
+        RdError.STALE_MEMBER_EPOCH,
+        RdError._NO_OFFSET,
+        RdError._STATE,
+        RdError._ASSIGNMENT_LOST,
+    }
+)
+_COMMIT_RETRIED = frozenset(
+    {
+        RdError.COORDINATOR_LOAD_IN_PROGRESS,
+        RdError.COORDINATOR_NOT_AVAILABLE,
+        RdError.NOT_COORDINATOR,
+        RdError.REQUEST_TIMED_OUT,
+        RdError._WAIT_COORD,
+        RdError._TIMED_OUT,
+        RdError._TRANSPORT,
+    }
+)
+_COMMIT_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The next offset to read of a partition, and the assignment (`epoch`) it was reached in."""
+
+    offset: int
+    epoch: int
+
+
+@dataclass(slots=True)
+class RecordBatch:
+    """Records as columns: one list per field, the same index is the same record.
+
+    `broker_ms` is the broker's clock when it took the record, NO_BROKER_TIME where the topic carries producers' clocks.
+    """
+
+    topic: str
+    values: list[bytes | None] = field(default_factory=list)
+    partitions: list[int] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    broker_ms: list[int] = field(default_factory=list)
+    positions: dict[int, Position] = field(default_factory=dict)
+    messages: Sequence[Message] = field(default_factory=list, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def key(self, index: int) -> bytes | None:
+        """The key of one record."""
+        return self.messages[index].key()
+
+
+@dataclass(slots=True)
+class _Partition:
+    epoch: int
+    position: int
+    committed: int
+    end: int = -1  # offset of the last "end of partition"
+    last_seen: float = 0.0  # monotonic; last record or end
+
+
+class EventSource:
+    """The processor's consumer. All methods belong to one thread, but for `owned` and `lag`, which any may read.
+
+    `on_revoke` runs before partitions are given away: finish what is in flight and commit it.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        """Raises SettingsError; contacts nobody yet."""
+        self.on_revoke: Callable[[], None] = lambda: None
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._topic = settings.kafka_topic
+        self._owned: dict[int, _Partition] = {}
+        self._epoch = 0
+        self._paused = False
+        self._failure: GpuTokensError | None = None
+        self._held: list[Message] = []
+        self._last_error = LastError()
+        self._consumer: Consumer = build(
+            Consumer,
+            base_config(settings, "processor")
+            | CONSUMER_CONFIG
+            | {name: value for name, value in settings.kafka_extra_config.items() if name in CONSUMER_CONFIG}
+            | {"group.id": settings.kafka_group, "error_cb": self._last_error},
+        )
+
+    @property
+    def owned(self) -> frozenset[int]:
+        """Partitions assigned to this process now."""
+        return frozenset(self._owned)
+
+    def start(self) -> None:
+        """Join the group. Raises KafkaUnreachable or TopicMissing."""
+        partition_count(self._consumer, self._topic, self._settings, self._last_error)
+        self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+
+    def poll(self, max_records: int, wait_seconds: float) -> RecordBatch:
+        """The next records, possibly none. Also runs the group's business (assignments come and go in here).
+
+        Raises OffsetsLost, OffsetsNotSeeded, ConsumerStuck, TopicMissing or KafkaError: reasons to stop the process.
+        """
+        messages, self._held = self._held, []
+        try:
+            messages += self._consumer.consume(max_records - len(messages), wait_seconds)
+        except KafkaException as error:
+            raise mapped(error, f"read {self._topic}", self._settings.kafka_bootstrap) from None
+        if self._failure is not None:
+            raise self._failure
+        if any(message.error() is not None for message in messages):
+            messages = [message for message in messages if not self._is_notice(message)]
+        partitions = [message.partition() for message in messages]
+        if not self._owned.keys() >= set(partitions):
+            messages = [message for message in messages if message.partition() in self._owned]
+            partitions = [message.partition() for message in messages]
+        batch = self._columns(messages, partitions)  # type: ignore[arg-type]  # a consumed record has a partition
+        self._watch(batch.positions)
+        return batch
+
+    def _columns(self, messages: list[Message], partitions: list[int]) -> RecordBatch:
+        offsets: list[int] = [message.offset() for message in messages]  # type: ignore[misc]  # a consumed record has one
+        # A dict keeps the last value of each key: the highest offset, as a partition's records come in order.
+        positions = {
+            partition: Position(offset + 1, self._owned[partition].epoch)
+            for partition, offset in dict(zip(partitions, offsets, strict=True)).items()
+        }
+        return RecordBatch(
+            topic=self._topic,
+            values=[message.value() for message in messages],
+            partitions=partitions,
+            offsets=offsets,
+            broker_ms=[
+                at if kind == TIMESTAMP_LOG_APPEND_TIME else NO_BROKER_TIME
+                for kind, at in [message.timestamp() for message in messages]
+            ],
+            positions=positions,
+            messages=messages,
+        )
+
+    def commit(self, positions: Mapping[int, Position]) -> bool:
+        """Commit, and wait for it. False: (partly) not done now, which is safe, as the records are read again.
+
+        Partitions that were given away since are left out. Raises KafkaError on a fault that does not pass.
+        """
+        offsets = [
+            TopicPartition(self._topic, partition, position.offset)
+            for partition, position in positions.items()
+            if (own := self._owned.get(partition)) and own.epoch == position.epoch and position.offset > own.committed
+        ]
+        if not offsets:
+            return True
+        for _ in range(_COMMIT_TRIES):
+            error = self._try_commit(offsets)
+            if error is None:
+                return True
+            if error.code() in _COMMIT_FENCED:
+                _log.info("commit refused, the partitions moved on: %s", error.str())
+                return False
+            if error.fatal() or error.code() not in _COMMIT_RETRIED:
+                raise mapped(error, "commit offsets", self._settings.kafka_bootstrap)
+        _log.warning("commit not acknowledged after %d tries; going on, the next one includes it", _COMMIT_TRIES)
+        return False
+
+    def _try_commit(self, offsets: list[TopicPartition]) -> RdError | None:
+        try:
+            answers = self._consumer.commit(offsets=offsets, asynchronous=False) or []
+        except KafkaException as error:
+            return rd_error(error)
+        failed = None
+        for answer in answers:
+            if answer.error is not None:
+                failed = answer.error
+            elif answer.partition in self._owned:
+                self._owned[answer.partition].committed = answer.offset
+        return failed
+
+    def keep_alive(self) -> None:
+        """While the store is down: no records, but stay a member of the group. `poll` ends the pause."""
+        self._pause()
+        message = self._consumer.poll(0.1)
+        if message is not None:
+            self._held.append(message)  # slipped through before the pause took effect
+        if self._failure is not None:
+            raise self._failure
+
+    def resume(self) -> None:
+        """Fetch again after keep_alive()."""
+        if self._paused:
+            self._paused = False
+            self._consumer.resume(self._consumer.assignment())
+            self._seen_all()
+
+    def lag(self) -> dict[int, int]:
+        """Records not yet read, by owned partition, as of the last answer of the broker."""
+        found = {}
+        for number, partition in list(self._owned.items()):
+            try:
+                marks = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
+            except (KafkaException, RuntimeError):  # not fetched yet, or closed meanwhile
+                continue
+            if marks[1] >= 0:
+                found[number] = max(0, marks[1] - max(partition.position, partition.end))
+        return found
+
+    def close(self) -> None:
+        """Leave the group, so that others take over at once. `on_revoke` runs first."""
+        self._consumer.close()
+
+    # The group's callbacks. librdkafka runs them inside poll(); an exception must not pass through its C code.
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._epoch += 1
+        try:
+            committed = consumer.committed(partitions, timeout=REQUEST_TIMEOUT_SECONDS)
+        except KafkaException as error:
+            self._fail(mapped(error, "read committed offsets", self._settings.kafka_bootstrap))
+            return
+        unseeded = sorted(found.partition for found in committed if found.offset < 0)
+        if unseeded:
+            self._fail(
+                OffsetsNotSeeded(
+                    f"group {self._settings.kafka_group} has no offset for {self._topic} partitions {unseeded}; "
+                    "run `gpu-tokens topics create` once (with the processors stopped)"
+                )
+            )
+            return
+        now = self._clock.monotonic()
+        for found in committed:
+            self._owned[found.partition] = _Partition(self._epoch, found.offset, found.offset, last_seen=now)
+        consumer.assign(committed)
+        if self._paused:
+            consumer.pause(committed)
+        _log.info("assigned %d partitions of %s: %s", len(committed), self._topic, sorted(self._owned))
+
+    def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            self.on_revoke()
+        except GpuTokensError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001  # it would be lost inside librdkafka; poll() raises it
+            self._fail(KafkaError(f"giving partitions away failed: {error!r}"))
+        self._drop(partitions, "revoked")
+
+    def _lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._drop(partitions, "lost (this process was too slow or cut off); their records are read again elsewhere")
+
+    def _drop(self, partitions: list[TopicPartition], how: str) -> None:
+        for partition in partitions:
+            self._owned.pop(partition.partition, None)
+        _log.info("partitions %s %s", sorted(partition.partition for partition in partitions), how)
+
+    def _fail(self, failure: GpuTokensError) -> None:
+        if self._failure is None:
+            self._failure = failure
+
+    def _is_notice(self, message: Message) -> bool:
+        """True for what librdkafka says in place of a record; raises when it means that going on would lose records."""
+        error = message.error()
+        if error is None:
+            return False
+        partition = message.partition()
+        if error.code() == RdError._PARTITION_EOF:
+            own = self._owned.get(partition) if partition is not None else None
+            if own is not None:
+                own.end = message.offset() or 0
+                own.last_seen = self._clock.monotonic()
+            return True
+        if error.code() == RdError._AUTO_OFFSET_RESET:
+            raise OffsetsLost(
+                f"{self._topic}/{partition}: the next record to read is no longer in Kafka ({error.str()}). Records were "
+                "deleted before they were stored, or the log was replaced. Nothing is skipped silently: check "
+                "`gpu-tokens topics show`, then move the group's offset on purpose"
+            )
+        if error.fatal() or error.code() not in _TRANSIENT:
+            raise mapped(error, f"read {self._topic}/{partition}", self._settings.kafka_bootstrap)
+        _log.warning("Kafka: %s (%s)", error.str(), error.name())
+        return True
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._consumer.pause(self._consumer.assignment())
+
+    def _seen_all(self) -> None:
+        now = self._clock.monotonic()
+        for partition in self._owned.values():
+            partition.last_seen = now
+
+    def _watch(self, positions: Mapping[int, Position]) -> None:
+        """Note progress; raise ConsumerStuck for a partition that has records it does not give."""
+        now = self._clock.monotonic()
+        for number, position in positions.items():
+            self._owned[number].position = position.offset
+            self._owned[number].last_seen = now
+        limit = self._settings.stuck_after_seconds
+        for number, partition in self._owned.items():
+            if now - partition.last_seen <= limit:
+                continue
+            try:  # ask the broker: the cached end is as stuck as the partition
+                _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=5, cached=False)
+            except KafkaException:
+                high = 0  # the broker is away, which is not the partition's fault
+            if high > max(partition.position, partition.end):
+                raise ConsumerStuck(
+                    f"{self._topic}/{number} has {high - max(partition.position, partition.end)} records to read and gave "
+                    f"none for {limit} s; restart this process (STUCK_AFTER_SECONDS={limit})"
+                )
+            partition.last_seen = now

@@ -1,0 +1,152 @@
+"""Bad records: into `<topic>.dlq` with their reason, and out again to be looked at or sent once more.
+
+A dead letter keeps the record's bytes and key; headers say why and where it was: reason, message, field, topic,
+partition, offset. Delivery is confirmed before the record's offset is committed, so a crash in between writes a second
+copy: readers tell copies apart by (topic, partition, offset).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from gpu_token_analytics.errors import KafkaError
+from gpu_token_analytics.kafka.config import REQUEST_TIMEOUT_SECONDS, mapped, offsets_client, partition_count
+from gpu_token_analytics.kafka.producer import EventProducer, Headers
+from gpu_token_analytics.settings import Settings
+
+# A topic made by others takes 1 MiB, headers included. What is longer can never be a valid record; its start and hash stay.
+WHOLE_UP_TO_BYTES = 900 * 1024
+CUT_TO_BYTES = 64 * 1024
+_MAX_HEADER_CHARACTERS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One bad record. (topic, partition, offset) is where it was read. `reason` is a `Reason` value.
+
+    `cut_from_bytes` is the full length of a value that was too long to keep, else None.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    message: str
+    field: str | None
+    key: bytes | None
+    value: bytes | None
+    cut_from_bytes: int | None = None
+
+    @property
+    def at(self) -> str:
+        """Where it was read, as the commands name it: `partition/offset`."""
+        return f"{self.partition}/{self.offset}"
+
+
+class DeadLetters:
+    """Writes dead letters. Not for use by several threads at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises SettingsError."""
+        self._producer = EventProducer(settings, settings.dlq_topic, client="dead-letters")
+
+    def check(self) -> None:
+        """Raises KafkaUnreachable, or TopicMissing when there is no place for dead letters."""
+        self._producer.check()
+
+    def deliver(self, letters: Sequence[DeadLetter], timeout_seconds: float) -> None:
+        """Write `letters` and wait until Kafka has them. Raises DeliveryFailed: deliver the same letters again."""
+        for letter in letters:
+            value, extra = _fitting(letter.value)
+            self._producer.send_raw(value, letter.key, headers=_headers(letter) + extra)
+        self._producer.flush(timeout_seconds)
+
+    def close(self) -> None:
+        """Release the connection. Raises DeliveryFailed when letters are still on their way."""
+        self._producer.close()
+
+
+def read_dead_letters(settings: Settings) -> Iterator[DeadLetter]:
+    """Every dead letter up to now, once, by partition and offset of the dead-letter topic.
+
+    Raises KafkaUnreachable, TopicMissing.
+    """
+    topic = settings.dlq_topic
+    consumer = offsets_client(settings, f"{settings.kafka_group}.dead-letters-reader", "dead-letters")
+    seen: set[tuple[str, int, int]] = set()
+    try:
+        for number in range(partition_count(consumer, topic, settings)):
+            for message in _read_partition(consumer, topic, number, settings):
+                letter = _letter(message)
+                where = (letter.topic, letter.partition, letter.offset)
+                if where not in seen:
+                    seen.add(where)
+                    yield letter
+    finally:
+        consumer.close()
+
+
+def _read_partition(consumer: Consumer, topic: str, number: int, settings: Settings) -> Iterator[Message]:
+    where = TopicPartition(topic, number)
+    try:
+        low, high = consumer.get_watermark_offsets(where, timeout=REQUEST_TIMEOUT_SECONDS, cached=False)
+        if low >= high:
+            return
+        consumer.assign([TopicPartition(topic, number, low)])
+        at = low
+        while at < high:
+            messages = consumer.consume(500, REQUEST_TIMEOUT_SECONDS if at == low else 2.0)
+            for message in messages:
+                error = message.error()
+                if error is not None:
+                    raise mapped(error, f"read {topic}/{number}", settings.kafka_bootstrap)
+                yield message
+            # position() also moves over what is not shown (transaction marks), so that the end is reached
+            position = consumer.position([where])[0].offset
+            if not messages and position < high:
+                raise KafkaError(f"{topic}/{number} gave no record between offsets {max(at, position)} and {high}")
+            at = max(at, position)
+    except KafkaException as error:
+        raise mapped(error, f"read {topic}/{number}", settings.kafka_bootstrap) from None
+
+
+def _fitting(value: bytes | None) -> tuple[bytes | None, Headers]:
+    if value is None or len(value) <= WHOLE_UP_TO_BYTES:
+        return value, []
+    digest = hashlib.sha256(value).hexdigest()
+    return value[:CUT_TO_BYTES], [("cut_from_bytes", str(len(value)).encode()), ("sha256", digest.encode())]
+
+
+def _headers(letter: DeadLetter) -> Headers:
+    texts = {
+        "reason": letter.reason,
+        "topic": letter.topic,
+        "partition": str(letter.partition),
+        "offset": str(letter.offset),
+        "message": letter.message[:_MAX_HEADER_CHARACTERS],
+    }
+    if letter.field is not None:
+        texts["field"] = letter.field[:_MAX_HEADER_CHARACTERS]
+    return [(name, text.encode("utf-8", "backslashreplace")) for name, text in texts.items()]
+
+
+def _letter(message: Message) -> DeadLetter:
+    found = message.headers() or []
+    pairs = found.items() if isinstance(found, dict) else found
+    headers = {name: raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw or "") for name, raw in pairs}
+    return DeadLetter(
+        # A record somebody else put there has no headers of ours; it is shown under its own place.
+        topic=headers.get("topic", message.topic() or ""),
+        partition=int(headers.get("partition", message.partition() or 0)),
+        offset=int(headers.get("offset", message.offset() or 0)),
+        reason=headers.get("reason", "unknown"),
+        message=headers.get("message", ""),
+        field=headers.get("field"),
+        key=message.key(),
+        value=message.value(),
+        cut_from_bytes=int(headers["cut_from_bytes"]) if "cut_from_bytes" in headers else None,
+    )
