@@ -59,7 +59,7 @@ From = Annotated[
     AwareDatetime,
     Query(
         alias="from",
-        description="Start, inclusive; RFC 3339 with offset, on a whole minute. Ranges on whole UTC hours answer fastest.",
+        description="Start, inclusive; RFC 3339 with offset, on a whole minute. Whole UTC hours answer fastest.",
         examples=["2026-01-31T00:00:00Z"],
     ),
 ]

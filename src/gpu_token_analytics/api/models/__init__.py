@@ -1,7 +1,7 @@
 """What /v1 says, as types: the OpenAPI document is made from these, and tests check every response against them.
 
 Rules: money is an integer of nano-USD (`_nusd`); a JSON reader that keeps integers as doubles is exact up to 9
-million USD in one number. Times are RFC 3339 with an offset. Unknown is null, never 0. Ratios are sum/sum, null without tokens.
+million USD in one number. Times are RFC 3339 with an offset. Unknown is null, never 0. Ratios are sum/sum.
 """
 
 from gpu_token_analytics.api.models.access import KeyInfo, Me

@@ -1,0 +1,308 @@
+"""Rollups: sums of cells per hour and per day, so that a month is read from 30 documents and not from 2.8 million.
+
+    rollups_hourly  "gpu|<gpu>|2026-01-31T12"   one GPU:  places: [{host, gpu_name, space, total, lines}]
+                    "fleet|2026-01-31T12"       all GPUs: space, total, by_model, lines
+    rollups_daily   "gpu|<gpu>|2026-01-31", "fleet|2026-01-31"      the same, of UTC days
+
+    ledger_cells --(gpu, hour)--> hourly gpu --(hour)--> hourly fleet --(day)--> daily fleet
+                                             --(gpu, day)--> daily gpu
+
+Columns are those of sums.py; lines are stored as columns. `places` has one entry unless the GPU changed host or name
+within the time.
+
+Why this is exact after any crash and with several writers:
+    1 a whole document is always recomputed from all its parts, never incremented
+    2 `version` = sum of the parts' versions: it grows with every change of a part, and an older version never overwrites
+    3 `seen` is a digest of the parts' versions. A part is called rolled only when the stored document holds exactly what
+      was read (same version, same `seen`): two writers that each read half of two changes get the same version with
+      different content, and then the parts stay dirty and are read again
+    4 a part is marked rolled after its parents are stored, and only where it is unchanged
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from operator import add
+from typing import Any
+
+from pymongo import ReadPreference, UpdateMany, UpdateOne, WriteConcern
+from pymongo.collection import Collection as MongoCollection
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError
+from pymongo.read_concern import ReadConcern
+
+from gpu_token_analytics.documents import Collection, GpuId
+from gpu_token_analytics.store import sums
+
+Document = dict[str, Any]
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+DUPLICATE_KEY = 11000
+
+_CELL_FIELDS = dict.fromkeys(
+    (
+        "gpu",
+        "minute",
+        "host",
+        "gpu_name",
+        "state",
+        "revision",
+        "final_at",
+        "cost_nusd",
+        "owned_us",
+        "classes",
+        "class_us",
+        "energy_mj",
+        "energy_observed_us",
+        "lines",
+        "corrections.revision",
+    ),
+    1,
+)
+
+
+class RollupStore:
+    """Reads and writes of the rollups. Everything majority, primary: a stale read must not look newer than it is."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        def collection(name: Collection) -> MongoCollection[Document]:
+            return database.get_collection(
+                name.value,
+                write_concern=WriteConcern("majority"),
+                read_concern=ReadConcern("majority"),
+                read_preference=ReadPreference.PRIMARY,
+            )
+
+        self._cells = collection(Collection.LEDGER_CELLS)
+        self._hourly = collection(Collection.ROLLUPS_HOURLY)
+        self._daily = collection(Collection.ROLLUPS_DAILY)
+
+    def dirty_gpu_hours(self, limit: int) -> list[tuple[GpuId, datetime]]:
+        """Up to `limit` dirty cells, as the distinct (GPU, hour) they lie in."""
+        found = self._cells.find({"rolled": False}, {"_id": 0, "gpu": 1, "minute": 1}).sort("minute", 1).limit(limit)
+        return list(dict.fromkeys((cell["gpu"], hour_of(cell["minute"])) for cell in found))
+
+    def roll_gpu_hours(self, gpu_hours: Iterable[tuple[GpuId, datetime]]) -> None:
+        """Recompute these hourly GPU documents from their cells, then mark the cells rolled."""
+        documents: list[Document] = []
+        read: dict[str, list[Document]] = {}
+        for gpu, hour in gpu_hours:
+            # Cell ids are ordered by minute: the hour is one range of the _id index. ":" + 1 is ";".
+            prefix = f"{gpu}|{hour:%Y-%m-%dT%H}"
+            cells = list(self._cells.find({"_id": {"$gte": prefix + ":", "$lt": prefix + ";"}}, _CELL_FIELDS))
+            document = gpu_hour(gpu, hour, cells)
+            documents.append(document)
+            read[document["_id"]] = cells
+        stored = self._store(self._hourly, documents)
+        self._mark_cells(cell for id_ in stored for cell in read[id_])
+
+    def dirty_hours(self, scope: str, limit: int) -> list[Document]:
+        """Up to `limit` hourly documents of a scope whose parents do not hold them yet: {_id, gpu?, start, version}."""
+        where = {"rolled": False, "scope": scope}
+        return list(self._hourly.find(where, {"gpu": 1, "start": 1, "version": 1}).sort("start", 1).limit(limit))
+
+    def roll_fleet_hours(self, hours: Iterable[datetime]) -> set[datetime]:
+        """Recompute fleet hours from their GPU hours. Returns those that are stored."""
+        built = {hour: fleet(hour, HOUR, self._hourly.find({"scope": "gpu", "start": hour})) for hour in sorted(set(hours))}
+        stored = self._store(self._hourly, list(built.values()))
+        return {hour for hour, document in built.items() if document["_id"] in stored}
+
+    def roll_gpu_days(self, gpu_days: Iterable[tuple[GpuId, datetime]]) -> set[tuple[GpuId, datetime]]:
+        """Recompute daily GPU documents from their hours. Returns those that are stored."""
+        built = {}
+        for gpu, day in sorted(set(gpu_days)):
+            ids = [rollup_id("gpu", gpu, day + hour * HOUR, HOUR) for hour in range(24)]
+            built[gpu, day] = gpu_day(gpu, day, self._hourly.find({"_id": {"$in": ids}}))
+        stored = self._store(self._daily, list(built.values()))
+        return {key for key, document in built.items() if document["_id"] in stored}
+
+    def roll_fleet_days(self, days: Iterable[datetime]) -> set[datetime]:
+        """Recompute fleet days from their fleet hours. Returns those that are stored."""
+        built = {}
+        for day in sorted(set(days)):
+            ids = [rollup_id("fleet", None, day + hour * HOUR, HOUR) for hour in range(24)]
+            built[day] = fleet(day, DAY, self._hourly.find({"_id": {"$in": ids}}))
+        stored = self._store(self._daily, list(built.values()))
+        return {day for day, document in built.items() if document["_id"] in stored}
+
+    def mark_rolled(self, hours: Sequence[Document]) -> None:
+        """These hourly documents are in their parents, unless they changed since they were listed."""
+        operations = [UpdateOne({"_id": hour["_id"], "version": hour["version"]}, {"$set": {"rolled": True}}) for hour in hours]
+        if operations:
+            self._hourly.bulk_write(operations, ordered=False)
+
+    def _store(self, into: MongoCollection[Document], documents: Sequence[Document]) -> set[str]:
+        """Write documents where theirs is a newer version. Returns the ids whose stored content is exactly ours."""
+        if not documents:
+            return set()
+        operations = [
+            UpdateOne({"_id": document["_id"], "version": {"$lt": document["version"]}}, {"$set": document}, upsert=True)
+            for document in documents
+        ]
+        try:
+            into.bulk_write(operations, ordered=False)
+        except BulkWriteError as error:
+            # The upsert of an id whose stored version is as new or newer: not ours to overwrite.
+            if any(item["code"] != DUPLICATE_KEY for item in error.details["writeErrors"]):
+                raise
+        seen = {document["_id"]: document["seen"] for document in documents}
+        found = into.find({"_id": {"$in": list(seen)}}, {"seen": 1})
+        return {document["_id"] for document in found if document["seen"] == seen[document["_id"]]}
+
+    def _mark_cells(self, cells: Iterable[Mapping[str, Any]]) -> None:
+        groups: dict[tuple[int, str], list[str]] = {}
+        for cell in cells:
+            groups.setdefault((cell["revision"], cell["state"]), []).append(cell["_id"])
+        operations = [
+            UpdateMany(
+                {"_id": {"$in": ids[at : at + 2000]}, "rolled": False, "revision": revision, "state": state},
+                {"$set": {"rolled": True}},
+            )
+            for (revision, state), ids in groups.items()
+            for at in range(0, len(ids), 2000)
+        ]
+        if operations:
+            self._cells.bulk_write(operations, ordered=False)
+
+
+def hour_of(at: datetime) -> datetime:
+    """Start of its UTC hour."""
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
+def day_of(at: datetime) -> datetime:
+    """Start of its UTC day."""
+    return at.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def rollup_id(scope: str, gpu: GpuId | None, start: datetime, length: timedelta) -> str:
+    """`gpu|<gpu>|2026-01-31T12` or `fleet|2026-01-31`."""
+    when = f"{start:%Y-%m-%dT%H}" if length == HOUR else f"{start:%Y-%m-%d}"
+    return f"{scope}|{when}" if gpu is None else f"{scope}|{gpu}|{when}"
+
+
+def gpu_hour(gpu: GpuId, hour: datetime, cells: Sequence[Mapping[str, Any]]) -> Document:
+    """The hourly document of one GPU from all its cells of that hour (computed or not). Pure."""
+    places: dict[tuple[str | None, str | None], tuple[list[list[int]], sums.Lines]] = {}
+    counted = [cell for cell in cells if sums.counts(cell)]
+    attributed: dict[sums.LineKey, int] = {}
+    for cell in counted:
+        for line in cell["lines"]:
+            key = line["model"], line["tenant"]
+            attributed[key] = attributed.get(key, 0) + line["cost_nusd"]
+    warm = sums.WarmShares(attributed)
+    for cell in counted:
+        spaces, lines = places.setdefault((cell["host"], cell["gpu_name"]), ([], {}))
+        spaces.append(sums.cell_space(cell))
+        for key, vector in sums.cell_lines(cell):
+            sums.add_into(lines, key, vector)
+        for key, nusd in warm.of(cell["classes"]["warm_idle"]):
+            sums.add_into(lines, key, sums.warm_vector(nusd))
+    parts = [(cell["_id"], _cell_version(cell)) for cell in cells]
+    return {
+        **_head("gpu", gpu, hour, HOUR, parts, (cell.get("final_at") for cell in counted)),
+        "rolled": False,
+        "places": [
+            _place(host, name, sums.added(spaces, sums.ZERO_SPACE), lines)
+            for (host, name), (spaces, lines) in sorted(places.items(), key=_place_order)
+        ],
+    }
+
+
+def gpu_day(gpu: GpuId, day: datetime, hours: Iterable[Mapping[str, Any]]) -> Document:
+    """The daily document of one GPU from its hourly ones. Pure."""
+    parts, finals = [], []
+    places: dict[tuple[str | None, str | None], tuple[list[list[int]], sums.Lines]] = {}
+    for hour in hours:
+        parts.append((hour["_id"], hour["version"]))
+        finals.append(hour["final_at"])
+        for place in hour["places"]:
+            spaces, lines = places.setdefault((place["host"], place["gpu_name"]), ([], {}))
+            spaces.append(sums.read_space(place["space"]))
+            _add_lines(lines, place["lines"])
+    return {
+        **_head("gpu", gpu, day, DAY, parts, finals),
+        "places": [
+            _place(host, name, sums.added(spaces, sums.ZERO_SPACE), lines)
+            for (host, name), (spaces, lines) in sorted(places.items(), key=_place_order)
+        ],
+    }
+
+
+def fleet(start: datetime, length: timedelta, parts: Iterable[Mapping[str, Any]]) -> Document:
+    """The fleet's document from the GPU documents of an hour, or from the fleet hours of a day. Pure."""
+    versions, finals = [], []
+    space = list(sums.ZERO_SPACE)
+    lines: sums.Lines = {}
+    for part in parts:
+        versions.append((part["_id"], part["version"]))
+        finals.append(part["final_at"])
+        for holder in part.get("places", (part,)):
+            space = list(map(add, space, sums.read_space(holder["space"])))
+            _add_lines(lines, holder["lines"])
+    document: Document = {
+        **_head("fleet", None, start, length, versions, finals),
+        "space": sums.space_document(space),
+        "total": sums.total_document(lines.values()),
+        "by_model": sums.model_columns(lines),
+        "lines": sums.line_columns(lines),
+    }
+    if length == HOUR:
+        document["rolled"] = False
+    return document
+
+
+def _head(
+    scope: str,
+    gpu: GpuId | None,
+    start: datetime,
+    length: timedelta,
+    parts: Iterable[tuple[str, int]],
+    finals: Iterable[datetime | None],
+) -> Document:
+    listed = sorted(parts)
+    digest = blake2b("\n".join(f"{name} {version}" for name, version in listed).encode(), digest_size=12)
+    known = [at for at in finals if at is not None]
+    head: Document = {
+        "_id": rollup_id(scope, gpu, start, length),
+        "scope": scope,
+        "start": start,
+        "version": sum(version for _, version in listed),
+        "seen": digest.hexdigest(),
+        "final_at": max(known, default=None),  # when its last cell turns final; from then on nothing is provisional
+    }
+    if gpu is not None:
+        head["gpu"] = gpu
+    return head
+
+
+def _cell_version(cell: Mapping[str, Any]) -> int:
+    """Grows with the content, and when a cell turns final."""
+    return 2 * int(cell["revision"]) + int(cell["state"] == "final")
+
+
+def _place(host: str | None, name: str | None, space: Sequence[int], lines: sums.Lines) -> Document:
+    return {
+        "host": host,
+        "gpu_name": name,
+        "space": sums.space_document(space),
+        "total": sums.total_document(lines.values()),
+        "lines": sums.line_columns(lines),
+    }
+
+
+def _place_order(item: tuple[tuple[str | None, str | None], Any]) -> tuple[str, str]:
+    return item[0][0] or "", item[0][1] or ""
+
+
+def _add_lines(lines: sums.Lines, columns: Mapping[str, Sequence[Any]]) -> None:
+    for model, tenant, vector in sums.read_columns(columns):
+        sums.add_into(lines, (model, tenant), vector)
+
+
+def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """`items` in pieces of at most `size`."""
+    for at in range(0, len(items), size):
+        yield items[at : at + size]

@@ -1,0 +1,219 @@
+"""Sums of cells: the one arithmetic behind rollups, /v1/costs, exports and reports. Pure, exact integers.
+
+A sum has two parts. `space` is about GPU time (money by class, owned time, energy, cells); `lines` is about usage, by
+(model, tenant). Both are plain vectors of integers, so adding sums is adding vectors, in any order and any grouping.
+
+    energy is unknown where the observed time (tokens with known energy) is 0; 0 stands in the vector then
+    split_* is the part of a line whose method knows the first token: input and output rates come from it alone
+    warm_idle_nusd of a line is its share of the warm idle money, see `WarmShares`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import add
+from typing import Any, TypeAlias
+
+from gpu_token_analytics.documents import Method, MoneyClass
+
+LINE_COLUMNS = (
+    "requests",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "cost_nusd",
+    "warm_idle_nusd",
+    "split_cost_nusd",
+    "split_prefill_nusd",
+    "split_prompt_tokens",
+    "split_completion_tokens",
+    "energy_mj",
+    "energy_tokens",
+    "busy_us",
+)
+CLASSES = tuple(str(name) for name in MoneyClass)
+SPACE_COLUMNS = (
+    "cost_nusd",
+    "owned_us",
+    *(f"{name}_nusd" for name in CLASSES),
+    *(f"{name}_us" for name in CLASSES),
+    "energy_mj",
+    "energy_observed_us",
+    "cells",
+    "provisional_cells",
+    "corrected_cells",
+)
+COST = LINE_COLUMNS.index("cost_nusd")
+WARM = LINE_COLUMNS.index("warm_idle_nusd")
+SPACE_COST = SPACE_COLUMNS.index("cost_nusd")
+SPACE_WARM = SPACE_COLUMNS.index("warm_idle_nusd")
+ZERO_LINE = (0,) * len(LINE_COLUMNS)
+ZERO_SPACE = (0,) * len(SPACE_COLUMNS)
+
+Vector: TypeAlias = Sequence[int]
+LineKey: TypeAlias = tuple[str, str]  # model, tenant
+Lines: TypeAlias = dict[LineKey, list[int]]
+
+
+def add_into(lines: dict[Any, list[int]], key: Any, vector: Vector) -> None:
+    """lines[key] += vector."""
+    found = lines.get(key)
+    lines[key] = list(vector) if found is None else list(map(add, found, vector))
+
+
+def added(vectors: Iterable[Vector], zero: Vector) -> list[int]:
+    """Sum of vectors."""
+    total = list(zero)
+    for vector in vectors:
+        total = list(map(add, total, vector))
+    return total
+
+
+def counts(cell: Mapping[str, Any]) -> bool:
+    """Whether a cell has money: computed and not void."""
+    return cell["state"] in ("provisional", "final")
+
+
+def cell_space(cell: Mapping[str, Any]) -> list[int]:
+    """The space vector of one cell."""
+    classes, class_us = cell["classes"], cell["class_us"]
+    return [
+        cell["cost_nusd"],
+        cell["owned_us"],
+        *(classes.get(name, 0) for name in CLASSES),
+        *(class_us.get(name, 0) for name in CLASSES),
+        cell["energy_mj"] or 0,
+        cell["energy_observed_us"],
+        1,
+        int(cell["state"] == "provisional"),
+        int(bool(cell.get("corrections"))),
+    ]
+
+
+def cell_lines(cell: Mapping[str, Any]) -> Iterable[tuple[LineKey, list[int]]]:
+    """The line vectors of one cell, without their share of warm idle money (0)."""
+    for line in cell["lines"]:
+        prompt, completion, cost = line["prompt_tokens"], line["completion_tokens"], line["cost_nusd"]
+        energy = line["energy_mj"]
+        split = line["method"] == Method.SWEEP
+        yield (
+            (line["model"], line["tenant"]),
+            [
+                line["requests"],
+                prompt,
+                line["cached_tokens"],
+                completion,
+                line["reasoning_tokens"],
+                cost,
+                0,
+                cost if split else 0,
+                line["prefill_cost_nusd"] if split else 0,
+                prompt if split else 0,
+                completion if split else 0,
+                energy or 0,
+                0 if energy is None else prompt + completion,
+                line["busy_us"],
+            ],
+        )
+
+
+def share_out(amount: int, weights: Sequence[int]) -> list[int]:
+    """`amount` in proportion to `weights` in integers that sum to it: largest remainder, ties to the earlier weight.
+
+    Exact for any size. The weights must not all be 0.
+    """
+    total = sum(weights)
+    if len(weights) == 1:
+        return [amount]
+    shares = [amount * weight // total for weight in weights]
+    left = amount - sum(shares)
+    if left:
+        rest = sorted(range(len(weights)), key=lambda i: (-(amount * weights[i] % total), i))
+        for index in rest[:left]:
+            shares[index] += 1
+    return shares
+
+
+class WarmShares:
+    """Who a GPU's warm idle money is for, in one UTC hour.
+
+    Each cell's warm idle nano-USD are shared among the models attributed on that GPU in that UTC hour in proportion to
+    their attributed nano-USD of the hour (largest remainder, ties by model name), then within a model among its tenants
+    likewise. Cell by cell, so that any bucket finer or coarser than the hour adds up to the same figures. Where nothing
+    was attributed in the hour, nobody gets it.
+    """
+
+    def __init__(self, attributed: Mapping[LineKey, int]) -> None:
+        by_model: dict[str, list[tuple[str, int]]] = {}
+        for (model, tenant), cost in sorted(attributed.items()):
+            if cost > 0:
+                by_model.setdefault(model, []).append((tenant, cost))
+        self._models = list(by_model)
+        self._tenants = list(by_model.values())
+        self._weights = [sum(cost for _, cost in tenants) for tenants in self._tenants]
+
+    def of(self, warm_idle_nusd: int) -> Iterable[tuple[LineKey, int]]:
+        """The shares of one cell's warm idle money; they sum to it, or there are none."""
+        if not warm_idle_nusd or not self._models:
+            return
+        for model, tenants, part in zip(self._models, self._tenants, share_out(warm_idle_nusd, self._weights), strict=True):
+            parts = share_out(part, [cost for _, cost in tenants])
+            for (tenant, _), nusd in zip(tenants, parts, strict=True):
+                if nusd:
+                    yield (model, tenant), nusd
+
+
+def warm_vector(nusd: int) -> list[int]:
+    """A line vector that holds nothing but a share of warm idle money."""
+    vector = list(ZERO_LINE)
+    vector[WARM] = nusd
+    return vector
+
+
+def line_columns(lines: Mapping[LineKey, Vector]) -> dict[str, list[Any]]:
+    """Lines as columns, sorted by model and tenant: how rollups store them (a tenth of the read time of documents)."""
+    keys = sorted(lines)
+    columns: dict[str, list[Any]] = {"model": [key[0] for key in keys], "tenant": [key[1] for key in keys]}
+    for index, name in enumerate(LINE_COLUMNS):
+        columns[name] = [lines[key][index] for key in keys]
+    return columns
+
+
+def model_columns(lines: Mapping[LineKey, Vector]) -> dict[str, list[Any]]:
+    """Lines by model alone, as columns."""
+    models: dict[str, list[int]] = {}
+    for (model, _), vector in lines.items():
+        add_into(models, model, vector)
+    keys = sorted(models)
+    columns: dict[str, list[Any]] = {"model": list(keys)}
+    for index, name in enumerate(LINE_COLUMNS):
+        columns[name] = [models[key][index] for key in keys]
+    return columns
+
+
+def read_columns(columns: Mapping[str, Sequence[Any]]) -> Iterable[tuple[str, str | None, tuple[int, ...]]]:
+    """(model, tenant, vector) of stored columns; tenant None where they are by model."""
+    models = columns["model"]
+    tenants = columns.get("tenant") or [None] * len(models)
+    return zip(models, tenants, zip(*(columns[name] for name in LINE_COLUMNS), strict=True), strict=True)
+
+
+def space_document(space: Vector) -> dict[str, int]:
+    """A space vector with its names."""
+    return dict(zip(SPACE_COLUMNS, space, strict=True))
+
+
+def read_space(document: Mapping[str, int]) -> list[int]:
+    """The vector of `space_document`."""
+    return [document[name] for name in SPACE_COLUMNS]
+
+
+def total_document(lines: Iterable[Vector]) -> dict[str, int]:
+    """The sum of all lines with its names."""
+    return dict(zip(LINE_COLUMNS, added(lines, ZERO_LINE), strict=True))
+
+
+def read_total(document: Mapping[str, int]) -> list[int]:
+    """The vector of `total_document`."""
+    return [document[name] for name in LINE_COLUMNS]
