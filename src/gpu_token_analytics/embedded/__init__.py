@@ -1,0 +1,4 @@
+"""Services on this machine for the one-command demo, tests and benches: a broker, a mongod, a real Kafka.
+
+None of this is needed where KAFKA_BOOTSTRAP and MONGODB_URI name real ones.
+"""
