@@ -1,0 +1,1 @@
+"""Runnable comparisons: `python -m bench.<name>`. Results are printed, not committed as truth."""
