@@ -1,6 +1,6 @@
 """Services every suite can ask for, and the logs of what was running when a test failed.
 
-    mock_broker     librdkafka's in-process broker with `tokens` (12) and `tokens.dlq` (1), fresh for each test
+    mock_broker     librdkafka's in-process broker with `tokens` and `tokens.dlq` of 12 partitions, fresh for each test
     mongod          one standalone mongod for the session        mongo_uri       its address
     mongo_database  a name of its own for each test; the database is dropped afterwards
     kafka           one real Kafka broker for the session: TEST_KAFKA_VERSION, else the current 4.x; other versions by
@@ -31,7 +31,7 @@ from gpu_token_analytics.errors import EmbeddedServiceError
 
 ROOT = Path(__file__).parent.parent
 LOGS = ROOT / "test-logs"
-TOPICS = {"tokens": 12, "tokens.dlq": 1}
+TOPICS = {"tokens": 12, "tokens.dlq": 12}
 
 _logs_key = pytest.StashKey[list[Path]]()
 

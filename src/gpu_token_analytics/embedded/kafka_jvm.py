@@ -77,10 +77,9 @@ def resolve_jars(version: str, cache: Path | None = None, timeout_seconds: float
         if jars.is_dir():  # another process fetched it while we waited
             return jars
         with tempfile.TemporaryDirectory(dir=cache, prefix=f"{version}-") as unfinished:
-            _copy_dependencies(version, Path(unfinished), timeout_seconds)
-            # TemporaryDirectory makes 0700; the copy is what stays.
-            shutil.copytree(unfinished, f"{unfinished}.done", copy_function=shutil.move)
-        Path(f"{unfinished}.done").rename(jars)
+            fetched = Path(unfinished, "jars")
+            _copy_dependencies(version, fetched, timeout_seconds)
+            fetched.rename(jars)
     return jars
 
 
@@ -91,15 +90,15 @@ def _copy_dependencies(version: str, folder: Path, timeout_seconds: float) -> No
             f"the jars of Kafka {version} are not here yet and there is no mvn on PATH; {_INSTALL_MAVEN}"
         )
     command = [maven, "--batch-mode", "--quiet", "--strict-checksums", "--no-transfer-progress", "--file", str(_POM)]
-    command += [f"-Dkafka.version={version}", f"-DoutputDirectory={folder}", "-DincludeScope=runtime"]
+    command += ["-Dstyle.color=never", f"-Dkafka.version={version}", f"-DoutputDirectory={folder}", "-DincludeScope=runtime"]
     command += ["dependency:copy-dependencies"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
     except subprocess.TimeoutExpired:
         raise EmbeddedServiceError(f"mvn did not fetch Kafka {version} within {timeout_seconds:g} s; try again") from None
     if done.returncode != 0 or not list(folder.glob("kafka_2.13-*.jar")):
-        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[:8])
-        raise EmbeddedServiceError(f"mvn could not fetch Kafka {version} (does that version exist?):\n{said}")
+        said = (done.stdout + done.stderr).strip().partition("\n")[0][:500]
+        raise EmbeddedServiceError(f"mvn could not fetch Kafka {version}; does that version exist? It says: {said}")
 
 
 class KafkaBroker:
@@ -233,9 +232,13 @@ class KafkaBroker:
     def _format(self, java: str, jars: Path) -> None:
         if (self.folder / "data" / "meta.properties").exists():
             return
+        # 16 bytes in URL-safe base64; the first byte keeps it from starting with a dash, which would read as an option.
         cluster_id = base64.urlsafe_b64encode(b"\x01" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         command = self._java(java, jars, "kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config")
-        done = subprocess.run(command, capture_output=True, text=True, timeout=self._timeout_seconds, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=self._timeout_seconds, check=False)
+        except subprocess.TimeoutExpired:
+            raise EmbeddedServiceError(f"formatting {self.folder} took over {self._timeout_seconds:g} s; try again") from None
         if done.returncode != 0:
             said = (done.stdout + done.stderr).strip()[-1000:]
             raise EmbeddedServiceError(f"{self.folder} could not be formatted for Kafka {self.version}:\n{said}")
