@@ -1,0 +1,1 @@
+"""Samples the GPUs of one machine and sends them as events."""

@@ -1,0 +1,117 @@
+"""What a source says about one GPU: a reading, or a problem. Never a zero that nobody measured."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+from gpu_token_analytics.events import GpuSample, Source, gpu_label, new_event_id
+
+MIB = 1024 * 1024
+
+_PROFILE = re.compile(r"(?:(?P<compute>[1-7])c\.)?(?P<gpu>[1-7])g\.(?P<rest>\S+)")
+
+
+class Problem(StrEnum):
+    """What is wrong with one GPU. A closed set: it is also a metric label."""
+
+    LOST = "lost"  # fell off the bus; only a reset or a reboot brings it back
+    RESET_REQUIRED = "reset_required"
+    UNREADABLE = "unreadable"  # the driver answers with an error that names no better reason
+    GONE = "gone"  # it was there before and is no longer listed
+    MALFORMED = "malformed"  # the tool's text about it cannot be read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuReading:
+    """One GPU (or MIG slice) as read. None is "unknown": not supported, not permitted, not told.
+
+    mem_*_mb are MiB (2**20 bytes), as nvidia-smi reports them. energy_j is a counter since driver load.
+    """
+
+    gpu_index: int
+    gpu_uuid: str | None = None
+    name: str | None = None
+    utilization: float | None = None
+    mem_used_mb: float | None = None
+    mem_total_mb: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    energy_j: float | None = None
+    price_per_hour_usd: float | None = None
+    mig_profile: str | None = None
+    parent_uuid: str | None = None
+
+    def to_sample(self, host: str, ts: datetime, source: Source) -> GpuSample:
+        """The event of this reading. Values outside the contract become None: they are readings gone wrong."""
+        used_mb, total_mb = within(self.mem_used_mb, 0, 1e9), within(self.mem_total_mb, 0, 1e9)
+        if used_mb is not None and total_mb is not None and used_mb > total_mb:
+            used_mb = None
+        return GpuSample(
+            event_id=new_event_id(),
+            ts=ts,
+            host=host,
+            gpu_index=self.gpu_index,
+            source=source,
+            gpu_uuid=self.gpu_uuid,
+            name=self.name,
+            utilization=within(self.utilization, 0, 1),
+            mem_used_mb=used_mb,
+            mem_total_mb=total_mb,
+            power_w=within(self.power_w, 0, 1e5),
+            temperature_c=within(self.temperature_c, -100, 300),
+            energy_j=within(self.energy_j, 0, 1e15),
+            price_per_hour_usd=self.price_per_hour_usd,
+            mig_profile=self.mig_profile,
+            parent_uuid=self.parent_uuid,
+        )
+
+    def gpu(self, host: str) -> str:
+        """Its identity, as in the events."""
+        return self.gpu_uuid or gpu_label(host, self.gpu_index)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProblem:
+    """One GPU cannot be read. `gpu` is its UUID where known, else how the driver names it (index or bus id)."""
+
+    gpu: str
+    problem: Problem
+    message: str
+
+
+Reading: TypeAlias = GpuReading | GpuProblem
+
+
+class GpuSource(Protocol):
+    """Where readings come from."""
+
+    name: Source
+
+    def read(self) -> list[Reading]:
+        """Every GPU once. Raises SourceUnavailable, with the fix, when none can be asked at all."""
+
+    def close(self) -> None:
+        """Release the driver; read() may be called again afterwards."""
+
+
+def within(value: float | None, least: float, most: float) -> float | None:
+    """`value`, or None when it is not a number in that range."""
+    return value if value is not None and math.isfinite(value) and least <= value <= most else None
+
+
+def mig_profile(text: str) -> str | None:
+    """The MIG profile in `text` (`3g.40gb`, also at the end of a device name), None without one.
+
+    A compute instance that has only part of its GPU instance (`1c.3g.40gb`) is written as `1g.40gb`: the leading number is
+    the share of the card it is charged for, and two `1c` slices must not each be charged for three sevenths.
+    """
+    every = list(_PROFILE.finditer(text))
+    if not every:
+        return None
+    last = every[-1]
+    return f"{last['compute'] or last['gpu']}g.{last['rest'].rstrip(')')}"
