@@ -62,19 +62,12 @@ def test_an_unknown_zone_is_refused_by_name(name: str) -> None:
         zone(name)
 
 
-ZONES = [
-    "UTC",
-    "Europe/Berlin",
-    "America/New_York",
-    "Asia/Kathmandu",
-    "Australia/Lord_Howe",
-    "America/Sao_Paulo",
-    "Asia/Beirut",
-]
+ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe", "America/Sao_Paulo"]
+FIRST = datetime(2017, 1, 1, tzinfo=UTC)
 
 
 @given(
-    st.datetimes(datetime(2017, 1, 1), datetime(2027, 1, 1)).map(lambda d: d.replace(second=0, microsecond=0, tzinfo=UTC)),
+    st.integers(0, 10 * 365 * 1440).map(lambda minutes: FIRST + timedelta(minutes=minutes)),
     st.integers(1, 5 * 1440),
     st.sampled_from([Step.NONE, Step.HOUR, Step.DAY]),
     st.sampled_from(ZONES),
