@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from gpu_token_analytics import __version__
+from gpu_token_analytics.agent import commands as agent_commands
 from gpu_token_analytics.errors import GpuTokensError, SettingsError
 from gpu_token_analytics.kafka import commands as kafka_commands
+from gpu_token_analytics.simulate import commands as simulate_commands
 
 app = typer.Typer(
     name="gpu-tokens",
@@ -39,7 +41,7 @@ def _root(
     pass
 
 
-for _commands in (kafka_commands,):
+for _commands in (kafka_commands, agent_commands, simulate_commands):
     _commands.register(app)
 
 

@@ -56,7 +56,10 @@ class Disturbances:
 
 
 def disturb(events: Iterable[Event], shares: Disturbances, seed: int) -> Iterator[Delivery]:
-    """`events` with the asked disturbances; memory is bounded by the events on hold (15 minutes of event time)."""
+    """`events` with the asked disturbances; what is still on hold when they end is sent at once.
+
+    Memory is bounded by the events on hold (15 minutes of event time).
+    """
     if shares.check() == Disturbances():
         return (Delivery(to_us(event.ts), event, b"", event.host) for event in events)
     return _disturb(events, shares, np.random.default_rng([seed & (2**64 - 1), 0x64697374]))
@@ -65,7 +68,7 @@ def disturb(events: Iterable[Event], shares: Disturbances, seed: int) -> Iterato
 def _disturb(events: Iterable[Event], shares: Disturbances, rng: np.random.Generator) -> Iterator[Delivery]:
     held: list[tuple[int, int, Event]] = []
     draws: list[list[float]] = []
-    broken = 0
+    broken = at_us = 0
     for number, event in enumerate(events):
         if number % _BLOCK == 0:
             draws = rng.random((_BLOCK, 5)).tolist()
@@ -84,7 +87,7 @@ def _disturb(events: Iterable[Event], shares: Disturbances, rng: np.random.Gener
             yield Delivery(at_us, None, kinds[broken % len(kinds)].value, event.host)
             broken += 1
     while held:
-        yield _release(held)
+        yield _release(held)._replace(at_us=at_us)
 
 
 def _release(held: list[tuple[int, int, Event]]) -> Delivery:

@@ -13,6 +13,7 @@ from gpu_token_analytics.simulate.disturb import Delivery
 from gpu_token_analytics.sinks import EventSink
 
 _FLUSH_TIMEOUT_SECONDS = 60.0
+_PACED_FLUSH_EVERY_SECONDS = 10.0
 
 
 @dataclass
@@ -66,16 +67,20 @@ def send_stream(
     """Send everything and wait until it is acknowledged; `stop` ends it early, what was sent is still flushed.
 
     speed: event seconds per second of the clock; 0 is as fast as the sink takes it. Pacing starts with the first record
-    and does not drift: a late record does not delay the ones after it. Raises DeliveryFailed from the sink.
+    and does not drift: a late record does not delay the ones after it. A paced stream can go on for days, so it looks
+    every few seconds whether its records arrive. Raises DeliveryFailed from the sink.
     """
     sent = Sent()
-    begun = clock.monotonic()
+    begun = flushed = clock.monotonic()
     first_us: int | None = None
     for delivery in deliveries:
         if speed > 0:
             first_us = delivery.at_us if first_us is None else first_us
             due = begun + (delivery.at_us - first_us) / 1e6 / speed
             clock.wait(stop, due - clock.monotonic())
+            if clock.monotonic() - flushed >= _PACED_FLUSH_EVERY_SECONDS:
+                sink.flush(_FLUSH_TIMEOUT_SECONDS)
+                flushed = clock.monotonic()
         if stop.is_set():
             sent.stopped = True
             break

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
 
 from gpu_token_analytics.errors import InvalidRecord, Reason, SettingsError
 from gpu_token_analytics.events import Event, GpuSample, TokenUsage, decode, to_us
-from gpu_token_analytics.simulate import events_for_bench
+from gpu_token_analytics.simulate import Load, default_fleet, events_for_bench, generate
 from gpu_token_analytics.simulate.disturb import Delivery, Disturbances, disturb, hostile_records
 
 EVENTS = events_for_bench(5000)
@@ -31,11 +32,15 @@ def test_every_event_arrives_and_repeats_are_identical() -> None:
     assert sum(1 for delivery in out if delivery.event is None) == pytest.approx(100, rel=0.4)
 
 
-def test_late_events_come_after_younger_ones() -> None:
-    out = list(disturb(EVENTS, Disturbances(late=0.1), 1))
-    late = [item for item in out if item.event and item.at_us - to_us(item.event.ts) >= 60_000_000]
-    assert len(late) == pytest.approx(500, rel=0.2)
+def test_late_events_come_after_younger_ones_and_none_is_kept() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    events = list(generate(default_fleet(), start, 3600, 7, load=Load(1.0)))
+    out = list(disturb(events, Disturbances(late=0.1), 1))
+    waited = [(item.at_us - to_us(item.event.ts)) / 1e6 for item in out if item.event]
+    assert sum(1 for seconds in waited if seconds >= 60) == pytest.approx(len(events) * 0.1, rel=0.25)
+    assert max(waited) <= 900
     assert all(before.at_us <= after.at_us for before, after in pairwise(out))
+    assert out[-1].at_us == to_us(events[-1].ts)  # a paced stream does not wait for them after its end
 
 
 def test_disturbing_is_reproducible() -> None:

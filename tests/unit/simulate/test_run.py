@@ -79,3 +79,10 @@ def test_a_failed_delivery_is_not_hidden() -> None:
 
     with pytest.raises(DeliveryFailed):
         send_stream(clean(), Failing(), ManualClock(EVENTS[0].ts), threading.Event())
+
+
+def test_a_paced_stream_looks_after_its_deliveries_on_the_way() -> None:
+    sink = MemorySink()
+    send_stream(clean(), sink, ManualClock(EVENTS[0].ts), threading.Event(), speed=0.2)
+    span_seconds = (EVENTS[-1].ts - EVENTS[0].ts).total_seconds() / 0.2
+    assert len(sink.flushes) == pytest.approx(span_seconds / 10, abs=2)
