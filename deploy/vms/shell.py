@@ -1,0 +1,48 @@
+"""Running programs, with the failure's own words in the error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class CommandFailed(Exception):
+    """A program ended with another status than 0; the message holds the end of what it said."""
+
+
+def run(
+    command: Sequence[str],
+    *,
+    timeout_seconds: float = 120,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str | None = None,
+    check: bool = True,
+) -> subprocess.CompletedProcess[str]:
+    """Runs to the end with stdout and stderr together. Raises CommandFailed on a status other than 0, or when time is up."""
+    try:
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            timeout=timeout_seconds,
+            env={**os.environ, **env} if env else None,
+            cwd=cwd,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        raise CommandFailed(f"{' '.join(command)}: not done after {timeout_seconds:.0f} s; {_end(late.stdout)}") from None
+    if check and done.returncode != 0:
+        raise CommandFailed(f"{' '.join(command)}: exit {done.returncode}; {_end(done.stdout)}")
+    return done
+
+
+def _end(output: bytes | str | None) -> str:
+    text = output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+    return "it said: " + text.strip()[-3000:]
