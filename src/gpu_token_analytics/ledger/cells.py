@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_token_analytics.documents import GpuId, LedgerLine, MoneyClass, NanoUsd
+from gpu_token_analytics.documents import LedgerLine, MoneyClass, NanoUsd
 from gpu_token_analytics.ledger.attribution import Sweep
 from gpu_token_analytics.ledger.classes import CLASS_INDEX, CLASS_NAMES, class_at, sample_classes
 from gpu_token_analytics.ledger.energy import EnergyCurve
@@ -26,7 +26,7 @@ from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import MJ_PER_KWH, PricePiece
 from gpu_token_analytics.ledger.requests import METHODS, PREFILL, Requests, Segments, spread_tokens
 
-MIG_SLICES = 7
+MIG_SEVENTHS = 7
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,35 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class CellInput:
-    """One minute to compute. `until_us`: the owned part is [start, until); `prices` cover it (PriceBook.pieces).
+class CardShare:
+    """MIG: what part of a card's money is this GPU's. Denominator 7, or the sum of all slices seen where that is more.
 
-    Under MIG a slice costs k sevenths of its card, and the card itself what its slices leave.
+    A slice: `slice_parts` = its sevenths. A card: `child_parts` = the sevenths of its slices; it keeps what they leave.
     """
+
+    denominator: int = MIG_SEVENTHS
+    slice_parts: int | None = None
+    child_parts: tuple[int, ...] = ()
+
+    def of(self, whole: Int64) -> Int64:
+        """This GPU's part, rounded down, so that slices and card together can never exceed the card."""
+        parts = self.slice_parts if self.slice_parts is not None else self.denominator - sum(self.child_parts)
+        found: Int64 = whole * parts // self.denominator
+        return found
+
+    def left(self, whole: NanoUsd) -> NanoUsd:
+        """What a card keeps: all that its slices, each rounded down, do not take."""
+        return whole - sum(whole * parts // self.denominator for parts in self.child_parts)
+
+
+@dataclass(frozen=True)
+class CellInput:
+    """One minute to compute. `until_us`: the owned part is [start, until); `prices` cover it (PriceBook.pieces)."""
 
     start_us: int
     until_us: int
     prices: Sequence[PricePiece]
-    slice_sevenths: int | None = None  # this GPU is a slice of so many sevenths
-    child_sevenths: tuple[int, ...] = ()  # this GPU is a card partitioned into these slices
+    card: CardShare | None = None  # None: a whole GPU
 
 
 @dataclass(frozen=True)
@@ -189,7 +207,7 @@ class _Grid:
         self._price_energy()
         states = sample_classes(samples.utilization, samples.mem_used_mb, params)
         self.idle_class = class_at(self.at_us, samples.ts_us, states, params.gap_us)
-        card = np.array([bool(cell.child_sevenths) for cell in cells])
+        card = np.array([cell.card is not None and bool(cell.card.child_parts) for cell in cells])
         self.idle_class[card[self.cell_of_edge]] = CLASS_INDEX[MoneyClass.COLD_IDLE]
         self.sweep = Sweep(
             cell=self.pair_cell,
@@ -203,9 +221,8 @@ class _Grid:
     def settle_cards(self, by_class: Int64) -> None:
         """Give a partitioned card the nano-dollars that its slices' rounding down leaves: at most 6, as cold idle."""
         for index, cell in enumerate(self._cells):
-            if cell.child_sevenths:
-                whole = sum(_piece_money(piece, until, piece.from_us) for piece, until in _spans(cell))
-                left = whole - sum(whole * sevenths // MIG_SLICES for sevenths in cell.child_sevenths)
+            if cell.card is not None and cell.card.child_parts:
+                left = sum(cell.card.left(_piece_money(piece, until)) for piece, until in _spans(cell))
                 by_class[index, CLASS_INDEX[MoneyClass.COLD_IDLE]] += left - self._time_money[index]
 
     def _key(self, cell: Int64, at_us: Int64) -> Int64:
@@ -254,7 +271,7 @@ class _Grid:
                 high = begin + int(np.searchsorted(self.at_us[begin:stop], until))
                 offsets = np.append(self.at_us[low:high], until) - piece.from_us
                 whole = price_integrals(piece.nusd_per_hour, piece.from_us, offsets)
-                money[low:high] = np.diff(_fraction(whole, cell))
+                money[low:high] = np.diff(whole if cell.card is None else cell.card.of(whole))
             self._time_money[index] = int(money[begin:stop].sum())
         return money
 
@@ -285,17 +302,9 @@ def _spans(cell: CellInput) -> list[tuple[PricePiece, int]]:
     ]
 
 
-def _piece_money(piece: PricePiece, until_us: int, from_us: int) -> NanoUsd:
-    return int(price_integrals(piece.nusd_per_hour, from_us, np.array([until_us - from_us], dtype=np.int64))[0])
-
-
-def _fraction(whole: Int64, cell: CellInput) -> Int64:
-    """The part of the card's money that is this GPU's: rounded down, so that slices and card can never exceed it."""
-    if cell.slice_sevenths is not None:
-        return whole * cell.slice_sevenths // MIG_SLICES
-    if cell.child_sevenths:
-        return whole * max(0, MIG_SLICES - sum(cell.child_sevenths)) // MIG_SLICES
-    return whole
+def _piece_money(piece: PricePiece, until_us: int) -> NanoUsd:
+    offsets = np.array([until_us - piece.from_us], dtype=np.int64)
+    return int(price_integrals(piece.nusd_per_hour, piece.from_us, offsets)[0])
 
 
 @dataclass(frozen=True)
@@ -404,14 +413,9 @@ class _Parts:
         return found
 
 
-def slice_sevenths(mig_profile: str | None) -> int | None:
-    """Compute slices of a MIG profile: 3 for `3g.40gb`; None where there is no profile."""
-    return None if mig_profile is None else int(mig_profile.split("g.", 1)[0])
-
-
-def names_of(gpu: GpuId, labels: Sequence[str] = ()) -> frozenset[str]:
-    """The ids under which a request may name this GPU."""
-    return frozenset((gpu, *labels))
+def slice_sevenths(mig_profile: str) -> int:
+    """Compute slices of a MIG profile: 3 for `3g.40gb`."""
+    return int(mig_profile.split("g.", 1)[0])
 
 
 def _sum_by(index: Int64, values: Int64, size: int) -> Int64:

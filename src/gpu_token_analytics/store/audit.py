@@ -1,0 +1,253 @@
+"""The audit: does every nano-dollar have exactly one class, and is the ledger what the raw events say?
+
+    identity   in every stored cell: classes sum to C, class times to the owned time, lines to `attributed`
+    price      C again from price x time alone, in Python integers, without the ledger's own arithmetic
+    fresh      every cell computed again from raw events and compared, cells missing or too many included
+    totals     requests and tokens of the raw events against the sums of the ledger's lines, exactly
+
+Cells still waiting to be computed, and minutes that are not over, are counted apart and not judged.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from gpu_token_analytics.documents import US_PER_HOUR, US_PER_MINUTE, GpuId, MoneyClass, cell_id, minute_of, touched_minutes
+from gpu_token_analytics.events import to_us
+from gpu_token_analytics.ledger.ownership import owned_silent_minutes
+from gpu_token_analytics.ledger.params import LedgerParams
+from gpu_token_analytics.ledger.prices import PriceMode
+from gpu_token_analytics.store.compute import Books, ComputedCell, compute_run, runs_of
+from gpu_token_analytics.store.ledger import Document, LedgerStore
+
+COUNTED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
+MAX_LISTED = 100
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that does not hold."""
+
+    cell: str
+    problem: str
+
+
+@dataclass
+class AuditReport:
+    """What an audit found. Money in nano-USD."""
+
+    start: datetime | None
+    end: datetime | None
+    fresh: bool
+    gpus: int = 0
+    cells: int = 0
+    cells_pending: int = 0
+    cells_not_over: int = 0
+    cost_nusd: int = 0
+    price_time_nusd: int = 0
+    classes_nusd: Counter[str] = field(default_factory=Counter)
+    ledger_counts: Counter[str] = field(default_factory=Counter)
+    raw_counts: Counter[str] | None = None  # None: not compared (a part of the time only, or cells are pending)
+    findings: list[Finding] = field(default_factory=list)
+    findings_count: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """True when nothing was found."""
+        return not self.findings_count
+
+    def found(self, cell: str, problem: str) -> None:
+        """Note a finding; the first MAX_LISTED are listed, all are counted."""
+        self.findings_count += 1
+        if len(self.findings) < MAX_LISTED:
+            self.findings.append(Finding(cell, problem))
+
+
+def audit(
+    store: LedgerStore,
+    params: LedgerParams,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    *,
+    fresh: bool = True,
+    on_gpu: Callable[[int, int], None] = lambda _done, _total: None,
+) -> AuditReport:
+    """Audit the cells with start <= minute < end (all without bounds). on_gpu(done, total) reports progress.
+
+    fresh=False leaves out the computation from raw events and the totals: for raw events that have expired.
+    """
+    report = AuditReport(start, end, fresh)
+    now_us = to_us(store.now())
+    books = Books.read(store)
+    gpus = sorted({*store.cell_gpus(), *_raw_gpus(store, books)} if fresh else store.cell_gpus())
+    report.gpus = len(gpus)
+    for done, gpu in enumerate(gpus):
+        on_gpu(done, len(gpus))
+        _audit_gpu(store, books, params, gpu, now_us, report)
+    on_gpu(len(gpus), len(gpus))
+    if report.cost_nusd != sum(report.classes_nusd.values()):
+        report.found("total", f"classes sum to {sum(report.classes_nusd.values())}, C to {report.cost_nusd}")
+    if fresh and start is None and end is None and not report.cells_pending and not report.cells_not_over:
+        report.raw_counts = Counter(store.usage_totals())
+        for name in COUNTED:
+            if report.raw_counts[name] != report.ledger_counts[name]:
+                report.found(
+                    "total", f"{name}: {report.raw_counts[name]} in raw events, {report.ledger_counts[name]} in the ledger"
+                )
+    return report
+
+
+def _audit_gpu(store: LedgerStore, books: Books, params: LedgerParams, gpu: GpuId, now_us: int, report: AuditReport) -> None:
+    stored: dict[int, Document] = {}
+    for cell in store.cells_of(gpu, report.start, report.end):
+        minute = to_us(cell["minute"])
+        stored[minute] = cell
+        report.cells += 1
+        if cell["done_gen"] < cell["gen"] or "cost_nusd" not in cell:
+            report.cells_pending += 1
+            continue
+        _check_identity(cell, report)
+        if minute + US_PER_MINUTE > now_us:
+            report.cells_not_over += 1
+    if not report.fresh:
+        return
+    for computed in _compute_again(store, books, params, gpu, set(stored), now_us, report):
+        _compare(computed, stored.get(computed.content.start_us), report)
+
+
+def _check_identity(cell: Document, report: AuditReport) -> None:
+    classes, cost = cell["classes"], cell["cost_nusd"]
+    report.cost_nusd += cost
+    report.classes_nusd.update(classes)
+    if sum(classes.values()) != cost:
+        report.found(cell["_id"], f"classes sum to {sum(classes.values())}, C is {cost}")
+    if min(classes.values()) < 0:
+        report.found(cell["_id"], f"a class is negative: {classes}")
+    if sum(cell["class_us"].values()) != cell["owned_us"]:
+        report.found(cell["_id"], f"class times sum to {sum(cell['class_us'].values())} us, owned are {cell['owned_us']}")
+    lines = sum(line["cost_nusd"] for line in cell["lines"])
+    if lines != classes[MoneyClass.ATTRIBUTED]:
+        report.found(cell["_id"], f"lines sum to {lines}, attributed is {classes[MoneyClass.ATTRIBUTED]}")
+    for line in cell["lines"]:
+        report.ledger_counts.update({name: line[name] for name in COUNTED})
+
+
+def _compute_again(
+    store: LedgerStore, books: Books, params: LedgerParams, gpu: GpuId, stored: set[int], now_us: int, report: AuditReport
+) -> Iterator[ComputedCell]:
+    evidence = _evidence_minutes(store, books, gpu)
+    row = books.inventory.get(gpu, {})
+    owned = set(evidence)
+    if not row.get("parent_uuid"):
+        silent_us = params.silent_owned_us
+        owned.update(owned_silent_minutes(evidence, now_us, silent_us, live=bool(row.get("live"))))
+    low = None if report.start is None else to_us(report.start)
+    high = None if report.end is None else to_us(report.end)
+    minutes = [
+        minute
+        for minute in sorted(owned | stored)
+        if (low is None or minute >= low) and (high is None or minute < high) and minute + US_PER_MINUTE <= now_us
+    ]
+    for run in runs_of(minutes):
+        yield from compute_run(store, books, params, gpu, run, now_us)
+
+
+def _compare(computed: ComputedCell, stored: Document | None, report: AuditReport) -> None:
+    content = computed.content
+    name = cell_id(computed.gpu, content.start_us)
+    expected = _price_time(computed)
+    report.price_time_nusd += 0 if expected is None else expected
+    if expected is not None and expected != content.cost_nusd:
+        report.found(name, f"price x time is {expected}, computed C is {content.cost_nusd}")
+    if expected is None:
+        report.price_time_nusd += content.cost_nusd
+    if stored is None:
+        if content.owned_us:
+            report.found(name, f"the cell is missing: {content.cost_nusd} nano-USD are not in the ledger")
+        return
+    if stored["done_gen"] < stored["gen"] or "cost_nusd" not in stored:
+        return
+    fields = computed.fields()
+    different = sorted(key for key, value in fields.items() if stored.get(key) != value)
+    if different:
+        shown = ", ".join(f"{key}: stored {_short(stored.get(key))}, fresh {_short(fields[key])}" for key in different[:3])
+        report.found(name, f"differs from a fresh computation in {shown}")
+
+
+def _price_time(computed: ComputedCell) -> int | None:
+    """Price x owned time in Python integers; None where C is not that alone (MIG parts, owned mode's energy)."""
+    if computed.share is not None or any(piece.mode is PriceMode.OWNED for piece in computed.prices):
+        return None
+    end = computed.content.start_us + computed.content.owned_us
+    total = 0
+    ends = [piece.from_us for piece in computed.prices[1:]] + [end]
+    for piece, until in zip(computed.prices, ends, strict=True):
+        if piece.from_us < min(until, end):
+            total += _integral(piece.nusd_per_hour, min(until, end)) - _integral(piece.nusd_per_hour, piece.from_us)
+    return total
+
+
+def _integral(nusd_per_hour: int, at_us: int) -> int:
+    """round(price x time), half up, by whole-number division alone."""
+    whole, rest = divmod(nusd_per_hour * at_us, US_PER_HOUR)
+    return whole + (2 * rest >= US_PER_HOUR)
+
+
+def _raw_gpus(store: LedgerStore, books: Books) -> set[GpuId]:
+    """Every GPU that some raw event speaks of."""
+    found = set(store.sampled_gpus())
+    for name in store.usage_gpus():
+        meanings = books.placements.meanings(name)
+        found.update(meanings or [name])
+    for gpu in list(found):
+        card = books.inventory.get(gpu, {}).get("parent_uuid")
+        if card:
+            found.add(card)
+    return found
+
+
+def _evidence_minutes(store: LedgerStore, books: Books, gpu: GpuId) -> list[int]:
+    minutes = {minute_of(at) for at in store.sample_times(gpu)}
+    for name in [gpu, *books.placements.labels(gpu)]:
+        for usage in store.labelled_usage(name):
+            if books.placements.resolve(name, usage["ts_us"]) == gpu:
+                minutes.update(touched_minutes(usage["start_us"], usage["ts_us"]))
+    return sorted(minutes)
+
+
+def _short(value: Any) -> str:
+    shown = str(value)
+    return shown if len(shown) <= 160 else shown[:157] + "..."
+
+
+def describe(report: AuditReport) -> list[str]:
+    """The report as lines for a person."""
+    usd = 1e9
+    lines = [
+        f"{report.cells:,} cells of {report.gpus:,} GPUs"
+        + (f", {report.cells_pending:,} still to be computed" if report.cells_pending else "")
+        + (f", {report.cells_not_over:,} of minutes not over" if report.cells_not_over else ""),
+        f"C = {report.cost_nusd:,} nano-USD ({report.cost_nusd / usd:,.6f} USD)",
+        *(f"    {name.value:<15}{report.classes_nusd[name.value]:>24,}" for name in MoneyClass),
+        f"    {'sum':<15}{sum(report.classes_nusd.values()):>24,}",
+    ]
+    if report.fresh:
+        lines.append(f"    {'price x time':<15}{report.price_time_nusd:>24,}  (computed again, minutes that are over)")
+    if report.raw_counts is not None:
+        lines += [
+            f"{name}: {report.raw_counts[name]:,} in raw events, {report.ledger_counts[name]:,} in the ledger"
+            for name in COUNTED
+        ]
+    lines += [f"WRONG {finding.cell}: {finding.problem}" for finding in report.findings]
+    if report.findings_count > len(report.findings):
+        lines.append(f"... and {report.findings_count - len(report.findings):,} more")
+    lines.append(
+        "the ledger holds to the nano-dollar"
+        if report.holds
+        else f"the ledger DOES NOT HOLD: {report.findings_count:,} findings"
+    )
+    return lines

@@ -1,0 +1,320 @@
+"""From the store to the ledger's pure function and back: the cells of one GPU, read and computed.
+
+The closer, the audit and the API's request view all come through here, so there is one answer to "what is this cell".
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, NanoUsd, minute_of
+from gpu_token_analytics.ledger.cells import (
+    MIG_SEVENTHS,
+    CardShare,
+    CellContent,
+    CellInput,
+    Samples,
+    compute_cells,
+    slice_sevenths,
+)
+from gpu_token_analytics.ledger.money import nusd_per_hour
+from gpu_token_analytics.ledger.ownership import owned_until
+from gpu_token_analytics.ledger.params import LedgerParams
+from gpu_token_analytics.ledger.placements import Placement, Placements
+from gpu_token_analytics.ledger.prices import PriceBook, PricePiece, PriceRow
+from gpu_token_analytics.ledger.requests import Requests
+from gpu_token_analytics.store.ledger import Document, LedgerStore
+
+MAX_RUN_US = 240 * US_PER_MINUTE
+MAX_RUN_HOLE_US = 30 * US_PER_MINUTE
+
+
+@dataclass(frozen=True)
+class ComputedCell:
+    """A cell's content and what identifies it besides."""
+
+    gpu: GpuId
+    content: CellContent
+    host: str | None
+    gpu_name: str | None
+    card: GpuId | None  # the card of a MIG slice
+    share: CardShare | None  # MIG: the part of the card's money that is this GPU's
+    prices: Sequence[PricePiece]
+    silent: bool  # no sample in the minute and no request active in it
+    own_price: NanoUsd | None  # the samples' own price at the end of the minute, carried on through silent minutes
+    request_ids: Sequence[str]  # event ids behind content.shares[].request
+
+    def fields(self) -> Document:
+        """The fields of a cell document that depend on events, prices and parameters alone."""
+        first = self.prices[0]
+        return {
+            **self.content.document(),
+            "host": self.host,
+            "gpu_name": self.gpu_name,
+            "card": self.card,
+            "price": {"row": first.row, "nusd_per_hour": first.nusd_per_hour, "mode": first.mode.value},
+            "price_rows": sorted({piece.row for piece in self.prices}),
+            "silent": self.silent,
+            "own_price": self.own_price,
+        }
+
+
+@dataclass(frozen=True)
+class Books:
+    """What every cell is priced and named by, as read at one moment."""
+
+    prices: PriceBook
+    placements: Placements
+    inventory: Mapping[GpuId, Document]
+
+    @staticmethod
+    def read(store: LedgerStore) -> Books:
+        """The price book, the placements and the inventory now."""
+        return Books(
+            PriceBook(PriceRow.of(row) for row in store.prices()),
+            Placements(Placement.of(row) for row in store.placements()),
+            {row["_id"]: row for row in store.gpus()},
+        )
+
+    @cached_property
+    def slices_of(self) -> dict[GpuId, list[GpuId]]:
+        """MIG slices by their card."""
+        found: dict[GpuId, list[GpuId]] = {}
+        for gpu, row in sorted(self.inventory.items()):
+            if row.get("parent_uuid"):
+                found.setdefault(row["parent_uuid"], []).append(gpu)
+        return found
+
+
+def runs_of(minutes_us: Iterable[int]) -> list[list[int]]:
+    """Minutes cut into runs that are worth one read: no hole over 30 minutes, none longer than 4 hours."""
+    runs: list[list[int]] = []
+    for minute in sorted(minutes_us):
+        if runs and minute - runs[-1][-1] <= MAX_RUN_HOLE_US and minute - runs[-1][0] < MAX_RUN_US:
+            runs[-1].append(minute)
+        else:
+            runs.append([minute])
+    return runs
+
+
+def compute_run(
+    store: LedgerStore,
+    books: Books,
+    params: LedgerParams,
+    gpu: GpuId,
+    minutes_us: Sequence[int],
+    now_us: int,
+    *,
+    with_shares: bool = False,
+) -> list[ComputedCell]:
+    """The cells of one GPU at the given minutes (ascending, one run), from what is stored now."""
+    return _Run(store, books, params, gpu, minutes_us, now_us).compute(with_shares=with_shares)
+
+
+class _Run:
+    """One GPU over one run of minutes: its events, and what follows from them."""
+
+    def __init__(
+        self, store: LedgerStore, books: Books, params: LedgerParams, gpu: GpuId, minutes_us: Sequence[int], now_us: int
+    ) -> None:
+        self._store, self._books, self._params, self._gpu = store, books, params, gpu
+        self._minutes, self._now_us = minutes_us, now_us
+        self._start, self._end = minutes_us[0], minutes_us[-1] + US_PER_MINUTE
+        self._names = [gpu, *books.placements.labels(gpu)]
+        self._row: Mapping[str, Any] = books.inventory.get(gpu, {})
+        self._card: GpuId | None = self._row.get("parent_uuid")
+        usage = self._usage(self._names)
+        self._requests = Requests.of(usage, frozenset(self._names), params.cell_us)
+        self._samples = store.samples(gpu, self._start - params.gap_us, self._end + params.gap_us)
+        self._samples.sort(key=lambda doc: (doc["ts_us"], doc["_id"]))
+        self._sample_us = [doc["ts_us"] for doc in self._samples]
+
+    def compute(self, *, with_shares: bool) -> list[ComputedCell]:
+        inputs = [self._input(minute) for minute in self._minutes]
+        contents = compute_cells(inputs, self._requests, Samples.of(self._samples), self._params, with_shares=with_shares)
+        found = []
+        for cell, content in zip(inputs, contents, strict=True):
+            host, name = self._identity(cell.start_us)
+            found.append(
+                ComputedCell(
+                    gpu=self._gpu,
+                    content=content,
+                    host=host,
+                    gpu_name=name,
+                    card=self._card,
+                    share=cell.card,
+                    prices=cell.prices,
+                    silent=self._evidence[cell.start_us] is None,
+                    own_price=self._own_price(cell.start_us + US_PER_MINUTE - 1),
+                    request_ids=self._requests.ids,
+                )
+            )
+        return found
+
+    def _usage(self, names: Sequence[str]) -> list[Document]:
+        """Requests on this GPU; those that named a label only where the label meant this GPU when they ended."""
+        resolve = self._books.placements.resolve
+        found = self._store.usage(names, self._start, self._end)
+        if len(names) == 1 and resolve(names[0], self._start) == names[0]:
+            return found
+        known = set(names)
+        return [doc for doc in found if any(name in known and resolve(name, doc["ts_us"]) == self._gpu for name in doc["gpus"])]
+
+    def _input(self, minute_us: int) -> CellInput:
+        end = minute_us + US_PER_MINUTE
+        evidence = self._evidence[minute_us]
+        silent = evidence is None
+        until = owned_until(
+            minute_us,
+            self._now_us,
+            evidence_us=evidence,
+            before_us=(self._before[minute_us] or self._before_run) if silent and self._card is None else None,
+            followed=silent and self._followed(end),
+            live=bool(self._row.get("live")),
+            silent_owned_us=self._params.silent_owned_us,
+        )
+        return CellInput(minute_us, until, self._prices(minute_us, end), self._share(minute_us))
+
+    # -- evidence ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _evidence(self) -> dict[int, int | None]:
+        """Minute -> latest time inside it of which something is known; None: silent."""
+        begins, ends = np.sort(self._requests.start_us), np.sort(self._requests.end_us)
+        minutes = np.array(self._minutes, dtype=np.int64)
+        active = np.searchsorted(begins, minutes + US_PER_MINUTE) > np.searchsorted(ends, minutes, side="right")
+        last = np.searchsorted(self._sample_us, minutes + US_PER_MINUTE) - 1
+        found: dict[int, int | None] = {}
+        for minute, busy, index in zip(self._minutes, active.tolist(), last.tolist(), strict=True):
+            heard = self._sample_us[index] if index >= 0 and self._sample_us[index] >= minute else None
+            found[minute] = max(heard or 0, self._last_activity(minute)) if busy else heard
+        return found
+
+    def _last_activity(self, minute_us: int) -> int:
+        """Latest instant of a request inside a busy minute. Exact only while the minute runs; it decides nothing later."""
+        end = minute_us + US_PER_MINUTE
+        if end <= self._now_us:
+            return end - 1
+        active = (self._requests.start_us < end) & (self._requests.end_us > minute_us)
+        return max(minute_us, min(end, int(self._requests.ts_us[active].max())) - 1)
+
+    @cached_property
+    def _before(self) -> dict[int, int | None]:
+        """Minute -> latest evidence before it, from this run or from all that is stored."""
+        found: dict[int, int | None] = {}
+        latest: int | None = None
+        for minute in self._minutes:
+            found[minute] = latest
+            latest = self._evidence[minute] or latest
+        return found
+
+    @cached_property
+    def _before_run(self) -> int | None:
+        sample = self._asof
+        usage_end = self._store.last_usage_end(self._names, self._start + 1)
+        times = [doc for doc in (sample["ts_us"] if sample else None, usage_end - 1 if usage_end else None) if doc]
+        return max(times, default=None)
+
+    def _followed(self, end_us: int) -> bool:
+        if self._sample_us and self._sample_us[-1] >= end_us:
+            return True
+        if len(self._requests) and int(self._requests.ts_us.max()) > end_us:
+            return True
+        return self._followed_after_run
+
+    @cached_property
+    def _followed_after_run(self) -> bool:
+        return self._store.evidence_from(self._names, self._gpu, self._end)
+
+    # -- identity and price ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _asof(self) -> Document | None:
+        """The newest sample before the run."""
+        before = bisect_left(self._sample_us, self._start) - 1
+        return self._samples[before] if before >= 0 else self._store.last_sample(self._gpu, self._start)
+
+    def _sample_at(self, at_us: int) -> Document | None:
+        last = bisect_right(self._sample_us, at_us) - 1
+        if last >= 0:
+            return self._samples[last]
+        return self._asof
+
+    def _identity(self, minute_us: int) -> tuple[str | None, str | None]:
+        """(host, GPU name): the newest sample's by the end of the minute, else the requests' host, else the inventory's."""
+        sample = self._sample_at(minute_us + US_PER_MINUTE - 1)
+        if sample is not None:
+            return sample["host"], sample.get("name")
+        active = (self._requests.start_us < minute_us + US_PER_MINUTE) & (self._requests.end_us > minute_us)
+        first = np.flatnonzero(active)
+        if len(first):
+            return self._requests.hosts[int(first[0])], None
+        return self._row.get("host"), self._row.get("name")
+
+    def _own_price(self, at_us: int) -> NanoUsd | None:
+        sample = self._sample_at(at_us)
+        price = None if sample is None else sample.get("price_per_hour_usd")
+        return None if price is None else nusd_per_hour(price)
+
+    def _prices(self, start_us: int, end_us: int) -> list[PricePiece]:
+        host, name = self._identity(start_us)
+        gpu = self._gpu
+        if self._card is not None:
+            # Slices and card are priced alike, by the card: else their sum could not be the card's price.
+            gpu, name = self._card, self._books.inventory.get(self._card, {}).get("name") or name
+        points: list[tuple[int, NanoUsd | None]] = []
+        low, high = bisect_right(self._sample_us, start_us), bisect_left(self._sample_us, end_us)
+        opening = self._sample_at(start_us)
+        if opening is None and high > low:
+            opening = self._samples[low]  # the first sample ever speaks for its whole minute
+        if opening is not None and opening.get("price_per_hour_usd") is not None:
+            points.append((start_us, nusd_per_hour(opening["price_per_hour_usd"])))
+        last = opening.get("price_per_hour_usd") if opening else None
+        for doc in self._samples[low:high]:
+            price = doc.get("price_per_hour_usd")
+            if price != last:
+                points.append((doc["ts_us"], None if price is None else nusd_per_hour(price)))
+                last = price
+        return self._books.prices.pieces(gpu, host, name, start_us, end_us, points)
+
+    # -- MIG ---------------------------------------------------------------------------------------------------------
+
+    def _share(self, start_us: int) -> CardShare | None:
+        if self._card is None and self._gpu not in self._books.slices_of:
+            return None
+        seen = {
+            gpu: sevenths for gpu, (sevenths, minutes) in self._siblings.items() if start_us in minutes and (gpu != self._gpu)
+        }
+        mine = self._row.get("mig_profile") if self._card is not None else None
+        own = None if mine is None else slice_sevenths(mine)
+        denominator = max(MIG_SEVENTHS, sum(seen.values()) + (own or 0))
+        if own is not None:
+            return CardShare(denominator, slice_parts=own)
+        return CardShare(denominator, child_parts=tuple(seen[gpu] for gpu in sorted(seen))) if seen else None
+
+    @cached_property
+    def _siblings(self) -> dict[GpuId, tuple[int, set[int]]]:
+        """Slices of this card (or of this slice's card): sevenths, and the minutes of this run with evidence of them."""
+        card = self._card or self._gpu
+        found: dict[GpuId, tuple[int, set[int]]] = {}
+        for gpu in self._books.slices_of.get(card, ()):
+            profile = self._books.inventory[gpu].get("mig_profile")
+            if profile:
+                found[gpu] = (slice_sevenths(profile), set())
+        for doc in self._store.slices(card, self._start, self._end):
+            if doc["gpu"] in found:
+                found[doc["gpu"]][1].add(minute_of(doc["ts_us"]))
+        if found:
+            for doc in self._store.usage(sorted(found), self._start, self._end):
+                begin = min(doc["start_us"], doc["ts_us"] - 1) if doc["start_us"] < doc["ts_us"] else doc["ts_us"]
+                for minute in range(minute_of(begin), max(doc["ts_us"], begin + 1), US_PER_MINUTE):
+                    for gpu in doc["gpus"]:
+                        if gpu in found:
+                            found[gpu][1].add(minute)
+        return found

@@ -1,0 +1,363 @@
+"""The ledger's side of the store: take due cells, read what they depend on, write what was computed.
+
+Safety rests on two guards, not on leases: a cell is written only where `done_gen < gen` that was read before its events,
+and only over the revision it was computed against. Times in `due_at` and leases are the MongoDB server's clock.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, ReadPreference, UpdateMany, UpdateOne, WriteConcern
+from pymongo.collection import Collection as MongoCollection
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.read_concern import ReadConcern
+
+from gpu_token_analytics.documents import LONG_REQUEST_US, CellState, Collection, GpuId, cell_id
+from gpu_token_analytics.events import MAX_LATENCY_MS, from_us
+
+Document = dict[str, Any]
+
+LEASE_SECONDS = 60
+MAX_REQUEST_US = MAX_LATENCY_MS * 1000
+
+_SAMPLE_FIELDS = dict.fromkeys(
+    ("ts_us", "host", "name", "utilization", "mem_used_mb", "power_w", "energy_j", "price_per_hour_usd"), 1
+)
+_USAGE_FIELDS = dict.fromkeys(
+    (
+        "ts_us",
+        "start_us",
+        "first_us",
+        "host",
+        "gpus",
+        "model",
+        "tenant",
+        "prompt_tokens",
+        "cached_tokens",
+        "completion_tokens",
+        "reasoning_tokens",
+    ),
+    1,
+)
+_DUE_FIELDS = dict.fromkeys(
+    ("gpu", "minute", "gen", "done_gen", "revision", "state", "opened_at", "content", "due_at", "final_at"), 1
+)
+
+
+@dataclass(frozen=True)
+class CellWrite:
+    """One computed cell. `due_again_at`: null when nothing more is expected; set for a minute that is not over."""
+
+    cell: str
+    gen: int
+    revision: int
+    changes: Document  # fields to set; {} when the content is what is stored already
+    due_again_at: datetime | None = None
+    correction: Document | None = None
+
+
+class LedgerStore:
+    """Reads and writes of the ledger. `now()` is the MongoDB server's clock."""
+
+    def __init__(self, database: Database[Document], now: Callable[[], datetime]) -> None:
+        majority = {"read_concern": ReadConcern("majority"), "read_preference": ReadPreference.PRIMARY}
+
+        def collection(name: Collection) -> MongoCollection[Document]:
+            return database.get_collection(name.value, write_concern=WriteConcern("majority", j=True), **majority)  # type: ignore[arg-type]
+
+        self.now = now
+        self.cells = collection(Collection.LEDGER_CELLS)
+        self._usage = collection(Collection.TOKEN_USAGE)
+        self._samples = collection(Collection.GPU_METRICS)
+        self._prices = collection(Collection.PRICES)
+        self._inventory = collection(Collection.INVENTORY)
+
+    # -- due cells ---------------------------------------------------------------------------------------------------
+
+    def take_due(self, limit: int) -> list[Document]:
+        """Lease up to `limit` due cells, longest due first. Their `gen` is read before any event is."""
+        now = self.now()
+        due: Document = {"due_at": {"$lte": now}}
+        ids = [found["_id"] for found in self.cells.find(due, {"_id": 1}).sort("due_at", ASCENDING).limit(limit)]
+        if not ids:
+            return []
+        lease = secrets.token_hex(8)
+        free = {"$or": [{"lease_until": {"$exists": False}}, {"lease_until": {"$lt": now}}]}
+        self.cells.update_many(
+            {"_id": {"$in": ids}, **due, **free},
+            {"$set": {"lease_until": now + timedelta(seconds=LEASE_SECONDS), "lease": lease}},
+        )
+        return list(self.cells.find({"_id": {"$in": ids}, "lease": lease}, _DUE_FIELDS))
+
+    def count_due(self) -> int:
+        """Cells that wait to be computed, their debounce included."""
+        return self.cells.count_documents({"due_at": {"$exists": True}})
+
+    def write(self, writes: Sequence[CellWrite], debounce_seconds: float) -> int:
+        """Write computed cells where nobody was faster; a cell touched meanwhile stays due. Returns how many were taken."""
+        if not writes:
+            return 0
+        operations = [self._write_one(write, debounce_seconds) for write in writes]
+        return self.cells.bulk_write(operations, ordered=False).matched_count
+
+    def _write_one(self, write: CellWrite, debounce_seconds: float) -> UpdateOne:
+        again: Any = "$$REMOVE" if write.due_again_at is None else write.due_again_at
+        touched = self.now() + timedelta(seconds=debounce_seconds)
+        # $literal: field values are data; a model named "$x" must not become an expression.
+        fields: Document = {name: {"$literal": value} for name, value in write.changes.items()}
+        fields["done_gen"] = write.gen
+        fields["due_at"] = {"$cond": [{"$eq": ["$gen", write.gen]}, again, touched]}
+        fields["lease_until"] = fields["lease"] = "$$REMOVE"
+        if write.correction is not None:
+            fields["corrections"] = {"$concatArrays": [{"$ifNull": ["$corrections", []]}, [{"$literal": write.correction}]]}
+        # `done_gen <= gen`: a cell may be due again without a new mark, because its minute was not over.
+        guard = {"_id": write.cell, "revision": write.revision, "done_gen": {"$lte": write.gen}}
+        return UpdateOne(guard, [{"$set": fields}])
+
+    def contents(self, ids: Iterable[str]) -> dict[str, Document]:
+        """Whole cell documents by id."""
+        return {found["_id"]: found for found in self.cells.find({"_id": {"$in": list(ids)}})}
+
+    def finalise(self) -> int:
+        """Turn cells whose time is over from provisional to final. Returns how many."""
+        return self.cells.update_many(
+            {"state": CellState.PROVISIONAL, "final_at": {"$lte": self.now()}, "due_at": {"$exists": False}},
+            {"$set": {"state": CellState.FINAL.value}},
+        ).modified_count
+
+    # -- marks -------------------------------------------------------------------------------------------------------
+
+    def mark_missing(self, gpu: GpuId, minutes_us: Iterable[int]) -> int:
+        """Open cells for silent minutes that have none; those that exist are left alone. Returns how many were opened."""
+        now = self.now()
+        operations = [
+            UpdateOne(
+                {"_id": cell_id(gpu, minute)},
+                {
+                    "$setOnInsert": {
+                        "gpu": gpu,
+                        "minute": from_us(minute),
+                        "gen": 1,
+                        "done_gen": 0,
+                        "revision": 0,
+                        "due_at": now,
+                        "opened_at": now,
+                        "state": CellState.PENDING.value,
+                        "rolled": True,
+                    }
+                },
+                upsert=True,
+            )
+            for minute in minutes_us
+        ]
+        opened = 0
+        for at in range(0, len(operations), 1000):
+            try:
+                opened += self.cells.bulk_write(operations[at : at + 1000], ordered=False).upserted_count
+            except BulkWriteError as error:
+                if any(item["code"] != 11000 for item in error.details["writeErrors"]):
+                    raise
+                opened += error.details["nUpserted"]  # another processor opened the rest at the same moment
+        return opened
+
+    def mark_existing(self, ids: Sequence[str]) -> None:
+        """Mark cells that exist as touched; ids without a cell are left out."""
+        for at in range(0, len(ids), 1000):
+            self.cells.update_many({"_id": {"$in": list(ids[at : at + 1000])}}, _touch(self.now()))
+
+    def mark_range(self, match: Mapping[str, Any], start: datetime | None, end: datetime | None) -> int:
+        """Mark every existing cell of `match` with start <= minute < end as touched (a price or a name changed)."""
+        minute = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
+        where = {**match, **({"minute": minute} if minute else {})}
+        result = self.cells.bulk_write([UpdateMany(where, _touch(self.now()))])
+        return result.matched_count
+
+    def neighbours(self, gpu: GpuId, minutes_us: Sequence[int]) -> dict[int, Document]:
+        """The cells among these minutes that exist: minute -> {silent, own_price}."""
+        ids = {cell_id(gpu, minute): minute for minute in minutes_us}
+        found = self.cells.find({"_id": {"$in": list(ids)}}, {"silent": 1, "own_price": 1, "done_gen": 1})
+        return {ids[cell["_id"]]: cell for cell in found}
+
+    def last_cell(self, gpu: GpuId) -> Document | None:
+        """The newest cell of a GPU: {minute}."""
+        return self.cells.find_one({"gpu": gpu}, {"minute": 1}, sort=[("minute", DESCENDING)])
+
+    def next_cell(self, gpu: GpuId, after_us: int) -> Document | None:
+        """The first cell of a GPU after a minute: {minute}."""
+        return self.cells.find_one(
+            {"gpu": gpu, "minute": {"$gt": from_us(after_us)}}, {"minute": 1}, sort=[("minute", ASCENDING)]
+        )
+
+    def touch_silent_after(self, gpu: GpuId, minute_us: int, own_price: int | None) -> int:
+        """Mark the run of silent cells right after a minute whose carried-over price is another one."""
+        following = self.cells.find({"gpu": gpu, "minute": {"$gt": from_us(minute_us)}}, {"silent": 1, "own_price": 1}).sort(
+            "minute", ASCENDING
+        )
+        stale: list[str] = []
+        with following:
+            for cell in following:
+                if not cell.get("silent"):
+                    break
+                if cell.get("own_price") != own_price:
+                    stale.append(cell["_id"])
+        self.mark_existing(stale)
+        return len(stale)
+
+    # -- what cells are computed from --------------------------------------------------------------------------------
+
+    def usage(self, names: Sequence[str], start_us: int, end_us: int) -> list[Document]:
+        """Requests naming one of `names` that can be active in [start, end), each once. Also some that are not."""
+        gpus: Any = names[0] if len(names) == 1 else {"$in": list(names)}
+        near = {"gpus": gpus, "ts_us": {"$gte": start_us, "$lt": end_us + LONG_REQUEST_US}, "start_us": {"$lt": end_us}}
+        far = {"long": True, "gpus": gpus, "start_us": {"$gte": start_us - MAX_REQUEST_US, "$lt": end_us}}
+        found = list(self._usage.find(near, _USAGE_FIELDS).batch_size(20_000))
+        late = self._usage.find({**far, "ts_us": {"$gte": end_us + LONG_REQUEST_US}}, _USAGE_FIELDS)
+        found.extend(late)
+        return found
+
+    def samples(self, gpu: GpuId, start_us: int, end_us: int) -> list[Document]:
+        """Samples of one GPU with start <= ts < end."""
+        where = {"gpu": gpu, "ts_us": {"$gte": start_us, "$lt": end_us}}
+        return list(self._samples.find(where, _SAMPLE_FIELDS).batch_size(20_000))
+
+    def last_sample(self, gpu: GpuId, before_us: int) -> Document | None:
+        """The newest sample before a time (equal times: the greatest id)."""
+        return self._samples.find_one(
+            {"gpu": gpu, "ts_us": {"$lt": before_us}}, _SAMPLE_FIELDS, sort=[("ts_us", DESCENDING), ("_id", DESCENDING)]
+        )
+
+    def last_usage_end(self, names: Sequence[str], before_us: int) -> int | None:
+        """The newest end of a request that ended before a time."""
+        found = [
+            self._usage.find_one({"gpus": name, "ts_us": {"$lt": before_us}}, {"ts_us": 1}, sort=[("ts_us", DESCENDING)])
+            for name in names
+        ]
+        return max((doc["ts_us"] for doc in found if doc), default=None)
+
+    def evidence_from(self, names: Sequence[str], gpu: GpuId, from_us_: int) -> bool:
+        """Whether any sample or request end at or after a time exists."""
+        later = {"ts_us": {"$gte": from_us_}}
+        return (
+            self._samples.find_one({"gpu": gpu, **later}, {"_id": 1}) is not None
+            or self._usage.find_one({"gpus": {"$in": list(names)}, **later}, {"_id": 1}) is not None
+        )
+
+    def slices(self, card: GpuId, start_us: int, end_us: int) -> list[Document]:
+        """MIG slices of a card seen in [start, end): {ts_us, gpu, mig_profile}."""
+        where = {"parent_uuid": card, "ts_us": {"$gte": start_us, "$lt": end_us}}
+        return list(self._samples.find(where, {"_id": 0, "ts_us": 1, "gpu": 1, "mig_profile": 1}))
+
+    def prices(self) -> list[Document]:
+        """The whole price book (small: one row per change)."""
+        return list(self._prices.find())
+
+    # -- the audit's reads -------------------------------------------------------------------------------------------
+
+    def cell_gpus(self) -> list[GpuId]:
+        """Every GPU that has a cell."""
+        return list(self.cells.distinct("gpu"))
+
+    def cells_of(self, gpu: GpuId, start: datetime | None, end: datetime | None) -> Iterable[Document]:
+        """The cells of one GPU with start <= minute < end, in time order."""
+        minute = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
+        return self.cells.find({"gpu": gpu, **({"minute": minute} if minute else {})}).sort("minute", ASCENDING)
+
+    def sampled_gpus(self) -> list[GpuId]:
+        """Every GPU that has a sample."""
+        return list(self._samples.distinct("gpu"))
+
+    def usage_gpus(self) -> list[str]:
+        """Every GPU name that a request used: UUIDs and labels."""
+        return list(self._usage.distinct("gpus"))
+
+    def sample_times(self, gpu: GpuId) -> Iterable[int]:
+        """Times of all samples of one GPU, from the index alone."""
+        return (doc["ts_us"] for doc in self._samples.find({"gpu": gpu}, {"_id": 0, "ts_us": 1}))
+
+    def usage_totals(self) -> dict[str, int]:
+        """Requests and tokens of all raw events."""
+        sums = {
+            name: {"$sum": f"${name}"} for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
+        }
+        found = list(self._usage.aggregate([{"$group": {"_id": None, "requests": {"$sum": 1}, **sums}}]))
+        return {name: value for name, value in found[0].items() if name != "_id"} if found else {}
+
+    # -- inventory ---------------------------------------------------------------------------------------------------
+
+    def gpus(self) -> list[Document]:
+        """Every GPU known."""
+        return list(self._inventory.find({"kind": "gpu"}))
+
+    def gpu(self, gpu: GpuId) -> Document | None:
+        """One GPU of the inventory."""
+        return self._inventory.find_one({"_id": gpu, "kind": "gpu"})
+
+    def placements(self) -> list[Document]:
+        """Which `host/index` label carried which UUID, and when."""
+        return list(self._inventory.find({"kind": "placement"}))
+
+    def labelled_usage(self, label: str) -> Iterable[Document]:
+        """Requests that named a GPU by its `host/index` label: {start_us, ts_us}."""
+        return self._usage.find({"gpus": label}, {"_id": 0, "start_us": 1, "ts_us": 1})
+
+    def pending_placements(self) -> list[Document]:
+        """New or extended placements whose cells were not marked yet."""
+        return list(self._inventory.find({"kind": "placement", "pending": True}))
+
+    def clear_pending_placement(self, placement: Document) -> None:
+        """Mark one as handled, unless it was extended meanwhile."""
+        self._inventory.update_one(
+            {"_id": placement["_id"], "first_us": placement["first_us"], "last_us": placement["last_us"]},
+            {"$set": {"pending": False}},
+        )
+
+    def pending_prices(self) -> list[Document]:
+        """Price rows whose cells were not marked yet."""
+        return list(self._prices.find({"pending": True}))
+
+    def ensure_default_price(self, usd_per_hour: float) -> None:
+        """Make PRICE_PER_HOUR_USD the newest `default` row of source `settings`; earlier days keep their price.
+
+        The first one holds from 1970, a changed one from now. Racing processors agree through the numbered _id.
+        """
+        wanted = str(usd_per_hour)
+        while True:
+            rows = list(self._prices.find({"scope": "default", "source": "settings"}).sort("number", ASCENDING))
+            if rows and rows[-1]["usd_per_hour"] == wanted:
+                return
+            number = rows[-1]["number"] + 1 if rows else 0
+            now = self.now()
+            row: Document = {
+                "_id": f"settings-{number}",
+                "number": number,
+                "scope": "default",
+                "key": None,
+                "usd_per_hour": wanted,
+                "mode": "on_demand",
+                "usd_per_kwh": None,
+                "pue": None,
+                "valid_from": now if rows else from_us(0),
+                "valid_to": None,
+                "created_at": now,
+                "source": "settings",
+                "pending": bool(rows),
+            }
+            try:
+                self._prices.insert_one(row)
+            except DuplicateKeyError:
+                continue
+            return
+
+    def clear_pending_price(self, row: Document) -> None:
+        """Mark one price row as handled."""
+        self._prices.update_one({"_id": row["_id"]}, {"$set": {"pending": False}})
+
+
+def _touch(now: datetime) -> Document:
+    return {"$inc": {"gen": 1}, "$min": {"due_at": now}}
