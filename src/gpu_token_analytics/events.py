@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, Literal, TypeAlias
@@ -40,6 +41,7 @@ EARLIEST_TS = datetime(2015, 1, 1, tzinfo=UTC)  # before the first LLM was serve
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MAX_AHEAD = timedelta(seconds=MAX_AHEAD_SECONDS)
+_DECODED_TOGETHER = 16  # one bad record sends this many through decode() one by one
 
 Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 EventId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -174,6 +176,47 @@ def decode(value: bytes | None, broker_ts: datetime | None = None) -> Event:
         raise _nul()
     _check_rules(event, broker_ts)
     return event
+
+
+def decode_many(values: Sequence[bytes | None], broker_ms: Sequence[int]) -> list[Event | InvalidRecord]:
+    """`decode` of each value, about twice as fast: an error takes the place of its record.
+
+    broker_ms: the broker's time of each record in milliseconds since 1970, where decode() takes a datetime.
+    """
+    found: list[Event | InvalidRecord] = []
+    for start in range(0, len(values), _DECODED_TOGETHER):
+        chunk, clock = values[start : start + _DECODED_TOGETHER], broker_ms[start : start + _DECODED_TOGETHER]
+        found += _decode_together(chunk, from_us(min(clock) * 1000)) or [
+            _decode_or_error(value, from_us(at * 1000)) for value, at in zip(chunk, clock, strict=True)
+        ]
+    return found
+
+
+def _decode_or_error(value: bytes | None, broker_ts: datetime) -> Event | InvalidRecord:
+    try:
+        return decode(value, broker_ts)
+    except InvalidRecord as error:
+        return error
+
+
+def _decode_together(values: Sequence[bytes | None], broker_ts: datetime) -> list[Event | InvalidRecord] | None:
+    """All of them, when each is byte for byte what encode() writes and keeps every rule; else None.
+
+    They are read as lines. That no value holds a line break, and that writing the events gives the same bytes, is what
+    keeps a record from being read together with its neighbour.
+    """
+    try:
+        joined = b"\n".join(values) + b"\n"  # type: ignore[arg-type]  # a None raises TypeError
+        if joined.count(b"\n") != len(values) or b"\\u0000" in joined or max(map(len, values)) > MAX_RECORD_BYTES:  # type: ignore[arg-type]
+            return None
+        events = _decoder.decode_lines(joined)
+        if _encoder.encode_lines(events) != joined:
+            return None
+        for event in events:
+            _check_rules(event, broker_ts)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError, TypeError, InvalidRecord):
+        return None
+    return events
 
 
 def _check_rules(event: Event, broker_ts: datetime | None) -> None:
