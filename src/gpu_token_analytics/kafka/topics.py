@@ -158,12 +158,13 @@ def _ensure(
 ) -> TopicReport:
     wanted = settings.kafka_partitions
     if topic in existing:
-        if existing[topic] != wanted:
+        # Dead letters are read all together: any number of partitions will do.
+        if existing[topic] != wanted and topic == settings.kafka_topic:
             raise TopicMissing(
                 f"topic {topic} exists with {existing[topic]} partitions, KAFKA_PARTITIONS={wanted}; "
                 "set KAFKA_PARTITIONS to what it has (adding partitions moves hosts between them), or use another KAFKA_TOPIC"
             )
-        return TopicReport(topic, False, wanted, notes.get(topic, ()))
+        return TopicReport(topic, False, existing[topic], notes.get(topic, ()))
     new = NewTopic(topic, num_partitions=wanted, replication_factor=settings.kafka_replication_factor, config=config)
     try:
         admin.create_topics([new], request_timeout=REQUEST_TIMEOUT_SECONDS)[topic].result()

@@ -1,0 +1,230 @@
+"""The connection to MongoDB: how durable a write is, what the server's clock says, and drivers' errors in our words.
+
+Standalone, replica set and sharded cluster are the same to the callers. Writes wait for the majority and its journal; on a
+standalone that is its own journal.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from pymongo import MongoClient, ReadPreference, WriteConcern
+from pymongo.collection import Collection as MongoCollection
+from pymongo.database import Database
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    ExecutionTimeout,
+    InvalidName,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+    WTimeoutError,
+)
+from pymongo.read_concern import ReadConcern
+
+from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.errors import SettingsError, StoreError, StoreOutcomeUnknown, StoreRefused, StoreUnreachable
+from gpu_token_analytics.settings import Settings
+
+Document = dict[str, Any]
+
+_log = logging.getLogger(__name__)
+
+# 5.0 is the first with $dateTrunc, which buckets by time zone; all before it are past their end of life.
+OLDEST_VERSION = (5, 0)
+_CLOCK_GOOD_FOR_SECONDS = 30.0
+
+_AUTHENTICATION_FAILED, _UNAUTHORIZED = 18, 13
+# An operator has to act: repeating the operation gives the same answer. (Names: mongodb src/mongo/base/error_codes.yml)
+_REFUSED = frozenset(
+    {
+        _UNAUTHORIZED,
+        _AUTHENTICATION_FAILED,
+        20,  # IllegalOperation
+        26,  # NamespaceNotFound
+        59,  # CommandNotFound
+        72,  # InvalidOptions
+        73,  # InvalidNamespace
+        85,  # IndexOptionsConflict
+        86,  # IndexKeySpecsConflict
+        166,  # CommandNotSupportedOnView
+        8000,  # AtlasError: quota, suspended cluster
+        14031,  # OutOfDiskSpace
+    }
+)
+
+
+class Store:
+    """One database. Safe for all threads. Use open_store() to get one that answers."""
+
+    def __init__(self, client: MongoClient[Document], settings: Settings, server: str) -> None:
+        self.client = client
+        self.server = server  # such as "7.0.2, replica set rs0"
+        self.timeout_ms = settings.mongodb_timeout_ms
+        try:
+            self.database: Database[Document] = client.get_database(
+                settings.mongodb_database,
+                write_concern=WriteConcern("majority", j=True, wtimeout=settings.mongodb_timeout_ms),
+                read_concern=ReadConcern("majority"),
+                read_preference=ReadPreference.PRIMARY,
+            )
+        except InvalidName as error:
+            raise SettingsError(f"MONGODB_DATABASE={settings.mongodb_database!r} is no database name: {error}") from None
+        self._clock = _ServerClock(client)
+
+    def __getitem__(self, name: Collection) -> MongoCollection[Document]:
+        """A collection: majority writes and reads, on the primary."""
+        return self.database[name.value]
+
+    def now(self) -> datetime:
+        """The MongoDB server's clock, in UTC: what `due_at` and leases are measured on, by every process alike.
+
+        Raises StoreError when it was never read and the server does not answer.
+        """
+        return self._clock.now()
+
+    def ping(self) -> None:
+        """Raises StoreUnreachable unless a server that takes writes answers."""
+        with store_errors("ping"):
+            self.client.admin.command("ping")
+
+    def close(self) -> None:
+        """Release the connections."""
+        self.client.close()
+
+
+class _ServerClock:
+    """The server's clock as ours plus an offset, measured now and then: one round trip in 30 s, not one per question."""
+
+    def __init__(self, client: MongoClient[Document]) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._at_zero: datetime | None = None  # the server's time when our monotonic clock was 0
+        self._measured = float("-inf")
+
+    def now(self) -> datetime:
+        with self._lock:
+            at = time.monotonic()
+            if at - self._measured > _CLOCK_GOOD_FOR_SECONDS:
+                try:
+                    self._measure()
+                except StoreError:
+                    if self._at_zero is None:
+                        raise
+                    _log.debug("the server's clock was not read; going on with the offset of before")
+            assert self._at_zero is not None
+            return self._at_zero + timedelta(seconds=time.monotonic())
+
+    def _measure(self) -> None:
+        with store_errors("read the server's clock"):
+            begun = time.monotonic()
+            # command() does not heed tz_aware
+            local_time: datetime = self._client.admin.command("hello")["localTime"].replace(tzinfo=UTC)
+            ended = time.monotonic()
+        # It was read somewhere between question and answer; the middle is off by half of that at most.
+        self._at_zero = local_time - timedelta(seconds=(begun + ended) / 2)
+        self._measured = ended
+
+
+def open_store(settings: Settings, app: str = "gpu-tokens") -> Store:
+    """Connect and check. `app` shows in the server's logs.
+
+    Raises StoreUnreachable, StoreRefused (credentials, rights, a server before 5.0) or SettingsError, each saying the fix.
+    """
+    client = make_client(settings, app)
+    try:
+        with store_errors("connect", where=_shown(settings)):
+            hello = client.admin.command("hello")
+            version: list[int] = client.server_info()["versionArray"]
+            client[settings.mongodb_database].command("listCollections", nameOnly=True, authorizedCollections=True)
+        if tuple(version[:2]) < OLDEST_VERSION:
+            raise StoreRefused(
+                f"MongoDB at {_shown(settings)} is {'.'.join(map(str, version[:3]))}; "
+                f"{'.'.join(map(str, OLDEST_VERSION))} or newer is needed"
+            )
+        name = ".".join(str(part) for part in version[:3])
+        kind = f"replica set {hello['setName']}" if "setName" in hello else "standalone"
+        return Store(client, settings, f"{name}, {'sharded' if hello.get('msg') == 'isdbgrid' else kind}")
+    except BaseException:
+        client.close()
+        raise
+
+
+def make_client(settings: Settings, app: str, *, patient: bool = False) -> MongoClient[Document]:
+    """A client with our time limits, where the URI does not set its own. `patient`: no limit on one operation."""
+    uri = settings.mongodb_uri.get_secret_value()
+    ours: Document = {
+        "appname": app,
+        "tz_aware": True,
+        "retryWrites": True,
+        "serverSelectionTimeoutMS": settings.mongodb_timeout_ms,
+        "connectTimeoutMS": settings.mongodb_timeout_ms,
+        "socketTimeoutMS": settings.mongodb_timeout_ms,
+        "maxIdleTimeMS": 300_000,
+    }
+    if patient:
+        ours["socketTimeoutMS"] = None
+    try:
+        given = {name.lower() for name in parse_qs(urlsplit(uri).query)}
+        client: MongoClient[Document] = MongoClient(
+            uri, **{name: value for name, value in ours.items() if name.lower() not in given}
+        )
+    except (InvalidURI, ConfigurationError, ValueError) as error:
+        raise SettingsError(f"MONGODB_URI cannot be used: {error}") from None
+    return client
+
+
+@contextmanager
+def store_errors(doing: str, where: str = "") -> Iterator[None]:
+    """Turn the driver's errors into ours; `doing` completes "MongoDB: cannot ...".
+
+    BulkWriteError passes through: what it means depends on the write (see writes.py).
+    """
+    try:
+        yield
+    except PyMongoError as error:
+        found = _ours(error, doing, where)
+        if found is None:
+            raise
+        raise found from error
+
+
+def _ours(error: PyMongoError, doing: str, where: str) -> StoreError | None:
+    at = f" at {where}" if where else ""
+    text = str(error).split(", full error:")[0].split(", Timeout:")[0]
+    found: StoreError | None = None
+    if isinstance(error, WTimeoutError):
+        found = StoreOutcomeUnknown(f"MongoDB{at}: {doing} is not known to be durable: {text}")
+    elif isinstance(error, ConnectionFailure):  # no primary, network, timeout, not-primary answers
+        found = StoreUnreachable(f"MongoDB{at} does not answer ({doing}): {text}; check MONGODB_URI and that mongod runs")
+    elif isinstance(error, ExecutionTimeout):
+        found = StoreOutcomeUnknown(f"MongoDB{at} took too long to {doing}: {text}")
+    elif isinstance(error, ConfigurationError):
+        found = StoreRefused(f"MongoDB{at} cannot be used ({doing}): {text}")
+    elif isinstance(error, OperationFailure) and "writeErrors" not in (error.details or {}):
+        found = _answered_no(error, doing, at, text)
+    return found
+
+
+def _answered_no(error: OperationFailure, doing: str, at: str, text: str) -> StoreError:
+    if error.code == _AUTHENTICATION_FAILED:
+        return StoreRefused(f"MongoDB{at} refused the login: check user, password and authSource in MONGODB_URI ({text})")
+    if error.code == _UNAUTHORIZED:
+        return StoreRefused(f"MongoDB{at} does not allow to {doing}: give the user of MONGODB_URI the rights ({text})")
+    if error.code in _REFUSED:
+        return StoreRefused(f"MongoDB{at} refused to {doing}: {text}")
+    return StoreOutcomeUnknown(f"MongoDB{at} failed to {doing}: {text}")
+
+
+def _shown(settings: Settings) -> str:
+    """The address without the password."""
+    parts = urlsplit(settings.mongodb_uri.get_secret_value())
+    return parts.netloc.rsplit("@", 1)[-1] or "MONGODB_URI"

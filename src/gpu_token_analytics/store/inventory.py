@@ -1,0 +1,166 @@
+"""The inventory: which GPUs there are, which `host/index` carried which UUID when, and the latest sample of each.
+
+Learned from samples. A placement that is new, or that reaches into a time in which its label may have meant another GPU,
+is left `pending`: the closer then computes the cells of the requests that named the label again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
+
+from gpu_token_analytics.documents import Collection, GpuId
+from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
+from gpu_token_analytics.events import gpu_label
+from gpu_token_analytics.ledger.placements import Placement, Placements
+from gpu_token_analytics.store.client import Document, Store, store_errors
+
+_DUPLICATE_KEY = 11000
+_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A GPU as samples from `first_us` to `last_us` showed it. `live`: a real source, not a replay."""
+
+    gpu: GpuId
+    has_uuid: bool
+    host: str
+    gpu_index: int
+    name: str | None
+    mig_profile: str | None
+    parent_uuid: GpuId | None
+    source: str
+    live: bool
+    first_us: int
+    last_us: int
+
+    @property
+    def placement(self) -> str | None:
+        """The label this GPU carried; None for a MIG slice (the label means its card) and where no UUID is known."""
+        if not self.has_uuid or self.mig_profile is not None:
+            return None
+        return gpu_label(self.host, self.gpu_index)
+
+
+def upsert_inventory(store: Store, sightings: Sequence[Sighting]) -> None:
+    """Write what was seen. Raises StoreUnreachable or StoreOutcomeUnknown: call again; StoreRefused: stop."""
+    if not sightings:
+        return
+    operations: list[UpdateOne] = []
+    placed = _placed(store, {label for sighting in sightings if (label := sighting.placement)})
+    for sighting in sightings:
+        operations += _gpu(sighting)
+        label = sighting.placement
+        if label is not None:
+            operations.append(_placement(sighting, label, placed.get(label, [])))
+    for _ in range(_TRIES):
+        operations = _write(store, operations)
+        if not operations:
+            return
+    raise StoreOutcomeUnknown(f"{len(operations)} inventory rows are being created by others again and again")
+
+
+def read_placements(store: Store, labels: Iterable[str]) -> Placements:
+    """Which UUIDs these labels carried, as of now."""
+    placed = _placed(store, set(labels))
+    return Placements(Placement.of(row) for rows in placed.values() for row in rows)
+
+
+def latest_samples(store: Store) -> list[Document]:
+    """The newest stored sample of every GPU, by GPU id (one index entry is read per GPU)."""
+    with store_errors("read the latest samples"):
+        return list(
+            store[Collection.GPU_METRICS].aggregate(
+                [
+                    {"$sort": {"gpu": -1, "ts_us": -1}},
+                    {"$group": {"_id": "$gpu", "sample": {"$first": "$$ROOT"}}},
+                    {"$replaceRoot": {"newRoot": "$sample"}},
+                    {"$sort": {"gpu": 1}},
+                ]
+            )
+        )
+
+
+def _placed(store: Store, labels: set[str]) -> dict[str, list[Document]]:
+    found: dict[str, list[Document]] = {}
+    if labels:
+        with store_errors("read placements"):
+            for row in store[Collection.INVENTORY].find({"kind": "placement", "label": {"$in": sorted(labels)}}):
+                found.setdefault(row["label"], []).append(row)
+    return found
+
+
+def _write(store: Store, operations: Sequence[UpdateOne]) -> list[UpdateOne]:
+    """Returns what to repeat. Ordered: the newest fields of a GPU are set by its second operation."""
+    try:
+        with store_errors("write the inventory"):
+            store[Collection.INVENTORY].bulk_write(operations, ordered=True)
+    except BulkWriteError as error:
+        details: Any = error.details
+        if details["writeConcernErrors"]:
+            raise StoreOutcomeUnknown("the inventory is not known to be durable") from None
+        failed = details["writeErrors"][0]
+        if failed["code"] != _DUPLICATE_KEY:
+            raise StoreRefused(f"MongoDB refused the inventory: {failed.get('errmsg')}") from None
+        return list(operations[failed["index"] :])
+    return []
+
+
+def _gpu(sighting: Sighting) -> list[UpdateOne]:
+    return [
+        UpdateOne(
+            {"_id": sighting.gpu},
+            {
+                "$min": {"first_us": sighting.first_us},
+                # true sorts after false: live once is live.
+                "$max": {"last_us": sighting.last_us, "live": sighting.live},
+                "$setOnInsert": {"kind": "gpu", "gpu": sighting.gpu},
+            },
+            upsert=True,
+        ),
+        # Matches only where this is the newest sighting, so late samples do not turn the description back.
+        UpdateOne(
+            {"_id": sighting.gpu, "last_us": {"$lte": sighting.last_us}},
+            {
+                "$set": {
+                    "host": sighting.host,
+                    "gpu_index": sighting.gpu_index,
+                    "name": sighting.name,
+                    "mig_profile": sighting.mig_profile,
+                    "parent_uuid": sighting.parent_uuid,
+                    "source": sighting.source,
+                }
+            },
+        ),
+    ]
+
+
+def _placement(sighting: Sighting, label: str, placed: Sequence[Document]) -> UpdateOne:
+    update: Document = {
+        "$min": {"first_us": sighting.first_us},
+        "$max": {"last_us": sighting.last_us},
+        "$setOnInsert": {"kind": "placement", "label": label, "gpu": sighting.gpu},
+    }
+    if changes_meaning(sighting, placed):
+        update["$set"] = {"pending": True}
+    return UpdateOne({"_id": f"placement|{label}|{sighting.gpu}"}, update, upsert=True)
+
+
+def changes_meaning(sighting: Sighting, placed: Sequence[Document]) -> bool:
+    """Whether this sighting can change which GPU its label meant at some time (see ledger/placements.py).
+
+    True for a new placement, and for one that grows towards another of the same label: only times between the two, or
+    past the ends of both, are decided by their ends.
+    """
+    own = next((row for row in placed if row["gpu"] == sighting.gpu), None)
+    if own is None:
+        return True
+    others = [row for row in placed if row["gpu"] != sighting.gpu]
+    later = sighting.last_us > own["last_us"] and any(row["last_us"] >= own["last_us"] for row in others)
+    earlier = sighting.first_us < own["first_us"] and any(row["first_us"] <= own["first_us"] for row in others)
+    return later or earlier

@@ -1,0 +1,114 @@
+"""Marks on ledger cells: "events of this GPU and minute were stored, compute it (again)".
+
+A mark may be left out while the cell is known to be due later than now: whoever computes it then sees the events, which
+are durable before anybody is asked to mark. Three things make that true, and break it when changed:
+
+- what is remembered is the cell's own `due_at`, read back after marking. Another process may have marked it earlier, and
+  then it is due before the time that was written here;
+- nobody takes a cell before its `due_at`, measured on the MongoDB server's clock (two processes may read that clock a
+  little differently, hence SAFETY);
+- nobody brings a `due_at` forward that was set: every mark writes now + debounce, the closer computes and clears it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
+
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
+
+from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
+from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
+from gpu_token_analytics.events import from_us
+from gpu_token_analytics.store.client import Store, store_errors
+
+Cell: TypeAlias = tuple[GpuId, int]  # GPU, start of the minute in microseconds
+
+SAFETY = timedelta(seconds=1)
+_DUPLICATE_KEY = 11000
+_TRIES = 10
+_CHUNK = 1000
+
+
+class CellMarker:
+    """Marks cells, remembering which marks are still ahead. For one thread; bounded by `remembered` cells."""
+
+    def __init__(self, store: Store, debounce_seconds: float, remembered: int = 200_000) -> None:
+        self._store = store
+        self._debounce = timedelta(seconds=debounce_seconds)
+        self._remembered = remembered
+        self._due: dict[Cell, datetime] = {}
+
+    def mark(self, touched: Iterable[Cell]) -> int:
+        """Mark every cell that needs it, durably; returns how many. Their events must be durable already.
+
+        Raises StoreUnreachable or StoreOutcomeUnknown: call again with the same cells; StoreRefused: stop.
+        """
+        now = self._store.now()
+        soon = now + SAFETY
+        due = self._due
+        cells = [cell for cell in touched if (at := due.get(cell)) is None or at <= soon]
+        for start in range(0, len(cells), _CHUNK):
+            self._mark(cells[start : start + _CHUNK], now)
+        return len(cells)
+
+    def _mark(self, cells: Sequence[Cell], now: datetime) -> None:
+        ids = {cell_id(gpu, minute_us): (gpu, minute_us) for gpu, minute_us in cells}
+        operations = [_mark_one(name, cell, now, now + self._debounce) for name, cell in ids.items()]
+        for _ in range(_TRIES):
+            operations = self._write(operations)
+            if not operations:
+                break
+        else:
+            raise StoreOutcomeUnknown(f"{len(operations)} cells are being created by others again and again")
+        self._remember(ids)
+
+    def _write(self, operations: Sequence[UpdateOne]) -> list[UpdateOne]:
+        """Returns the operations to repeat: two processes that create one cell at the same moment collide once."""
+        try:
+            with store_errors("mark cells"):
+                self._store[Collection.LEDGER_CELLS].bulk_write(operations, ordered=False)
+        except BulkWriteError as error:
+            details: Any = error.details
+            if details["writeConcernErrors"]:
+                raise StoreOutcomeUnknown("marks are not known to be durable") from None
+            for failed in details["writeErrors"]:
+                if failed["code"] != _DUPLICATE_KEY:
+                    raise StoreRefused(f"MongoDB refused to mark cells: {failed.get('errmsg')}") from None
+            return [operations[failed["index"]] for failed in details["writeErrors"]]
+        return []
+
+    def _remember(self, ids: Mapping[str, Cell]) -> None:
+        if self._debounce <= SAFETY:
+            return
+        with store_errors("read marks back"):
+            ahead = self._store[Collection.LEDGER_CELLS].find(
+                {"_id": {"$in": list(ids)}, "due_at": {"$exists": True}}, {"due_at": 1}
+            )
+            found = {ids[cell["_id"]]: cell["due_at"] for cell in ahead}
+        if len(self._due) + len(found) > self._remembered:
+            self._due.clear()  # forgetting costs a mark, nothing else
+        self._due.update(found)
+
+
+def _mark_one(name: str, cell: Cell, now: datetime, due_at: datetime) -> UpdateOne:
+    gpu, minute_us = cell
+    return UpdateOne(
+        {"_id": name},
+        {
+            "$inc": {"gen": 1},
+            "$min": {"due_at": due_at},
+            "$setOnInsert": {
+                "gpu": gpu,
+                "minute": from_us(minute_us),
+                "opened_at": now,
+                "done_gen": 0,
+                "revision": 0,
+                "state": CellState.PENDING.value,
+                "rolled": True,
+            },
+        },
+        upsert=True,
+    )
