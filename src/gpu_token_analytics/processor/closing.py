@@ -35,8 +35,9 @@ from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.events import from_us, to_us
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import Scope
+from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.compute import Books, ComputedCell, compute_run, runs_of
-from gpu_token_analytics.store.ledger import CellWrite, Document, LedgerStore
+from gpu_token_analytics.store.ledger import CellWrite, LedgerStore
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class Closer:
             self._observer.event_to_ledger_seconds(
                 max(0.0, (now - mark["due_at"]).total_seconds() + self._rules.debounce_seconds)
             )
-        self._store.write(writes, self._rules.debounce_seconds)
+        self._store.write(writes)
         self._observer.cells_closed(len(computed), changed)
 
     def _cell_write(self, cell: ComputedCell, mark: Document, final: Document | None, now: datetime) -> CellWrite:

@@ -21,8 +21,9 @@ from gpu_token_analytics.events import to_us
 from gpu_token_analytics.ledger.ownership import owned_silent_minutes
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import PriceMode
+from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.compute import Books, ComputedCell, compute_run, runs_of
-from gpu_token_analytics.store.ledger import Document, LedgerStore
+from gpu_token_analytics.store.ledger import LedgerStore
 
 COUNTED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
 MAX_LISTED = 100

@@ -29,7 +29,8 @@ from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.placements import Placement, Placements
 from gpu_token_analytics.ledger.prices import PriceBook, PricePiece, PriceRow
 from gpu_token_analytics.ledger.requests import Requests
-from gpu_token_analytics.store.ledger import Document, LedgerStore
+from gpu_token_analytics.store.client import Document
+from gpu_token_analytics.store.ledger import LedgerStore
 
 MAX_RUN_US = 240 * US_PER_MINUTE
 MAX_RUN_HOLE_US = 30 * US_PER_MINUTE

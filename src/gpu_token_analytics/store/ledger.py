@@ -2,26 +2,27 @@
 
 Safety rests on two guards, not on leases: a cell is written only where `done_gen < gen` that was read before its events,
 and only over the revision it was computed against. Times in `due_at` and leases are the MongoDB server's clock.
+
+No `due_at` is ever brought forward: every mark writes now + debounce, because ingest leaves a mark out while the one it
+knows of is still ahead (marks.py).
 """
 
 from __future__ import annotations
 
+import functools
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from pymongo import ASCENDING, DESCENDING, ReadPreference, UpdateMany, UpdateOne, WriteConcern
-from pymongo.collection import Collection as MongoCollection
-from pymongo.database import Database
+from pymongo import ASCENDING, DESCENDING, UpdateMany, UpdateOne
+from pymongo.cursor import Cursor
 from pymongo.errors import BulkWriteError, DuplicateKeyError
-from pymongo.read_concern import ReadConcern
 
 from gpu_token_analytics.documents import LONG_REQUEST_US, CellState, Collection, GpuId, cell_id
 from gpu_token_analytics.events import MAX_LATENCY_MS, from_us
-
-Document = dict[str, Any]
+from gpu_token_analytics.store.client import Document, Store, store_errors
 
 LEASE_SECONDS = 60
 MAX_REQUEST_US = MAX_LATENCY_MS * 1000
@@ -62,53 +63,69 @@ class CellWrite:
     correction: Document | None = None
 
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _mapped(method: Method) -> Method:
+    """The driver's errors as ours, whatever the method does."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with store_errors(method.__name__.replace("_", " ")):
+            return method(*args, **kwargs)
+
+    return cast("Method", call)
+
+
 class LedgerStore:
-    """Reads and writes of the ledger. `now()` is the MongoDB server's clock."""
+    """Reads and writes of the ledger. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
 
-    def __init__(self, database: Database[Document], now: Callable[[], datetime]) -> None:
-        majority = {"read_concern": ReadConcern("majority"), "read_preference": ReadPreference.PRIMARY}
-
-        def collection(name: Collection) -> MongoCollection[Document]:
-            return database.get_collection(name.value, write_concern=WriteConcern("majority", j=True), **majority)  # type: ignore[arg-type]
-
-        self.now = now
-        self.cells = collection(Collection.LEDGER_CELLS)
-        self._usage = collection(Collection.TOKEN_USAGE)
-        self._samples = collection(Collection.GPU_METRICS)
-        self._prices = collection(Collection.PRICES)
-        self._inventory = collection(Collection.INVENTORY)
+    def __init__(self, store: Store, debounce_seconds: float = 10.0) -> None:
+        self.now = store.now
+        self._debounce = timedelta(seconds=debounce_seconds)
+        self._cells = store[Collection.LEDGER_CELLS]
+        self._usage = store[Collection.TOKEN_USAGE]
+        self._samples = store[Collection.GPU_METRICS]
+        self._prices = store[Collection.PRICES]
+        self._inventory = store[Collection.INVENTORY]
 
     # -- due cells ---------------------------------------------------------------------------------------------------
 
+    @_mapped
     def take_due(self, limit: int) -> list[Document]:
         """Lease up to `limit` due cells, longest due first. Their `gen` is read before any event is."""
         now = self.now()
         due: Document = {"due_at": {"$lte": now}}
-        ids = [found["_id"] for found in self.cells.find(due, {"_id": 1}).sort("due_at", ASCENDING).limit(limit)]
+        ids = [found["_id"] for found in self._cells.find(due, {"_id": 1}).sort("due_at", ASCENDING).limit(limit)]
         if not ids:
             return []
         lease = secrets.token_hex(8)
         free = {"$or": [{"lease_until": {"$exists": False}}, {"lease_until": {"$lt": now}}]}
-        self.cells.update_many(
+        self._cells.update_many(
             {"_id": {"$in": ids}, **due, **free},
             {"$set": {"lease_until": now + timedelta(seconds=LEASE_SECONDS), "lease": lease}},
         )
-        return list(self.cells.find({"_id": {"$in": ids}, "lease": lease}, _DUE_FIELDS))
+        return list(self._cells.find({"_id": {"$in": ids}, "lease": lease}, _DUE_FIELDS))
 
+    @_mapped
     def count_due(self) -> int:
         """Cells that wait to be computed, their debounce included."""
-        return self.cells.count_documents({"due_at": {"$exists": True}})
+        return self._cells.count_documents({"due_at": {"$exists": True}})
 
-    def write(self, writes: Sequence[CellWrite], debounce_seconds: float) -> int:
+    @_mapped
+    def write(self, writes: Sequence[CellWrite]) -> int:
         """Write computed cells where nobody was faster; a cell touched meanwhile stays due. Returns how many were taken."""
         if not writes:
             return 0
-        operations = [self._write_one(write, debounce_seconds) for write in writes]
-        return self.cells.bulk_write(operations, ordered=False).matched_count
+        operations = [self._write_one(write) for write in writes]
+        return self._cells.bulk_write(operations, ordered=False).matched_count
 
-    def _write_one(self, write: CellWrite, debounce_seconds: float) -> UpdateOne:
+    def _touch(self) -> Document:
+        return {"$inc": {"gen": 1}, "$min": {"due_at": self.now() + self._debounce}}
+
+    def _write_one(self, write: CellWrite) -> UpdateOne:
         again: Any = "$$REMOVE" if write.due_again_at is None else write.due_again_at
-        touched = self.now() + timedelta(seconds=debounce_seconds)
+        touched = self.now() + self._debounce
         # $literal: field values are data; a model named "$x" must not become an expression.
         fields: Document = {name: {"$literal": value} for name, value in write.changes.items()}
         fields["done_gen"] = write.gen
@@ -120,19 +137,22 @@ class LedgerStore:
         guard = {"_id": write.cell, "revision": write.revision, "done_gen": {"$lte": write.gen}}
         return UpdateOne(guard, [{"$set": fields}])
 
+    @_mapped
     def contents(self, ids: Iterable[str]) -> dict[str, Document]:
         """Whole cell documents by id."""
-        return {found["_id"]: found for found in self.cells.find({"_id": {"$in": list(ids)}})}
+        return {found["_id"]: found for found in self._cells.find({"_id": {"$in": list(ids)}})}
 
+    @_mapped
     def finalise(self) -> int:
         """Turn cells whose time is over from provisional to final. Returns how many."""
-        return self.cells.update_many(
+        return self._cells.update_many(
             {"state": CellState.PROVISIONAL, "final_at": {"$lte": self.now()}, "due_at": {"$exists": False}},
             {"$set": {"state": CellState.FINAL.value}},
         ).modified_count
 
     # -- marks -------------------------------------------------------------------------------------------------------
 
+    @_mapped
     def mark_missing(self, gpu: GpuId, minutes_us: Iterable[int]) -> int:
         """Open cells for silent minutes that have none; those that exist are left alone. Returns how many were opened."""
         now = self.now()
@@ -159,44 +179,50 @@ class LedgerStore:
         opened = 0
         for at in range(0, len(operations), 1000):
             try:
-                opened += self.cells.bulk_write(operations[at : at + 1000], ordered=False).upserted_count
+                opened += self._cells.bulk_write(operations[at : at + 1000], ordered=False).upserted_count
             except BulkWriteError as error:
                 if any(item["code"] != 11000 for item in error.details["writeErrors"]):
                     raise
                 opened += error.details["nUpserted"]  # another processor opened the rest at the same moment
         return opened
 
+    @_mapped
     def mark_existing(self, ids: Sequence[str]) -> None:
         """Mark cells that exist as touched; ids without a cell are left out."""
         for at in range(0, len(ids), 1000):
-            self.cells.update_many({"_id": {"$in": list(ids[at : at + 1000])}}, _touch(self.now()))
+            self._cells.update_many({"_id": {"$in": list(ids[at : at + 1000])}}, self._touch())
 
+    @_mapped
     def mark_range(self, match: Mapping[str, Any], start: datetime | None, end: datetime | None) -> int:
         """Mark every existing cell of `match` with start <= minute < end as touched (a price or a name changed)."""
         minute = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
         where = {**match, **({"minute": minute} if minute else {})}
-        result = self.cells.bulk_write([UpdateMany(where, _touch(self.now()))])
+        result = self._cells.bulk_write([UpdateMany(where, self._touch())])
         return result.matched_count
 
+    @_mapped
     def neighbours(self, gpu: GpuId, minutes_us: Sequence[int]) -> dict[int, Document]:
         """The cells among these minutes that exist: minute -> {silent, own_price}."""
         ids = {cell_id(gpu, minute): minute for minute in minutes_us}
-        found = self.cells.find({"_id": {"$in": list(ids)}}, {"silent": 1, "own_price": 1, "done_gen": 1})
+        found = self._cells.find({"_id": {"$in": list(ids)}}, {"silent": 1, "own_price": 1, "done_gen": 1})
         return {ids[cell["_id"]]: cell for cell in found}
 
+    @_mapped
     def last_cell(self, gpu: GpuId) -> Document | None:
         """The newest cell of a GPU: {minute}."""
-        return self.cells.find_one({"gpu": gpu}, {"minute": 1}, sort=[("minute", DESCENDING)])
+        return self._cells.find_one({"gpu": gpu}, {"minute": 1}, sort=[("minute", DESCENDING)])
 
+    @_mapped
     def next_cell(self, gpu: GpuId, after_us: int) -> Document | None:
         """The first cell of a GPU after a minute: {minute}."""
-        return self.cells.find_one(
+        return self._cells.find_one(
             {"gpu": gpu, "minute": {"$gt": from_us(after_us)}}, {"minute": 1}, sort=[("minute", ASCENDING)]
         )
 
+    @_mapped
     def touch_silent_after(self, gpu: GpuId, minute_us: int, own_price: int | None) -> int:
         """Mark the run of silent cells right after a minute whose carried-over price is another one."""
-        following = self.cells.find({"gpu": gpu, "minute": {"$gt": from_us(minute_us)}}, {"silent": 1, "own_price": 1}).sort(
+        following = self._cells.find({"gpu": gpu, "minute": {"$gt": from_us(minute_us)}}, {"silent": 1, "own_price": 1}).sort(
             "minute", ASCENDING
         )
         stale: list[str] = []
@@ -211,6 +237,7 @@ class LedgerStore:
 
     # -- what cells are computed from --------------------------------------------------------------------------------
 
+    @_mapped
     def usage(self, names: Sequence[str], start_us: int, end_us: int) -> list[Document]:
         """Requests naming one of `names` that can be active in [start, end), each once. Also some that are not."""
         gpus: Any = names[0] if len(names) == 1 else {"$in": list(names)}
@@ -221,17 +248,20 @@ class LedgerStore:
         found.extend(late)
         return found
 
+    @_mapped
     def samples(self, gpu: GpuId, start_us: int, end_us: int) -> list[Document]:
         """Samples of one GPU with start <= ts < end."""
         where = {"gpu": gpu, "ts_us": {"$gte": start_us, "$lt": end_us}}
         return list(self._samples.find(where, _SAMPLE_FIELDS).batch_size(20_000))
 
+    @_mapped
     def last_sample(self, gpu: GpuId, before_us: int) -> Document | None:
         """The newest sample before a time (equal times: the greatest id)."""
         return self._samples.find_one(
             {"gpu": gpu, "ts_us": {"$lt": before_us}}, _SAMPLE_FIELDS, sort=[("ts_us", DESCENDING), ("_id", DESCENDING)]
         )
 
+    @_mapped
     def last_usage_end(self, names: Sequence[str], before_us: int) -> int | None:
         """The newest end of a request that ended before a time."""
         found = [
@@ -240,6 +270,7 @@ class LedgerStore:
         ]
         return max((doc["ts_us"] for doc in found if doc), default=None)
 
+    @_mapped
     def evidence_from(self, names: Sequence[str], gpu: GpuId, from_us_: int) -> bool:
         """Whether any sample or request end at or after a time exists."""
         later = {"ts_us": {"$gte": from_us_}}
@@ -248,38 +279,52 @@ class LedgerStore:
             or self._usage.find_one({"gpus": {"$in": list(names)}, **later}, {"_id": 1}) is not None
         )
 
+    @_mapped
     def slices(self, card: GpuId, start_us: int, end_us: int) -> list[Document]:
         """MIG slices of a card seen in [start, end): {ts_us, gpu, mig_profile}."""
         where = {"parent_uuid": card, "ts_us": {"$gte": start_us, "$lt": end_us}}
         return list(self._samples.find(where, {"_id": 0, "ts_us": 1, "gpu": 1, "mig_profile": 1}))
 
+    @_mapped
     def prices(self) -> list[Document]:
         """The whole price book (small: one row per change)."""
         return list(self._prices.find())
 
+    @staticmethod
+    def _each(cursor: Cursor[Document]) -> Iterator[Document]:
+        """A cursor's documents, its later errors mapped like the first ones."""
+        with store_errors("read on"), cursor:
+            yield from cursor
+
     # -- the audit's reads -------------------------------------------------------------------------------------------
 
+    @_mapped
     def cell_gpus(self) -> list[GpuId]:
         """Every GPU that has a cell."""
-        return list(self.cells.distinct("gpu"))
+        return list(self._cells.distinct("gpu"))
 
+    @_mapped
     def cells_of(self, gpu: GpuId, start: datetime | None, end: datetime | None) -> Iterable[Document]:
         """The cells of one GPU with start <= minute < end, in time order."""
         minute = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
-        return self.cells.find({"gpu": gpu, **({"minute": minute} if minute else {})}).sort("minute", ASCENDING)
+        return self._each(self._cells.find({"gpu": gpu, **({"minute": minute} if minute else {})}).sort("minute", ASCENDING))
 
+    @_mapped
     def sampled_gpus(self) -> list[GpuId]:
         """Every GPU that has a sample."""
         return list(self._samples.distinct("gpu"))
 
+    @_mapped
     def usage_gpus(self) -> list[str]:
         """Every GPU name that a request used: UUIDs and labels."""
         return list(self._usage.distinct("gpus"))
 
+    @_mapped
     def sample_times(self, gpu: GpuId) -> Iterable[int]:
         """Times of all samples of one GPU, from the index alone."""
-        return (doc["ts_us"] for doc in self._samples.find({"gpu": gpu}, {"_id": 0, "ts_us": 1}))
+        return (doc["ts_us"] for doc in self._each(self._samples.find({"gpu": gpu}, {"_id": 0, "ts_us": 1})))
 
+    @_mapped
     def usage_totals(self) -> dict[str, int]:
         """Requests and tokens of all raw events."""
         sums = {
@@ -290,26 +335,32 @@ class LedgerStore:
 
     # -- inventory ---------------------------------------------------------------------------------------------------
 
+    @_mapped
     def gpus(self) -> list[Document]:
         """Every GPU known."""
         return list(self._inventory.find({"kind": "gpu"}))
 
+    @_mapped
     def gpu(self, gpu: GpuId) -> Document | None:
         """One GPU of the inventory."""
         return self._inventory.find_one({"_id": gpu, "kind": "gpu"})
 
+    @_mapped
     def placements(self) -> list[Document]:
         """Which `host/index` label carried which UUID, and when."""
         return list(self._inventory.find({"kind": "placement"}))
 
+    @_mapped
     def labelled_usage(self, label: str) -> Iterable[Document]:
         """Requests that named a GPU by its `host/index` label: {start_us, ts_us}."""
-        return self._usage.find({"gpus": label}, {"_id": 0, "start_us": 1, "ts_us": 1})
+        return self._each(self._usage.find({"gpus": label}, {"_id": 0, "start_us": 1, "ts_us": 1}))
 
+    @_mapped
     def pending_placements(self) -> list[Document]:
         """New or extended placements whose cells were not marked yet."""
         return list(self._inventory.find({"kind": "placement", "pending": True}))
 
+    @_mapped
     def clear_pending_placement(self, placement: Document) -> None:
         """Mark one as handled, unless it was extended meanwhile."""
         self._inventory.update_one(
@@ -317,10 +368,12 @@ class LedgerStore:
             {"$set": {"pending": False}},
         )
 
+    @_mapped
     def pending_prices(self) -> list[Document]:
         """Price rows whose cells were not marked yet."""
         return list(self._prices.find({"pending": True}))
 
+    @_mapped
     def ensure_default_price(self, usd_per_hour: float) -> None:
         """Make PRICE_PER_HOUR_USD the newest `default` row of source `settings`; earlier days keep their price.
 
@@ -354,10 +407,7 @@ class LedgerStore:
                 continue
             return
 
+    @_mapped
     def clear_pending_price(self, row: Document) -> None:
         """Mark one price row as handled."""
         self._prices.update_one({"_id": row["_id"]}, {"$set": {"pending": False}})
-
-
-def _touch(now: datetime) -> Document:
-    return {"$inc": {"gen": 1}, "$min": {"due_at": now}}
