@@ -73,7 +73,15 @@ INDEXES: tuple[Index, ...] = (
     Index(Collection.LEDGER_CELLS, ("due_at",), "cells to compute, longest due first", partial={"due_at": {"$exists": True}}),
     Index(Collection.LEDGER_CELLS, ("gpu", "minute"), "cells of a GPU in a time", unique=True),
     Index(Collection.LEDGER_CELLS, ("minute",), "cells of the fleet in a time"),
-    Index(Collection.LEDGER_CELLS, ("rolled",), "cells the rollups do not hold yet", partial={"rolled": False}),
+    Index(Collection.LEDGER_CELLS, ("rolled", "minute"), "cells the rollups do not hold yet", partial={"rolled": False}),
+    Index(Collection.ROLLUPS_HOURLY, ("scope", "start", "gpu"), "sums of hours, of the fleet or of GPUs"),
+    Index(
+        Collection.ROLLUPS_HOURLY,
+        ("rolled", "scope", "start"),
+        "hours that days (and the fleet) do not hold yet",
+        partial={"rolled": False},
+    ),
+    Index(Collection.ROLLUPS_DAILY, ("scope", "start", "gpu"), "sums of days, of the fleet or of GPUs"),
     Index(Collection.PRICES, ("scope", "key", "valid_from"), "the price history of one GPU, host, name or default"),
     Index(Collection.INVENTORY, ("kind", "label"), "all GPUs; which GPU carried a label"),
 )
