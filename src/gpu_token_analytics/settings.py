@@ -99,6 +99,17 @@ class Settings(BaseSettings):
         60, ge=5, description="A partition that lags and yields nothing for this long is an error; so is a silent loop."
     )
 
+    api_allow_anonymous_loopback: bool = Field(
+        False, description="Answer /v1 without a key on a loopback address; ignored when HTTP_HOST is any other."
+    )
+    api_requests_per_second: float = Field(20, gt=0, le=100_000, description="Sustained requests per second and API key.")
+    api_request_burst: int = Field(100, ge=1, le=100_000, description="Requests an API key may make at once.")
+    api_max_body_bytes: int = Field(
+        8 * 1024 * 1024, ge=65_536, le=1 << 30, description="Largest body of POST /v1/events; other bodies: 64 KiB."
+    )
+    api_query_timeout_ms: int = Field(10_000, ge=100, description="Longest database operation of one API request.")
+    api_max_streams: int = Field(50, ge=1, le=10_000, description="Open live streams (/v1/stream).")
+
     # Agent
     gpu_metrics_source: GpuMetricsSource = Field(
         "", description="Where GPU samples come from; empty: the processor samples no GPU."
