@@ -18,7 +18,7 @@
     |- SourceUnavailable            a GPU telemetry source cannot be read now (no driver, no tool, no file)
     |- TraceUnreadable              a trace file to replay is missing or is not a trace
     |- EmbeddedServiceError         the embedded broker or mongod cannot run on this machine
-    `- AuditFailed                  the ledger does not hold
+    `- VerifyFailed                 a step of the end-to-end check was not reached
 
 Drivers' own errors are mapped to these once, where the driver is called (kafka.py, store/).
 """
@@ -127,5 +127,5 @@ class EmbeddedServiceError(GpuTokensError):
     """An embedded service cannot run here; the message says what to install or to set."""
 
 
-class AuditFailed(GpuTokensError):
-    """The ledger does not hold: the message lists the offending cells."""
+class VerifyFailed(GpuTokensError):
+    """The end-to-end check did not reach a step; the message names it and where to look."""

@@ -61,6 +61,26 @@ class AuditReport:
         """True when nothing was found."""
         return not self.findings_count
 
+    def as_json(self) -> dict[str, Any]:
+        """For programs: everything but the bounds as numbers, the bounds as RFC 3339."""
+        return {
+            "from": None if self.start is None else self.start.isoformat(),
+            "to": None if self.end is None else self.end.isoformat(),
+            "holds": self.holds,
+            "fresh": self.fresh,
+            "gpus": self.gpus,
+            "cells": self.cells,
+            "cells_pending": self.cells_pending,
+            "cells_not_over": self.cells_not_over,
+            "cost_nusd": self.cost_nusd,
+            "price_time_nusd": self.price_time_nusd if self.fresh else None,
+            "classes_nusd": {name.value: self.classes_nusd[name.value] for name in MoneyClass},
+            "ledger": {name: self.ledger_counts[name] for name in COUNTED},
+            "raw": None if self.raw_counts is None else {name: self.raw_counts[name] for name in COUNTED},
+            "findings_count": self.findings_count,
+            "findings": [{"cell": item.cell, "problem": item.problem} for item in self.findings],
+        }
+
     def found(self, cell: str, problem: str) -> None:
         """Note a finding; the first MAX_LISTED are listed, all are counted."""
         self.findings_count += 1

@@ -1,0 +1,119 @@
+"""`gpu-tokens audit` and `gpu-tokens verify`."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from gpu_token_analytics import logs
+from gpu_token_analytics.clock import SystemClock
+from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.ledger.params import params_of
+from gpu_token_analytics.settings import load
+from gpu_token_analytics.signals import stop_on_signals
+
+_Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("audit")(audit_ledger)
+    app.command("verify")(verify_pipeline)
+
+
+def audit_ledger(
+    start: Annotated[str, typer.Option("--from", help="First minute, such as 2026-01-31T00:00Z; default: all.")] = "",
+    end: Annotated[str, typer.Option("--to", help="Minute after the last one.")] = "",
+    stored_only: Annotated[
+        bool, typer.Option("--stored-only", help="Only the identity inside each cell: for raw events that have expired.")
+    ] = False,
+    wait: Annotated[float, typer.Option(help="Wait up to this many seconds until no cell is due.")] = 0.0,
+    as_json: _Json = False,
+) -> None:
+    """Check that every nano-dollar has exactly one class and that the ledger is what the raw events say.
+
+    Cell by cell: classes sum to price x time, lines to what is attributed, and everything equals a fresh computation from
+    raw events; in total: requests and tokens of the raw events equal those of the ledger. Exit code 1 when it does not hold.
+
+    Examples: `gpu-tokens audit` | `gpu-tokens audit --from 2026-01-31T00:00Z --to 2026-02-01T00:00Z --json`
+    """
+    from gpu_token_analytics.store.audit import audit, describe
+    from gpu_token_analytics.store.client import open_store
+    from gpu_token_analytics.store.ledger import LedgerStore
+
+    settings = load()
+    logs.configure(settings)
+    store = open_store(settings, "gpu-tokens-audit")
+    ledger = LedgerStore(store, settings.close_debounce_seconds)
+    _wait_until_closed(ledger.count_due, wait)
+    with Progress(
+        TextColumn("auditing GPUs"), BarColumn(), MofNCompleteColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task("", total=None)
+        report = audit(
+            ledger,
+            params_of(settings),
+            _minute("--from", start),
+            _minute("--to", end),
+            fresh=not stored_only,
+            on_gpu=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if as_json:
+        typer.echo(json.dumps(report.as_json()))
+    else:
+        for line in describe(report):
+            typer.echo(line)
+    if not report.holds:
+        raise typer.Exit(1)
+
+
+def verify_pipeline(
+    timeout: Annotated[float, typer.Option(help="Longest wait for all of it, in seconds.")] = 120.0,
+    as_json: _Json = False,
+) -> None:
+    """Send marked events and wait until they are stored and in the ledger; prints each step. Exit code 1 when one fails.
+
+    Example: `gpu-tokens verify --timeout 60`
+    """
+    from gpu_token_analytics.kafka import EventProducer
+    from gpu_token_analytics.store.client import open_store
+    from gpu_token_analytics.tools.verify import verify
+
+    settings = load()
+    logs.configure(settings)
+    store = open_store(settings, "gpu-tokens-verify")
+    if not as_json:
+        typer.echo(f"mongodb      MongoDB {store.server} answers")
+    with EventProducer(settings, client="verify") as producer:
+        partitions = producer.check()
+        if not as_json:
+            typer.echo(f"topic        {settings.kafka_topic} has {partitions} partitions")
+        for step in verify(producer, store, SystemClock(), stop_on_signals(), timeout):
+            line: dict[str, Any] = {"step": step.name, "detail": step.detail, "seconds": round(step.seconds, 2)}
+            typer.echo(json.dumps(line) if as_json else f"{step.name:<12} {step.detail} ({step.seconds:.1f} s)")
+    if not as_json:
+        typer.echo("verified: the pipeline stores events once and the ledger holds them")
+
+
+def _wait_until_closed(count_due: Any, seconds: float) -> None:
+    clock, stop = SystemClock(), stop_on_signals()
+    until = clock.monotonic() + seconds
+    while clock.monotonic() < until and count_due() and not clock.wait(stop, 0.5):
+        pass
+
+
+def _minute(option: str, text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"{option}={text!r} is no time; give RFC 3339, such as 2026-01-31T00:00Z") from None
+    if at.tzinfo is None or at.second or at.microsecond:
+        raise SettingsError(f"{option}={text!r}: give a whole minute with its zone, such as 2026-01-31T00:00Z")
+    return at.astimezone(UTC)
