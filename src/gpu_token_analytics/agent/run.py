@@ -89,8 +89,10 @@ class _Agent:
         self._failures = 0
         self._metrics.source_up.labels(name).set(1)
         self._note_problems(readings)
-        self._send([reading for reading in readings if isinstance(reading, GpuReading)])
-        self.flush(flush_seconds)
+        if self._send([reading for reading in readings if isinstance(reading, GpuReading)]) and self.flush(flush_seconds):
+            if self._kafka_failing:
+                _log.info("Kafka takes samples again")
+            self._kafka_failing = False
         return True
 
     def backoff_ticks(self, interval_seconds: float) -> int:
@@ -105,18 +107,16 @@ class _Agent:
             self._metrics.skipped_ticks.inc(missed)
             _log.warning("%d samples skipped: reading the GPUs takes longer than SAMPLE_INTERVAL_SECONDS", missed)
 
-    def flush(self, timeout_seconds: float) -> None:
-        """Look whether Kafka took the samples. What it did not is lost, and said; sampling goes on."""
+    def flush(self, timeout_seconds: float) -> bool:
+        """Whether Kafka took all samples. What it did not take is said and counted; sampling goes on."""
         try:
             self._sink.flush(timeout_seconds)
         except KafkaError as error:
             self._failed_delivery(error)
-            return
-        if self._kafka_failing:
-            _log.info("Kafka takes samples again")
-        self._kafka_failing = False
+            return False
+        return True
 
-    def _send(self, readings: list[GpuReading]) -> None:
+    def _send(self, readings: list[GpuReading]) -> bool:
         now = self._clock.now()
         name = self._source.name
         self._metrics.gpus.labels(name).set(len(readings))
@@ -126,8 +126,9 @@ class _Agent:
                 self._metrics.samples.labels(name).inc()
         except KafkaError as error:
             self._failed_delivery(error)
-        if readings:
-            self._metrics.last_sample.set(now.timestamp())
+            return False
+        self._metrics.last_sample.set(now.timestamp())
+        return True
 
     def _failed_delivery(self, error: KafkaError) -> None:
         self._metrics.delivery_failures.inc()
