@@ -19,7 +19,7 @@ from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.events import encode
 from gpu_token_analytics.settings import Settings, load
-from gpu_token_analytics.signals import stop_on_signals
+from gpu_token_analytics.signals import stoppable
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +84,6 @@ def _sample_into_kafka(gpus: GpuSource, host: str, settings: Settings, metrics_p
             raise SettingsError(
                 f"--metrics-port {metrics_port} on {settings.http_host}: {error.strerror}; choose another"
             ) from None
-    stop = stop_on_signals()
     _log.info(
         "sampling GPUs of %s from %s every %g s into %s",
         host,
@@ -93,5 +92,6 @@ def _sample_into_kafka(gpus: GpuSource, host: str, settings: Settings, metrics_p
         settings.kafka_topic,
     )
     producer = EventProducer(settings, client="agent")
-    run_agent(gpus, producer, SystemClock(), host, settings.sample_interval_seconds, stop, metrics=AgentMetrics(registry))
+    with stoppable() as stop:
+        run_agent(gpus, producer, SystemClock(), host, settings.sample_interval_seconds, stop, metrics=AgentMetrics(registry))
     _log.info("stopped: %d samples delivered, %d not", producer.delivered, producer.sent - producer.delivered)

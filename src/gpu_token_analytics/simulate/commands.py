@@ -21,15 +21,15 @@ from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import SettingsError, TraceUnreadable
 from gpu_token_analytics.events import MAX_AHEAD_SECONDS, Event, encode
 from gpu_token_analytics.settings import load
-from gpu_token_analytics.signals import stop_on_signals
+from gpu_token_analytics.signals import stoppable
 from gpu_token_analytics.simulate.disturb import Delivery, Disturbances, disturb
 from gpu_token_analytics.simulate.fleet import TokenTimes, default_fleet
 from gpu_token_analytics.simulate.load import Load, generate
 from gpu_token_analytics.simulate.replay import DEFAULT_TIMES, Assumptions, replay, shift_to_now_us
 from gpu_token_analytics.simulate.run import Sent, send_stream
-from gpu_token_analytics.simulate.trace import BadRow, TraceRow, read_trace, survey
+from gpu_token_analytics.simulate.trace import TraceFacts, TraceRow, read_trace, survey
+from gpu_token_analytics.sinks import EventSink
 
-_BAD_ROWS_NAMED = 10
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the records, one per line, instead of sending them.")]
 
 
@@ -150,7 +150,7 @@ def replay_trace(
 
     if shift_to_now:
         assumptions = replace(assumptions, shift_us=shift_to_now_us(rows(), assumptions, SystemClock().now(), speed))
-    _name_bad_rows(file, facts.bad_rows)
+    _name_bad_rows(file, facts)
     total = min(facts.rows, limit or facts.rows)
     with _progress("requests", total) as bar:
 
@@ -188,13 +188,14 @@ def _send(
 ) -> Sent:
     settings = load()
     logs.configure(settings)
-    if dry_run:
-        return send_stream(deliveries, _LineSink(), SystemClock(), stop_on_signals(), speed=speed, on_sent=on_sent)
-    from gpu_token_analytics.kafka import EventProducer  # loads librdkafka: not for `--dry-run` and `--help`
+    sink: EventSink = _LineSink()
+    if not dry_run:
+        from gpu_token_analytics.kafka import EventProducer  # loads librdkafka: not for `--dry-run` and `--help`
 
-    producer = EventProducer(settings, client=client)
-    producer.check()
-    return send_stream(deliveries, producer, SystemClock(), stop_on_signals(), speed=speed, on_sent=on_sent)
+        sink = producer = EventProducer(settings, client=client)
+        producer.check()
+    with stoppable() as stop:
+        return send_stream(deliveries, sink, SystemClock(), stop, speed=speed, on_sent=on_sent)
 
 
 def _span(now: datetime, start: str, hours: float | None, duration: float | None) -> tuple[datetime, float | None]:
@@ -225,18 +226,12 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 
-def _name_bad_rows(file: Path, count: int) -> None:
+def _name_bad_rows(file: Path, facts: TraceFacts) -> None:
     """Say which rows are left out, before anything is sent."""
-    if not count:
-        return
-    named: list[BadRow] = []
-    for _ in read_trace(file, named.append):
-        if len(named) >= _BAD_ROWS_NAMED:
-            break
-    for row in named[:_BAD_ROWS_NAMED]:
+    for row in facts.first_bad_rows:
         typer.echo(f"{file.name}: line {row.line} is left out: {row.problem}", err=True)
-    if count > len(named):
-        typer.echo(f"{file.name}: {count - len(named)} more lines are left out", err=True)
+    if facts.bad_rows > len(facts.first_bad_rows):
+        typer.echo(f"{file.name}: {facts.bad_rows - len(facts.first_bad_rows)} more lines are left out", err=True)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from gpu_token_analytics.errors import TraceUnreadable
 from gpu_token_analytics.events import EARLIEST_TS, MAX_TOKENS, to_us
 
+_BAD_ROWS_NAMED = 10
 _HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 _COLUMNS = ("timestamp", "contexttokens", "generatedtokens")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII)
@@ -46,6 +47,7 @@ class TraceFacts(NamedTuple):
     sha256: str
     rows: int
     bad_rows: int
+    first_bad_rows: tuple[BadRow, ...]  # at most ten: enough to see what is wrong with the file
 
 
 def read_trace(path: Path, on_bad_row: Callable[[BadRow], None]) -> Iterator[TraceRow]:
@@ -77,11 +79,19 @@ def read_trace(path: Path, on_bad_row: Callable[[BadRow], None]) -> Iterator[Tra
 
 def survey(path: Path) -> TraceFacts:
     """Read the file once: its identity, and how many rows a replay will send. Raises TraceUnreadable."""
-    bad: list[int] = []
-    rows = sum(1 for _ in read_trace(path, lambda row: bad.append(row.line)))
+    bad_rows = 0
+    first: list[BadRow] = []
+
+    def on_bad_row(row: BadRow) -> None:
+        nonlocal bad_rows
+        bad_rows += 1
+        if len(first) < _BAD_ROWS_NAMED:
+            first.append(row)
+
+    rows = sum(1 for _ in read_trace(path, on_bad_row))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return TraceFacts(digest, rows, len(bad))
+    return TraceFacts(digest, rows, bad_rows, tuple(first))
 
 
 def _find_columns(path: Path, header: list[str]) -> list[int]:
