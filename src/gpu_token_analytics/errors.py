@@ -18,7 +18,8 @@
     |- SourceUnavailable            a GPU telemetry source cannot be read now (no driver, no tool, no file)
     |- TraceUnreadable              a trace file to replay is missing or is not a trace
     |- EmbeddedServiceError         the embedded broker or mongod cannot run on this machine
-    `- VerifyFailed                 a step of the end-to-end check was not reached
+    |- VerifyFailed                 a step of the end-to-end check was not reached
+    `- DemoFailed                   a process of the demo ended or does not answer
 
 Drivers' own errors are mapped to these once, where the driver is called (kafka.py, store/).
 """
@@ -53,6 +54,7 @@ class Reason(StrEnum):
     INCONSISTENT = "inconsistent"  # fields contradict each other (cached > prompt, no GPU named)
     FUTURE_TS = "future_ts"  # ahead of the broker's clock by more than MAX_AHEAD_SECONDS
     ID_CONFLICT = "id_conflict"  # the same event_id is stored with another payload
+    REFUSED_BY_STORE = "refused_by_store"  # MongoDB will never accept this document (an operator's validator)
 
 
 class InvalidRecord(GpuTokensError):
@@ -129,3 +131,7 @@ class EmbeddedServiceError(GpuTokensError):
 
 class VerifyFailed(GpuTokensError):
     """The end-to-end check did not reach a step; the message names it and where to look."""
+
+
+class DemoFailed(GpuTokensError):
+    """A process of the demo ended or does not answer; the message shows the end of its log."""

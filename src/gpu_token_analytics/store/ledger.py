@@ -113,6 +113,11 @@ class LedgerStore:
         return self._cells.count_documents({"due_at": {"$exists": True}})
 
     @_mapped
+    def count_overdue(self) -> int:
+        """Cells that could be computed now."""
+        return self._cells.count_documents({"due_at": {"$lte": self.now()}})
+
+    @_mapped
     def write(self, writes: Sequence[CellWrite]) -> int:
         """Write computed cells where nobody was faster; a cell touched meanwhile stays due. Returns how many were taken."""
         if not writes:

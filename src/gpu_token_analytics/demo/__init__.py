@@ -1,0 +1,4 @@
+"""The whole pipeline on one machine: embedded broker and mongod, processor, API, a fleet, and a view in the terminal.
+
+It composes the processes and is imported by none of them.
+"""
