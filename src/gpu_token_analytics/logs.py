@@ -1,4 +1,4 @@
-"""Logging of every process: one line per entry on stderr, as text or as JSON."""
+"""Logs: text for people, or one JSON object per line; secrets never in either."""
 
 from __future__ import annotations
 
@@ -6,39 +6,74 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import TextIO
+from urllib.parse import unquote, urlsplit
 
 from gpu_token_analytics.settings import Settings
 
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object per entry: ts, level, logger, message, and error where there is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The entry as one line."""
-        entry = {
-            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["error"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+_REDACTED = "***"
+_MIN_SECRET_LENGTH = 4  # shorter ones would redact ordinary words
 
 
-class TextFormatter(logging.Formatter):
-    """`2026-01-31T12:00:00.000+00:00 INFO gpu_token_analytics.agent.run: message`."""
+def configure(settings: Settings, stream: TextIO | None = None) -> None:
+    """Set up logging for this process, replacing what was set up before."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_formatter(settings))
+    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    for noisy in ("pymongo", "httpx", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
 
-    def __init__(self) -> None:
+
+def secrets_of(settings: Settings) -> list[str]:
+    """What must not be seen: passwords of Kafka and MongoDB, as given and decoded, longest first."""
+    uri = settings.mongodb_uri.get_secret_value()
+    password = urlsplit(uri).password or ""
+    found = {settings.kafka_sasl_password.get_secret_value(), password, unquote(password)}
+    return sorted((secret for secret in found if len(secret) >= _MIN_SECRET_LENGTH), key=len, reverse=True)
+
+
+def _formatter(settings: Settings) -> logging.Formatter:
+    secrets = secrets_of(settings)
+    return _JsonFormatter(secrets) if settings.log_format == "json" else _TextFormatter(secrets)
+
+
+class _TextFormatter(logging.Formatter):
+    def __init__(self, secrets: list[str]) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._secrets = secrets
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002 - logging's name
         """UTC, with its zone: logs of several machines are read side by side."""
-        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return _time(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _redact(super().format(record), self._secrets)
 
 
-def configure(settings: Settings) -> None:
-    """Set up the root logger from LOG_LEVEL and LOG_FORMAT; calling it again replaces the set-up."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
-    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+class _JsonFormatter(logging.Formatter):
+    """`ts` (RFC 3339, UTC), `level`, `logger`, `message`, and `error` with the traceback where there is one."""
+
+    def __init__(self, secrets: list[str]) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "ts": _time(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": _redact(record.getMessage(), self._secrets),
+        }
+        if record.exc_info:
+            line["error"] = _redact(self.formatException(record.exc_info), self._secrets)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+def _redact(text: str, secrets: list[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, _REDACTED)
+    return text

@@ -7,8 +7,7 @@ is left `pending`: the closer then computes the cells of the requests that named
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
@@ -23,9 +22,8 @@ _DUPLICATE_KEY = 11000
 _TRIES = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """A GPU as samples from `first_us` to `last_us` showed it. `live`: a real source, not a replay."""
+class GpuDescription(NamedTuple):
+    """What a sample says about a GPU itself. `has_uuid`: `gpu` is a UUID, not the label it falls back to."""
 
     gpu: GpuId
     has_uuid: bool
@@ -35,9 +33,7 @@ class Sighting:
     mig_profile: str | None
     parent_uuid: GpuId | None
     source: str
-    live: bool
-    first_us: int
-    last_us: int
+    live: bool  # a real source, not a replay
 
     @property
     def placement(self) -> str | None:
@@ -47,15 +43,23 @@ class Sighting:
         return gpu_label(self.host, self.gpu_index)
 
 
+class Sighting(NamedTuple):
+    """A GPU as samples from `first_us` to `last_us` showed it."""
+
+    description: GpuDescription
+    first_us: int
+    last_us: int
+
+
 def upsert_inventory(store: Store, sightings: Sequence[Sighting]) -> None:
     """Write what was seen. Raises StoreUnreachable or StoreOutcomeUnknown: call again; StoreRefused: stop."""
     if not sightings:
         return
     operations: list[UpdateOne] = []
-    placed = _placed(store, {label for sighting in sightings if (label := sighting.placement)})
+    placed = _placed(store, {label for sighting in sightings if (label := sighting.description.placement)})
     for sighting in sightings:
         operations += _gpu(sighting)
-        label = sighting.placement
+        label = sighting.description.placement
         if label is not None:
             operations.append(_placement(sighting, label, placed.get(label, [])))
     for _ in range(_TRIES):
@@ -112,28 +116,29 @@ def _write(store: Store, operations: Sequence[UpdateOne]) -> list[UpdateOne]:
 
 
 def _gpu(sighting: Sighting) -> list[UpdateOne]:
+    described = sighting.description
     return [
         UpdateOne(
-            {"_id": sighting.gpu},
+            {"_id": described.gpu},
             {
                 "$min": {"first_us": sighting.first_us},
                 # true sorts after false: live once is live.
-                "$max": {"last_us": sighting.last_us, "live": sighting.live},
-                "$setOnInsert": {"kind": "gpu", "gpu": sighting.gpu},
+                "$max": {"last_us": sighting.last_us, "live": described.live},
+                "$setOnInsert": {"kind": "gpu", "gpu": described.gpu},
             },
             upsert=True,
         ),
         # Matches only where this is the newest sighting, so late samples do not turn the description back.
         UpdateOne(
-            {"_id": sighting.gpu, "last_us": {"$lte": sighting.last_us}},
+            {"_id": described.gpu, "last_us": {"$lte": sighting.last_us}},
             {
                 "$set": {
-                    "host": sighting.host,
-                    "gpu_index": sighting.gpu_index,
-                    "name": sighting.name,
-                    "mig_profile": sighting.mig_profile,
-                    "parent_uuid": sighting.parent_uuid,
-                    "source": sighting.source,
+                    "host": described.host,
+                    "gpu_index": described.gpu_index,
+                    "name": described.name,
+                    "mig_profile": described.mig_profile,
+                    "parent_uuid": described.parent_uuid,
+                    "source": described.source,
                 }
             },
         ),
@@ -144,11 +149,11 @@ def _placement(sighting: Sighting, label: str, placed: Sequence[Document]) -> Up
     update: Document = {
         "$min": {"first_us": sighting.first_us},
         "$max": {"last_us": sighting.last_us},
-        "$setOnInsert": {"kind": "placement", "label": label, "gpu": sighting.gpu},
+        "$setOnInsert": {"kind": "placement", "label": label, "gpu": sighting.description.gpu},
     }
     if changes_meaning(sighting, placed):
         update["$set"] = {"pending": True}
-    return UpdateOne({"_id": f"placement|{label}|{sighting.gpu}"}, update, upsert=True)
+    return UpdateOne({"_id": f"placement|{label}|{sighting.description.gpu}"}, update, upsert=True)
 
 
 def changes_meaning(sighting: Sighting, placed: Sequence[Document]) -> bool:
@@ -157,10 +162,11 @@ def changes_meaning(sighting: Sighting, placed: Sequence[Document]) -> bool:
     True for a new placement, and for one that grows towards another of the same label: only times between the two, or
     past the ends of both, are decided by their ends.
     """
-    own = next((row for row in placed if row["gpu"] == sighting.gpu), None)
+    gpu = sighting.description.gpu
+    own = next((row for row in placed if row["gpu"] == gpu), None)
     if own is None:
         return True
-    others = [row for row in placed if row["gpu"] != sighting.gpu]
+    others = [row for row in placed if row["gpu"] != gpu]
     later = sighting.last_us > own["last_us"] and any(row["last_us"] >= own["last_us"] for row in others)
     earlier = sighting.first_us < own["first_us"] and any(row["first_us"] <= own["first_us"] for row in others)
     return later or earlier

@@ -1,0 +1,95 @@
+"""Every Prometheus metric of the processor, declared once, with the sentence it tells you.
+
+Labels are closed sets or bounded (models, partitions): no request ids, no tenants. docs/metrics are generated from here.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+MAX_MODEL_LABELS = 200
+OTHER_MODELS = "(other)"
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_DELAY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 900, 3600)
+_RECORDS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 4000, 10_000, 100_000)
+
+
+class Metrics:
+    """The processor's metrics in one registry, so that tests can have several processors."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self._models: set[str] = set()
+
+        def counter(name: str, sentence: str, *labels: str) -> Counter:
+            return Counter(f"gpu_tokens_{name}", sentence, labels, registry=self.registry)
+
+        def gauge(name: str, sentence: str, *labels: str) -> Gauge:
+            return Gauge(f"gpu_tokens_{name}", sentence, labels, registry=self.registry)
+
+        def histogram(name: str, sentence: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"gpu_tokens_{name}", sentence, labels, buckets=buckets, registry=self.registry)
+
+        # Ingest
+        self.consumed = counter("consumed_total", "Records read from Kafka; after a crash some are read again.")
+        self.inserted = counter("inserted_total", "Events stored for the first time, by collection.", "collection")
+        self.duplicates = counter(
+            "duplicates_total", "Events that were stored already (replays, re-sends), by collection.", "collection"
+        )
+        self.dead_letters = counter("dead_letters_total", "Records refused and put into the dead letters, by reason.", "reason")
+        self.marks = counter("marks_total", "Ledger cells marked to be computed.")
+        self.lag = gauge("lag_records", "Records in Kafka not read yet, by partition owned by this process.", "partition")
+        self.assigned = gauge("assigned_partitions", "Partitions this process reads now.")
+        self.store_up = gauge("store_up", "1 while writes to MongoDB succeed, 0 while a batch waits for it.")
+        self.retries = counter("write_retries_total", "Batches repeated because MongoDB or Kafka did not acknowledge them.")
+        self.commits = counter("commits_total", "Offset commits by result: done or refused (moved away).", "result")
+        self.batch_records = histogram("batch_records", "Records in one ingest batch.", _RECORDS)
+        self.write_seconds = histogram(
+            "write_seconds", "Time of one step of a batch against MongoDB or Kafka, by step.", _SECONDS, "step"
+        )
+        self.stored_delay = histogram(
+            "event_to_stored_seconds",
+            "Delay from an event's own time to its being durable; a sample of each batch's new events.",
+            _DELAY_SECONDS,
+        )
+        self.last_progress = gauge(
+            "last_progress_timestamp_seconds", "When the consuming loop last went round, in seconds since 1970."
+        )
+        self.live_cost = gauge(
+            "live_cost_per_token_usd", "Estimate of the moment: price of the GPUs over their token rate, by model.", "model"
+        )
+        self.live_tokens = counter("tokens_total", "Tokens of usages read (prompt and completion), by model.", "model")
+
+        # Ledger
+        self.due = gauge("cells_due", "Ledger cells that wait to be computed, their debounce included.")
+        self.computed = counter("cells_computed_total", "Ledger cells computed.")
+        self.changed = counter("cells_changed_total", "Ledger cells whose content changed when computed.")
+        self.ledger_delay = histogram(
+            "event_to_ledger_seconds", "Delay from a cell's first open mark to its being in the ledger.", _DELAY_SECONDS
+        )
+        self.closer_up = gauge("closer_up", "1 while the thread that computes ledger cells runs.")
+
+    def model_label(self, model: str) -> str:
+        """The model as a label value; past MAX_MODEL_LABELS different ones they share one."""
+        if model in self._models:
+            return model
+        if len(self._models) >= MAX_MODEL_LABELS:
+            return OTHER_MODELS
+        self._models.add(model)
+        return model
+
+    # What closing reports (processor/closing.py, Observer)
+
+    def cells_closed(self, computed: int, changed: int) -> None:
+        """So many cells were computed, so many of them changed."""
+        self.computed.inc(computed)
+        self.changed.inc(changed)
+
+    def cells_due(self, count: int) -> None:
+        """So many cells wait, their debounce included."""
+        self.due.set(count)
+
+    def event_to_ledger_seconds(self, seconds: float) -> None:
+        """Time from a cell's first open mark to its being written."""
+        self.ledger_delay.observe(seconds)

@@ -1,0 +1,184 @@
+"""Ingest's pure steps: records in, what has to be written out. No client, no clock, no environment in here.
+
+decode   records -> events, and dead letters for what is none          (step 2)
+shape    events -> raw documents with their live rate, cells touched    (step 3)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from gpu_token_analytics.documents import (
+    US_PER_MINUTE,
+    US_PER_SECOND,
+    sample_document,
+    touched_minutes,
+    usage_document,
+)
+from gpu_token_analytics.errors import InvalidRecord, Reason, TooManyBadRecords
+from gpu_token_analytics.events import Event, GpuSample, TokenUsage, decode_many
+from gpu_token_analytics.kafka import DeadLetter, RecordBatch
+from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
+from gpu_token_analytics.processor.live_rate import LiveRate
+from gpu_token_analytics.processor.sightings import Sightings
+from gpu_token_analytics.store.inventory import Sighting
+from gpu_token_analytics.store.marks import Cell
+from gpu_token_analytics.store.writes import RawDocument, encode_raw
+
+BAD_RECORD_WINDOW = 1000
+
+
+@dataclass(slots=True)
+class Raws:
+    """Documents of one collection, and the index of the record each came from."""
+
+    documents: list[RawDocument] = field(default_factory=list)
+    records: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Shaped:
+    """A batch ready to be written."""
+
+    records: RecordBatch
+    usages: Raws = field(default_factory=Raws)
+    samples: Raws = field(default_factory=Raws)
+    touched: set[Cell] = field(default_factory=set)
+    labelled: set[tuple[str, int, int]] = field(default_factory=set)  # label, start_us, end_us of requests that named it
+    sightings: list[Sighting] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    event_us: list[int] = field(default_factory=list)
+    tokens_by_model: dict[str, int] = field(default_factory=dict)
+    cost_per_token_by_model: dict[str, float] = field(default_factory=dict)
+
+
+def decode(records: RecordBatch, now: datetime) -> list[Event | InvalidRecord]:
+    """Each record's event, or why it is none. `now` stands in where a topic does not carry the broker's time."""
+    broker_ms = records.broker_ms
+    if NO_BROKER_TIME in broker_ms:
+        now_ms = int(now.timestamp() * 1000)
+        broker_ms = [now_ms if at == NO_BROKER_TIME else at for at in broker_ms]
+    return decode_many(records.values, broker_ms)
+
+
+def dead_letter(records: RecordBatch, index: int, error: InvalidRecord) -> DeadLetter:
+    """The letter for one record."""
+    return DeadLetter(
+        topic=records.topic,
+        partition=records.partitions[index],
+        offset=records.offsets[index],
+        reason=error.reason.value,
+        message=str(error),
+        field=error.field,
+        key=records.key(index),
+        value=records.values[index],
+    )
+
+
+class BadRecordBreaker:
+    """Stops when too many of the last BAD_RECORD_WINDOW records are bad: a broken producer, a wrong topic."""
+
+    def __init__(self, limit_ratio: float) -> None:
+        self._limit = limit_ratio
+        self._last: deque[bool] = deque(maxlen=BAD_RECORD_WINDOW)
+
+    def see(self, events: Sequence[Event | InvalidRecord], letters: Sequence[DeadLetter]) -> None:
+        """Raises TooManyBadRecords. Judges full windows only, so that a few bad records after a start are no alarm."""
+        if not letters:
+            self._last.extend([False] * min(len(events), BAD_RECORD_WINDOW))
+            return
+        self._last.extend([isinstance(event, InvalidRecord) for event in events])
+        bad = sum(self._last)
+        if len(self._last) == BAD_RECORD_WINDOW and bad > self._limit * BAD_RECORD_WINDOW:
+            first = letters[0]
+            raise TooManyBadRecords(
+                f"{bad} of the last {BAD_RECORD_WINDOW:,} records are bad (BAD_RECORD_LIMIT_RATIO={self._limit:g}), such as "
+                f"{first.topic} {first.at}: {first.reason}: {first.message}. Nothing past them is committed: stop the "
+                "producer that sends them, or raise the limit to let them all go to the dead letters"
+            )
+
+
+class Shaper:
+    """Turns events into what is written. Keeps the live rate and what was seen of GPUs; for one thread."""
+
+    def __init__(self, live_rate: LiveRate, sightings: Sightings, sample_gap_seconds: int) -> None:
+        self._sightings = sightings
+        self._rate = live_rate
+        self._gap_us = sample_gap_seconds * US_PER_SECOND
+
+    def shape(self, records: RecordBatch, events: Sequence[Event | InvalidRecord], now: datetime, monotonic: float) -> Shaped:
+        """The batch, ready to be written; `now` becomes `ingested_at`."""
+        shaped = Shaped(records)
+        stored_at = now.replace(tzinfo=None)  # UTC still; encodes in a third of the time (see encode_raw)
+        prefix = [f"{records.topic}/{number}/" for number in range(max(records.partitions, default=-1) + 1)]
+        rows = zip(events, records.values, records.partitions, records.offsets, strict=True)
+        for index, (event, value, partition, offset) in enumerate(rows):
+            if isinstance(event, InvalidRecord):
+                shaped.letters.append(dead_letter(records, index, event))
+                continue
+            assert value is not None
+            source = f"{prefix[partition]}{offset}"
+            try:
+                if isinstance(event, TokenUsage):
+                    raw = self._usage(shaped, event, value, stored_at, source)
+                    shaped.usages.documents.append(raw)
+                    shaped.usages.records.append(index)
+                else:
+                    raw = self._sample(shaped, event, value, stored_at, source)
+                    shaped.samples.documents.append(raw)
+                    shaped.samples.records.append(index)
+            except InvalidRecord as error:
+                shaped.letters.append(dead_letter(records, index, error))
+        shaped.sightings = self._sightings.take(monotonic)
+        return shaped
+
+    def _usage(self, shaped: Shaped, event: TokenUsage, value: bytes, stored_at: datetime, source: str) -> RawDocument:
+        document = usage_document(event, value, stored_at, source)
+        ts_us, start_us, gpus = document["ts_us"], document["start_us"], document["gpus"]
+        tokens = event.prompt_tokens + event.completion_tokens
+        rate = self._rate.see_usage(gpus, ts_us, tokens)
+        document["tokens"] = tokens
+        document["tps"] = rate.tps
+        document["cost_per_token"] = rate.cost_per_token_usd
+        raw = encode_raw(document)
+
+        model = event.model
+        shaped.tokens_by_model[model] = shaped.tokens_by_model.get(model, 0) + tokens
+        if rate.cost_per_token_usd is not None:
+            shaped.cost_per_token_by_model[model] = rate.cost_per_token_usd
+        shaped.event_us.append(ts_us)
+        minute = start_us - start_us % US_PER_MINUTE
+        single = ts_us <= minute + US_PER_MINUTE  # most requests live in one minute
+        for gpu in gpus:
+            if "/" in gpu:
+                shaped.labelled.add((gpu, start_us, ts_us))
+            elif single:
+                shaped.touched.add((gpu, minute))
+            else:
+                shaped.touched.update((gpu, at) for at in touched_minutes(start_us, ts_us))
+        return raw
+
+    def _sample(self, shaped: Shaped, event: GpuSample, value: bytes, stored_at: datetime, source: str) -> RawDocument:
+        document = sample_document(event, value, stored_at, source)
+        ts_us, gpu = document["ts_us"], document["gpu"]
+        raw = encode_raw(document)
+        self._rate.see_price(gpu, event.price_per_hour_usd, event.mig_profile)
+        self._sightings.see(event, ts_us)
+        shaped.event_us.append(ts_us)
+        # It speaks for the time since the sample before and until the next one, at most the gap limit each.
+        minutes = touched_minutes(ts_us - self._gap_us, ts_us + self._gap_us)
+        shaped.touched.update((gpu, at) for at in minutes)
+        if event.parent_uuid is not None:
+            shaped.touched.update((event.parent_uuid, at) for at in minutes)
+        return raw
+
+
+def refused_letters(shaped: Shaped, raws: Raws, reason: Reason, messages: dict[int, str]) -> list[DeadLetter]:
+    """Letters for documents (by index into `raws`) that the store would not take."""
+    return [
+        dead_letter(shaped.records, raws.records[index], InvalidRecord(reason, message, "event_id"))
+        for index, message in messages.items()
+    ]

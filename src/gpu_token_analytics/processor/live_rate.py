@@ -1,0 +1,109 @@
+"""The live rate: tokens per second and cost per token of a GPU over the trailing seconds of event time.
+
+An estimate of the moment, put on each usage as it is stored; the ledger is the truth. A request on several GPUs counts
+its tokens in equal parts on each, and is priced at the sum of its GPUs.
+
+    tps            = tokens on its GPUs that ended in the last `window_seconds` / window_seconds
+    cost_per_token = price per hour of its GPUs / (tps x 3600)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gpu_token_analytics.documents import US_PER_SECOND, GpuId
+
+_MIG_SLICES = 7
+
+
+class Rate(NamedTuple):
+    """`tps` is null for an event older than the window; `cost_per_token_usd` also where a price is unknown."""
+
+    tps: float | None
+    cost_per_token_usd: float | None
+
+
+UNKNOWN = Rate(None, None)
+
+
+class LiveRate:
+    """Trailing token rates and latest prices, for at most `max_gpus` GPUs (the ones known longest are forgotten)."""
+
+    def __init__(self, window_seconds: int, default_usd_per_hour: float | None, max_gpus: int = 20_000) -> None:
+        self._window_seconds = window_seconds
+        self._default = default_usd_per_hour
+        self._max_gpus = max_gpus
+        self._windows: dict[GpuId, _Window] = {}
+        self._prices: dict[GpuId, float] = {}
+
+    def see_price(self, gpu: GpuId, usd_per_hour: float | None, mig_profile: str | None = None) -> None:
+        """The price a sample of this GPU (or MIG slice: its part of the card) names; null: the default."""
+        price = self._default if usd_per_hour is None else usd_per_hour
+        if mig_profile is not None and price is not None:
+            price = price * int(mig_profile[0]) / _MIG_SLICES
+        if price is None or (price == self._default and gpu not in self._prices):
+            return
+        self._prices[gpu] = price
+        if len(self._prices) > self._max_gpus:
+            self._prices.pop(next(iter(self._prices)))
+
+    def see_usage(self, gpus: Sequence[GpuId], ts_us: int, tokens: int) -> Rate:
+        """Count one request; its own tokens are in the rate it gets."""
+        second = ts_us // US_PER_SECOND
+        if len(gpus) == 1:
+            gpu = gpus[0]
+            window = self._windows.get(gpu) or self._open(gpu, second)
+            in_window = window.add(second, tokens)
+            price = self._prices.get(gpu, self._default)
+        else:
+            part = tokens / len(gpus)
+            in_window, price = 0.0, 0.0
+            for gpu in gpus:
+                window = self._windows.get(gpu) or self._open(gpu, second)
+                in_window += window.add(second, part)
+                own = self._prices.get(gpu, self._default)
+                price = None if price is None or own is None else price + own
+        if in_window <= 0:
+            return UNKNOWN
+        tps = in_window / self._window_seconds
+        return Rate(tps, None if price is None else price / (tps * 3600))
+
+    def _open(self, gpu: GpuId, second: int) -> _Window:
+        if len(self._windows) >= self._max_gpus:
+            del self._windows[next(iter(self._windows))]
+        window = self._windows[gpu] = _Window(self._window_seconds, second)
+        return window
+
+
+class _Window:
+    """Tokens per second of event time: a ring of `width` seconds that ends at `head`."""
+
+    __slots__ = ("head", "ring", "total", "width")
+
+    def __init__(self, width: int, head: int) -> None:
+        self.width = width
+        self.head = head
+        self.ring: list[float] = [0] * width
+        self.total: float = 0
+
+    def add(self, second: int, tokens: float) -> float:
+        """Count `tokens` at `second`; returns the sum over the window, 0 for a second that left it already."""
+        ahead = second - self.head
+        if ahead > 0:
+            self._advance(ahead, second)
+        elif ahead <= -self.width:
+            return 0
+        self.ring[second % self.width] += tokens
+        self.total += tokens
+        return self.total
+
+    def _advance(self, ahead: int, second: int) -> None:
+        if ahead >= self.width:
+            self.ring = [0] * self.width
+            self.total = 0
+        else:
+            for passed in range(self.head + 1, second + 1):
+                self.total -= self.ring[passed % self.width]
+                self.ring[passed % self.width] = 0
+        self.head = second

@@ -1,0 +1,196 @@
+"""The loop: every effect of ingest, in order. A crash between any two steps loses nothing and doubles nothing.
+
+    1 poll batch  2 decode + validate  3 live rate  4 insert raw (unordered, w:majority)  5 mark touched cells due
+    6 dead letters acknowledged  7 commit explicit offsets of partitions still owned
+
+    reader (this thread)    1 2 3 of batch n+1    7 of batch n    1 2 3 of batch n+2 ...
+    writer (writing.py)     4 5 6 of batch n      4 5 6 of batch n+1 ...
+
+One batch is written while the next is read, never more, and they are committed in order. While MongoDB or Kafka does not
+acknowledge, the writer repeats its batch and the reader keeps polling with its partitions paused: an outage is no reason
+for dead letters, and none to lose the partitions.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from gpu_token_analytics.clock import Clock
+from gpu_token_analytics.kafka import DeadLetters, EventSource
+from gpu_token_analytics.metrics import Metrics
+from gpu_token_analytics.processor.ingest import BadRecordBreaker, Shaped, Shaper, decode
+from gpu_token_analytics.processor.live_rate import LiveRate
+from gpu_token_analytics.processor.sightings import Sightings
+from gpu_token_analytics.processor.writing import Abandoned, BatchWriter, Step
+from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.store.client import Store
+
+_log = logging.getLogger(__name__)
+
+STOP_WITHIN_SECONDS = 20.0
+REVOKE_WITHIN_SECONDS = 24.0  # a fifth of max.poll.interval.ms
+_PATIENCE_SECONDS = 1.0  # a write that takes longer makes the reader poll, paused
+_LAG_EVERY_SECONDS = 2.0
+
+
+class Ingest:
+    """Reads the topic into the store until told to stop. `checkpoint` is called after every step."""
+
+    def __init__(
+        self,
+        source: EventSource,
+        store: Store,
+        dead_letters: DeadLetters,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Clock,
+        checkpoint: Callable[[Step], None] = lambda _step: None,
+    ) -> None:
+        self._source, self._clock, self._metrics, self._settings = source, clock, metrics, settings
+        self._checkpoint = checkpoint
+        self._writer = BatchWriter(store, dead_letters, settings.close_debounce_seconds, metrics, clock, checkpoint)
+        self._breaker = BadRecordBreaker(settings.bad_record_limit_ratio)
+        self._sightings = Sightings()
+        rate = LiveRate(settings.live_rate_window_seconds, settings.price_per_hour_usd)
+        self._shaper = Shaper(rate, self._sightings, settings.sample_gap_limit_seconds)
+        self._in_flight: _Write | None = None
+        self._lagging: set[str] = set()  # partitions with a lag shown
+        self._lag_due = self._progress = clock.monotonic()
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop`. Raises what makes going on unsafe: OffsetsLost, StoreRefused, TooManyBadRecords, ..."""
+        self._source.on_revoke = lambda: self._settle(REVOKE_WITHIN_SECONDS)
+        self._source.start()
+        try:
+            while not stop.is_set():
+                shaped = self._read()  # 1 2 3
+                before = self._written()
+                if shaped is not None:
+                    self._in_flight = _Write(self._writer, shaped)  # 4 5 6
+                if before is not None:
+                    self._commit(before)  # 7
+        except BaseException:
+            self._close(failed=True)
+            raise
+        self._close(failed=False)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Time since the loop last went round; it does so while waiting for the store, too."""
+        return self._clock.monotonic() - self._progress
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How long the writer has waited for MongoDB or Kafka by now; 0 while writes go through."""
+        since = self._writer.waiting_since
+        return 0.0 if since is None else self._clock.monotonic() - since
+
+    def _read(self) -> Shaped | None:
+        records = self._source.poll(self._settings.batch_max_records, self._settings.batch_max_wait_ms / 1000)  # 1
+        self._went_round()
+        if not len(records):
+            return None
+        self._checkpoint(Step.POLLED)
+        self._metrics.consumed.inc(len(records))
+        self._metrics.batch_records.observe(len(records))
+        now = self._clock.now()
+        events = decode(records, now)  # 2
+        self._checkpoint(Step.DECODED)
+        shaped = self._shaper.shape(records, events, now, self._clock.monotonic())  # 3
+        self._breaker.see(events, shaped.letters)
+        self._observe(shaped)
+        self._checkpoint(Step.RATED)
+        return shaped
+
+    def _written(self) -> _Write | None:
+        """The batch before, once it is durable. Stays in the group however long that takes."""
+        while self._in_flight is not None and not self._in_flight.done(_PATIENCE_SECONDS):
+            self._source.keep_alive()
+            self._went_round()
+        self._source.resume()
+        write, self._in_flight = self._in_flight, None
+        if write is not None:
+            write.check()
+        return write
+
+    def _commit(self, write: _Write) -> None:
+        done = self._source.commit(write.batch.records.positions)  # 7
+        self._metrics.commits.labels("done" if done else "refused").inc()
+        self._checkpoint(Step.COMMITTED)
+
+    def _settle(self, within_seconds: float) -> None:
+        """Finish and commit what is in flight, as partitions are given away or the process stops."""
+        write = self._in_flight
+        if write is None or not write.done(within_seconds):
+            return
+        self._in_flight = None
+        write.check()
+        self._commit(write)
+
+    def _close(self, *, failed: bool) -> None:
+        """Leave in order: finish the batch, commit it, leave the group."""
+        self._source.on_revoke = lambda: None
+        try:
+            self._settle(STOP_WITHIN_SECONDS)
+            if self._in_flight is not None:
+                _log.warning("stopping without the last batch: it is not acknowledged; its records are read again")
+            elif not failed:
+                self._writer.finish(self._sightings.take(self._clock.monotonic(), everything=True))
+        except Exception:
+            if not failed:
+                raise
+            _log.exception("the last batch failed, too")
+        finally:
+            self._writer.abandon()
+            self._source.close()
+
+    def _went_round(self) -> None:
+        self._progress = self._clock.monotonic()
+        self._metrics.last_progress.set(self._clock.now().timestamp())
+        if self._progress >= self._lag_due:
+            self._lag_due = self._progress + _LAG_EVERY_SECONDS
+            lag = {str(partition): records for partition, records in self._source.lag().items()}
+            self._metrics.assigned.set(len(self._source.owned))
+            for gone in self._lagging - lag.keys():
+                self._metrics.lag.remove(gone)  # somebody else's partition now
+            for partition, records in lag.items():
+                self._metrics.lag.labels(partition).set(records)
+            self._lagging = set(lag)
+
+    def _observe(self, shaped: Shaped) -> None:
+        for model, tokens in shaped.tokens_by_model.items():
+            self._metrics.live_tokens.labels(self._metrics.model_label(model)).inc(tokens)
+        for model, usd in shaped.cost_per_token_by_model.items():
+            self._metrics.live_cost.labels(self._metrics.model_label(model)).set(usd)
+
+
+class _Write:
+    """One batch on its way, in a thread of its own: pymongo and a Kafka flush block, polling must not."""
+
+    def __init__(self, writer: BatchWriter, batch: Shaped) -> None:
+        self.batch = batch
+        self._writer = writer
+        self._error: BaseException | None = None
+        # daemon: a process told to stop twice, or abandoned by its store, does not wait for it
+        self._thread = threading.Thread(target=self._run, name="ingest-writer", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._writer.write(self.batch)
+        except BaseException as error:  # noqa: BLE001  # check() raises it in the reader
+            self._error = error
+
+    def done(self, within_seconds: float) -> bool:
+        """Wait; True when it is over, well or not."""
+        self._thread.join(within_seconds)
+        return not self._thread.is_alive()
+
+    def check(self) -> None:
+        """Raise what it failed with."""
+        if isinstance(self._error, Abandoned):
+            _log.warning("a batch was abandoned: %s", self._error)
+        if self._error is not None:
+            raise self._error

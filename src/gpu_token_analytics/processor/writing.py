@@ -1,0 +1,162 @@
+"""Steps 4 to 6 of the loop: one batch made durable, however long that takes."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import TypeVar
+
+from gpu_token_analytics.clock import Clock
+from gpu_token_analytics.documents import Collection, touched_minutes
+from gpu_token_analytics.errors import DeliveryFailed, KafkaUnreachable, Reason, StoreOutcomeUnknown, StoreUnreachable
+from gpu_token_analytics.events import to_us
+from gpu_token_analytics.kafka import DeadLetters
+from gpu_token_analytics.metrics import Metrics
+from gpu_token_analytics.processor.ingest import Raws, Shaped, refused_letters
+from gpu_token_analytics.store.client import Store
+from gpu_token_analytics.store.inventory import Sighting, read_placements, upsert_inventory
+from gpu_token_analytics.store.marks import Cell, CellMarker
+from gpu_token_analytics.store.writes import InsertOutcome, insert_raw
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_DELIVERY_SECONDS = 15.0
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+_SAY_AGAIN_SECONDS = 30.0
+_ASK_FIRST_SHARE = 0.02  # of duplicates: from here on asking is cheaper than being refused
+_ASK_FIRST_BATCHES = 20
+_DELAYS_PER_BATCH = 32
+_OUTAGES = (StoreUnreachable, StoreOutcomeUnknown, DeliveryFailed, KafkaUnreachable)
+
+
+class Step(StrEnum):
+    """Where the loop is; a test can die after each."""
+
+    POLLED = "polled"
+    DECODED = "decoded"
+    RATED = "rated"
+    INSERTED = "inserted"
+    MARKED = "marked"
+    DEAD_LETTERED = "dead_lettered"
+    COMMITTED = "committed"
+
+
+class Abandoned(Exception):
+    """The process stops and the batch did not get through: nothing is committed, its records are read again."""
+
+
+class BatchWriter:
+    """Makes batches durable, one at a time. An outage is waited out; what raises is for an operator (StoreRefused)."""
+
+    def __init__(
+        self,
+        store: Store,
+        dead_letters: DeadLetters,
+        debounce_seconds: float,
+        metrics: Metrics,
+        clock: Clock,
+        checkpoint: Callable[[Step], None],
+    ) -> None:
+        self._store, self._dead_letters, self._metrics, self._clock = store, dead_letters, metrics, clock
+        self._checkpoint = checkpoint
+        self._marker = CellMarker(store, debounce_seconds)
+        self._ask_first = dict.fromkeys((Collection.TOKEN_USAGE, Collection.GPU_METRICS), 0)
+        self._abandon = threading.Event()
+        self.waiting_since: float | None = None  # monotonic; set while an outage is waited out
+
+    def write(self, batch: Shaped) -> None:
+        """Returns when all of the batch is durable. Raises Abandoned after abandon()."""
+        letters = list(batch.letters)
+        for collection, raws in ((Collection.TOKEN_USAGE, batch.usages), (Collection.GPU_METRICS, batch.samples)):
+            if raws.documents:
+                outcome = self._insert(collection, raws)  # 4
+                letters += refused_letters(batch, raws, Reason.ID_CONFLICT, outcome.conflicts)
+                letters += refused_letters(batch, raws, Reason.REFUSED_BY_STORE, outcome.refused)
+        self._checkpoint(Step.INSERTED)
+        self._observe_delays(batch.event_us)
+        self._inventory(batch.sightings)
+        marked = self._timed("mark", lambda: self._marker.mark(self._cells(batch)))  # 5
+        self._metrics.marks.inc(marked)
+        self._checkpoint(Step.MARKED)
+        if letters:
+            self._timed("dead_letters", lambda: self._dead_letters.deliver(letters, _DELIVERY_SECONDS))  # 6
+            for letter in letters:
+                self._metrics.dead_letters.labels(letter.reason).inc()
+        self._checkpoint(Step.DEAD_LETTERED)
+
+    def finish(self, sightings: Iterable[Sighting]) -> None:
+        """On a clean stop: what the inventory was not told yet."""
+        self._inventory(list(sightings))
+
+    def abandon(self) -> None:
+        """Give up waiting; write() raises Abandoned."""
+        self._abandon.set()
+
+    def _insert(self, collection: Collection, raws: Raws) -> InsertOutcome:
+        ask_first = self._ask_first[collection] > 0
+        outcome = self._timed("insert", lambda: insert_raw(self._store, collection, raws.documents, ask_first=ask_first))
+        if outcome.duplicates > _ASK_FIRST_SHARE * len(raws.documents):
+            self._ask_first[collection] = _ASK_FIRST_BATCHES
+        elif ask_first:
+            self._ask_first[collection] -= 1
+        self._metrics.inserted.labels(collection.value).inc(outcome.inserted)
+        self._metrics.duplicates.labels(collection.value).inc(outcome.duplicates)
+        return outcome
+
+    def _inventory(self, sightings: list[Sighting]) -> None:
+        if sightings:
+            self._timed("inventory", lambda: upsert_inventory(self._store, sightings))
+
+    def _cells(self, batch: Shaped) -> set[Cell]:
+        """All cells touched. Labels are looked up here, after the insert: a placement learned later is `pending` and makes
+        the closer find these events; one learned before is found here. In between there is no gap."""
+        if not batch.labelled:
+            return batch.touched
+        placements = read_placements(self._store, {label for label, _, _ in batch.labelled})
+        cells = set(batch.touched)
+        for label, start_us, end_us in batch.labelled:
+            gpu = placements.resolve(label, end_us)
+            cells.update((gpu, minute_us) for minute_us in touched_minutes(start_us, end_us))
+        return cells
+
+    def _timed(self, step: str, effect: Callable[[], T]) -> T:
+        begun = time.perf_counter()
+        result = self._through_outages(step, effect)
+        self._metrics.write_seconds.labels(step).observe(time.perf_counter() - begun)
+        return result
+
+    def _through_outages(self, step: str, effect: Callable[[], T]) -> T:
+        """Repeat until it is done. Every effect here can be repeated: that is what the event's own id is for."""
+        pause, said = _FIRST_PAUSE_SECONDS, float("-inf")
+        while True:
+            try:
+                result = effect()
+            except _OUTAGES as error:
+                now = self._clock.monotonic()
+                self.waiting_since = self.waiting_since or now
+                self._metrics.store_up.set(0)
+                self._metrics.retries.inc()
+                if now - said >= _SAY_AGAIN_SECONDS:
+                    _log.warning("waiting, the batch is repeated (%s): %s", step, error)
+                    said = now
+                if self._clock.wait(self._abandon, pause * random.uniform(0.5, 1)):
+                    raise Abandoned(str(error)) from error
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            else:
+                if self.waiting_since is not None:
+                    _log.info("writes go through again after %.1f s", self._clock.monotonic() - self.waiting_since)
+                self.waiting_since = None
+                self._metrics.store_up.set(1)
+                return result
+
+    def _observe_delays(self, event_us: list[int]) -> None:
+        now_us = to_us(self._clock.now())
+        for ts_us in event_us[:: max(1, len(event_us) // _DELAYS_PER_BATCH)]:
+            self._metrics.stored_delay.observe(max(0, now_us - ts_us) / 1e6)
