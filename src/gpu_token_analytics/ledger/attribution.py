@@ -6,7 +6,7 @@ the sum of active rates and F(t) = integral of money rate / S over busy time:
     cost_i = r_i * (F(end_i) - F(start_i))
 
 which is O(n log n) after sorting the boundaries once, conserves by construction and does not depend on the size of the
-cells. Integers by largest remainder inside each cell, ties by the caller's order (event id).
+cells. The caller makes integers of it, by largest remainder inside each cell.
 
 Everything here is flat over many cells of one GPU: `edges` are the boundaries of all cells, ascending, cell by cell; the
 interval k goes from edge k to edge k+1, and the last edge of a cell starts no interval. Sums restart in each cell, so a cell
@@ -15,15 +15,26 @@ comes out bit for bit the same whichever neighbours are computed with it: that i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
-from gpu_token_analytics.ledger.money import Float64, Int64, largest_remainder
+from gpu_token_analytics.ledger.money import Float64, Int64, NDArrayBool
 
-# Above this relative distance between the shares' sum and the money shared, running sums have lost too much (rates many
-# orders of magnitude apart on one GPU) and the cell is computed interval by interval.
-SUM_TOLERANCE = 1e-9
+# Running sums lose what differs by many orders of magnitude: with rates R and r << R, S keeps R's noise when R has ended, and
+# F keeps the noise of r's huge steps when r has ended. The error expected in a cell is
+#
+#     4 * sqrt(edges) * 2^-52 * max(S) * F(end of cell)
+#
+# and a cell where that could reach this much of a nano-USD (or millijoule) is computed without running sums.
+NOISE_LIMIT = 0.01
+_EPSILON = 2.0**-52
+
+# Pairs x intervals held at a time by the computation without running sums: 8 MB an array.
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -36,65 +47,95 @@ class Sweep:
     rate: Float64  # work per microsecond, > 0
     first_edge: Int64  # (cells + 1,): where each cell's edges begin
 
+    @cached_property
     def active(self) -> Int64:
         """Number of active segments in each interval. Shape (edges,)."""
         size = int(self.first_edge[-1])
-        change = np.bincount(self.start, minlength=size).astype(np.int64)
-        change -= np.bincount(self.end, minlength=size)
+        change = np.bincount(self.start, minlength=size) - np.bincount(self.end, minlength=size)
         return np.cumsum(change)
 
-    def share(self, amount: Int64, active: Int64) -> Int64:
-        """Each pair's integer part of `amount` (edges,), which counts only where `active`. Shape (pairs,).
+    def share(self, amount: Float64) -> Float64:
+        """Each pair's part of `amount` (edges,), in nano-USD or mJ, which counts only where a pair is active. Shape (pairs,).
 
-        Within each cell the parts sum exactly to the amount of its busy intervals.
+        Never negative; in each cell the parts sum to the amount of its busy intervals, but for rounding noise.
         """
-        cells = len(self.first_edge) - 1
-        busy = np.where(active > 0, amount, 0)
-        totals = np.add.reduceat(busy, self.first_edge[:-1]) if len(busy) else np.zeros(cells, dtype=np.int64)
         if not len(self.cell):
-            return np.zeros(0, dtype=np.int64)
-        rates = self._rate_sums(active)
-        per_work = np.where(active > 0, busy / np.where(active > 0, rates, 1.0), 0.0)
-        shares = self.rate * self._spans(per_work)
-        sums = np.bincount(self.cell, weights=shares, minlength=cells)
-        bad = ~(np.abs(sums - totals) <= SUM_TOLERANCE * totals + 1e-3) | (
-            np.bincount(self.cell[~(shares >= 0)], minlength=cells) > 0
-        )
-        if bad.any():
-            for cell in np.flatnonzero(bad):
-                self._share_slowly(int(cell), busy, shares)
-        return largest_remainder(shares, self.cell, totals)
+            return np.zeros(0)
+        busy = np.where(self.active > 0, amount, 0.0)
+        # Noise can make a sum 0 or negative; such a cell is computed again below.
+        per_work = np.divide(busy, self._rates, out=np.zeros(len(busy)), where=(self.active > 0) & (self._rates > 0))
+        upto = self._running(per_work)
+        shares = self.rate * (upto[self.end] - upto[self.start])
+        for cell in np.flatnonzero(self._is_noisy(upto)):
+            self._share_afresh(int(cell), busy, shares)
+        return shares
 
-    def _rate_sums(self, active: Int64) -> Float64:
+    def _is_noisy(self, upto: Float64) -> NDArrayBool:
+        """Which cells have rates too far apart for running sums. Shape (cells,)."""
+        starts = self.first_edge[:-1]
+        rates = np.where(self.active > 0, self._rates, 0.0)
+        top = np.maximum.reduceat(rates, starts)
+        lost = np.logical_or.reduceat((self.active > 0) & (rates <= top[self._cell_of_edge] * _EPSILON), starts)
+        noise = 4 * np.sqrt(np.diff(self.first_edge)) * _EPSILON * top * upto[self.first_edge[1:] - 1]
+        found: NDArrayBool = lost | (noise > NOISE_LIMIT)
+        return found
+
+    @cached_property
+    def _cell_of_edge(self) -> Int64:
+        return np.repeat(np.arange(len(self.first_edge) - 1), np.diff(self.first_edge))
+
+    @cached_property
+    def _rates(self) -> Float64:
+        """S of each interval: the sum of the active rates. Shape (edges,)."""
         size = int(self.first_edge[-1])
         change = np.bincount(self.start, weights=self.rate, minlength=size)
         change -= np.bincount(self.end, weights=self.rate, minlength=size)
         sums = np.empty(size)
-        for begin, stop in zip(self.first_edge[:-1].tolist(), self.first_edge[1:].tolist(), strict=True):
+        for begin, stop in self._cells():
             np.cumsum(change[begin:stop], out=sums[begin:stop])
-        # What is left of a running sum when nobody is active is rounding noise: take it out of all that follows.
-        quiet = np.flatnonzero(active == 0)
-        if len(quiet):
-            last_quiet = np.searchsorted(quiet, np.arange(size), side="right") - 1
-            noise = np.where(last_quiet >= 0, sums[quiet[np.maximum(last_quiet, 0)]], 0.0)
-            same_cell = self.first_edge[np.searchsorted(self.first_edge, np.arange(size), side="right") - 1]
-            sums -= np.where(quiet[np.maximum(last_quiet, 0)] >= same_cell, noise, 0.0)
+        # What is left of a running sum when nobody is active is noise: take it out of all that follows in the cell.
+        quiet = np.flatnonzero(self.active == 0)
+        last_quiet = np.searchsorted(quiet, np.arange(size), side="right") - 1
+        noise = np.where(last_quiet >= 0, sums[quiet[np.maximum(last_quiet, 0)]], 0.0)
+        same_cell = quiet[np.maximum(last_quiet, 0)] >= self.first_edge[self._cell_of_edge]
+        sums -= np.where(same_cell, noise, 0.0)
         return sums
 
-    def _spans(self, per_work: Float64) -> Float64:
-        """F(end) - F(start) of each pair, F running from the start of its own cell."""
-        upto = np.empty(len(per_work) + 1)
-        upto[-1] = 0.0
-        for begin, stop in zip(self.first_edge[:-1].tolist(), self.first_edge[1:].tolist(), strict=True):
-            upto[begin] = 0.0
+    def _running(self, per_work: Float64) -> Float64:
+        """F at each edge, from 0 at the start of its cell. Shape (edges,)."""
+        upto = np.zeros(len(per_work))
+        for begin, stop in self._cells():
             np.cumsum(per_work[begin : stop - 1], out=upto[begin + 1 : stop])
-        return upto[self.end] - upto[self.start]
+        return upto
 
-    def _share_slowly(self, cell: int, busy: Int64, shares: Float64) -> None:
-        """The same shares without running sums, O(pairs x intervals): each interval sums its own active rates afresh."""
-        mine = np.flatnonzero(self.cell == cell)
-        shares[mine] = 0.0
-        for interval in range(int(self.first_edge[cell]), int(self.first_edge[cell + 1]) - 1):
-            there = mine[(self.start[mine] <= interval) & (interval < self.end[mine])]
-            if len(there) and busy[interval]:
-                shares[there] += busy[interval] * (self.rate[there] / self.rate[there].sum())
+    def _cells(self) -> Iterator[tuple[int, int]]:
+        return pairwise(self.first_edge.tolist())
+
+    def _share_afresh(self, cell: int, busy: Float64, shares: Float64) -> None:
+        """The same shares of one cell from fresh sums of its active rates, O(pairs x intervals): nothing can cancel."""
+        first, stop = (int(at) for at in np.searchsorted(self.cell, [cell, cell + 1]))
+        low, high = int(self.first_edge[cell]), int(self.first_edge[cell + 1])
+        sums = np.zeros(high - low)
+        chunks = list(self._chunks(first, stop))
+        for begin, end in chunks:
+            pair, interval = self._covered(begin, end)
+            sums += np.bincount(interval - low, weights=self.rate[pair], minlength=high - low)
+        per_work = np.divide(busy[low:high], sums, out=np.zeros(high - low), where=sums > 0)
+        for begin, end in chunks:
+            pair, interval = self._covered(begin, end)
+            spans = np.bincount(pair - begin, weights=per_work[interval - low], minlength=end - begin)
+            shares[begin:end] = self.rate[begin:end] * spans
+
+    def _chunks(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
+        """[first, stop) cut into runs of pairs that cover about _CHUNK intervals together."""
+        covered = np.cumsum(self.end[first:stop] - self.start[first:stop])
+        cuts = np.unique(np.searchsorted(covered, np.arange(0, covered[-1], _CHUNK), side="left"))
+        borders = [*(first + cuts).tolist(), stop]
+        return pairwise(borders)
+
+    def _covered(self, begin: int, end: int) -> tuple[Int64, Int64]:
+        """(pair, interval) of every interval that the pairs [begin, end) are active in."""
+        count = self.end[begin:end] - self.start[begin:end]
+        pair = np.repeat(np.arange(begin, end), count)
+        offset = np.arange(len(pair)) - np.repeat(np.cumsum(count) - count, count)
+        return pair, self.start[pair] + offset

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu_token_analytics.documents import US_PER_SECOND
-from gpu_token_analytics.ledger.money import Float64, Int64
+from gpu_token_analytics.ledger.money import Float64, Int64, NDArrayBool
+
+# The most a GPU sample may say (events.py, Watts). A counter that implies more did not count: it was replaced or blank.
+MAX_POWER_W = 1e5
 
 
 @dataclass(frozen=True)
@@ -21,38 +24,44 @@ class EnergyCurve:
 
     sample_us: Int64
     start_w: Float64  # power at the start of each pair; NaN: unknown
-    slope_w_per_us: Float64
+    end_w: Float64  # and at its end
 
     @staticmethod
     def of(sample_us: Int64, power_w: Float64, energy_j: Float64, gap_us: int) -> EnergyCurve:
         """Shapes (n,) each; sample_us ascending; NaN is unknown. A pair with equal times or past the gap is unknown."""
-        span_us = np.diff(sample_us).astype(np.float64)
+        span_us = np.diff(sample_us)
         usable = (span_us > 0) & (span_us <= gap_us)
-        safe = np.where(usable, span_us, 1.0)
-        counted = np.diff(energy_j)
-        by_counter = usable & (counted >= 0)
-        mean_w = np.where(by_counter, counted / safe * US_PER_SECOND, np.nan)
-        start = np.where(by_counter, mean_w, np.where(usable, power_w[:-1], np.nan))
-        slope = np.where(by_counter, 0.0, np.where(usable, np.diff(power_w) / safe, np.nan))
-        unknown = np.isnan(start) | np.isnan(slope)
-        return EnergyCurve(sample_us, np.where(unknown, np.nan, start), np.where(unknown, np.nan, slope))
+        mean_w = np.diff(energy_j) / np.where(usable, span_us, 1) * US_PER_SECOND
+        by_counter = usable & (mean_w >= 0) & (mean_w <= MAX_POWER_W)
+        known = by_counter | (usable & ~np.isnan(power_w[:-1]) & ~np.isnan(power_w[1:]))
+        return EnergyCurve(
+            sample_us,
+            np.where(known, np.where(by_counter, mean_w, power_w[:-1]), np.nan),
+            np.where(known, np.where(by_counter, mean_w, power_w[1:]), np.nan),
+        )
 
     def between(self, start_us: Int64, end_us: Int64) -> tuple[Int64, NDArrayBool]:
         """Millijoules of each [start, end) that lies inside one pair, and whether they are known. Shapes as start_us."""
-        if len(self.start_w) == 0:
+        if not len(self.start_w):
             return np.zeros(len(start_us), dtype=np.int64), np.zeros(len(start_us), dtype=bool)
         pair = np.searchsorted(self.sample_us, start_us, side="right") - 1
         inside = (pair >= 0) & (pair < len(self.start_w))
         pair = np.clip(pair, 0, len(self.start_w) - 1)
         known = inside & ~np.isnan(self.start_w[pair])
-        origin = self.sample_us[pair]
-        amount = self._since(pair, end_us - origin) - self._since(pair, start_us - origin)
-        return np.where(known, amount, 0), known
+        # Unknown pairs, and starts before the first or after the last sample, count as a pair without power.
+        first, last = np.where(known, self.start_w[pair], 0.0), np.where(known, self.end_w[pair], 0.0)
+        origin, span_us = self.sample_us[pair], np.diff(self.sample_us)[pair].astype(np.float64)
 
-    def _since(self, pair: Int64, offset_us: Int64) -> Int64:
-        offset = offset_us.astype(np.float64)
-        watt_us = np.nan_to_num(self.start_w[pair]) * offset + np.nan_to_num(self.slope_w_per_us[pair]) * offset**2 / 2
-        return np.rint(watt_us / 1000).astype(np.int64)  # W x us = uJ; /1000 = mJ
+        def upto(at_us: Int64) -> Int64:
+            """Q: every step is monotone in floats too, so that no interval gets a negative energy from rounding."""
+            offset = at_us - origin
+            rising = last >= first
+            part = np.where(rising, offset, span_us - offset)
+            slope = np.abs(last - first) / np.maximum(span_us, 1.0)
+            area = np.minimum(first, last) * part + slope * part * part / 2
+            whole = np.minimum(first, last) * span_us + slope * span_us * span_us / 2
+            watt_us = np.where(rising, area, whole - area)
+            found: Int64 = np.rint(watt_us / 1000).astype(np.int64)  # W x us = uJ; /1000 = mJ
+            return found
 
-
-NDArrayBool = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+        return np.where(known, upto(end_us) - upto(start_us), 0), known

@@ -7,6 +7,7 @@ hour; this cannot.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 import numpy as np
@@ -16,6 +17,7 @@ from gpu_token_analytics.documents import NUSD_PER_USD, US_PER_HOUR, NanoUsd
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
+NDArrayBool = NDArray[np.bool_]
 
 
 def nusd_per_hour(usd_per_hour: float | str | Decimal) -> NanoUsd:
@@ -37,42 +39,42 @@ def price_integral(price_nusd_per_hour: NanoUsd, at_us: int) -> NanoUsd:
     return (2 * price_nusd_per_hour * at_us + US_PER_HOUR) // (2 * US_PER_HOUR)
 
 
-def price_integrals(price_nusd_per_hour: NanoUsd, origin_us: int, offsets_us: Int64) -> Int64:
-    """R(origin + offset) - R(origin) for many offsets of at most a minute each.
+def split_exactly(total: NanoUsd, weights: Sequence[int]) -> list[NanoUsd]:
+    """`total` in parts proportional to `weights` (>= 0) by largest remainder; equal remainders go to the earlier one.
 
-    The same numbers as `price_integral`, in int64: price = q*h + r with h the microseconds of an hour, so that no product
-    passes 2^63 for offsets below 2.5e9 us.
+    In Python integers: exact for any size. A weight of 0 gets 0, unless all are 0: then the first gets all.
     """
-    doubled = 2 * US_PER_HOUR
-    base, rest = divmod(2 * price_nusd_per_hour * origin_us + US_PER_HOUR, doubled)
-    del base
-    whole, part = divmod(2 * price_nusd_per_hour, doubled)
-    return whole * offsets_us + (rest + part * offsets_us) // doubled
+    whole = sum(weights)
+    if not whole:
+        return [total, *(0 for _ in weights[1:])]
+    parts = [total * weight // whole for weight in weights]
+    remainders = [total * weight % whole for weight in weights]
+    order = sorted(range(len(weights)), key=lambda index: -remainders[index])
+    for index in order[: total - sum(parts)]:
+        parts[index] += 1
+    return parts
 
 
 def largest_remainder(shares: Float64, group: Int64, totals: Int64) -> Int64:
-    """Integers next to `shares` that sum, within each group, to exactly `totals[group]` (Hamilton's method).
+    """Integers that sum, within each group, to exactly `totals[group]`, in proportion to `shares` (Hamilton's method).
 
-    shares: float nano-USD >= 0 whose sum in each group is within rounding noise of its total.
-    group: the group (cell) of each share, ascending. Equal remainders go to the earlier share, so the caller's order
-    (by event id) decides ties. Shapes: (n,), (n,), (groups,) -> (n,).
+    shares: floats >= 0; a group whose total is not 0 has a share that is not 0. group: the group (cell) of each share,
+    ascending. totals: >= 0. Equal remainders go to the earlier share, so the caller's order (by event id) decides ties.
+    Every result is less than 1 away from its quota and never negative. Shapes: (n,), (n,), (groups,) -> (n,).
     """
-    floors = np.floor(shares)
-    # 2.9999999997 is 3 computed in floats: without this the unit would go to whoever sorts first.
-    near = np.rint(shares)
-    exact = np.abs(shares - near) < 1e-6
-    floors = np.where(exact, near, floors)
-    remainders = np.where(exact, 0.0, shares - floors)
-    whole = floors.astype(np.int64)
+    sums = np.bincount(group, weights=shares, minlength=len(totals))
+    quotas = shares * np.divide(totals, sums, out=np.zeros(len(totals)), where=sums > 0)[group]
+    floors = np.floor(quotas)
+    found = floors.astype(np.int64)
     left = totals.copy()
-    np.subtract.at(left, group, whole)
-    # Rank inside each group by remainder, largest first; lexsort is stable, so ties keep the caller's order.
-    order = np.lexsort((-np.round(remainders, 6), group))
+    np.subtract.at(left, group, found)
+    # Ranked inside each group by remainder, largest first. Rounded, so that remainders that differ only by float noise tie;
+    # 2.9999999997, which is 3 computed in floats, has a remainder of 1 then and gets its unit back first.
+    order = np.lexsort((-np.round(quotas - floors, 6), group))
     first = np.searchsorted(group, np.arange(len(totals)))
     rank = np.empty(len(shares), dtype=np.int64)
     rank[order] = np.arange(len(shares)) - first[group[order]]
-    size = np.bincount(group, minlength=len(totals))
-    each, extra = np.divmod(left, np.maximum(size, 1))
-    whole += each[group]  # 0, or -1 where rounding noise had put one unit too many
-    whole += rank < extra[group]
-    return whole
+    # `each` is 0, or 1 where every remainder is 1 but for noise.
+    each, extra = np.divmod(left, np.maximum(np.bincount(group, minlength=len(totals)), 1))
+    found += each[group] + (rank < extra[group])
+    return found

@@ -10,6 +10,9 @@ from gpu_token_analytics.documents import US_PER_MINUTE, US_PER_SECOND
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.settings import Settings
 
+# Work rates span many orders of magnitude as it is; weights outside of this would only add to that.
+MIN_WEIGHT, MAX_WEIGHT = 1e-6, 1e6
+
 
 @dataclass(frozen=True)
 class WorkWeights:
@@ -71,6 +74,10 @@ def _weights(model: str, given: object) -> WorkWeights:
     if not isinstance(given, dict) or not set(given) <= allowed:
         raise SettingsError(f"WORK_WEIGHTS[{model!r}]={given!r}: give an object with {', '.join(sorted(allowed))}")
     for key, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e6:
-            raise SettingsError(f"WORK_WEIGHTS[{model!r}][{key!r}]={value!r}: a weight is a number from 0 to 1,000,000")
-    return WorkWeights(**{key: float(value) for key, value in given.items()})
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not (value == 0 or MIN_WEIGHT <= value <= MAX_WEIGHT):
+            raise SettingsError(f"WORK_WEIGHTS[{model!r}][{key!r}]={value!r}: a weight is 0 or from 0.000001 to 1,000,000")
+    weights = WorkWeights(**{key: float(value) for key, value in given.items()})
+    if weights.input == weights.output == 0:
+        raise SettingsError(f"WORK_WEIGHTS[{model!r}]={given!r}: no token would be work; give input or output a weight")
+    return weights

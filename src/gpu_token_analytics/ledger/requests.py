@@ -36,7 +36,7 @@ class Requests:
     tenants: list[str]
     hosts: list[str]
     start_us: Int64
-    end_us: Int64  # > start_us; for `window` the end of the owned part of its minute
+    end_us: Int64  # > start_us; for `window` the end of its minute
     ts_us: Int64
     first_us: Int64  # first token; -1: not known
     method: Int64  # index into METHODS

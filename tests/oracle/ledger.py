@@ -1,0 +1,418 @@
+"""The ledger a second time, from its specification (docs/cost-model.md), to judge the first by.
+
+Plain Python and rational numbers: no numpy, no running sums, nothing imported from the package. It is slow and obvious on
+purpose. Input is what the store holds: documents of `token_usage`, `gpu_metrics` and `prices`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+HOUR_US = 3_600_000_000
+MINUTE_US = 60_000_000
+MJ_PER_KWH = 3_600_000_000
+MAX_POWER_W = 100_000
+CLASSES = ("attributed", "unmetered_work", "warm_idle", "cold_idle", "unobserved")
+METHODS = ("sweep", "sweep_no_ttft", "window")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Doc = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class OracleParams:
+    """The ledger's parameters. weights: model -> (input, cached, output); `*` is the default of all models."""
+
+    gap_us: int = 30_000_000
+    busy_utilization: float = 0.05
+    model_loaded_mb: float = 1024.0
+    cell_us: int = MINUTE_US
+    weights: Mapping[str, tuple[float, float, float]] = field(default_factory=lambda: {"*": (1.0, 0.1, 4.0)})
+
+
+@dataclass(frozen=True)
+class OracleCard:
+    """MIG: parts of `denominator` that the slice has, or that the card's slices have together with each other."""
+
+    denominator: int = 7
+    slice_parts: int | None = None
+    child_parts: tuple[int, ...] = ()
+
+
+@dataclass
+class OracleRequest:
+    """One request in one cell. `quota` is its cost before rounding; `cost` after."""
+
+    event_id: str
+    model: str
+    tenant: str
+    method: str
+    quota: Fraction = Fraction(0)
+    prefill_quota: Fraction = Fraction(0)
+    cost: int = 0
+    energy_mj: Fraction = Fraction(0)
+    busy_us: int = 0
+    tokens: tuple[int, int, int, int] = (0, 0, 0, 0)  # prompt, cached, completion, reasoning
+    ends_here: bool = False
+
+
+@dataclass
+class OracleCell:
+    """What one cell must say."""
+
+    start_us: int
+    owned_us: int
+    cost_nusd: int
+    classes: dict[str, int]
+    class_us: dict[str, int]
+    exact_classes: dict[str, Fraction]  # price x time (and energy) of each class, before any rounding
+    energy_mj: Fraction | None
+    energy_observed_us: int
+    samples: int
+    requests: dict[str, OracleRequest]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """By model, tenant, method; `cost_nusd` and `prefill` as rationals before rounding."""
+        found: dict[tuple[str, str, int], dict[str, Any]] = {}
+        for request in self.requests.values():
+            key = (request.model, request.tenant, METHODS.index(request.method))
+            line = found.setdefault(
+                key,
+                {
+                    "model": request.model,
+                    "tenant": request.tenant,
+                    "method": request.method,
+                    "members": 0,
+                    "requests": 0,
+                    "prompt_tokens": 0,
+                    "cached_tokens": 0,
+                    "completion_tokens": 0,
+                    "reasoning_tokens": 0,
+                    "cost_nusd": Fraction(0),
+                    "prefill_cost_nusd": Fraction(0),
+                    "energy_mj": Fraction(0),
+                    "busy_us": 0,
+                },
+            )
+            line["members"] += 1
+            line["requests"] += request.ends_here
+            names = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
+            for name, count in zip(names, request.tokens, strict=True):
+                line[name] += count
+            line["cost_nusd"] += request.quota
+            line["prefill_cost_nusd"] += request.prefill_quota
+            line["energy_mj"] += request.energy_mj
+            line["busy_us"] += request.busy_us
+        return [found[key] for key in sorted(found)]
+
+
+def oracle_cells(
+    gpu: str,
+    cells: Sequence[tuple[int, int]],
+    usages: Iterable[Doc],
+    samples: Iterable[Doc],
+    prices: Iterable[Doc],
+    params: OracleParams | None = None,
+    *,
+    names: frozenset[str] | None = None,
+    host: str | None = None,
+    gpu_name: str | None = None,
+    card: OracleCard | None = None,
+) -> list[OracleCell]:
+    """The cells [start_us, until_us) of one GPU. names: every id under which a usage may name it."""
+    params = params or OracleParams()
+    known = names or frozenset({gpu})
+    by_id = {doc["_id"]: doc for doc in usages}
+    on_gpu = [by_id[key] for key in sorted(by_id) if any(name in known for name in by_id[key]["gpus"])]
+    found = sorted({doc["_id"]: doc for doc in samples}.values(), key=lambda doc: (doc["ts_us"], doc["_id"]))
+    work = [_Work(doc, known, params) for doc in on_gpu]
+    book = _Book(list(prices), gpu, host, gpu_name, found)
+    return [_cell(start, until, work, found, book, params, card) for start, until in cells]
+
+
+def round_half_up(value: Fraction) -> int:
+    """The nearest integer, a half upwards."""
+    return (2 * value.numerator + value.denominator) // (2 * value.denominator)
+
+
+def split(total: int, weights: Sequence[Fraction | int]) -> list[int]:
+    """Largest remainder (Hamilton): `total` in proportion to weights, equal remainders to the earlier one."""
+    whole = Fraction(sum(weights))
+    if whole == 0:
+        return [total] + [0] * (len(weights) - 1) if weights else []
+    quotas = [Fraction(weight) * total / whole for weight in weights]
+    parts = [quota.numerator // quota.denominator for quota in quotas]
+    by_remainder = sorted(range(len(quotas)), key=lambda i: (parts[i] - quotas[i], i))
+    for i in by_remainder[: total - sum(parts)]:
+        parts[i] += 1
+    return parts
+
+
+# -- prices --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Price:
+    row: str
+    nusd_per_hour: int
+    mode: str
+    energy_nusd_per_kwh: int
+
+
+class _Book:
+    """Which price holds when: gpu > host > name > the sample's own > default; the row that began last, then written last."""
+
+    def __init__(self, rows: list[Doc], gpu: str, host: str | None, name: str | None, samples: list[Doc]) -> None:
+        self._scopes = [("gpu", gpu), ("host", host), ("name", name)]
+        self._rows = rows
+        self._samples = samples
+
+    def at(self, at_us: int) -> _Price:
+        for scope, key in self._scopes:
+            row = self._latest([row for row in self._rows if row["scope"] == scope and row["key"] == key], at_us)
+            if row is not None:
+                return row
+        own = [doc.get("price_per_hour_usd") for doc in self._samples if doc["ts_us"] <= at_us]
+        if own and own[-1] is not None:
+            return _Price("sample", _nusd(own[-1]), "on_demand", 0)
+        row = self._latest([row for row in self._rows if row["scope"] == "default"], at_us)
+        return row or _Price("none", 0, "on_demand", 0)
+
+    def pieces(self, start_us: int, until_us: int) -> list[tuple[int, int, _Price]]:
+        """(from, to, price), neighbours that say the same joined."""
+        cuts = {start_us, *(_us(row["valid_from"]) for row in self._rows), *(doc["ts_us"] for doc in self._samples)}
+        cuts |= {_us(row["valid_to"]) for row in self._rows if row.get("valid_to") is not None}
+        found: list[tuple[int, int, _Price]] = []
+        for at in sorted(cut for cut in cuts if start_us <= cut < until_us):
+            price = self.at(at)
+            if not found or found[-1][2] != price:
+                found.append((at, until_us, price))
+        return [
+            (begin, found[i + 1][0] if i + 1 < len(found) else until_us, price) for i, (begin, _, price) in enumerate(found)
+        ]
+
+    @staticmethod
+    def _latest(rows: list[Doc], at_us: int) -> _Price | None:
+        valid = [
+            row
+            for row in rows
+            if _us(row["valid_from"]) <= at_us and (row.get("valid_to") is None or at_us < _us(row["valid_to"]))
+        ]
+        if not valid:
+            return None
+        row = max(valid, key=lambda row: (row["valid_from"], row.get("created_at") or EPOCH, row["_id"]))
+        per_kwh = float(row["usd_per_kwh"] or 0) * float(row.get("pue") or 1) if row.get("usd_per_kwh") is not None else 0.0
+        priced = row["mode"] == "owned"
+        return _Price(str(row["_id"]), _nusd(row["usd_per_hour"]), row["mode"], round(per_kwh * 1e9) if priced else 0)
+
+
+def _nusd(usd: object) -> int:
+    return round(Fraction(str(usd)) * 10**9)
+
+
+def _us(at: datetime) -> int:
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+# -- usage ---------------------------------------------------------------------------------------------------------------
+
+
+class _Work:
+    """One usage event as work on this GPU: (from, to, work per microsecond, is prefill) segments."""
+
+    def __init__(self, doc: Doc, names: frozenset[str], params: OracleParams) -> None:
+        self.doc = doc
+        gpus = sorted(set(doc["gpus"]))
+        self.rank = next(i for i, gpu in enumerate(gpus) if gpu in names)
+        self.count = len(gpus)
+        self.start, self.end = doc["start_us"], doc["ts_us"]
+        self.first: int | None = doc.get("first_us")
+        if self.first is not None and not self.start < self.first < self.end:
+            self.first = None
+        self.method = "sweep_no_ttft" if self.first is None else "sweep"
+        if self.start >= self.end:
+            self.method, self.first = "window", None
+            self.start = doc["ts_us"] // params.cell_us * params.cell_us
+            self.end = self.start + params.cell_us
+        a_in, a_cached, a_out = (Fraction(a) for a in params.weights.get(doc["model"], params.weights["*"]))
+        uncached = doc["prompt_tokens"] - doc["cached_tokens"]
+        w_in = (a_in * uncached + a_cached * doc["cached_tokens"]) / self.count
+        w_out = a_out * doc["completion_tokens"] / self.count
+        if w_in + w_out == 0:
+            w_out = Fraction(1, self.count)
+        self.segments: list[tuple[int, int, Fraction, bool]]
+        if self.first is not None and w_in > 0 and w_out > 0:
+            self.segments = [
+                (self.start, self.first, w_in / (self.first - self.start), True),
+                (self.first, self.end, w_out / (self.end - self.first), False),
+            ]
+        else:
+            self.segments = [(self.start, self.end, (w_in + w_out) / (self.end - self.start), False)]
+
+    def tokens(self, low: int, high: int) -> tuple[int, int, int, int]:
+        """Tokens inside [low, high) that this GPU carries: every count-th one, from its own rank."""
+        prefill = (self.start, self.end if self.first is None else self.first)
+        decode = (self.start if self.first is None else self.first, self.end)
+
+        def carried(name: str, span: tuple[int, int]) -> int:
+            total, (begin, end) = self.doc[name], span
+
+            def upto(at: int) -> int:
+                return round_half_up(Fraction(total * min(max(at - begin, 0), end - begin), end - begin))
+
+            first, stop = upto(low), upto(high)
+            return len(range(first + (self.rank - first) % self.count, stop, self.count))
+
+        return (
+            carried("prompt_tokens", prefill),
+            carried("cached_tokens", prefill),
+            carried("completion_tokens", decode),
+            carried("reasoning_tokens", decode),
+        )
+
+
+# -- one cell ------------------------------------------------------------------------------------------------------------
+
+
+def _cell(
+    start: int,
+    until: int,
+    work: list[_Work],
+    samples: list[Doc],
+    book: _Book,
+    params: OracleParams,
+    card: OracleCard | None,
+) -> OracleCell:
+    until = max(until, start)
+    pieces = book.pieces(start, until)
+    here = [item for item in work if min(item.end, until) > max(item.start, start)]
+    segments = [(*segment, item) for item in here for segment in item.segments]
+    cuts = {start, until, *(begin for begin, _, _ in pieces)}
+    cuts |= {at for begin, end, *_ in segments for at in (begin, end)}
+    cuts |= {at for doc in samples for at in (doc["ts_us"], doc["ts_us"] + params.gap_us)}
+    edges = sorted(at for at in cuts if start <= at <= until)
+
+    requests = {
+        item.doc["_id"]: OracleRequest(item.doc["_id"], item.doc["model"], item.doc["tenant"], item.method) for item in here
+    }
+    exact = dict.fromkeys(CLASSES, Fraction(0))
+    time = dict.fromkeys(CLASSES, 0)
+    energy_total, energy_us = Fraction(0), 0
+    energy_cost = [Fraction(0)] * len(pieces)
+    numerator, denominator = _part(card)
+    for low, high in pairwise(edges):
+        index = max(i for i, piece in enumerate(pieces) if piece[0] <= low)
+        price = pieces[index][2]
+        joules = _energy(samples, low, high, params)
+        amount = Fraction(price.nusd_per_hour * (high - low) * numerator, HOUR_US * denominator)
+        if joules is not None:
+            energy_total, energy_us = energy_total + joules, energy_us + high - low
+            energy_cost[index] += joules * price.energy_nusd_per_kwh / MJ_PER_KWH
+            amount += joules * price.energy_nusd_per_kwh / MJ_PER_KWH
+        active = [(rate, prefill, item) for begin, end, rate, prefill, item in segments if begin <= low and high <= end]
+        kind = "attributed" if active else _idle(samples, low, params, card)
+        exact[kind] += amount
+        time[kind] += high - low
+        together = sum((rate for rate, _, _ in active), Fraction(0))
+        for rate, prefill, item in active:
+            request = requests[item.doc["_id"]]
+            request.quota += amount * rate / together
+            request.prefill_quota += amount * rate / together if prefill else 0
+            request.energy_mj += (joules or 0) * rate / together
+            request.busy_us += high - low
+
+    whole = sum(_money(price.nusd_per_hour, begin, end) for begin, end, price in pieces)
+    cost = _own_money(whole, card) + sum(round_half_up(amount) for amount in energy_cost)
+    classes = dict(zip(CLASSES, split(cost, [exact[name] for name in CLASSES]), strict=True))
+    _settle(requests, classes["attributed"], exact["attributed"])
+    for item in here:
+        requests[item.doc["_id"]].tokens = item.tokens(start, until)
+        requests[item.doc["_id"]].ends_here = item.rank == 0 and start < item.end <= until
+    return OracleCell(
+        start_us=start,
+        owned_us=until - start,
+        cost_nusd=cost,
+        classes=classes,
+        class_us=time,
+        exact_classes=exact,
+        energy_mj=energy_total if energy_us else None,
+        energy_observed_us=energy_us,
+        samples=sum(start <= doc["ts_us"] < until for doc in samples),
+        requests=requests,
+    )
+
+
+def _settle(requests: dict[str, OracleRequest], attributed: int, exact: Fraction) -> None:
+    """Scale the quotas to the attributed nano-dollars, and make integers of them, ties by event id."""
+    ratio = attributed / exact if exact else Fraction(0)
+    for request in requests.values():
+        request.quota *= ratio
+        request.prefill_quota *= ratio
+    ordered = sorted(requests)
+    for key, cost in zip(ordered, split(attributed, [requests[key].quota for key in ordered]), strict=True):
+        requests[key].cost = cost
+
+
+def _money(nusd_per_hour: int, begin: int, end: int) -> int:
+    """R(end) - R(begin), R(t) = round(price x t)."""
+    return round_half_up(Fraction(nusd_per_hour * end, HOUR_US)) - round_half_up(Fraction(nusd_per_hour * begin, HOUR_US))
+
+
+def _part(card: OracleCard | None) -> tuple[int, int]:
+    if card is None:
+        return 1, 1
+    if card.slice_parts is not None:
+        return card.slice_parts, card.denominator
+    return max(1, card.denominator - sum(card.child_parts)), card.denominator
+
+
+def _own_money(whole: int, card: OracleCard | None) -> int:
+    if card is None:
+        return whole
+    if card.slice_parts is not None:
+        return whole * card.slice_parts // card.denominator
+    return whole - sum(whole * parts // card.denominator for parts in card.child_parts)
+
+
+def _idle(samples: list[Doc], at: int, params: OracleParams, card: OracleCard | None) -> str:
+    """What the last sample says, if it is not older than the gap limit."""
+    if card is not None and card.child_parts:
+        return "cold_idle"
+    before = [doc for doc in samples if doc["ts_us"] <= at]
+    if not before or at - before[-1]["ts_us"] >= params.gap_us:
+        return "unobserved"
+    utilization, memory = before[-1]["utilization"], before[-1]["mem_used_mb"]
+    if utilization is not None and utilization > params.busy_utilization:
+        return "unmetered_work"
+    if memory is None:
+        return "unobserved"
+    return "warm_idle" if memory >= params.model_loaded_mb else "cold_idle"
+
+
+def _energy(samples: list[Doc], low: int, high: int, params: OracleParams) -> Fraction | None:
+    """Millijoules of [low, high), which lies between two neighbouring samples; None where they cannot say."""
+    before = [doc for doc in samples if doc["ts_us"] <= low]
+    after = [doc for doc in samples if doc["ts_us"] > low]
+    if not before or not after:
+        return None
+    first, last = before[-1], after[0]
+    span: int = last["ts_us"] - first["ts_us"]
+    if span > params.gap_us:
+        return None
+    if first["energy_j"] is not None and last["energy_j"] is not None:
+        counted = Fraction(last["energy_j"]) - Fraction(first["energy_j"])
+        if 0 <= counted * 1_000_000 <= MAX_POWER_W * span:
+            return counted * 1000 * Fraction(high - low, span)
+    if first["power_w"] is None or last["power_w"] is None:
+        return None
+    begin, end = Fraction(first["power_w"]), Fraction(last["power_w"])
+
+    def watts(at: int) -> Fraction:
+        return begin + (end - begin) * Fraction(at - first["ts_us"], span)
+
+    return (watts(low) + watts(high)) / 2 * Fraction(high - low, 1000)

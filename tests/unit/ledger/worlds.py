@@ -1,0 +1,302 @@
+"""Small worlds for the ledger: raw documents as the store holds them, drawn by Hypothesis or written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import strategies as st
+from tests.oracle.ledger import OracleCard, OracleCell, OracleParams, oracle_cells
+
+from gpu_token_analytics.documents import sample_document, usage_document
+from gpu_token_analytics.events import GpuSample, TokenUsage, from_us
+from gpu_token_analytics.ledger.cells import CardShare, CellContent, CellInput, Samples, compute_cells
+from gpu_token_analytics.ledger.money import nusd_per_hour
+from gpu_token_analytics.ledger.params import LedgerParams, WorkWeights
+from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
+from gpu_token_analytics.ledger.requests import Requests
+
+Document = dict[str, Any]
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+T0 = 1_767_268_800 * SECOND  # 2026-01-01T12:00:00Z
+GPU = "GPU-a"
+GPUS = ("GPU-a", "GPU-b", "GPU-c")
+_STORED = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@dataclass
+class World:
+    """Everything the ledger is a function of."""
+
+    usages: list[Document] = field(default_factory=list)
+    samples: list[Document] = field(default_factory=list)  # of all GPUs
+    prices: list[Document] = field(default_factory=list)
+    params: LedgerParams = field(default_factory=LedgerParams)
+
+    def cells(
+        self,
+        spans: Sequence[tuple[int, int]],
+        gpu: str = GPU,
+        card: CardShare | None = None,
+        priced_as: str | None = None,
+        with_shares: bool = True,
+    ) -> list[CellContent]:
+        """The product's cells [start, until) of one GPU."""
+        book = PriceBook(PriceRow.of(row) for row in self.prices)
+        samples = self._samples(gpu)
+        own = [(doc["ts_us"], self._own_price(doc)) for doc in samples]
+        inputs = [
+            CellInput(start, until, book.pieces(priced_as or gpu, "h", "H100", start, max(until, start + 1), own), card)
+            for start, until in spans
+        ]
+        requests = Requests.of([doc for doc in self.usages if gpu in doc["gpus"]], frozenset((gpu,)), self.params.cell_us)
+        return compute_cells(inputs, requests, Samples.of(samples), self.params, with_shares=with_shares)
+
+    def oracle(
+        self, spans: Sequence[tuple[int, int]], gpu: str = GPU, card: CardShare | None = None, priced_as: str | None = None
+    ) -> list[OracleCell]:
+        """What the specification says about the same cells."""
+        weights = {
+            name: (w.input, w.cached, w.output)
+            for name, w in {**self.params.model_weights, "*": self.params.default_weights}.items()
+        }
+        params = OracleParams(
+            self.params.gap_us, self.params.busy_utilization, self.params.model_loaded_mb, self.params.cell_us, weights
+        )
+        share = None if card is None else OracleCard(card.denominator, card.slice_parts, card.child_parts)
+        return oracle_cells(
+            priced_as or gpu,
+            spans,
+            [doc for doc in self.usages if gpu in doc["gpus"]],
+            self._samples(gpu),
+            self.prices,
+            params,
+            names=frozenset((gpu,)),
+            host="h",
+            gpu_name="H100",
+            card=share,
+        )
+
+    def _samples(self, gpu: str) -> list[Document]:
+        return sorted((doc for doc in self.samples if doc["gpu"] == gpu), key=lambda doc: (doc["ts_us"], doc["_id"]))
+
+    @staticmethod
+    def _own_price(doc: Mapping[str, Any]) -> int | None:
+        price = doc["price_per_hour_usd"]
+        return None if price is None else nusd_per_hour(price)
+
+
+def minutes(count: int, size_us: int = MINUTE, first_us: int = T0) -> list[tuple[int, int]]:
+    """`count` cells of `size_us`, side by side."""
+    return [(first_us + i * size_us, first_us + (i + 1) * size_us) for i in range(count)]
+
+
+def usage(
+    event_id: str,
+    end_s: float,
+    latency_s: float | None = None,
+    *,
+    queue_s: float | None = None,
+    ttft_s: float | None = None,
+    prompt: int = 100,
+    cached: int = 0,
+    completion: int = 100,
+    reasoning: int = 0,
+    model: str = "m",
+    tenant: str = "t",
+    gpus: Sequence[str] = (GPU,),
+) -> Document:
+    """A document of `token_usage` that ended `end_s` after T0."""
+
+    def ms(seconds: float | None) -> float | None:
+        return None if seconds is None else seconds * 1000
+
+    event = TokenUsage(
+        event_id=event_id,
+        ts=from_us(T0 + round(end_s * SECOND)),
+        host="h",
+        model=model,
+        request_id=f"r-{event_id}",
+        tenant=tenant,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        reasoning_tokens=reasoning,
+        gpu_uuids=list(gpus),
+        latency_ms=ms(latency_s),
+        queue_ms=ms(queue_s),
+        ttft_ms=ms(ttft_s),
+    )
+    return usage_document(event, event_id.encode(), _STORED, "test")
+
+
+def sample(
+    event_id: str,
+    at_s: float,
+    *,
+    utilization: float | None = None,
+    mem_mb: float | None = None,
+    power_w: float | None = None,
+    energy_j: float | None = None,
+    usd_per_hour: float | None = None,
+    gpu: str = GPU,
+) -> Document:
+    """A document of `gpu_metrics`, `at_s` after T0."""
+    event = GpuSample(
+        event_id=event_id,
+        ts=from_us(T0 + round(at_s * SECOND)),
+        host="h",
+        gpu_index=0,
+        source="seed",
+        gpu_uuid=gpu,
+        name="H100",
+        utilization=utilization,
+        mem_used_mb=mem_mb,
+        power_w=power_w,
+        energy_j=energy_j,
+        price_per_hour_usd=usd_per_hour,
+    )
+    return sample_document(event, event_id.encode(), _STORED, "test")
+
+
+def price(
+    row: str,
+    usd_per_hour: float | str,
+    *,
+    scope: str = "default",
+    key: str | None = None,
+    mode: str = "on_demand",
+    from_s: float | None = None,
+    to_s: float | None = None,
+    usd_per_kwh: float | None = None,
+    pue: float | None = None,
+    created_s: float = 0,
+) -> Document:
+    """A document of `prices`; valid from 1970 unless from_s says otherwise."""
+    return {
+        "_id": row,
+        "scope": scope,
+        "key": key,
+        "usd_per_hour": str(usd_per_hour),
+        "mode": mode,
+        "usd_per_kwh": usd_per_kwh,
+        "pue": pue,
+        "valid_from": from_us(0) if from_s is None else from_us(T0 + round(from_s * SECOND)),
+        "valid_to": None if to_s is None else from_us(T0 + round(to_s * SECOND)),
+        "created_at": from_us(T0 + round(created_s * SECOND)),
+    }
+
+
+def by_request(cells: Iterable[CellContent], ids: Sequence[str]) -> dict[str, int]:
+    """Cost of each request over several cells."""
+    found = dict.fromkeys(ids, 0)
+    for cell in cells:
+        for share in cell.shares:
+            found[ids[share.request]] += share.cost_nusd
+    return found
+
+
+# -- Hypothesis ----------------------------------------------------------------------------------------------------------
+
+# Seconds after T0: many on borders of seconds and minutes, where ends meet; some anywhere.
+_moments = st.one_of(
+    st.integers(-90, 270).map(float),
+    st.sampled_from([0.0, 60.0, 120.0, 180.0]),
+    st.integers(-90 * SECOND, 270 * SECOND).map(lambda us: us / SECOND),
+)
+_tokens = st.one_of(st.sampled_from([0, 1, 2, 7, 1000, 100_000_000]), st.integers(0, 5000))
+_latency_s = st.one_of(
+    st.none(),
+    st.sampled_from([0.0, 0.000001, 0.001, 1.0, 20.0, 60.0, 600.0, 21_600.0]),
+    st.integers(1, 90).map(float),
+    st.integers(1, 90 * SECOND).map(lambda us: us / SECOND),
+)
+_part = st.one_of(st.none(), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 1000).map(lambda n: n / 1000))
+
+
+@st.composite
+def usages(draw: st.DrawFn, gpus: Sequence[str] = GPUS) -> Document:
+    """Any valid usage near T0."""
+    latency = draw(_latency_s)
+    queue, ttft = (draw(_part), draw(_part)) if latency is not None else (None, None)
+    prompt, completion = draw(_tokens), draw(_tokens)
+    return usage(
+        f"{draw(st.integers(0, 2**32)):08x}",
+        draw(_moments),
+        latency,
+        queue_s=None if queue is None or latency is None else queue * latency,
+        ttft_s=None if ttft is None or latency is None else ttft * latency,
+        prompt=prompt,
+        cached=draw(st.integers(0, prompt)),
+        completion=completion,
+        reasoning=draw(st.integers(0, completion)),
+        model=draw(st.sampled_from(["m", "n", "free"])),
+        tenant=draw(st.sampled_from(["t", "u"])),
+        gpus=sorted(draw(st.sets(st.sampled_from(gpus), min_size=1))),
+    )
+
+
+@st.composite
+def gpu_samples(draw: st.DrawFn, gpus: Sequence[str] = GPUS) -> Document:
+    """Any valid sample near T0."""
+    return sample(
+        f"{draw(st.integers(0, 2**32)):08x}",
+        draw(_moments),
+        utilization=draw(st.sampled_from([None, 0.0, 0.05, 0.051, 1.0])),
+        mem_mb=draw(st.sampled_from([None, 0.0, 1023.9, 1024.0, 80_000.0])),
+        power_w=draw(st.one_of(st.none(), st.sampled_from([0.0, 33.3, 700.0, 1e5]), st.integers(0, 1000).map(float))),
+        energy_j=draw(st.one_of(st.none(), st.sampled_from([0.0, 5.0, 1e15]), st.integers(0, 10**6).map(lambda n: n / 10))),
+        usd_per_hour=draw(st.sampled_from([None, None, None, 0.0, 1.7])),
+        gpu=draw(st.sampled_from(gpus)),
+    )
+
+
+_usd = st.one_of(
+    st.sampled_from(["0", "0.000000001", "0.85", "3.6", "100000"]), st.integers(1, 10**11).map(lambda n: f"{n}e-9")
+)
+
+
+@st.composite
+def price_rows(draw: st.DrawFn, modes: Sequence[str] = ("on_demand", "reserved", "spot", "owned")) -> list[Document]:
+    """A default row of all time and up to four others, some of which begin or end inside a minute."""
+    rows = [price("row-0", draw(_usd))]
+    for number in range(1, 1 + draw(st.integers(0, 4))):
+        scope = draw(st.sampled_from(["gpu", "host", "name", "default"]))
+        mode = draw(st.sampled_from(modes))
+        begin, end = sorted((draw(_moments), draw(_moments)))
+        rows.append(
+            price(
+                f"row-{number}",
+                draw(_usd),
+                scope=scope,
+                key={"gpu": GPU, "host": "h", "name": "H100", "default": None}[scope],
+                mode=mode,
+                from_s=draw(st.sampled_from([None, begin])),
+                to_s=draw(st.sampled_from([None, end + 1])),
+                usd_per_kwh=draw(st.sampled_from([None, 0.11, 2.5])) if mode == "owned" else None,
+                pue=draw(st.sampled_from([None, 1.0, 1.4])),
+                created_s=number,
+            )
+        )
+    return rows
+
+
+_params = st.sampled_from(
+    [
+        LedgerParams(),
+        LedgerParams(gap_us=59 * SECOND, model_weights={"n": WorkWeights(1e-6, 0.0, 1e6), "free": WorkWeights(0.0, 1.0, 0.0)}),
+        LedgerParams(gap_us=SECOND, busy_utilization=0.0, model_loaded_mb=0.0),
+    ]
+)
+
+
+@st.composite
+def worlds(draw: st.DrawFn, gpus: Sequence[str] = GPUS, most_usages: int = 12, modes: Sequence[str] = ("on_demand",)) -> World:
+    """Events around T0 in any order, each id once, with prices and parameters."""
+    found = draw(st.lists(usages(gpus), max_size=most_usages, unique_by=lambda doc: doc["_id"]))
+    heard = draw(st.lists(gpu_samples(gpus), max_size=12, unique_by=lambda doc: doc["_id"]))
+    return World(found, heard, draw(price_rows(modes)), draw(_params))
