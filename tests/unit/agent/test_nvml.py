@@ -98,6 +98,14 @@ def test_a_lost_gpu_is_named_and_does_not_stop_the_others(code: int, problem: Pr
     assert str(code) in second.message
 
 
+def test_a_gpu_that_is_lost_in_the_middle_of_a_read_is_not_half_a_reading() -> None:
+    """Half of its fields would be old, the others null: a sample that looks like an idle GPU."""
+    gpu = FakeGpu("GPU-a", missing={"nvmlDeviceGetPowerUsage": pynvml.NVML_ERROR_GPU_IS_LOST})
+    (reading,) = NvmlSource(FakeNvml(gpu)).read()
+    assert isinstance(reading, GpuProblem)
+    assert reading.problem == Problem.LOST
+
+
 def test_a_gpu_that_answers_nothing_is_a_problem_not_an_empty_reading() -> None:
     calls = ["UUID", "Name", "MemoryInfo", "MemoryInfo_v2"]
     gpu = FakeGpu("GPU-a", missing={f"nvmlDeviceGet{call}": pynvml.NVML_ERROR_UNKNOWN for call in calls})

@@ -77,6 +77,15 @@ def test_a_limit_sends_the_first_rows_unchanged() -> None:
     assert all(whole[usage.event_id] == usage for usage in part)
 
 
+def test_no_id_ever_stands_for_two_payloads_whatever_the_limit() -> None:
+    """The last samples of a limited replay know of fewer requests; under the same id they would be id conflicts."""
+    assumed = replace(ASSUMED, sample_interval_seconds=5.0)
+    whole = {event.event_id: event for event in replay(ROWS, assumed)}
+    part = list(replay(ROWS, assumed, 100))
+    assert any(isinstance(event, GpuSample) for event in part)
+    assert all(whole.get(event.event_id, event) == event for event in part)
+
+
 @pytest.mark.parametrize(
     "other",
     [
