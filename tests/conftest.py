@@ -5,6 +5,7 @@
     mongo_database  a name of its own for each test; the database is dropped afterwards
     kafka           one real Kafka broker for the session: TEST_KAFKA_VERSION, else the current 4.x; other versions by
                     `@pytest.mark.parametrize("kafka", [...], indirect=True)`
+    java            skips where no real Kafka can run
     keep_log        `keep_log(path)`: copy this file to test-logs/<test>/ should the test fail
 
 A service that cannot run here skips its tests with the reason; under CI=true it fails them, since a skip there hides a missing
@@ -25,7 +26,7 @@ import pytest
 from pymongo import MongoClient  # to drop a test's database; the product's only door to MongoDB is store/
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
-from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, KafkaBroker, require_java
+from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, KafkaBroker, require_java, resolve_jars
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod, find_mongod
 from gpu_token_analytics.errors import EmbeddedServiceError
 
@@ -110,14 +111,21 @@ def mongo_database(mongo_uri: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def kafka(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _session_logs: list[Path]
-) -> Iterator[KafkaBroker]:
-    version = getattr(request, "param", None) or os.environ.get("TEST_KAFKA_VERSION") or CURRENT_VERSION
+def java() -> str:
+    """The java that runs a Kafka broker; its jars may still have to come through Maven."""
     try:
-        require_java()
+        found = require_java()
+        resolve_jars(CURRENT_VERSION)
     except EmbeddedServiceError as error:
         unavailable(error)
+    return found
+
+
+@pytest.fixture(scope="session")
+def kafka(
+    request: pytest.FixtureRequest, java: str, tmp_path_factory: pytest.TempPathFactory, _session_logs: list[Path]
+) -> Iterator[KafkaBroker]:
+    version = getattr(request, "param", None) or os.environ.get("TEST_KAFKA_VERSION") or CURRENT_VERSION
     broker = KafkaBroker(version, tmp_path_factory.mktemp(f"kafka-{version}"))
     _session_logs.append(broker.log_file)
     with broker:

@@ -10,6 +10,9 @@ Docker nor Java. What it is not (librdkafka src/rdkafka_mock.c, checked by tests
 - Administered: no CreateTopics, no configs, no retention. Topics are the ones given here; any other name a producer
   mentions springs up with 4 partitions.
 - Secure: no TLS, no SASL, no ACLs; loopback only.
+- Quick to rebalance: when a member joins or leaves a running group, the others wait for session.timeout.ms less a second
+  (real Kafka waits for the members it knows only). A second processor, or one started again, needs a small
+  session.timeout.ms here; the first member of a fresh group waits `rebalance_delay_ms` only.
 - Faithful in corners: ListOffsets by timestamp is not implemented, one batch per fetch, aborted transactions are delivered.
 
 The functions are exported, but librdkafka calls them experimental: their signatures are pinned by the locked wheel and by
@@ -62,7 +65,8 @@ class EmbeddedBroker:
             )
         self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, rebalance_delay_ms)
         for name, partitions in topics.items():
-            if self._library.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, 1) != 0:
+            # The cluster itself takes 0 partitions for an answer, and its clients then wait for ever.
+            if partitions < 1 or self._library.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, 1) != 0:
                 self.close()
                 raise EmbeddedServiceError(f"topic {name!r} with {partitions} partitions was refused by the embedded broker")
         self.bootstrap: str = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
@@ -86,7 +90,7 @@ class EmbeddedBroker:
         )
 
     def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
-        """Delete the records below `before_offset`, as retention would; whole batches at a time."""
+        """Delete the records below `before_offset`, as retention would; a position below it is then out of range."""
         code = self._library.rd_kafka_mock_partition_delete_records(self._cluster, topic.encode(), partition, before_offset)
         if code != 0:
             raise EmbeddedServiceError(f"{topic}/{partition} has no records to delete below {before_offset} (error {code})")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,7 +23,8 @@ from gpu_token_analytics.errors import EmbeddedServiceError
 LOOPBACK = "127.0.0.1"
 _POLL_SECONDS = 0.05
 _ROTATE_LOG_BYTES = 16 * 1024 * 1024
-_TAIL_LINES = 25
+_TAIL_LINES = 12
+_ERROR_LINE = re.compile(r'\b(ERROR|FATAL)\b|Exception:|"s":"[EF]"')  # Kafka's levels and stack traces; mongod's JSON
 
 # Runs in a fresh interpreter and becomes the server by exec. Not a preexec_fn: that runs Python between fork and exec, where
 # a lock held by another thread (librdkafka's, numpy's) never opens again. 1 is PR_SET_PDEATHSIG; it survives exec. The
@@ -100,9 +102,9 @@ class ChildServer:
             if code is None and is_ready(self.log()):
                 return
             if code is not None:
-                raise EmbeddedServiceError(f"{self.name} ended at once ({_describe_exit(code)}). {self._tail()}")
+                raise EmbeddedServiceError(f"{self.name} ended at once ({_describe_exit(code)}). {self.log_tail()}")
             if time.monotonic() > deadline:
-                raise EmbeddedServiceError(f"{self.name} was not ready within {timeout_seconds:g} s. {self._tail()}")
+                raise EmbeddedServiceError(f"{self.name} was not ready within {timeout_seconds:g} s. {self.log_tail()}")
             time.sleep(_POLL_SECONDS)
 
     def stop(self, grace_seconds: float = 20) -> None:
@@ -131,9 +133,14 @@ class ChildServer:
             log.seek(self._log_start)
             return log.read().decode(errors="replace")
 
-    def _tail(self) -> str:
-        lines = self.log().splitlines()[-_TAIL_LINES:]
-        return f"The end of {self.log_file}:\n" + "\n".join(line[:500] for line in lines)
+    def log_tail(self) -> str:
+        """This run's first errors and last lines, under the name of their file; for the error of a server that died.
+
+        The errors apart, because Kafka says many lines more before it is gone.
+        """
+        lines = [line[:400] for line in self.log().splitlines()]
+        errors = [line for line in lines[:-_TAIL_LINES] if _ERROR_LINE.search(line)][:_TAIL_LINES]
+        return f"From {self.log_file}:\n" + "\n".join([*errors, *lines[-_TAIL_LINES:]])
 
 
 def _describe_exit(code: int) -> str:

@@ -46,4 +46,4 @@ def kafka(
         with contextlib.suppress(KeyboardInterrupt):
             while broker.pid is not None:
                 time.sleep(_LOOK_SECONDS)
-            raise EmbeddedServiceError(f"Kafka {version} ended by itself; its log: {broker.log_file}")
+            raise EmbeddedServiceError(f"Kafka {version} ended by itself. {broker.log_tail()}")

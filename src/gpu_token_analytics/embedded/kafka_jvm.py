@@ -146,10 +146,16 @@ class KafkaBroker:
         """Everything this node ever logged."""
         return self._server.log_file
 
+    def log_tail(self) -> str:
+        """The last lines of the present run."""
+        return self._server.log_tail()
+
     def start(self) -> None:
         """Format the folder if it is new, start, and return once the broker takes requests."""
         java = require_java()
         jars = resolve_jars(self.version, self._jar_cache)
+        if "," in str(self.folder):
+            raise EmbeddedServiceError(f"folder {self.folder} has a comma, which Kafka's log.dirs reads as two; use another")
         self.folder.mkdir(parents=True, exist_ok=True)
         fixed_port = self.port
         for attempt in range(_START_ATTEMPTS):
@@ -160,9 +166,9 @@ class KafkaBroker:
             try:
                 self._server.start(self._java(java, jars, "kafka.Kafka"), lambda log: _READY in log, self._timeout_seconds)
                 return
-            except EmbeddedServiceError as error:
+            except EmbeddedServiceError:
                 # A picked port can be taken by somebody else before Kafka binds it; try others, but keep a port once given.
-                if _PORT_TAKEN not in str(error) or attempt == _START_ATTEMPTS - 1:
+                if _PORT_TAKEN not in self._server.log() or attempt == _START_ATTEMPTS - 1:
                     self.port = fixed_port
                     raise
 
@@ -260,10 +266,13 @@ class KafkaBroker:
 
 
 def _escape(value: str) -> str:
-    """A value of a .properties file, which takes `\\` as its escape and is read as ISO 8859-1 in places: ASCII only."""
-    if not value.isascii() or not value.isprintable():
-        raise EmbeddedServiceError(f"{value!r} cannot stand in server.properties; use printable ASCII")
-    return value.replace("\\", "\\\\")
+    """A value of a .properties file, which is read as ISO 8859-1: whatever is not plain ASCII goes as UTF-16 `\\uXXXX`."""
+    return "".join(c if " " <= c <= "~" and c != "\\" else _utf16_escapes(c) for c in value)
+
+
+def _utf16_escapes(character: str) -> str:
+    units = character.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def _quote(value: str) -> str:

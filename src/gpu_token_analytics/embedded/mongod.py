@@ -108,9 +108,9 @@ class EmbeddedMongod:
             try:
                 self._server.start(self._command(binary), lambda log: _READY in log, self._timeout_seconds)
                 break
-            except EmbeddedServiceError as error:
+            except EmbeddedServiceError:
                 # A picked port can be taken by somebody else before mongod binds it; a given one is the caller's word.
-                if fixed_port or _PORT_TAKEN not in str(error) or attempt == _START_ATTEMPTS - 1:
+                if fixed_port or _PORT_TAKEN not in self._server.log() or attempt == _START_ATTEMPTS - 1:
                     self.port = fixed_port
                     raise
         if self.replica_set or self._auth:
