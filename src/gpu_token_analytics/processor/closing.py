@@ -1,9 +1,9 @@
 """Closing: due cells are computed from the stored events and written, by any replica, any number of times.
 
     1 take due cells (their gen is read here, before any event)   2 read prices, placements, inventory
-    3 for each GPU: read its events, compute, write where nobody was faster   4 what a first result implies for others:
-      silent minutes between this one and its neighbours, the card of a MIG slice, prices carried on through silence
-    5 now and then: placements and prices that changed, GPUs that fell silent, cells that became final
+    3 for each GPU: read its events and compute   4 open or mark what a first result implies for others: silent minutes
+      between this one and its neighbours, the card of a MIG slice, prices carried on through silence
+    5 write where nobody was faster   6 now and then: placements and prices that changed, GPUs that fell silent, finality
 
 A cell is never taken before its `due_at`: ingest leaves a mark out while the one before is still ahead (ingest.py).
 Behind schedule means fewer recomputations, not wrong ones.
@@ -112,8 +112,10 @@ class Closer:
         for gpu, cells in by_gpu.items():
             for run in runs_of(cells):
                 computed = compute_run(self._store, books, self._params, gpu, run, to_us(now))
-                self._write(computed, [cells[minute] for minute in run], now)
-                self._follow_up(gpu, computed, [cells[minute] for minute in run], books)
+                marks = [cells[minute] for minute in run]
+                # First what follows from them: after a crash in between, the cells are still due and it is all done again.
+                self._follow_up(gpu, computed, marks, books)
+                self._write(computed, marks, now)
         return len(due)
 
     def housekeep(self) -> None:

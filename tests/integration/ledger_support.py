@@ -1,0 +1,147 @@
+"""Events into a real MongoDB through the product's own ingest steps, without Kafka; then closing until nothing is due."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, cast
+
+from gpu_token_analytics.clock import SystemClock
+from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.events import Event, GpuSample, TokenUsage, encode
+from gpu_token_analytics.kafka import DeadLetters
+from gpu_token_analytics.kafka.consumer import RecordBatch
+from gpu_token_analytics.ledger.params import LedgerParams, params_of
+from gpu_token_analytics.metrics import Metrics
+from gpu_token_analytics.processor.closing import Closer, ClosingRules
+from gpu_token_analytics.processor.ingest import Shaper, decode
+from gpu_token_analytics.processor.live_rate import LiveRate
+from gpu_token_analytics.processor.sightings import Sightings
+from gpu_token_analytics.processor.writing import BatchWriter
+from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.store.audit import AuditReport, audit
+from gpu_token_analytics.store.client import Document, Store, open_store
+from gpu_token_analytics.store.indexes import ensure_indexes
+from gpu_token_analytics.store.ledger import LedgerStore
+
+
+class NoLetters:
+    """These tests send nothing bad; a dead letter is a failure."""
+
+    def deliver(self, letters: Sequence[object], timeout_seconds: float) -> None:
+        raise AssertionError(f"unexpected dead letters: {letters}")
+
+
+class Pipeline:
+    """One database with the ingest steps and a closer on it."""
+
+    def __init__(self, uri: str, database: str, **overrides: Any) -> None:
+        overrides = {"close_debounce_seconds": 0, **overrides}
+        self.settings: Settings = load(mongodb_uri=uri, mongodb_database=database, **overrides)
+        self.store: Store = open_store(self.settings)
+        ensure_indexes(self.store, self.settings)
+        self.params: LedgerParams = params_of(self.settings)
+        self.ledger = LedgerStore(self.store, self.settings.close_debounce_seconds)
+        self.ledger.ensure_default_price(self.settings.price_per_hour_usd)
+        self.metrics = Metrics()
+        self._offsets = count()
+        self._writer = self._new_writer()
+        self._shaper = self._new_shaper()
+
+    def restart(self) -> None:
+        """Forget everything a process remembers."""
+        self._writer, self._shaper = self._new_writer(), self._new_shaper()
+
+    def _new_writer(self) -> BatchWriter:
+        letters = cast("DeadLetters", NoLetters())
+        return BatchWriter(
+            self.store, letters, self.settings.close_debounce_seconds, self.metrics, SystemClock(), lambda _: None
+        )
+
+    def _new_shaper(self) -> Shaper:
+        rate = LiveRate(self.settings.live_rate_window_seconds, self.settings.price_per_hour_usd)
+        return Shaper(rate, Sightings(), self.settings.sample_gap_limit_seconds)
+
+    def ingest(self, events: Sequence[Event], batch: int = 1000) -> None:
+        """Steps 2 to 5 of the loop."""
+        for at in range(0, len(events), batch):
+            values: list[bytes | None] = [encode(event) for event in events[at : at + batch]]
+            now = datetime.now(UTC)
+            size = len(values)
+            records = RecordBatch(
+                "tokens", values, [0] * size, [next(self._offsets) for _ in values], [int(now.timestamp() * 1000)] * size
+            )
+            self._writer.write(self._shaper.shape(records, decode(records, now), now, SystemClock().monotonic()))
+
+    def closer(self) -> Closer:
+        rules = ClosingRules(self.settings.close_debounce_seconds, timedelta(hours=self.settings.finality_hours))
+        return Closer(self.ledger, self.params, rules, self.metrics)
+
+    def close(self) -> None:
+        """Compute until nothing is due."""
+        closer = self.closer()
+        closer.housekeep()
+        while closer.step():
+            pass
+        closer.housekeep()
+        while closer.step():
+            pass
+
+    def cells(self, **where: Any) -> dict[str, Document]:
+        return {cell["_id"]: cell for cell in self.store[Collection.LEDGER_CELLS].find(where)}
+
+    def audit(self) -> AuditReport:
+        return audit(self.ledger, self.params)
+
+
+CONTENT = (
+    "cost_nusd",
+    "owned_us",
+    "classes",
+    "class_us",
+    "energy_mj",
+    "lines",
+    "host",
+    "gpu_name",
+    "price",
+    "samples",
+    "silent",
+)
+
+
+def contents(cells: dict[str, Document]) -> dict[str, Document]:
+    """What a cell says, without when and how often it was computed; void cells are no content."""
+    return {name: {key: cell[key] for key in CONTENT} for name, cell in cells.items() if cell["owned_us"]}
+
+
+def usage(number: int, end: datetime, seconds: float = 20.0, **fields: Any) -> TokenUsage:
+    values: dict[str, Any] = {
+        "event_id": f"usage-{number}",
+        "ts": end,
+        "host": "h1",
+        "model": "m",
+        "request_id": f"r{number}",
+        "prompt_tokens": 1000,
+        "completion_tokens": 100,
+        "latency_ms": seconds * 1000,
+        "gpu_uuids": ["GPU-a"],
+    }
+    return TokenUsage(**{**values, **fields})
+
+
+def sample(number: int, at: datetime, **fields: Any) -> GpuSample:
+    values: dict[str, Any] = {
+        "event_id": f"sample-{number}",
+        "ts": at,
+        "host": "h1",
+        "gpu_index": 0,
+        "gpu_uuid": "GPU-a",
+        "name": "H100",
+        "utilization": 0.0,
+        "mem_used_mb": 4.0,
+        "mem_total_mb": 81559.0,
+        "power_w": 70.0,
+        "source": "nvml",
+    }
+    return GpuSample(**{**values, **fields})

@@ -1,0 +1,266 @@
+"""Closing on a real MongoDB: whatever comes in whatever order, the stored ledger is the one the raw events say."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.integration.ledger_support import Pipeline, contents, sample, usage
+
+from gpu_token_analytics.documents import Collection, MoneyClass
+from gpu_token_analytics.events import Event, to_us
+from gpu_token_analytics.simulate.fleet import default_fleet
+from gpu_token_analytics.simulate.load import Load, generate
+from gpu_token_analytics.store.ledger import LedgerStore
+
+MINUTE = timedelta(minutes=1)
+HOUR_NUSD = 850_000_000  # PRICE_PER_HOUR_USD's default
+
+
+@pytest.fixture
+def pipeline(mongo_uri: str, mongo_database: str) -> Iterator[Callable[..., Pipeline]]:
+    made: list[Pipeline] = []
+
+    def make(name: str = "", **overrides: Any) -> Pipeline:
+        made.append(Pipeline(mongo_uri, mongo_database + name, **overrides))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.store.client.drop_database(each.settings.mongodb_database)
+        each.store.close()
+
+
+def minutes_ago(count: int) -> datetime:
+    return datetime.now(UTC).replace(second=0, microsecond=0) - count * MINUTE
+
+
+def fleet_events(seconds: float = 240, seed: int = 3) -> list[Event]:
+    fleet = default_fleet(2, 4)
+    return list(generate(fleet, minutes_ago(60), seconds, seed, load=Load(8.0), sample_interval_seconds=10.0))
+
+
+def test_a_fleet_closes_and_the_audit_holds(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline()
+    events = fleet_events()
+    one.ingest(events)
+    one.close()
+    report = one.audit()
+    assert report.holds, report.findings
+    assert report.raw_counts is not None, "nothing was pending, so the totals were compared"
+    assert report.raw_counts["requests"] > 500
+    assert report.classes_nusd[MoneyClass.ATTRIBUTED] > 0
+    assert report.classes_nusd[MoneyClass.UNOBSERVED] > 0, "the GPUs fell silent an hour ago and are still paid for"
+    before = one.cells()
+    one.restart()
+    one.ingest(events, batch=333)
+    one.close()
+    after = one.cells()
+    assert contents(after) == contents(before)
+    assert {name: cell["revision"] for name, cell in after.items()} == {name: cell["revision"] for name, cell in before.items()}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_order_duplicates_batches_and_restarts_change_nothing(pipeline: Callable[..., Pipeline], seed: int) -> None:
+    events = fleet_events(120)
+    straight, wild = pipeline("a"), pipeline("b")
+    straight.ingest(events)
+    straight.close()
+    chaos = random.Random(seed)
+    mixed = events + chaos.sample(events, len(events) // 5)
+    chaos.shuffle(mixed)
+    while mixed:
+        size = chaos.randrange(1, 400)
+        part, mixed = mixed[:size], mixed[size:]
+        wild.ingest(part, batch=chaos.randrange(1, 200))
+        if chaos.random() < 0.3:
+            wild.closer().step()
+        if chaos.random() < 0.2:
+            wild.closer().housekeep()
+        if chaos.random() < 0.2:
+            wild.restart()
+    wild.close()
+    assert contents(wild.cells()) == contents(straight.cells())
+    assert wild.audit().holds
+
+
+def test_a_label_becomes_the_uuid_that_samples_teach_later(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(30)
+    one.ingest([usage(1, at + timedelta(seconds=40), gpu_uuids=[], gpu_index=0)])
+    one.close()
+    assert [cell["gpu"] for cell in one.cells().values() if cell["owned_us"]] == ["h1/0"]
+    one.ingest([sample(1, at + timedelta(seconds=5))])
+    one.close()
+    owned = [cell for cell in one.cells().values() if cell["owned_us"]]
+    assert {cell["gpu"] for cell in owned} == {"GPU-a"}
+    assert sum(line["requests"] for cell in owned for line in cell["lines"]) == 1
+    assert one.audit().holds
+
+
+def test_silent_minutes_between_and_after_are_paid_for_as_unobserved(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline()
+    first, second = minutes_ago(40), minutes_ago(30)
+    one.ingest([sample(1, first, price_per_hour_usd=2.0), sample(2, second, price_per_hour_usd=2.0)])
+    one.close()
+    cells = sorted(one.cells(gpu="GPU-a").values(), key=lambda cell: cell["minute"])
+    whole = [cell for cell in cells if cell["minute"] + MINUTE <= one.store.now() and cell["owned_us"]]
+    assert [cell["minute"] for cell in whole] == [first + n * MINUTE for n in range(len(whole))], "no minute is missing"
+    assert len(whole) >= 40
+    silent = [cell for cell in whole if cell["minute"] not in (first, second)]
+    hour = 2_000_000_000
+    exact = to_us(whole[-1]["minute"] + MINUTE) - to_us(first)
+    assert sum(cell["cost_nusd"] for cell in whole) == hour * exact // 3_600_000_000
+    assert all(
+        cell["classes"][MoneyClass.UNOBSERVED] == cell["cost_nusd"] > 0 for cell in silent if cell["minute"] > first + MINUTE
+    )
+    assert one.audit().holds
+    # A late sample with another price speaks for the silence after it, up to the next sample.
+    one.ingest([sample(3, first + 2 * MINUTE, price_per_hour_usd=4.0)])
+    one.close()
+    assert {
+        cell["price"]["nusd_per_hour"] for cell in one.cells().values() if first + 2 * MINUTE < cell["minute"] < second
+    } == {4_000_000_000}
+    assert one.audit().holds
+
+
+def test_recorded_history_ends_with_its_last_event(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline()
+    one.ingest([usage(1, minutes_ago(50) + timedelta(seconds=30)), usage(2, minutes_ago(40) + timedelta(seconds=30))])
+    one.close()
+    assert len([cell for cell in one.cells().values() if cell["owned_us"]]) == 11, "the gap is owned, what follows is not"
+    assert one.audit().holds
+
+
+def test_a_late_event_moves_money_of_a_final_cell_by_a_correction(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline()
+    at = minutes_ago(20)
+    one.ingest([sample(n, at + timedelta(seconds=10 * n)) for n in range(6)])
+    one.close()
+    cells = one.store[Collection.LEDGER_CELLS]
+    cells.update_many({}, {"$set": {"final_at": one.store.now() - MINUTE}})
+    one.close()
+    before = cells.find_one({"minute": at})
+    assert before is not None
+    assert before["state"] == "final"
+    one.ingest([usage(1, at + timedelta(seconds=50))])
+    one.close()
+    after = cells.find_one({"minute": at})
+    assert after is not None
+    assert (after["state"], after["cost_nusd"]) == ("final", before["cost_nusd"]), "C never changes"
+    (correction,) = after["corrections"]
+    assert correction["cost_change_nusd"] == 0 == sum(correction["moved_nusd"].values())
+    assert correction["moved_nusd"]["attributed"] == after["classes"]["attributed"] > 0
+    assert [line["requests"] for line in correction["lines"]] == [1]
+    assert one.store[Collection.CORRECTIONS].count_documents({}) == 1, "the view shows it"
+    one.restart()
+    one.ingest([usage(1, at + timedelta(seconds=50))])
+    one.close()
+    again = cells.find_one({"minute": at})
+    assert again is not None
+    assert len(again["corrections"]) == 1, "a repeated event corrects nothing"
+
+
+def test_a_retroactive_price_reaches_open_and_final_cells(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline()
+    at = minutes_ago(20)
+    one.ingest([usage(1, at + timedelta(seconds=50)), usage(2, at + MINUTE + timedelta(seconds=50))])
+    one.close()
+    cells = one.store[Collection.LEDGER_CELLS]
+    cells.update_many({"minute": at}, {"$set": {"state": "final"}})
+    row = {"_id": "p1", "scope": "host", "key": "h1", "usd_per_hour": "3.60", "mode": "on_demand", "valid_to": None}
+    one.store[Collection.PRICES].insert_one({**row, "valid_from": at, "created_at": one.store.now(), "pending": True})
+    one.close()
+    found = {cell["minute"]: cell for cell in one.cells().values() if cell["owned_us"]}
+    assert [cell["cost_nusd"] for cell in found.values()] == [60_000_000, 60_000_000]
+    change = 60_000_000 - round(HOUR_NUSD / 60)
+    assert abs(found[at]["corrections"][0]["cost_change_nusd"] - change) <= 1
+    assert "corrections" not in found[at + MINUTE]
+    assert one.audit().holds
+
+
+def test_two_closers_at_once_agree(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline()
+    one.ingest(fleet_events(120))
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            closer = one.closer()
+            while closer.step():
+                pass
+        except BaseException as error:  # noqa: BLE001 - shown by the assertion below
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    one.close()
+    assert one.audit().holds
+    assert {cell["revision"] for cell in one.cells().values()} == {1}, "nothing was written twice"
+
+
+def test_a_crash_before_the_write_leaves_all_of_it_to_the_next(
+    pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = pipeline()
+    one.ingest([sample(1, minutes_ago(40)), sample(2, minutes_ago(30))])
+    with monkeypatch.context() as patched:
+        patched.setattr(LedgerStore, "write", lambda _self, _writes: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            one.closer().step()
+    one.store[Collection.LEDGER_CELLS].update_many({}, {"$unset": {"lease_until": ""}})  # it would run out by itself
+    one.close()
+    assert one.audit().holds
+
+
+def test_mig_slices_and_their_card_sum_to_the_cards_price(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(30)
+    slices = [("MIG-1", "3g.40gb"), ("MIG-2", "2g.20gb"), ("MIG-3", "1g.10gb")]
+    events: list[Event] = [sample(0, at + timedelta(seconds=1), utilization=None)]
+    for number, (gpu, profile) in enumerate(slices, start=1):
+        events.append(
+            sample(number, at + timedelta(seconds=1), gpu_uuid=gpu, mig_profile=profile, parent_uuid="GPU-a", utilization=None)
+        )
+    events.append(usage(1, at + timedelta(seconds=45), gpu_uuids=["MIG-1"]))
+    for order in (events, events[::-1]):
+        another = pipeline("-".join(event.event_id for event in order)[:20].replace("-", ""), silent_gpu_owned_minutes=0)
+        another.ingest(order, batch=1)
+        another.close()
+        cells = {cell["gpu"]: cell for cell in another.cells(minute=at).values()}
+        assert sum(cell["cost_nusd"] for cell in cells.values()) == pytest.approx(HOUR_NUSD / 60, abs=1)
+        whole = sum(cell["cost_nusd"] for cell in cells.values())
+        assert [cells[gpu]["cost_nusd"] for gpu, _ in slices] == [whole * parts // 7 for parts in (3, 2, 1)]
+        assert cells["GPU-a"]["classes"][MoneyClass.COLD_IDLE] == cells["GPU-a"]["cost_nusd"] >= whole // 7
+        assert another.audit().holds
+    assert one.cells() == {}
+
+
+def test_the_audit_finds_what_is_wrong(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(30)
+    one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(4)])
+    one.close()
+    assert one.audit().holds
+    cells = one.store[Collection.LEDGER_CELLS]
+    cells.update_one({"minute": at}, {"$inc": {"classes.attributed": 1}})
+    cells.update_one({"minute": at + MINUTE}, {"$inc": {"lines.0.prompt_tokens": 1}})
+    cells.delete_one({"minute": at + 2 * MINUTE})
+    report = one.audit()
+    assert not report.holds
+    problems = [(finding.cell, finding.problem) for finding in report.findings]
+    for cell, text in (
+        (f"{at:%H:%MZ}", "classes sum to"),
+        (f"{at + MINUTE:%H:%MZ}", "fresh computation in lines"),
+        (f"{at + 2 * MINUTE:%H:%MZ}", "missing"),
+        ("total", "prompt_tokens"),
+    ):
+        assert any(name.endswith(cell) and text in problem for name, problem in problems), (cell, text)
