@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, Problem, Reading
 from gpu_token_analytics.agent.sources.nvidia_smi import NvidiaSmiSource, Output
@@ -179,6 +181,25 @@ def test_a_row_of_a_broken_gpu_is_a_problem(word: str, problem: Problem) -> None
 def test_text_without_a_header_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"no header"):
         parse_gpus(text)
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.one_of(st.sampled_from([*FIELDS, "[N/A]", "GPU-a", "57 %", '"', "\0", "0"]), st.text(max_size=8)), max_size=12
+        )
+    )
+)
+def test_any_text_gives_valid_samples_or_a_refusal(table: list[list[str]]) -> None:
+    text = "\n".join(", ".join(cells) for cells in [["index", "uuid", *FIELDS[4:]], *table])
+    try:
+        rows = parse_gpus(text)
+    except ValueError:
+        return
+    for row in rows:
+        if isinstance(row.reading, GpuReading):
+            sample = row.reading.to_sample("vm1", NOW, "nvidia-smi")
+            assert decode(encode(sample)) == sample
 
 
 def test_lost_devices_are_named_in_every_wording() -> None:

@@ -13,7 +13,6 @@ device name with a comma is only readable in the last column; the query asks for
 from __future__ import annotations
 
 import csv
-import io
 import re
 from typing import NamedTuple
 
@@ -33,6 +32,7 @@ FIELDS = (
     "name",
 )
 
+_LONGEST_TEXT = 128  # what an event takes as an id
 _POWER_FIELDS = ("power.draw", "power.draw.average", "power.draw.instant")  # the first one known counts
 _HEADER_CELL = re.compile(r"(?P<field>[^\s\[]+)\s*(?:\[(?P<unit>[^\]]*)\])?")
 _VALUE = re.compile(r"(?P<number>[+-]?\d+(?:\.\d+)?)\s*(?P<unit>[^\s\d].*)?", re.ASCII)
@@ -91,8 +91,12 @@ class GpuRow(NamedTuple):
 
 def parse_gpus(text: str) -> list[GpuRow]:
     """The rows of `--query-gpu`. Raises ValueError when there is no header that names a known column."""
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(_NOT_ROWS)]
-    table = list(csv.reader(io.StringIO("\n".join(lines)), skipinitialspace=True))
+    lines = [line for line in text.replace("\0", "").splitlines() if line.strip() and not line.startswith(_NOT_ROWS)]
+    try:
+        # Line by line: a stray quote in one row must not swallow the rows after it.
+        table = [next(csv.reader([line], skipinitialspace=True)) for line in lines]
+    except csv.Error as error:
+        raise ValueError(f"not CSV ({error})") from None
     header = [_HEADER_CELL.fullmatch(cell.strip()) for cell in table[0]] if table else []
     fields = [cell["field"] if cell else "" for cell in header]
     units = {cell["field"]: cell["unit"] for cell in header if cell and cell["unit"]}
@@ -169,7 +173,7 @@ def _parse_row(cells: list[str], fields: list[str], units: dict[str, str], numbe
         return _number(row[field], dimension, units.get(field)) if field in row else None
 
     reading = GpuReading(
-        gpu_index=int(index) if index and index.isdigit() else number,
+        gpu_index=int(index) if index and re.fullmatch(r"\d{1,3}", index, re.ASCII) else min(number, 4095),
         gpu_uuid=uuid,
         name=_text(row.get("name")),
         utilization=value_of("utilization.gpu", "%"),
@@ -197,7 +201,7 @@ def _number(text: str, dimension: str, header_unit: str | None) -> float | None:
 
 
 def _text(cell: str | None) -> str | None:
-    return None if cell is None or _bare(cell) in _ABSENT else cell
+    return None if cell is None or _bare(cell) in _ABSENT else cell[:_LONGEST_TEXT]
 
 
 def _bare(cell: str) -> str:
