@@ -62,7 +62,7 @@ lock:  ## pin every dependency with hashes (needs uv)
 	scripts/lock
 
 schemas: $(VENV)/.demo  ## write the JSON Schemas from the types
-	$(BIN)/gpu-tokens schemas write
+	$(BIN)/gpu-tokens schemas write src/gpu_token_analytics/schemas CA0/schemas
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

@@ -5,16 +5,25 @@ Exit codes: 0 done, 1 it failed (one line on stderr says why), 2 a setting or an
 
 from __future__ import annotations
 
+import socket
 import sys
+import threading
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from gpu_token_analytics import __version__
+from gpu_token_analytics import __version__, schemas_command
 from gpu_token_analytics.agent import commands as agent_commands
+from gpu_token_analytics.clock import SystemClock
+from gpu_token_analytics.demo import commands as demo_commands
+from gpu_token_analytics.embedded import commands as embedded_commands
 from gpu_token_analytics.errors import GpuTokensError, SettingsError
 from gpu_token_analytics.kafka import commands as kafka_commands
+from gpu_token_analytics.processor import commands as processor_commands
+from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.simulate import commands as simulate_commands
+from gpu_token_analytics.tools import commands as tools_commands
 
 app = typer.Typer(
     name="gpu-tokens",
@@ -41,7 +50,33 @@ def _root(
     pass
 
 
-for _commands in (kafka_commands, agent_commands, simulate_commands):
+def _agent_beside(settings: Settings) -> Callable[[threading.Event], None]:
+    """The GPU agent as a part of another process; its samples go through Kafka like everyone's."""
+    from gpu_token_analytics.agent.run import run_agent
+    from gpu_token_analytics.agent.sources import open_source
+    from gpu_token_analytics.kafka import EventProducer
+
+    host = settings.host_name or socket.gethostname()
+    gpus = open_source(settings.gpu_metrics_source, settings, host)
+
+    def sample(stop: threading.Event) -> None:
+        producer = EventProducer(settings, client="agent")
+        run_agent(gpus, producer, SystemClock(), host, settings.sample_interval_seconds, stop)
+
+    return sample
+
+
+# In the order --help lists them.
+demo_commands.register(app)
+processor_commands.register(app, agent=_agent_beside)
+for _commands in (
+    agent_commands,
+    simulate_commands,
+    kafka_commands,
+    tools_commands,
+    schemas_command,
+    embedded_commands,
+):
     _commands.register(app)
 
 

@@ -1,0 +1,166 @@
+"""All of the processor in one process: the ingest loop, the closer, the HTTP server, and what runs beside them.
+
+    main thread   ingest (it owns the Kafka consumer, and the signals end here)
+    closer        due cells -> the ledger, rollups
+    http          /health /ready /metrics /gpu/info
+    beside        such as the agent, where GPU_METRICS_SOURCE is set
+
+Whatever ends with an error ends the process with it: a supervisor starts it again, and nothing is lost by that.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+
+import uvicorn
+
+from gpu_token_analytics.clock import Clock, SystemClock
+from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.kafka import DeadLetters, EventSource
+from gpu_token_analytics.ledger.params import params_of
+from gpu_token_analytics.metrics import Metrics
+from gpu_token_analytics.processor.app import Condition, make_app
+from gpu_token_analytics.processor.closing import Closer, ClosingRules
+from gpu_token_analytics.processor.rollups import Rollups
+from gpu_token_analytics.processor.run import Ingest
+from gpu_token_analytics.processor.writing import Step
+from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.store.client import Store, open_store
+from gpu_token_analytics.store.indexes import ensure_indexes
+from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.store.rollups import RollupStore
+
+_log = logging.getLogger(__name__)
+
+_JOIN_SECONDS = 10.0
+_HTTP_START_SECONDS = 10.0
+
+Beside = Callable[[threading.Event], None]
+
+
+def run_processor(
+    settings: Settings,
+    stop: threading.Event,
+    *,
+    beside: dict[str, Beside] | None = None,
+    checkpoint: Callable[[Step], None] = lambda _step: None,
+) -> None:
+    """Run until `stop`. Raises the error that ended it, such as OffsetsLost, StoreRefused or TooManyBadRecords.
+
+    beside: functions that run in threads of their own until the event they are given is set. checkpoint: see run.py.
+    """
+    clock, metrics = SystemClock(), Metrics()
+    with ExitStack() as stack:
+        store = open_store(settings, "gpu-tokens-processor")
+        stack.callback(store.close)
+        _log.info("MongoDB %s", store.server)
+        ensure_indexes(store, settings)
+        ledger = LedgerStore(store, settings.close_debounce_seconds)
+        ledger.ensure_default_price(settings.price_per_hour_usd)
+        source = EventSource(settings, clock)
+        dead_letters = DeadLetters(settings)
+        stack.callback(dead_letters.close)
+        dead_letters.check()
+        ingest = Ingest(source, store, dead_letters, settings, metrics, clock, checkpoint)
+        tasks = {"the closer": _closer(ledger, store, settings, metrics, clock), **(beside or {})}
+        threads = {name: _Task(name, task, stop) for name, task in tasks.items()}
+
+        def condition() -> Condition:
+            return Condition(
+                idle_seconds=ingest.idle_seconds,
+                waiting_seconds=ingest.waiting_seconds,
+                partitions=len(source.owned),
+                threads={name: thread.is_alive() for name, thread in threads.items()},
+            )
+
+        app = make_app(store, metrics, clock, settings.stuck_after_seconds, condition)
+        stack.enter_context(_serving(app, settings))
+        stack.callback(stop.set)  # whatever ended ingest ends the others
+        for thread in threads.values():
+            thread.start()
+        try:
+            ingest.run(stop)
+        finally:
+            stop.set()
+            for thread in threads.values():
+                thread.join(_JOIN_SECONDS)
+        for thread in threads.values():
+            thread.check()
+        _log.info("stopped; all that was read is stored and committed")
+
+
+def _closer(ledger: LedgerStore, store: Store, settings: Settings, metrics: Metrics, clock: Clock) -> Beside:
+    rules = ClosingRules(settings.close_debounce_seconds, timedelta(hours=settings.finality_hours))
+    closer = Closer(ledger, params_of(settings), rules, metrics)
+    rollups = Rollups(RollupStore(store.database))
+
+    def run(stop: threading.Event) -> None:
+        metrics.closer_up.set(1)
+        try:
+            closer.run(stop, clock, rollups)
+        finally:
+            metrics.closer_up.set(0)
+
+    return run
+
+
+class _Task(threading.Thread):
+    """A thread whose error stops the process instead of vanishing with it."""
+
+    def __init__(self, name: str, task: Beside, stop: threading.Event) -> None:
+        super().__init__(name=name, daemon=True)
+        self._task, self._stop_all, self._error = task, stop, None
+
+    _error: BaseException | None
+
+    def run(self) -> None:
+        try:
+            self._task(self._stop_all)
+        except BaseException as error:  # noqa: BLE001  # check() raises it in the main thread
+            self._error = error
+            _log.critical("%s failed: %s", self.name, error)
+            self._stop_all.set()
+
+    def check(self) -> None:
+        """Raise what it ended with."""
+        if self._error is not None:
+            raise self._error
+
+
+@contextmanager
+def _serving(app: object, settings: Settings) -> Iterator[None]:
+    """The HTTP server in its own thread; signals stay with the main thread."""
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]  # an ASGI app
+        host=settings.http_host,
+        port=settings.http_port,
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=5,
+        limit_concurrency=100,
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name="http", daemon=True)
+    thread.start()
+    waited = threading.Event()
+    for _ in range(int(_HTTP_START_SECONDS * 20)):
+        if server.started or not thread.is_alive():
+            break
+        waited.wait(0.05)
+    if not server.started:
+        raise SettingsError(
+            f"HTTP_HOST={settings.http_host} HTTP_PORT={settings.http_port} cannot be listened on; "
+            "choose another port, or 0 for a free one"
+        )
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    _log.info("listening on http://%s:%d", host, port)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(_JOIN_SECONDS)
