@@ -98,7 +98,10 @@ def load(path: Path = TABLE) -> FlowTable:
 
 def firewall_rules(table: FlowTable, machine: Machine) -> str:
     """The machine's inbound rules, one per line as `port/tcp from address`, for CA0/common/firewall.sh."""
-    lines = [f"# {_GENERATED}", f"# Everything else into {machine.name} is denied. {ADMIN_PLACEHOLDER} is filled in on the machine."]
+    lines = [
+        f"# {_GENERATED}",
+        f"# Everything else into {machine.name} is denied. {ADMIN_PLACEHOLDER} is filled in on the machine.",
+    ]
     for flow in table.into(machine.name):
         source = ADMIN_PLACEHOLDER if flow.source == ADMIN else table.machines[flow.source].ip
         lines.append(f"{flow.port}/tcp from {source}  # {flow.source}: {flow.why}")
@@ -133,12 +136,20 @@ def documents_tables(table: FlowTable) -> dict[str, str]:
     vms = [[f"`{m.name}`", m.runs, m.size, f"{m.disk_gb} GB", table.os, m.ip, f"`{m.security_group}`"] for m in machines]
     flows = [[f.source, f.target, f"TCP {f.port}", f.why] for f in table.flows]
     groups = [
-        [f"`{m.security_group}`", f"TCP {f.port}", "your address (`my_ip_cidr`)" if f.source == ADMIN else _group(table, f), f.why]
+        [
+            f"`{m.security_group}`",
+            f"TCP {f.port}",
+            "your address (`my_ip_cidr`)" if f.source == ADMIN else _group(table, f),
+            f.why,
+        ]
         for m in machines
         for f in table.into(m.name)
     ]
     matrix = [
-        [f"from **{source}**", *(", ".join(str(p) for p in table.ports if table.allowed(source, m.name, p)) or "-" for m in machines)]
+        [
+            f"from **{source}**",
+            *(", ".join(str(p) for p in table.ports if table.allowed(source, m.name, p)) or "-" for m in machines),
+        ]
         for source in [*table.machines, ADMIN]
     ]
     return {
@@ -188,7 +199,9 @@ def main(arguments: list[str]) -> int:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text)
     for path in changed:
-        print(f"{'written' if arguments == ['write'] else 'differs from deploy/flows.yaml (make flows)'}: {path.relative_to(ROOT)}")
+        print(
+            f"{'written' if arguments == ['write'] else 'differs from deploy/flows.yaml (make flows)'}: {path.relative_to(ROOT)}"
+        )
     return 1 if changed and arguments == ["check"] else 0
 
 

@@ -4,7 +4,9 @@
 # Prints one line per check and ends with `N passed, N failed`; exit 1 when a check failed.
 set -euo pipefail
 ca0=$(cd "$(dirname "$0")/.." && pwd)
-if [ -f "$ca0/hosts.env" ]; then . "$ca0/hosts.env"; fi
+hosts=${HOSTS_FILE:-$ca0/hosts.env}
+[ -f "$hosts" ] || { echo "$hosts is missing: cp hosts.env.example hosts.env and fill it in" >&2; exit 2; }
+. "$hosts"
 . "$ca0/topology.env"
 topic=$(sed -n 's/^KAFKA_TOPIC=//p' "$ca0/../.env.example")
 min_docs=${MIN_DOCS:-100}

@@ -19,13 +19,16 @@ from deploy.vms import machines
 from deploy.vms.report import NotChecked
 from deploy.vms.roots import mount_overlay
 from deploy.vms.shell import CommandFailed, run
+from gpu_token_analytics.embedded.kafka_jvm import resolve_jars
 
 _HERE = Path(__file__).resolve().parent / "images"
 _BUILDER = "builder"
 _MONGOSH = "2.12.0"
 _CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _PIP_CONF = Path("/etc/pip.conf")
-_UNUSED_PYTHON = shutil.ignore_patterns("test", "tests", "idlelib", "turtledemo", "__pycache__", "*.a", "config-3.12-*", "share")
+_UNUSED_PYTHON = shutil.ignore_patterns(
+    "test", "tests", "idlelib", "turtledemo", "__pycache__", "*.a", "config-3.12-*", "share"
+)
 
 
 def versions() -> dict[str, str]:
@@ -39,7 +42,11 @@ def lacking() -> list[str]:
     lacks = []
     if _python312() is None:
         lacks.append("CPython 3.12 (on PATH, or of pyenv), for the base image")
-    lacks += [f"{program} (apt-get install {package})" for program, package in (("mvn", "maven"), ("node", "nodejs"), ("npm", "npm")) if not shutil.which(program)]
+    lacks += [
+        f"{program} (apt-get install {package})"
+        for program, package in (("mvn", "maven"), ("node", "nodejs"), ("npm", "npm"))
+        if not shutil.which(program)
+    ]
     if importlib.util.find_spec("fiftyone") is None:
         lacks.append("mongod of the demo requirements (make setup)")
     return lacks
@@ -99,13 +106,21 @@ def build(folder: Path, cache: Path, layers: Sequence[Path]) -> dict[str, Path]:
     files = {}
     with builder(folder, cache, layers) as beside:
         if "debian" not in beside("docker", "image", "ls", "debian"):
-            unneeded = ["./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./var/cache/apt", "./var/lib/apt/lists"]
-            tar = ["tar", "-C", str(minimal), *(f"--exclude={path}/*" for path in unneeded), "-cf", str(cache / "images/base.tar"), "."]
+            unneeded = ["./usr/share/doc", "./usr/share/locale", "./var/cache/apt", "./var/lib/apt/lists"]
+            tar = [
+                "tar",
+                "-C",
+                str(minimal),
+                *(f"--exclude={path}/*" for path in unneeded),
+                "-cf",
+                str(cache / "images/base.tar"),
+                ".",
+            ]
             run(tar)
             beside("docker", "import", "/images/base.tar", "debian:13-slim")
             (cache / "images/base.tar").unlink()
         for name, context, extra in plan:
-            beside("docker", "build", "-q", "--network=host", *extra, "-t", name, context, timeout_seconds=900)
+            beside("docker", "build", "--progress=plain", "--network=host", *extra, "-t", name, context, timeout_seconds=900)
             identity = beside("docker", "image", "inspect", "-f", "{{.Id}}", name).strip()
             file = f"{hashlib.sha256(f'{name} {identity}'.encode()).hexdigest()[:16]}.tar"
             if not (cache / "images" / file).exists():
@@ -137,14 +152,30 @@ def _contexts(cache: Path, kafka_version: str) -> None:
         _kafka_jars(kafka_version, libs)
     shutil.copy(_mongod(), contexts / "mongo/bin/mongod")
     if not (contexts / "mongo/bin/node").exists():
-        run(["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", str(contexts / "mongo/mongosh"), f"mongosh@{_MONGOSH}"], timeout_seconds=600)
+        run(
+            [
+                "npm",
+                "install",
+                "--silent",
+                "--no-fund",
+                "--no-audit",
+                "--prefix",
+                str(contexts / "mongo/mongosh"),
+                f"mongosh@{_MONGOSH}",
+            ],
+            timeout_seconds=600,
+        )
         shutil.copy(os.path.realpath(shutil.which("node") or ""), contexts / "mongo/bin/node")
 
 
 def _kafka_jars(version: str, target: Path) -> None:
-    pom = ROOT / "kafka" / "pom.xml"
-    command = ["mvn", "-q", "-B", "-f", str(pom), f"-Dkafka.version={version}", "dependency:copy-dependencies", f"-DoutputDirectory={target}", "-DincludeScope=runtime"]
-    run(command, timeout_seconds=600)
+    """The broker's jars as the integration tests fetch them, and Kafka's command line tools."""
+    part = target.with_name("libs.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(resolve_jars(version), part)
+    artifact = f"-Dartifact=org.apache.kafka:kafka-tools:{version}"
+    run(["mvn", "-q", "-B", "dependency:copy", artifact, f"-DoutputDirectory={part}"], timeout_seconds=600)
+    part.rename(target)
 
 
 def _mongod() -> Path:
@@ -157,7 +188,10 @@ def _mongod() -> Path:
 def _python312() -> Path | None:
     """The prefix of a CPython 3.12 that can be copied: not a virtual environment."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    for python in [*sorted(pyenv.glob("versions/3.12*/bin/python3.12"), reverse=True), Path(shutil.which("python3.12") or "/nonexistent")]:
+    for python in [
+        *sorted(pyenv.glob("versions/3.12*/bin/python3.12"), reverse=True),
+        Path(shutil.which("python3.12") or "/nonexistent"),
+    ]:
         if python.exists():
             found = run([str(python), "-c", "import sys; print(sys.base_prefix)"], check=False)
             prefix = Path(found.stdout.strip())

@@ -115,7 +115,14 @@ class Bench:
     def ssh_options(self) -> list[str]:
         """For ssh and scp: this key only, the bench's own known_hosts."""
         known = f"UserKnownHostsFile={self.folder / 'known_hosts'}"
-        words = ["StrictHostKeyChecking=accept-new", known, "IdentitiesOnly=yes", "BatchMode=yes", "ConnectTimeout=5", "LogLevel=ERROR"]
+        words = [
+            "StrictHostKeyChecking=accept-new",
+            known,
+            "IdentitiesOnly=yes",
+            "BatchMode=yes",
+            "ConnectTimeout=5",
+            "LogLevel=ERROR",
+        ]
         return ["-i", str(self.key), *(word for option in words for word in ("-o", option))]
 
     # -- one machine
@@ -160,6 +167,14 @@ class Bench:
         target = f"{USER}@{self.table.machines[name].ip}"
         return run(["ssh", *self.ssh_options, target, command], check=check, timeout_seconds=timeout_seconds).stdout
 
+    def load(self, name: str, image: Path) -> None:
+        """Loads a saved image into the machine's engine: what a pull from a registry does elsewhere."""
+        enter = ["nsenter", "-t", str(self.leader(name)), "-m", "-n", "-p", "-i", "-u", "-C", "--", "docker", "load", "-q"]
+        with image.open("rb") as file:
+            done = subprocess.run(enter, stdin=file, capture_output=True, timeout=300, check=False)
+        if done.returncode != 0:
+            raise CommandFailed(f"docker load on {name}: {done.stderr.decode(errors='replace')}")
+
     def wait_until_up(self, name: str, timeout_seconds: float = 60) -> None:
         """Until systemd has finished starting and the container engine answers."""
 
@@ -192,7 +207,12 @@ class Bench:
         run(["ip", "netns", "add", namespace])
         run(["ip", "link", "add", host_end, "type", "veth", "peer", "name", "eth0", "netns", namespace])
         run(["ip", "link", "set", host_end, "master", BRIDGE, "up"])
-        for words in (f"addr add {address}/{prefix} dev eth0", "link set eth0 up", "link set lo up", f"route add default via {gateway}"):
+        for words in (
+            f"addr add {address}/{prefix} dev eth0",
+            "link set eth0 up",
+            "link set lo up",
+            f"route add default via {gateway}",
+        ):
             run(["ip", "-n", namespace, *words.split()])
 
     def _make_root(self, machine: Machine) -> None:

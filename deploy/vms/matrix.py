@@ -60,7 +60,9 @@ def observe(bench: Bench, ports: Iterable[int]) -> dict[tuple[str, str, int], st
         targets = json.dumps([[ip, port] for _, ip, port in pairs])
         where = [] if source == ADMIN else ["nsenter", f"--net=/run/netns/{PREFIX}-{source}"]
         answers = json.loads(run([*where, "python3", "-c", _CONNECT, targets]).stdout)
-        seen |= {(source, target, port): answer for (target, _, port), answer in zip(pairs, answers, strict=True) if source != target}
+        seen |= {
+            (source, target, port): answer for (target, _, port), answer in zip(pairs, answers, strict=True) if source != target
+        }
     return seen
 
 
@@ -78,7 +80,10 @@ def draw(table: FlowTable, seen: dict[tuple[str, str, int], str]) -> str:
     """The open ports, one line per source."""
     lines = []
     for source in [*table.machines, ADMIN, OUTSIDER]:
-        cells = [f"{t}:{','.join(str(p) for (s, t2, p), a in seen.items() if s == source and t2 == t and a == 'open') or '-'}" for t in table.machines if t != source]
+        cells = [
+            f"{t}:{','.join(str(p) for (s, t2, p), a in seen.items() if s == source and t2 == t and a == 'open') or '-'}"
+            for t in table.machines
+            if t != source
+        ]
         lines.append(f"{source:14}" + "  ".join(cells))
     return "\n".join(lines)
-

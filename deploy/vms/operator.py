@@ -1,0 +1,86 @@
+"""The operator's side of the bench: a checkout with hosts.env filled in, and a `docker` that hands out the built image."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.flows import ROOT
+from deploy.vms.machines import ADMIN_ADDRESS, USER, Bench
+from deploy.vms.shell import run
+
+# The bench's own settings. Machines here may open fewer files than MongoDB asks for, and share two cores and their memory.
+_SETTINGS = """MONGO_OPEN_FILES=20000
+KAFKA_HEAP=512m
+MONGO_CACHE_GB=0.5
+"""
+_BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_NO_IMAGE = "no image was built on this machine; this file was never loaded"
+
+_DOCKER = """#!/bin/sh
+# Stands for the Docker Engine of the operator's own machine. The image was built by the bench, from the same Dockerfile.
+case $1 in
+  build) echo "image built by the bench from this checkout's Dockerfile" ;;
+  save) exec cat "{image}" ;;
+  *) echo "the bench's docker cannot $1" >&2; exit 1 ;;
+esac
+"""
+
+
+class Operator:
+    """A copy of the checkout's deployment files, outside of which no secrets or addresses are written."""
+
+    def __init__(self, bench: Bench, image: Path | None) -> None:
+        self.bench = bench
+        self.folder = bench.folder / "checkout"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        private = shutil.ignore_patterns("secrets.env", "hosts.env", "settings.env", ".terraform", "*.tfstate*")
+        for stage in ("CA0", "CA1", "deploy"):
+            if (ROOT / stage).exists():
+                shutil.copytree(ROOT / stage, self.folder / stage, ignore=private, symlinks=True)
+        shutil.copy(ROOT / ".env.example", self.folder)
+        machines = bench.table.machines.values()
+        hosts = [f"{m.name.split('-')[0].upper()}_ADDRESS={m.ip}" for m in machines]
+        hosts += [f"ADMIN_CIDR={ADMIN_ADDRESS}/32", f"SSH_USER={USER}", f"SSH_KEY={bench.key}"]
+        (self.folder / "CA0/hosts.env").write_text("\n".join(hosts) + "\n")
+        (self.folder / "CA0/settings.env").write_text(_SETTINGS)
+        shims = self.folder / "bin"
+        shims.mkdir()
+        (shims / "docker").write_text(_DOCKER.format(image=image or _NO_IMAGE))
+        (shims / "docker").chmod(0o755)
+        self.env = {"PATH": f"{shims}:{os.environ['PATH']}", "SSH_OPTIONS": " ".join(bench.ssh_options)}
+
+    def do(self, command: str, *, timeout_seconds: float = 300, check: bool = True) -> str:
+        """Runs a shell command at the checkout's root, as the README's reader would."""
+        return run(["bash", "-c", command], cwd=self.folder, env=self.env, timeout_seconds=timeout_seconds, check=check).stdout
+
+    def steps(self, readme: str, heading: str) -> list[str]:
+        """The commands of a README's section, in order: its ```sh blocks, comments and `cd`-less lines as they stand."""
+        text = (self.folder / readme).read_text()
+        section = text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+        commands: list[str] = []
+        for block in _BLOCK.findall(section):
+            commands += [line for line in block.splitlines() if line.strip() and not line.startswith("#")]
+        return commands
+
+
+def authentication_methods(bench: Bench, ip: str, user: str) -> Sequence[str]:
+    """The login methods that sshd offers to someone without a key."""
+    options = [
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "PubkeyAuthentication=no",
+        "-o",
+        "StrictHostKeyChecking=no",
+        "-o",
+        "UserKnownHostsFile=/dev/null",
+        "-o",
+        "LogLevel=ERROR",
+    ]
+    said = run(["ssh", *options, "-o", "PreferredAuthentications=password", f"{user}@{ip}", "true"], check=False).stdout
+    found = re.search(r"Permission denied \(([^)]*)\)", said)
+    return found[1].split(",") if found else [said.strip()]
