@@ -59,7 +59,7 @@ def demo(
     base = load()
     logs.configure(load(log_level="WARNING"))
     _prepare(data_dir, fresh)
-    console, clock, stop = Console(), SystemClock(), stop_on_signals()
+    console, clock, stop = _console(), SystemClock(), stop_on_signals()
     console.print(f"starting in {data_dir} ...", style="dim", highlight=False)
     plan = Plan(data_dir, duration, rate, 0.0 if trace else history_hours, trace, speed, seed)
     with Services(data_dir, base, _overrides(base)) as services:
@@ -72,6 +72,12 @@ def demo(
         console.print("the broker in memory is gone with its records; what was stored stays in the data folder", style="dim")
     if not holds:
         raise typer.Exit(1)
+
+
+def _console() -> Console:
+    """The terminal as it is; a pipe or a log is wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
 
 
 def _overrides(base: Settings) -> dict[str, str]:

@@ -151,10 +151,12 @@ class PacedProducer:
         self._producer.flush(timeout_seconds)
 
     def wait_until_read(self, timeout_seconds: float | None = None) -> None:
-        """Wait until the processors' group has read and committed all that was sent, or `stop` is set, or the time is up."""
+        """Wait until the group has read and committed all that was sent up to now, or `stop` is set, or the time is up."""
         self._producer.flush(STOP_SECONDS)
         until = None if timeout_seconds is None else self._clock.monotonic() + timeout_seconds
-        while any(state.lag for state in describe_group(self._settings)):
+        # Others keep sending: waiting for no lag at all could wait for ever.
+        ends = {state.partition: state.high for state in describe_group(self._settings)}
+        while any((state.committed or 0) < ends[state.partition] for state in describe_group(self._settings)):
             if self._clock.wait(self._stop, 0.2) or (until is not None and self._clock.monotonic() > until):
                 break
         self._ahead.clear()

@@ -49,7 +49,9 @@ class AuditReport:
     cells_pending: int = 0
     cells_not_over: int = 0
     cost_nusd: int = 0
-    price_time_nusd: int = 0
+    compared: int = 0  # cells computed again and compared
+    compared_nusd: int = 0  # their stored C
+    price_time_nusd: int = 0  # price x time of the same cells
     classes_nusd: Counter[str] = field(default_factory=Counter)
     ledger_counts: Counter[str] = field(default_factory=Counter)
     raw_counts: Counter[str] | None = None  # None: not compared (a part of the time only, or cells are pending)
@@ -73,7 +75,9 @@ class AuditReport:
             "cells_pending": self.cells_pending,
             "cells_not_over": self.cells_not_over,
             "cost_nusd": self.cost_nusd,
-            "price_time_nusd": self.price_time_nusd if self.fresh else None,
+            "compared": self.compared,
+            "compared_nusd": self.compared_nusd,
+            "price_time_nusd": self.price_time_nusd,
             "classes_nusd": {name.value: self.classes_nusd[name.value] for name in MoneyClass},
             "ledger": {name: self.ledger_counts[name] for name in COUNTED},
             "raw": None if self.raw_counts is None else {name: self.raw_counts[name] for name in COUNTED},
@@ -181,17 +185,17 @@ def _compare(computed: ComputedCell, stored: Document | None, report: AuditRepor
     content = computed.content
     name = cell_id(computed.gpu, content.start_us)
     expected = _price_time(computed)
-    report.price_time_nusd += 0 if expected is None else expected
     if expected is not None and expected != content.cost_nusd:
         report.found(name, f"price x time is {expected}, computed C is {content.cost_nusd}")
-    if expected is None:
-        report.price_time_nusd += content.cost_nusd
     if stored is None:
         if content.owned_us:
             report.found(name, f"the cell is missing: {content.cost_nusd} nano-USD are not in the ledger")
         return
     if stored["done_gen"] < stored["gen"] or "cost_nusd" not in stored:
         return
+    report.compared += 1
+    report.compared_nusd += stored["cost_nusd"]
+    report.price_time_nusd += content.cost_nusd if expected is None else expected
     fields = computed.fields()
     different = sorted(key for key, value in fields.items() if stored.get(key) != value)
     if different:
@@ -257,7 +261,9 @@ def describe(report: AuditReport) -> list[str]:
         f"    {'sum':<15}{sum(report.classes_nusd.values()):>24,}",
     ]
     if report.fresh:
-        lines.append(f"    {'price x time':<15}{report.price_time_nusd:>24,}  (computed again, minutes that are over)")
+        lines.append(f"computed again from raw events: {report.compared:,} cells of minutes that are over")
+        lines.append(f"    {'C':<15}{report.compared_nusd:>24,}")
+        lines.append(f"    {'price x time':<15}{report.price_time_nusd:>24,}")
     if report.raw_counts is not None:
         lines += [
             f"{name}: {report.raw_counts[name]:,} in raw events, {report.ledger_counts[name]:,} in the ledger"
