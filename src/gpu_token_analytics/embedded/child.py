@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -21,6 +22,8 @@ from pathlib import Path
 from gpu_token_analytics.errors import EmbeddedServiceError
 
 LOOPBACK = "127.0.0.1"
+_PORTS = range(20_000, 32_000)
+_PORT_ATTEMPTS = 100
 _POLL_SECONDS = 0.05
 _ROTATE_LOG_BYTES = 16 * 1024 * 1024
 _TAIL_LINES = 12
@@ -39,11 +42,17 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def free_port() -> int:
-    """A TCP port of loopback that was free a moment ago; somebody else can still take it before it is used."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of loopback that was free a moment ago; somebody else can still take it before it is used.
+
+    Not the system's own pick (bind to 0): that lies in the range of outgoing connections (Linux 32768-60999, macOS 49152 up),
+    so while a server is down any of them can take its port - even a client of that server, which then talks to itself.
+    """
+    for _ in range(_PORT_ATTEMPTS):
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
+    raise EmbeddedServiceError(f"no free port found on loopback between {_PORTS.start} and {_PORTS.stop}; give one")
 
 
 class ChildServer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gpu_token_analytics.embedded import child
-from gpu_token_analytics.embedded.child import ChildServer
+from gpu_token_analytics.embedded.child import LOOPBACK, ChildServer, free_port
 from gpu_token_analytics.errors import EmbeddedServiceError
 
 READY = "echo ready; exec sleep 60"
@@ -41,6 +42,19 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.02)
+
+
+def test_free_ports_are_free_and_outside_the_range_of_outgoing_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK, port))
+        monkeypatch.setattr(child, "_PORTS", range(port, port + 1))
+        with pytest.raises(EmbeddedServiceError, match=f"no free port found on loopback between {port}"):
+            free_port()
+    assert free_port() == port
+    limits = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if limits.exists() and int(limits.read_text().split()[0]) == 32768:  # Linux's default
+        assert port < 32768
 
 
 def test_starts_reports_its_pid_and_stops(tmp_path: Path) -> None:
