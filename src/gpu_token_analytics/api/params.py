@@ -69,9 +69,7 @@ To = Annotated[
 ]
 TimeZone = Annotated[
     str,
-    Query(
-        max_length=64, description="IANA name; where hours and days begin, DST included.", examples=["Europe/Berlin"]
-    ),
+    Query(max_length=64, description="IANA name; where hours and days begin, DST included.", examples=["Europe/Berlin"]),
 ]
 GroupBy = Annotated[
     list[Dimension],
@@ -81,9 +79,7 @@ Models = Annotated[list[Value], Query(alias="model", max_length=50, description=
 Tenants = Annotated[list[Value], Query(alias="tenant", max_length=50, description="Only these tenants. Repeatable.")]
 Gpus = Annotated[list[Value], Query(alias="gpu", max_length=50, description="Only these GPUs. Repeatable.")]
 Hosts = Annotated[list[Value], Query(alias="host", max_length=50, description="Only these hosts. Repeatable.")]
-GpuNames = Annotated[
-    list[Value], Query(alias="gpu_name", max_length=50, description="Only these GPU names. Repeatable.")
-]
+GpuNames = Annotated[list[Value], Query(alias="gpu_name", max_length=50, description="Only these GPU names. Repeatable.")]
 Classes = Annotated[
     list[MoneyClassName], Query(alias="class", max_length=5, description="Only money of these classes. Repeatable.")
 ]

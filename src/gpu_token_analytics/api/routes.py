@@ -49,9 +49,7 @@ EXPORT = ("text/csv", "application/vnd.apache.parquet")
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/me", Access.ANY_KEY, "me", m.Me, "The key in use and what it may do", tenant_keys=True),
-    Route(
-        "GET", "/v1/costs", Access.READ, "costs", m.CostsResponse, "Money, tokens and rates by group", tenant_keys=True
-    ),
+    Route("GET", "/v1/costs", Access.READ, "costs", m.CostsResponse, "Money, tokens and rates by group", tenant_keys=True),
     Route(
         "GET",
         "/v1/dimensions",

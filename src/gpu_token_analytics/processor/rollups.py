@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
+from gpu_token_analytics.store.client import store_errors
 from gpu_token_analytics.store.rollups import RollupStore, chunks, day_of
 
 CELLS_PER_STEP = 10_000
@@ -46,7 +47,11 @@ class Rollups:
         return self.step_now()
 
     def step_now(self) -> int:
-        """`step` without the pause between steps."""
+        """`step` without the pause between steps. Raises StoreError; what was not done then stays dirty."""
+        with store_errors("roll cells up"):
+            return self._step()
+
+    def _step(self) -> int:
         gpu_hours = self._store.dirty_gpu_hours(CELLS_PER_STEP)
         for chunk in chunks(gpu_hours, GPU_HOURS_PER_WRITE):
             self._store.roll_gpu_hours(chunk)

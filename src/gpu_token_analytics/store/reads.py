@@ -92,6 +92,7 @@ class Reads:
                 "cost_nusd",
                 "owned_us",
                 "classes",
+                "class_us",
                 "price",
                 "lines.model",
                 "lines.tenant",

@@ -48,9 +48,7 @@ class Rates(Model):
     output_usd_per_million: float | None = Field(
         description="The rest of the money / completion tokens, over the same requests.", examples=[0.4]
     )
-    tokens_per_second: float | None = Field(
-        description="Tokens / elapsed seconds of the bucket or range.", examples=[950]
-    )
+    tokens_per_second: float | None = Field(description="Tokens / elapsed seconds of the bucket or range.", examples=[950])
     joules_per_token: float | None = Field(
         description="Attributed energy / tokens, over the cells whose energy is known.", examples=[0.6]
     )

@@ -111,10 +111,14 @@ class QualityResponse(Ranged):
     cells_pending: Count
     cells_not_rolled: Count
     oldest_due_at: datetime | None = Field(description="Since when the longest waiting cell is due; null: none waits.")
-    late_events: Count | None = Field(description="Usage stored over 10 minutes after it ended; null: not counted.")
+    late_cells: Count | None = Field(
+        description="Cells that changed again over 10 minutes after their minute; null: range longer than 2 days."
+    )
+    first_token_known: Share | None = Field(
+        description="Share of attributed money whose requests named their first token: what input and output rates rest on."
+    )
     dead_letters: dict[str, int] | None = Field(
         description="Records in the dead-letter topic by reason; null: this process cannot read the topic."
     )
     dead_letters_topic: str
-    methods: dict[str, int] = Field(description="Attributed nano-USD by method.")
     hours: list[HourQuality]

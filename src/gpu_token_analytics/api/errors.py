@@ -1,0 +1,163 @@
+"""Every error as RFC 9457 problem+json: ours, FastAPI's and what nobody expected. Never a stack trace."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from gpu_token_analytics.api.models.problem import FieldProblem, Nearest, Problem
+from gpu_token_analytics.errors import DeliveryFailed, KafkaError, StoreError, StoreOutcomeUnknown
+
+_log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+URN = "urn:gpu-token-analytics:problem:"
+
+# Every code, with its status and title. A closed set: docs/api.md lists it.
+CODES: dict[str, tuple[int, str]] = {
+    "invalid_parameter": (422, "A parameter cannot be used"),
+    "invalid_body": (422, "The body cannot be used"),
+    "invalid_range": (422, "The time range cannot be used"),
+    "invalid_cursor": (422, "The cursor is not one of this query"),
+    "range_too_long": (400, "The range is too long for this bucket and grouping"),
+    "all_records_invalid": (422, "No record of the request was accepted"),
+    "too_many_records": (413, "Too many records in one request"),
+    "body_too_large": (413, "The body is too large"),
+    "unauthenticated": (401, "A valid API key is needed"),
+    "forbidden": (403, "This key may not do that"),
+    "not_found": (404, "There is nothing here"),
+    "method_not_allowed": (405, "This path has no such method"),
+    "unsupported_media_type": (415, "The body has a media type this route does not read"),
+    "rate_limited": (429, "Too many requests with this key"),
+    "too_many_streams": (503, "Too many live streams are open"),
+    "query_timeout": (503, "The database took too long"),
+    "store_unavailable": (503, "The database cannot be reached"),
+    "kafka_unavailable": (503, "Kafka did not acknowledge"),
+    "ingest_disabled": (503, "This process has no connection to Kafka"),
+    "bad_request": (400, "The request cannot be understood"),
+    "internal": (500, "Something unexpected happened"),
+}
+_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported_media_type"}
+
+
+class ApiProblem(Exception):
+    """An error to answer with. `code` is a key of CODES; `detail` names field, value and fix."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[FieldProblem] = (),
+        nearest: Nearest | None = None,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.title = CODES[code]
+        self.code = code
+        self.detail = detail
+        self.errors = list(errors)
+        self.nearest = nearest
+        self.headers = dict(headers or {})
+        self.extra = dict(extra or {})
+
+
+def field_problem(code: str, field: str, message: str) -> ApiProblem:
+    """A problem with one field."""
+    return ApiProblem(code, message, errors=[FieldProblem(field=field, message=message)])
+
+
+def problem_document(problem: ApiProblem, instance: str) -> dict[str, Any]:
+    """The body of a problem."""
+    return Problem(
+        type=URN + problem.code,
+        title=problem.title,
+        status=problem.status,
+        code=problem.code,
+        detail=problem.detail,
+        instance=instance,
+        errors=problem.errors,
+        nearest=problem.nearest,
+        extra=problem.extra,
+    ).model_dump(mode="json", by_alias=True)
+
+
+def answer(problem: ApiProblem, instance: str) -> JSONResponse:
+    """The response of a problem."""
+    return JSONResponse(problem_document(problem, instance), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def request_id(request: Request) -> str:
+    """Id of the request, as the middleware gave it."""
+    found: str = request.scope.get("request_id", "")
+    return found
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` as a problem."""
+
+    @app.exception_handler(ApiProblem)
+    async def _ours(request: Request, error: ApiProblem) -> JSONResponse:
+        return answer(error, request_id(request))
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(_validation(error), request_id(request))
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        code = _BY_STATUS.get(error.status_code, "bad_request" if error.status_code < 500 else "internal")
+        detail = str(error.detail)
+        if error.status_code == 404:
+            detail = f"{request.url.path} does not exist; /v1/openapi.json lists what does"
+        problem = ApiProblem(code, detail or HTTPStatus(error.status_code).phrase, headers=error.headers)
+        return answer(problem, request_id(request))
+
+    @app.exception_handler(StoreError)
+    async def _store(request: Request, error: StoreError) -> JSONResponse:
+        _log.warning("request %s: %s", request_id(request), error)
+        return answer(store_problem(error), request_id(request))
+
+    @app.exception_handler(KafkaError)
+    async def _kafka(request: Request, error: KafkaError) -> JSONResponse:
+        _log.warning("request %s: %s", request_id(request), error)
+        unsure = " Some records may have been stored: send all again, equal event_ids count once."
+        detail = "Kafka did not acknowledge in time." + (unsure if isinstance(error, DeliveryFailed) else "")
+        return answer(ApiProblem("kafka_unavailable", detail, headers={"Retry-After": "5"}), request_id(request))
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        _log.exception("request %s failed", request_id(request), exc_info=error)
+        detail = "The request failed for a reason that is in this process's log under the id in `instance`."
+        return answer(ApiProblem("internal", detail), request_id(request))
+
+
+def store_problem(error: StoreError) -> ApiProblem:
+    """A database error without its text: that names addresses."""
+    retry = {"Retry-After": "5"}
+    if isinstance(error, StoreOutcomeUnknown):
+        detail = "The database took too long; ask for a shorter range, a coarser bucket or fewer groups."
+        return ApiProblem("query_timeout", detail, headers=retry)
+    return ApiProblem("store_unavailable", "The database cannot be reached now; try again.", headers=retry)
+
+
+def _validation(error: RequestValidationError) -> ApiProblem:
+    problems = []
+    body = False
+    for item in error.errors():
+        place, *path = item["loc"]
+        body = body or place == "body"
+        name = ".".join(str(part) for part in path) or str(place)
+        shown = repr(item.get("input"))
+        value = f"={shown[:80]}" if item["type"] != "missing" else ""
+        problems.append(FieldProblem(field=name, message=f"{name}{value}: {item['msg']}"))
+    detail = "; ".join(problem.message for problem in problems[:5])
+    return ApiProblem("invalid_body" if body else "invalid_parameter", detail, errors=problems[:50])

@@ -1,0 +1,28 @@
+"""What the routes of routes.py do. Each is a plain function: admitted request and checked parameters in, JSON out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpu_token_analytics.api.handlers import costs, events, export, gpus, ledger, live, misc, prices, requests
+
+HANDLERS: dict[str, Callable[..., Any]] = {
+    "me": misc.me,
+    "openapi": misc.openapi,
+    "dimensions": misc.dimensions,
+    "costs": costs.costs,
+    "break_even": costs.break_even,
+    "export": export.export,
+    "gpus": gpus.gpus,
+    "requests": requests.requests_of_gpu,
+    "request": requests.request,
+    "cells": ledger.cells,
+    "corrections": ledger.corrections,
+    "audit": ledger.audit,
+    "quality": ledger.quality,
+    "prices": prices.prices,
+    "add_price": prices.add_price,
+    "events": events.events,
+    "stream": live.stream,
+}

@@ -1,0 +1,142 @@
+"""/v1/costs and /v1/break-even."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import chain, islice
+from typing import Any
+
+from fastapi.responses import Response
+
+from gpu_token_analytics.api import break_even as economics
+from gpu_token_analytics.api import params as p
+from gpu_token_analytics.api.queries import check_cost, cost_query, read_row_position, row_position
+from gpu_token_analytics.api.render import cost_row, json_response, timestamp, total_row
+from gpu_token_analytics.api.services import AskDep
+from gpu_token_analytics.store.cost_reads import CostQuery, CostReads, Row, Scope, sort_key
+from gpu_token_analytics.store.spans import Step
+
+Json = dict[str, Any]
+
+
+def costs(
+    ask: AskDep,
+    start: p.From,
+    to: p.To,
+    group_by: p.GroupBy = [],  # noqa: B006  FastAPI copies defaults
+    bucket: p.Bucket = p.Bucket.NONE,
+    time_zone: p.TimeZone = "UTC",
+    models: p.Models = [],  # noqa: B006
+    tenants: p.Tenants = [],  # noqa: B006
+    gpus: p.Gpus = [],  # noqa: B006
+    hosts: p.Hosts = [],  # noqa: B006
+    gpu_names: p.GpuNames = [],  # noqa: B006
+    classes: p.Classes = [],  # noqa: B006
+    limit: p.Limit = 1000,
+    cursor: p.Cursor = None,
+) -> Response:
+    """Money, tokens, requests and rates of a range, grouped and bucketed.
+
+    The money of all rows fills C: attributed + idle by class = price x owned time. Idle money that no model caused stays in
+    the row whose model (tenant) is null; a filter on model, tenant or class leaves money out and `scope` says how much.
+    """
+    query = cost_query(
+        start,
+        to,
+        bucket,
+        time_zone,
+        group_by,
+        models=models,
+        tenants=tenants,
+        gpus=gpus,
+        hosts=hosts,
+        gpu_names=gpu_names,
+        classes=classes,
+        tenant_lock=ask.tenant,
+    )
+    services = ask.services
+    now = services.now()
+    check_cost(query, services.reads.gpu_count())
+    page = read_page(services.costs, query, now, limit, cursor)
+    low = services.settings.low_volume_tokens
+    scope: Json = {
+        "cost_nusd": page.scope.cost_nusd,
+        "selected_nusd": page.total.money_nusd,
+        "left_out_nusd": page.scope.cost_nusd - page.total.money_nusd,
+        "cells": page.scope.cells,
+        "cells_not_rolled": services.costs.not_rolled(query.start, query.end),
+    }
+    if ask.tenant is not None:
+        scope |= {"cost_nusd": None, "left_out_nusd": None, "cells": None}
+    body = {
+        "from": timestamp(query.start),
+        "to": timestamp(query.end),
+        "bucket": bucket.value,
+        "time_zone": time_zone,
+        "group_by": list(query.group_by),
+        "as_of": timestamp(now),
+        "rows": [cost_row(row, query, now, low) for row in page.rows],
+        "totals": cost_row(page.total, query.whole(), now, low),
+        "scope": scope,
+        "next": page.next,
+    }
+    return json_response(body)
+
+
+@dataclass(frozen=True)
+class CostPage:
+    """Rows of one page, the total of all pages."""
+
+    rows: list[Row]
+    total: Row
+    scope: Scope
+    next: str | None
+
+
+def read_page(reads: CostReads, query: CostQuery, now: datetime, limit: int, cursor: str | None) -> CostPage:
+    """One page. A page that is everything is read once; else the total is read for itself (from coarser sums)."""
+    scope = Scope()
+    found = reads.rows(query, now, scope) if cursor is None else _after(reads, query, now, cursor)
+    page = list(islice(found, limit + 1))
+    more = len(page) > limit
+    page = page[:limit]
+    if cursor is None and not more:
+        return CostPage(page, total_row(query, page), scope, None)
+    scope = Scope()
+    total = reads.total(query, now, scope)
+    return CostPage(page, total, scope, row_position(page[-1]) if more else None)
+
+
+def _after(reads: CostReads, query: CostQuery, now: datetime, cursor: str) -> Iterator[Row]:
+    start, order = read_row_position(cursor, query)
+    # The bucket of the cursor is a border of the query's buckets: going on there cuts none in two.
+    rest = query if query.step is Step.NONE else replace(query, start=start)
+    rows = reads.rows(rest, now)
+    for row in rows:
+        if row.start > start or sort_key(row.key) > order:
+            yield from chain((row,), rows)
+
+
+def break_even(
+    ask: AskDep,
+    start: p.From,
+    to: p.To,
+    api_usd_per_million: p.ApiPrice,
+    usd_per_gpu_hour: p.WhatIfPrice = None,
+    models: p.Models = [],  # noqa: B006
+) -> Response:
+    """Own GPUs against an API price: who wins now, and from what load on.
+
+    Rows by model use the loaded rate (attributed + its share of warm idle); the row with model null is all money of the
+    GPUs over all tokens: what buying the same tokens from the API would really replace.
+    """
+    query = cost_query(start, to, group_by=("model",), models=models)
+    services = ask.services
+    check_cost(query, services.reads.gpu_count())
+    now = services.now()
+    rows = list(services.costs.rows(query, now))
+    whole = services.costs.total(replace(query, models=frozenset()), now)
+    result = economics.break_even(query, rows, whole, now, api_usd_per_million, usd_per_gpu_hour)
+    return json_response({"from": timestamp(query.start), "to": timestamp(query.end), "next": None, **result})

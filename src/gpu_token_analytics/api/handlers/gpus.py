@@ -1,0 +1,130 @@
+"""/v1/gpus: every GPU now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import Any
+
+from fastapi.responses import Response
+
+from gpu_token_analytics.api import params as p
+from gpu_token_analytics.api.errors import field_problem
+from gpu_token_analytics.api.models.gpus import Liveness
+from gpu_token_analytics.api.queries import check_zone, decode_cursor, encode_cursor
+from gpu_token_analytics.api.render import json_response, money, ratio, timestamp
+from gpu_token_analytics.api.services import AskDep, Services
+from gpu_token_analytics.documents import NUSD_PER_USD
+from gpu_token_analytics.store.cost_reads import CostQuery, Row
+from gpu_token_analytics.store.spans import MINUTE, Step, bucket_start, ceil, floor
+
+Json = dict[str, Any]
+SHOWN_MINUTES = 60
+MODELS_OF_LAST_MINUTES = 5
+_SAMPLE_FIELDS = ("utilization", "mem_used_mb", "mem_total_mb", "power_w", "temperature_c")
+
+
+def gpus(
+    ask: AskDep,
+    time_zone: p.TimeZone = "UTC",
+    gpu: p.Gpus = [],  # noqa: B006  FastAPI copies defaults
+    hosts: p.Hosts = [],  # noqa: B006
+    limit: p.CellLimit = 200,
+    cursor: p.Cursor = None,
+) -> Response:
+    """Each GPU's newest sample, price, models, and today's money by class; `today` begins at midnight of the time zone."""
+    tz = check_zone(time_zone)
+    services = ask.services
+    inventory = services.reads.gpus()
+    rows = [row for row in inventory if (not gpu or row["_id"] in gpu) and (not hosts or row.get("host") in hosts)]
+    total = len(rows)
+    if cursor is not None:
+        (after,) = decode_cursor(cursor, (str,))
+        at = next((index for index, row in enumerate(rows) if row["_id"] == after), None)
+        if at is None:
+            raise field_problem("invalid_cursor", "cursor", "cursor is not a `next` of this list")
+        rows = rows[at + 1 :]
+    more, rows = len(rows) > limit, rows[:limit]
+    now = services.now()
+    midnight = bucket_start(now, Step.DAY, tz)
+    return json_response(
+        {
+            "as_of": timestamp(now),
+            "today_from": midnight.isoformat(),
+            "total": total,
+            "gpus": gpu_states(services, rows, now, midnight),
+            "next": encode_cursor(rows[-1]["_id"]) if more else None,
+        }
+    )
+
+
+def gpu_states(services: Services, inventory: list[Json], now: datetime, midnight: datetime) -> list[Json]:
+    """The states of these GPUs of the inventory."""
+    ids = [row["_id"] for row in inventory]
+    if not ids:
+        return []
+    samples = services.reads.latest_samples(ids)
+    minutes = ceil(now, MINUTE)
+    cells: dict[str, list[Json]] = {}
+    for cell in services.reads.recent_cells(minutes - SHOWN_MINUTES * MINUTE, minutes, ids):
+        cells.setdefault(cell["gpu"], []).append(cell)
+    query = CostQuery(floor(midnight, MINUTE), minutes, group_by=("gpu",), gpus=frozenset(ids))
+    today = {row.key[0]: row for row in services.costs.rows(query, now)}
+    return [
+        _state(services, row, samples.get(row["_id"]), cells.get(row["_id"], []), today.get(row["_id"]), now)
+        for row in inventory
+    ]
+
+
+def _state(services: Services, row: Json, sample: Json | None, cells: list[Json], today: Row | None, now: datetime) -> Json:
+    sample = sample or {}
+    sampled_at: datetime | None = sample.get("ts")
+    price = cells[-1].get("price") or {} if cells else {}
+    hourly = price.get("nusd_per_hour")
+    spent = None if today is None else today.money_nusd
+    return {
+        "gpu": row["_id"],
+        "host": row.get("host"),
+        "gpu_index": row.get("gpu_index"),
+        "name": row.get("name"),
+        "mig_profile": row.get("mig_profile"),
+        "parent_uuid": row.get("parent_uuid"),
+        "state": _liveness(services, sampled_at, now),
+        "sampled_at": None if sampled_at is None else timestamp(sampled_at),
+        **{name: sample.get(name) for name in _SAMPLE_FIELDS},
+        "models": _models(cells, now),
+        "usd_per_hour": None if hourly is None else hourly / NUSD_PER_USD,
+        "price_row": price.get("row"),
+        "today": None if today is None else money(today),
+        "idle_share_today": None if today is None else ratio(today.money_nusd - today["cost_nusd"], spent or 0),
+        "newest_minutes": _newest_minutes(cells, ceil(now, MINUTE)),
+    }
+
+
+def _liveness(services: Services, sampled_at: datetime | None, now: datetime) -> str:
+    settings = services.settings
+    if sampled_at is None or now - sampled_at > timedelta(minutes=settings.silent_gpu_owned_minutes):
+        return Liveness.SILENT
+    if now - sampled_at > timedelta(seconds=settings.sample_gap_limit_seconds):
+        return Liveness.STALE
+    return Liveness.LIVE
+
+
+def _models(cells: list[Json], now: datetime) -> list[str]:
+    spent: Counter[str] = Counter()
+    for cell in cells:
+        if cell["minute"] >= now - timedelta(minutes=MODELS_OF_LAST_MINUTES):
+            for line in cell["lines"]:
+                spent[line["model"]] += line["cost_nusd"]
+    return [model for model, _ in sorted(spent.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def _newest_minutes(cells: list[Json], end: datetime) -> list[str | None]:
+    shown: list[str | None] = [None] * SHOWN_MINUTES
+    for cell in cells:
+        index = SHOWN_MINUTES - int((end - cell["minute"]) / MINUTE)
+        if 0 <= index < SHOWN_MINUTES and cell["owned_us"]:
+            # By time, so that a GPU priced at nothing still shows what it did.
+            times = cell.get("class_us") or cell["classes"]
+            shown[index] = max(times, key=lambda name: times[name])
+    return shown

@@ -1,0 +1,91 @@
+"""/v1/prices: the price book."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi.responses import Response
+
+from gpu_token_analytics.api import params as p
+from gpu_token_analytics.api.errors import field_problem
+from gpu_token_analytics.api.models.prices import NewPrice
+from gpu_token_analytics.api.queries import EARLIEST, LATEST, decode_cursor, encode_cursor
+from gpu_token_analytics.api.render import json_response, timestamp
+from gpu_token_analytics.api.services import AskDep
+from gpu_token_analytics.store.client import store_errors
+
+Json = dict[str, Any]
+
+
+def prices(ask: AskDep, limit: p.CellLimit = 1000, cursor: p.Cursor = None) -> Response:
+    """Every row ever written, newest valid_from first. The most specific row in force wins: gpu, host, name, default."""
+    rows = ask.services.prices.rows()
+    if cursor is not None:
+        (after,) = decode_cursor(cursor, (str,))
+        ids = [row["_id"] for row in rows]
+        if after not in ids:
+            raise field_problem("invalid_cursor", "cursor", "cursor is not a `next` of this list")
+        rows = rows[ids.index(after) + 1 :]
+    more = len(rows) > limit
+    rows = rows[:limit]
+    return json_response({"prices": [price(row) for row in rows], "next": encode_cursor(rows[-1]["_id"]) if more else None})
+
+
+def add_price(ask: AskDep, new: NewPrice) -> Response:
+    """Append a row. With valid_from in the past, open cells are computed again and final ones get corrections."""
+    check_price(new)
+    services = ask.services
+    with store_errors("append a price"):
+        row = services.prices.append(**price_fields(new), created_at=services.now(), source="api")
+    return json_response(price(row), 201)
+
+
+def price_fields(new: NewPrice) -> Json:
+    """A new row as the store takes it."""
+    return {
+        "scope": new.scope,
+        "key": new.key,
+        "usd_per_hour": format(new.usd_per_hour, "f"),
+        "mode": new.mode,
+        "usd_per_kwh": None if new.usd_per_kwh is None else format(new.usd_per_kwh, "f"),
+        "pue": new.pue,
+        "valid_from": new.valid_from,
+        "valid_to": new.valid_to,
+    }
+
+
+def check_price(new: NewPrice) -> None:
+    """Rules between the fields. Raises ApiProblem."""
+    if (new.scope == "default") != (new.key is None):
+        rule = "must be left out" if new.scope == "default" else "is needed"
+        raise field_problem("invalid_body", "key", f"key={new.key!r} {rule} with scope={new.scope}")
+    if new.key is not None and "\0" in new.key:
+        raise field_problem("invalid_body", "key", "key holds a NUL character")
+    for name, at in (("valid_from", new.valid_from), ("valid_to", new.valid_to)):
+        if at is not None and not (EARLIEST.replace(year=1970) <= at <= LATEST):
+            raise field_problem("invalid_body", name, f"{name}={at.isoformat()} is not between 1970 and 2100")
+    if new.valid_to is not None and new.valid_to <= new.valid_from:
+        raise field_problem("invalid_body", "valid_to", f"valid_to={new.valid_to.isoformat()} is not after valid_from")
+    if new.mode != "owned" and (new.usd_per_kwh is not None or new.pue is not None):
+        raise field_problem(
+            "invalid_body", "usd_per_kwh", f"usd_per_kwh and pue need mode=owned, not {new.mode}: rent includes energy"
+        )
+
+
+def price(row: Json) -> Json:
+    """A stored row as /v1 shows it."""
+    until, kwh = row.get("valid_to"), row.get("usd_per_kwh")
+    return {
+        "id": str(row["_id"]),
+        "scope": row["scope"],
+        "key": row.get("key"),
+        "usd_per_hour": str(row["usd_per_hour"]),
+        "mode": row["mode"],
+        "usd_per_kwh": None if kwh is None else str(kwh),
+        "pue": row.get("pue"),
+        "valid_from": timestamp(row["valid_from"]),
+        "valid_to": None if until is None else timestamp(until),
+        "created_at": timestamp(row.get("created_at") or row["valid_from"]),
+        "source": row.get("source") or "unknown",
+        "pending": bool(row.get("pending")),
+    }

@@ -1,0 +1,167 @@
+"""What one caller may use up: bytes of body, requests per second, open streams. And the headers every answer carries."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gpu_token_analytics.api.errors import MEDIA_TYPE, ApiProblem, problem_document
+from gpu_token_analytics.events import new_event_id
+
+MAX_BUCKETS = 10_000
+
+# Of everything that does not set its own (the dashboard does): an answer of data runs, frames and loads nothing.
+SECURITY_HEADERS: dict[bytes, bytes] = {
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
+}
+
+
+class Envelope:
+    """Outermost ASGI layer: gives each request an id and each answer the security headers; /v1 is never cached."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        identity = new_event_id()
+        scope["request_id"] = identity
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message.get("headers", ()), (b"x-request-id", identity.encode())]
+                given = {name.lower() for name, _ in headers}
+                headers += [(name, value) for name, value in SECURITY_HEADERS.items() if name not in given]
+                if scope["path"].startswith("/v1"):
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class BodyLimit:
+    """Counts the bytes of a body, chunked or not, and answers 413 before any of it is parsed.
+
+    Pure ASGI: a body past the limit is never held in memory.
+    """
+
+    def __init__(self, app: ASGIApp, limit_bytes: Callable[[str], int]) -> None:
+        self._app = app
+        self._limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._limit_bytes(scope["path"])
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if declared.isdigit() and int(declared) > limit:
+            await _refuse(scope, send, limit)
+            return
+        seen = 0
+        started = refused = False
+
+        async def counted_receive() -> Message:
+            nonlocal seen, refused
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > limit and not refused:
+                    refused = True
+                    if not started:
+                        await _refuse(scope, send, limit)
+                    raise _BodyTooLarge
+            return message
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            if refused:
+                return
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, counted_receive, watched_send)
+        except _BodyTooLarge:
+            return
+
+
+class _BodyTooLarge(Exception):
+    """Ends the handling of a request that was answered already."""
+
+
+async def _refuse(scope: Scope, send: Send, limit: int) -> None:
+    problem = ApiProblem("body_too_large", f"{scope['path']} takes at most {limit:,} bytes; send smaller batches")
+    body = json.dumps(problem_document(problem, scope.get("request_id", ""))).encode()
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    # The rest of the body is not read: the connection cannot be used again.
+    headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class RateLimit:
+    """A token bucket per caller: `burst` at once, `per_second` after. At most MAX_BUCKETS callers are remembered."""
+
+    def __init__(
+        self, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic, max_buckets: int = MAX_BUCKETS
+    ) -> None:
+        self._per_second = per_second
+        self._burst = float(burst)
+        self._clock = clock
+        self._max_buckets = max_buckets
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # caller -> (tokens, at)
+        self._lock = threading.Lock()
+
+    def take(self, caller: str) -> float:
+        """0 when the caller may go on, else seconds to wait."""
+        with self._lock:
+            now = self._clock()
+            tokens, at = self._buckets.pop(caller, (self._burst, now))
+            tokens = min(self._burst, tokens + (now - at) * self._per_second)
+            allowed = tokens >= 1
+            self._buckets[caller] = (tokens - 1 if allowed else tokens, now)
+            if len(self._buckets) > self._max_buckets:
+                # The longest unused is full again or nearly so: forgetting it gives nothing away.
+                self._buckets.popitem(last=False)
+            return 0.0 if allowed else (1 - tokens) / self._per_second
+
+
+class Slots:
+    """A bounded number of things at once, such as open streams."""
+
+    def __init__(self, count: int) -> None:
+        self._free = threading.BoundedSemaphore(count)
+
+    @contextmanager
+    def one(self, refusal: Callable[[], Exception]) -> Iterator[None]:
+        """Hold one, or raise `refusal()`."""
+        self.take(refusal)
+        try:
+            yield
+        finally:
+            self.give()
+
+    def take(self, refusal: Callable[[], Exception]) -> None:
+        """Take one, or raise `refusal()`."""
+        if not self._free.acquire(blocking=False):
+            raise refusal()
+
+    def give(self) -> None:
+        """Give it back."""
+        self._free.release()

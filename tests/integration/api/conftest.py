@@ -1,0 +1,154 @@
+"""An API over a real mongod that holds a few days of synthetic cells, rolled up."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from bench.synthetic_cells import Fleet, cells
+from fastapi import FastAPI
+
+from gpu_token_analytics.api.app import create_app
+from gpu_token_analytics.api.services import Services
+from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.embedded.mongod import EmbeddedMongod
+from gpu_token_analytics.processor.rollups import Rollups
+from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.sinks import MemorySink
+from gpu_token_analytics.store.client import Store, open_store
+from gpu_token_analytics.store.indexes import ensure_indexes
+from gpu_token_analytics.store.key_store import KeyScope, KeyStore
+from gpu_token_analytics.store.rollups import RollupStore
+
+START = datetime(2026, 1, 30, tzinfo=UTC)
+MINUTES = 2 * 1440 + 90
+NOW = START + timedelta(minutes=MINUTES)
+FLEET = Fleet(gpus=4, gpus_per_host=2, models=3, tenants=4)
+
+
+class Server:
+    """The application on a loopback port, in a thread: real HTTP, real addresses."""
+
+    def __init__(self, app: FastAPI) -> None:
+        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        deadline = time.monotonic() + 20
+        while not self._server.started:
+            assert self._thread.is_alive(), "the server did not start"
+            assert time.monotonic() < deadline, "the server did not start within 20 s"
+            time.sleep(0.01)
+        port: int = self._server.servers[0].sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive(), "the server did not stop"
+
+
+def roll_all(store: Store) -> None:
+    """Roll until nothing is dirty."""
+    rollups = Rollups(RollupStore(store.database))
+    while rollups.step_now():
+        pass
+
+
+@dataclass
+class Api:
+    """The application, its data, and clients with keys."""
+
+    url: str
+    app: FastAPI
+    store: Store
+    services: Services
+    settings: Settings
+    cells: list[dict[str, Any]]
+    sink: MemorySink
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def key(self, *scopes: KeyScope, tenant: str | None = None) -> str:
+        """A key of these scopes, made once."""
+        name = f"{'-'.join(sorted(scopes))}/{tenant}"
+        if name not in self.keys:
+            _, self.keys[name] = KeyStore(self.store.database).create(name, frozenset(scopes), tenant, self.store.now())
+        return self.keys[name]
+
+    clients: dict[str, httpx.Client] = field(default_factory=dict)
+
+    def client(self, *scopes: KeyScope, tenant: str | None = None) -> httpx.Client:
+        """A client with a key; without scopes: without a key."""
+        key = self.key(*scopes, tenant=tenant) if scopes else ""
+        if key not in self.clients:
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            self.clients[key] = httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+        return self.clients[key]
+
+    @property
+    def reader(self) -> httpx.Client:
+        """Reads everything."""
+        return self.client(KeyScope.READ)
+
+    def close(self) -> None:
+        """Close the clients."""
+        for client in self.clients.values():
+            client.close()
+
+
+@pytest.fixture(scope="session")
+def make_store(mongod: EmbeddedMongod) -> Iterator[Callable[[], tuple[Store, Settings]]]:
+    opened: list[Store] = []
+
+    def make() -> tuple[Store, Settings]:
+        settings = load(
+            mongodb_uri=mongod.uri,
+            mongodb_database=f"test_{uuid.uuid4().hex[:16]}",
+            api_requests_per_second=100_000,
+            api_request_burst=100_000,
+        )
+        store = open_store(settings)
+        opened.append(store)
+        ensure_indexes(store, settings)
+        return store, settings
+
+    yield make
+    for store in opened:
+        store.client.drop_database(store.database.name)
+        store.close()
+
+
+@pytest.fixture(scope="session")
+def api(make_store: Callable[[], tuple[Store, Settings]]) -> Iterator[Api]:
+    """Read-only for tests: its cells stay as they are."""
+    store, settings = make_store()
+    found = list(cells(FLEET, START, MINUTES, now=NOW))
+    store[Collection.LEDGER_CELLS].insert_many(found)
+    store[Collection.INVENTORY].insert_many(_inventory())
+    roll_all(store)
+    sink = MemorySink()
+    services = Services.of(store, settings, sink=sink)
+    services.now = lambda: NOW
+    app = create_app(services)
+    with Server(app) as url:
+        served = Api(url, app, store, services, settings, found, sink)
+        yield served
+        served.close()
+
+
+def _inventory() -> list[dict[str, Any]]:
+    rows = []
+    for index in range(FLEET.gpus):
+        gpu, host, name = FLEET.gpu(index)
+        rows.append({"_id": gpu, "kind": "gpu", "gpu": gpu, "host": host, "gpu_index": index % 2, "name": name})
+    return rows
