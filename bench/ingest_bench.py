@@ -1,0 +1,239 @@
+"""Ingest and ledger against the same mongod, in one run: ratios, not absolute speeds (machines differ, and are noisy).
+
+    baseline   the same documents, encoded beforehand, inserted by one client with the same indexes and write concern
+    ingest     a processor (its own process) reading the same events from the in-memory broker; the ledger held back
+    ledger     the same again with the ledger computed to the end: time until nothing is due
+    cpu        the processor's CPU time per event, and by step from its own metrics
+    memory     the processor's highest resident set at full speed (VmHWM)
+    storage    bytes in MongoDB per event, indexes included
+
+Run: `python -m bench ingest [--events N] [--rounds N]`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gpu_token_analytics.clock import SystemClock
+from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.embedded.broker import EmbeddedBroker
+from gpu_token_analytics.embedded.child import free_port
+from gpu_token_analytics.embedded.mongod import EmbeddedMongod
+from gpu_token_analytics.events import Event, encode
+from gpu_token_analytics.kafka import EventProducer, create_topics
+from gpu_token_analytics.kafka.consumer import RecordBatch
+from gpu_token_analytics.ledger.params import params_of
+from gpu_token_analytics.processor.ingest import Shaper, decode
+from gpu_token_analytics.processor.live_rate import LiveRate
+from gpu_token_analytics.processor.sightings import Sightings
+from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.simulate.load import events_for_bench
+from gpu_token_analytics.store.audit import audit
+from gpu_token_analytics.store.client import Store, open_store
+from gpu_token_analytics.store.indexes import ensure_indexes
+from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.store.writes import insert_raw
+
+NEVER_SECONDS = 3600
+BATCH = 1000
+HZ = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Round:
+    """Events per second of one round."""
+
+    baseline: float
+    ingest: float
+    ledger: float
+    cpu_us: float
+    rss_mb: float
+    steps_us: dict[str, float] = field(default_factory=dict)
+
+
+def main(events_count: int, rounds: int) -> list[Round]:
+    """Run and print; returns the rounds."""
+    events = events_for_bench(events_count)
+    print(f"{len(events):,} events of 64 GPUs, {rounds} rounds, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
+    found: list[Round] = []
+    with tempfile.TemporaryDirectory() as folder, EmbeddedMongod(Path(folder), cache_mb=1024) as mongod:
+        for number in range(rounds):
+            found.append(_round(mongod.uri, number, events, Path(folder)))
+            one = found[-1]
+            print(
+                f"round {number + 1}: baseline {one.baseline:,.0f}/s, ingest {one.ingest:,.0f}/s = {one.ingest / one.baseline:.2f}, "
+                f"with ledger {one.ledger:,.0f}/s = {one.ledger / one.baseline:.2f}, {one.cpu_us:.1f} us CPU/event, "
+                f"RSS {one.rss_mb:.0f} MB"
+            )
+    _summary(found)
+    return found
+
+
+def _round(uri: str, number: int, events: Sequence[Event], folder: Path) -> Round:
+    baseline = _baseline(_settings(uri, f"base{number}"), events)
+    ingest, cpu_us, rss_mb, steps = _processor(_settings(uri, f"raw{number}", NEVER_SECONDS), events, folder, ledger=False)
+    with_ledger, _, rss_ledger, _ = _processor(_settings(uri, f"ledger{number}", 1), events, folder, ledger=True)
+    return Round(baseline, ingest, with_ledger, cpu_us, max(rss_mb, rss_ledger), steps)
+
+
+def _settings(uri: str, database: str, debounce_seconds: float = 10) -> Settings:
+    return load(
+        mongodb_uri=uri,
+        mongodb_database=database,
+        close_debounce_seconds=debounce_seconds,
+        silent_gpu_owned_minutes=0,
+        log_level="WARNING",
+    )
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Store]:
+    store = open_store(settings, "bench")
+    try:
+        ensure_indexes(store, settings)
+        yield store
+    finally:
+        store.client.drop_database(settings.mongodb_database)
+        store.close()
+
+
+def _baseline(settings: Settings, events: Sequence[Event]) -> float:
+    """Rate at which mongod takes these documents when nothing else has to be done."""
+    shaper = Shaper(LiveRate(30, 0.85), Sightings(), 30)
+    now = datetime.now(UTC)
+    values: list[bytes | None] = [encode(event) for event in events]
+    size = len(values)
+    records = RecordBatch("tokens", values, [0] * size, list(range(size)), [int(now.timestamp() * 1000)] * size)
+    shaped = shaper.shape(records, decode(records, now), now, 0.0)
+    parts = ((Collection.TOKEN_USAGE, shaped.usages.documents), (Collection.GPU_METRICS, shaped.samples.documents))
+    with _database(settings) as store:
+        begun = time.perf_counter()
+        for name, documents in parts:
+            for at in range(0, len(documents), BATCH):
+                insert_raw(store, name, documents[at : at + BATCH])
+        return size / (time.perf_counter() - begun)
+
+
+def _processor(
+    settings: Settings, events: Sequence[Event], folder: Path, *, ledger: bool
+) -> tuple[float, float, float, dict[str, float]]:
+    """(events/s, CPU us per event, peak RSS MB, us per event by step) of a processor that finds all events waiting."""
+    topics = {settings.kafka_topic: 12, settings.dlq_topic: 12}
+    with _database(settings) as store, EmbeddedBroker(topics) as broker:
+        settings = settings.model_copy(update={"kafka_bootstrap": broker.bootstrap})
+        create_topics(settings)
+        with EventProducer(settings) as producer:
+            for event in events:
+                producer.send(event)
+            producer.flush(60)
+        with _running(settings, folder) as (child, url):
+            begun = _wait_for_first(store)
+            cpu_begun = _cpu_seconds(child.pid)
+            while _stored(store) < len(events):
+                time.sleep(0.02)
+            raw_seconds = time.perf_counter() - begun
+            cpu = _cpu_seconds(child.pid) - cpu_begun
+            if ledger:
+                closing = LedgerStore(store, settings.close_debounce_seconds)
+                while closing.count_due():
+                    time.sleep(0.05)
+            seconds = time.perf_counter() - begun
+            steps = _steps(url, len(events))
+            rss_mb = _peak_rss_mb(child.pid)
+        if ledger:
+            report = audit(LedgerStore(store), params_of(settings))
+            assert report.holds, report.findings[:3]
+        else:
+            _print_storage(store, len(events))
+        return len(events) / (seconds if ledger else raw_seconds), cpu / len(events) * 1e6, rss_mb, steps
+
+
+@contextmanager
+def _running(settings: Settings, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    port = free_port()
+    own = {
+        "KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+        "MONGODB_URI": settings.mongodb_uri.get_secret_value(),
+        "MONGODB_DATABASE": settings.mongodb_database,
+        "CLOSE_DEBOUNCE_SECONDS": str(settings.close_debounce_seconds),
+        "SILENT_GPU_OWNED_MINUTES": "0",
+        "HTTP_PORT": str(port),
+    }
+    log = folder / "processor.log"
+    with log.open("wb") as out:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "gpu_token_analytics", "processor"], env={**os.environ, **own}, stdout=out, stderr=out
+        )
+    try:
+        yield child, f"http://127.0.0.1:{port}"
+    finally:
+        child.send_signal(signal.SIGTERM)
+        if child.wait(30) != 0:
+            print(log.read_text(errors="replace")[-2000:])
+
+
+def _stored(store: Store) -> int:
+    return sum(store[name].estimated_document_count() for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS))
+
+
+def _wait_for_first(store: Store) -> float:
+    clock, until = SystemClock(), time.perf_counter() + 60
+    while not _stored(store):
+        if clock.monotonic() and time.perf_counter() > until:
+            raise TimeoutError("the processor stored nothing within 60 s")
+        time.sleep(0.005)
+    return time.perf_counter()
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / HZ
+
+
+def _peak_rss_mb(pid: int) -> float:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found.group(1)) / 1024 if found else float("nan")
+
+
+def _steps(url: str, events: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    pairs = re.findall(r'^gpu_tokens_(?:step|write)_seconds_sum\{step="(\w+)"\} (\S+)$', text, re.MULTILINE)
+    return {name: float(value) / events * 1e6 for name, value in pairs}
+
+
+def _print_storage(store: Store, events: int) -> None:
+    sizes: dict[str, Any] = {}
+    for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS):
+        stats = store.database.command("collStats", name.value)
+        sizes[name.value] = (stats["count"], stats["size"], stats["storageSize"], stats["totalIndexSize"])
+    for name, (count, size, disk, index) in sizes.items():
+        if count:
+            print(f"  {name}: {size / count:.0f} bytes BSON, {disk / count:.0f} on disk + {index / count:.0f} of indexes per event")
+
+
+def _summary(rounds: Sequence[Round]) -> None:
+    def median(pick: Any) -> float:
+        return statistics.median(pick(one) for one in rounds)
+
+    print("median of the rounds:")
+    print(f"  ingest / pre-encoded insert            {median(lambda r: r.ingest / r.baseline):.2f}   (wanted: 0.85 or more)")
+    print(f"  ingest + ledger / pre-encoded insert   {median(lambda r: r.ledger / r.baseline):.2f}   (wanted: 0.60 or more)")
+    print(f"  processor CPU                          {median(lambda r: r.cpu_us):.1f} us per event")
+    print(f"  processor peak RSS                     {max(r.rss_mb for r in rounds):.0f} MB   (wanted: under 400)")
+    for name in rounds[-1].steps_us:
+        print(f"    waited for {name:<14} {median(lambda r, name=name: r.steps_us.get(name, 0.0)):.2f} us per event")
