@@ -66,16 +66,16 @@ class Sweep:
         per_work = np.divide(busy, self._rates, out=np.zeros(len(busy)), where=(self.active > 0) & (self._rates > 0))
         upto = self._running(per_work)
         shares = self.rate * (upto[self.end] - upto[self.start])
-        for cell in np.flatnonzero(self._is_noisy(upto)):
+        for cell in np.flatnonzero(self._is_noisy(busy, upto)):
             self._share_afresh(int(cell), busy, shares)
         return shares
 
-    def _is_noisy(self, upto: Float64) -> NDArrayBool:
+    def _is_noisy(self, busy: Float64, upto: Float64) -> NDArrayBool:
         """Which cells have rates too far apart for running sums. Shape (cells,)."""
         starts = self.first_edge[:-1]
         rates = np.where(self.active > 0, self._rates, 0.0)
         top = np.maximum.reduceat(rates, starts)
-        lost = np.logical_or.reduceat((self.active > 0) & (rates <= top[self._cell_of_edge] * _EPSILON), starts)
+        lost = np.logical_or.reduceat((busy > 0) & (rates <= top[self._cell_of_edge] * _EPSILON), starts)
         noise = 4 * np.sqrt(np.diff(self.first_edge)) * _EPSILON * top * upto[self.first_edge[1:] - 1]
         found: NDArrayBool = lost | (noise > NOISE_LIMIT)
         return found

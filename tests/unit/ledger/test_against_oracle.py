@@ -14,8 +14,8 @@ SPANS = minutes(3)
 ALL_MODES = ("on_demand", "reserved", "spot", "owned")
 NOISE = Fraction(1, 100)  # float noise allowed on a request's quota; attribution.NOISE_LIMIT
 
-thorough = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-quick = settings(thorough, max_examples=60)
+thorough = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+quick = settings(thorough, max_examples=40)
 
 
 @thorough

@@ -1,0 +1,100 @@
+"""Millijoules between samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.ledger.worlds import SECOND, Document, World, minutes, price, sample, usage
+
+from gpu_token_analytics.ledger.energy import EnergyCurve
+from gpu_token_analytics.ledger.params import LedgerParams
+
+NAN = float("nan")
+GAP = 30 * SECOND
+
+
+def millijoules(times_s: list[float], power: list[float], counter: list[float] | None = None) -> list[int | None]:
+    """Of each pair of samples."""
+    at = np.array([round(t * SECOND) for t in times_s])
+    curve = EnergyCurve.of(at, np.array(power), np.array(counter or [NAN] * len(power)), GAP)
+    amounts, known = curve.between(at[:-1], at[1:])
+    return [int(amount) if fine else None for amount, fine in zip(amounts, known, strict=True)]
+
+
+def test_the_trapezoid() -> None:
+    assert millijoules([0, 10, 20], [100, 200, 0]) == [1_500_000, 1_000_000]
+
+
+def test_the_counter_goes_first() -> None:
+    assert millijoules([0, 10], [100, 100], [5, 905]) == [900_000]
+
+
+@pytest.mark.parametrize(
+    ("counter", "expected"),
+    [
+        ([905.0, 5.0], 1_000_000),  # driver reload: it ran backwards
+        ([NAN, 5.0], 1_000_000),
+        ([0.0, 1e15], 1_000_000),  # 100 TW: a blank value, not energy
+        ([0.0, 1_000_000.0], 1_000_000_000),  # exactly 100 kW over 10 s
+        ([7.0, 7.0], 0),
+    ],
+)
+def test_a_counter_that_cannot_be(counter: list[float], expected: int) -> None:
+    assert millijoules([0, 10], [100, 100], counter) == [expected]
+
+
+def test_unknown_is_unknown() -> None:
+    assert millijoules([0, 10, 10, 20], [100, 100, 300, 300]) == [1_000_000, 0, 3_000_000], "equal times: each side its own"
+    assert millijoules([0, 30, 61], [100, 100, 100]) == [3_000_000, None], "past the gap limit"
+    assert millijoules([0, 10, 20], [100, NAN, 100]) == [None, None]
+    assert millijoules([0], [100]) == []
+
+
+@given(
+    st.floats(0, 1e5),
+    st.floats(0, 1e5),
+    st.integers(1, GAP),
+    st.lists(st.integers(0, GAP), max_size=6),
+)
+def test_parts_are_never_negative_and_sum_to_the_pair(first: float, last: float, span: int, cuts: list[int]) -> None:
+    edges = np.array([0, *sorted(min(cut, span) for cut in cuts), span])
+    curve = EnergyCurve.of(np.array([0, span]), np.array([first, last]), np.array([NAN, NAN]), GAP)
+    parts, known = curve.between(edges[:-1], edges[1:])
+    assert parts.min() >= 0
+    assert known[edges[:-1] < span].all()
+    assert abs(int(parts.sum()) - (first + last) / 2 * span / 1000) <= 0.51
+
+
+def samples(power_w: float) -> list[Document]:
+    return [sample(f"s{at:02d}", at, mem_mb=9000, power_w=power_w) for at in range(0, 61, 5)]
+
+
+def test_owned_gpus_pay_for_energy_and_rented_ones_do_not() -> None:
+    """1 kW for a minute is 1/60 kWh: at 0.30 USD/kWh and PUE 1.2 it is 6,000,000 nano-USD."""
+    events = [usage("r", 30, 30)]
+    for mode, extra in (("owned", 6_000_000), ("on_demand", 0), ("reserved", 0), ("spot", 0)):
+        row = price("default", "3.6", mode=mode, usd_per_kwh=0.30, pue=1.2)
+        (cell,) = World(events, samples(1000), [row]).cells(minutes(1))
+        assert cell.cost_nusd == 60_000_000 + extra
+        assert cell.classes["attributed"] == cell.classes["warm_idle"] == cell.cost_nusd // 2
+        assert cell.energy_mj == 60_000_000
+        assert cell.lines[0]["energy_mj"] == 30_000_000
+
+
+def test_energy_alone_can_be_the_price() -> None:
+    row = price("default", "0", mode="owned", usd_per_kwh=0.36)
+    (cell,) = World([usage("a", 60, 60), usage("b", 60, 60)], samples(500), [row]).cells(minutes(1))
+    assert cell.cost_nusd == cell.classes["attributed"] == 3_000_000
+
+
+def test_the_dearest_energy_does_not_overflow() -> None:
+    row = price("default", "100000", mode="owned", usd_per_kwh=100_000, pue=3)
+    (cell,) = World([usage("a", 60, 60)], samples(1e5), [row]).cells(minutes(1))
+    assert cell.cost_nusd == 10**14 // 60 + 1 + 3 * 10**14 * 100 // 60
+    assert cell.classes["attributed"] == cell.cost_nusd
+
+
+def test_params_default_gap() -> None:
+    assert LedgerParams().gap_us == GAP
