@@ -67,12 +67,21 @@ def wanted_rules(admin_cidr: str, groups: dict[str, str]) -> set[tuple[str, str,
 def present_rules(groups: dict[str, str], region: str) -> dict[tuple[str, str, str, int, int, str], str]:
     """The same for every rule that AWS has, with the rule's id."""
     client = boto3.client("ec2", region_name=region, endpoint_url=os.environ.get("AWS_ENDPOINT_URL"))
-    pages = client.get_paginator("describe_security_group_rules").paginate(Filters=[{"Name": "group-id", "Values": list(groups.values())}])
+    pages = client.get_paginator("describe_security_group_rules").paginate(
+        Filters=[{"Name": "group-id", "Values": list(groups.values())}]
+    )
     found = {}
     for rule in (rule for page in pages for rule in page["SecurityGroupRules"]):
-        peer = rule.get("CidrIpv4") or rule.get("CidrIpv6") or rule.get("PrefixListId") or rule.get("ReferencedGroupInfo", {}).get("GroupId", "?")
+        peer = (
+            rule.get("CidrIpv4")
+            or rule.get("CidrIpv6")
+            or rule.get("PrefixListId")
+            or rule.get("ReferencedGroupInfo", {}).get("GroupId", "?")
+        )
         way = "out" if rule["IsEgress"] else "in"
-        found[(rule["GroupId"], way, rule["IpProtocol"], rule.get("FromPort", -1), rule.get("ToPort", -1), peer)] = rule["SecurityGroupRuleId"]
+        found[(rule["GroupId"], way, rule["IpProtocol"], rule.get("FromPort", -1), rule.get("ToPort", -1), peer)] = rule[
+            "SecurityGroupRuleId"
+        ]
     return found
 
 
@@ -85,10 +94,15 @@ def group_rules() -> list[str]:
     lines = []
     for rule in sorted(set(present) - wanted):
         group, way, protocol, low, high, peer = rule
-        revoke = f"aws ec2 revoke-security-group-{'egress' if way == 'out' else 'ingress'} --group-id {group} --security-group-rule-ids {present[rule]}"
-        lines.append(f"security group of {names[group]}: rule in no flow, {way} {protocol} {low}-{high} {peer}; remove it: {revoke}")
+        command = f"aws ec2 revoke-security-group-{'egress' if way == 'out' else 'ingress'}"
+        revoke = f"{command} --group-id {group} --security-group-rule-ids {present[rule]}"
+        lines.append(
+            f"security group of {names[group]}: rule in no flow, {way} {protocol} {low}-{high} {peer}; remove it: {revoke}"
+        )
     for group, way, protocol, low, _, peer in sorted(wanted - set(present)):
-        lines.append(f"security group of {names[group]}: rule missing, {way} {protocol} {low} {names.get(peer, peer)}; make infra")
+        lines.append(
+            f"security group of {names[group]}: rule missing, {way} {protocol} {low} {names.get(peer, peer)}; make infra"
+        )
     return lines
 
 

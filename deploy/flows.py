@@ -200,7 +200,7 @@ def main(arguments: list[str]) -> int:
                 path.write_text(text)
     for path in changed:
         print(
-            f"{'written' if arguments == ['write'] else 'differs from deploy/flows.yaml (make flows)'}: {path.relative_to(ROOT)}"
+            f"{'written' if arguments == ['write'] else 'differs from deploy/flows.yaml, make flows'}: {path.relative_to(ROOT)}"
         )
     return 1 if changed and arguments == ["check"] else 0
 

@@ -18,7 +18,7 @@ def run_checks(report: Report, bench: Bench, operator: Operator, image_name: str
     """Everything of CA0. Needs fresh machines that have the reference images of Kafka and MongoDB loaded."""
     with report.check("CA0: before hardening, passwords are accepted (so that the check below means something)"):
         for machine in bench.table.machines.values():
-            offered = authentication_methods(bench, machine.ip, "ubuntu")
+            offered = authentication_methods(machine.ip, "ubuntu")
             expect("password" in offered, f"{machine.name} offers {offered}")
     steps = operator.steps("CA0/README.md", "Steps")
     for number, step in enumerate(steps, 1):
@@ -39,7 +39,7 @@ def logins(report: Report, bench: Bench, stage: str) -> None:
     with report.check(f"{stage}: password login refused on all four, for the user and for root"):
         for machine in bench.table.machines.values():
             for user in ("ubuntu", "root"):
-                offered = authentication_methods(bench, machine.ip, user)
+                offered = authentication_methods(machine.ip, user)
                 expect(offered == ["publickey"], f"{machine.name} offers {user} {offered}")
     with report.check(f"{stage}: root login refused even with a key"):
         for name, machine in bench.table.machines.items():
@@ -67,7 +67,7 @@ def reachability(report: Report, bench: Bench, when: str) -> None:
 
 
 def containers(report: Report, bench: Bench) -> None:
-    """Every container of every machine: not root, nothing writable but volumes and tmpfs, no capabilities, no published port."""
+    """Every container: not root, nothing writable but volumes and tmpfs, no capabilities, no published port."""
     with report.check("CA0: containers are non-root, read-only, without capabilities, and publish no port"):
         for name in bench.table.machines:
             ids = bench.inside(name, "docker", "ps", "-q").split()
@@ -125,10 +125,7 @@ def published_port(report: Report, bench: Bench, operator: Operator, image_name:
             "2",
             f"http://{ip}:{_BYPASS_PORT}/",
         ]
-        for _ in range(5):
-            if run(from_neighbour, check=False).returncode == 0:
-                return True
-        return False
+        return any(run(from_neighbour, check=False).returncode == 0 for _ in range(5))
 
     with report.check("CA0: a published Docker port would bypass UFW, and doctor says so; with host networking it cannot"):
         try:
@@ -166,7 +163,9 @@ def sasl(report: Report, bench: Bench, operator: Operator) -> None:
     """Kafka with user and password: one setting, and the pipeline goes on; a wrong password gets nothing."""
     with report.check("CA0: Kafka with SASL (SCRAM-SHA-512) switched on, wrong password refused, pipeline verified again"):
         settings = operator.folder / "CA0/settings.env"
-        settings.write_text(settings.read_text() + "KAFKA_SECURITY_PROTOCOL=SASL_PLAINTEXT\nKAFKA_SASL_MECHANISM=SCRAM-SHA-512\n")
+        settings.write_text(
+            settings.read_text() + "KAFKA_SECURITY_PROTOCOL=SASL_PLAINTEXT\nKAFKA_SASL_MECHANISM=SCRAM-SHA-512\n"
+        )
         operator.do("make -C CA0 sync up", timeout_seconds=420)
         wrong = (
             f"cd {_HOME}/vm3-processor && sudo docker compose -p gpu-tokens run --rm -T --no-deps "

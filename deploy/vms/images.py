@@ -63,7 +63,8 @@ def builder(folder: Path, cache: Path, layers: Sequence[Path]) -> Iterator[Calla
     mount_overlay(layers, own / "layer", own / "root", own / "work")
     start = (
         "for d in /sys/fs/cgroup/*/; do mount -o remount,bind,rw,nosuid,nodev,noexec $d; done 2>/dev/null; "
-        f"exec dockerd --iptables=false --ip6tables=false --ip-forward=false --bridge=none --cgroup-parent=/{machines.PREFIX}-{_BUILDER}/containers"
+        "exec dockerd --iptables=false --ip6tables=false --ip-forward=false --bridge=none "
+        f"--cgroup-parent=/{machines.PREFIX}-{_BUILDER}/containers"
     )
     command = [
         "systemd-nspawn", "-q", "-D", str(own / "root"), "--as-pid2", "-M", _BUILDER, "--register=no", "--keep-unit",

@@ -51,7 +51,10 @@ Before=docker.service containerd.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/sh -c 'for i in 1 2 3 4 5; do ok=1; for d in /sys/fs/cgroup/*/; do mountpoint -q $d || continue; mount -o remount,bind,rw,nosuid,nodev,noexec $d || ok=0; done; [ $ok = 1 ] && exit 0; sleep 0.2; done; exit 1'
+ExecStart=/bin/sh -c 'for i in 1 2 3 4 5; do \\
+  ok=1; \\
+  for d in /sys/fs/cgroup/*/; do mountpoint -q $d || continue; mount -o remount,bind,rw,nosuid,nodev,noexec $d || ok=0; done; \\
+  [ $ok = 1 ] && exit 0; sleep 0.2; done; exit 1'
 [Install]
 WantedBy=multi-user.target
 """
@@ -90,8 +93,7 @@ class Bench:
 
     def up(self) -> None:
         """Network and all machines; returns when systemd says that each is up."""
-        self.folder.mkdir(parents=True)
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench-admin", "-f", str(self.key)])
+        self.prepare()
         self._make_bridge()
         self._make_namespace(OUTSIDER, OUTSIDER_ADDRESS)
         for machine in self.table.machines.values():
@@ -100,6 +102,11 @@ class Bench:
             self.start(machine.name)
         for name in self.table.machines:
             self.wait_until_up(name)
+
+    def prepare(self) -> None:
+        """The folder and the administrator's key; no machine."""
+        self.folder.mkdir(parents=True)
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench-admin", "-f", str(self.key)])
 
     def down(self) -> None:
         """Removes every trace but the cache. Never raises for what is already gone."""
@@ -220,6 +227,7 @@ class Bench:
         root = own / "root"
         mount_overlay(self.layers, own / "layer", root, own / "work")
         (root / "etc/machine-id").write_text("")
+        os.utime(root / "var/lib/apt/lists")  # apt's index counts as fresh: the machines have no way to a mirror
         (root / "etc/hostname").write_text(machine.name + "\n")
         hosts = [f"{m.ip} {m.name}" for m in self.table.machines.values()]
         (root / "etc/hosts").write_text("\n".join(["127.0.0.1 localhost", *hosts]) + "\n")

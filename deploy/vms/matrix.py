@@ -55,7 +55,7 @@ def listeners(bench: Bench, ports: Iterable[int]) -> Iterator[None]:
 def observe(bench: Bench, ports: Iterable[int]) -> dict[tuple[str, str, int], str]:
     """`open`, `refused` or `silent` for each (source, target, port)."""
     pairs = [(m.name, m.ip, port) for m in bench.table.machines.values() for port in ports]
-    seen = {}
+    seen: dict[tuple[str, str, int], str] = {}
     for source in [*bench.table.machines, ADMIN, OUTSIDER]:
         targets = json.dumps([[ip, port] for _, ip, port in pairs])
         where = [] if source == ADMIN else ["nsenter", f"--net=/run/netns/{PREFIX}-{source}"]

@@ -6,7 +6,8 @@ Without these, moto 5.2.5 reports an instance without the security groups it was
 rules between groups; the AWS provider then plans to change both for ever. Runs with the deployment tools' own Python.
 """
 
-# mypy: ignore-errors - moto has no types here, and this file is only ever run, never imported
+# moto is not installed where mypy runs, and this file is only ever run, never imported.
+# mypy: ignore-errors
 
 import sys
 

@@ -67,7 +67,7 @@ class Operator:
         return commands
 
 
-def authentication_methods(bench: Bench, ip: str, user: str) -> Sequence[str]:
+def authentication_methods(ip: str, user: str) -> Sequence[str]:
     """The login methods that sshd offers to someone without a key."""
     options = [
         "-o",

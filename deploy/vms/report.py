@@ -43,8 +43,7 @@ class Report:
         try:
             yield
         except NotChecked as reason:
-            self.not_checked.append(f"{name}: {reason}")
-            self.say(f"NOT CHECKED  {name}: {reason}")
+            self.skip(name, str(reason))
         except Exception as error:  # noqa: BLE001 - whatever breaks a check is that check's result
             self.failed.append(name)
             self.say(f"FAILED  {name}: {error}")
@@ -53,6 +52,11 @@ class Report:
         else:
             self.passed.append(name)
             self.say(f"passed  {name}")
+
+    def skip(self, name: str, lacks: str) -> None:
+        """Records a check that cannot run here."""
+        self.not_checked.append(f"{name}: {lacks}")
+        self.say(f"NOT CHECKED  {name}: {lacks}")
 
     def close(self) -> int:
         """Prints the summary; its last line is `N passed, N failed`. Returns the exit status."""

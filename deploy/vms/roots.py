@@ -19,10 +19,10 @@ from deploy.vms.shell import run
 
 SUITE = "trixie"  # Debian 13: its Docker Engine and Compose v2 are what Ubuntu 24.04 has too
 MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
-_MACHINE_PACKAGES = (
-    "systemd systemd-sysv dbus openssh-server sudo ufw iptables nftables iproute2 iputils-ping ca-certificates procps "
-    "python3 python3-apt docker.io docker-cli docker-compose make curl openssl netcat-openbsd"
-).split()
+_MACHINE_PACKAGES = [
+    *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "ufw", "iptables", "nftables", "iproute2", "procps"),
+    *("ca-certificates", "python3", "python3-apt", "docker.io", "docker-cli", "docker-compose", "make", "curl", "openssl"),
+]
 _BUILDER_PACKAGES = ["docker-buildx"]
 _CLOUD_USER = "ubuntu"
 
@@ -66,8 +66,8 @@ def _add_packages(cache: Path, below: Sequence[Path], layer: Path, packages: Seq
         (root / "usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")  # nothing may start while it is only a folder
         (root / "usr/sbin/policy-rc.d").chmod(0o755)
         script = (
-            "set -e; export DEBIAN_FRONTEND=noninteractive; apt-get update -qq && apt-get install -y -qq --no-install-recommends "
-            f"{' '.join(packages)} && apt-get clean\n{then}"
+            "set -e; export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; "
+            f"apt-get install -y -qq --no-install-recommends {' '.join(packages)}; apt-get clean\n{then}"
         )
         run(["chroot", str(root), "bash", "-c", script], timeout_seconds=600)
         (root / "usr/sbin/policy-rc.d").unlink()

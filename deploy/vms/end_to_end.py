@@ -1,0 +1,158 @@
+"""The Azure trace through CA1's four machines: every request once, every token in the ledger, whatever machine dies."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.flows import ROOT
+from deploy.vms.machines import USER, Bench
+from deploy.vms.report import NotChecked, Report, expect
+from deploy.vms.shell import CommandFailed, run
+
+_NAME = "AzureLLMInferenceTrace_conv.csv"
+_HOME = "/opt/gpu-tokens"
+_COMPOSE = "sudo docker compose -p gpu-tokens"
+_REPLAYED = "replayed"
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What must be in MongoDB after a replay: requests, prompt tokens, completion tokens."""
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def find_trace() -> Path:
+    """TRACE_FILE, else a `data/traces` folder beside the checkout. Raises NotChecked when there is none."""
+    named = os.environ.get("TRACE_FILE")
+    for path in [Path(named)] if named else sorted(ROOT.parent.glob(f"*/data/traces/{_NAME}")):
+        if path.exists():
+            return path
+    raise NotChecked(
+        f"the trace {_NAME} is not here (set TRACE_FILE); it is Azure/AzurePublicDataset's, CC-BY 4.0, not this repository's"
+    )
+
+
+def sums_of(trace: Path) -> Sums:
+    """Counted from the file itself, not taken from what the pipeline says."""
+    with trace.open(newline="") as file:
+        rows = [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in csv.DictReader(file)]
+    return Sums(len(rows), sum(prompt for prompt, _ in rows), sum(completion for _, completion in rows))
+
+
+def run_checks(report: Report, bench: Bench, *, kill_machines: bool) -> None:
+    """Needs CA1's machines with everything running; leaves the producers stopped."""
+    trace: list[Path] = []
+    with report.check("end to end: the trace is on vm4"):
+        trace.append(find_trace())
+        run(
+            [
+                "scp",
+                "-q",
+                *bench.ssh_options,
+                str(trace[0]),
+                f"{USER}@{bench.table.machines['vm4-producers'].ip}:/tmp/trace.csv",
+            ]
+        )
+        bench.ssh("vm4-producers", f"cd {_HOME}/vm4-producers && {_COMPOSE} stop -t 20")
+    if not trace:
+        return
+    expected = sums_of(trace[0])
+    with report.check(
+        f"end to end: {expected.requests:,} requests replayed from vm4 are on vm2, each once, their tokens exact"
+    ):
+        started = time.monotonic()
+        report.say(_replay(bench, "azure", "--speed 0").strip().splitlines()[-1])
+        _await_stored(bench, "azure", expected, 120)
+        report.say(f"stored {time.monotonic() - started:.1f} s after the replay began")
+    audited(report, bench, "azure", expected)
+    with report.check("end to end: a second replay of the same file changes nothing"):
+        _replay(bench, "azure", "--speed 0")
+        time.sleep(3)
+        expect(_stored(bench, "azure") == expected, f"{_stored(bench, 'azure')}, not {expected}")
+    if kill_machines:
+        for name in bench.table.machines:
+            killed_during_replay(report, bench, name, expected)
+
+
+def killed_during_replay(report: Report, bench: Bench, name: str, expected: Sums) -> None:
+    """One machine loses power in the middle of a replay and comes back."""
+    model = name.partition("-")[0]
+    with report.check(f"end to end: {name} loses power during a replay and restarts; nothing lost, nothing doubled"):
+        _replay(bench, model, "--speed 90", detached=True)  # the hour of the trace in 40 s
+        time.sleep(12)
+        before = _stored(bench, model).requests
+        bench.kill(name)
+        time.sleep(4)
+        bench.start(name)
+        bench.wait_until_up(name)
+        report.say(f"{name} was down for about 5 s, with {before:,} requests stored before it died")
+        expect(0 < before < expected.requests, f"{before} requests were stored when {name} died: it did not die in the middle")
+        if name == "vm4-producers":  # the producer itself died: whoever runs it again sends the same events
+            bench.ssh(name, f"cd {_HOME}/{name} && {_COMPOSE} stop -t 20; sudo docker rm -f {_REPLAYED}", check=False)
+            _replay(bench, model, "--speed 0")
+        _await_stored(bench, model, expected, 180)
+    audited(report, bench, model, expected)
+
+
+def audited(report: Report, bench: Bench, model: str, expected: Sums) -> None:
+    """The ledger's own sums for these models, and the audit of everything."""
+    with report.check(
+        f"end to end ({model}): the ledger holds exactly these requests and tokens, and the audit holds to the nano-dollar"
+    ):
+        said = bench.ssh("vm3-processor", f"make -s -C {_HOME}/vm3-processor audit ARGS='--wait 150'", timeout_seconds=240)
+        report.say("\n".join(["", *(f"    {line}" for line in said.strip().splitlines()[-8:])]))
+        lines = _query(
+            bench,
+            f'db.ledger_cells.aggregate([{{$unwind: "$lines"}}, {{$match: {{"lines.model": /^{model}-/}}}}, '
+            "{$group: {_id: null, "
+            'requests: {$sum: "$lines.requests"}, prompt_tokens: {$sum: "$lines.prompt_tokens"}, '
+            'completion_tokens: {$sum: "$lines.completion_tokens"}}}])',
+        )
+        expect(lines == expected, f"the ledger has {lines}, not {expected}")
+
+
+def _replay(bench: Bench, model: str, speed: str, *, detached: bool = False) -> str:
+    """Replays the trace from vm4 with models named after `model`, in the product's own container."""
+    how = f"-d --name {_REPLAYED}" if detached else "--rm -T"
+    command = (
+        f"cd {_HOME}/vm4-producers && sudo docker rm -f {_REPLAYED} >/dev/null 2>&1; "
+        f"{_COMPOSE} run {how} --no-deps -v /tmp/trace.csv:/data/{_NAME}:ro simulate replay /data/{_NAME} {speed} "
+        f"--models {model}-a,{model}-b --gpu-samples"
+    )
+    return bench.ssh("vm4-producers", command, timeout_seconds=240)
+
+
+def _stored(bench: Bench, model: str) -> Sums:
+    return _query(
+        bench,
+        f"db.token_usage.aggregate([{{$match: {{model: /^{model}-/}}}}, {{$group: {{_id: null, requests: {{$sum: 1}}, "
+        'prompt_tokens: {$sum: "$prompt_tokens"}, completion_tokens: {$sum: "$completion_tokens"}}}])',
+    )
+
+
+def _await_stored(bench: Bench, model: str, expected: Sums, timeout_seconds: float) -> None:
+    end = time.monotonic() + timeout_seconds
+    seen = _stored(bench, model)
+    while seen != expected and time.monotonic() < end:
+        time.sleep(2)
+        seen = _stored(bench, model)
+    expect(seen == expected, f"stored after {timeout_seconds:.0f} s: {seen}, not {expected}")
+
+
+def _query(bench: Bench, pipeline: str) -> Sums:
+    """The one row of an aggregation over requests and tokens; zeros when there is none."""
+    code = f"print(JSON.stringify({pipeline}.toArray(), (k, v) => (v && v.toNumber ? v.toNumber() : v)))"
+    said = bench.inside("vm2-mongo", "env", "DOCKER=docker", f"{_HOME}/vm2-mongo/query.sh", code)
+    try:
+        rows = json.loads(said.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        raise CommandFailed(f"mongosh said: {said[-500:]}") from None
+    return Sums(rows[0]["requests"], rows[0]["prompt_tokens"], rows[0]["completion_tokens"]) if rows else Sums(0, 0, 0)
