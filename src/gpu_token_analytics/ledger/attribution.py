@@ -93,12 +93,6 @@ class Sweep:
         sums = np.empty(size)
         for begin, stop in self._cells():
             np.cumsum(change[begin:stop], out=sums[begin:stop])
-        # What is left of a running sum when nobody is active is noise: take it out of all that follows in the cell.
-        quiet = np.flatnonzero(self.active == 0)
-        last_quiet = np.searchsorted(quiet, np.arange(size), side="right") - 1
-        noise = np.where(last_quiet >= 0, sums[quiet[np.maximum(last_quiet, 0)]], 0.0)
-        same_cell = quiet[np.maximum(last_quiet, 0)] >= self.first_edge[self._cell_of_edge]
-        sums -= np.where(same_cell, noise, 0.0)
         return sums
 
     def _running(self, per_work: Float64) -> Float64:

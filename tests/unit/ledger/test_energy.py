@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.ledger.worlds import SECOND, Document, World, minutes, price, sample, usage
+from tests.unit.ledger.worlds import SECOND, Document, World, by_request, minutes, price, sample, usage
 
 from gpu_token_analytics.ledger.energy import EnergyCurve
 from gpu_token_analytics.ledger.params import LedgerParams
@@ -81,6 +81,27 @@ def test_owned_gpus_pay_for_energy_and_rented_ones_do_not() -> None:
         assert cell.classes["attributed"] == cell.classes["warm_idle"] == cell.cost_nusd // 2
         assert cell.energy_mj == 60_000_000
         assert cell.lines[0]["energy_mj"] == 30_000_000
+
+
+def test_a_class_pays_for_its_own_energy() -> None:
+    """1 kW while the request runs, nothing after it: the idle half minute pays its time only."""
+    row = price("default", "3.6", mode="owned", usd_per_kwh=0.36)
+    heard = [sample(f"b{at:02d}", at, mem_mb=9000, power_w=1000) for at in range(0, 31, 5)]
+    heard += [sample(f"c{at:02d}", at, mem_mb=9000, power_w=0) for at in range(30, 61, 5)]
+    (cell,) = World([usage("r", 30, 30)], heard, [row]).cells(minutes(1))
+    assert cell.classes["attributed"] == 33_000_000
+    assert cell.classes["warm_idle"] == 30_000_000
+    assert cell.lines[0]["energy_mj"] == cell.energy_mj == 30_000_000
+
+
+def test_requests_share_the_price_of_energy_as_they_share_time() -> None:
+    """Each of two requests alone for 10 s; the second one at 1 kW."""
+    row = price("default", "3.6", mode="owned", usd_per_kwh=0.36)
+    heard = [sample(f"s{at:02d}", at, power_w=0) for at in (0, 10)] + [
+        sample(f"t{at:02d}", at, power_w=1000) for at in (10, 20)
+    ]
+    cells = World([usage("a", 10, 10), usage("b", 20, 10)], heard, [row]).cells(minutes(1))
+    assert by_request(cells, ["a", "b"]) == {"a": 10_000_000, "b": 11_000_000}
 
 
 def test_energy_alone_can_be_the_price() -> None:

@@ -100,6 +100,12 @@ def test_float_noise_moves_no_unit(noise: float) -> None:
     assert largest_remainder(shares, np.zeros(3, dtype=np.int64), np.array([4])).tolist() == [1, 0, 3]
 
 
+def test_remainders_that_differ_by_noise_only_are_equal() -> None:
+    """Two equal requests; the second one's half is a hair larger, as the order of additions has it."""
+    shares = np.array([0.5, 0.5 + 1e-10])
+    assert largest_remainder(shares, np.zeros(2, dtype=np.int64), np.array([1])).tolist() == [1, 0]
+
+
 def test_a_group_without_shares_gets_nothing() -> None:
     found = largest_remainder(np.array([1.0]), np.array([1]), np.array([0, 7, 0]))
     assert found.tolist() == [7]

@@ -263,7 +263,8 @@ _usd = st.one_of(
 @st.composite
 def price_rows(draw: st.DrawFn, modes: Sequence[str] = ("on_demand", "reserved", "spot", "owned")) -> list[Document]:
     """A default row of all time and up to four others, some of which begin or end inside a minute."""
-    rows = [price("row-0", draw(_usd))]
+    owned = "owned" in modes and draw(st.booleans())
+    rows = [price("row-0", draw(_usd), mode="owned", usd_per_kwh=0.4) if owned else price("row-0", draw(_usd))]
     for number in range(1, 1 + draw(st.integers(0, 4))):
         scope = draw(st.sampled_from(["gpu", "host", "name", "default"]))
         mode = draw(st.sampled_from(modes))
