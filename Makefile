@@ -64,5 +64,8 @@ lock:  ## pin every dependency with hashes (needs uv)
 schemas: $(VENV)/.demo  ## write the JSON Schemas from the types
 	$(BIN)/gpu-tokens schemas write src/gpu_token_analytics/schemas CA0/schemas
 
+docs: $(VENV)/.dev  ## write the generated pages: settings, metrics
+	$(BIN)/python scripts/reference_docs.py
+
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

@@ -1,4 +1,4 @@
-"""`gpu-tokens audit` and `gpu-tokens verify`."""
+"""`gpu-tokens audit`, `gpu-tokens verify` and `gpu-tokens settings`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command("audit")(audit_ledger)
     app.command("verify")(verify_pipeline)
+    app.command("settings")(show_settings)
 
 
 def audit_ledger(
@@ -98,6 +99,23 @@ def verify_pipeline(
             typer.echo(json.dumps(line) if as_json else f"{step.name:<12} {step.detail} ({step.seconds:.1f} s)")
     if not as_json:
         typer.echo("verified: the pipeline stores events once and the ledger holds them")
+
+
+def show_settings(as_json: _Json = False) -> None:
+    """Show every setting, its value in force and what it does; passwords are hidden.
+
+    Example: `gpu-tokens settings | grep KAFKA`
+    """
+    from gpu_token_analytics.tools.reference import settings_rows
+
+    rows = settings_rows(load())
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        mark = "*" if row["set"] else " "
+        typer.echo(f"{mark} {row['name']:<34} {row['value']!s:<28} {row['description']}")
+    typer.echo("* is set in the environment")
 
 
 def _wait_until_closed(count_due: Any, seconds: float) -> None:
