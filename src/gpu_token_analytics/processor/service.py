@@ -10,6 +10,7 @@ Whatever ends with an error ends the process with it: a supervisor starts it aga
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -53,6 +54,7 @@ def run_processor(
 
     beside: functions that run in threads of their own until the event they are given is set. checkpoint: see run.py.
     """
+    _calm_garbage_collection()
     clock, metrics = SystemClock(), Metrics()
     with ExitStack() as stack:
         store = open_store(settings, "gpu-tokens-processor")
@@ -91,6 +93,16 @@ def run_processor(
         for thread in threads.values():
             thread.check()
         _log.info("stopped; all that was read is stored and committed")
+
+
+def _calm_garbage_collection() -> None:
+    """Batches are tens of thousands of small containers without cycles, freed by reference counts alone.
+
+    With Python's defaults the collector walks all of them again and again: a third of the CPU time of ingest and closing.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
 
 
 def _closer(ledger: LedgerStore, store: Store, settings: Settings, metrics: Metrics, clock: Clock) -> Beside:

@@ -162,10 +162,17 @@ class _Run:
         """Requests on this GPU; those that named a label only where the label meant this GPU when they ended."""
         resolve = self._books.placements.resolve
         found = self._store.usage(names, self._start, self._end)
-        if len(names) == 1 and resolve(names[0], self._start) == names[0]:
+        if resolve(self._gpu, self._start) != self._gpu:  # a label that turned out to be a UUID: nothing is its own any more
+            return []
+        if len(names) == 1:
             return found
-        known = set(names)
-        return [doc for doc in found if any(name in known and resolve(name, doc["ts_us"]) == self._gpu for name in doc["gpus"])]
+        labels = set(names) - {self._gpu}
+        return [
+            doc
+            for doc in found
+            if self._gpu in doc["gpus"]
+            or any(name in labels and resolve(name, doc["ts_us"]) == self._gpu for name in doc["gpus"])
+        ]
 
     def _input(self, minute_us: int) -> CellInput:
         end = minute_us + US_PER_MINUTE
