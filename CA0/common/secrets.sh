@@ -11,7 +11,7 @@ done
 umask 077
 cat >"$file" <<END
 KAFKA_CLUSTER_ID=$cluster_id
-KAFKA_SASL_PASSWORD=$(openssl rand -hex 24)
+KAFKA_CLIENT_PASSWORD=$(openssl rand -hex 24)
 MONGO_ROOT_PASSWORD=$(openssl rand -hex 24)
 MONGO_APP_PASSWORD=$(openssl rand -hex 24)
 END

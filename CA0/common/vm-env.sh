@@ -17,6 +17,11 @@ exec env -i PATH="$PATH" CA0="$ca0" VM="$vm" SECRETS="$secrets" bash -c '
   . "$CA0/defaults.env"
   . "$SECRETS"
   if [ -f "$CA0/settings.env" ]; then . "$CA0/settings.env"; fi
+  # Clients get the password only where Kafka asks for one.
+  KAFKA_SASL_MECHANISM= KAFKA_SASL_USERNAME= KAFKA_SASL_PASSWORD=
+  case $KAFKA_SECURITY_PROTOCOL in SASL_*)
+    KAFKA_SASL_MECHANISM=SCRAM-SHA-512 KAFKA_SASL_USERNAME=$KAFKA_CLIENT_USERNAME KAFKA_SASL_PASSWORD=$KAFKA_CLIENT_PASSWORD ;;
+  esac
   for name in $(grep -oE "[$][{][A-Z0-9_]+" "$CA0/$VM/docker-compose.yml" | tr -d "\${" | sort -u); do
     [ -n "${!name+set}" ] || { echo "$VM/docker-compose.yml names $name, which no file gives a value" >&2; exit 2; }
     printf "%s=%s\n" "$name" "${!name}"
