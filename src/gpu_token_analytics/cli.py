@@ -15,6 +15,7 @@ import typer
 
 from gpu_token_analytics import __version__, schemas_command
 from gpu_token_analytics.agent import commands as agent_commands
+from gpu_token_analytics.api import commands as api_commands
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.demo import commands as demo_commands
 from gpu_token_analytics.embedded import commands as embedded_commands
@@ -70,6 +71,7 @@ def _agent_beside(settings: Settings) -> Callable[[threading.Event], None]:
 demo_commands.register(app)
 processor_commands.register(app, agent=_agent_beside)
 for _commands in (
+    api_commands,
     agent_commands,
     simulate_commands,
     kafka_commands,

@@ -10,16 +10,18 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+import anyio
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gpu_token_analytics import __version__
-from gpu_token_analytics.api import errors, metrics
+from gpu_token_analytics.api import errors
 from gpu_token_analytics.api.handlers import HANDLERS
 from gpu_token_analytics.api.handlers.live import LiveFigures
 from gpu_token_analytics.api.limits import BodyLimit, Envelope
+from gpu_token_analytics.api.metrics import ApiMetrics
 from gpu_token_analytics.api.models.problem import Problem
 from gpu_token_analytics.api.routes import ROUTES, Access, Route
 from gpu_token_analytics.api.services import Services
@@ -28,6 +30,7 @@ from gpu_token_analytics.events import json_schemas
 from gpu_token_analytics.store.client import store_errors
 
 SMALL_BODY_BYTES = 65_536
+WORKER_THREADS = 16
 DESCRIPTION = (
     "What each LLM token really costs on your own GPUs. Money is integer nano-USD and always adds up: "
     "attributed + idle by class = price x owned time."
@@ -39,6 +42,8 @@ def create_app(services: Services) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        # Bounds memory, not speed: Python runs one of them at a time, and each holds the page it builds.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = WORKER_THREADS
         yield
         services.stopping.set()
 
@@ -59,7 +64,7 @@ def create_app(services: Services) -> FastAPI:
     _add_plain(app, services)
     _mount_dashboard(app)
     _describe(app)
-    app.add_middleware(_Measured)
+    app.add_middleware(_Measured, metrics=services.metrics)
     body_limit = services.settings.api_max_body_bytes
     app.add_middleware(BodyLimit, limit_bytes=lambda path: body_limit if path == "/v1/events" else SMALL_BODY_BYTES)
     app.add_middleware(Envelope)
@@ -180,7 +185,7 @@ def _add_plain(app: FastAPI, services: Services) -> None:
         return JSONResponse({"status": "ok"})
 
     def prometheus() -> Response:
-        return PlainTextResponse(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return PlainTextResponse(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     for path, endpoint in (("/health", health), ("/ready", ready), ("/metrics", prometheus)):
         app.router.add_api_route(path, endpoint, methods=["GET"], include_in_schema=False, response_model=None)
@@ -195,8 +200,9 @@ def _mount_dashboard(app: FastAPI) -> None:
 class _Measured:
     """Counts requests and their time by route of the table: paths from outside are no label values."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, metrics: ApiMetrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -209,8 +215,8 @@ class _Measured:
                 found = scope.get("route")
                 route = found.path if isinstance(found, APIRoute) else "other"
                 method = scope["method"] if route != "other" else "any"
-                metrics.REQUESTS.labels(method, route, str(message["status"])).inc()
-                metrics.SECONDS.labels(route).observe(time.perf_counter() - begun)
+                self._metrics.requests.labels(method, route, str(message["status"])).inc()
+                self._metrics.seconds.labels(route).observe(time.perf_counter() - begun)
             await send(message)
 
         await self._app(scope, receive, watched)

@@ -1,17 +1,34 @@
-"""What the api process tells Prometheus."""
+"""What the api process tells Prometheus, in a registry of its own. Labels are closed sets: no keys, no tenants, no paths."""
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-REQUESTS = Counter(
-    "gta_api_requests_total", "Requests answered, by route of the table and status.", ["method", "route", "status"]
-)
-SECONDS = Histogram(
-    "gta_api_request_seconds",
-    "Time from the request to the first byte of its answer.",
-    ["route"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-)
-EVENTS = Counter("gta_api_events_total", "Records received on POST /v1/events.", ["outcome"])
-STREAMS = Gauge("gta_api_streams", "Open live streams.")
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class ApiMetrics:
+    """One per application, so that tests can have several."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.requests = Counter(
+            "gpu_tokens_api_requests_total",
+            "Requests answered, by route of the table and status.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "gpu_tokens_api_request_seconds",
+            "Time from a request to the first byte of its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.events = Counter(
+            "gpu_tokens_api_events_total",
+            "Records received on POST /v1/events: accepted (acknowledged by Kafka) or rejected.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.streams = Gauge("gpu_tokens_api_streams", "Open live streams.", registry=self.registry)

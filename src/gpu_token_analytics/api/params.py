@@ -2,58 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from fastapi import Path, Query
 from pydantic import AwareDatetime, StringConstraints
 
+from gpu_token_analytics.api.choices import Bucket, Dimension, ExportFormat, ExportLayout, MoneyClassName
+
 Value = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-
-
-class Dimension(StrEnum):
-    """What rows can be grouped by."""
-
-    MODEL = "model"
-    TENANT = "tenant"
-    GPU = "gpu"
-    HOST = "host"
-    GPU_NAME = "gpu_name"
-    CLASS = "class"
-
-
-class Bucket(StrEnum):
-    """Length of a row in time. Hours and days are those of `time_zone`."""
-
-    NONE = "none"
-    MINUTE = "1m"
-    HOUR = "1h"
-    DAY = "1d"
-
-
-class MoneyClassName(StrEnum):
-    """A class as a filter."""
-
-    ATTRIBUTED = "attributed"
-    UNMETERED_WORK = "unmetered_work"
-    WARM_IDLE = "warm_idle"
-    COLD_IDLE = "cold_idle"
-    UNOBSERVED = "unobserved"
-
-
-class ExportFormat(StrEnum):
-    """Kind of file."""
-
-    CSV = "csv"
-    PARQUET = "parquet"
-
-
-class ExportLayout(StrEnum):
-    """Columns of the file: those of /v1/costs, or FOCUS 1.2."""
-
-    COSTS = "costs"
-    FOCUS = "focus"
-
 
 From = Annotated[
     AwareDatetime,
@@ -92,3 +48,5 @@ WhatIfPrice = Annotated[
     float | None,
     Query(ge=0, le=1e5, description="What if a GPU-hour cost this (USD)? Left out: the prices of the ledger."),
 ]
+
+__all__ = ["Bucket", "Dimension", "ExportFormat", "ExportLayout", "MoneyClassName"]

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from gpu_token_analytics.api.auth import Authority, Principal
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.limits import Slots
+from gpu_token_analytics.api.metrics import ApiMetrics
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.sinks import EventSink
 from gpu_token_analytics.store.client import Store
@@ -41,6 +42,7 @@ class Services:
     sink: EventSink | None = None
     dead_letters: Callable[[], dict[str, int]] | None = None
     sink_lock: threading.Lock = field(default_factory=threading.Lock)  # a producer serves one thread at a time
+    metrics: ApiMetrics = field(default_factory=ApiMetrics)
     stopping: threading.Event = field(default_factory=threading.Event)
 
     @staticmethod

@@ -25,12 +25,11 @@ from pymongo.database import Database
 from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.store import sums
 from gpu_token_analytics.store.rollups import hour_of
-from gpu_token_analytics.store.spans import Grain, Span, Step, bucket_start, buckets, runs, spans
+from gpu_token_analytics.store.spans import UTC_ZONE, Grain, Span, Step, bucket_start, buckets, runs, spans
 
 Document = dict[str, Any]
 Key: TypeAlias = tuple[str | None, ...]
 
-UTC_ZONE = ZoneInfo("UTC")
 DIMENSIONS = ("model", "tenant", "gpu", "host", "gpu_name", "class")
 PLACE_DIMENSIONS = frozenset(("gpu", "host", "gpu_name"))
 LINE_DIMENSIONS = frozenset(("model", "tenant"))

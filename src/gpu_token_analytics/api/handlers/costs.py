@@ -14,7 +14,7 @@ from gpu_token_analytics.api import break_even as economics
 from gpu_token_analytics.api import params as p
 from gpu_token_analytics.api.queries import check_cost, cost_query, read_row_position, row_position
 from gpu_token_analytics.api.render import cost_row, json_response, timestamp, total_row
-from gpu_token_analytics.api.services import AskDep
+from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.store.cost_reads import CostQuery, CostReads, Row, Scope, sort_key
 from gpu_token_analytics.store.spans import Step
 
@@ -56,7 +56,11 @@ def costs(
         classes=classes,
         tenant_lock=ask.tenant,
     )
-    services = ask.services
+    return json_response(costs_body(ask.services, query, bucket, time_zone, limit, cursor))
+
+
+def costs_body(services: Services, query: CostQuery, bucket: p.Bucket, time_zone: str, limit: int, cursor: str | None) -> Json:
+    """The answer of /v1/costs; `gpu-tokens report --json` prints the same."""
     now = services.now()
     check_cost(query, services.reads.gpu_count())
     page = read_page(services.costs, query, now, limit, cursor)
@@ -68,9 +72,9 @@ def costs(
         "cells": page.scope.cells,
         "cells_not_rolled": services.costs.not_rolled(query.start, query.end),
     }
-    if ask.tenant is not None:
+    if query.tenant_lock is not None:
         scope |= {"cost_nusd": None, "left_out_nusd": None, "cells": None}
-    body = {
+    return {
         "from": timestamp(query.start),
         "to": timestamp(query.end),
         "bucket": bucket.value,
@@ -82,7 +86,6 @@ def costs(
         "scope": scope,
         "next": page.next,
     }
-    return json_response(body)
 
 
 @dataclass(frozen=True)
@@ -133,10 +136,14 @@ def break_even(
     GPUs over all tokens: what buying the same tokens from the API would really replace.
     """
     query = cost_query(start, to, group_by=("model",), models=models)
-    services = ask.services
+    return json_response(break_even_body(ask.services, query, api_usd_per_million, usd_per_gpu_hour))
+
+
+def break_even_body(services: Services, query: CostQuery, api_usd_per_million: float, usd_per_gpu_hour: float | None) -> Json:
+    """The answer of /v1/break-even. query: grouped by model."""
     check_cost(query, services.reads.gpu_count())
     now = services.now()
     rows = list(services.costs.rows(query, now))
     whole = services.costs.total(replace(query, models=frozenset()), now)
     result = economics.break_even(query, rows, whole, now, api_usd_per_million, usd_per_gpu_hour)
-    return json_response({"from": timestamp(query.start), "to": timestamp(query.end), "next": None, **result})
+    return {"from": timestamp(query.start), "to": timestamp(query.end), "next": None, **result}

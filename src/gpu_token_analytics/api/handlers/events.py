@@ -62,6 +62,7 @@ def events(
             errors.append(_outcome(index, "forbidden", event.event_id, "tenant", "tenant", refusal))
         else:
             good.append((event, record))
+    services.metrics.events.labels("rejected").inc(len(errors))
     if errors and not good:
         found = [FieldProblem(field=f"[{e['index']}].{e['field'] or ''}".rstrip("."), message=e["message"]) for e in errors]
         raise ApiProblem(
@@ -69,6 +70,7 @@ def events(
         )
     if good:
         _send(services.sink, services.sink_lock, good)
+    services.metrics.events.labels("accepted").inc(len(good))
     return json_response({"accepted": len(good), "rejected": len(errors), "errors": errors[:MAX_ERRORS]})
 
 

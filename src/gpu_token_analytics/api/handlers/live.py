@@ -161,7 +161,8 @@ class _Stream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            with self._services.metrics.streams.track_inprogress():
+                await super().__call__(scope, receive, send)
         finally:
             self._services.streams.give()
 

@@ -1,0 +1,139 @@
+"""The api process: settings in, an HTTP server until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+from itertools import islice
+
+import uvicorn
+
+from gpu_token_analytics.api.app import create_app
+from gpu_token_analytics.api.auth import is_loopback
+from gpu_token_analytics.api.services import Services
+from gpu_token_analytics.errors import KafkaError, SettingsError
+from gpu_token_analytics.events import Event, encode
+from gpu_token_analytics.kafka import EventProducer, read_dead_letters
+from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.store.client import open_store
+from gpu_token_analytics.store.indexes import ensure_indexes
+
+_log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 5
+DEAD_LETTERS_EVERY_SECONDS = 60.0
+MAX_DEAD_LETTERS = 100_000
+# Most requests handled at once; each holds its page in memory.
+MAX_CONNECTIONS = 1_000
+
+
+class LateProducer:
+    """A Kafka producer from the first event on: an API that only reads needs no Kafka."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._producer: EventProducer | None = None
+
+    def send(self, event: Event) -> None:
+        """Queue one event."""
+        self.send_raw(encode(event), event.host)
+
+    def send_raw(self, value: bytes, key: str) -> None:
+        """Queue bytes. Raises KafkaError when Kafka cannot be reached or lacks the topic."""
+        if self._producer is None:
+            producer = EventProducer(self._settings, client="api")
+            producer.check()
+            self._producer = producer
+        self._producer.send_raw(value, key)
+
+    def flush(self, timeout_seconds: float) -> None:
+        """Wait for the acknowledgment of all. Raises DeliveryFailed."""
+        if self._producer is not None:
+            self._producer.flush(timeout_seconds)
+
+    def close(self) -> None:
+        """Release the connection. Everything accepted was acknowledged before it was answered."""
+        if self._producer is not None:
+            try:
+                self._producer.close(GRACE_SECONDS)
+            except KafkaError as error:
+                _log.warning("closing the producer: %s", error)
+
+
+class DeadLetterCounts:
+    """Dead letters by reason, read from their topic at most once a minute."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._at = float("-inf")
+        self._counts: dict[str, int] = {}
+
+    def __call__(self) -> dict[str, int]:
+        """Counts of the first MAX_DEAD_LETTERS. Raises KafkaError."""
+        with self._lock:
+            if time.monotonic() - self._at > DEAD_LETTERS_EVERY_SECONDS:
+                letters = islice(read_dead_letters(self._settings), MAX_DEAD_LETTERS)
+                self._counts = dict(Counter(letter.reason for letter in letters))
+                self._at = time.monotonic()
+            return dict(self._counts)
+
+
+def run_api(settings: Settings, stop: threading.Event) -> None:
+    """Serve until `stop`. Raises StoreError when MongoDB cannot be used, SettingsError for an unsafe combination."""
+    loopback = is_loopback(settings.http_host)
+    if settings.api_allow_anonymous_loopback and not loopback:
+        raise SettingsError(
+            f"API_ALLOW_ANONYMOUS_LOOPBACK=true with HTTP_HOST={settings.http_host}: without keys the API listens on "
+            "loopback only; set HTTP_HOST=127.0.0.1 or create keys with `gpu-tokens keys create`"
+        )
+    with ExitStack() as stack:
+        store = open_store(settings, "gpu-tokens-api")
+        stack.callback(store.close)
+        ensure_indexes(store, settings)
+        producer = LateProducer(settings)
+        stack.callback(producer.close)
+        services = Services.of(store, settings, sink=producer, dead_letters=DeadLetterCounts(settings), loopback_only=loopback)
+        _serve(services, settings, stop)
+
+
+def _serve(services: Services, settings: Settings, stop: threading.Event) -> None:
+    config = uvicorn.Config(
+        create_app(services),
+        host=settings.http_host,
+        port=settings.http_port,
+        log_config=None,
+        access_log=False,  # request ids, tenants and keys are not for logs
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        h11_max_incomplete_event_size=32_768,
+    )
+    server = _Server(config)
+    thread = threading.Thread(target=server.run, name="http", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive() and not stop.wait(0.2):
+            pass
+    finally:
+        services.stopping.set()  # open streams end themselves; the server waits for them
+        server.should_exit = True
+        thread.join(GRACE_SECONDS + 5)
+    if not stop.is_set() and not server.started:
+        raise SettingsError(
+            f"the API cannot listen on HTTP_HOST={settings.http_host} HTTP_PORT={settings.http_port}: is the port taken?"
+        )
+
+
+class _Server(uvicorn.Server):
+    """Signals are the command's; this one logs where it listens."""
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        await super().startup(sockets)  # type: ignore[arg-type]
+        for server in getattr(self, "servers", ()):
+            for socket in server.sockets:
+                _log.info("listening on http://%s:%d", *socket.getsockname()[:2])
