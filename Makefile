@@ -6,7 +6,7 @@ ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev lint format types integration check bench kafka lock schemas docs clean
+.PHONY: help demo test setup setup-dev lint format types integration check bench kafka lock schemas docs clean flows vms vms-full vms-evidence vms-clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | expand -t 16
@@ -55,7 +55,7 @@ check: lint types test integration  ## everything CI checks
 bench: $(VENV)/.dev  ## ratios against the same mongod in the same run
 	$(BIN)/python -m bench $(ARGS)
 
-kafka: $(VENV)/.demo  ## a real Kafka broker without Docker (Java 17 and Maven): make kafka ARGS="--version 4.1.1"
+kafka: $(VENV)/.demo  ## a real Kafka broker without Docker (Java 17 and Maven): make kafka ARGS="--version 4.4.0"
 	@$(BIN)/gpu-tokens kafka $(ARGS)
 
 lock:  ## pin every dependency with hashes (needs uv)
@@ -66,6 +66,21 @@ schemas: $(VENV)/.demo  ## write the JSON Schemas from the types
 
 docs: $(VENV)/.dev  ## write the generated pages: settings, metrics
 	$(BIN)/python scripts/reference_docs.py
+
+flows: $(VENV)/.dev  ## write firewall rules, addresses and tables from deploy/flows.yaml
+	$(BIN)/python -m deploy.flows write
+
+vms: $(VENV)/.dev  ## CA0 and CA1 on four systemd machines of this one (root): make vms ARGS="--install"
+	@$(BIN)/python -m deploy.vms $(ARGS)
+
+vms-full: $(VENV)/.dev  ## the same, and each machine loses power during a replay
+	@$(BIN)/python -m deploy.vms --full $(ARGS)
+
+vms-evidence: $(VENV)/.dev  ## vms-full, and its output into the READMEs of CA0 and CA1
+	@$(BIN)/python -m deploy.vms --full --evidence $(ARGS)
+
+vms-clean:  ## remove what the machines' next run would reuse (about 6 GB)
+	rm -rf build/vms
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
