@@ -204,8 +204,7 @@ class CostReads:
                 for key, vector in sums.cell_lines(cell):
                     sums.add_into(lines, key, vector)
                 if shares is not None:
-                    for key, nusd in shares.of(cell):
-                        sums.add_into(lines, key, sums.warm_vector(nusd))
+                    sums.add_warm(lines, shares.of(cell))
                 listed = [(model, tenant, vector) for (model, tenant), vector in lines.items()]
                 space = _settled(sums.cell_space(cell), cell.get("final_at"), now)
                 yield _Piece(cell["minute"], cell["gpu"], cell["host"], cell["gpu_name"], space, listed)

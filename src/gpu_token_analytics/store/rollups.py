@@ -198,8 +198,7 @@ def gpu_hour(gpu: GpuId, hour: datetime, cells: Sequence[Mapping[str, Any]]) -> 
         spaces.append(sums.cell_space(cell))
         for key, vector in sums.cell_lines(cell):
             sums.add_into(lines, key, vector)
-        for key, nusd in warm.of(cell["classes"]["warm_idle"]):
-            sums.add_into(lines, key, sums.warm_vector(nusd))
+        sums.add_warm(lines, warm.of(cell["classes"]["warm_idle"]))
     parts = [(cell["_id"], _cell_version(cell)) for cell in cells]
     return {
         **_head("gpu", gpu, hour, HOUR, parts, (cell.get("final_at") for cell in counted)),

@@ -123,16 +123,16 @@ def share_out(amount: int, weights: Sequence[int]) -> list[int]:
 
     Exact for any size. The weights must not all be 0.
     """
-    total = sum(weights)
     if len(weights) == 1:
         return [amount]
-    shares = [amount * weight // total for weight in weights]
+    total = sum(weights)
+    shares, rests = zip(*[divmod(amount * weight, total) for weight in weights], strict=True)
     left = amount - sum(shares)
+    found = list(shares)
     if left:
-        rest = sorted(range(len(weights)), key=lambda i: (-(amount * weights[i] % total), i))
-        for index in rest[:left]:
-            shares[index] += 1
-    return shares
+        for index in sorted(range(len(rests)), key=rests.__getitem__, reverse=True)[:left]:  # stable: ties stay in order
+            found[index] += 1
+    return found
 
 
 class WarmShares:
@@ -149,19 +149,29 @@ class WarmShares:
         for (model, tenant), cost in sorted(attributed.items()):
             if cost > 0:
                 by_model.setdefault(model, []).append((tenant, cost))
-        self._models = list(by_model)
-        self._tenants = list(by_model.values())
-        self._weights = [sum(cost for _, cost in tenants) for tenants in self._tenants]
+        self._weights = [sum(cost for _, cost in tenants) for tenants in by_model.values()]
+        self._within = [[cost for _, cost in tenants] for tenants in by_model.values()]
+        self._keys = [[(model, tenant) for tenant, _ in tenants] for model, tenants in by_model.items()]
 
     def of(self, warm_idle_nusd: int) -> Iterable[tuple[LineKey, int]]:
-        """The shares of one cell's warm idle money; they sum to it, or there are none."""
-        if not warm_idle_nusd or not self._models:
+        """The shares of one cell's warm idle money (some may be 0); they sum to it, or there are none."""
+        if not warm_idle_nusd or not self._keys:
             return
-        for model, tenants, part in zip(self._models, self._tenants, share_out(warm_idle_nusd, self._weights), strict=True):
-            parts = share_out(part, [cost for _, cost in tenants])
-            for (tenant, _), nusd in zip(tenants, parts, strict=True):
-                if nusd:
-                    yield (model, tenant), nusd
+        parts = share_out(warm_idle_nusd, self._weights)
+        for keys, within, part in zip(self._keys, self._within, parts, strict=True):
+            if part:
+                yield from zip(keys, share_out(part, within), strict=True)
+
+
+def add_warm(lines: dict[Any, list[int]], shares: Iterable[tuple[Any, int]]) -> None:
+    """Add shares of warm idle money to lines; a share of 0 opens no line."""
+    for key, nusd in shares:
+        if nusd:
+            found = lines.get(key)
+            if found is None:
+                lines[key] = warm_vector(nusd)
+            else:
+                found[WARM] += nusd
 
 
 def warm_vector(nusd: int) -> list[int]:
