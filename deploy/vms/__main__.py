@@ -19,7 +19,7 @@ from pathlib import Path
 
 from deploy import flows
 from deploy.flows import ROOT
-from deploy.vms import ca0, ca1, end_to_end, images, machines, roots
+from deploy.vms import ca0, ca1, end_to_end, evidence, images, machines, roots
 from deploy.vms.machines import Bench
 from deploy.vms.operator import Operator
 from deploy.vms.report import NotChecked, Report
@@ -34,6 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="also kill each machine during a replay")
     parser.add_argument("--install", action="store_true", help="apt-get install what is missing")
+    parser.add_argument("--evidence", action="store_true", help="write the output into CA0/README.md and CA1/README.md")
     parser.add_argument("--only", choices=["ca0", "ca1"], help="one stage")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clean-up below runs
@@ -44,6 +45,9 @@ def main() -> int:
         run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *_PACKAGES.split()], timeout_seconds=600)
     with only_run():
         _stages(report, arguments.only, arguments.full)
+    if arguments.evidence:
+        for path in evidence.write(report):
+            print(f"written: {path.relative_to(ROOT)}")
     return report.close()
 
 
@@ -96,6 +100,7 @@ def fresh_machines(
 ) -> Iterator[tuple[Bench, Operator]]:
     """Four new machines with Kafka's and MongoDB's images; removed at the end whatever happens. No layers: only a folder."""
     folder = _FOLDER / "run"
+    report.begin(stage)
     machines.remove_leftovers(folder)
     shutil.rmtree(folder, ignore_errors=True)
     bench = Bench(flows.load(), folder, layers)

@@ -168,9 +168,7 @@ def sasl(report: Report, bench: Bench, operator: Operator) -> None:
     """Kafka with user and password: one setting, and the pipeline goes on; a wrong password gets nothing."""
     with report.check("CA0: Kafka with SASL (SCRAM-SHA-512) switched on, wrong password refused, pipeline verified again"):
         settings = operator.folder / "CA0/settings.env"
-        settings.write_text(
-            settings.read_text() + "KAFKA_SECURITY_PROTOCOL=SASL_PLAINTEXT\n"
-        )
+        settings.write_text(settings.read_text() + "KAFKA_SECURITY_PROTOCOL=SASL_PLAINTEXT\n")
         operator.do("make -C CA0 sync up", timeout_seconds=420)
         command = "sudo docker compose -p gpu-tokens run --rm -T --no-deps -e KAFKA_SASL_PASSWORD=wrong topics topics create"
         said = bench.ssh("vm3-processor", f"cd {_HOME}/vm3-processor && timeout 40 {command}; echo exit $?", check=False)

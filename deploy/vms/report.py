@@ -32,10 +32,19 @@ class Report:
     failed: list[str] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    stages: dict[str, list[str]] = field(default_factory=dict)
+    stage: str = ""
+
+    def begin(self, stage: str) -> None:
+        """What is said from here on belongs to `stage`."""
+        self.stage = stage
+        self.stages[stage] = []
 
     def say(self, text: str) -> None:
         """A line with the seconds since the start of the run."""
-        print(f"[{time.monotonic() - self.started:6.1f} s] {text}", flush=True)
+        line = f"[{time.monotonic() - self.started:6.1f} s] {text}"
+        self.stages.setdefault(self.stage, []).append(line)
+        print(line, flush=True)
 
     @contextmanager
     def check(self, name: str) -> Iterator[None]:
