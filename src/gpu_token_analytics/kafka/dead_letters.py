@@ -99,7 +99,7 @@ def _read_partition(consumer: Consumer, topic: str, number: int, settings: Setti
         consumer.assign([TopicPartition(topic, number, low)])
         at = low
         while at < high:
-            messages = consumer.consume(500, REQUEST_TIMEOUT_SECONDS if at == low else 2.0)
+            messages = consumer.consume(min(500, high - at), REQUEST_TIMEOUT_SECONDS if at == low else 2.0)
             for message in messages:
                 error = message.error()
                 if error is not None:

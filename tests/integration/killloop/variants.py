@@ -1,0 +1,73 @@
+"""Deliberately wrong processors. The judge must report the damage of each, or it could not be trusted with the right one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bson import decode as bson_decode
+from pymongo import UpdateOne
+
+from gpu_token_analytics.documents import Collection, minute_of
+from gpu_token_analytics.errors import StoreError
+from gpu_token_analytics.processor import run, service
+from gpu_token_analytics.processor.ingest import Raws, Shaped
+from gpu_token_analytics.processor.run import Ingest
+from gpu_token_analytics.processor.writing import BatchWriter
+from gpu_token_analytics.store.writes import InsertOutcome
+
+COMMIT_FIRST = "commit_before_write"
+INC_SUMS = "inc_sums"
+INC_SUMS_COLLECTION = "inc_sums"  # {_id: minute in microseconds, requests, tokens}
+
+
+def install(variant: str) -> None:
+    """Put a variant in place of the real thing, in this process. "" installs nothing."""
+    if variant == COMMIT_FIRST:
+        setattr(service, "Ingest", CommitFirst)  # noqa: B010  # mypy would call it a type error
+    elif variant == INC_SUMS:
+        setattr(run, "BatchWriter", IncSums)  # noqa: B010
+    elif variant:
+        raise ValueError(variant)
+
+
+class CommitFirst(Ingest):
+    """Step 7 before step 4: what dies in between is never read again."""
+
+    def _read(self) -> Shaped | None:
+        shaped = super()._read()
+        if shaped is not None:
+            self._source.commit(shaped.records.positions)
+        return shaped
+
+
+class IncSums(BatchWriter):
+    """Rollups by `$inc` of what the batch inserted newly: the tempting variant ("a duplicate was counted already")."""
+
+    def _insert(self, collection: Collection, raws: Raws) -> InsertOutcome:
+        fresh: set[str] = set()
+        if collection is Collection.TOKEN_USAGE:
+            fresh = self._fresh([document.id for document in raws.documents])
+        outcome = super()._insert(collection, raws)
+        sums: dict[int, list[int]] = {}
+        for document in raws.documents:
+            if document.id in fresh:
+                fresh.remove(document.id)
+                fields: dict[str, Any] = bson_decode(document.encoded)
+                total = sums.setdefault(minute_of(fields["ts_us"]), [0, 0])
+                total[0] += 1
+                total[1] += fields["prompt_tokens"] + fields["completion_tokens"]
+        if sums:
+            self._store.database[INC_SUMS_COLLECTION].bulk_write(
+                [
+                    UpdateOne({"_id": minute}, {"$inc": {"requests": requests, "tokens": tokens}}, upsert=True)
+                    for minute, (requests, tokens) in sums.items()
+                ]
+            )
+        return outcome
+
+    def _fresh(self, ids: list[str]) -> set[str]:
+        try:
+            known = self._store[Collection.TOKEN_USAGE].find({"_id": {"$in": ids}}, {"_id": 1})
+            return set(ids) - {found["_id"] for found in known}
+        except StoreError:
+            return set()
