@@ -1,0 +1,155 @@
+/**
+ * Elements without innerHTML: text from the API is always text and can never become markup (the page also asks the browser
+ * to refuse anything else, see require-trusted-types-for in mount.py).
+ */
+
+const SVG_NAMESPACE = 'http://www.w3.org/2000/svg';
+const HANDLERS = ['onclick', 'onchange', 'oninput', 'onkeydown', 'onsubmit', 'ontoggle', 'onpointermove', 'onpointerleave',
+  'onpointerdown', 'onpointerup', 'onfocus', 'onblur'];
+
+function fill(node, props, children) {
+  const late = {};
+  for (const [name, value] of Object.entries(props ?? {})) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith('on')) node[name] = value;
+    else if (name === 'vars') Object.entries(value).forEach(([key, text]) => node.style.setProperty(key, text));
+    else if (name === 'value' || name === 'checked' || name === 'draw') late[name] = value;
+    else node.setAttribute(name, value === true ? '' : String(value));
+  }
+  append(node, children);
+  Object.assign(node, late); // a select's value needs its options first
+  node.given = late.value ?? late.checked;
+  return node;
+}
+
+function append(node, children) {
+  for (const child of children.flat(Infinity)) {
+    if (child === undefined || child === null || child === false) continue;
+    node.append(child instanceof Node ? child : document.createTextNode(String(child)));
+  }
+}
+
+/** An HTML element. `vars` sets CSS properties, `on...` handlers, null and false leave an attribute out. */
+export function h(tag, props, ...children) {
+  return fill(document.createElement(tag), props, children);
+}
+
+/** An SVG element. */
+export function s(tag, props, ...children) {
+  return fill(document.createElementNS(SVG_NAMESPACE, tag), props, children);
+}
+
+/** Something that only screen readers read. */
+export function srOnly(...children) {
+  return h('span', { class: 'sr-only' }, ...children);
+}
+
+/**
+ * Make `old` equal to `next`, touching only what differs: focus, scroll positions, open disclosures and text being typed
+ * survive a refresh. Handlers are properties (never addEventListener), so they move along.
+ */
+export function morph(old, next) {
+  if (old.nodeType !== next.nodeType || old.nodeName !== next.nodeName || (old.id ?? '') !== (next.id ?? '')) {
+    old.replaceWith(next);
+    return;
+  }
+  if (old.nodeType === Node.TEXT_NODE) {
+    if (old.data !== next.data) old.data = next.data;
+    return;
+  }
+  if (old.nodeType !== Node.ELEMENT_NODE || kept(old)) return;
+  morphAttributes(old, next);
+  if (old instanceof ChartHost) {
+    old.draw = next.draw;
+    return;
+  }
+  morphChildren(old, next);
+  morphValue(old, next);
+}
+
+/** `data-keep`: never touched again. `data-keep-open`: not while the disclosure around it is open. */
+function kept(node) {
+  return node.hasAttribute('data-keep') || (node.hasAttribute('data-keep-open') && node.closest('details')?.open);
+}
+
+function morphAttributes(old, next) {
+  const ours = (name) => name === 'style' || (name === 'open' && old.nodeName === 'DETAILS'); // open: the reader's choice
+  for (const { name } of [...old.attributes]) {
+    if (!ours(name) && !next.hasAttribute(name)) old.removeAttribute(name);
+  }
+  for (const { name, value } of next.attributes) {
+    if (!ours(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+  if (old.style && old.style.cssText !== next.style.cssText) old.style.cssText = next.style.cssText;
+  for (const handler of HANDLERS) {
+    if (old[handler] !== next[handler]) old[handler] = next[handler];
+  }
+}
+
+function morphChildren(old, next) {
+  const wanted = [...next.childNodes]; // taken once: placing a node moves it out of `next`
+  wanted.forEach((child, index) => {
+    let place = old.childNodes[index];
+    if (child.id && place?.id !== child.id) {
+      const known = [...old.childNodes].find((node) => node.id === child.id);
+      if (known) {
+        old.insertBefore(known, place);
+        place = known;
+      } else if (place) {
+        old.insertBefore(child, place);
+        return;
+      }
+    }
+    if (place) morph(place, child);
+    else old.append(child);
+  });
+  while (old.childNodes.length > wanted.length) old.lastChild.remove();
+}
+
+// What was given before and is given again is left alone: the reader may be changing it.
+function morphValue(old, next) {
+  if (old.given === next.given) return;
+  old.given = next.given;
+  if ('value' in next && old.value !== next.value) old.value = next.value;
+  if ('checked' in next && old.checked !== next.checked) old.checked = next.checked;
+}
+
+/** `<x-chart>`: draws itself for its own width, again when that changes. `draw(width)` returns a node. */
+export class ChartHost extends HTMLElement {
+  #draw = null;
+  #width = 0;
+  #observer = new ResizeObserver(() => this.#resized());
+
+  set draw(value) {
+    this.#draw = value;
+    this.#paint();
+  }
+
+  get draw() {
+    return this.#draw;
+  }
+
+  connectedCallback() {
+    this.#observer.observe(this);
+    this.#resized();
+  }
+
+  disconnectedCallback() {
+    this.#observer.disconnect();
+  }
+
+  #resized() {
+    const width = Math.floor(this.clientWidth);
+    if (width === this.#width) return;
+    this.#width = width;
+    this.#paint();
+  }
+
+  #paint() {
+    if (this.#width <= 0 || !this.#draw) return;
+    const next = this.#draw(this.#width);
+    if (this.firstChild) morph(this.firstChild, next); // keeps the focus and the cursor of who is reading it
+    else this.append(next);
+  }
+}
+customElements.define('x-chart', ChartHost);

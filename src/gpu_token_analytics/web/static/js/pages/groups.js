@@ -1,0 +1,151 @@
+/** Models and Tenants: the same page about another dimension. What each cost, per million tokens, and how that moved. */
+
+import { call } from '../core/api.js';
+import { bucketOf, byGroup, costs, overTime, selection, starts } from '../core/costs.js';
+import { h } from '../core/dom.js';
+import { count, integer, known, money, nusd, quantity, rate, usdForScale } from '../core/format.js';
+import { hrefWith } from '../core/state.js';
+import { lines, spark } from '../parts/charts.js';
+import { card, choice, chosen, noCells, tile } from '../parts/feedback.js';
+import { table } from '../parts/table.js';
+import { zoomer } from './overview.js';
+
+const NO_TOKENS = 'no tokens in this range';
+const MOST_LINES = 6;
+const METRICS = [
+  { key: 'active', label: 'Active $/M', pick: (row) => row.rates.active_usd_per_million, format: rate },
+  { key: 'loaded', label: 'Loaded $/M', pick: (row) => row.rates.loaded_usd_per_million, format: rate },
+  { key: 'money', label: 'Money', pick: (row) => usdForScale(row.money.attributed_nusd), format: rate },
+  { key: 'tokens', label: 'Tokens/s', pick: (row) => row.rates.tokens_per_second, format: count },
+];
+
+/** A page over `dimension`; `others` are dimensions it can be split by. */
+export function groupPage({ dimension, title, none, others }) {
+  const groupings = [{ key: '', label: title.slice(0, -1) }, ...others];
+
+  async function load({ state, signal }) {
+    const bucket = bucketOf(state);
+    const split = chosen('group', groupings, state.params);
+    const groupBy = split ? [dimension, split] : [dimension];
+    const [summed, timed] = await Promise.all([
+      costs(state, { groupBy, signal }),
+      costs(state, { groupBy: [dimension], bucket, signal }),
+    ]);
+    return { bucket, split, summed, timed };
+  }
+
+  function view(context, data) {
+    const { state, me } = context;
+    const { summed } = data;
+    if (nusd(summed.totals.money.total_nusd) === 0n) return noCells(state);
+    return [
+      totalTiles(summed.totals, me),
+      card(`${title} by cost`, {
+        id: 'list', hint: me.tenant ? null : 'Loaded adds each one’s share of warm idle to its attributed money. Money that none had a part in stands in the last row.',
+        aside: [choice({ id: 'group', label: 'Split by', param: 'group', options: groupings, params: state.params }), exportButton(context, data)],
+      }, groupTable(context, data)),
+      trend(context, data),
+    ];
+  }
+
+  function totalTiles({ money: sums, tokens, requests, rates }, me) {
+    return h('dl', { class: 'tiles' },
+      tile('Attributed', money(sums.attributed_nusd), { id: 'sum-attributed', sub: me.tenant ? null : `of ${money(sums.total_nusd)} in all` }),
+      tile('Active', known(rates.active_usd_per_million, (value) => [rate(value), h('span', { class: 'per' }, ' /M')], NO_TOKENS), { id: 'sum-active' }),
+      me.tenant ? null : tile('Loaded', known(rates.loaded_usd_per_million, (value) => [rate(value), h('span', { class: 'per' }, ' /M')], NO_TOKENS), { id: 'sum-loaded' }),
+      tile('Tokens', count(tokens.total), { id: 'sum-tokens', sub: `${count(tokens.prompt)} in (${count(tokens.cached)} cached), ${count(tokens.completion)} out` }),
+      tile('Requests', count(requests), { id: 'sum-requests' }));
+  }
+
+  function name(row) {
+    const value = row.group[dimension];
+    if (value === null) return h('span', { class: 'none' }, none);
+    return h('a', { href: hrefWith({ [dimension]: [value] }), title: `Only ${value}` }, value);
+  }
+
+  function groupTable({ state, me }, { summed, split, timed, bucket }) {
+    const at = starts(state, bucket);
+    const trends = byGroup(timed.rows, dimension);
+    const most = Math.max(...summed.rows.map((row) => usdForScale(row.money.total_nusd)));
+    const ratio = (key, label, hint) => ({ key, label, unit: '$/M', number: true, hint, value: (row) => row.rates[`${key}_usd_per_million`],
+      cell: (row) => known(row.rates[`${key}_usd_per_million`], (value) => flagged(rate(value, row.quality.low_volume ? 2 : 3), row.quality), ratioReason(row, key)) });
+    const columns = [
+      { key: 'name', label: title.slice(0, -1), value: (row) => row.group[dimension], cell: name },
+      split ? { key: 'split', label: groupings.find(({ key }) => key === split).label.replace('× ', ''), value: (row) => row.group[split], cell: (row) => row.group[split] ?? h('span', { class: 'none' }, 'none') } : null,
+      { key: 'money', label: 'Attributed', number: true, value: (row) => nusd(row.money.attributed_nusd), cell: (row) => money(row.money.attributed_nusd), total: money(summed.totals.money.attributed_nusd) },
+      me.tenant ? null : { key: 'idle', label: 'Idle', number: true, hint: 'Its share of warm idle; in the last row all other idle money', value: (row) => nusd(row.money.total_nusd) - nusd(row.money.attributed_nusd),
+        cell: (row) => money(nusd(row.money.total_nusd) - nusd(row.money.attributed_nusd)), total: money(nusd(summed.totals.money.total_nusd) - nusd(summed.totals.money.attributed_nusd)) },
+      me.tenant ? null : { key: 'share', label: 'Share', class: 'bar-cell', cell: (row) => moneyBar(row, most) },
+      ratio('active', 'Active', 'attributed money / tokens'),
+      me.tenant ? null : ratio('loaded', 'Loaded', '(attributed + share of warm idle) / tokens'),
+      ratio('input', 'Input', 'prefill money / prompt tokens'),
+      ratio('output', 'Output', 'the rest / completion tokens'),
+      { key: 'tokens', label: 'Tokens', number: true, value: (row) => row.tokens.total, cell: (row) => h('span', { title: integer(row.tokens.total) }, count(row.tokens.total)), total: count(summed.totals.tokens.total) },
+      { key: 'requests', label: 'Requests', number: true, value: (row) => row.requests, cell: (row) => h('span', { title: integer(row.requests) }, count(row.requests)), total: count(summed.totals.requests) },
+      { key: 'speed', label: 'Tokens/s', number: true, value: (row) => row.rates.tokens_per_second, cell: (row) => known(row.rates.tokens_per_second, count, NO_TOKENS) },
+      { key: 'energy', label: 'J/token', number: true, value: (row) => row.rates.joules_per_token, cell: (row) => known(row.rates.joules_per_token, (value) => quantity(value, 'J'), 'energy is not known, or no tokens') },
+      split ? null : { key: 'trend', label: 'Tokens over time', class: 'spark-cell', cell: (row) => spark(overTime(trends.get(row.group[dimension]) ?? [], at, (item) => item.tokens.total)) },
+    ].filter(Boolean);
+    columns[0].total = 'All';
+    return table({ id: 'groups', caption: `${title} by cost`, columns, rows: summed.rows, totals: true,
+      sort: { params: state.params, initial: 'money.desc' }, rowClass: (row) => (row.group[dimension] === null ? 'none-row' : null) });
+  }
+
+  function ratioReason(row, key) {
+    if (row.tokens.total === 0) return NO_TOKENS;
+    return key === 'input' || key === 'output' ? 'no request with a known time of first token' : 'not known for this key';
+  }
+
+  function flagged(text, { low_volume: low }) {
+    return low ? h('span', { class: 'low', title: 'Few tokens: read this rate with care' }, `≈${text}`, h('span', { class: 'flag' }, ' low volume')) : text;
+  }
+
+  function moneyBar(row, most) {
+    const spent = usdForScale(row.money.attributed_nusd);
+    const idle = usdForScale(row.money.total_nusd) - spent;
+    const scale = (value) => String(most > 0 ? (value / most) * 100 : 0);
+    return h('div', { class: 'row-bar', 'aria-hidden': 'true' }, h('span', { class: 'fill-attributed', vars: { '--length': scale(spent) } }), h('span', { class: row.group[dimension] === null ? 'fill-cold_idle' : 'fill-warm_idle', vars: { '--length': scale(idle) } }));
+  }
+
+  function trend({ state, me }, { timed, bucket }) {
+    const metrics = METRICS.filter(({ key }) => !(me.tenant && key === 'loaded'));
+    const metric = metrics.find(({ key }) => key === chosen('metric', metrics, state.params));
+    const at = starts(state, bucket);
+    const groups = [...byGroup(timed.rows, dimension)].filter(([value]) => value !== null);
+    const size = (rows) => rows.reduce((sum, row) => sum + usdForScale(row.money.attributed_nusd), 0);
+    const top = groups.sort((a, b) => size(b[1]) - size(a[1])).slice(0, MOST_LINES);
+    if (top.length === 0) return null;
+    const series = top.map(([label, rows]) => ({ key: label, label, values: overTime(rows, at, metric.pick) }));
+    const left = groups.length - top.length;
+    return card(`${metric.label} over time`, {
+      id: 'trend', aside: choice({ id: 'metric', label: 'Figure shown', param: 'metric', options: metrics, params: state.params }),
+      hint: left > 0 ? `The ${MOST_LINES} with most money; filter to see one of the ${left} others.` : null,
+    }, lines({ id: 'trend-chart', title: `${metric.label} by ${dimension} over time`, starts: at, bucket, zone: state.zone, series, format: metric.format,
+      tickFormat: (value) => (value === 0 ? '0' : metric.format(value)), onZoom: zoomer(state) }));
+  }
+
+  function exportButton({ state }, { split }) {
+    const params = { ...selection(state), group_by: split ? [dimension, split] : [dimension], format: 'csv' };
+    return h('button', { type: 'button', id: 'export', onclick: (event) => download(event.currentTarget, params, `${dimension}-costs.csv`) }, 'Download CSV');
+  }
+
+  return { title, load, view };
+}
+
+/** Fetched, not linked: a link cannot carry the key. */
+async function download(button, params, name) {
+  const label = button.textContent;
+  button.disabled = true;
+  try {
+    const response = await call('export', params, { accept: 'text/csv' });
+    const url = URL.createObjectURL(await response.blob());
+    const link = h('a', { href: url, download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+    button.textContent = label;
+  } catch (error) {
+    button.textContent = `Failed: ${error.detail || error.message}`;
+  } finally {
+    button.disabled = false;
+  }
+}

@@ -1,0 +1,120 @@
+/** Quality: how far to trust the figures. Coverage, what may still change, what was refused and why, and the audit. */
+
+import { get, getAll } from '../core/api.js';
+import { selection } from '../core/costs.js';
+import { h } from '../core/dom.js';
+import { integer, known, money, moneyExact, nusd, percent, unknown, usdForScale, rate } from '../core/format.js';
+import { go, hrefTo, hrefWith } from '../core/state.js';
+import { ago, moment } from '../core/time.js';
+import { lines, stackedColumns } from '../parts/charts.js';
+import { classOf } from '../parts/classes.js';
+import { card, noCells, tile } from '../parts/feedback.js';
+import { table } from '../parts/table.js';
+import { zoomer } from './overview.js';
+
+const REASONS = {
+  empty: 'No bytes.', too_large: 'More bytes than a record may have.', not_utf8: 'Not UTF-8 text.', nul_character: 'A NUL character in a string.',
+  not_json: 'Not JSON.', too_deep: 'Nested too deep.', too_many_keys: 'Too many keys.', duplicate_key: 'The same key twice.',
+  unknown_schema: 'The schema field names no known contract: update the consumer or fix the producer.',
+  wrong_type: 'A field is missing or of the wrong type.', out_of_range: 'A value outside the contract.',
+  inconsistent: 'Fields contradict each other, such as cached > prompt.', future_ts: 'Ahead of the broker’s clock: check the clock of that host.',
+  id_conflict: 'The same event_id was stored before with other content.', refused_by_store: 'MongoDB refuses the document: look for a validator.',
+};
+
+export const title = 'Quality';
+export const filters = [];
+
+export async function load({ state, signal }) {
+  const { from, to } = selection(state);
+  const [quality, corrections, audit] = await Promise.all([
+    get('quality', { from, to }, { signal }),
+    getAll('ledger/corrections', { from, to, limit: 200 }, 'cells', { signal, most: 1000 }),
+    get('audit', { from, to }, { signal }).catch((error) => {
+      if (error.nearest) return error;
+      throw error;
+    }),
+  ]);
+  return { quality, corrections, audit };
+}
+
+export function view({ state }, { quality, corrections, audit }) {
+  return [
+    tiles(quality),
+    quality.cells === 0 ? noCells(state) : [auditCard(audit), coverage(state, quality)],
+    h('div', { class: 'pair' }, deadLetters(quality), correctionList(state, corrections.cells)),
+  ];
+}
+
+function tiles(quality) {
+  const share = (value) => (quality.cells ? `${percent(value / quality.cells)} of ${integer(quality.cells)} cells` : null);
+  const waiting = quality.oldest_due_at ? `oldest due ${ago(Date.parse(quality.oldest_due_at))}` : 'none waits';
+  return h('dl', { class: 'tiles' },
+    tile('Coverage', known(quality.coverage, percent, 'no owned GPU time in this range'), { id: 'q-coverage', sub: 'observed / owned GPU time' }),
+    tile('Unobserved', known(quality.unobserved_share, percent, 'no money in this range'), { id: 'q-unobserved', sub: 'of all money' }),
+    tile('Provisional', integer(quality.provisional_cells), { id: 'q-provisional', sub: share(quality.provisional_cells) }),
+    tile('Corrected', integer(quality.corrected_cells), { id: 'q-corrected', sub: 'cells changed after they were final' }),
+    tile('Late', known(quality.late_cells, integer, 'counted for ranges up to 2 days'), { id: 'q-late', sub: 'cells that changed over 10 minutes after their minute' }),
+    tile('First token known', known(quality.first_token_known, percent, 'no attributed money'), { id: 'q-first', sub: 'of attributed money: what $/M input and output rest on' }),
+    tile('Waiting', integer(quality.cells_pending), { id: 'q-pending', sub: `cells to compute; ${waiting}` }));
+}
+
+function auditCard(audit) {
+  if (audit instanceof Error) {
+    const { from, to } = audit.nearest;
+    return card('Audit', { id: 'audit' }, h('p', null, audit.detail), h('button', { type: 'button', id: 'audit-nearest', onclick: () => go(hrefWith({ range: null, from, to })) }, 'Audit the newest part'));
+  }
+  const columns = [
+    { key: 'cell', label: 'Cell', cell: ({ cell }) => h('code', null, cell) },
+    { key: 'rule', label: 'Rule broken', cell: ({ rule }) => rule },
+    { key: 'detail', label: 'Found', cell: ({ detail }) => detail },
+  ];
+  return card('Audit', {
+    id: 'audit', hint: 'Checked now, from the stored cells.',
+    aside: h('span', { class: audit.holds ? 'badge good' : 'badge bad' }, audit.holds ? '✓ holds' : `! ${audit.findings.length} findings`),
+  },
+  h('p', null, `${integer(audit.cells)} cells, `, h('b', { class: 'exact' }, moneyExact(audit.cost_nusd)), ' in all; lines sum to ', h('b', { class: 'exact' }, moneyExact(audit.lines_nusd)), ' attributed.'),
+  h('ul', { class: 'checked' }, audit.checked.map((rule) => h('li', null, rule))),
+  audit.findings.length ? table({ id: 'findings', caption: 'Findings', columns, rows: audit.findings }) : null,
+  audit.holds ? null : h('p', { class: 'next' }, 'Run ', h('code', null, 'gpu-tokens audit'), ': it computes these cells again from raw events and says what differs.'));
+}
+
+function coverage(state, { hours }) {
+  const starts = hours.map(({ hour }) => Date.parse(hour));
+  const common = { starts, bucket: '1h', zone: state.zone, onZoom: zoomer(state) };
+  const lost = hours.map((hour) => nusd(hour.unobserved_nusd));
+  return card('Coverage and unobserved money by hour', { id: 'coverage', hint: 'Unobserved money is paid for while no sample arrived: an agent that stopped, a host that is down.' },
+    lines({ id: 'coverage-chart', title: 'Coverage by hour', most: 1, format: percent, tickFormat: (value) => `${Math.round(value * 100)} %`, ...common,
+      series: [{ key: 'coverage', label: 'Coverage', values: hours.map((hour) => hour.coverage) }] }),
+    stackedColumns({ id: 'unobserved-chart', title: 'Unobserved money by hour', format: money, tickFormat: (value) => (value === 0 ? '0' : rate(value)), ...common,
+      series: [{ key: 'unobserved', label: classOf('unobserved').label, values: lost, heights: lost.map(usdForScale) }] }));
+}
+
+function deadLetters({ dead_letters: letters, dead_letters_topic: topic }) {
+  const body = () => {
+    if (letters === null) return h('p', null, unknown('this process cannot read the topic'), ' Not known: the api process has no connection to Kafka. Set KAFKA_BOOTSTRAP for it.');
+    const rows = Object.entries(letters).sort((a, b) => b[1] - a[1]);
+    if (rows.length === 0) return h('p', { class: 'hint' }, 'None: every record was accepted.');
+    const most = Math.max(...rows.map(([, count]) => count));
+    const columns = [
+      { key: 'reason', label: 'Reason', cell: ([reason]) => [h('code', null, reason), h('span', { class: 'under' }, REASONS[reason] ?? '')] },
+      { key: 'count', label: 'Records', number: true, cell: ([, count]) => integer(count), total: integer(rows.reduce((sum, [, count]) => sum + count, 0)) },
+      { key: 'bar', label: 'Share', class: 'bar-cell', cell: ([, count]) => h('div', { class: 'row-bar', 'aria-hidden': 'true' }, h('span', { class: 'fill-bad', vars: { '--length': String((count / most) * 100) } })) },
+    ];
+    columns[0].total = 'All';
+    return table({ id: 'dead-letters', caption: 'Dead letters by reason', columns, rows, totals: true });
+  };
+  return card('Dead letters', { id: 'dead', wide: false, hint: h('span', null, 'Records in ', h('code', null, topic), ' now, whatever the range.') }, body());
+}
+
+function correctionList(state, cells) {
+  const rows = cells.flatMap((cell) => cell.corrections.map((correction) => ({ cell, correction })));
+  const columns = [
+    { key: 'minute', label: 'Minute', cell: ({ cell }) => moment(Date.parse(cell.minute), state.zone) },
+    { key: 'gpu', label: 'GPU', cell: ({ cell }) => h('a', { href: hrefTo('gpus', { show: cell.gpu }) }, cell.gpu) },
+    { key: 'at', label: 'Corrected', cell: ({ correction }) => (correction.at ? moment(Date.parse(correction.at), state.zone) : unknown('not recorded')) },
+    { key: 'moved', label: 'Moved', cell: ({ correction }) => Object.entries(correction.moved ?? {}).filter(([, delta]) => delta !== 0)
+      .map(([key, delta]) => h('span', { class: 'moved' }, `${classOf(key)?.label ?? key} ${delta > 0 ? '+' : ''}${money(delta)}`)) },
+  ];
+  return card('Corrections', { id: 'corrections', wide: false, hint: 'Cells of the range changed after they were final. A correction moves money between classes; only a price changes the sum.' },
+    rows.length ? table({ id: 'corrections-table', caption: 'Corrections', columns, rows }) : h('p', { class: 'hint' }, 'None in this range.'));
+}
