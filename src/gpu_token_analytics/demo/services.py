@@ -26,6 +26,7 @@ from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.errors import DemoFailed
 from gpu_token_analytics.events import Event, encode
 from gpu_token_analytics.kafka import EventProducer, create_topics, describe_group
+from gpu_token_analytics.kafka.topics import seed_offsets
 from gpu_token_analytics.settings import Settings, load
 
 STOP_SECONDS = 20.0
@@ -84,7 +85,10 @@ class Services:
             found["kafka_bootstrap"] = self._stack.enter_context(EmbeddedBroker(topics)).bootstrap
         self._overrides = found
         settings = load(**found)
-        create_topics(settings)
+        if self.embedded_kafka:
+            seed_offsets(settings)  # its topics exist already
+        else:
+            create_topics(settings)
         return settings
 
     def run(self, command: str, extra: Mapping[str, str]) -> Process:

@@ -6,6 +6,7 @@ was added, need a first offset: the oldest record there is. create_topics() sets
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -29,6 +30,8 @@ TOPIC_MAX_MESSAGE_BYTES = 2 * 1024 * 1024  # far over MAX_RECORD_BYTES: a record
 DLQ_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 DLQ_RETENTION_HOURS = 30 * 24
 
+_NO_LEADER_YET = (RdError.NOT_LEADER_FOR_PARTITION, RdError.LEADER_NOT_AVAILABLE, RdError.UNKNOWN_TOPIC_OR_PART)
+_LEADER_PAUSE_SECONDS = 0.2
 _CONFIG_TIMEOUT_SECONDS = 3.0  # the embedded broker never answers this one
 
 
@@ -114,12 +117,24 @@ def _states(consumer: Consumer, settings: Settings) -> list[PartitionState]:
     for committed in consumer.committed(partitions, timeout=REQUEST_TIMEOUT_SECONDS):
         if committed.error is not None:
             raise mapped(committed.error, f"read the offset of {topic}/{committed.partition}", settings.kafka_bootstrap)
-        low, high = consumer.get_watermark_offsets(
-            TopicPartition(topic, committed.partition), timeout=REQUEST_TIMEOUT_SECONDS, cached=False
-        )
+        low, high = _watermarks(consumer, TopicPartition(topic, committed.partition))
         offset = committed.offset if committed.offset >= 0 else None
         found.append(PartitionState(committed.partition, low, high, offset))
     return found
+
+
+def _watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """Oldest and next offset. A topic made a moment ago may not have a leader yet: that is asked again."""
+    until = time.monotonic() + REQUEST_TIMEOUT_SECONDS
+    while True:
+        try:
+            found: tuple[int, int] = consumer.get_watermark_offsets(partition, timeout=REQUEST_TIMEOUT_SECONDS, cached=False)
+        except KafkaException as error:
+            if rd_error(error).code() not in _NO_LEADER_YET or time.monotonic() > until:
+                raise
+            time.sleep(_LEADER_PAUSE_SECONDS)
+        else:
+            return found
 
 
 def _existing(admin: AdminClient, settings: Settings) -> dict[str, int]:
