@@ -19,11 +19,11 @@ from pathlib import Path
 
 from deploy import flows
 from deploy.flows import ROOT
-from deploy.vms import ca0, ca1, end_to_end, evidence, images, machines, roots
+from deploy.vms import ca0, ca1, end_to_end, evidence, images, machines, product, roots
 from deploy.vms.machines import Bench
-from deploy.vms.operator import Operator
 from deploy.vms.report import NotChecked, Report
 from deploy.vms.shell import run
+from deploy.vms.workstation import Operator
 
 _FOLDER = ROOT / "build" / "vms"
 _PACKAGES = "debootstrap systemd-container openssh-client iproute2 procps util-linux make curl maven"
@@ -70,11 +70,13 @@ def _stages(report: Report, only: str | None, full: bool) -> None:
         for stage in ("CA0", "CA1", "end to end"):
             report.skip(f"{stage}: everything that needs the four machines", "see above")
     if only != "ca1" and layers:
-        with fresh_machines(report, layers, images_by_name, "CA0") as (bench, operator):
+        with report.check("CA0: ran to its end"), fresh_machines(report, layers, images_by_name, "CA0") as (bench, operator):
             ca0.run_checks(report, bench, operator, images.versions()["GPU_TOKENS_IMAGE"])
             ca0.down(report, bench, operator)
+            product.run_checks(report, bench, images_by_name)
     if only != "ca0":
-        _ca1(report, cache, layers, images_by_name, full)
+        with report.check("CA1: ran to its end"):
+            _ca1(report, cache, layers, images_by_name, full)
 
 
 def _ca1(report: Report, cache: Path, layers: Sequence[Path], images_by_name: dict[str, Path], full: bool) -> None:

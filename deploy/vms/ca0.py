@@ -7,9 +7,9 @@ import time
 
 from deploy.vms import matrix
 from deploy.vms.machines import Bench
-from deploy.vms.operator import Operator, authentication_methods
 from deploy.vms.report import Report, expect
 from deploy.vms.shell import run
+from deploy.vms.workstation import Operator, authentication_methods
 
 _BYPASS_PORT = 9393
 _HOME = "/opt/gpu-tokens"

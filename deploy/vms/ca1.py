@@ -18,9 +18,9 @@ from xml.etree import ElementTree
 from deploy.flows import ROOT
 from deploy.vms import ca0
 from deploy.vms.machines import ADMIN_ADDRESS, Bench
-from deploy.vms.operator import Operator
 from deploy.vms.report import NotChecked, Report, expect
 from deploy.vms.shell import run
+from deploy.vms.workstation import Operator
 
 _HERE = Path(__file__).resolve().parent
 _PROVIDER = "registry.terraform.io/hashicorp/aws"
