@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.flows import FlowTable, Machine
-from deploy.vms.report import NotChecked
 from deploy.vms.roots import mount_overlay
 from deploy.vms.shell import CommandFailed, run
 
@@ -342,9 +341,3 @@ def wait(done: Callable[[], bool], timeout_seconds: float, otherwise: str) -> No
         if time.monotonic() > end:
             raise CommandFailed(f"{otherwise} after {timeout_seconds:.0f} s")
         time.sleep(0.2)
-
-
-def need(condition: bool, lacks: str) -> None:
-    """Raises NotChecked, naming what this machine lacks, unless `condition` holds."""
-    if not condition:
-        raise NotChecked(f"this machine lacks {lacks}")
