@@ -39,7 +39,6 @@ from gpu_token_analytics.kafka.consumer import RecordBatch
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.processor.ingest import Shaper, decode
 from gpu_token_analytics.processor.live_rate import LiveRate
-from gpu_token_analytics.processor.sightings import Sightings
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.simulate.load import events_for_bench
 from gpu_token_analytics.store.audit import audit
@@ -113,12 +112,12 @@ def _database(settings: Settings) -> Iterator[Store]:
 
 def _baseline(settings: Settings, events: Sequence[Event]) -> float:
     """Rate at which mongod takes these documents when nothing else has to be done."""
-    shaper = Shaper(LiveRate(30, 0.85), Sightings(), 30)
+    shaper = Shaper(LiveRate(30, 0.85), 30)
     now = datetime.now(UTC)
     values: list[bytes | None] = [encode(event) for event in events]
     size = len(values)
     records = RecordBatch("tokens", values, [0] * size, list(range(size)), [int(now.timestamp() * 1000)] * size)
-    shaped = shaper.shape(records, decode(records, now), now, 0.0)
+    shaped = shaper.shape(records, decode(records, now), now)
     parts = ((Collection.TOKEN_USAGE, shaped.usages.documents), (Collection.GPU_METRICS, shaped.samples.documents))
     with _database(settings) as store:
         begun = time.perf_counter()
@@ -223,7 +222,9 @@ def _print_storage(store: Store, events: int) -> None:
         sizes[name.value] = (stats["count"], stats["size"], stats["storageSize"], stats["totalIndexSize"])
     for name, (count, size, disk, index) in sizes.items():
         if count:
-            print(f"  {name}: {size / count:.0f} bytes BSON, {disk / count:.0f} on disk + {index / count:.0f} of indexes per event")
+            print(
+                f"  {name}: {size / count:.0f} bytes BSON, {disk / count:.0f} on disk + {index / count:.0f} of indexes per event"
+            )
 
 
 def _summary(rounds: Sequence[Round]) -> None:

@@ -17,7 +17,6 @@ from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.processor.closing import Closer, ClosingRules
 from gpu_token_analytics.processor.ingest import Shaper, decode
 from gpu_token_analytics.processor.live_rate import LiveRate
-from gpu_token_analytics.processor.sightings import Sightings
 from gpu_token_analytics.processor.writing import BatchWriter
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.store.audit import AuditReport, audit
@@ -61,7 +60,7 @@ class Pipeline:
 
     def _new_shaper(self) -> Shaper:
         rate = LiveRate(self.settings.live_rate_window_seconds, self.settings.price_per_hour_usd)
-        return Shaper(rate, Sightings(), self.settings.sample_gap_limit_seconds)
+        return Shaper(rate, self.settings.sample_gap_limit_seconds)
 
     def ingest(self, events: Sequence[Event], batch: int = 1000) -> None:
         """Steps 2 to 5 of the loop."""
@@ -72,7 +71,7 @@ class Pipeline:
             records = RecordBatch(
                 "tokens", values, [0] * size, [next(self._offsets) for _ in values], [int(now.timestamp() * 1000)] * size
             )
-            self._writer.write(self._shaper.shape(records, decode(records, now), now, SystemClock().monotonic()))
+            self._writer.write(self._shaper.shape(records, decode(records, now), now))
 
     def closer(self) -> Closer:
         rules = ClosingRules(self.settings.close_debounce_seconds, timedelta(hours=self.settings.finality_hours))

@@ -23,12 +23,12 @@ from gpu_token_analytics.events import Event, GpuSample, TokenUsage, decode_many
 from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
 from gpu_token_analytics.processor.live_rate import LiveRate
-from gpu_token_analytics.processor.sightings import Sightings
-from gpu_token_analytics.store.inventory import Sighting
+from gpu_token_analytics.store.inventory import GpuDescription, Sighting
 from gpu_token_analytics.store.marks import Cell
 from gpu_token_analytics.store.writes import RawDocument, encode_raw
 
 BAD_RECORD_WINDOW = 1000
+LIVE_SOURCES = frozenset({"nvml", "nvidia-smi", "seed"})  # not "replay": nobody pays for a GPU of a trace by the clock
 
 
 @dataclass(slots=True)
@@ -48,11 +48,16 @@ class Shaped:
     samples: Raws = field(default_factory=Raws)
     touched: set[Cell] = field(default_factory=set)
     labelled: set[tuple[str, int, int]] = field(default_factory=set)  # label, start_us, end_us of requests that named it
-    sightings: list[Sighting] = field(default_factory=list)
+    seen: dict[GpuDescription, tuple[int, int]] = field(default_factory=dict)  # first_us, last_us of its samples
     letters: list[DeadLetter] = field(default_factory=list)
     event_us: list[int] = field(default_factory=list)
     tokens_by_model: dict[str, int] = field(default_factory=dict)
     cost_per_token_by_model: dict[str, float] = field(default_factory=dict)
+
+    def sightings(self) -> list[Sighting]:
+        """What the samples say about their GPUs, oldest first."""
+        found = [Sighting(described, first_us, last_us) for described, (first_us, last_us) in self.seen.items()]
+        return sorted(found, key=lambda sighting: sighting.last_us)
 
 
 def decode(records: RecordBatch, now: datetime) -> list[Event | InvalidRecord]:
@@ -102,14 +107,13 @@ class BadRecordBreaker:
 
 
 class Shaper:
-    """Turns events into what is written. Keeps the live rate and what was seen of GPUs; for one thread."""
+    """Turns events into what is written. Keeps the live rate; for one thread."""
 
-    def __init__(self, live_rate: LiveRate, sightings: Sightings, sample_gap_seconds: int) -> None:
-        self._sightings = sightings
+    def __init__(self, live_rate: LiveRate, sample_gap_seconds: int) -> None:
         self._rate = live_rate
         self._gap_us = sample_gap_seconds * US_PER_SECOND
 
-    def shape(self, records: RecordBatch, events: Sequence[Event | InvalidRecord], now: datetime, monotonic: float) -> Shaped:
+    def shape(self, records: RecordBatch, events: Sequence[Event | InvalidRecord], now: datetime) -> Shaped:
         """The batch, ready to be written; `now` becomes `ingested_at`."""
         shaped = Shaped(records)
         stored_at = now.replace(tzinfo=None)  # UTC still; encodes in a third of the time (see encode_raw)
@@ -132,7 +136,6 @@ class Shaper:
                     shaped.samples.records.append(index)
             except InvalidRecord as error:
                 shaped.letters.append(dead_letter(records, index, error))
-        shaped.sightings = self._sightings.take(monotonic)
         return shaped
 
     def _usage(self, shaped: Shaped, event: TokenUsage, value: bytes, stored_at: datetime, source: str) -> RawDocument:
@@ -166,7 +169,7 @@ class Shaper:
         ts_us, gpu = document["ts_us"], document["gpu"]
         raw = encode_raw(document)
         self._rate.see_price(gpu, event.price_per_hour_usd, event.mig_profile)
-        self._sightings.see(event, ts_us)
+        _see(shaped.seen, event, ts_us)
         shaped.event_us.append(ts_us)
         # It speaks for the time since the sample before and until the next one, at most the gap limit each.
         minutes = touched_minutes(ts_us - self._gap_us, ts_us + self._gap_us)
@@ -174,6 +177,22 @@ class Shaper:
         if event.parent_uuid is not None:
             shaped.touched.update((event.parent_uuid, at) for at in minutes)
         return raw
+
+
+def _see(seen: dict[GpuDescription, tuple[int, int]], sample: GpuSample, ts_us: int) -> None:
+    described = GpuDescription(
+        gpu=sample.gpu,
+        has_uuid=sample.gpu_uuid is not None,
+        host=sample.host,
+        gpu_index=sample.gpu_index,
+        name=sample.name,
+        mig_profile=sample.mig_profile,
+        parent_uuid=sample.parent_uuid,
+        source=sample.source,
+        live=sample.source in LIVE_SOURCES,
+    )
+    first_us, last_us = seen.get(described, (ts_us, ts_us))
+    seen[described] = (min(first_us, ts_us), max(last_us, ts_us))
 
 
 def refused_letters(shaped: Shaped, raws: Raws, reason: Reason, messages: dict[int, str]) -> list[DeadLetter]:

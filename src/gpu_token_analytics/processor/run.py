@@ -22,7 +22,6 @@ from gpu_token_analytics.kafka import DeadLetters, EventSource
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.processor.ingest import BadRecordBreaker, Shaped, Shaper, decode
 from gpu_token_analytics.processor.live_rate import LiveRate
-from gpu_token_analytics.processor.sightings import Sightings
 from gpu_token_analytics.processor.writing import Abandoned, BatchWriter, Step
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.store.client import Store
@@ -52,9 +51,8 @@ class Ingest:
         self._checkpoint = checkpoint
         self._writer = BatchWriter(store, dead_letters, settings.close_debounce_seconds, metrics, clock, checkpoint)
         self._breaker = BadRecordBreaker(settings.bad_record_limit_ratio)
-        self._sightings = Sightings()
         rate = LiveRate(settings.live_rate_window_seconds, settings.price_per_hour_usd)
-        self._shaper = Shaper(rate, self._sightings, settings.sample_gap_limit_seconds)
+        self._shaper = Shaper(rate, settings.sample_gap_limit_seconds)
         self._in_flight: _Write | None = None
         self._lagging: set[str] = set()  # partitions with a lag shown
         self._lag_due = self._progress = clock.monotonic()
@@ -98,7 +96,7 @@ class Ingest:
         now = self._clock.now()
         events = decode(records, now)  # 2
         self._checkpoint(Step.DECODED)
-        shaped = self._shaper.shape(records, events, now, self._clock.monotonic())  # 3
+        shaped = self._shaper.shape(records, events, now)  # 3
         self._breaker.see(events, shaped.letters)
         self._observe(shaped)
         self._checkpoint(Step.RATED)
@@ -136,8 +134,6 @@ class Ingest:
             self._settle(STOP_WITHIN_SECONDS)
             if self._in_flight is not None:
                 _log.warning("stopping without the last batch: it is not acknowledged; its records are read again")
-            elif not failed:
-                self._writer.finish(self._sightings.take(self._clock.monotonic(), everything=True))
         except Exception:
             if not failed:
                 raise

@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from gpu_token_analytics.kafka import DeadLetters
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.processor.ingest import Raws, Shaped, refused_letters
 from gpu_token_analytics.store.client import Store
-from gpu_token_analytics.store.inventory import Sighting, read_placements, upsert_inventory
+from gpu_token_analytics.store.inventory import read_placements, upsert_inventory
 from gpu_token_analytics.store.marks import Cell, CellMarker
 from gpu_token_analytics.store.writes import InsertOutcome, insert_raw
 
@@ -81,7 +81,8 @@ class BatchWriter:
                 letters += refused_letters(batch, raws, Reason.REFUSED_BY_STORE, outcome.refused)
         self._checkpoint(Step.INSERTED)
         self._observe_delays(batch.event_us)
-        self._inventory(batch.sightings)
+        if sightings := batch.sightings():
+            self._timed("inventory", lambda: upsert_inventory(self._store, sightings))
         marked = self._timed("mark", lambda: self._marker.mark(self._cells(batch)))  # 5
         self._metrics.marks.inc(marked)
         self._checkpoint(Step.MARKED)
@@ -90,10 +91,6 @@ class BatchWriter:
             for letter in letters:
                 self._metrics.dead_letters.labels(letter.reason).inc()
         self._checkpoint(Step.DEAD_LETTERED)
-
-    def finish(self, sightings: Iterable[Sighting]) -> None:
-        """On a clean stop: what the inventory was not told yet."""
-        self._inventory(list(sightings))
 
     def abandon(self) -> None:
         """Give up waiting; write() raises Abandoned."""
@@ -109,10 +106,6 @@ class BatchWriter:
         self._metrics.inserted.labels(collection.value).inc(outcome.inserted)
         self._metrics.duplicates.labels(collection.value).inc(outcome.duplicates)
         return outcome
-
-    def _inventory(self, sightings: list[Sighting]) -> None:
-        if sightings:
-            self._timed("inventory", lambda: upsert_inventory(self._store, sightings))
 
     def _cells(self, batch: Shaped) -> set[Cell]:
         """All cells touched. Labels are looked up here, after the insert: a placement learned later is `pending` and makes

@@ -2,6 +2,9 @@
 
 Learned from samples. A placement that is new, or that reaches into a time in which its label may have meant another GPU,
 is left `pending`: the closer then computes the cells of the requests that named the label again.
+
+The ledger depends on first_us and last_us (how long a silent GPU is paid for, which label meant which GPU), so they are
+written with every batch, before its offsets are committed: what a crash leaves here is what the stored samples say.
 """
 
 from __future__ import annotations
@@ -58,7 +61,7 @@ def upsert_inventory(store: Store, sightings: Sequence[Sighting]) -> None:
     operations: list[UpdateOne] = []
     placed = _placed(store, {label for sighting in sightings if (label := sighting.description.placement)})
     for sighting in sightings:
-        operations += _gpu(sighting)
+        operations.append(_gpu(sighting))
         label = sighting.description.placement
         if label is not None:
             operations.append(_placement(sighting, label, placed.get(label, [])))
@@ -100,7 +103,7 @@ def _placed(store: Store, labels: set[str]) -> dict[str, list[Document]]:
 
 
 def _write(store: Store, operations: Sequence[UpdateOne]) -> list[UpdateOne]:
-    """Returns what to repeat. Ordered: the newest fields of a GPU are set by its second operation."""
+    """Returns what to repeat. Ordered, so that of two descriptions of one time the later record wins."""
     try:
         with store_errors("write the inventory"):
             store[Collection.INVENTORY].bulk_write(operations, ordered=True)
@@ -115,34 +118,23 @@ def _write(store: Store, operations: Sequence[UpdateOne]) -> list[UpdateOne]:
     return []
 
 
-def _gpu(sighting: Sighting) -> list[UpdateOne]:
+def _gpu(sighting: Sighting) -> UpdateOne:
+    """One update that also leaves the description of a newer sighting alone: late samples do not turn it back."""
     described = sighting.description
-    return [
-        UpdateOne(
-            {"_id": described.gpu},
-            {
-                "$min": {"first_us": sighting.first_us},
-                # true sorts after false: live once is live.
-                "$max": {"last_us": sighting.last_us, "live": described.live},
-                "$setOnInsert": {"kind": "gpu", "gpu": described.gpu},
-            },
-            upsert=True,
-        ),
-        # Matches only where this is the newest sighting, so late samples do not turn the description back.
-        UpdateOne(
-            {"_id": described.gpu, "last_us": {"$lte": sighting.last_us}},
-            {
-                "$set": {
-                    "host": described.host,
-                    "gpu_index": described.gpu_index,
-                    "name": described.name,
-                    "mig_profile": described.mig_profile,
-                    "parent_uuid": described.parent_uuid,
-                    "source": described.source,
-                }
-            },
-        ),
-    ]
+    newest = {"$gte": [sighting.last_us, {"$ifNull": ["$last_us", sighting.last_us]}]}
+    fields: Document = {
+        # $literal: values are data; a host named "$x" must not become an expression.
+        name: {"$cond": [newest, {"$literal": getattr(described, name)}, f"${name}"]}
+        for name in ("host", "gpu_index", "name", "mig_profile", "parent_uuid", "source")
+    }
+    fields |= {
+        "kind": "gpu",
+        "gpu": {"$literal": described.gpu},
+        "live": {"$or": ["$live", described.live]},  # live once is live
+        "first_us": {"$min": ["$first_us", sighting.first_us]},
+        "last_us": {"$max": ["$last_us", sighting.last_us]},
+    }
+    return UpdateOne({"_id": described.gpu}, [{"$set": fields}], upsert=True)
 
 
 def _placement(sighting: Sighting, label: str, placed: Sequence[Document]) -> UpdateOne:
