@@ -88,6 +88,7 @@ def _ca1(report: Report, cache: Path, layers: Sequence[Path], images_by_name: di
             return
         with ca1.mocked_aws(tools, bench.folder) as aws:
             ca1.infrastructure(report, operator, terraform, tools, aws)
+            ca1.state_in_s3(report, operator, terraform, tools, aws)
             if layers:
                 image = images_by_name[images.versions()["GPU_TOKENS_IMAGE"]]
                 ca1.configuration(report, bench, operator, tools, image)

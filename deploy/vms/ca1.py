@@ -23,6 +23,7 @@ from deploy.vms.shell import run
 from deploy.vms.workstation import Operator
 
 _HERE = Path(__file__).resolve().parent
+_BUCKET = "your-terraform-state"  # as backend.tf.example names it
 _PROVIDER = "registry.terraform.io/hashicorp/aws"
 
 
@@ -180,6 +181,28 @@ def drift_in_aws(report: Report, operator: Operator, terraform: Terraform, ec2: 
         expect("0 differences" in operator.do(drift), "still drifting after the rule was revoked")
 
 
+def state_in_s3(report: Report, operator: Operator, terraform: Terraform, tools: Path, aws: str) -> None:
+    """backend.tf.example as it stands, with the mock's address beside it."""
+    with report.check("CA1: backend.tf.example keeps the state in S3, and a held lock file refuses a second operator"):
+        root = operator.bench.folder / "s3"
+        root.mkdir()
+        example = (operator.folder / "CA1/terraform/backend.tf.example").read_text()
+        (root / "backend.tf").write_text(example + 'resource "terraform_data" "any" {\n  input = "x"\n}\n')
+        mock = "skip_credentials_validation = true\nskip_requesting_account_id = true\nskip_metadata_api_check = true\n"
+        (root / "mock.hcl").write_text(f'{mock}use_path_style = true\nendpoints = {{ s3 = "{aws}" }}\n')
+        s3 = _client(tools, aws, "s3")
+        s3(f"c.create_bucket(Bucket='{_BUCKET}', CreateBucketConfiguration={{'LocationConstraint': 'eu-central-1'}})")
+        env = terraform.env | _credentials(aws)
+        command = ["terraform", f"-chdir={root}"]
+        run([*command, "init", "-input=false", "-backend-config=mock.hcl"], env=env)
+        run([*command, "apply", "-input=false", "-auto-approve"], env=env)
+        keys = s3(f"print([o['Key'] for o in c.list_objects_v2(Bucket='{_BUCKET}')['Contents']])")
+        expect(keys.strip() == "['gpu-tokens/ca1.tfstate']", keys)
+        s3(f"c.put_object(Bucket='{_BUCKET}', Key='gpu-tokens/ca1.tfstate.tflock', Body=b'{{\"ID\": \"someone-else\"}}')")
+        said = run([*command, "apply", "-input=false", "-auto-approve", "-no-color"], env=env, check=False)
+        expect(said.returncode != 0 and "Error acquiring the state lock" in said.stdout, said.stdout)
+
+
 def destroy(report: Report, operator: Operator, tools: Path, aws: str) -> None:
     """Teardown leaves nothing: asked of the mock, not of Terraform."""
     with report.check("CA1: make down leaves nothing in the AWS mock"):
@@ -218,10 +241,14 @@ def _credentials(aws: str) -> dict[str, str]:
 
 
 def _ec2(tools: Path, aws: str) -> Callable[[str], str]:
-    """Runs Python with `c`, an EC2 client of the mock, and returns what it prints."""
+    return _client(tools, aws, "ec2")
+
+
+def _client(tools: Path, aws: str, service: str) -> Callable[[str], str]:
+    """Runs Python with `c`, a client of the mock's `service`, and returns what it prints."""
 
     def call(code: str) -> str:
-        program = "import boto3\nc = boto3.client('ec2', region_name='eu-central-1')\n" + code
+        program = f"import boto3\nc = boto3.client('{service}', region_name='eu-central-1')\n" + code
         return run([str(tools / "bin/python"), "-c", program], env=_credentials(aws)).stdout
 
     return call
