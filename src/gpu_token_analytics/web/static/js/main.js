@@ -113,6 +113,10 @@ function paint() {
   shell = document.getElementById('app');
 }
 
+function paintHeader() {
+  morph(document.getElementById('top'), header());
+}
+
 async function refresh({ announce = false } = {}) {
   app.abort?.abort();
   const abort = new AbortController();
@@ -180,7 +184,8 @@ function startFeed() {
   app.feed = new LiveFeed({
     onFigures(figures) {
       app.live = figures;
-      paint();
+      if (app.page.followsLive) paint();
+      else paintHeader(); // hundreds of GPUs need not be drawn again because a figure in the header moved
       if (figures.changed) refreshSoon();
     },
     onPoll() {
@@ -189,7 +194,7 @@ function startFeed() {
     },
     onState(state) {
       if (state === POLLING) say('Live updates are not available; the page refreshes every 15 seconds.');
-      paint();
+      paintHeader();
     },
   });
   app.feed.start();
@@ -210,6 +215,7 @@ function navigate() {
     scrollTo(0, 0);
     document.getElementById('title')?.focus({ preventScroll: true });
   }
+  document.querySelector('nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' }); // the strip of a phone
 }
 
 document.addEventListener('click', (event) => {

@@ -59,9 +59,18 @@ export function moneyExact(value) {
 /** A rate in USD (a double): three digits, `$0.31`, `$12.4`, `$1,240`. */
 export function rate(value, digits = 3) {
   if (value === 0) return '$0';
-  if (Math.abs(value) >= 10 ** digits) return `$${whole.format(Number(value.toPrecision(digits)))}`;
+  if (Math.abs(value) >= 1000) return `$${whole.format(Number(value.toPrecision(digits)))}`;
   const places = Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value))));
   return `$${value.toFixed(Math.min(places, 10))}`;
+}
+
+/** Labels of an axis in USD: all ticks with the decimals their step needs. */
+export function axisUsd(value, step) {
+  if (value === 0) return '0';
+  if (value >= 10_000) return `$${compact.format(value)}`;
+  const needed = String(Number(step.toPrecision(3))).split('.')[1]?.length ?? 0;
+  const decimals = needed > 0 ? Math.max(2, needed) : 0;
+  return `$${value.toLocaleString(LOCALE, { minimumFractionDigits: decimals, maximumFractionDigits: decimals })}`;
 }
 
 /** A price of a price row: as it was given, without trailing zeros past cents. */
@@ -85,12 +94,13 @@ export function quantity(value, unit) {
   return `${Number(value.toFixed(digits)).toLocaleString(LOCALE)}\u00a0${unit}`;
 }
 
-/** `87 %`, `3.4 %`, `<0.1 %`. */
+/** `87.3 %`; nothing is rounded to all or nothing: `<0.1 %`, `>99.9 %`. */
 export function percent(share) {
   const value = share * 100;
-  if (value !== 0 && Math.abs(value) < 0.1) return '<0.1\u00a0%';
-  if (value < 100 && value > 99.9) return '>99.9\u00a0%';
-  return `${value.toFixed(Math.abs(value) >= 10 && Number.isInteger(value) ? 0 : 1)}\u00a0%`;
+  if (value === 0 || value === 100) return `${value}\u00a0%`;
+  if (Math.abs(value) < 0.05) return '<0.1\u00a0%';
+  if (value < 100 && value > 99.95) return '>99.9\u00a0%';
+  return `${value.toFixed(1)}\u00a0%`;
 }
 
 /** Milliseconds as `312 ms`, `4.21 s`, `3 min 5 s`. */

@@ -2,7 +2,7 @@
 
 import { overTime, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { duration, integer, known, money, percent, quantity, rate, usdForScale } from '../core/format.js';
+import { axisUsd, duration, integer, known, money, percent, quantity, rate, usdForScale } from '../core/format.js';
 import { go, hrefTo, hrefWith } from '../core/state.js';
 import { moment } from '../core/time.js';
 import { stackedColumns } from '../parts/charts.js';
@@ -57,7 +57,7 @@ function timeline(state, timed, bucket) {
   return h('div', null, h('h3', null, 'Timeline of classes'),
     timed.rows.length === 0 ? h('p', { class: 'hint' }, 'No cell of this GPU in the range.')
       : stackedColumns({ id: 'gpu-timeline', title: 'Money of this GPU by class over time', starts: at, bucket, zone: state.zone, series, format: money,
-        tickFormat: (value) => (value === 0 ? '0' : rate(value)), onZoom: zoomer(state) }));
+        tickFormat: axisUsd, onZoom: zoomer(state) }));
 }
 
 function requestList(state, { requests }) {

@@ -17,6 +17,7 @@ import { gpuDetail } from './gpu.js';
 const VIEWS = [{ key: 'grid', label: 'Grid' }, { key: 'timelines', label: 'Timelines' }, { key: 'table', label: 'Table' }];
 const LISTED_REQUESTS = 20;
 const DAY_MS = 86_400_000;
+const LINES_AT_FIRST = 160;
 
 export const title = 'GPUs';
 export const filters = ['gpu', 'host', 'gpu_name', 'model'];
@@ -64,7 +65,7 @@ export function view(context, { list, detail }) {
         current === 'grid' ? choice({ id: 'color', label: 'Shown on each GPU', param: 'color', options: COLORS, params: state.params }) : null],
     }, gpus.length === 0 ? h('p', { class: 'hint' }, 'No GPU passes the filters.') : null,
     current === 'grid' ? [gridLegend(gpus, color), gpuGrid(gpus, { color, shown: detail?.gpu, open: openGpu })] : null,
-    current === 'timelines' ? timelines(gpus) : null,
+    current === 'timelines' ? timelines(gpus, state) : null,
     current === 'table' ? gpuTable(gpus, state) : null),
   ];
 }
@@ -98,10 +99,12 @@ function summary(gpus) {
     tile('Idle today', known(idle, percent, 'no cell today'), { id: 'gpus-idle', sub: total > 0n ? `${money(total - today[0])} of ${money(total)}` : null }));
 }
 
-function timelines(gpus) {
-  const hosts = byHost(gpus);
+function timelines(gpus, state) {
+  const all = state.params.get('rows') === 'all' || gpus.length <= LINES_AT_FIRST;
+  const hosts = byHost(all ? gpus : gpus.slice(0, LINES_AT_FIRST));
   return h('div', { class: 'timelines' },
     h('div', { class: 'legend-line' }, CLASSES.map(({ key }) => classLabel(key)), h('span', { class: 'hint' }, 'The last 60 minutes, oldest left; a gap is a minute without a cell.')),
+    all ? null : h('p', { class: 'more-rows' }, `The first ${LINES_AT_FIRST} of ${integer(gpus.length)} GPUs; filter by host, or `, h('a', { id: 'lines-all', href: hrefWith({ rows: 'all' }) }, 'show all'), '.'),
     [...hosts].map(([host, cards]) => h('section', { class: 'host-lines', 'aria-label': host ?? 'Host unknown' },
       h('h3', null, host ?? 'Host unknown'),
       h('ul', null, cards.map((gpu) => h('li', null,

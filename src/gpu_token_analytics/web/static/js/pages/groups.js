@@ -3,7 +3,7 @@
 import { call } from '../core/api.js';
 import { bucketOf, byGroup, costs, overTime, selection, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { count, integer, known, money, nusd, quantity, rate, usdForScale } from '../core/format.js';
+import { axisUsd, count, integer, known, money, nusd, rate, usdForScale } from '../core/format.js';
 import { hrefWith } from '../core/state.js';
 import { lines, spark } from '../parts/charts.js';
 import { card, choice, chosen, noCells, tile } from '../parts/feedback.js';
@@ -51,8 +51,8 @@ export function groupPage({ dimension, title, none, others }) {
   function totalTiles({ money: sums, tokens, requests, rates }, me) {
     return h('dl', { class: 'tiles' },
       tile('Attributed', money(sums.attributed_nusd), { id: 'sum-attributed', sub: me.tenant ? null : `of ${money(sums.total_nusd)} in all` }),
-      tile('Active', known(rates.active_usd_per_million, (value) => [rate(value), h('span', { class: 'per' }, ' /M')], NO_TOKENS), { id: 'sum-active' }),
-      me.tenant ? null : tile('Loaded', known(rates.loaded_usd_per_million, (value) => [rate(value), h('span', { class: 'per' }, ' /M')], NO_TOKENS), { id: 'sum-loaded' }),
+      tile('Active, per million tokens', known(rates.active_usd_per_million, rate, NO_TOKENS), { id: 'sum-active', sub: 'attributed money / tokens' }),
+      me.tenant ? null : tile('Loaded, per million tokens', known(rates.loaded_usd_per_million, rate, NO_TOKENS), { id: 'sum-loaded', sub: 'with the models’ warm idle' }),
       tile('Tokens', count(tokens.total), { id: 'sum-tokens', sub: `${count(tokens.prompt)} in (${count(tokens.cached)} cached), ${count(tokens.completion)} out` }),
       tile('Requests', count(requests), { id: 'sum-requests' }));
   }
@@ -83,7 +83,7 @@ export function groupPage({ dimension, title, none, others }) {
       { key: 'tokens', label: 'Tokens', number: true, value: (row) => row.tokens.total, cell: (row) => h('span', { title: integer(row.tokens.total) }, count(row.tokens.total)), total: count(summed.totals.tokens.total) },
       { key: 'requests', label: 'Requests', number: true, value: (row) => row.requests, cell: (row) => h('span', { title: integer(row.requests) }, count(row.requests)), total: count(summed.totals.requests) },
       { key: 'speed', label: 'Tokens/s', number: true, value: (row) => row.rates.tokens_per_second, cell: (row) => known(row.rates.tokens_per_second, count, NO_TOKENS) },
-      { key: 'energy', label: 'J/token', number: true, value: (row) => row.rates.joules_per_token, cell: (row) => known(row.rates.joules_per_token, (value) => quantity(value, 'J'), 'energy is not known, or no tokens') },
+      { key: 'energy', label: 'J/token', number: true, value: (row) => row.rates.joules_per_token, cell: (row) => known(row.rates.joules_per_token, (value) => String(Number(value.toPrecision(2))), 'energy is not known, or no tokens') },
       split ? null : { key: 'trend', label: 'Tokens over time', class: 'spark-cell', cell: (row) => spark(overTime(trends.get(row.group[dimension]) ?? [], at, (item) => item.tokens.total)) },
     ].filter(Boolean);
     columns[0].total = 'All';
@@ -121,7 +121,7 @@ export function groupPage({ dimension, title, none, others }) {
       id: 'trend', aside: choice({ id: 'metric', label: 'Figure shown', param: 'metric', options: metrics, params: state.params }),
       hint: left > 0 ? `The ${MOST_LINES} with most money; filter to see one of the ${left} others.` : null,
     }, lines({ id: 'trend-chart', title: `${metric.label} by ${dimension} over time`, starts: at, bucket, zone: state.zone, series, format: metric.format,
-      tickFormat: (value) => (value === 0 ? '0' : metric.format(value)), onZoom: zoomer(state) }));
+      tickFormat: metric.key === 'tokens' ? count : axisUsd, onZoom: zoomer(state) }));
   }
 
   function exportButton({ state }, { split }) {

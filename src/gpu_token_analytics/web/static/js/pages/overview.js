@@ -3,7 +3,7 @@
 import { get } from '../core/api.js';
 import { bucketOf, costs, overTime, selection, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { count, integer, known, money, nusd, rate, unknown, usdForScale } from '../core/format.js';
+import { axisUsd, count, integer, known, money, nusd, rate, unknown, usdForScale } from '../core/format.js';
 import { go, hrefTo, hrefWith } from '../core/state.js';
 import { ago, clock, iso } from '../core/time.js';
 import { stackedColumns, spark } from '../parts/charts.js';
@@ -17,6 +17,7 @@ const TOP = 5;
 const NO_TOKENS = 'no tokens in this range';
 
 export const title = 'Overview';
+export const followsLive = true;
 
 export async function load({ state, me, signal }) {
   const bucket = bucketOf(state);
@@ -62,7 +63,7 @@ export function view({ state, me, live }, data) {
 function nowTiles(state, me, live, { recent, hour }) {
   const minutes = Array.from({ length: 60 }, (_, index) => hour.from + index * 60_000);
   const per = (pick) => spark(overTime(recent.rows, minutes, pick));
-  const now = live ?? fromMinutes(recent, hour);
+  const now = state.filters.length === 0 && live ? live : fromMinutes(recent, hour); // the stream knows no filters
   const no = 'no cell in the last minutes';
   const window = now.watermark ? `newest minute ${clock(Date.parse(now.watermark), state.zone)}, ${ago(Date.parse(now.watermark))}` : null;
   return h('section', { 'aria-labelledby': 'now-title', id: 'now' },
@@ -70,13 +71,13 @@ function nowTiles(state, me, live, { recent, hour }) {
     h('dl', { class: 'tiles' },
       tile(me.tenant ? 'Your spend rate now' : 'Spend rate now', known(now.usd_per_hour, (value) => [rate(value, 4), h('span', { class: 'per' }, ' /h')], no),
         { id: 'now-spend', sub: window, spark: per((row) => usdForScale(row.money.total_nusd)) }),
-      tile('Active', known(now.active_usd_per_million, (value) => [rate(value), h('span', { class: 'per' }, ' /M tokens')], 'no tokens in the last minutes'),
+      tile('Active, per million tokens', known(now.active_usd_per_million, rate, 'no tokens in the last minutes'),
         { id: 'now-active', sub: 'attributed money / tokens', spark: per((row) => row.rates.active_usd_per_million) }),
-      tile('Loaded', known(now.loaded_usd_per_million, (value) => [rate(value), h('span', { class: 'per' }, ' /M tokens')],
+      tile('Loaded, per million tokens', known(now.loaded_usd_per_million, rate,
         me.tenant ? 'a tenant’s key does not see idle money' : 'no tokens in the last minutes'),
       { id: 'now-loaded', sub: 'with the models’ warm idle', spark: per((row) => row.rates.loaded_usd_per_million) }),
       tile('Tokens', known(now.tokens_per_second, (value) => [count(value), h('span', { class: 'per' }, ' /s')], no),
-        { id: 'now-tokens', sub: now.gpus === null || now.gpus === undefined ? null : `on ${integer(now.gpus)} GPUs`, spark: per((row) => row.rates.tokens_per_second) })));
+        { id: 'now-tokens', sub: now.gpus === null || now.gpus === undefined ? (state.filters.length ? 'of what the filter shows' : null) : `on ${integer(now.gpus)} GPUs`, spark: per((row) => row.rates.tokens_per_second) })));
 }
 
 /** The same figures over the last five minutes, for when the stream is not there. */
@@ -125,7 +126,7 @@ function tenantMoney(me, totals) {
       tile('Spent', money(totals.money.attributed_nusd), { id: 'tenant-spent' }),
       tile('Tokens', count(totals.tokens.total), { id: 'tenant-tokens' }),
       tile('Requests', integer(totals.requests), { id: 'tenant-requests' }),
-      tile('Active', known(totals.rates.active_usd_per_million, (value) => [rate(value), h('span', { class: 'per' }, ' /M tokens')], NO_TOKENS), { id: 'tenant-active' })));
+      tile('Per million tokens', known(totals.rates.active_usd_per_million, rate, NO_TOKENS), { id: 'tenant-active' })));
 }
 
 function idleOverTime(state, { whole, bucket }) {
@@ -140,7 +141,7 @@ function idleOverTime(state, { whole, bucket }) {
     id: 'idle', aside: choice({ id: 'money', label: 'Money shown', param: 'money', options: MONEY, params: state.params }),
     hint: `Per ${{ '1m': 'minute', '1h': 'hour', '1d': 'day' }[bucket]}. Drag over the chart to zoom in.`,
   }, stackedColumns({ id: 'idle-chart', title: `${heading} over time`, starts: at, bucket, zone: state.zone, series, format: money,
-    tickFormat: (value) => (value === 0 ? '0' : rate(value)), onZoom: zoomer(state) }));
+    tickFormat: axisUsd, onZoom: zoomer(state) }));
 }
 
 /** Zooming a chart sets the range. */

@@ -3,7 +3,7 @@
 import { get, getAll } from '../core/api.js';
 import { selection } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { integer, known, money, moneyExact, nusd, percent, unknown, usdForScale, rate } from '../core/format.js';
+import { axisUsd, integer, known, money, moneyExact, nusd, percent, unknown, usdForScale } from '../core/format.js';
 import { go, hrefTo, hrefWith } from '../core/state.js';
 import { ago, moment } from '../core/time.js';
 import { lines, stackedColumns } from '../parts/charts.js';
@@ -48,7 +48,7 @@ export function view({ state }, { quality, corrections, audit }) {
 function tiles(quality) {
   const share = (value) => (quality.cells ? `${percent(value / quality.cells)} of ${integer(quality.cells)} cells` : null);
   const waiting = quality.oldest_due_at ? `oldest due ${ago(Date.parse(quality.oldest_due_at))}` : 'none waits';
-  return h('dl', { class: 'tiles' },
+  return h('dl', { class: 'tiles seven' },
     tile('Coverage', known(quality.coverage, percent, 'no owned GPU time in this range'), { id: 'q-coverage', sub: 'observed / owned GPU time' }),
     tile('Unobserved', known(quality.unobserved_share, percent, 'no money in this range'), { id: 'q-unobserved', sub: 'of all money' }),
     tile('Provisional', integer(quality.provisional_cells), { id: 'q-provisional', sub: share(quality.provisional_cells) }),
@@ -85,7 +85,7 @@ function coverage(state, { hours }) {
   return card('Coverage and unobserved money by hour', { id: 'coverage', hint: 'Unobserved money is paid for while no sample arrived: an agent that stopped, a host that is down.' },
     lines({ id: 'coverage-chart', title: 'Coverage by hour', most: 1, format: percent, tickFormat: (value) => `${Math.round(value * 100)} %`, ...common,
       series: [{ key: 'coverage', label: 'Coverage', values: hours.map((hour) => hour.coverage) }] }),
-    stackedColumns({ id: 'unobserved-chart', title: 'Unobserved money by hour', format: money, tickFormat: (value) => (value === 0 ? '0' : rate(value)), ...common,
+    stackedColumns({ id: 'unobserved-chart', title: 'Unobserved money by hour', format: money, tickFormat: axisUsd, ...common,
       series: [{ key: 'unobserved', label: classOf('unobserved').label, values: lost, heights: lost.map(usdForScale) }] }));
 }
 

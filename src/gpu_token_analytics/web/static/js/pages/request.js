@@ -1,11 +1,10 @@
 /** Request: from an id to its tokens, the estimate of the moment, the final cost by cell and GPU, and the price rows used. */
 
 import { get } from '../core/api.js';
-import { iso } from '../core/time.js';
 import { h } from '../core/dom.js';
 import { duration, integer, known, money, moneyExact, quantity, rate, sumNusd } from '../core/format.js';
 import { go, hrefTo, hrefWith } from '../core/state.js';
-import { clock, moment } from '../core/time.js';
+import { clock, iso, moment } from '../core/time.js';
 import { card, emptyPanel, tile } from '../parts/feedback.js';
 import { table } from '../parts/table.js';
 import { requestColumns } from './gpu.js';
@@ -155,5 +154,5 @@ function byGpu(event, id) {
     { key: 'gpu', label: 'GPU', cell: ({ gpu }) => gpu, total: 'All' },
     { key: 'cost', label: 'Cost', number: true, class: 'exact', cell: ({ cost }) => moneyExact(cost), total: moneyExact(event.cost_nusd ?? 0) },
   ];
-  return h('div', null, h('h3', null, 'By GPU'), table({ id, caption: 'Cost by GPU', columns, rows, totals: true }));
+  return h('div', { class: 'narrow' }, h('h3', null, 'By GPU'), table({ id, caption: 'Cost by GPU', columns, rows, totals: true }));
 }

@@ -50,7 +50,7 @@ export function frame({ width, height, starts, bucket, zone, max, tickFormat }) 
   const group = s('g', { class: 'frame', 'aria-hidden': 'true' },
     ticks.map((tick) => [
       s('line', { class: tick === 0 ? 'base' : 'grid', x1: MARGIN.left, x2: width - MARGIN.right, y1: y(tick), y2: y(tick) }),
-      s('text', { class: 'tick', x: MARGIN.left - 8, y: y(tick) + 4, 'text-anchor': 'end' }, tickFormat(tick)),
+      s('text', { class: 'tick', x: MARGIN.left - 8, y: y(tick) + 4, 'text-anchor': 'end' }, tickFormat(tick, ticks[1])),
     ]),
     timeTicks(starts, bucket, zone, plot.width).map((index) => {
       const left = x(index);

@@ -81,8 +81,8 @@ export function lines({ id, title, starts, bucket, zone, series, format, tickFor
 /** A small line without axes; decoration beside a figure that says the same. */
 export function spark(values, { width = 96, height = 24 } = {}) {
   const knownValues = values.filter((value) => value !== null);
-  if (knownValues.length < 2) return h('span', { class: 'spark none', 'aria-hidden': 'true' });
-  const max = Math.max(...knownValues) || 1;
+  if (knownValues.length < 2 || !(Math.max(...knownValues) > 0)) return h('span', { class: 'spark none', 'aria-hidden': 'true' });
+  const max = Math.max(...knownValues);
   const points = [];
   let open = false;
   values.forEach((value, index) => {

@@ -73,7 +73,7 @@ function tileOf(gpu, { color, size, stop, shown, open }) {
       event.currentTarget.setAttribute('tabindex', '0');
     },
   }, h('span', { class: `gpu-level ${look.fill}`, vars: { '--level': String(look.level) }, 'aria-hidden': 'true' }),
-  h('span', { class: 'gpu-value', 'aria-hidden': 'true' }, value),
+  size === 'small' && value === 'A' ? null : h('span', { class: 'gpu-value', 'aria-hidden': 'true' }, value), // the common case stays calm
   size === 'large' ? largeFacts(gpu) : null);
 }
 

@@ -14,7 +14,7 @@ const searched = {}; // text in each filter's search box
 /** The bar under the header. `dimensions` may still be loading (null). */
 export function toolbar(state, dimensions, names = FILTERS) {
   return h('div', { class: 'toolbar', role: 'group', 'aria-label': 'Selection' },
-    rangeMenu(state), filterMenu(state, dimensions, names), chips(state));
+    rangeMenu(state), names.length ? [filterMenu(state, dimensions, names), chips(state)] : null);
 }
 
 function rangeText({ preset, range, zone }) {
