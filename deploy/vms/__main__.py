@@ -80,6 +80,9 @@ def _stages(report: Report, only: str | None, full: bool) -> None:
 
 
 def _ca1(report: Report, cache: Path, layers: Sequence[Path], images_by_name: dict[str, Path], full: bool) -> None:
+    if shutil.which("ssh-keygen") is None:
+        report.skip("CA1: everything", "this machine lacks ssh-keygen (apt-get install openssh-client)")
+        return
     tools = ca1.ensure_tools(cache)
     with fresh_machines(report, layers, images_by_name, "CA1") as (bench, operator):
         ca1.lint(report, operator, tools)
@@ -91,7 +94,7 @@ def _ca1(report: Report, cache: Path, layers: Sequence[Path], images_by_name: di
             ca1.state_in_s3(report, operator, terraform, tools, aws)
             if layers:
                 image = images_by_name[images.versions()["GPU_TOKENS_IMAGE"]]
-                ca1.configuration(report, bench, operator, tools, image)
+                ca1.configuration(report, bench, operator, image)
                 ca1.verification(report, operator)
                 end_to_end.run_checks(report, bench, kill_machines=full)
             ca1.destroy(report, operator, tools, aws)

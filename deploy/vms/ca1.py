@@ -232,7 +232,7 @@ def _environment(operator: Operator, terraform: Terraform, tools: Path, aws: str
         "connect_privately = true",
     ]
     (operator.folder / "CA1/terraform/terraform.tfvars").write_text("\n".join(lines) + "\n")
-    operator.env |= terraform.env | _credentials(aws)
+    operator.env |= {**terraform.env, **_credentials(aws), "TOOLS": str(tools)}
 
 
 def _credentials(aws: str) -> dict[str, str]:
@@ -254,10 +254,9 @@ def _client(tools: Path, aws: str, service: str) -> Callable[[str], str]:
     return call
 
 
-def configuration(report: Report, bench: Bench, operator: Operator, tools: Path, image: Path) -> None:
+def configuration(report: Report, bench: Bench, operator: Operator, image: Path) -> None:
     """Ansible: first run, second run changed=0, drift found and repaired, then what CA0 promises too."""
     operator.env |= {
-        "TOOLS": str(tools),
         "IMAGE_ARCHIVE": str(image),
         "SSH_KEY": str(bench.key),
         "ANSIBLE_SSH_COMMON_ARGS": f"-o UserKnownHostsFile={bench.folder / 'known_hosts'}",

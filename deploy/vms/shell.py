@@ -36,6 +36,10 @@ def run(
             cwd=cwd,
             check=False,
         )
+    except FileNotFoundError:
+        done = subprocess.CompletedProcess(command, 127, f"{command[0]}: not found")
+        if check:
+            raise CommandFailed(f"{command[0]} is not installed") from None
     except subprocess.TimeoutExpired as late:
         raise CommandFailed(f"{' '.join(command)}: not done after {timeout_seconds:.0f} s; {_end(late.stdout)}") from None
     if check and done.returncode != 0:

@@ -38,7 +38,7 @@ class Operator:
         self.folder = bench.folder / "checkout"
         shutil.rmtree(self.folder, ignore_errors=True)
         private = shutil.ignore_patterns("secrets.env", "hosts.env", "settings.env", ".terraform", "*.tfstate*")
-        for stage in ("CA0", "CA1", "deploy"):
+        for stage in ("CA0", "CA1", "deploy", "requirements"):
             if (ROOT / stage).exists():
                 shutil.copytree(ROOT / stage, self.folder / stage, ignore=private, symlinks=True)
         shutil.copy(ROOT / ".env.example", self.folder)
