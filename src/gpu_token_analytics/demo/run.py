@@ -112,7 +112,7 @@ class Demo:
             self._start_feeds(store, producer)
             self._services.wait_ready(processor, "/ready", self._clock, stop)
             if api is not None:
-                self._dashboard = f"dashboard {api.url}/   API {api.url}/docs"
+                self._dashboard = f"dashboard {api.url}/   API {api.url}/v1/openapi.json"
             self._show(store, begun, stop)
             self._stop_feeds.set()
             for feed in self._feeds:
