@@ -64,6 +64,7 @@ def create_app(services: Services) -> FastAPI:
     _add_plain(app, services)
     _mount_dashboard(app)
     _describe(app)
+    app.add_middleware(errors.Unexpected)
     app.add_middleware(_Measured, metrics=services.metrics)
     body_limit = services.settings.api_max_body_bytes
     app.add_middleware(BodyLimit, limit_bytes=lambda path: body_limit if path == "/v1/events" else SMALL_BODY_BYTES)

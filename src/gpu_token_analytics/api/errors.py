@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpu_token_analytics.api.models.problem import FieldProblem, Nearest, Problem
 from gpu_token_analytics.errors import DeliveryFailed, KafkaError, StoreError, StoreOutcomeUnknown
@@ -133,11 +134,36 @@ def install(app: FastAPI) -> None:
         detail = "Kafka did not acknowledge in time." + (unsure if isinstance(error, DeliveryFailed) else "")
         return answer(ApiProblem("kafka_unavailable", detail, headers={"Retry-After": "5"}), request_id(request))
 
-    @app.exception_handler(Exception)
-    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        _log.exception("request %s failed", request_id(request), exc_info=error)
-        detail = "The request failed for a reason that is in this process's log under the id in `instance`."
-        return answer(ApiProblem("internal", detail), request_id(request))
+
+class Unexpected:
+    """ASGI layer: what nobody caught is logged and becomes a problem, with the layers around it still at work."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            if scope["type"] != "http" or isinstance(error, BodyTooLarge):
+                raise
+            identity = scope.get("request_id", "")
+            _log.exception("request %s failed", identity)
+            if started:
+                raise  # cuts the connection: a half answer must not look whole
+            detail = "The request failed for a reason that is in this process's log under the id in `instance`."
+            await answer(ApiProblem("internal", detail), identity)(scope, receive, send)
+
+
+class BodyTooLarge(Exception):
+    """Ends the handling of a request that was answered already (limits.BodyLimit)."""
 
 
 def store_problem(error: StoreError) -> ApiProblem:

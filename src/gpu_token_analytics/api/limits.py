@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gpu_token_analytics.api.errors import MEDIA_TYPE, ApiProblem, problem_document
+from gpu_token_analytics.api.errors import MEDIA_TYPE, ApiProblem, BodyTooLarge, problem_document
 from gpu_token_analytics.events import new_event_id
 
 MAX_BUCKETS = 10_000
@@ -85,7 +85,7 @@ class BodyLimit:
                     refused = True
                     if not started:
                         await _refuse(scope, send, limit)
-                    raise _BodyTooLarge
+                    raise BodyTooLarge
             return message
 
         async def watched_send(message: Message) -> None:
@@ -97,12 +97,8 @@ class BodyLimit:
 
         try:
             await self._app(scope, counted_receive, watched_send)
-        except _BodyTooLarge:
+        except BodyTooLarge:
             return
-
-
-class _BodyTooLarge(Exception):
-    """Ends the handling of a request that was answered already."""
 
 
 async def _refuse(scope: Scope, send: Send, limit: int) -> None:

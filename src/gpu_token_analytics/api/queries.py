@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -113,37 +113,46 @@ def cost_query(
 def check_cost(query: CostQuery, gpus: int, budget: Budget = PAGE) -> None:
     """Raise ApiProblem with the nearest accepted range when `query` reads more than `budget` on a fleet of `gpus` GPUs."""
     width = max(1, min(gpus, len(query.gpus)) if query.gpus else gpus)
+    over = _over(query, width, budget)
+    if over is None:
+        return
+    limit, nearest, again = over[1], query, over
+    while again is not None and again[0] < nearest.end - nearest.start:
+        nearest = _shortened(nearest, again[0])
+        again = _over(nearest, width, budget)
+    bucket = BUCKETS[query.step].value
+    accepted = Nearest.model_validate({"from": _text(nearest.start), "to": _text(nearest.end), "bucket": bucket})
+    raise ApiProblem(
+        "range_too_long",
+        f"bucket={bucket} from {_text(query.start)} to {_text(query.end)} reads more than {limit}; "
+        f"ask from {_text(nearest.start)}, or use a coarser bucket, whole UTC hours, or fewer GPUs",
+        nearest=accepted,
+    )
+
+
+def _over(query: CostQuery, width: int, budget: Budget) -> tuple[timedelta, str] | None:
+    """(longest time that could pass, the limit in words) when a query reads too much; None: it does not."""
+    if query.step is not Step.NONE and (query.end - query.start) / _length(query.step) > MAX_BUCKETS:
+        return MAX_BUCKETS * _length(query.step), f"{MAX_BUCKETS:,} buckets"
     read = dict.fromkeys(Grain, 0)
-    length = query.end - query.start
-    if query.step is not Step.NONE and length / _length(query.step) > MAX_BUCKETS:
-        raise _too_long(query, MAX_BUCKETS * _length(query.step), f"{MAX_BUCKETS:,} buckets")
     for span in query.spans():
         read[span.grain] += span.units
     if read[Grain.MINUTES] * width > budget.cells:
-        raise _too_long(query, budget.cells // width * MINUTE, f"{budget.cells:,} GPU-minutes")
-    documents = (read[Grain.HOURS] + read[Grain.DAYS]) * (width if query.by_place else 1)
-    most = budget.gpu_documents if query.by_place else budget.fleet_documents
-    if documents > most:
+        return budget.cells // width * MINUTE, f"{budget.cells:,} GPU-minutes"
+    per_unit = width if query.by_place else 1
+    most = (budget.gpu_documents if query.by_place else budget.fleet_documents) // per_unit
+    if read[Grain.HOURS] + read[Grain.DAYS] > most:
         unit = HOUR if read[Grain.HOURS] > read[Grain.DAYS] else DAY
-        raise _too_long(query, most // (width if query.by_place else 1) * unit, f"{most:,} GPU-hours (or days)")
+        return most * unit, f"{most * per_unit:,} hourly or daily sums"
+    return None
 
 
-def _too_long(query: CostQuery, most: timedelta, limit: str) -> ApiProblem:
-    unit = max(_length(query.step), MINUTE)
-    if most >= HOUR:
-        unit = max(unit, HOUR)
+def _shortened(query: CostQuery, most: timedelta) -> CostQuery:
+    """The end of `query`, at most `most` long, on whole hours where there is room for one."""
+    unit = max(_length(query.step), HOUR if most >= 2 * HOUR else MINUTE)
     end = floor(query.end, MINUTE)
-    start = ceil(end - max(unit, most - most % unit), unit)
-    if start >= end:
-        start = end - unit
-    bucket = BUCKETS[query.step].value
-    nearest = Nearest.model_validate({"from": _text(start), "to": _text(end), "bucket": bucket})
-    return ApiProblem(
-        "range_too_long",
-        f"bucket={bucket} from {_text(query.start)} to {_text(query.end)} reads more than {limit}; "
-        f"ask from {_text(start)}, or use a coarser bucket, whole UTC hours, or fewer GPUs",
-        nearest=nearest,
-    )
+    start = max(query.start, ceil(end - max(unit, most), unit))
+    return replace(query, start=start if start < end else end - unit)
 
 
 def _length(step: Step) -> timedelta:
