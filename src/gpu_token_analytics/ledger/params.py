@@ -10,6 +10,9 @@ from gpu_token_analytics.documents import US_PER_MINUTE, US_PER_SECOND
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.settings import Settings
 
+# Raise it when the computation itself changes, so that the audit can tell older cells from wrong ones.
+LEDGER_VERSION = 1
+
 # Work rates span many orders of magnitude as it is; weights outside of this would only add to that.
 MIN_WEIGHT, MAX_WEIGHT = 1e-6, 1e6
 
@@ -43,6 +46,7 @@ class LedgerParams:
     def version(self) -> str:
         """Eight hex digits over all parameters: cells of one version are comparable."""
         shape = {
+            "ledger": LEDGER_VERSION,
             "gap_us": self.gap_us,
             "busy": self.busy_utilization,
             "loaded_mb": self.model_loaded_mb,

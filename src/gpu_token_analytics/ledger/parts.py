@@ -89,9 +89,8 @@ class Parts:
             energy=largest_remainder(joules, cell, energy.totals),
             busy_us=sum_by(row, pairs.end_us - pairs.start_us, size),
             tokens=_tokens(requests, owner, low, high),
-            ends_here=(
-                (requests.end_us[owner] > low) & (requests.end_us[owner] <= high) & (requests.gpu_rank[owner] == 0)
-            ).astype(np.int64),
+            # A part exists only where the request is active, so this is the one cell that holds its end.
+            ends_here=((requests.end_us[owner] <= high) & (requests.gpu_rank[owner] == 0)).astype(np.int64),
         )
 
     def lines(self, requests: Requests, has_energy: list[bool]) -> list[list[LedgerLine]]:

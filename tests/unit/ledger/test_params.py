@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 
 from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.ledger import params
 from gpu_token_analytics.ledger.params import LedgerParams, WorkWeights, params_of
 from gpu_token_analytics.settings import load
 
 
 def test_from_settings() -> None:
-    params = params_of(load(work_weights={"*": {"output": 3}, "m": {"input": 2, "cached": 0}}, sample_gap_limit_seconds=20))
-    assert params.gap_us == 20_000_000
-    assert params.weights("m") == WorkWeights(2, 0, 4)
-    assert params.weights("other") == WorkWeights(1, 0.1, 3)
+    found = params_of(load(work_weights={"*": {"output": 3}, "m": {"input": 2, "cached": 0}}, sample_gap_limit_seconds=20))
+    assert found.gap_us == 20_000_000
+    assert found.weights("m") == WorkWeights(2, 0, 4)
+    assert found.weights("other") == WorkWeights(1, 0.1, 3)
     assert params_of(load()).version == LedgerParams().version, "defaults are said once"
 
 
@@ -35,6 +36,12 @@ def test_from_settings() -> None:
 )
 def test_every_parameter_is_in_the_version(change: dict[str, Any]) -> None:
     assert replace(LedgerParams(), **change).version != LedgerParams().version
+
+
+def test_a_new_computation_is_a_new_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = LedgerParams().version
+    monkeypatch.setattr(params, "LEDGER_VERSION", params.LEDGER_VERSION + 1)
+    assert LedgerParams().version != before
 
 
 @pytest.mark.parametrize(
