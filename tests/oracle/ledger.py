@@ -1,8 +1,9 @@
 """The ledger a second time, from its specification (docs/cost-model.md), to judge the first by.
 
 Plain Python and rational numbers: no numpy, no running sums, nothing imported from the package. It is obvious on purpose, and
-slow (0.15 s for a cell of 300 requests). What requests share is kept in integers of 1e-45 nano-USD: sums of hundreds of fractions
-would have denominators of thousands of digits. Input is what the store holds: documents of `token_usage`, `gpu_metrics`, `prices`.
+slow: 0.15 s for a cell of 300 requests. What requests share is kept in integers of 1e-45 nano-USD, since sums of hundreds of
+fractions would have denominators of thousands of digits. Input is what the store holds: documents of `token_usage`,
+`gpu_metrics` and `prices`.
 """
 
 from __future__ import annotations
