@@ -116,10 +116,10 @@ def check_cost(query: CostQuery, gpus: int, budget: Budget = PAGE) -> None:
     over = _over(query, width, budget)
     if over is None:
         return
-    limit, nearest, again = over[1], query, over
-    while again is not None and again[0] < nearest.end - nearest.start:
-        nearest = _shortened(nearest, again[0])
-        again = _over(nearest, width, budget)
+    limit, nearest = over[1], query
+    while over is not None and over[0] < nearest.end - nearest.start:
+        nearest = _shortened(nearest, over[0])
+        over = _over(nearest, width, budget)
     bucket = BUCKETS[query.step].value
     accepted = Nearest.model_validate({"from": _text(nearest.start), "to": _text(nearest.end), "bucket": bucket})
     raise ApiProblem(

@@ -1,0 +1,217 @@
+"""Rollups over a real mongod: equal to the cells after crashes at every point, with two writers, and out of order."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bench.synthetic_cells import Fleet, cells
+
+from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.processor.rollups import Rollups
+from gpu_token_analytics.settings import load
+from gpu_token_analytics.store import sums
+from gpu_token_analytics.store.client import Store, open_store
+from gpu_token_analytics.store.cost_reads import CostQuery, CostReads
+from gpu_token_analytics.store.indexes import ensure_indexes
+from gpu_token_analytics.store.rollups import RollupStore
+
+START = datetime(2026, 1, 30, 21, tzinfo=UTC)
+MINUTES = 5 * 60
+FLEET = Fleet(gpus=3, gpus_per_host=2, models=3, tenants=3)
+END = START + timedelta(minutes=MINUTES)
+
+
+class Died(Exception):
+    """A crash, on purpose."""
+
+
+@pytest.fixture
+def store(mongo_uri: str, mongo_database: str) -> Iterator[Store]:
+    settings = load(mongodb_uri=mongo_uri, mongodb_database=mongo_database)
+    opened = open_store(settings)
+    ensure_indexes(opened, settings)
+    opened[Collection.LEDGER_CELLS].insert_many(cells(FLEET, START, MINUTES))
+    yield opened
+    opened.close()
+
+
+def change(store: Store, rng: random.Random, count: int) -> None:
+    """New content for some cells, as the closer writes it: other money, revision + 1, not rolled."""
+    ledger = store[Collection.LEDGER_CELLS]
+    for cell in rng.sample(list(ledger.find()), count):
+        moved = rng.randint(0, cell["classes"]["warm_idle"])
+        classes = {**cell["classes"]}
+        classes["warm_idle"] -= moved
+        classes["cold_idle"] += moved
+        update: dict[str, Any] = {"classes": classes, "rolled": False, "revision": cell["revision"] + 1}
+        ledger.update_one({"_id": cell["_id"], "revision": cell["revision"]}, {"$set": update})
+
+
+def assert_equal_to_cells(store: Store) -> None:
+    """Every stored sum, against the cells and against the sums below it."""
+    found = list(store[Collection.LEDGER_CELLS].find())
+    assert all(cell["rolled"] for cell in found)
+    for name, length in ((Collection.ROLLUPS_HOURLY, timedelta(hours=1)), (Collection.ROLLUPS_DAILY, timedelta(days=1))):
+        rollups = list(store[name].find())
+        assert {one["scope"] for one in rollups} == {"gpu", "fleet"}
+        for rollup in rollups:
+            within = [
+                cell
+                for cell in found
+                if rollup["start"] <= cell["minute"] < rollup["start"] + length
+                and rollup.get("gpu", cell["gpu"]) == cell["gpu"]
+            ]
+            space = sums.added((sums.cell_space(cell) for cell in within), sums.ZERO_SPACE)
+            holders = rollup.get("places", [rollup])
+            assert sums.added((sums.read_space(one["space"]) for one in holders), sums.ZERO_SPACE) == space, rollup["_id"]
+            lines = sums.added((vector for cell in within for _, vector in sums.cell_lines(cell)), sums.ZERO_LINE)
+            stored = sums.added((sums.read_total(one["total"]) for one in holders), sums.ZERO_LINE)
+            assert stored[: sums.WARM] == lines[: sums.WARM], rollup["_id"]
+            assert stored[sums.WARM + 1 :] == lines[sums.WARM + 1 :], rollup["_id"]
+
+
+def roll_all(store: Store) -> int:
+    rollups, steps = Rollups(RollupStore(store.database)), 0
+    while rollups.step_now():
+        steps += 1
+        assert steps < 100, "rolling does not come to an end"
+    return steps
+
+
+def test_rollups_equal_their_cells_and_change_nothing_the_second_time(store: Store) -> None:
+    roll_all(store)
+    assert_equal_to_cells(store)
+    before = list(store[Collection.ROLLUPS_HOURLY].find().sort("_id")) + list(store[Collection.ROLLUPS_DAILY].find())
+    store[Collection.LEDGER_CELLS].update_many({}, {"$set": {"rolled": False}})
+    roll_all(store)
+    assert before == list(store[Collection.ROLLUPS_HOURLY].find().sort("_id")) + list(store[Collection.ROLLUPS_DAILY].find())
+
+
+def test_a_crash_at_any_point_is_made_good(store: Store) -> None:
+    rng = random.Random(3)
+    points = ("gpu_hours", "fleet_hours", "gpu_days", "fleet_days")
+    died = dict.fromkeys(points, 0)
+    for round_number in range(24):
+        change(store, rng, 15)
+        target = points[round_number % len(points)]
+
+        def crash(name: str, target: str = target) -> None:
+            if name == target:
+                died[target] += 1
+                raise Died
+
+        with pytest.raises(Died):
+            Rollups(RollupStore(store.database), crash_point=crash).step_now()
+        if round_number % 5 == 0:
+            roll_all(store)
+            assert_equal_to_cells(store)
+    assert set(died.values()) == {6}
+    roll_all(store)
+    assert_equal_to_cells(store)
+
+
+def test_two_writers_and_a_closer_at_once_end_in_the_right_sums(store: Store) -> None:
+    stop = threading.Event()
+    failures: list[Exception] = []
+
+    def roll() -> None:
+        rollups = Rollups(RollupStore(store.database))
+        try:
+            while not stop.is_set():
+                rollups.step_now()
+        except Exception as error:  # noqa: BLE001  the main thread asserts on it
+            failures.append(error)
+
+    writers = [threading.Thread(target=roll) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    rng = random.Random(5)
+    for _ in range(30):
+        change(store, rng, 20)
+    stop.set()
+    for writer in writers:
+        writer.join()
+    assert not failures
+    roll_all(store)
+    assert_equal_to_cells(store)
+
+
+def test_a_writer_with_old_cells_in_hand_does_no_harm(store: Store) -> None:
+    """It read an hour, slept, and writes after a newer sum was stored: refused, and its cells are not called rolled."""
+    roll_all(store)
+    slow = RollupStore(store.database)
+    ledger = store[Collection.LEDGER_CELLS]
+    stale = list(ledger.find({"gpu": "GPU-0000"}))
+
+    class Stale:
+        """Answers from what it read before."""
+
+        def find(self, *_args: Any, **_kwargs: Any) -> list[dict[str, Any]]:
+            return [cell for cell in stale if cell["minute"] < START + timedelta(hours=1)]
+
+        def bulk_write(self, *args: Any, **kwargs: Any) -> Any:
+            return ledger.bulk_write(*args, **kwargs)
+
+    change(store, random.Random(7), 300)
+    roll_all(store)
+    slow._cells = Stale()  # type: ignore[assignment]
+    slow.roll_gpu_hours([("GPU-0000", START)])
+    assert_equal_to_cells(store)
+
+
+def test_two_half_views_of_one_version_leave_the_cells_dirty(store: Store) -> None:
+    """Two cells change; each of two writers saw one change only. Equal versions, different sums: neither may be the end."""
+    roll_all(store)
+    ledger = store[Collection.LEDGER_CELLS]
+    hour = {"gpu": "GPU-0001", "minute": {"$gte": START, "$lt": START + timedelta(hours=1)}}
+    before = {cell["_id"]: cell for cell in ledger.find(hour)}
+    first, second = sorted(before)[:2]
+    for name in (first, second):
+        classes = {**before[name]["classes"]}
+        classes["cold_idle"] += classes["warm_idle"]
+        classes["warm_idle"] = 0
+        ledger.update_one({"_id": name}, {"$set": {"classes": classes, "rolled": False}, "$inc": {"revision": 1}})
+    after = {cell["_id"]: cell for cell in ledger.find(hour)}
+
+    for seen in (first, second):
+        half = {**before, seen: after[seen]}
+
+        class Half:
+            """One of the two changes."""
+
+            def find(self, *_args: Any, half: dict[str, Any] = half, **_kwargs: Any) -> list[dict[str, Any]]:
+                return list(half.values())
+
+            def bulk_write(self, *args: Any, **kwargs: Any) -> Any:
+                return ledger.bulk_write(*args, **kwargs)
+
+        writer = RollupStore(store.database)
+        writer._cells = Half()  # type: ignore[assignment]
+        writer.roll_gpu_hours([("GPU-0001", START)])
+    assert ledger.count_documents({"rolled": False}) >= 1
+    roll_all(store)
+    assert_equal_to_cells(store)
+
+
+def test_months_are_read_from_days_and_hours(store: Store) -> None:
+    roll_all(store)
+    store[Collection.LEDGER_CELLS].delete_many({"minute": {"$lt": END - timedelta(hours=2)}})
+    query = CostQuery(START, END, group_by=("model", "tenant"))
+    total = CostReads(store.database).total(query, END)
+    assert total["cells"] == MINUTES * FLEET.gpus  # the deleted cells are in the sums that were read
+
+
+def test_steps_keep_their_pause(store: Store) -> None:
+    now = [0.0]
+    rollups = Rollups(RollupStore(store.database), min_interval_seconds=5, monotonic_seconds=lambda: now[0])
+    while rollups.step():
+        now[0] += 5
+    change(store, random.Random(1), 3)
+    assert rollups.step() == 0
+    now[0] += 5
+    assert rollups.step() > 0
