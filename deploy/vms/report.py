@@ -67,8 +67,11 @@ class Report:
         self.not_checked.append(f"{name}: {lacks}")
         self.say(f"NOT CHECKED  {name}: {lacks}")
 
-    def close(self) -> int:
-        """Prints the summary; its last line is `N passed, N failed`. Returns the exit status."""
+    def close(self, *, strict: bool = False) -> int:
+        """Prints the summary; its last line is `N passed, N failed`. Returns the exit status.
+
+        strict: what could not be checked fails the run, too; for machines that are meant to check everything.
+        """
         print()
         for line in self.not_checked:
             print(f"NOT CHECKED  {line}")
@@ -78,4 +81,4 @@ class Report:
             print(f"{len(self.not_checked)} not checked on this machine: they are neither passed nor failed")
         print(f"{time.monotonic() - self.started:.0f} seconds")
         print(f"{len(self.passed)} passed, {len(self.failed)} failed", flush=True)
-        return 1 if self.failed else 0
+        return 1 if self.failed or (strict and self.not_checked) else 0

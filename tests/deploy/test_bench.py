@@ -61,6 +61,7 @@ def test_what_is_not_checked_is_neither_passed_nor_failed(capsys: pytest.Capture
         expect(True, "")
     with report.check("lacking"):
         breaks(NotChecked("this machine lacks a cloud"))
+    assert report.close(strict=True) == 1
     assert report.close() == 0
     said = capsys.readouterr().out
     assert "NOT CHECKED  lacking: this machine lacks a cloud" in said
