@@ -6,10 +6,12 @@ import csv
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.flows import ROOT
+from deploy.vms import machines
 from deploy.vms.machines import USER, Bench
 from deploy.vms.report import NotChecked, Report, expect
 from deploy.vms.shell import CommandFailed, run
@@ -86,9 +88,8 @@ def killed_during_replay(report: Report, bench: Bench, name: str, expected: Sums
     """One machine loses power in the middle of a replay and comes back."""
     model = name.partition("-")[0]
     with report.check(f"end to end: {name} loses power during a replay and restarts; nothing lost, nothing doubled"):
-        _replay(bench, model, "--speed 90", detached=True)  # the hour of the trace in 40 s
-        time.sleep(12)
-        before = _stored(bench, model).requests
+        _replay(bench, model, "--speed 60", detached=True)  # the hour of the trace in 60 s
+        before = _await_some(bench, model, expected.requests // 10)
         bench.kill(name)
         time.sleep(4)
         bench.start(name)
@@ -98,7 +99,8 @@ def killed_during_replay(report: Report, bench: Bench, name: str, expected: Sums
         if name == "vm4-producers":  # the producer itself died: whoever runs it again sends the same events
             bench.ssh(name, f"cd {_HOME}/{name} && {_COMPOSE} stop -t 20; sudo docker rm -f {_REPLAYED}", check=False)
             _replay(bench, model, "--speed 0")
-        _await_stored(bench, model, expected, 180)
+        _await_stored(bench, model, expected, 240)
+        machines.wait(lambda: _healthy(bench), 120, "not every container is healthy again")
     audited(report, bench, model, expected)
 
 
@@ -138,12 +140,25 @@ def _stored(bench: Bench, model: str) -> Sums:
     )
 
 
+def _await_some(bench: Bench, model: str, requests: int) -> int:
+    """Waits until a replay is on its way; returns how many of its requests are stored."""
+    machines.wait(lambda: _stored(bench, model).requests >= requests, 120, f"fewer than {requests} requests stored")
+    return _stored(bench, model).requests
+
+
+def _healthy(bench: Bench) -> bool:
+    """Whether Kafka, MongoDB and the processor say so themselves."""
+    stores = ("vm1-kafka", "vm2-mongo", "vm3-processor")
+    return all("BAD" not in bench.ssh(name, f"make -s -C {_HOME}/{name} health", check=False) for name in stores)
+
+
 def _await_stored(bench: Bench, model: str, expected: Sums, timeout_seconds: float) -> None:
     end = time.monotonic() + timeout_seconds
-    seen = _stored(bench, model)
+    seen = Sums(0, 0, 0)
     while seen != expected and time.monotonic() < end:
         time.sleep(2)
-        seen = _stored(bench, model)
+        with suppress(CommandFailed):  # MongoDB's machine may be starting
+            seen = _stored(bench, model)
     expect(seen == expected, f"stored after {timeout_seconds:.0f} s: {seen}, not {expected}")
 
 
