@@ -124,7 +124,7 @@ class GpuSample(msgspec.Struct, tag_field="schema", tag="gpu.metrics.v1", kw_onl
 Event: TypeAlias = TokenUsage | GpuSample
 EVENT_TYPES: tuple[type[TokenUsage], type[GpuSample]] = (TokenUsage, GpuSample)
 
-_decoder = msgspec.json.Decoder(TokenUsage | GpuSample)
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(TokenUsage | GpuSample)
 _encoder = msgspec.json.Encoder()
 
 
@@ -234,21 +234,36 @@ def _check_rules(event: Event, broker_ts: datetime | None) -> None:
             "ts",
         )
     if isinstance(event, GpuSample):
-        if event.mem_used_mb is not None and event.mem_total_mb is not None and event.mem_used_mb > event.mem_total_mb:
-            raise _inconsistent("mem_used_mb", event.mem_used_mb, f"mem_total_mb={event.mem_total_mb}")
-        if (event.mig_profile is None) != (event.parent_uuid is None):
-            raise InvalidRecord(
-                Reason.INCONSISTENT, "mig_profile and parent_uuid belong together: send both or neither", "mig_profile"
-            )
-        if event.mig_profile is not None and event.gpu_uuid is None:
-            raise InvalidRecord(Reason.INCONSISTENT, "gpu_uuid is missing: a MIG slice has no other identity", "gpu_uuid")
-        return
+        _check_sample(event)
+    else:
+        _check_usage(event)
+
+
+def _check_sample(event: GpuSample) -> None:
+    if event.mem_used_mb is not None and event.mem_total_mb is not None and event.mem_used_mb > event.mem_total_mb:
+        raise _inconsistent("mem_used_mb", event.mem_used_mb, f"mem_total_mb={event.mem_total_mb}")
+    if (event.mig_profile is None) != (event.parent_uuid is None):
+        raise InvalidRecord(
+            Reason.INCONSISTENT, "mig_profile and parent_uuid belong together: send both or neither", "mig_profile"
+        )
+    if event.mig_profile is not None and event.gpu_uuid is None:
+        raise InvalidRecord(Reason.INCONSISTENT, "gpu_uuid is missing: a MIG slice has no other identity", "gpu_uuid")
+
+
+def _check_usage(event: TokenUsage) -> None:
     if event.cached_tokens > event.prompt_tokens:
         raise _inconsistent("cached_tokens", event.cached_tokens, f"prompt_tokens={event.prompt_tokens}")
     if event.reasoning_tokens > event.completion_tokens:
         raise _inconsistent("reasoning_tokens", event.reasoning_tokens, f"completion_tokens={event.completion_tokens}")
     if not event.gpu_uuids and event.gpu_index is None:
         raise InvalidRecord(Reason.INCONSISTENT, "no GPU is named: send gpu_uuids (at least one) or gpu_index", "gpu_uuids")
+    if len(event.gpu_uuids) > 1 and 0 < sum("/" in gpu for gpu in event.gpu_uuids) < len(event.gpu_uuids):
+        # One GPU named twice, by UUID and by host/index, would carry half of the request and lose the other half.
+        raise InvalidRecord(
+            Reason.INCONSISTENT,
+            f"gpu_uuids={_short(event.gpu_uuids)}: name all GPUs by UUID, or all as host/index",
+            "gpu_uuids",
+        )
     latency_ms = event.latency_ms
     for field, part_ms in (("queue_ms", event.queue_ms), ("ttft_ms", event.ttft_ms)):
         if part_ms is None:
@@ -280,8 +295,8 @@ def _explain(value: bytes, error: Exception) -> InvalidRecord:
     try:
         text = _text(value)
         _read_strictly(value)
-    except InvalidRecord as reason:
-        return reason
+    except InvalidRecord as refused:
+        return refused
     message = str(error)
     field = message.rsplit("`$.", 1)[1].split("`", maxsplit=1)[0] if "`$." in message else None
     document = json.loads(text)

@@ -171,7 +171,8 @@ class Closer:
         heard = [cell for cell in computed if not cell.silent]
         if not heard:
             return
-        first_time = {to_us(mark["minute"]) for mark in due if mark["revision"] == 0}
+        # A cell without this content yet: never computed, or computed as silent.
+        first_time = {to_us(mark["minute"]) for mark in due if mark["revision"] == 0 or mark.get("silent", True)}
         minutes = {cell.content.start_us: cell for cell in heard}
         wanted = {minute + step for minute in minutes for step in (-US_PER_MINUTE, US_PER_MINUTE)}
         wanted -= {to_us(mark["minute"]) for mark in due}
@@ -206,14 +207,16 @@ class Closer:
             self._store.mark_missing(gpu, range(start, end, US_PER_MINUTE))
 
     def _mark_card(self, gpu: GpuId, heard: Sequence[ComputedCell], first_time: set[int], books: Books) -> None:
-        """A slice seen for the first time in a minute changes what its card keeps, and maybe its siblings' parts."""
-        card = heard[0].card
+        """Card and slices depend on each other: a slice seen for the first time in a minute changes what its card keeps and
+        maybe its siblings' parts; a card's samples price its slices."""
         minutes = [cell.content.start_us for cell in heard if cell.content.start_us in first_time]
-        if card is None or not minutes:
+        card = heard[0].card
+        if not minutes or (card is None and gpu not in books.slices_of):
             return
-        self._store.mark_missing(card, minutes)
-        others = [card, *(other for other in books.slices_of.get(card, ()) if other != gpu)]
-        self._store.mark_existing([cell_id(other, minute) for other in others for minute in minutes])
+        if card is not None:
+            self._store.mark_missing(card, minutes)
+        family = [card or gpu, *books.slices_of.get(card or gpu, ())]
+        self._store.mark_existing([cell_id(other, minute) for other in family if other != gpu for minute in minutes])
 
     # -- housekeeping ------------------------------------------------------------------------------------------------
 

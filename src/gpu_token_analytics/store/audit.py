@@ -20,7 +20,7 @@ from gpu_token_analytics.documents import US_PER_HOUR, US_PER_MINUTE, GpuId, Mon
 from gpu_token_analytics.events import to_us
 from gpu_token_analytics.ledger.ownership import owned_silent_minutes
 from gpu_token_analytics.ledger.params import LedgerParams
-from gpu_token_analytics.ledger.prices import PriceMode
+from gpu_token_analytics.ledger.prices import NO_ROW, PriceMode
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.compute import Books, ComputedCell, compute_run, runs_of
 from gpu_token_analytics.store.ledger import LedgerStore
@@ -52,6 +52,7 @@ class AuditReport:
     compared: int = 0  # cells computed again and compared
     compared_nusd: int = 0  # their stored C
     price_time_nusd: int = 0  # price x time of the same cells
+    unpriced: int = 0  # owned cells that no price row, sample or default has a price for, if only for a part
     classes_nusd: Counter[str] = field(default_factory=Counter)
     ledger_counts: Counter[str] = field(default_factory=Counter)
     raw_counts: Counter[str] | None = None  # None: not compared (a part of the time only, or cells are pending)
@@ -78,6 +79,7 @@ class AuditReport:
             "compared": self.compared,
             "compared_nusd": self.compared_nusd,
             "price_time_nusd": self.price_time_nusd,
+            "unpriced": self.unpriced,
             "classes_nusd": {name.value: self.classes_nusd[name.value] for name in MoneyClass},
             "ledger": {name: self.ledger_counts[name] for name in COUNTED},
             "raw": None if self.raw_counts is None else {name: self.raw_counts[name] for name in COUNTED},
@@ -157,6 +159,7 @@ def _check_identity(cell: Document, report: AuditReport) -> None:
     lines = sum(line["cost_nusd"] for line in cell["lines"])
     if lines != classes[MoneyClass.ATTRIBUTED]:
         report.found(cell["_id"], f"lines sum to {lines}, attributed is {classes[MoneyClass.ATTRIBUTED]}")
+    report.unpriced += NO_ROW in cell.get("price_rows", ()) and cell["owned_us"] > 0
     for line in cell["lines"]:
         report.ledger_counts.update({name: line[name] for name in COUNTED})
 
@@ -269,6 +272,8 @@ def describe(report: AuditReport) -> list[str]:
             f"{name}: {report.raw_counts[name]:,} in raw events, {report.ledger_counts[name]:,} in the ledger"
             for name in COUNTED
         ]
+    if report.unpriced:
+        lines.append(f"{report.unpriced:,} cells have no price and cost 0: add a `default` row with `gpu-tokens prices add`")
     lines += [f"WRONG {finding.cell}: {finding.problem}" for finding in report.findings]
     if report.findings_count > len(report.findings):
         lines.append(f"... and {report.findings_count - len(report.findings):,} more")

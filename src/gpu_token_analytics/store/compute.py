@@ -277,19 +277,30 @@ class _Run:
             # Slices and card are priced alike, by the card: else their sum could not be the card's price.
             gpu, name = self._card, self._books.inventory.get(self._card, {}).get("name") or name
         points: list[tuple[int, NanoUsd | None]] = []
-        low, high = bisect_right(self._sample_us, start_us), bisect_left(self._sample_us, end_us)
-        opening = self._sample_at(start_us)
-        if opening is None and high > low:
-            opening = self._samples[low]  # the first sample ever speaks for its whole minute
-        if opening is not None and opening.get("price_per_hour_usd") is not None:
-            points.append((start_us, nusd_per_hour(opening["price_per_hour_usd"])))
+        times, docs = self._price_samples
+        low, high = bisect_right(times, start_us), bisect_left(times, end_us)
+        opening = docs[low - 1] if low else (docs[0] if high > low else None)  # the first one ever speaks for its whole minute
         last = opening.get("price_per_hour_usd") if opening else None
-        for doc in self._samples[low:high]:
+        if last is not None:
+            points.append((start_us, nusd_per_hour(last)))
+        for doc in docs[low:high]:
             price = doc.get("price_per_hour_usd")
             if price != last:
                 points.append((doc["ts_us"], None if price is None else nusd_per_hour(price)))
                 last = price
         return self._books.prices.pieces(gpu, host, name, start_us, end_us, points)
+
+    @cached_property
+    def _price_samples(self) -> tuple[list[int], list[Document]]:
+        """Samples that name a price, from the one in force at the start on: this GPU's own, for a MIG slice its card's."""
+        if self._card is None:
+            docs, before = self._samples, self._asof
+        else:
+            docs = sorted(self._store.samples(self._card, self._start, self._end), key=lambda doc: (doc["ts_us"], doc["_id"]))
+            before = self._store.last_sample(self._card, self._start)
+        if before is not None and (not docs or before["ts_us"] < docs[0]["ts_us"]):
+            docs = [before, *docs]
+        return [doc["ts_us"] for doc in docs], docs
 
     # -- MIG ---------------------------------------------------------------------------------------------------------
 

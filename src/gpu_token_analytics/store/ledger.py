@@ -47,7 +47,21 @@ _USAGE_FIELDS = dict.fromkeys(
     1,
 )
 _DUE_FIELDS = dict.fromkeys(
-    ("gpu", "minute", "gen", "done_gen", "revision", "state", "opened_at", "content", "due_at", "final_at"), 1
+    (
+        "gpu",
+        "minute",
+        "gen",
+        "done_gen",
+        "revision",
+        "state",
+        "opened_at",
+        "content",
+        "due_at",
+        "final_at",
+        "silent",
+        "own_price",
+    ),
+    1,
 )
 
 
