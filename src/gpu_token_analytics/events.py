@@ -124,7 +124,7 @@ class GpuSample(msgspec.Struct, tag_field="schema", tag="gpu.metrics.v1", kw_onl
 Event: TypeAlias = TokenUsage | GpuSample
 EVENT_TYPES: tuple[type[TokenUsage], type[GpuSample]] = (TokenUsage, GpuSample)
 
-_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(TokenUsage | GpuSample)
+_decoder = msgspec.json.Decoder(TokenUsage | GpuSample)
 _encoder = msgspec.json.Encoder()
 
 
@@ -164,7 +164,7 @@ def decode(value: bytes | None, broker_ts: datetime | None = None) -> Event:
     if len(value) > MAX_RECORD_BYTES:
         raise InvalidRecord(Reason.TOO_LARGE, f"{len(value):,} bytes; a record has at most {MAX_RECORD_BYTES:,}")
     try:
-        event = _decoder.decode(value)
+        event: Event = _decoder.decode(value)
         canonical = _encoder.encode(event) == value
     except (msgspec.MsgspecError, UnicodeDecodeError, UnicodeEncodeError, RecursionError, OverflowError) as error:
         raise _explain(value, error) from None
@@ -196,7 +196,10 @@ def _decode_or_error(value: bytes | None, broker_ts: datetime) -> Event | Invali
     try:
         return decode(value, broker_ts)
     except InvalidRecord as error:
-        return error
+        # Its traceback holds the frames that hold the list it goes into: a cycle, with the record in it, until the garbage
+        # collector comes round - at a megabyte each that is too late.
+        error.__context__ = None
+        return error.with_traceback(None)
 
 
 def _decode_together(values: Sequence[bytes | None], broker_ts: datetime) -> list[Event | InvalidRecord] | None:
