@@ -47,6 +47,22 @@ def create_app(services: Services) -> FastAPI:
         yield
         services.stopping.set()
 
+    app = _bare(lifespan)
+    app.state.services = services
+    app.state.live = LiveFigures(services)
+    errors.install(app)
+    _add_plain(app, services)
+    _mount_dashboard(app)
+    app.add_middleware(errors.Unexpected)
+    app.add_middleware(_Measured, metrics=services.metrics)
+    body_limit = services.settings.api_max_body_bytes
+    app.add_middleware(BodyLimit, limit_bytes=lambda path: body_limit if path == "/v1/events" else SMALL_BODY_BYTES)
+    app.add_middleware(Envelope)
+    return app
+
+
+def _bare(lifespan: Any = None) -> FastAPI:
+    """The routes of /v1 and their description, without anything behind them."""
     app = FastAPI(
         title="GPU Token Analytics",
         version=__version__,
@@ -56,20 +72,15 @@ def create_app(services: Services) -> FastAPI:
         openapi_url=None,
         lifespan=lifespan,
     )
-    app.state.services = services
-    app.state.live = LiveFigures(services)
-    errors.install(app)
     for route in ROUTES:
         _add(app, route)
-    _add_plain(app, services)
-    _mount_dashboard(app)
     _describe(app)
-    app.add_middleware(errors.Unexpected)
-    app.add_middleware(_Measured, metrics=services.metrics)
-    body_limit = services.settings.api_max_body_bytes
-    app.add_middleware(BodyLimit, limit_bytes=lambda path: body_limit if path == "/v1/events" else SMALL_BODY_BYTES)
-    app.add_middleware(Envelope)
     return app
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI document, as GET /v1/openapi.json answers it."""
+    return _bare().openapi()
 
 
 def _add(app: FastAPI, route: Route) -> None:

@@ -27,6 +27,9 @@ TimeZone = Annotated[
     str,
     Query(max_length=64, description="IANA name; where hours and days begin, DST included.", examples=["Europe/Berlin"]),
 ]
+BucketOf = Annotated[
+    Bucket, Query(description="Length of a row in time; hours and days are those of `time_zone`.", examples=["1h"])
+]
 GroupBy = Annotated[
     list[Dimension],
     Query(max_length=6, description="Repeatable: `group_by=model&group_by=tenant`.", examples=[["model"]]),

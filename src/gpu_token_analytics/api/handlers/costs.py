@@ -26,7 +26,7 @@ def costs(
     start: p.From,
     to: p.To,
     group_by: p.GroupBy = [],  # noqa: B006  FastAPI copies defaults
-    bucket: p.Bucket = p.Bucket.NONE,
+    bucket: p.BucketOf = p.Bucket.NONE,
     time_zone: p.TimeZone = "UTC",
     models: p.Models = [],  # noqa: B006
     tenants: p.Tenants = [],  # noqa: B006

@@ -46,7 +46,7 @@ def export(
         p.ExportLayout, Query(description="`focus` fixes grouping and bucket (hours) and needs a key for all tenants.")
     ] = p.ExportLayout.COSTS,
     group_by: p.GroupBy = [],  # noqa: B006  FastAPI copies defaults
-    bucket: p.Bucket = p.Bucket.HOUR,
+    bucket: p.BucketOf = p.Bucket.HOUR,
     time_zone: p.TimeZone = "UTC",
     models: p.Models = [],  # noqa: B006
     tenants: p.Tenants = [],  # noqa: B006
