@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from tests.contract.examples import Example, load
+from tests.contract.example_records import Example, load
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.events import decode, decode_many, encode, json_schemas

@@ -31,6 +31,8 @@ from gpu_token_analytics.settings import Settings
 _log = logging.getLogger(__name__)
 
 NO_BROKER_TIME = -1
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+_SLICE_RECORDS = 500
 
 CONSUMER_CONFIG: dict[str, object] = {
     "enable.auto.commit": False,
@@ -172,13 +174,7 @@ class EventSource:
 
         Raises OffsetsLost, OffsetsNotSeeded, ConsumerStuck, TopicMissing or KafkaError: reasons to stop the process.
         """
-        messages, self._held = self._held, []
-        try:
-            messages += self._consumer.consume(max_records - len(messages), wait_seconds)
-        except KafkaException as error:
-            raise mapped(error, f"read {self._topic}", self._settings.kafka_bootstrap) from None
-        if self._failure is not None:
-            raise self._failure
+        messages = self._consume(max_records, wait_seconds)
         if any(message.error() is not None for message in messages):
             messages = [message for message in messages if not self._is_notice(message)]
         partitions = [message.partition() for message in messages]
@@ -188,6 +184,26 @@ class EventSource:
         batch = self._columns(messages, partitions)  # type: ignore[arg-type]  # a consumed record has a partition
         self._watch(batch.positions)
         return batch
+
+    def _consume(self, max_records: int, wait_seconds: float) -> list[Message]:
+        """Up to `max_records` and about MAX_BATCH_BYTES: records far too large must not fill the memory before they are
+        refused."""
+        messages, self._held = self._held, []
+        size, deadline = 0, self._clock.monotonic() + wait_seconds
+        while True:
+            try:
+                found = self._consumer.consume(
+                    min(_SLICE_RECORDS, max_records - len(messages)), max(0.0, deadline - self._clock.monotonic())
+                )
+            except KafkaException as error:
+                raise mapped(error, f"read {self._topic}", self._settings.kafka_bootstrap) from None
+            if self._failure is not None:
+                raise self._failure
+            messages += found
+            size += sum(map(len, found))
+            full = len(messages) >= max_records or size >= MAX_BATCH_BYTES
+            if full or len(found) < _SLICE_RECORDS:
+                return messages
 
     def _columns(self, messages: list[Message], partitions: list[int]) -> RecordBatch:
         offsets: list[int] = [message.offset() for message in messages]  # type: ignore[misc]  # a consumed record has one

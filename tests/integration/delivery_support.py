@@ -1,0 +1,184 @@
+"""A processor as its own process, events to send it, and what became of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.events import TokenUsage, encode, new_event_id
+from gpu_token_analytics.kafka import EventProducer, describe_group
+from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.store.client import Store
+
+ROOT = Path(__file__).parents[2]
+FAST_SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "500"}
+
+
+def delivery_settings(bootstrap: str, mongo_uri: str, database: str, **more: Any) -> Settings:
+    """Settings of a small test: short sessions, short batches."""
+    defaults: dict[str, Any] = {
+        "kafka_bootstrap": bootstrap,
+        "kafka_extra_config": FAST_SESSION,
+        "mongodb_uri": mongo_uri,
+        "mongodb_database": database,
+        "batch_max_wait_ms": 50,
+        "close_debounce_seconds": 1.0,
+    }
+    return load(**{**defaults, **more})
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Every setting that was given, as environment variables."""
+    found = {}
+    for name in settings.model_fields_set:
+        value = getattr(settings, name)
+        if hasattr(value, "get_secret_value"):
+            value = value.get_secret_value()
+        found[name.upper()] = json.dumps(value) if isinstance(value, dict) else str(value)
+    return found
+
+
+def usages(count: int, hosts: int = 12, gpus_per_host: int = 2) -> list[TokenUsage]:
+    """Valid requests of an hour ago, spread over hosts and so over partitions."""
+    start = datetime.now(UTC) - timedelta(hours=1)
+    return [
+        TokenUsage(
+            event_id=new_event_id(),
+            ts=start + timedelta(milliseconds=20 * number),
+            host=f"vm{number % hosts}",
+            gpu_uuids=[f"GPU-{number % hosts}-{number % gpus_per_host}"],
+            model="llama-3-70b",
+            request_id=f"r{number}",
+            prompt_tokens=100 + number % 7,
+            completion_tokens=10,
+            latency_ms=500.0,
+        )
+        for number in range(count)
+    ]
+
+
+def send(settings: Settings, events: Iterable[TokenUsage]) -> dict[str, bytes]:
+    """Send events and wait for Kafka; returns what was sent by id."""
+    sent: dict[str, bytes] = {}
+    with EventProducer(settings) as producer:
+        for event in events:
+            sent[event.event_id] = encode(event)
+            producer.send(event)
+        producer.flush(30)
+    return sent
+
+
+def stored(store: Store) -> dict[str, dict[str, Any]]:
+    """Raw documents by id, of both collections."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS):
+        for document in store[name].find():
+            assert document["_id"] not in found
+            found[document["_id"]] = document
+    return found
+
+
+def lag(settings: Settings) -> int:
+    """Records not yet committed."""
+    return sum(state.lag for state in describe_group(settings))
+
+
+def eventually(check: Callable[[], object], seconds: float = 30.0, what: str = "it") -> None:
+    """Wait until `check()` is true."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.1)
+
+
+class Processor:
+    """`gpu-tokens processor` as a process of its own."""
+
+    def __init__(self, settings: Settings, log: Path, extra: Mapping[str, str] | None = None) -> None:
+        self.log = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gpu_token_analytics", "processor", "--port", "0"],
+                cwd=ROOT,
+                env={**os.environ, **environment_of(settings), **(extra or {})},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
+
+    @property
+    def url(self) -> str:
+        """Its HTTP address, once it says it."""
+        found = re.search(r"listening on (http://\S+)", self.text())
+        assert found is not None, self.text()
+        return found[1]
+
+    def text(self) -> str:
+        """Its log so far."""
+        return self.log.read_text(errors="replace")
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of an HTTP path."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=15) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def wait_ready(self, seconds: float = 60) -> Self:
+        """Until /ready answers 200."""
+
+        def ready() -> bool:
+            assert self.process.poll() is None, self.text()
+            return "listening on" in self.text() and self.get("/ready")[0] == 200
+
+        eventually(ready, seconds, "ready")
+        return self
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric over the series that carry `labels`; 0 where there is none."""
+        _, text = self.get("/metrics")
+        found = re.findall(rf"^{name}(?:{{([^}}]*)}})? (\S+)$", text, re.MULTILINE)
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        return sum(float(value) for given, value in found if all(item in given for item in wanted))
+
+    def rss_mb(self) -> float:
+        """Memory in use now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def signal(self, which: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(which)
+
+    def wait(self, seconds: float = 30) -> int:
+        """Its exit code."""
+        return self.process.wait(seconds)
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait(10)
