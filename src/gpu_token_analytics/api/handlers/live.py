@@ -43,6 +43,8 @@ class LiveFigures:
         self._services = services
         self._held: dict[str | None, tuple[float, Json]] = {}
         self._lock = threading.Lock()
+        # Streams wait here, not on the threads that answer requests.
+        self.limiter = anyio.CapacityLimiter(2)
 
     def newest(self, tenant: str | None) -> Json:
         """Figures that are at most REFRESH_SECONDS old. `changed` is for the caller to set."""
@@ -172,7 +174,7 @@ async def _events(services: Services, figures: LiveFigures, tenant: str | None, 
     quiet_seconds = 0.0
     while not services.stopping.is_set():
         try:
-            newest = await anyio.to_thread.run_sync(figures.newest, tenant)
+            newest = await anyio.to_thread.run_sync(figures.newest, tenant, limiter=figures.limiter)
         except StoreError:
             yield _event("error", {"code": "store_unavailable", "detail": "the database does not answer now"})
             newest = sent

@@ -1,0 +1,180 @@
+"""The commands print what /v1 answers, from the same database."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from gpu_token_analytics.api import report, top
+from gpu_token_analytics.cli import app
+from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.store.client import Store
+from gpu_token_analytics.store.key_store import KeyStore
+
+from .conftest import START, Api
+
+FROM = START.isoformat()
+TO = (START + timedelta(hours=5)).isoformat()
+Run = Callable[..., Result]
+
+
+def runner(store: Store, settings: Settings) -> Run:
+    environment = {
+        "MONGODB_URI": settings.mongodb_uri.get_secret_value(),
+        "MONGODB_DATABASE": store.database.name,
+        "COLUMNS": "220",
+    }
+
+    def run(*arguments: str, fails: bool = False) -> Result:
+        found = CliRunner().invoke(app, list(arguments), env=environment)
+        if not fails:
+            assert found.exit_code == 0, (found.output, found.exception)
+        return found
+
+    return run
+
+
+@pytest.fixture
+def run(api: Api) -> Run:
+    return runner(api.store, api.settings)
+
+
+@pytest.fixture
+def empty(make_store: Callable[[], tuple[Store, Settings]]) -> tuple[Store, Run]:
+    store, settings = make_store()
+    return store, runner(store, settings)
+
+
+def test_report_json_is_the_answer_of_costs(api: Api, run: Run) -> None:
+    printed = json.loads(run("report", "--by", "model,tenant", "--from", FROM, "--to", TO, "--bucket", "1h", "--json").stdout)
+    params: dict[str, Any] = {"from": FROM, "to": TO, "bucket": "1h", "group_by": ["model", "tenant"], "limit": 10_000}
+    answer = api.reader.get("/v1/costs", params=params).json()
+    for body in (printed, answer):  # the commands' clock is the server's, the fixture's stands still
+        del body["as_of"]
+        for row in [*body["rows"], body["totals"]]:
+            del row["quality"]["provisional"]
+    assert printed == answer
+
+
+def test_the_report_shows_every_dollar(api: Api, run: Run) -> None:
+    text = run("report", "--by", "gpu", "--from", FROM, "--to", TO).stdout
+    cost = sum(cell["cost_nusd"] for cell in api.cells if cell["minute"] < START + timedelta(hours=5))
+    assert f"= {cost / 1e9:,.9f} USD = price x owned time" in text
+    assert "GPU-0003" in text
+    filtered = run("report", "--by", "tenant", "--model", "model-1", "--from", FROM, "--to", TO).stdout
+    assert f"of {cost / 1e9:,.9f} USD" in filtered
+
+
+def test_an_empty_report_says_what_to_do(empty: tuple[Store, Run]) -> None:
+    _, run = empty
+    assert "is the processor running?" in run("report").stdout
+    assert json.loads(run("top", "--json").stdout)["gpus"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("report", "--by", "colour"), "--by colour"),
+        (("report", "--last", "soon"), "--last='soon'"),
+        (("report", "--from", "yesterday"), "--from='yesterday'"),
+        (("report", "--from", TO, "--to", FROM), "is not after"),
+        (("report", "--tz", "Mars/Base"), "time_zone='Mars/Base'"),
+        (("export", "--layout", "focus", "--by", "model"), "leave group_by out"),
+        (("prices", "add", "cheap"), "decimal numbers"),
+        (("prices", "add", "1", "--scope", "host"), "key=None is needed"),
+        (("keys", "create", "x", "--scope", "root"), "read, ingest, admin"),
+        (("keys", "create", "x", "--scope", "admin", "--tenant", "a"), "leave out the tenant"),
+        (("keys", "revoke", "00000000"), "no key of that id"),
+        (("keys", "rotate", "00000000"), "no usable key"),
+    ],
+)
+def test_mistakes_are_named(empty: tuple[Store, Run], arguments: tuple[str, ...], named: str) -> None:
+    found = empty[1](*arguments, fails=True)
+    assert isinstance(found.exception, SettingsError)
+    assert named in str(found.exception)
+
+
+def test_files_hold_the_same_sums(api: Api, run: Run, tmp_path: Path) -> None:
+    cost = sum(cell["cost_nusd"] for cell in api.cells if cell["minute"] < START + timedelta(hours=5))
+    table = tmp_path / "rows.parquet"
+    run("export", str(table), "--from", FROM, "--to", TO, "--by", "model,gpu")
+    assert sum(pq.read_table(table).column("total_nusd").to_pylist()) == cost
+    focus = tmp_path / "focus.csv"
+    run("export", str(focus), "--from", FROM, "--to", TO, "--layout", "focus", "--json")
+    assert sum(int(row["x_CostNanoUsd"]) for row in csv.DictReader(io.StringIO(focus.read_text()))) == cost
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["focus.csv", "rows.parquet"]
+    piped = run("export", "--from", FROM, "--to", TO).stdout
+    assert sum(int(row["total_nusd"]) for row in csv.DictReader(io.StringIO(piped))) == cost
+
+
+def test_break_even_prints_the_answer_of_the_route(api: Api, run: Run) -> None:
+    printed = json.loads(run("break-even", "0.6", "--from", FROM, "--to", TO, "--json").stdout)
+    answer = api.reader.get("/v1/break-even", params={"from": FROM, "to": TO, "api_usd_per_million": 0.6}).json()
+    assert printed == answer
+    assert "everything" in run("break-even", "0.6", "--from", FROM, "--to", TO).stdout
+
+
+def test_the_price_book_from_the_command_line(empty: tuple[Store, Run]) -> None:
+    store, run = empty
+    run("prices", "add", "2.490000001", "--scope", "name", "--key", "H100", "--from", "2026-01-01")
+    (row,) = json.loads(run("prices", "list", "--json").stdout)["prices"]
+    assert (row["usd_per_hour"], row["key"], row["source"], row["pending"]) == ("2.490000001", "H100", "cli", True)
+    assert row["valid_from"] == "2026-01-01T00:00:00Z"
+    assert "being applied" in run("prices", "list").stdout
+    assert store[Collection.PRICES].count_documents({}) == 1
+
+
+def test_keys_from_the_command_line(empty: tuple[Store, Run]) -> None:
+    store, run = empty
+    keys = KeyStore(store.database)
+    made = run("keys", "create", "grafana", "--expires-in-days", "30")
+    text = made.stdout.strip()
+    key = keys.find(text)
+    assert key is not None
+    assert (key.name, sorted(key.scopes), key.tenant) == ("grafana", ["read"], None)
+    rotated = json.loads(run("keys", "rotate", key.id, "--overlap-hours", "0", "--json").stdout)
+    successor = keys.find(rotated["secret"])
+    assert successor is not None
+    assert successor.expires_at == key.expires_at
+    old = keys.get(key.id)
+    assert old is not None
+    assert not old.usable(store.now() + timedelta(seconds=1))
+    run("keys", "revoke", successor.id)
+    listed = json.loads(run("keys", "list", "--json").stdout)["keys"]
+    assert len(listed) == 2
+    assert all(item["revoked_at"] for item in listed)
+    assert "secret" not in listed[0]
+    assert text not in run("keys", "list").stdout
+
+
+def test_top_draws_gpus_and_the_identity(api: Api) -> None:
+    figures, gpus = top.snapshot(api.services)
+    console = Console(width=200, height=40, record=True, file=io.StringIO())
+    for sort in top.SORTS:
+        console.print(top.screen(figures, gpus, sort, console.height))
+    text = console.export_text()
+    assert "host-00/0" in text
+    assert f"{figures['gpus']} GPUs" in text
+    bar = text.split("[", 1)[1].split("]", 1)[0]
+    assert len(bar) == 60
+    assert set(bar) <= set(top.LETTERS.values())
+    assert sum(figures["classes"].values()) == figures["cost_nusd"] > 0
+
+
+def test_a_report_of_a_full_page_says_there_is_more(api: Api) -> None:
+    body = api.reader.get("/v1/costs", params={"from": FROM, "to": TO, "group_by": "gpu", "limit": 2}).json()
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(report.render(body, 50))
+    assert "More rows" in console.export_text()
