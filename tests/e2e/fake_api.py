@@ -411,7 +411,7 @@ class FakeApi:
         hours = []
         for low, high in _buckets(start, end, "1h", ZoneInfo("UTC")):
             sums = self._sums(low, high).sum(axis=(0, 1))
-            cells = int(self.fleet.minutes(low, high).size) * len(self.fleet.gpus)
+            cells = 0 if self.empty else int(self.fleet.minutes(low, high).size) * len(self.fleet.gpus)
             share = float(sums[4] / sums.sum()) if sums.sum() else None
             young = low > self.fleet.now - timedelta(hours=24)
             hours.append(
@@ -441,7 +441,7 @@ class FakeApi:
                 "oldest_due_at": datetime.now(UTC) - timedelta(seconds=4),
                 "late_cells": 118,
                 "first_token_known": 0.94,
-                "dead_letters": {} if self.empty else {"not_json": 41, "out_of_range": 12, "future": 3},
+                "dead_letters": {} if self.empty else {"not_json": 41, "out_of_range": 12, "future_ts": 3},
                 "dead_letters_topic": "tokens.dlq",
                 "hours": hours,
             }

@@ -221,7 +221,12 @@ function navigate() {
 document.addEventListener('click', (event) => {
   const link = event.target.closest('a[href]');
   const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
-  if (!link || !plain || link.target || link.download || 'external' in link.dataset || link.classList.contains('skip')) return;
+  if (!link || !plain || link.target || link.download || 'external' in link.dataset) return;
+  if (link.classList.contains('skip')) {
+    event.preventDefault(); // a fragment would be a new entry in the history
+    document.getElementById('main').focus();
+    return;
+  }
   const url = new URL(link.href);
   if (url.origin !== location.origin || url.protocol === 'blob:') return;
   event.preventDefault();

@@ -4,6 +4,7 @@ import { parseJson } from './json.js';
 
 const base = new URL('v1/', new URL('.', document.baseURI));
 const STORED_KEY = 'gpu-tokens-key';
+const MOST_WAIT_SECONDS = 5;
 let memoryKey = null; // where storage is refused
 
 /** An error answer (RFC 9457), or no answer at all (code `network`). */
@@ -51,15 +52,24 @@ export async function call(path, params, { signal, method = 'GET', body, accept 
   const key = apiKey();
   if (key) headers.Authorization = `Bearer ${key}`;
   if (body !== undefined) headers['Content-Type'] = 'application/json';
-  let response;
+  const request = { method, headers, signal, body, cache: 'no-store', credentials: 'omit' };
+  let response = await send(apiUrl(path, params), request);
+  if (response.status === 429) { // this key's share is used up for the moment: once more, as late as the server says
+    const seconds = Math.min(MOST_WAIT_SECONDS, Number(response.headers.get('Retry-After')) || 1);
+    await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+    response = await send(apiUrl(path, params), request);
+  }
+  if (!response.ok) throw await problemOf(response);
+  return response;
+}
+
+async function send(url, request) {
   try {
-    response = await fetch(apiUrl(path, params), { method, headers, signal, body, cache: 'no-store', credentials: 'omit' });
+    return await fetch(url, request);
   } catch (error) {
     if (error.name === 'AbortError') throw error;
     throw new ApiProblem({ title: 'No answer', detail: 'The api process cannot be reached.' });
   }
-  if (!response.ok) throw await problemOf(response);
-  return response;
 }
 
 async function problemOf(response) {

@@ -49,7 +49,7 @@ export function srOnly(...children) {
  * survive a refresh. Handlers are properties (never addEventListener), so they move along.
  */
 export function morph(old, next) {
-  if (old.nodeType !== next.nodeType || old.nodeName !== next.nodeName || (old.id ?? '') !== (next.id ?? '')) {
+  if (old.nodeType !== next.nodeType || old.nodeName !== next.nodeName || idOf(old) !== idOf(next)) {
     old.replaceWith(next);
     return;
   }
@@ -65,6 +65,11 @@ export function morph(old, next) {
   }
   morphChildren(old, next);
   morphValue(old, next);
+}
+
+// Not `node.id`: in a form that is the field named `id`.
+function idOf(node) {
+  return node?.getAttribute?.('id') ?? '';
 }
 
 /** `data-keep`: never touched again. `data-keep-open`: not while the disclosure around it is open. */
@@ -90,8 +95,8 @@ function morphChildren(old, next) {
   const wanted = [...next.childNodes]; // taken once: placing a node moves it out of `next`
   wanted.forEach((child, index) => {
     let place = old.childNodes[index];
-    if (child.id && place?.id !== child.id) {
-      const known = [...old.childNodes].find((node) => node.id === child.id);
+    if (idOf(child) && idOf(place) !== idOf(child)) {
+      const known = [...old.childNodes].find((node) => idOf(node) === idOf(child));
       if (known) {
         old.insertBefore(known, place);
         place = known;

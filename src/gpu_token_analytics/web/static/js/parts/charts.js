@@ -13,7 +13,7 @@ function cursor(height) {
 /** The figures behind a chart, for those who read rather than look. */
 function alternative({ id, title, starts, bucket, zone, series, format }) {
   return h('details', { class: 'more', id: `${id}-table` }, h('summary', null, 'Show as table'),
-    h('div', { class: 'table-scroll', id: `${id}-table-scroll`, role: 'region', tabindex: '0', 'aria-label': `${title}, as a table` },
+    h('div', { class: 'table-scroll', id: `${id}-table-scroll`, role: 'group', tabindex: '0', 'aria-label': `${title}, as a table` },
       h('table', { class: 'data' }, h('caption', { class: 'sr-only' }, title),
         h('thead', null, h('tr', null, h('th', { scope: 'col' }, 'Time'), series.map(({ label }) => h('th', { scope: 'col', class: 'number' }, label)))),
         h('tbody', null, starts.map((at, index) => h('tr', null, h('th', { scope: 'row' }, bucketLabel(at, bucket, zone)),

@@ -24,7 +24,7 @@ export function table({ id, caption, columns, rows, sort, totals, rowClass, limi
       scope: position === 0 ? 'row' : null, class: column.number ? 'number' : null,
     }, column.total ?? '')))) : null);
   return h('div', { class: 'table-part' },
-    h('div', { class: 'table-scroll', id: `${id}-scroll`, role: 'region', tabindex: '0', 'aria-label': caption }, found),
+    h('div', { class: 'table-scroll', id: `${id}-scroll`, role: 'group', tabindex: '0', 'aria-label': caption }, found),
     all ? null : h('p', { class: 'more-rows' }, `${shown.length} of ${rows.length} rows. `,
       h('a', { id: `${id}-all`, href: hrefWith({ rows: 'all' }) }, 'Show all')),
     reasons(found));
