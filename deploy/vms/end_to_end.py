@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,19 +107,21 @@ def killed_during_replay(report: Report, bench: Bench, name: str, expected: Sums
 
 def audited(report: Report, bench: Bench, model: str, expected: Sums) -> None:
     """The ledger's own sums for these models, and the audit of everything."""
-    with report.check(
-        f"end to end ({model}): the ledger holds exactly these requests and tokens, and the audit holds to the nano-dollar"
-    ):
-        said = bench.ssh("vm3-processor", f"make -s -C {_HOME}/vm3-processor audit ARGS='--wait 150'", timeout_seconds=240)
-        report.say("\n".join(["", *(f"    {line}" for line in said.strip().splitlines()[-8:])]))
-        lines = _query(
-            bench,
-            f'db.ledger_cells.aggregate([{{$unwind: "$lines"}}, {{$match: {{"lines.model": /^{model}-/}}}}, '
-            "{$group: {_id: null, "
-            'requests: {$sum: "$lines.requests"}, prompt_tokens: {$sum: "$lines.prompt_tokens"}, '
-            'completion_tokens: {$sum: "$lines.completion_tokens"}}}])',
-        )
-        expect(lines == expected, f"the ledger has {lines}, not {expected}")
+    with report.check(f"end to end ({model}): exactly these requests and tokens in the ledger, audit exact to the nano-dollar"):
+        # This machine's own GPU samples go on, so some cell is always due: wait for the replay's cells, not for all.
+        _await(lambda: _in_ledger(bench, model), expected, 180, "in the ledger")
+        said = bench.ssh("vm3-processor", f"make -s -C {_HOME}/vm3-processor audit", timeout_seconds=240)
+        report.say("\n".join(["", *(f"    {line}" for line in said.strip().splitlines()[-8:] if "CONFWARN" not in line)]))
+
+
+def _in_ledger(bench: Bench, model: str) -> Sums:
+    return _query(
+        bench,
+        f'db.ledger_cells.aggregate([{{$unwind: "$lines"}}, {{$match: {{"lines.model": /^{model}-/}}}}, '
+        "{$group: {_id: null, "
+        'requests: {$sum: "$lines.requests"}, prompt_tokens: {$sum: "$lines.prompt_tokens"}, '
+        'completion_tokens: {$sum: "$lines.completion_tokens"}}}])',
+    )
 
 
 def _replay(bench: Bench, model: str, speed: str, *, detached: bool = False) -> str:
@@ -153,13 +156,17 @@ def _healthy(bench: Bench) -> bool:
 
 
 def _await_stored(bench: Bench, model: str, expected: Sums, timeout_seconds: float) -> None:
+    _await(lambda: _stored(bench, model), expected, timeout_seconds, "stored")
+
+
+def _await(sums: Callable[[], Sums], expected: Sums, timeout_seconds: float, what: str) -> None:
     end = time.monotonic() + timeout_seconds
     seen = Sums(0, 0, 0)
     while seen != expected and time.monotonic() < end:
-        time.sleep(2)
         with suppress(CommandFailed):  # MongoDB's machine may be starting
-            seen = _stored(bench, model)
-    expect(seen == expected, f"stored after {timeout_seconds:.0f} s: {seen}, not {expected}")
+            seen = sums()
+        time.sleep(2)
+    expect(seen == expected, f"{what} after {timeout_seconds:.0f} s: {seen}, not {expected}")
 
 
 def _query(bench: Bench, pipeline: str) -> Sums:
