@@ -207,11 +207,12 @@ function navigate() {
   const name = Object.hasOwn(PAGES, state.page) ? state.page : '';
   const page = PAGES[name];
   const other = page !== app.page;
+  const arrived = app.page === null; // a document just opened: its start is where the focus belongs
   Object.assign(app, { state, page });
   document.title = name === '' ? 'GPU Token Analytics' : `${page.title} · GPU Token Analytics`;
   if (other) Object.assign(app, { data: null, problem: null });
   refresh({ announce: true });
-  if (other && shell.querySelector('header')) {
+  if (other && !arrived) {
     scrollTo(0, 0);
     document.getElementById('title')?.focus({ preventScroll: true });
   }

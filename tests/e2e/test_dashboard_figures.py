@@ -1,0 +1,149 @@
+"""The modules that make figures, run in the browser they are for: money without doubles, time zones, ranges, the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from playwright.sync_api import Browser, Page
+
+from gpu_token_analytics.web.assets import digest, load
+from tests.e2e.dashboard_support import watched
+from tests.e2e.fake_api import FakeApi
+from tests.serving import Serving
+
+pytestmark = pytest.mark.browser
+
+
+class Modules:
+    """`call('format', 'money', value)`: a function of js/core/. Integers go over as BigInt when they are long."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._root = f"/assets/{digest(load())}/js/core/"
+
+    def call(self, module: str, function: str, *arguments: Any) -> Any:
+        script = """async ([url, name, texts]) => {
+          const { parseJson } = await import(new URL('json.js', new URL(url, location.href)).href);
+          const found = await import(url);
+          return found[name](...texts.map(parseJson));
+        }"""
+        return self._page.evaluate(script, [f"{self._root}{module}.js", function, [_json(value) for value in arguments]])
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value)
+
+
+@pytest.fixture(scope="module")
+def modules(browser: Browser) -> Iterator[Modules]:
+    with Serving(FakeApi(gpus=1).app) as url, watched(browser, url) as dashboard:
+        yield Modules(dashboard.open("/prices"))
+
+
+@pytest.mark.parametrize(
+    ("nusd", "shown"),
+    [
+        (0, "$0"),
+        (1, "$0.000000001"),
+        (2_120, "$0.00000212"),
+        (23_236_074, "$0.0232"),
+        (600_000_000, "$0.60"),
+        (999_999_999, "$1.00"),
+        (1_234_560_000_000, "$1,234.56"),
+        (-1_204_118, "\u2212$0.0012"),
+        (123_456_789_000_000_000, "$123,456,789"),
+        (2**63 + 1, "$9,223,372,037"),
+    ],
+)
+def test_money(modules: Modules, nusd: int, shown: str) -> None:
+    assert modules.call("format", "money", nusd) == shown
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(nusd=st.integers(-(2**70), 2**70))
+def test_exact_money_has_every_nano_dollar_whatever_its_size(modules: Modules, nusd: int) -> None:
+    shown = modules.call("format", "moneyExact", nusd)
+    assert int(shown.replace("\u2212", "-").replace("$", "").replace(",", "").replace(".", "")) == nusd
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(st.integers(0, 10**18), min_size=1, max_size=7).filter(any))
+def test_shares_of_a_bar_always_sum_to_all(modules: Modules, parts: list[int]) -> None:
+    script = "async ([url, texts]) => (await import(url)).permille(texts.map(BigInt))"
+    page, root = modules._page, modules._root
+    assert sum(page.evaluate(script, [f"{root}format.js", [str(part) for part in parts]])) == 1000
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown"), [(0.11, "$0.110"), (0.0348, "$0.0348"), (12.44, "$12.4"), (1240.4, "$1,240"), (0, "$0"), (0.00000071, "$0.000000710")]
+)
+def test_rates_have_three_digits(modules: Modules, rate: float, shown: str) -> None:
+    assert modules.call("format", "rate", rate) == shown
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(0, "0\u00a0%"), (1, "100\u00a0%"), (0.0001, "<0.1\u00a0%"), (0.99999, ">99.9\u00a0%"), (0.523, "52.3\u00a0%")]
+)
+def test_a_share_is_never_rounded_to_all_or_nothing(modules: Modules, share: float, shown: str) -> None:
+    assert modules.call("format", "percent", share) == shown
+
+
+def test_long_integers_of_the_wire_stay_exact(modules: Modules) -> None:
+    script = """async ([root, text]) => {
+      const { parseJson } = await import(root + 'json.js');
+      const found = parseJson(text);
+      return [String(found.a), String(found.b), found.c, found.d, found.e];
+    }"""
+    text = '{"a": 9007199254740993, "b": -12345678901234567890, "c": 0.1234567890123456789, "d": "1234567890123456789", "e": 1e21}'
+    got = modules._page.evaluate(script, [modules._root, text])
+    assert got == ["9007199254740993", "-12345678901234567890", 0.12345678901234568, "1234567890123456789", 1e21]
+
+
+@pytest.mark.parametrize(
+    ("zone", "wall", "utc"),
+    [
+        ("Europe/Berlin", "2026-01-31T12:00", "2026-01-31T11:00:00Z"),
+        ("Europe/Berlin", "2026-07-01T12:00", "2026-07-01T10:00:00Z"),
+        ("Europe/Berlin", "2026-03-29T03:00", "2026-03-29T01:00:00Z"),  # the hour before was skipped
+        ("Asia/Kolkata", "2026-01-31T00:00", "2026-01-30T18:30:00Z"),
+        ("America/St_Johns", "2026-01-31T00:00", "2026-01-31T03:30:00Z"),
+    ],
+)
+def test_a_wall_clock_reading_becomes_the_right_instant(modules: Modules, zone: str, wall: str, utc: str) -> None:
+    instant = modules.call("time", "fromInput", wall, zone)
+    assert modules.call("time", "iso", instant) == utc
+    assert modules.call("time", "toInput", instant, zone) == wall
+
+
+def test_days_have_23_to_25_hours_where_clocks_change(modules: Modules) -> None:
+    span = {"from": 1_774_652_400_000, "to": 1_774_908_000_000}  # 28 to 31 March 2026, Berlin
+    days = modules.call("time", "bucketStarts", span, "1d", "Europe/Berlin")
+    assert [(b - a) / 3_600_000 for a, b in zip(days, days[1:], strict=False)] == [24, 23]
+
+
+def test_presets_of_days_start_on_whole_hours(modules: Modules) -> None:
+    now = 1_769_861_112_000  # 2026-01-31T12:05:12Z
+    day = modules.call("time", "presetRange", "24h", "UTC", now)
+    assert (modules.call("time", "iso", day["from"]), modules.call("time", "iso", day["to"])) == ("2026-01-30T12:00:00Z", "2026-01-31T12:05:00Z")
+    yesterday = modules.call("time", "presetRange", "yesterday", "Europe/Berlin", now)
+    assert modules.call("time", "iso", yesterday["from"]) == "2026-01-29T23:00:00Z"
+
+
+def test_events_of_a_stream_survive_any_cut(modules: Modules) -> None:
+    script = """async ([url, size]) => {
+      const { readEvents } = await import(url);
+      const bytes = new TextEncoder().encode('event: live\\ndata: {"a":\\ndata: "é"}\\n\\n: comment\\n\\nevent: heartbeat\\r\\ndata: {}\\r\\n\\r\\n');
+      const body = new ReadableStream({ start(c) { for (let i = 0; i < bytes.length; i += size) c.enqueue(bytes.slice(i, i + size)); c.close(); } });
+      const found = [];
+      for await (const event of readEvents(body)) found.push([event.type, event.data]);
+      return found;
+    }"""
+    for size in (1, 2, 3, 7, 1000):
+        found = modules._page.evaluate(script, [f"{modules._root}live.js", size])
+        assert [event for event in found if event[1]] == [["live", '{"a":\n"é"}'], ["heartbeat", "{}"]]

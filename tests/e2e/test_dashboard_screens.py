@@ -1,0 +1,93 @@
+"""Screenshots to look at: every page on a desktop and a phone, light and dark, in test-logs/dashboard/.
+
+A machine only checks that each is drawn (not one flat colour) and that nothing went wrong while it was; the looking is for people.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.e2e.dashboard_support import DESKTOP, PHONE, saved, watched
+from tests.e2e.fake_api import REQUEST_ID, FakeApi
+from tests.serving import Serving
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+
+SIZES = {"desktop": DESKTOP, "phone": PHONE}
+
+
+def _shown(fake: FakeApi) -> dict[str, str]:
+    return {
+        "overview": "/",
+        "overview-all-7d": "/?money=all&range=7d",
+        "models": "/models",
+        "tenants-by-model": "/tenants?group=model",
+        "gpus": "/gpus",
+        "gpu": f"/gpus?show={fake.fleet.gpus[0].id}",
+        "gpus-timelines": "/gpus?view=timelines",
+        "gpus-table": "/gpus?view=table",
+        "request": f"/request?id={REQUEST_ID}",
+        "prices": "/prices",
+        "quality": "/quality",
+    }
+
+
+def _distinct_bytes(png: Path) -> int:
+    """How varied the picture is: different values in its decompressed data."""
+    data, at, body = png.read_bytes(), 8, b""
+    while at < len(data):
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        if data[at + 4 : at + 8] == b"IDAT":
+            body += data[at + 8 : at + 8 + length]
+        at += 12 + length
+    return len(set(zlib.decompress(body)))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_pages_as_people_see_them(browser: Browser, fake: FakeApi, size: str, scheme: str) -> None:
+    with Serving(fake.app) as url, watched(browser, url, SIZES[size], color_scheme=scheme, reduced_motion="reduce") as dashboard:
+        for name, path in _shown(fake).items():
+            page = dashboard.open(path)
+            page.click("#live")
+            assert _distinct_bytes(saved(page, f"{name}-{size}-{scheme}")) > 100, name
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_eight_hundred_gpus_as_people_see_them(browser: Browser, size: str) -> None:
+    fake = FakeApi(gpus=800)
+    with Serving(fake.app) as url, watched(browser, url, SIZES[size], reduced_motion="reduce") as dashboard:
+        page = dashboard.open("/gpus")
+        page.click("#live")
+        assert _distinct_bytes(saved(page, f"gpus-800-{size}")) > 100
+
+
+def test_menus_and_dialogs_as_people_see_them(browser: Browser) -> None:
+    fake = FakeApi(keys={"gta_good": None})
+    with Serving(fake.app) as url, watched(browser, url, reduced_motion="reduce") as dashboard:
+        page = dashboard.page
+        page.goto(url)
+        page.wait_for_selector("#key-dialog")
+        saved(page, "key-dialog")
+        page.fill("#key-input", "gta_good")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#where")
+        page.click("#live")
+        page.click("#range-button")
+        saved(page, "menu-range")
+        page.keyboard.press("Escape")
+        page.click("#filters-button")
+        page.click("#filter-model > summary")
+        saved(page, "menu-filter")
+        fake.broken = {"/v1/quality": 503}
+        dashboard.open("/quality")
+        saved(page, "error")
+        fake.broken, fake.empty = {}, True
+        dashboard.open("/")
+        saved(page, "empty")
+        dashboard.expect("401", "503")
