@@ -174,7 +174,9 @@ class CostReads:
         section = query.section
         fields = {"_id": 0, "start": 1, "final_at": 1, "space": 1, section: 1}
         where = {"scope": "fleet", "start": {"$gte": span.start, "$lt": span.end}}
-        with collection.find(where, fields, max_time_ms=self._timeout_ms).sort("start", 1) as found:
+        # Small batches: a page often needs the first hours only, and a batch is decoded as a whole.
+        cursor = collection.find(where, fields, max_time_ms=self._timeout_ms).sort("start", 1)
+        with cursor.batch_size(100) as found:
             for document in found:
                 space = _settled(sums.read_space(document["space"]), document["final_at"], now)
                 yield _Piece(document["start"], None, None, None, space, _read_section(document[section], section))
@@ -252,14 +254,14 @@ class _WarmOfHour:
         return () if shares is None else shares.of(warm)
 
     def _load(self, hour: datetime) -> None:
-        fields = dict.fromkeys(("gpu", *(f"places.lines.{name}" for name in ("model", "tenant", "cost_nusd"))), 1)
         self._hour, self._of_gpu = hour, {}
-        for document in self._hourly.find({"scope": "gpu", "start": hour}, fields, max_time_ms=self._timeout_ms):
+        where, fields = {"scope": "gpu", "start": hour}, {"gpu": 1, "places.lines": 1}
+        for document in self._hourly.find(where, fields, max_time_ms=self._timeout_ms):
             attributed: dict[sums.LineKey, int] = {}
             for place in document["places"]:
-                columns = place["lines"]
-                for key in zip(columns["model"], columns["tenant"], columns["cost_nusd"], strict=True):
-                    attributed[key[:2]] = attributed.get(key[:2], 0) + key[2]
+                for model, tenant, vector in sums.unpack(place["lines"]):
+                    key = (model, str(tenant))
+                    attributed[key] = attributed.get(key, 0) + vector[sums.COST]
             self._of_gpu[document["gpu"]] = sums.WarmShares(attributed)
 
 
@@ -405,7 +407,7 @@ def _in(name: str, values: frozenset[str]) -> Document:
 def _read_section(section: Mapping[str, Any], name: str) -> Iterable[tuple[str | None, str | None, Sequence[int]]]:
     if name == "total":
         return [(None, None, sums.read_total(section))]
-    return sums.read_columns(section)
+    return sums.unpack(section)
 
 
 def _settled(space: list[int], final_at: datetime | None, now: datetime) -> list[int]:

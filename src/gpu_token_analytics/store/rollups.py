@@ -7,7 +7,7 @@
     ledger_cells --(gpu, hour)--> hourly gpu --(hour)--> hourly fleet --(day)--> daily fleet
                                              --(gpu, day)--> daily gpu
 
-Columns are those of sums.py; lines are stored as columns. `places` has one entry unless the GPU changed host or name
+Columns are those of sums.py; lines are packed (sums.pack_lines). `places` has one entry unless the GPU changed host or name
 within the time.
 
 Why this is exact after any crash and with several writers:
@@ -245,8 +245,8 @@ def fleet(start: datetime, length: timedelta, parts: Iterable[Mapping[str, Any]]
         **_head("fleet", None, start, length, versions, finals),
         "space": sums.space_document(space),
         "total": sums.total_document(lines.values()),
-        "by_model": sums.model_columns(lines),
-        "lines": sums.line_columns(lines),
+        "by_model": sums.pack_models(lines),
+        "lines": sums.pack_lines(lines),
     }
     if length == HOUR:
         document["rolled"] = False
@@ -288,7 +288,7 @@ def _place(host: str | None, name: str | None, space: Sequence[int], lines: sums
         "gpu_name": name,
         "space": sums.space_document(space),
         "total": sums.total_document(lines.values()),
-        "lines": sums.line_columns(lines),
+        "lines": sums.pack_lines(lines),
     }
 
 
@@ -296,8 +296,8 @@ def _place_order(item: tuple[tuple[str | None, str | None], Any]) -> tuple[str, 
     return item[0][0] or "", item[0][1] or ""
 
 
-def _add_lines(lines: sums.Lines, columns: Mapping[str, Sequence[Any]]) -> None:
-    for model, tenant, vector in sums.read_columns(columns):
+def _add_lines(lines: sums.Lines, packed: Mapping[str, Any]) -> None:
+    for model, tenant, vector in sums.unpack(packed):
         sums.add_into(lines, (model, tenant), vector)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import add
+from struct import Struct
 from typing import Any, TypeAlias
 
 from gpu_token_analytics.documents import Method, MoneyClass
@@ -44,6 +45,7 @@ SPACE_COLUMNS = (
     "provisional_cells",
     "corrected_cells",
 )
+_VECTOR = Struct(f"<{len(LINE_COLUMNS)}q")
 COST = LINE_COLUMNS.index("cost_nusd")
 WARM = LINE_COLUMNS.index("warm_idle_nusd")
 SPACE_COST = SPACE_COLUMNS.index("cost_nusd")
@@ -181,32 +183,38 @@ def warm_vector(nusd: int) -> list[int]:
     return vector
 
 
-def line_columns(lines: Mapping[LineKey, Vector]) -> dict[str, list[Any]]:
-    """Lines as columns, sorted by model and tenant: how rollups store them (a tenth of the read time of documents)."""
+def pack_lines(lines: Mapping[LineKey, Vector]) -> dict[str, Any]:
+    """Lines as rollups store them: {model: [...], tenant: [...], values: bytes}, sorted by model and tenant.
+
+    values: the vectors one after another, little-endian int64. Rollups are derived from cells, which stay readable; read
+    from 720 hours, packed lines cost a fifth of the time of named integers.
+    """
     keys = sorted(lines)
-    columns: dict[str, list[Any]] = {"model": [key[0] for key in keys], "tenant": [key[1] for key in keys]}
-    for index, name in enumerate(LINE_COLUMNS):
-        columns[name] = [lines[key][index] for key in keys]
-    return columns
+    return {
+        "model": [key[0] for key in keys],
+        "tenant": [key[1] for key in keys],
+        "values": _pack([lines[key] for key in keys]),
+    }
 
 
-def model_columns(lines: Mapping[LineKey, Vector]) -> dict[str, list[Any]]:
-    """Lines by model alone, as columns."""
+def pack_models(lines: Mapping[LineKey, Vector]) -> dict[str, Any]:
+    """Lines by model alone: {model: [...], values: bytes}."""
     models: dict[str, list[int]] = {}
     for (model, _), vector in lines.items():
         add_into(models, model, vector)
     keys = sorted(models)
-    columns: dict[str, list[Any]] = {"model": list(keys)}
-    for index, name in enumerate(LINE_COLUMNS):
-        columns[name] = [models[key][index] for key in keys]
-    return columns
+    return {"model": keys, "values": _pack([models[key] for key in keys])}
 
 
-def read_columns(columns: Mapping[str, Sequence[Any]]) -> Iterable[tuple[str, str | None, tuple[int, ...]]]:
-    """(model, tenant, vector) of stored columns; tenant None where they are by model."""
-    models = columns["model"]
-    tenants = columns.get("tenant") or [None] * len(models)
-    return zip(models, tenants, zip(*(columns[name] for name in LINE_COLUMNS), strict=True), strict=True)
+def unpack(packed: Mapping[str, Any]) -> Iterable[tuple[str, str | None, tuple[int, ...]]]:
+    """(model, tenant, vector) of packed lines; tenant None where they are by model."""
+    models = packed["model"]
+    tenants = packed.get("tenant") or [None] * len(models)
+    return zip(models, tenants, _VECTOR.iter_unpack(packed["values"]), strict=True)
+
+
+def _pack(vectors: Sequence[Vector]) -> bytes:
+    return b"".join(_VECTOR.pack(*vector) for vector in vectors)
 
 
 def space_document(space: Vector) -> dict[str, int]:

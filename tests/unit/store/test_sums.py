@@ -35,10 +35,10 @@ def test_warm_idle_is_shared_by_model_first_then_tenant() -> None:
     assert list(sums.WarmShares({}).of(7)) == []
 
 
-def test_columns_give_back_what_was_stored() -> None:
+def test_packed_lines_give_back_what_was_stored() -> None:
     lines: sums.Lines = {("m", "t"): list(range(14)), ("a", "z"): [5] * 14}
-    assert {(model, tenant): list(vector) for model, tenant, vector in sums.read_columns(sums.line_columns(lines))} == lines
-    assert [model for model, _, _ in sums.read_columns(sums.model_columns(lines))] == ["a", "m"]
+    assert {(model, tenant): list(vector) for model, tenant, vector in sums.unpack(sums.pack_lines(lines))} == lines
+    assert [(model, tenant) for model, tenant, _ in sums.unpack(sums.pack_models(lines))] == [("a", None), ("m", None)]
 
 
 def test_a_rollup_holds_every_nano_dollar_of_its_cells() -> None:
@@ -50,7 +50,8 @@ def test_a_rollup_holds_every_nano_dollar_of_its_cells() -> None:
     assert whole["total"]["cost_nusd"] == whole["space"]["attributed_nusd"]
     assert whole["total"]["prompt_tokens"] == sum(line["prompt_tokens"] for cell in found for line in cell["lines"])
     assert 0 < whole["total"]["warm_idle_nusd"] <= whole["space"]["warm_idle_nusd"]
-    assert sum(whole["by_model"]["cost_nusd"]) == sum(whole["lines"]["cost_nusd"]) == whole["total"]["cost_nusd"]
+    for section in ("by_model", "lines"):
+        assert sum(vector[sums.COST] for _, _, vector in sums.unpack(whole[section])) == whole["total"]["cost_nusd"]
 
 
 def test_a_gpu_that_changes_host_within_the_hour_has_two_places() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpu_token_analytics.api.handlers import costs, events, export, gpus, ledger, live, misc, prices, requests
+from gpu_token_analytics.api.handlers import costs, events, gpus, ledger, live, misc, prices, requests
+from gpu_token_analytics.api.handlers.export import export
 
 HANDLERS: dict[str, Callable[..., Any]] = {
     "me": misc.me,
@@ -13,7 +14,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "dimensions": misc.dimensions,
     "costs": costs.costs,
     "break_even": costs.break_even,
-    "export": export.export,
+    "export": export,
     "gpus": gpus.gpus,
     "requests": requests.requests_of_gpu,
     "request": requests.request,
