@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser
-
 from tests.e2e.dashboard_support import Watched, launched, watched
 from tests.e2e.fake_api import FakeApi
 from tests.serving import Serving

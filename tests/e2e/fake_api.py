@@ -10,8 +10,7 @@ Every answer is validated by the model that OpenAPI promises for the route, so t
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,10 +18,10 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
+from tests.e2e.fake_fleet import CLASSES, MODELS, NAMES, TENANTS, TOKENS_PER_NUSD, Fleet, Gpu
 
 from gpu_token_analytics.api import models as m
 from gpu_token_analytics.web import mount
-from tests.e2e.fake_fleet import CLASSES, MODELS, NAMES, TENANTS, TOKENS_PER_NUSD, Fleet, Gpu
 
 Json = dict[str, Any]
 TENANT_DENIED = ("/v1/gpus", "/v1/requests", "/v1/ledger", "/v1/audit", "/v1/quality", "/v1/prices", "/v1/break-even")
@@ -55,7 +54,7 @@ class FakeApi:
         self.prices: list[Json] = _price_book(self.fleet)
         self.app = FastAPI()
         self.app.middleware("http")(self._guard)
-        for path, handler in {
+        reads: dict[str, Callable[..., Any]] = {
             "/v1/me": self._me,
             "/v1/costs": self._costs,
             "/v1/dimensions": self._dimensions,
@@ -68,7 +67,8 @@ class FakeApi:
             "/v1/prices": self._list_prices,
             "/v1/stream": self._stream,
             "/v1/export": self._export,
-        }.items():
+        }
+        for path, handler in reads.items():
             self.app.add_api_route(path, handler, methods=["GET"], response_model=None)
         self.app.add_api_route("/v1/prices", self._add_price, methods=["POST"], status_code=201, response_model=m.Price)
         mount(self.app)
@@ -207,7 +207,7 @@ class FakeApi:
         self, groups: Any, gpu: Gpu, model: str | None, tenant: str | None, money: Any, tokens: int, group_by: list[str]
     ) -> None:
         values = {"model": model, "tenant": tenant, "gpu": gpu.id, "host": gpu.host, "gpu_name": gpu.name}
-        parts = [(None, money)]
+        parts: list[tuple[str | None, Any]] = [(None, money)]
         if "class" in group_by:
             parts = [(name, np.where(np.array(CLASSES) == name, money, 0)) for name in CLASSES]
         for name, part in parts:
@@ -408,7 +408,7 @@ class FakeApi:
 
     async def _quality(self, request: Request) -> Any:
         start, end = _range(request)
-        hours = []
+        hours: list[Json] = []
         for low, high in _buckets(start, end, "1h", ZoneInfo("UTC")):
             sums = self._sums(low, high).sum(axis=(0, 1))
             cells = 0 if self.empty else int(self.fleet.minutes(low, high).size) * len(self.fleet.gpus)

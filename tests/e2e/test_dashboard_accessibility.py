@@ -1,8 +1,9 @@
 """Who cannot use a mouse, or does not see the colours, gets the same answers.
 
-What ran: axe-core (WCAG 2.0, 2.1, 2.2 A and AA rules and its best practices, contrast included) on every page, light and dark, on a desktop
-and a phone; keyboard tests; a simulation of colour blindness over the colours of the classes (Machado et al. 2009, severity
-1.0, differences as CIE76 in CIELAB); reduced motion. What a machine cannot judge, such as whether a text is clear, did not.
+What ran: axe-core (the WCAG 2.0, 2.1 and 2.2 rules of levels A and AA and its best practices, contrast included) on every
+page, light and dark, on a desktop and a phone; keyboard tests; a simulation of colour blindness over the colours of the
+classes (Machado et al. 2009, severity 1.0, differences as CIE76 in CIELAB); reduced motion. What a machine cannot judge, such
+as whether a text is clear, did not.
 """
 
 from __future__ import annotations
@@ -17,16 +18,27 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
-
-from gpu_token_analytics import web
 from tests.e2e.dashboard_support import DESKTOP, PHONE, SHOTS, Watched, watched
 from tests.e2e.fake_api import REQUEST_ID, FakeApi
 from tests.e2e.fake_fleet import CLASSES
 from tests.serving import Serving
 
+from gpu_token_analytics import web
+
 pytestmark = pytest.mark.browser
 
-SHOWN = ("/", "/models", "/tenants", "/gpus", "/gpus?view=timelines", "/gpus?view=table", "/request", f"/request?id={REQUEST_ID}", "/prices", "/quality")
+SHOWN = (
+    "/",
+    "/models",
+    "/tenants",
+    "/gpus",
+    "/gpus?view=timelines",
+    "/gpus?view=table",
+    "/request",
+    f"/request?id={REQUEST_ID}",
+    "/prices",
+    "/quality",
+)
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 Color = tuple[float, float, float]
 
@@ -35,7 +47,9 @@ def violations(page: Page) -> list[str]:
     """What axe finds, one line for each element."""
     options = {"runOnly": {"type": "tag", "values": list(RULES)}, "resultTypes": ["violations"]}
     found = Axe().run(page, options=options).response["violations"]
-    return [f"{rule['id']}: {node['target']} {node.get('failureSummary', '')[:200]}" for rule in found for node in rule["nodes"]]
+    return [
+        f"{rule['id']}: {node['target']} {node.get('failureSummary', '')[:200]}" for rule in found for node in rule["nodes"]
+    ]
 
 
 @pytest.mark.timeout(400)
@@ -48,8 +62,8 @@ def test_axe_finds_nothing_on_any_page(browser: Browser, fake: FakeApi, scheme: 
             page = dashboard.open(path)
             page.click("#live")  # paused: axe reads a page that stands still
             found[path] = violations(page)
-        page.click("#range-button")
-        found["range menu"] = violations(page)
+        dashboard.page.click("#range-button")
+        found["range menu"] = violations(dashboard.page)
     assert {path: lines for path, lines in found.items() if lines} == {}
 
 
@@ -106,7 +120,17 @@ def test_everything_is_reached_by_tab_and_shows_its_focus(dashboard: Watched) ->
             break
         assert at["ring"] or at["id"] == "main", f"{at['id']} has the focus and does not show it"
         reached.add(at["id"])
-    wanted = {"nav-gpus", "live", "theme", "range-button", "filters-button", "group-tenant", "groups-sort-tokens", "export", "metric-tokens"}
+    wanted = {
+        "nav-gpus",
+        "live",
+        "theme",
+        "range-button",
+        "filters-button",
+        "group-tenant",
+        "groups-sort-tokens",
+        "export",
+        "metric-tokens",
+    }
     assert wanted <= reached
 
 
@@ -259,7 +283,9 @@ def test_classes_have_a_letter_a_height_and_a_pattern_besides(dashboard: Watched
     page = dashboard.open("/?money=all")
     fills = page.evaluate("[...new Set([...document.querySelectorAll('#idle-chart .part')].map(e => e.getAttribute('fill')))]")
     assert sorted(fills) == sorted(f"url(#fill-{name})" for name in CLASSES)
-    marked = page.evaluate("[...document.querySelectorAll('.patterns pattern')].filter(e => e.querySelector('.mark')).map(e => e.id)")
+    marked = page.evaluate(
+        "[...document.querySelectorAll('.patterns pattern')].filter(e => e.querySelector('.mark')).map(e => e.id)"
+    )
     assert sorted(marked) == ["fill-cold_idle", "fill-unmetered_work", "fill-unobserved"]
 
 
@@ -271,5 +297,7 @@ def test_what_axe_ran_is_written_down(dashboard: Watched) -> None:
     passed = sorted({rule["id"] for rule in answer["passes"]})
     SHOTS.mkdir(parents=True, exist_ok=True)
     engine = answer["testEngine"]
-    (SHOTS / "axe-rules.json").write_text(json.dumps({"engine": engine, "passed": passed, "incomplete": [rule["id"] for rule in answer["incomplete"]]}, indent=1))
+    (SHOTS / "axe-rules.json").write_text(
+        json.dumps({"engine": engine, "passed": passed, "incomplete": [rule["id"] for rule in answer["incomplete"]]}, indent=1)
+    )
     assert {"color-contrast", "landmark-one-main", "page-has-heading-one", "scrollable-region-focusable"} <= set(passed)

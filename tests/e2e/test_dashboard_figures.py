@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page
-
-from gpu_token_analytics.web.assets import digest, load
 from tests.e2e.dashboard_support import watched
 from tests.e2e.fake_api import FakeApi
 from tests.serving import Serving
+
+from gpu_token_analytics.web.assets import digest, load
 
 pytestmark = pytest.mark.browser
 
@@ -31,13 +33,7 @@ class Modules:
           const found = await import(url);
           return found[name](...texts.map(parseJson));
         }"""
-        return self._page.evaluate(script, [f"{self._root}{module}.js", function, [_json(value) for value in arguments]])
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value)
+        return self._page.evaluate(script, [f"{self._root}{module}.js", function, [json.dumps(value) for value in arguments]])
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +77,16 @@ def test_shares_of_a_bar_always_sum_to_all(modules: Modules, parts: list[int]) -
 
 
 @pytest.mark.parametrize(
-    ("rate", "shown"), [(0.11, "$0.110"), (0.0348, "$0.0348"), (12.44, "$12.4"), (1240.4, "$1,240"), (0, "$0"), (0.00000071, "$0.000000710")]
+    ("rate", "shown"),
+    [(0.11, "$0.110"), (0.0348, "$0.0348"), (12.44, "$12.4"), (1240.4, "$1,240"), (0, "$0"), (0.00000071, "$0.000000710")],
 )
 def test_rates_have_three_digits(modules: Modules, rate: float, shown: str) -> None:
     assert modules.call("format", "rate", rate) == shown
 
 
 @pytest.mark.parametrize(
-    ("share", "shown"), [(0, "0\u00a0%"), (1, "100\u00a0%"), (0.0001, "<0.1\u00a0%"), (0.99999, ">99.9\u00a0%"), (0.523, "52.3\u00a0%")]
+    ("share", "shown"),
+    [(0, "0\u00a0%"), (1, "100\u00a0%"), (0.0001, "<0.1\u00a0%"), (0.99999, ">99.9\u00a0%"), (0.523, "52.3\u00a0%")],
 )
 def test_a_share_is_never_rounded_to_all_or_nothing(modules: Modules, share: float, shown: str) -> None:
     assert modules.call("format", "percent", share) == shown
@@ -100,7 +98,9 @@ def test_long_integers_of_the_wire_stay_exact(modules: Modules) -> None:
       const found = parseJson(text);
       return [String(found.a), String(found.b), found.c, found.d, found.e];
     }"""
-    text = '{"a": 9007199254740993, "b": -12345678901234567890, "c": 0.1234567890123456789, "d": "1234567890123456789", "e": 1e21}'
+    text = (
+        '{"a": 9007199254740993, "b": -12345678901234567890, "c": 0.1234567890123456789, "d": "1234567890123456789", "e": 1e21}'
+    )
     got = modules._page.evaluate(script, [modules._root, text])
     assert got == ["9007199254740993", "-12345678901234567890", 0.12345678901234568, "1234567890123456789", 1e21]
 
@@ -124,13 +124,16 @@ def test_a_wall_clock_reading_becomes_the_right_instant(modules: Modules, zone: 
 def test_days_have_23_to_25_hours_where_clocks_change(modules: Modules) -> None:
     span = {"from": 1_774_652_400_000, "to": 1_774_908_000_000}  # 28 to 31 March 2026, Berlin
     days = modules.call("time", "bucketStarts", span, "1d", "Europe/Berlin")
-    assert [(b - a) / 3_600_000 for a, b in zip(days, days[1:], strict=False)] == [24, 23]
+    assert [(b - a) / 3_600_000 for a, b in pairwise(days)] == [24, 23]
 
 
 def test_presets_of_days_start_on_whole_hours(modules: Modules) -> None:
     now = 1_769_861_112_000  # 2026-01-31T12:05:12Z
     day = modules.call("time", "presetRange", "24h", "UTC", now)
-    assert (modules.call("time", "iso", day["from"]), modules.call("time", "iso", day["to"])) == ("2026-01-30T12:00:00Z", "2026-01-31T12:05:00Z")
+    assert (modules.call("time", "iso", day["from"]), modules.call("time", "iso", day["to"])) == (
+        "2026-01-30T12:00:00Z",
+        "2026-01-31T12:05:00Z",
+    )
     yesterday = modules.call("time", "presetRange", "yesterday", "Europe/Berlin", now)
     assert modules.call("time", "iso", yesterday["from"]) == "2026-01-29T23:00:00Z"
 
@@ -138,8 +141,12 @@ def test_presets_of_days_start_on_whole_hours(modules: Modules) -> None:
 def test_events_of_a_stream_survive_any_cut(modules: Modules) -> None:
     script = """async ([url, size]) => {
       const { readEvents } = await import(url);
-      const bytes = new TextEncoder().encode('event: live\\ndata: {"a":\\ndata: "é"}\\n\\n: comment\\n\\nevent: heartbeat\\r\\ndata: {}\\r\\n\\r\\n');
-      const body = new ReadableStream({ start(c) { for (let i = 0; i < bytes.length; i += size) c.enqueue(bytes.slice(i, i + size)); c.close(); } });
+      const text = 'event: live\\ndata: {"a":\\ndata: "é"}\\n\\n: comment\\n\\nevent: heartbeat\\r\\ndata: {}\\r\\n\\r\\n';
+      const bytes = new TextEncoder().encode(text);
+      const body = new ReadableStream({ start(c) {
+        for (let i = 0; i < bytes.length; i += size) c.enqueue(bytes.slice(i, i + size));
+        c.close();
+      } });
       const found = [];
       for await (const event of readEvents(body)) found.push([event.type, event.data]);
       return found;

@@ -1,6 +1,6 @@
 """Screenshots to look at: every page on a desktop and a phone, light and dark, in test-logs/dashboard/.
 
-A machine only checks that each is drawn (not one flat colour) and that nothing went wrong while it was; the looking is for people.
+A machine only checks that each is drawn (not one flat colour) and that nothing went wrong meanwhile; the looking is for people.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
-
 from tests.e2e.dashboard_support import DESKTOP, PHONE, saved, watched
 from tests.e2e.fake_api import REQUEST_ID, FakeApi
 from tests.serving import Serving
@@ -51,7 +50,10 @@ def _distinct_bytes(png: Path) -> int:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_pages_as_people_see_them(browser: Browser, fake: FakeApi, size: str, scheme: str) -> None:
-    with Serving(fake.app) as url, watched(browser, url, SIZES[size], color_scheme=scheme, reduced_motion="reduce") as dashboard:
+    with (
+        Serving(fake.app) as url,
+        watched(browser, url, SIZES[size], color_scheme=scheme, reduced_motion="reduce") as dashboard,
+    ):
         for name, path in _shown(fake).items():
             page = dashboard.open(path)
             page.click("#live")

@@ -3,7 +3,7 @@
     mount(app)    adds the pages (PAGES, each one level deep, so the whole works under any path prefix) and their assets
 
 Nothing here reads data: the page has no private door. It is plain HTML, CSS and ES modules without a build step; why is in
-docs/decisions/0007-dashboard-without-a-framework.md.
+docs/decisions/0010-dashboard-by-hand.md.
 """
 
 from gpu_token_analytics.web.mount import ASSETS_PATH, CONTENT_SECURITY_POLICY, PAGES, mount

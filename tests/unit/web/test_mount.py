@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
+from tests.serving import Serving
 
 from gpu_token_analytics import web
 from gpu_token_analytics.web import assets as web_assets
 from gpu_token_analytics.web.assets import digest, load
-from tests.serving import Serving
 
 STATIC = Path(web.__file__).parent / "static"
 

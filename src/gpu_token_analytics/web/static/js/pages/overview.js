@@ -139,7 +139,7 @@ function idleOverTime(state, { whole, bucket }) {
   const heading = classes === IDLE ? 'Idle money by cause' : 'Money by class';
   return card(heading, {
     id: 'idle', aside: choice({ id: 'money', label: 'Money shown', param: 'money', options: MONEY, params: state.params }),
-    hint: `Per ${{ '1m': 'minute', '1h': 'hour', '1d': 'day' }[bucket]}. Drag over the chart to zoom in.`,
+    hint: `Per ${{ '1m': 'minute', '1h': 'hour', '1d': 'day' }[bucket]}. Drag over the chart to zoom in.${state.moving ? ' The newest column is still filling.' : ''}`,
   }, stackedColumns({ id: 'idle-chart', title: `${heading} over time`, starts: at, bucket, zone: state.zone, series, format: money,
     tickFormat: axisUsd, onZoom: zoomer(state) }));
 }
