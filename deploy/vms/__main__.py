@@ -40,7 +40,7 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clean-up below runs
     report = Report()
-    if arguments.install and machines.lacking():
+    if arguments.install and (machines.lacking() or images.lacking()):
         report.say(f"installing {_PACKAGES}")
         run(["apt-get", "update", "-qq"], timeout_seconds=300)
         run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *_PACKAGES.split()], timeout_seconds=600)

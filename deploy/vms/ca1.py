@@ -24,7 +24,7 @@ from deploy.vms.workstation import Operator
 
 _HERE = Path(__file__).resolve().parent
 _BUCKET = "your-terraform-state"  # as backend.tf.example names it
-_PROVIDER = "registry.terraform.io/hashicorp/aws"
+_PROVIDER = "hashicorp/aws"
 
 
 def ensure_tools(cache: Path) -> Path:
@@ -76,7 +76,7 @@ def _mirror() -> Path:
     """A folder with the AWS provider: TF_PROVIDER_MIRROR, else any `tf-plugins` two levels below the root folder."""
     named = os.environ.get("TF_PROVIDER_MIRROR")
     for folder in [Path(named)] if named else sorted(Path("/").glob("*/tf-plugins")):
-        if (folder / _PROVIDER).is_dir():
+        if any(folder.glob(f"*/{_PROVIDER}")):
             return folder.resolve()
     raise NotChecked("this machine lacks a mirror of the AWS provider (set TF_PROVIDER_MIRROR)")
 

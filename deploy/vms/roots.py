@@ -18,7 +18,7 @@ from pathlib import Path
 from deploy.vms.shell import run
 
 SUITE = "trixie"  # Debian 13: its Docker Engine and Compose v2 are what Ubuntu 24.04 has too
-MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+MIRROR = os.environ.get("DEBIAN_MIRROR", "")  # empty: debootstrap's own default
 _MACHINE_PACKAGES = [
     *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "ufw", "iptables", "nftables", "iproute2", "procps"),
     *("ca-certificates", "python3", "python3-apt", "docker.io", "docker-cli", "docker-compose", "make", "curl", "openssl"),
@@ -34,7 +34,8 @@ def ensure(cache: Path) -> list[Path]:
     if not minimal.exists():
         part = cache / "minimal.part"
         shutil.rmtree(part, ignore_errors=True)
-        run(["debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(part), MIRROR], timeout_seconds=600)
+        mirror = [MIRROR] if MIRROR else []
+        run(["debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(part), *mirror], timeout_seconds=600)
         (part / "etc/resolv.conf").unlink(missing_ok=True)
         part.rename(minimal)
     if not machine.exists():

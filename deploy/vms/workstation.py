@@ -58,13 +58,15 @@ class Operator:
         return run(["bash", "-c", command], cwd=self.folder, env=self.env, timeout_seconds=timeout_seconds, check=check).stdout
 
     def steps(self, readme: str, heading: str) -> list[str]:
-        """The commands of a README's section, in order: its ```sh blocks, comments and `cd`-less lines as they stand."""
-        text = (self.folder / readme).read_text()
-        section = text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
-        commands: list[str] = []
-        for block in _BLOCK.findall(section):
-            commands += [line for line in block.splitlines() if line.strip() and not line.startswith("#")]
-        return commands
+        """The commands of a README's section."""
+        return readme_steps((self.folder / readme).read_text(), heading)
+
+
+def readme_steps(text: str, heading: str) -> list[str]:
+    """The commands of a section, in order: the lines of its ```sh blocks that are no comments, as they stand."""
+    section = text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for block in _BLOCK.findall(section) for line in block.splitlines()]
+    return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
 def authentication_methods(ip: str, user: str) -> Sequence[str]:
