@@ -260,7 +260,7 @@ def export_day(asked: httpx.Client, days: int, pid: int) -> None:
             "from": (end - timedelta(days=1)).isoformat(),
             "to": end.isoformat(),
             "bucket": "1m",
-            "group_by": ["gpu", "model", "tenant"],
+            "group_by": ["gpu", "model"],
             "format": name,
         }
         begun, size, highest = time.perf_counter(), 0, 0.0
@@ -271,7 +271,7 @@ def export_day(asked: httpx.Client, days: int, pid: int) -> None:
                     highest = max(highest, resident_mb(pid))
         seconds = time.perf_counter() - begun
         print(
-            f"export of a day by minute, gpu, model, tenant as {name}: {size / 1e6:.0f} MB in {seconds:.1f} s, "
+            f"export of a day by minute, gpu, model as {name}: {size / 1e6:.0f} MB in {seconds:.1f} s, "
             f"api resident at most {highest:.0f} MB"
         )
 

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any
 
 ROWS_PER_CHUNK = 1_000
-ROWS_PER_GROUP = 20_000
+ROWS_PER_GROUP = 10_000
 # A spreadsheet runs a text that starts like this as a formula (OWASP: CSV injection); model and tenant names come from outside.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -83,6 +83,7 @@ def parquet_chunks(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    pool = pa.system_memory_pool()  # the default pool keeps what it once had
     types = {
         Kind.TEXT: pa.string(),
         Kind.INTEGER: pa.int64(),
@@ -98,7 +99,9 @@ def parquet_chunks(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> 
     with pq.ParquetWriter(sink, schema, compression="snappy") as writer:
         while group := list(islice(source, ROWS_PER_GROUP)):
             arrays = [
-                pa.array([_arrow(column.kind, row[index]) for row in group], type=types[column.kind])
+                pa.array(
+                    (_arrow(column.kind, row[index]) for row in group), types[column.kind], size=len(group), memory_pool=pool
+                )
                 for index, column in enumerate(columns)
             ]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))

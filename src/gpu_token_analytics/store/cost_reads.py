@@ -43,6 +43,9 @@ FLAG_COLUMNS = ("provisional_cells", "corrected_cells")
 ROW_COLUMNS = sums.LINE_COLUMNS + REST_COLUMNS + TIME_COLUMNS + FLAG_COLUMNS
 ROW = {name: index for index, name in enumerate(ROW_COLUMNS)}
 _SPACE = {name: index for index, name in enumerate(sums.SPACE_COLUMNS)}
+# A batch is decoded as a whole: the driver's 16 MB would be 150 MB of objects, and a page often needs its beginning only.
+BATCH_DOCUMENTS = 1_000
+BATCH_FLEET_DOCUMENTS = 100
 _NO_REST = (0,) * (len(REST_COLUMNS) + len(TIME_COLUMNS))
 _ZERO_ROW = (0,) * len(ROW_COLUMNS)
 _MONEY_COLUMNS = (ROW["cost_nusd"], ROW["warm_idle_nusd"], *(ROW[name] for name in REST_COLUMNS))
@@ -174,9 +177,8 @@ class CostReads:
         section = query.section
         fields = {"_id": 0, "start": 1, "final_at": 1, "space": 1, section: 1}
         where = {"scope": "fleet", "start": {"$gte": span.start, "$lt": span.end}}
-        # Small batches: a page often needs the first hours only, and a batch is decoded as a whole.
         cursor = collection.find(where, fields, max_time_ms=self._timeout_ms).sort("start", 1)
-        with cursor.batch_size(100) as found:
+        with cursor.batch_size(BATCH_FLEET_DOCUMENTS) as found:
             for document in found:
                 space = _settled(sums.read_space(document["space"]), document["final_at"], now)
                 yield _Piece(document["start"], None, None, None, space, _read_section(document[section], section))
@@ -189,7 +191,8 @@ class CostReads:
         fields |= dict.fromkeys(("places.host", "places.gpu_name", "places.space", f"places.{section}"), 1)
         where: Document = {"scope": "gpu", "start": {"$gte": span.start, "$lt": span.end}, **_in("gpu", query.gpus)}
         where |= _in("places.host", query.hosts) | _in("places.gpu_name", query.gpu_names)
-        with collection.find(where, fields, max_time_ms=self._timeout_ms).sort("start", 1) as found:
+        cursor = collection.find(where, fields, max_time_ms=self._timeout_ms).sort("start", 1)
+        with cursor.batch_size(BATCH_DOCUMENTS) as found:
             for document in found:
                 for place in document["places"]:
                     space = _settled(sums.read_space(place["space"]), document["final_at"], now)
@@ -200,7 +203,8 @@ class CostReads:
         where: Document = {"minute": {"$gte": span.start, "$lt": span.end}, "state": {"$in": ["provisional", "final"]}}
         where |= _in("gpu", query.gpus) | _in("host", query.hosts) | _in("gpu_name", query.gpu_names)
         shares = _WarmOfHour(self._hourly, self._timeout_ms) if query.section != "total" else None
-        with self._cells.find(where, CELL_FIELDS, max_time_ms=self._timeout_ms).sort("minute", 1) as found:
+        cursor = self._cells.find(where, CELL_FIELDS, max_time_ms=self._timeout_ms).sort("minute", 1)
+        with cursor.batch_size(BATCH_DOCUMENTS) as found:
             for cell in found:
                 lines: dict[Any, list[int]] = {}
                 for key, vector in sums.cell_lines(cell):
