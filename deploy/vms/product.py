@@ -8,7 +8,7 @@ from deploy.flows import ROOT
 from deploy.vms import images
 from deploy.vms.machines import Bench
 from deploy.vms.report import Report, expect
-from deploy.vms.shell import run
+from deploy.vms.shell import CommandFailed, run
 
 _MACHINE = "vm3-processor"
 _FOLDER = "/srv/product"
@@ -37,6 +37,8 @@ def run_checks(report: Report, bench: Bench, images_by_name: dict[str, Path]) ->
             expect("verified" in said, said)
             report.say("\n".join(["", *(f"    {line}" for line in said.splitlines() if "CONFWARN" not in line)]))
             report.say(bench.inside(_MACHINE, *compose, "ps", "-a", "--format", "table {{.Service}}\t{{.Status}}"))
+        except CommandFailed as error:
+            logs = bench.inside(_MACHINE, *compose, "logs", "--tail", "15", check=False)
+            raise CommandFailed(f"{error}\n{logs}") from None
         finally:
-            bench.inside(_MACHINE, *compose, "logs", "--tail", "30", check=False)
             bench.inside(_MACHINE, *compose, "down", "-v", check=False)

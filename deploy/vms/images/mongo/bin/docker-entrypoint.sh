@@ -4,7 +4,7 @@
 set -euo pipefail
 if [ "${1-}" != mongod ]; then exec "$@"; fi
 if [ -n "${MONGO_INITDB_ROOT_USERNAME-}" ]; then
-  set -- "$@" --auth
+  case " $* " in *" --auth "*) ;; *) set -- "$@" --auth ;; esac
   if [ ! -e /data/db/WiredTiger ]; then
     # Without access control: the root user does not exist yet, and only loopback can reach this one.
     mongod --dbpath /data/db --bind_ip 127.0.0.1 --port 27017 --fork --logpath /tmp/init.log --pidfilepath /tmp/init.pid >/dev/null
