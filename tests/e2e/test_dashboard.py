@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -348,6 +349,31 @@ def test_eight_hundred_gpus(browser: Browser) -> None:
         assert page.evaluate("document.documentElement.scrollHeight") < 3 * 900
         assert page.locator(".gpu-tile[tabindex='0']").count() == 1, "one stop for the Tab key"
         dashboard.open("/gpus?host=gpu-node-07")
+        assert page.locator(".gpu-tile").count() == 8
+
+
+class Prefixed:
+    """A reverse proxy that serves the application under a path."""
+
+    def __init__(self, app: Any, prefix: str) -> None:
+        self._app, self._prefix = app, prefix
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            path = scope["path"]
+            assert path.startswith(self._prefix), f"{path} left the prefix"
+            scope = {**scope, "path": path.removeprefix(self._prefix), "raw_path": b""}
+        await self._app(scope, receive, send)
+
+
+def test_it_works_behind_a_path_prefix(browser: Browser, fake: FakeApi) -> None:
+    with Serving(Prefixed(fake.app, "/tools/gpu")) as url, watched(browser, f"{url}/tools/gpu") as dashboard:
+        page = dashboard.open("/")
+        expect(page.locator("#live-text")).to_have_text("Live")
+        dashboard.follow("#nav-gpus")
+        assert urlsplit(page.url).path == "/tools/gpu/gpus"
+        page.reload()
+        dashboard.settled()
         assert page.locator(".gpu-tile").count() == 8
 
 

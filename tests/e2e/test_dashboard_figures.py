@@ -61,6 +61,13 @@ def test_money(modules: Modules, nusd: int, shown: str) -> None:
     assert modules.call("format", "money", nusd) == shown
 
 
+def test_crumbs_in_a_column_of_dollars_do_not_look_measured(modules: Modules) -> None:
+    script = "async ([url, column]) => { const f = (await import(url)).moneyLike(column); return column.map(f) }"
+    page, url = modules._page, f"{modules._root}format.js"
+    assert page.evaluate(script, [url, [4_620_000_000, 16_700, 0, 48_000_000]]) == ["$4.62", "<$0.01", "$0", "$0.05"]
+    assert page.evaluate(script, [url, [16_700, 48_000_000]]) == ["$0.0000167", "$0.048"]
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(nusd=st.integers(-(2**70), 2**70))
 def test_exact_money_has_every_nano_dollar_whatever_its_size(modules: Modules, nusd: int) -> None:

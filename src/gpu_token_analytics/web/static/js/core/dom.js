@@ -39,6 +39,11 @@ export function s(tag, props, ...children) {
   return fill(document.createElementNS(SVG_NAMESPACE, tag), props, children);
 }
 
+/** Text of the API in which `backticks` mark code. */
+export function marked(text) {
+  return text.split('`').map((part, index) => (index % 2 === 1 ? h('code', null, part) : part));
+}
+
 /** Something that only screen readers read. */
 export function srOnly(...children) {
   return h('span', { class: 'sr-only' }, ...children);

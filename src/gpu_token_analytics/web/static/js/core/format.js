@@ -51,6 +51,16 @@ export function money(value) {
   return decimal(exact, Math.min(9, leadingZeros + 3)).replace(/(\.\d{2}\d*?)0+$/, '$1');
 }
 
+/**
+ * How to write the money of one column or chart: where its largest value passes a dollar, cents for all and `<$0.01` for
+ * crumbs, so that a share of a rounding does not look like a measurement; else each with three digits.
+ */
+export function moneyLike(values) {
+  const most = values.reduce((max, value) => (nusd(value) > max ? nusd(value) : max), 0n);
+  if (most < NUSD_PER_USD) return money;
+  return (value) => (nusd(value) > 0n && nusd(value) < NUSD_PER_USD / 200n ? '<$0.01' : nusd(value) === 0n ? '$0' : decimal(nusd(value), most >= 100_000n * NUSD_PER_USD ? 0 : 2));
+}
+
 /** All nine decimals: `$0.023236074`. */
 export function moneyExact(value) {
   return decimal(nusd(value), 9);

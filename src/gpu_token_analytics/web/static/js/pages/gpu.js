@@ -12,6 +12,7 @@ import { identityBar, identityParts } from '../parts/identity.js';
 import { strip, stripLabel } from '../parts/strip.js';
 import { table } from '../parts/table.js';
 import { stateBadge } from './gpus.js';
+import { priceRow } from './request.js';
 import { zoomer } from './overview.js';
 
 const NO_SAMPLE = 'no fresh sample';
@@ -42,7 +43,7 @@ function facts(gpu) {
       fact('Memory', known(gpu.mem_used_mb, (used) => `${quantity(used / 1024, 'GiB')} of ${gpu.mem_total_mb === null ? '?' : quantity(gpu.mem_total_mb / 1024, 'GiB')}`, NO_SAMPLE)),
       fact('Power', known(gpu.power_w, (watts) => quantity(watts, 'W'), NO_SAMPLE)),
       fact('Temperature', known(gpu.temperature_c, (degrees) => quantity(degrees, '°C'), 'not in its samples')),
-      fact('Price', known(gpu.usd_per_hour, (value) => [`${rate(value, 4)} /h `, gpu.price_row ? h('a', { href: hrefTo('prices') }, 'price row') : null], 'no computed cell in the last hour'))),
+      fact('Price', known(gpu.usd_per_hour, (value) => [`${rate(value, 4)} /h, `, gpu.price_row ? priceRow(gpu.price_row) : null], 'no computed cell in the last hour'))),
     h('div', { class: 'gpu-strip' }, h('h3', null, 'Last 60 minutes'), strip(gpu.newest_minutes, stripLabel(gpu.newest_minutes)),
       h('h3', null, gpu.today ? `Today, ${money(gpu.today.total_nusd)}` : 'Today'),
       gpu.today ? identityBar(identityParts(gpu.today, null)) : h('p', { class: 'hint' }, 'No cell today.')));

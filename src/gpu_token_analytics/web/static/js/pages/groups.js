@@ -3,9 +3,10 @@
 import { call } from '../core/api.js';
 import { bucketOf, byGroup, costs, overTime, selection, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { axisUsd, count, integer, known, money, nusd, rate, usdForScale } from '../core/format.js';
+import { axisUsd, count, integer, known, money, moneyLike, nusd, rate, usdForScale } from '../core/format.js';
 import { hrefWith } from '../core/state.js';
 import { lines, spark } from '../parts/charts.js';
+import { CLASSES } from '../parts/classes.js';
 import { card, choice, chosen, noCells, tile } from '../parts/feedback.js';
 import { table } from '../parts/table.js';
 import { zoomer } from './overview.js';
@@ -67,14 +68,15 @@ export function groupPage({ dimension, title, none, others }) {
     const at = starts(state, bucket);
     const trends = byGroup(timed.rows, dimension);
     const most = Math.max(...summed.rows.map((row) => usdForScale(row.money.total_nusd)));
+    const shown = moneyLike(summed.rows.map((row) => row.money.total_nusd));
     const ratio = (key, label, hint) => ({ key, label, unit: '$/M', number: true, hint, value: (row) => row.rates[`${key}_usd_per_million`],
       cell: (row) => known(row.rates[`${key}_usd_per_million`], (value) => flagged(rate(value, row.quality.low_volume ? 2 : 3), row.quality), ratioReason(row, key)) });
     const columns = [
       { key: 'name', label: title.slice(0, -1), value: (row) => row.group[dimension], cell: name },
       split ? { key: 'split', label: groupings.find(({ key }) => key === split).label.replace('× ', ''), value: (row) => row.group[split], cell: (row) => row.group[split] ?? h('span', { class: 'none' }, 'none') } : null,
-      { key: 'money', label: 'Attributed', number: true, value: (row) => nusd(row.money.attributed_nusd), cell: (row) => money(row.money.attributed_nusd), total: money(summed.totals.money.attributed_nusd) },
+      { key: 'money', label: 'Attributed', number: true, value: (row) => nusd(row.money.attributed_nusd), cell: (row) => shown(row.money.attributed_nusd), total: money(summed.totals.money.attributed_nusd) },
       me.tenant ? null : { key: 'idle', label: 'Idle', number: true, hint: 'Its share of warm idle; in the last row all other idle money', value: (row) => nusd(row.money.total_nusd) - nusd(row.money.attributed_nusd),
-        cell: (row) => money(nusd(row.money.total_nusd) - nusd(row.money.attributed_nusd)), total: money(nusd(summed.totals.money.total_nusd) - nusd(summed.totals.money.attributed_nusd)) },
+        cell: (row) => shown(nusd(row.money.total_nusd) - nusd(row.money.attributed_nusd)), total: money(nusd(summed.totals.money.total_nusd) - nusd(summed.totals.money.attributed_nusd)) },
       me.tenant ? null : { key: 'share', label: 'Share', class: 'bar-cell', cell: (row) => moneyBar(row, most) },
       ratio('active', 'Active', 'attributed money / tokens'),
       me.tenant ? null : ratio('loaded', 'Loaded', '(attributed + share of warm idle) / tokens'),
@@ -100,11 +102,10 @@ export function groupPage({ dimension, title, none, others }) {
     return low ? h('span', { class: 'low', title: 'Few tokens: read this rate with care' }, `≈${text}`, h('span', { class: 'flag' }, ' low volume')) : text;
   }
 
+  /** The row's money by class, on the scale of the largest row. */
   function moneyBar(row, most) {
-    const spent = usdForScale(row.money.attributed_nusd);
-    const idle = usdForScale(row.money.total_nusd) - spent;
-    const scale = (value) => String(most > 0 ? (value / most) * 100 : 0);
-    return h('div', { class: 'row-bar', 'aria-hidden': 'true' }, h('span', { class: 'fill-attributed', vars: { '--length': scale(spent) } }), h('span', { class: row.group[dimension] === null ? 'fill-cold_idle' : 'fill-warm_idle', vars: { '--length': scale(idle) } }));
+    return h('div', { class: 'row-bar', 'aria-hidden': 'true' }, CLASSES.map(({ key }) => ({ key, length: usdForScale(row.money[`${key}_nusd`]) / (most || 1) * 100 }))
+      .filter(({ length }) => length > 0).map(({ key, length }) => h('span', { class: `fill-${key}`, vars: { '--length': String(length) } })));
   }
 
   function trend({ state, me }, { timed, bucket }) {

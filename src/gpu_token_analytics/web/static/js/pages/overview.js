@@ -3,7 +3,7 @@
 import { get } from '../core/api.js';
 import { bucketOf, costs, overTime, selection, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { axisUsd, count, integer, known, money, nusd, rate, unknown, usdForScale } from '../core/format.js';
+import { axisUsd, count, integer, known, money, moneyLike, nusd, rate, unknown, usdForScale } from '../core/format.js';
 import { go, hrefTo, hrefWith } from '../core/state.js';
 import { ago, clock, iso } from '../core/time.js';
 import { stackedColumns, spark } from '../parts/charts.js';
@@ -153,10 +153,11 @@ export function zoomer(state) {
 }
 
 function topTable(page, heading, key, { rows }, state, me) {
+  const shown = moneyLike(rows.map((row) => row.money.attributed_nusd));
   const named = rows.filter((row) => row.group[key] !== null).sort((a, b) => (nusd(b.money.attributed_nusd) > nusd(a.money.attributed_nusd) ? 1 : -1));
   const columns = [
     { key: 'name', label: heading.slice(0, -1), cell: (row) => h('a', { href: hrefTo(page, { [key]: [row.group[key]] }) }, row.group[key]) },
-    { key: 'money', label: 'Attributed', number: true, cell: (row) => money(row.money.attributed_nusd) },
+    { key: 'money', label: 'Attributed', number: true, cell: (row) => shown(row.money.attributed_nusd) },
     { key: 'active', label: 'Active', unit: '$/M', number: true, cell: (row) => known(row.rates.active_usd_per_million, rate, NO_TOKENS) },
     me.tenant ? null : { key: 'loaded', label: 'Loaded', unit: '$/M', number: true, cell: (row) => known(row.rates.loaded_usd_per_million, rate, NO_TOKENS) },
     { key: 'tokens', label: 'Tokens', number: true, cell: (row) => count(row.tokens.total) },

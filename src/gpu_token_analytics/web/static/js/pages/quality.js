@@ -2,7 +2,7 @@
 
 import { get, getAll } from '../core/api.js';
 import { selection } from '../core/costs.js';
-import { h } from '../core/dom.js';
+import { h, marked } from '../core/dom.js';
 import { axisUsd, integer, known, money, moneyExact, nusd, percent, unknown, usdForScale } from '../core/format.js';
 import { go, hrefTo, hrefWith } from '../core/state.js';
 import { ago, moment } from '../core/time.js';
@@ -12,6 +12,7 @@ import { card, noCells, tile } from '../parts/feedback.js';
 import { table } from '../parts/table.js';
 import { zoomer } from './overview.js';
 
+const HOUR_MS = 3_600_000;
 const REASONS = {
   empty: 'No bytes.', too_large: 'More bytes than a record may have.', not_utf8: 'Not UTF-8 text.', nul_character: 'A NUL character in a string.',
   not_json: 'Not JSON.', too_deep: 'Nested too deep.', too_many_keys: 'Too many keys.', duplicate_key: 'The same key twice.',
@@ -73,18 +74,20 @@ function auditCard(audit) {
     aside: h('span', { class: audit.holds ? 'badge good' : 'badge bad' }, audit.holds ? '✓ holds' : `! ${audit.findings.length} findings`),
   },
   h('p', null, `${integer(audit.cells)} cells, `, h('b', { class: 'exact' }, moneyExact(audit.cost_nusd)), ' in all; lines sum to ', h('b', { class: 'exact' }, moneyExact(audit.lines_nusd)), ' attributed.'),
-  h('ul', { class: 'checked' }, audit.checked.map((rule) => h('li', null, rule))),
+  h('ul', { class: 'checked' }, audit.checked.map((rule) => h('li', null, marked(rule)))),
   audit.findings.length ? table({ id: 'findings', caption: 'Findings', columns, rows: audit.findings }) : null,
   audit.holds ? null : h('p', { class: 'next' }, 'Run ', h('code', null, 'gpu-tokens audit'), ': it computes these cells again from raw events and says what differs.'));
 }
 
 function coverage(state, { hours }) {
-  const starts = hours.map(({ hour }) => Date.parse(hour));
+  const known = new Map(hours.map((hour) => [Date.parse(hour.hour), hour]));
+  const starts = []; // of the whole range, in UTC as the API's: an hour without a cell is a gap
+  for (let at = Math.floor(state.range.from / HOUR_MS) * HOUR_MS; at < state.range.to; at += HOUR_MS) starts.push(at);
   const common = { starts, bucket: '1h', zone: state.zone, onZoom: zoomer(state) };
-  const lost = hours.map((hour) => nusd(hour.unobserved_nusd));
+  const lost = starts.map((at) => nusd(known.get(at)?.unobserved_nusd));
   return card('Coverage and unobserved money by hour', { id: 'coverage', hint: 'Unobserved money is paid for while no sample arrived: an agent that stopped, a host that is down.' },
     lines({ id: 'coverage-chart', title: 'Coverage by hour', most: 1, format: percent, tickFormat: (value) => `${Math.round(value * 100)} %`, ...common,
-      series: [{ key: 'coverage', label: 'Coverage', values: hours.map((hour) => hour.coverage) }] }),
+      series: [{ key: 'coverage', label: 'Coverage', values: starts.map((at) => known.get(at)?.coverage ?? null) }] }),
     stackedColumns({ id: 'unobserved-chart', title: 'Unobserved money by hour', format: money, tickFormat: axisUsd, ...common,
       series: [{ key: 'unobserved', label: classOf('unobserved').label, values: lost, heights: lost.map(usdForScale) }] }));
 }

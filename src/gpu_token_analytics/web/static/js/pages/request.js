@@ -140,10 +140,15 @@ function cellTable(state, me, event, id) {
     { key: 'prefill', label: 'of it prefill', number: true, class: 'exact', cell: (cell) => known(cell.prefill_cost_nusd, moneyExact, 'the time of the first token was not sent') },
     { key: 'energy', label: 'Energy', number: true, cell: (cell) => known(cell.energy_mj, (mj) => quantity(mj / 1000, 'J'), 'no two samples to integrate between') },
     { key: 'price', label: '$/h', number: true, cell: (cell) => known(cell.usd_per_hour, (value) => rate(value, 4), me.tenant ? 'a tenant’s key does not see prices' : 'the cell is not computed yet') },
-    { key: 'row', label: 'Price row', cell: (cell) => known(cell.price_row, (row) => h('a', { href: hrefTo('prices', { row }) }, h('code', null, row)), me.tenant ? 'a tenant’s key does not see prices' : 'the cell is not computed yet') },
+    { key: 'row', label: 'Price row', cell: (cell) => known(cell.price_row, priceRow, me.tenant ? 'a tenant’s key does not see prices' : 'the cell is not computed yet') },
     { key: 'state', label: 'State', cell: (cell) => [cell.state, cell.revision > 1 ? h('span', { class: 'hint' }, ` revision ${cell.revision}`) : null] },
   ];
   return table({ id, caption: 'Cost by cell', columns, rows: event.cells, totals: true });
+}
+
+/** A link into the price book; the price of a sample is not in it. */
+export function priceRow(row) {
+  return row === 'sample' ? 'the GPU’s own samples' : h('a', { href: hrefTo('prices', { row }) }, h('code', null, row));
 }
 
 function byGpu(event, id) {

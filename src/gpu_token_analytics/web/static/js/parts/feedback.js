@@ -1,6 +1,6 @@
 /** What a page says when there is nothing to show: why, and what to do next. */
 
-import { h } from '../core/dom.js';
+import { h, marked } from '../core/dom.js';
 import { go, hrefWith } from '../core/state.js';
 
 const NEXT_STEPS = {
@@ -19,7 +19,7 @@ export function errorPanel(problem, { retry } = {}) {
   const next = NEXT_STEPS[problem.code] ?? 'Try again; if it stays, the log of the api process has the request under the id below.';
   return h('div', { class: 'panel error', role: 'alert' },
     h('h2', null, problem.title || 'Something went wrong'),
-    h('p', null, problem.detail || problem.message),
+    h('p', null, marked(problem.detail || problem.message)),
     problem.nearest ? nearest(problem.nearest) : h('p', { class: 'next' }, next),
     h('p', { class: 'actions' }, retry ? h('button', { type: 'button', class: 'primary', id: 'retry', onclick: retry }, 'Try again') : null),
     problem.instance ? h('p', { class: 'hint' }, 'Request ', h('code', null, problem.instance)) : null);
@@ -39,7 +39,7 @@ export function staleBanner(problem, since, retry) {
 
 /** No data. `steps` are nodes or strings. */
 export function emptyPanel(title, ...steps) {
-  return h('div', { class: 'panel empty' }, h('h2', null, title), h('ul', null, steps.map((step) => h('li', null, step))));
+  return h('div', { class: 'panel empty' }, h('h2', null, title), h('ul', null, steps.filter(Boolean).map((step) => h('li', null, step))));
 }
 
 /** No money in the range: widen it, remove filters, or start sending. */

@@ -4,7 +4,7 @@
  */
 
 import { h } from '../core/dom.js';
-import { money, moneyExact, nusd, permille } from '../core/format.js';
+import { moneyExact, moneyLike, nusd, permille } from '../core/format.js';
 import { CLASSES, classLabel, classMoney, swatch } from './classes.js';
 
 const LEFT_OUT = { key: 'left_out', label: 'Left out by the filter', hint: 'Money of these GPUs that the filters above hide.' };
@@ -31,16 +31,17 @@ export function identityBar(parts, { small = false } = {}) {
     visible.map((part) => h('span', {
       class: `segment fill-${part.key}`,
       vars: { '--share': String(Number((part.value * 1_000_000n) / total)) },
-    }, !small && part.permille >= 80 ? h('span', { class: 'segment-label' }, `${part.label} ${share(part)}`) : null)));
+    }, !small && part.permille >= 80 ? h('span', { class: part.label.length > 12 ? 'segment-label long' : 'segment-label' }, `${part.label} ${share(part)}`) : null)));
 }
 
 /** Bar, legend as a table, and the exact sums for those who check. */
 export function identityFigure(parts, total) {
   const sum = parts.reduce((all, part) => all + part.value, 0n);
+  const shown = moneyLike([total]);
   const rows = parts.map((part) => h('tr', null,
     h('th', { scope: 'row' }, part.key === 'left_out' ? h('span', { class: 'class-label' }, swatch('left_out'), part.label) : classLabel(part.key),
       h('span', { class: 'hint' }, part.hint)),
-    h('td', { class: 'number' }, money(part.value)),
+    h('td', { class: 'number' }, shown(part.value)),
     h('td', { class: 'number' }, share(part))));
   const exact = parts.map((part) => h('tr', null, h('th', { scope: 'row' }, part.label), h('td', { class: 'number exact' }, moneyExact(part.value))));
   return h('div', { class: 'identity-figure' },
@@ -49,7 +50,7 @@ export function identityFigure(parts, total) {
       h('caption', { class: 'sr-only' }, 'Money by class'),
       h('thead', { class: 'sr-only' }, h('tr', null, ['Class', 'Money', 'Share'].map((text) => h('th', { scope: 'col' }, text)))),
       h('tbody', null, rows),
-      h('tfoot', null, h('tr', null, h('th', { scope: 'row' }, 'All money of these GPUs'), h('td', { class: 'number' }, money(total)),
+      h('tfoot', null, h('tr', null, h('th', { scope: 'row' }, 'All money of these GPUs'), h('td', { class: 'number' }, shown(total)),
         h('td', { class: 'number' }, '100.0\u00a0%')))),
     h('details', { id: 'identity-exact', class: 'more' },
       h('summary', null, 'To the nano-dollar'),
