@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -124,9 +125,8 @@ def test_a_mongodb_outage_is_waited_out(outage: str, mock_broker: EmbeddedBroker
         assert processor.metric("gpu_tokens_write_retries_total") > 0
         assert processor.metric("gpu_tokens_dead_letters_total") == 0
         assert "lost (" not in processor.text(), "it kept its partitions throughout"
-        store = open_store(settings)
-        assert stored(store).keys() == sent.keys()
-        store.close()
+        with closing(open_store(settings)) as store:
+            assert stored(store).keys() == sent.keys()
         assert not list(read_dead_letters(settings)), "an outage is no reason for dead letters"
         assert processor.stop() == 0
 
@@ -140,7 +140,7 @@ def test_stopping_while_mongodb_is_down_takes_no_longer_than_promised(
         processor = start(settings).wait_ready()
         mongod.kill()
         send(settings, usages(200))
-        eventually(lambda: processor.metric("gpu_tokens_store_up") == 0)
+        eventually(lambda: processor.metric("gpu_tokens_write_retries_total") > 0)
         begun = time.monotonic()
         processor.stop()
         assert 15 < time.monotonic() - begun < 30

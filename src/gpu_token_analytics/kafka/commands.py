@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -104,7 +105,8 @@ def dead_letters_resend(
 ) -> None:
     """Send refused records again, after the producer's data or the contract was repaired.
 
-    What would be refused again is not sent but counted. Sending twice is harmless: events are stored once by id.
+    What would be refused again, or was too long to be kept whole, is not sent but counted. Sending twice is harmless:
+    events are stored once by id.
     """
     settings = load()
     if value_file is not None and at is None:
@@ -113,13 +115,16 @@ def dead_letters_resend(
     sent, still_bad = 0, Counter[str]()
     with EventProducer(settings, client="resend") as producer:
         for letter in letters:
+            if letter.cut_from_bytes is not None and value_file is None:
+                still_bad[letter.reason] += 1
+                continue
             value = letter.value if value_file is None else value_file.read_bytes().rstrip(b"\n")
             try:
-                decode(value)
+                decode(value, datetime.now(UTC))
             except InvalidRecord as error:
-                still_bad[error.reason] += 1
                 if at is not None:
                     raise
+                still_bad[error.reason] += 1
                 continue
             producer.send_raw(value, letter.key)
             sent += 1

@@ -69,6 +69,7 @@ class BatchWriter:
         self._marker = CellMarker(store, debounce_seconds)
         self._ask_first = dict.fromkeys((Collection.TOKEN_USAGE, Collection.GPU_METRICS), 0)
         self._abandon = threading.Event()
+        metrics.store_up.set(1)  # it answered when it was opened
         self.waiting_since: float | None = None  # monotonic; set while an outage is waited out
 
     def write(self, batch: Shaped) -> None:
