@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -36,13 +36,13 @@ from gpu_token_analytics.events import from_us, to_us
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import Scope
 from gpu_token_analytics.store.client import Document
-from gpu_token_analytics.store.compute import Books, ComputedCell, compute_run, runs_of
+from gpu_token_analytics.store.compute import Books, ComputedCell, compute_run, last_activity, runs_of
 from gpu_token_analytics.store.ledger import CellWrite, LedgerStore
 
 log = logging.getLogger(__name__)
 
 CELLS_PER_STEP = 1000
-HOUSEKEEPING_SECONDS = 20.0
+HOUSEKEEPING_SECONDS = 10.0
 IDLE_WAIT_SECONDS = 0.5
 AFTER_MINUTE = timedelta(seconds=1)
 
@@ -168,49 +168,51 @@ class Closer:
     # -- what one cell implies for others ----------------------------------------------------------------------------
 
     def _follow_up(self, gpu: GpuId, computed: Sequence[ComputedCell], due: Sequence[Document], books: Books) -> None:
-        heard = [cell for cell in computed if not cell.silent]
+        heard = {cell.content.start_us: cell for cell in computed if not cell.silent}
         if not heard:
             return
-        # A cell without this content yet: never computed, or computed as silent.
-        first_time = {to_us(mark["minute"]) for mark in due if mark["revision"] == 0 or mark.get("silent", True)}
-        minutes = {cell.content.start_us: cell for cell in heard}
-        wanted = {minute + step for minute in minutes for step in (-US_PER_MINUTE, US_PER_MINUTE)}
-        wanted -= {to_us(mark["minute"]) for mark in due}
-        around = self._store.neighbours(gpu, sorted(wanted))
-        for minute, cell in minutes.items():
-            if minute in first_time:
-                if minute - US_PER_MINUTE in wanted and minute - US_PER_MINUTE not in around:
-                    self._fill_before(gpu, minute, books)
-                if minute + US_PER_MINUTE in wanted and minute + US_PER_MINUTE not in around:
-                    self._fill_after(gpu, minute)
+        # News: evidence in a minute that had no cell yet, or a silent one.
+        news = {to_us(mark["minute"]) for mark in due if mark["revision"] == 0 or mark.get("silent", True)} & heard.keys()
+        beside = {minute + step for minute in heard for step in (-US_PER_MINUTE, US_PER_MINUTE)} - heard.keys()
+        around = self._store.neighbours(gpu, sorted(beside))
+        known = heard.keys() | {minute for minute, cell in around.items() if cell.get("silent") is False}
+        for minute in sorted(news):
+            if minute - US_PER_MINUTE not in known:
+                self._own_silence_before(gpu, minute, books)
+            if minute + US_PER_MINUTE not in known:
+                self._own_silence_after(gpu, minute)
+        for minute, cell in heard.items():
             following = around.get(minute + US_PER_MINUTE)
             if following is not None and following.get("silent") and following.get("own_price") != cell.own_price:
                 self._store.touch_silent_after(gpu, minute, cell.own_price)
-        self._mark_card(gpu, heard, first_time, books)
+        self._mark_card(gpu, heard.values(), news, books)
 
-    def _fill_before(self, gpu: GpuId, minute_us: int, books: Books) -> None:
-        """Open the silent minutes between the evidence before this minute and this minute."""
-        names = [gpu, *books.placements.labels(gpu)]
+    def _own_silence_before(self, gpu: GpuId, minute_us: int, books: Books) -> None:
+        """Open the silent minutes since the evidence before this minute; those computed as not owned are looked at again."""
         sample = self._store.last_sample(gpu, minute_us)
-        usage_end = self._store.last_usage_end(names, minute_us + 1)
-        times = ([sample["ts_us"]] if sample else []) + ([usage_end - 1] if usage_end else [])
+        active = last_activity(self._store, books, gpu, minute_us)
+        times = ([sample["ts_us"]] if sample else []) + ([active] if active is not None else [])
         if times:
             start = minute_of(max(times)) + US_PER_MINUTE
-            self._store.mark_missing(gpu, range(start, min(minute_us, start + self._params.silent_owned_us), US_PER_MINUTE))
-
-    def _fill_after(self, gpu: GpuId, minute_us: int) -> None:
-        """Open the silent minutes between this minute and the next cell there is."""
-        following = self._store.next_cell(gpu, minute_us)
-        if following is not None:
-            start = minute_us + US_PER_MINUTE
-            end = min(to_us(following["minute"]), start + self._params.silent_owned_us)
+            end = min(minute_us, start + self._params.silent_owned_us)
             self._store.mark_missing(gpu, range(start, end, US_PER_MINUTE))
+            self._store.mark_not_owned(gpu, start, end)
 
-    def _mark_card(self, gpu: GpuId, heard: Sequence[ComputedCell], first_time: set[int], books: Books) -> None:
+    def _own_silence_after(self, gpu: GpuId, minute_us: int) -> None:
+        """The same up to the next minute with evidence. Without one only minutes that have a cell: silence may still end."""
+        start = minute_us + US_PER_MINUTE
+        end = start + self._params.silent_owned_us
+        following = self._store.next_heard(gpu, minute_us)
+        if following is not None:
+            end = min(to_us(following["minute"]), end)
+            self._store.mark_missing(gpu, range(start, end, US_PER_MINUTE))
+        self._store.mark_not_owned(gpu, start, end)
+
+    def _mark_card(self, gpu: GpuId, heard: Collection[ComputedCell], news: set[int], books: Books) -> None:
         """Card and slices depend on each other: a slice seen for the first time in a minute changes what its card keeps and
         maybe its siblings' parts; a card's samples price its slices."""
-        minutes = [cell.content.start_us for cell in heard if cell.content.start_us in first_time]
-        card = heard[0].card
+        minutes = sorted(news)
+        card = next(iter(heard)).card
         if not minutes or (card is None and gpu not in books.slices_of):
             return
         if card is not None:
@@ -247,13 +249,14 @@ class Closer:
         for gpu in self._store.gpus():
             if not gpu.get("live") or gpu.get("parent_uuid"):
                 continue
-            last = self._store.last_cell(gpu["_id"])
-            if last is None:
+            last, heard = self._store.last_cell(gpu["_id"]), self._store.last_heard(gpu["_id"])
+            if last is None or heard is None:
                 continue
-            start = to_us(last["minute"]) + US_PER_MINUTE
-            end = min(limit, minute_of(gpu["last_us"]) + self._params.silent_owned_us + US_PER_MINUTE)
-            if start < end:
-                self._store.mark_missing(gpu["_id"], range(start, end, US_PER_MINUTE))
+            silence = to_us(heard["minute"]) + US_PER_MINUTE
+            end = min(limit, silence + self._params.silent_owned_us)
+            if silence < end:
+                self._store.mark_missing(gpu["_id"], range(to_us(last["minute"]) + US_PER_MINUTE, end, US_PER_MINUTE))
+                self._store.mark_not_owned(gpu["_id"], silence, end)
 
 
 def _cells_priced_by(row: Document) -> Document:

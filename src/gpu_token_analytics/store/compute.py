@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,22 @@ def compute_run(
     return _Run(store, books, params, gpu, minutes_us, now_us).compute(with_shares=with_shares)
 
 
+def last_activity(store: LedgerStore, books: Books, gpu: GpuId, before_us: int) -> int | None:
+    """The newest instant, before a time, of a request that ended on this GPU, named by UUID or by a label that meant it."""
+    resolve = books.placements.resolve
+    found: list[int] = []
+    for name in (gpu, *books.placements.labels(gpu)):
+        ended = (_last_instant(doc) for doc in store.usage_until(name, before_us) if resolve(name, doc["ts_us"]) == gpu)
+        found.extend(islice((at for at in ended if at < before_us), 1))
+    return max(found, default=None)
+
+
+def _last_instant(usage: Mapping[str, Any]) -> int:
+    """A request is active up to its end, its end excluded; without a known duration it is its end."""
+    end_us: int = usage["ts_us"]
+    return end_us - (usage["start_us"] < end_us)
+
+
 class _Run:
     """One GPU over one run of minutes: its events, and what follows from them."""
 
@@ -130,6 +147,8 @@ class _Run:
         self._names = [gpu, *books.placements.labels(gpu)]
         self._row: Mapping[str, Any] = books.inventory.get(gpu, {})
         self._card: GpuId | None = self._row.get("parent_uuid")
+        # A label that turned out to be a UUID: nothing is its own any more.
+        self._is_alias = books.placements.resolve(gpu, self._start) != gpu
         usage = self._usage(self._names)
         self._requests = Requests.of(usage, frozenset(self._names), params.cell_us)
         self._samples = store.samples(gpu, self._start - params.gap_us, self._end + params.gap_us)
@@ -162,7 +181,7 @@ class _Run:
         """Requests on this GPU; those that named a label only where the label meant this GPU when they ended."""
         resolve = self._books.placements.resolve
         found = self._store.usage(names, self._start, self._end)
-        if resolve(self._gpu, self._start) != self._gpu:  # a label that turned out to be a UUID: nothing is its own any more
+        if self._is_alias:
             return []
         if len(names) == 1:
             return found
@@ -224,21 +243,29 @@ class _Run:
 
     @cached_property
     def _before_run(self) -> int | None:
-        sample = self._asof
-        usage_end = self._store.last_usage_end(self._names, self._start + 1)
-        times = [doc for doc in (sample["ts_us"] if sample else None, usage_end - 1 if usage_end else None) if doc]
-        return max(times, default=None)
+        if self._is_alias:
+            return None
+        heard = [] if self._asof is None else [self._asof["ts_us"]]
+        active = last_activity(self._store, self._books, self._gpu, self._start)
+        return max(heard if active is None else [*heard, active], default=None)
 
     def _followed(self, end_us: int) -> bool:
         if self._sample_us and self._sample_us[-1] >= end_us:
             return True
-        if len(self._requests) and int(self._requests.ts_us.max()) > end_us:
+        if len(self._requests) and int(self._requests.end_us.max()) > end_us:
             return True
         return self._followed_after_run
 
     @cached_property
     def _followed_after_run(self) -> bool:
-        return self._store.evidence_from(self._names, self._gpu, self._end)
+        if self._store.has_sample_from(self._gpu, self._end):
+            return True
+        resolve = self._books.placements.resolve
+        return any(
+            resolve(name, doc["ts_us"]) == self._gpu and _last_instant(doc) >= self._end
+            for name in self._names
+            for doc in self._store.usage_from(name, self._end)
+        )
 
     # -- identity and price ------------------------------------------------------------------------------------------
 

@@ -232,11 +232,22 @@ class LedgerStore:
         return self._cells.find_one({"gpu": gpu}, {"minute": 1}, sort=[("minute", DESCENDING)])
 
     @_mapped
-    def next_cell(self, gpu: GpuId, after_us: int) -> Document | None:
-        """The first cell of a GPU after a minute: {minute}."""
-        return self._cells.find_one(
-            {"gpu": gpu, "minute": {"$gt": from_us(after_us)}}, {"minute": 1}, sort=[("minute", ASCENDING)]
-        )
+    def last_heard(self, gpu: GpuId) -> Document | None:
+        """The newest cell of a GPU that was computed with evidence in it: {minute}."""
+        return self._cells.find_one({"gpu": gpu, "silent": False}, {"minute": 1}, sort=[("minute", DESCENDING)])
+
+    @_mapped
+    def next_heard(self, gpu: GpuId, after_us: int) -> Document | None:
+        """The first cell of a GPU after a minute that was computed with evidence in it: {minute}."""
+        after = {"gpu": gpu, "silent": False, "minute": {"$gt": from_us(after_us)}}
+        return self._cells.find_one(after, {"minute": 1}, sort=[("minute", ASCENDING)])
+
+    @_mapped
+    def mark_not_owned(self, gpu: GpuId, start_us: int, end_us: int) -> None:
+        """Mark the silent cells of [start, end) that were computed as not owned: evidence beside them may own them now."""
+        if start_us < end_us:
+            where = {"gpu": gpu, "minute": {"$gte": from_us(start_us), "$lt": from_us(end_us)}, "silent": True, "owned_us": 0}
+            self._cells.update_many(where, self._touch())
 
     @_mapped
     def touch_silent_after(self, gpu: GpuId, minute_us: int, own_price: int | None) -> int:
@@ -280,23 +291,22 @@ class LedgerStore:
             {"gpu": gpu, "ts_us": {"$lt": before_us}}, _SAMPLE_FIELDS, sort=[("ts_us", DESCENDING), ("_id", DESCENDING)]
         )
 
-    @_mapped
-    def last_usage_end(self, names: Sequence[str], before_us: int) -> int | None:
-        """The newest end of a request that ended before a time."""
-        found = [
-            self._usage.find_one({"gpus": name, "ts_us": {"$lt": before_us}}, {"ts_us": 1}, sort=[("ts_us", DESCENDING)])
-            for name in names
-        ]
-        return max((doc["ts_us"] for doc in found if doc), default=None)
+    def usage_until(self, name: str, until_us: int) -> Iterator[Document]:
+        """Requests that named this UUID or label and ended by a time, newest first: {start_us, ts_us}."""
+        return self._times({"gpus": name, "ts_us": {"$lte": until_us}}, DESCENDING)
+
+    def usage_from(self, name: str, from_us_: int) -> Iterator[Document]:
+        """Requests that named this UUID or label and ended at or after a time, oldest first: {start_us, ts_us}."""
+        return self._times({"gpus": name, "ts_us": {"$gte": from_us_}}, ASCENDING)
+
+    def _times(self, where: Document, order: int) -> Iterator[Document]:
+        found = self._usage.find(where, {"_id": 0, "start_us": 1, "ts_us": 1}).sort("ts_us", order).batch_size(8)
+        return self._each(found)
 
     @_mapped
-    def evidence_from(self, names: Sequence[str], gpu: GpuId, from_us_: int) -> bool:
-        """Whether any sample or request end at or after a time exists."""
-        later = {"ts_us": {"$gte": from_us_}}
-        return (
-            self._samples.find_one({"gpu": gpu, **later}, {"_id": 1}) is not None
-            or self._usage.find_one({"gpus": {"$in": list(names)}, **later}, {"_id": 1}) is not None
-        )
+    def has_sample_from(self, gpu: GpuId, from_us_: int) -> bool:
+        """Whether a sample at or after a time exists."""
+        return self._samples.find_one({"gpu": gpu, "ts_us": {"$gte": from_us_}}, {"_id": 1}) is not None
 
     @_mapped
     def slices(self, card: GpuId, start_us: int, end_us: int) -> list[Document]:

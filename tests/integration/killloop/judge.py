@@ -10,6 +10,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
+from tests.integration.killloop.oracle_judge import ledger_against_oracle
 from tests.integration.killloop.variants import INC_SUMS_COLLECTION
 from tests.integration.killloop.world import World
 
@@ -108,7 +109,7 @@ def ledger_totals(store: Store, settings: Settings, world: World) -> list[str]:
     return problems
 
 
-LEDGER_JUDGES: list[LedgerJudge] = [ledger_totals]
+LEDGER_JUDGES: list[LedgerJudge] = [ledger_totals, ledger_against_oracle]
 
 
 def inc_sums_problems(store: Store, world: World) -> list[str]:
