@@ -1,0 +1,83 @@
+"""The processor's HTTP answers, from what it knows of itself."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import cast
+
+import pytest
+from httpx import ASGITransport, AsyncClient, Response
+
+from gpu_token_analytics.clock import SystemClock
+from gpu_token_analytics.errors import StoreUnreachable
+from gpu_token_analytics.metrics import Metrics
+from gpu_token_analytics.processor.app import Condition, make_app
+from gpu_token_analytics.store.client import Store
+
+WELL = Condition(idle_seconds=0.1, waiting_seconds=0, partitions=3, threads={"the closer": True})
+
+
+class FakeStore:
+    """A store that answers, or does not."""
+
+    def __init__(self, answers: bool) -> None:
+        self._answers = answers
+
+    def ping(self) -> None:
+        if not self._answers:
+            raise StoreUnreachable("MongoDB does not answer")
+
+
+def get(path: str, condition: Condition, *, store_answers: bool = True) -> Response:
+    app = make_app(cast("Store", FakeStore(store_answers)), Metrics(), SystemClock(), 60, lambda: condition)
+
+    async def ask() -> Response:
+        async with AsyncClient(transport=ASGITransport(app), base_url="http://processor") as client:
+            return await client.get(path)
+
+    return asyncio.run(ask())
+
+
+def test_all_is_well() -> None:
+    for path in ("/health", "/ready"):
+        answer = get(path, WELL)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok", "problems": []})
+
+
+@pytest.mark.parametrize(
+    ("condition", "problem"),
+    [
+        (replace(WELL, idle_seconds=61), "no progress for 61 s"),
+        (replace(WELL, threads={"the closer": False}), "the closer has ended"),
+    ],
+)
+def test_a_dead_or_stuck_process_is_unhealthy_and_not_ready(condition: Condition, problem: str) -> None:
+    for path in ("/health", "/ready"):
+        answer = get(path, condition)
+        assert answer.status_code == 503
+        assert problem in answer.json()["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("condition", "store_answers", "problem"),
+    [
+        (replace(WELL, partitions=0), True, "no partition is assigned"),
+        (replace(WELL, waiting_seconds=12), True, "writes have not gone through for 12 s"),
+        (WELL, False, "MongoDB does not answer"),
+    ],
+)
+def test_what_a_restart_would_not_repair_is_not_ready_but_healthy(
+    condition: Condition, store_answers: bool, problem: str
+) -> None:
+    assert get("/health", condition, store_answers=store_answers).status_code == 200
+    answer = get("/ready", condition, store_answers=store_answers)
+    assert answer.status_code == 503
+    assert problem in answer.json()["problems"][0]
+
+
+def test_metrics_are_in_prometheus_format_and_say_what_they_mean() -> None:
+    answer = get("/metrics", WELL)
+    assert answer.status_code == 200
+    assert "# HELP gpu_tokens_consumed_total Records read from Kafka" in answer.text
+    assert answer.headers["content-type"].startswith("text/plain")

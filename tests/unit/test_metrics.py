@@ -1,0 +1,29 @@
+"""Metrics: bounded labels, one sentence each."""
+
+from __future__ import annotations
+
+from gpu_token_analytics.metrics import MAX_MODEL_LABELS, OTHER_MODELS, Metrics
+
+BOUNDED_LABELS = {"collection", "reason", "partition", "result", "step", "model", "le"}
+
+
+def test_models_past_the_limit_share_a_label() -> None:
+    metrics = Metrics()
+    names = {metrics.model_label(f"m{number}") for number in range(MAX_MODEL_LABELS + 50)}
+    assert len(names) == MAX_MODEL_LABELS + 1
+    assert metrics.model_label("m0") == "m0", "known ones keep theirs"
+    assert metrics.model_label("yet another") == OTHER_MODELS
+
+
+def test_each_has_a_sentence_and_only_bounded_labels() -> None:
+    metrics = Metrics()
+    metrics.live_cost.labels("m").set(1)
+    metrics.dead_letters.labels("not_json").inc()
+    metrics.write_seconds.labels("insert").observe(1)
+    families = list(metrics.registry.collect())
+    assert len(families) > 15
+    for family in families:
+        assert family.name.startswith("gpu_tokens_")
+        assert family.documentation.endswith("."), family.name
+        for series in family.samples:
+            assert set(series.labels) <= BOUNDED_LABELS, "no request ids, no tenants"
