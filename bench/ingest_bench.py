@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -74,9 +74,9 @@ def main(events_count: int, rounds: int) -> list[Round]:
             found.append(_round(mongod.uri, number, events, Path(folder)))
             one = found[-1]
             print(
-                f"round {number + 1}: baseline {one.baseline:,.0f}/s, ingest {one.ingest:,.0f}/s = {one.ingest / one.baseline:.2f}, "
-                f"with ledger {one.ledger:,.0f}/s = {one.ledger / one.baseline:.2f}, {one.cpu_us:.1f} us CPU/event, "
-                f"RSS {one.rss_mb:.0f} MB"
+                f"round {number + 1}: baseline {one.baseline:,.0f}/s, "
+                f"ingest {one.ingest:,.0f}/s = {one.ingest / one.baseline:.2f}, with ledger {one.ledger:,.0f}/s = {one.ledger / one.baseline:.2f}, "
+                f"{one.cpu_us:.1f} us CPU/event, RSS {one.rss_mb:.0f} MB"
             )
     _summary(found)
     return found
@@ -157,7 +157,7 @@ def _processor(
             report = audit(LedgerStore(store), params_of(settings))
             assert report.holds, report.findings[:3]
         else:
-            _print_storage(store, len(events))
+            _print_storage(store)
         return len(events) / (seconds if ledger else raw_seconds), cpu / len(events) * 1e6, rss_mb, steps
 
 
@@ -215,20 +215,17 @@ def _steps(url: str, events: int) -> dict[str, float]:
     return {name: float(value) / events * 1e6 for name, value in pairs}
 
 
-def _print_storage(store: Store, events: int) -> None:
-    sizes: dict[str, Any] = {}
+def _print_storage(store: Store) -> None:
     for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS):
-        stats = store.database.command("collStats", name.value)
-        sizes[name.value] = (stats["count"], stats["size"], stats["storageSize"], stats["totalIndexSize"])
-    for name, (count, size, disk, index) in sizes.items():
+        stats: dict[str, Any] = store.database.command("collStats", name.value)
+        count = stats["count"]
         if count:
-            print(
-                f"  {name}: {size / count:.0f} bytes BSON, {disk / count:.0f} on disk + {index / count:.0f} of indexes per event"
-            )
+            size, disk, index = (stats[key] / count for key in ("size", "storageSize", "totalIndexSize"))
+            print(f"  {name.value}: {size:.0f} bytes BSON, {disk:.0f} on disk + {index:.0f} of indexes per event")
 
 
 def _summary(rounds: Sequence[Round]) -> None:
-    def median(pick: Any) -> float:
+    def median(pick: Callable[[Round], float]) -> float:
         return statistics.median(pick(one) for one in rounds)
 
     print("median of the rounds:")
@@ -237,4 +234,4 @@ def _summary(rounds: Sequence[Round]) -> None:
     print(f"  processor CPU                          {median(lambda r: r.cpu_us):.1f} us per event")
     print(f"  processor peak RSS                     {max(r.rss_mb for r in rounds):.0f} MB   (wanted: under 400)")
     for name in rounds[-1].steps_us:
-        print(f"    waited for {name:<14} {median(lambda r, name=name: r.steps_us.get(name, 0.0)):.2f} us per event")
+        print(f"    waited for {name:<14} {statistics.median(one.steps_us.get(name, 0.0) for one in rounds):.2f} us per event")

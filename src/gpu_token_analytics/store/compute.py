@@ -132,7 +132,8 @@ def last_activity(store: LedgerStore, books: Books, gpu: GpuId, before_us: int) 
 def _last_instant(usage: Mapping[str, Any]) -> int:
     """A request is active up to its end, its end excluded; without a known duration it is its end."""
     end_us: int = usage["ts_us"]
-    return end_us - (usage["start_us"] < end_us)
+    start_us: int = usage["start_us"]
+    return end_us - (start_us < end_us)
 
 
 class _Run:
