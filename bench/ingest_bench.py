@@ -73,11 +73,9 @@ def main(events_count: int, rounds: int) -> list[Round]:
         for number in range(rounds):
             found.append(_round(mongod.uri, number, events, Path(folder)))
             one = found[-1]
-            print(
-                f"round {number + 1}: baseline {one.baseline:,.0f}/s, "
-                f"ingest {one.ingest:,.0f}/s = {one.ingest / one.baseline:.2f}, with ledger {one.ledger:,.0f}/s = {one.ledger / one.baseline:.2f}, "
-                f"{one.cpu_us:.1f} us CPU/event, RSS {one.rss_mb:.0f} MB"
-            )
+            rates = f"baseline {one.baseline:,.0f}/s, ingest {one.ingest:,.0f}/s = {one.ingest / one.baseline:.2f}"
+            ledger = f"with ledger {one.ledger:,.0f}/s = {one.ledger / one.baseline:.2f}"
+            print(f"round {number + 1}: {rates}, {ledger}, {one.cpu_us:.1f} us CPU/event, RSS {one.rss_mb:.0f} MB")
     _summary(found)
     return found
 
