@@ -48,15 +48,19 @@ function header() {
   const spend = app.live?.usd_per_hour;
   const dark = isDark();
   return h('header', { class: 'top', id: 'top' },
-    h('a', { class: 'brand', href: hrefTo(''), 'aria-label': 'GPU Token Analytics, overview' }, h('span', { class: 'brand-mark', 'aria-hidden': 'true' }), h('span', { class: 'brand-name' }, 'GPU Token Analytics')),
+    h('a', { class: 'brand', href: hrefTo(''), 'aria-label': 'GPU Token Analytics, overview' },
+      h('span', { class: 'brand-mark', 'aria-hidden': 'true' }), h('span', { class: 'brand-name' }, 'GPU Token Analytics')),
     h('nav', { 'aria-label': 'Pages', id: 'nav' }, h('ul', null, names.map((name) => h('li', null, h('a', {
       href: hrefTo(name), id: `nav-${name || 'overview'}`, 'aria-current': name === app.state.page ? 'page' : null }, PAGES[name].title))))),
     h('div', { class: 'tools' },
-      h('button', { type: 'button', class: `live ${state.look}`, id: 'live', 'aria-pressed': String(!paused), title: paused ? 'Resume live figures' : 'Pause live figures', onclick: () => app.feed?.setPaused(!paused) },
+      h('button', { type: 'button', class: `live ${state.look}`, id: 'live', 'aria-pressed': String(!paused),
+        title: paused ? 'Resume live figures' : 'Pause live figures', onclick: () => app.feed?.setPaused(!paused) },
         h('span', { class: 'dot', 'aria-hidden': 'true' }), h('span', { id: 'live-text' }, state.text),
         spend === null || spend === undefined ? null : h('span', { class: 'live-spend' }, `${rate(spend, 4)}/h`)),
-      h('button', { type: 'button', class: 'icon-button', id: 'theme', 'aria-label': dark ? 'Use the light theme' : 'Use the dark theme', title: 'Light or dark', onclick: () => setTheme(dark ? 'light' : 'dark') }, icon(dark ? 'sun' : 'moon')),
-      app.me?.anonymous && !apiKey() ? null : h('button', { type: 'button', class: 'icon-button', id: 'key', 'aria-label': 'API key', title: 'API key', onclick: () => askForKey('', restart) }, icon('key'))));
+      h('button', { type: 'button', class: 'icon-button', id: 'theme', 'aria-label': dark ? 'Use the light theme' : 'Use the dark theme',
+        title: 'Light or dark', onclick: () => setTheme(dark ? 'light' : 'dark') }, icon(dark ? 'sun' : 'moon')),
+      app.me?.anonymous && !apiKey() ? null : h('button', { type: 'button', class: 'icon-button', id: 'key', 'aria-label': 'API key',
+        title: 'API key', onclick: () => askForKey('', restart) }, icon('key'))));
 }
 
 function isDark() {

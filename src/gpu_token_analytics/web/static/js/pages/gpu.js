@@ -57,14 +57,17 @@ function timeline(state, timed, bucket) {
   });
   return h('div', null, h('h3', null, 'Timeline of classes'),
     timed.rows.length === 0 ? h('p', { class: 'hint' }, 'No cell of this GPU in the range.')
-      : stackedColumns({ id: 'gpu-timeline', title: 'Money of this GPU by class over time', starts: at, bucket, zone: state.zone, series, format: money,
+      : stackedColumns({ id: 'gpu-timeline',
+        title: 'Money of this GPU by class over time', starts: at, bucket, zone: state.zone, series, format: money,
         tickFormat: axisUsd, onZoom: zoomer(state) }));
 }
 
 function requestList(state, { requests }) {
-  if (requests.length === 0) return h('div', null, h('h3', null, 'Newest requests'), h('p', { class: 'hint' }, 'No request ended on it in the last day of the range.'));
+  if (requests.length === 0) return h('div', null, h('h3', null, 'Newest requests'),
+    h('p', { class: 'hint' }, 'No request ended on it in the last day of the range.'));
   const columns = requestColumns(state);
-  return h('div', null, h('h3', null, 'Newest requests'), table({ id: 'gpu-requests', caption: 'Newest requests of this GPU', columns, rows: requests }));
+  return h('div', null,
+    h('h3', null, 'Newest requests'), table({ id: 'gpu-requests', caption: 'Newest requests of this GPU', columns, rows: requests }));
 }
 
 /** The columns of a list of requests. */

@@ -91,24 +91,30 @@ function summary(gpus) {
   const idle = total > 0n ? Number(((total - today[0]) * 1_000_000n) / total) / 1e6 : null;
   const troubled = [['stale', 'without fresh samples'], ['silent', 'silent']].filter(([state]) => count(state) > 0).map(([state, text]) => `${integer(count(state))} ${text}`);
   return h('dl', { class: 'tiles' },
-    tile('Live', [integer(count('live')), h('span', { class: 'per' }, ` of ${integer(gpus.length)}`)], { id: 'gpus-live', sub: troubled.join(', ') || 'all report' }),
-    tile('Price', known(priced.length ? priced.reduce((sum, gpu) => sum + gpu.usd_per_hour, 0) : null, (value) => [rate(value, 4), h('span', { class: 'per' }, ' /h')], 'no computed cell in the last hour'),
+    tile('Live', [integer(count('live')), h('span', { class: 'per' }, ` of ${integer(gpus.length)}`)],
+      { id: 'gpus-live', sub: troubled.join(', ') || 'all report' }),
+    tile('Price', known(priced.length ? priced.reduce((sum, gpu) => sum + gpu.usd_per_hour, 0) : null, (value) => [rate(value, 4),
+      h('span', { class: 'per' }, ' /h')], 'no computed cell in the last hour'),
       { id: 'gpus-price', sub: priced.length < gpus.length ? `of ${integer(priced.length)} GPUs with a known price` : 'all GPUs together' }),
     tile('Utilisation', known(seen.length ? seen.reduce((sum, gpu) => sum + gpu.utilization, 0) / seen.length : null, percent, 'no GPU reports it'),
       { id: 'gpus-utilization', sub: `mean of ${integer(seen.length)} GPUs that report it` }),
-    tile('Idle today', known(idle, percent, 'no cell today'), { id: 'gpus-idle', sub: total > 0n ? `${money(total - today[0])} of ${money(total)}` : null }));
+    tile('Idle today', known(idle, percent, 'no cell today'),
+      { id: 'gpus-idle', sub: total > 0n ? `${money(total - today[0])} of ${money(total)}` : null }));
 }
 
 function timelines(gpus, state) {
   const all = state.params.get('rows') === 'all' || gpus.length <= LINES_AT_FIRST;
   const hosts = byHost(all ? gpus : gpus.slice(0, LINES_AT_FIRST));
   return h('div', { class: 'timelines' },
-    h('div', { class: 'legend-line' }, CLASSES.map(({ key }) => classLabel(key)), h('span', { class: 'hint' }, 'The last 60 minutes, oldest left; a gap is a minute without a cell.')),
-    all ? null : h('p', { class: 'more-rows' }, `The first ${LINES_AT_FIRST} of ${integer(gpus.length)} GPUs; filter by host, or `, h('a', { id: 'lines-all', href: hrefWith({ rows: 'all' }) }, 'show all'), '.'),
+    h('div', { class: 'legend-line' }, CLASSES.map(({ key }) => classLabel(key)),
+      h('span', { class: 'hint' }, 'The last 60 minutes, oldest left; a gap is a minute without a cell.')),
+    all ? null : h('p', { class: 'more-rows' }, `The first ${LINES_AT_FIRST} of ${integer(gpus.length)} GPUs; filter by host, or `, h('a',
+      { id: 'lines-all', href: hrefWith({ rows: 'all' }) }, 'show all'), '.'),
     [...hosts].map(([host, cards]) => h('section', { class: 'host-lines', 'aria-label': host ?? 'Host unknown' },
       h('h3', null, host ?? 'Host unknown'),
       h('ul', null, cards.map((gpu) => h('li', null,
-        h('button', { type: 'button', class: 'link', id: `line-${gpu.gpu}`, onclick: () => openGpu(gpu.gpu), title: gpu.gpu }, `GPU ${gpu.gpu_index ?? gpu.gpu}`),
+        h('button', { type: 'button', class: 'link', id: `line-${gpu.gpu}`, onclick: () => openGpu(gpu.gpu),
+          title: gpu.gpu }, `GPU ${gpu.gpu_index ?? gpu.gpu}`),
         strip(gpu.newest_minutes, stripLabel(gpu.newest_minutes)),
         h('span', { class: 'idle-share' }, known(gpu.idle_share_today, (value) => `${percent(value)} idle`, 'no cell today'))))))));
 }
@@ -117,17 +123,28 @@ const STALE = 'no fresh sample';
 
 function gpuTable(gpus, state) {
   const columns = [
-    { key: 'gpu', label: 'GPU', value: (gpu) => `${gpu.host} ${gpu.gpu_index}`, cell: (gpu) => h('button', { type: 'button', class: 'link', id: `row-${gpu.gpu}`, title: gpu.gpu, onclick: () => openGpu(gpu.gpu) }, `${gpu.host ?? '?'} / ${gpu.gpu_index ?? gpu.gpu}`) },
-    { key: 'name', label: 'Type', value: (gpu) => gpu.name, cell: (gpu) => known(gpu.name, (name) => [name, gpu.mig_profile ? ` · ${gpu.mig_profile}` : ''], 'no name in its samples') },
+    { key: 'gpu', label: 'GPU', value: (gpu) => `${gpu.host} ${gpu.gpu_index}`,
+      cell: (gpu) => h('button', { type: 'button', class: 'link', id: `row-${gpu.gpu}`, title: gpu.gpu,
+      onclick: () => openGpu(gpu.gpu) }, `${gpu.host ?? '?'} / ${gpu.gpu_index ?? gpu.gpu}`) },
+    { key: 'name', label: 'Type', value: (gpu) => gpu.name,
+      cell: (gpu) => known(gpu.name, (name) => [name, gpu.mig_profile ? ` · ${gpu.mig_profile}` : ''], 'no name in its samples') },
     { key: 'state', label: 'State', value: (gpu) => gpu.state, cell: (gpu) => stateBadge(gpu) },
-    { key: 'utilization', label: 'Util.', number: true, value: (gpu) => gpu.utilization, cell: (gpu) => known(gpu.utilization, percent, 'not reported (MIG), or no sample') },
-    { key: 'memory', label: 'Memory', number: true, value: (gpu) => gpu.mem_used_mb, cell: (gpu) => known(gpu.mem_used_mb, (used) => `${quantity(used / 1024, 'GiB')}`, STALE) },
-    { key: 'power', label: 'Power', number: true, value: (gpu) => gpu.power_w, cell: (gpu) => known(gpu.power_w, (value) => quantity(value, 'W'), STALE) },
-    { key: 'models', label: 'Models', value: (gpu) => gpu.models.join(), cell: (gpu) => gpu.models.join(', ') || h('span', { class: 'none' }, 'none lately') },
-    { key: 'price', label: '$/h', number: true, value: (gpu) => gpu.usd_per_hour, cell: (gpu) => known(gpu.usd_per_hour, rate, 'no computed cell in the last hour') },
-    { key: 'today', label: 'Today', number: true, value: (gpu) => (gpu.today ? BigInt(gpu.today.total_nusd) : null), cell: (gpu) => known(gpu.today, ({ total_nusd: total }) => money(total), 'no cell today') },
-    { key: 'idle', label: 'Idle today', number: true, value: (gpu) => gpu.idle_share_today, cell: (gpu) => known(gpu.idle_share_today, percent, 'no cell today') },
-    { key: 'split', label: 'Today by class', class: 'bar-cell', cell: (gpu) => (gpu.today ? identityBar(identityParts(gpu.today, null), { small: true }) : '') },
+    { key: 'utilization', label: 'Util.', number: true, value: (gpu) => gpu.utilization,
+      cell: (gpu) => known(gpu.utilization, percent, 'not reported (MIG), or no sample') },
+    { key: 'memory', label: 'Memory', number: true, value: (gpu) => gpu.mem_used_mb,
+      cell: (gpu) => known(gpu.mem_used_mb, (used) => `${quantity(used / 1024, 'GiB')}`, STALE) },
+    { key: 'power', label: 'Power', number: true, value: (gpu) => gpu.power_w,
+      cell: (gpu) => known(gpu.power_w, (value) => quantity(value, 'W'), STALE) },
+    { key: 'models', label: 'Models', value: (gpu) => gpu.models.join(),
+      cell: (gpu) => gpu.models.join(', ') || h('span', { class: 'none' }, 'none lately') },
+    { key: 'price', label: '$/h', number: true, value: (gpu) => gpu.usd_per_hour,
+      cell: (gpu) => known(gpu.usd_per_hour, rate, 'no computed cell in the last hour') },
+    { key: 'today', label: 'Today', number: true, value: (gpu) => (gpu.today ? BigInt(gpu.today.total_nusd) : null),
+      cell: (gpu) => known(gpu.today, ({ total_nusd: total }) => money(total), 'no cell today') },
+    { key: 'idle', label: 'Idle today', number: true, value: (gpu) => gpu.idle_share_today,
+      cell: (gpu) => known(gpu.idle_share_today, percent, 'no cell today') },
+    { key: 'split', label: 'Today by class', class: 'bar-cell',
+      cell: (gpu) => (gpu.today ? identityBar(identityParts(gpu.today, null), { small: true }) : '') },
   ];
   return table({ id: 'gpus', caption: 'GPUs now', columns, rows: gpus, sort: { params: state.params, initial: 'gpu.asc' }, limit: 200 });
 }

@@ -51,10 +51,14 @@ export function groupPage({ dimension, title, none, others }) {
 
   function totalTiles({ money: sums, tokens, requests, rates }, me) {
     return h('dl', { class: 'tiles' },
-      tile('Attributed', money(sums.attributed_nusd), { id: 'sum-attributed', sub: me.tenant ? null : `of ${money(sums.total_nusd)} in all` }),
-      tile('Active, per million tokens', known(rates.active_usd_per_million, rate, NO_TOKENS), { id: 'sum-active', sub: 'attributed money / tokens' }),
-      me.tenant ? null : tile('Loaded, per million tokens', known(rates.loaded_usd_per_million, rate, NO_TOKENS), { id: 'sum-loaded', sub: 'with the models’ warm idle' }),
-      tile('Tokens', count(tokens.total), { id: 'sum-tokens', sub: `${count(tokens.prompt)} in (${count(tokens.cached)} cached), ${count(tokens.completion)} out` }),
+      tile('Attributed', money(sums.attributed_nusd),
+        { id: 'sum-attributed', sub: me.tenant ? null : `of ${money(sums.total_nusd)} in all` }),
+      tile('Active, per million tokens', known(rates.active_usd_per_million, rate, NO_TOKENS),
+        { id: 'sum-active', sub: 'attributed money / tokens' }),
+      me.tenant ? null : tile('Loaded, per million tokens', known(rates.loaded_usd_per_million, rate, NO_TOKENS),
+        { id: 'sum-loaded', sub: 'with the models’ warm idle' }),
+      tile('Tokens', count(tokens.total),
+        { id: 'sum-tokens', sub: `${count(tokens.prompt)} in (${count(tokens.cached)} cached), ${count(tokens.completion)} out` }),
       tile('Requests', count(requests), { id: 'sum-requests' }));
   }
 
@@ -73,20 +77,29 @@ export function groupPage({ dimension, title, none, others }) {
       cell: (row) => known(row.rates[`${key}_usd_per_million`], (value) => flagged(rate(value, row.quality.low_volume ? 2 : 3), row.quality), ratioReason(row, key)) });
     const columns = [
       { key: 'name', label: title.slice(0, -1), value: (row) => row.group[dimension], cell: name },
-      split ? { key: 'split', label: groupings.find(({ key }) => key === split).label.replace('× ', ''), value: (row) => row.group[split], cell: (row) => row.group[split] ?? h('span', { class: 'none' }, 'none') } : null,
-      { key: 'money', label: 'Attributed', number: true, value: (row) => nusd(row.money.attributed_nusd), cell: (row) => shown(row.money.attributed_nusd), total: money(summed.totals.money.attributed_nusd) },
-      me.tenant ? null : { key: 'idle', label: 'Idle', number: true, hint: 'Its share of warm idle; in the last row all other idle money', value: (row) => nusd(row.money.total_nusd) - nusd(row.money.attributed_nusd),
-        cell: (row) => shown(nusd(row.money.total_nusd) - nusd(row.money.attributed_nusd)), total: money(nusd(summed.totals.money.total_nusd) - nusd(summed.totals.money.attributed_nusd)) },
+      split ? { key: 'split', label: groupings.find(({ key }) => key === split).label.replace('× ', ''), value: (row) => row.group[split],
+        cell: (row) => row.group[split] ?? h('span', { class: 'none' }, 'none') } : null,
+      { key: 'money', label: 'Attributed', number: true, value: (row) => nusd(row.money.attributed_nusd),
+        cell: (row) => shown(row.money.attributed_nusd), total: money(summed.totals.money.attributed_nusd) },
+      me.tenant ? null : { key: 'idle', label: 'Idle', number: true, hint: 'Its share of warm idle; in the last row all other idle money',
+        value: (row) => nusd(row.money.total_nusd) - nusd(row.money.attributed_nusd),
+        cell: (row) => shown(nusd(row.money.total_nusd) - nusd(row.money.attributed_nusd)),
+        total: money(nusd(summed.totals.money.total_nusd) - nusd(summed.totals.money.attributed_nusd)) },
       me.tenant ? null : { key: 'share', label: 'Share', class: 'bar-cell', cell: (row) => moneyBar(row, most) },
       ratio('active', 'Active', 'attributed money / tokens'),
       me.tenant ? null : ratio('loaded', 'Loaded', '(attributed + share of warm idle) / tokens'),
       ratio('input', 'Input', 'prefill money / prompt tokens'),
       ratio('output', 'Output', 'the rest / completion tokens'),
-      { key: 'tokens', label: 'Tokens', number: true, value: (row) => row.tokens.total, cell: (row) => h('span', { title: integer(row.tokens.total) }, count(row.tokens.total)), total: count(summed.totals.tokens.total) },
-      { key: 'requests', label: 'Requests', number: true, value: (row) => row.requests, cell: (row) => h('span', { title: integer(row.requests) }, count(row.requests)), total: count(summed.totals.requests) },
-      { key: 'speed', label: 'Tokens/s', number: true, value: (row) => row.rates.tokens_per_second, cell: (row) => known(row.rates.tokens_per_second, count, NO_TOKENS) },
-      { key: 'energy', label: 'J/token', number: true, value: (row) => row.rates.joules_per_token, cell: (row) => known(row.rates.joules_per_token, (value) => String(Number(value.toPrecision(2))), 'energy is not known, or no tokens') },
-      split ? null : { key: 'trend', label: 'Tokens over time', class: 'spark-cell', cell: (row) => spark(overTime(trends.get(row.group[dimension]) ?? [], at, (item) => item.tokens.total)) },
+      { key: 'tokens', label: 'Tokens', number: true, value: (row) => row.tokens.total,
+        cell: (row) => h('span', { title: integer(row.tokens.total) }, count(row.tokens.total)), total: count(summed.totals.tokens.total) },
+      { key: 'requests', label: 'Requests', number: true, value: (row) => row.requests,
+        cell: (row) => h('span', { title: integer(row.requests) }, count(row.requests)), total: count(summed.totals.requests) },
+      { key: 'speed', label: 'Tokens/s', number: true, value: (row) => row.rates.tokens_per_second,
+        cell: (row) => known(row.rates.tokens_per_second, count, NO_TOKENS) },
+      { key: 'energy', label: 'J/token', number: true, value: (row) => row.rates.joules_per_token,
+        cell: (row) => known(row.rates.joules_per_token, (value) => String(Number(value.toPrecision(2))), 'energy is not known, or no tokens') },
+      split ? null : { key: 'trend', label: 'Tokens over time', class: 'spark-cell',
+        cell: (row) => spark(overTime(trends.get(row.group[dimension]) ?? [], at, (item) => item.tokens.total)) },
     ].filter(Boolean);
     columns[0].total = 'All';
     return table({ id: 'groups', caption: `${title} by cost`, columns, rows: summed.rows, totals: true,
@@ -99,13 +112,15 @@ export function groupPage({ dimension, title, none, others }) {
   }
 
   function flagged(text, { low_volume: low }) {
-    return low ? h('span', { class: 'low', title: 'Few tokens: read this rate with care' }, `≈${text}`, h('span', { class: 'flag' }, ' low volume')) : text;
+    return low ? h('span', { class: 'low',
+      title: 'Few tokens: read this rate with care' }, `≈${text}`, h('span', { class: 'flag' }, ' low volume')) : text;
   }
 
   /** The row's money by class, on the scale of the largest row. */
   function moneyBar(row, most) {
     return h('div', { class: 'row-bar', 'aria-hidden': 'true' }, CLASSES.map(({ key }) => ({ key, length: usdForScale(row.money[`${key}_nusd`]) / (most || 1) * 100 }))
-      .filter(({ length }) => length > 0).map(({ key, length }) => h('span', { class: `fill-${key}`, vars: { '--length': String(length) } })));
+      .filter(({ length }) => length > 0).map(({ key, length }) => h('span', { class: `fill-${key}`,
+        vars: { '--length': String(length) } })));
   }
 
   function trend({ state, me }, { timed, bucket }) {
@@ -121,13 +136,15 @@ export function groupPage({ dimension, title, none, others }) {
     return card(`${metric.label} over time`, {
       id: 'trend', aside: choice({ id: 'metric', label: 'Figure shown', param: 'metric', options: metrics, params: state.params }),
       hint: left > 0 ? `The ${MOST_LINES} with most money; filter to see one of the ${left} others.` : null,
-    }, lines({ id: 'trend-chart', title: `${metric.label} by ${dimension} over time`, starts: at, bucket, zone: state.zone, series, format: metric.format,
+    }, lines({ id: 'trend-chart',
+      title: `${metric.label} by ${dimension} over time`, starts: at, bucket, zone: state.zone, series, format: metric.format,
       tickFormat: metric.key === 'tokens' ? count : axisUsd, onZoom: zoomer(state) }));
   }
 
   function exportButton({ state }, { split }) {
     const params = { ...selection(state), group_by: split ? [dimension, split] : [dimension], format: 'csv' };
-    return h('button', { type: 'button', id: 'export', onclick: (event) => download(event.currentTarget, params, `${dimension}-costs.csv`) }, 'Download CSV');
+    return h('button', { type: 'button', id: 'export',
+      onclick: (event) => download(event.currentTarget, params, `${dimension}-costs.csv`) }, 'Download CSV');
   }
 
   return { title, load, view };

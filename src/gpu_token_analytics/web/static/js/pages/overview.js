@@ -69,7 +69,8 @@ function nowTiles(state, me, live, { recent, hour }) {
   return h('section', { 'aria-labelledby': 'now-title', id: 'now' },
     h('h2', { class: 'sr-only', id: 'now-title' }, 'Now'),
     h('dl', { class: 'tiles' },
-      tile(me.tenant ? 'Your spend rate now' : 'Spend rate now', known(now.usd_per_hour, (value) => [rate(value, 4), h('span', { class: 'per' }, ' /h')], no),
+      tile(me.tenant ? 'Your spend rate now' : 'Spend rate now', known(now.usd_per_hour, (value) => [rate(value, 4),
+        h('span', { class: 'per' }, ' /h')], no),
         { id: 'now-spend', sub: window, spark: per((row) => usdForScale(row.money.total_nusd)) }),
       tile('Active, per million tokens', known(now.active_usd_per_million, rate, 'no tokens in the last minutes'),
         { id: 'now-active', sub: 'attributed money / tokens', spark: per((row) => row.rates.active_usd_per_million) }),
@@ -121,7 +122,8 @@ function provisionalNote({ totals, scope }) {
 }
 
 function tenantMoney(me, totals) {
-  return card(`Tenant ${me.tenant}`, { id: 'where', hint: 'This key sees one tenant: the money attributed to its requests. Idle money belongs to all and is not shown.' },
+  return card(`Tenant ${me.tenant}`,
+    { id: 'where', hint: 'This key sees one tenant: the money attributed to its requests. Idle money belongs to all and is not shown.' },
     h('dl', { class: 'tiles' },
       tile('Spent', money(totals.money.attributed_nusd), { id: 'tenant-spent' }),
       tile('Tokens', count(totals.tokens.total), { id: 'tenant-tokens' }),
@@ -156,13 +158,16 @@ function topTable(page, heading, key, { rows }, state, me) {
   const shown = moneyLike(rows.map((row) => row.money.attributed_nusd));
   const named = rows.filter((row) => row.group[key] !== null).sort((a, b) => (nusd(b.money.attributed_nusd) > nusd(a.money.attributed_nusd) ? 1 : -1));
   const columns = [
-    { key: 'name', label: heading.slice(0, -1), cell: (row) => h('a', { href: hrefTo(page, { [key]: [row.group[key]] }) }, row.group[key]) },
+    { key: 'name', label: heading.slice(0, -1),
+      cell: (row) => h('a', { href: hrefTo(page, { [key]: [row.group[key]] }) }, row.group[key]) },
     { key: 'money', label: 'Attributed', number: true, cell: (row) => shown(row.money.attributed_nusd) },
     { key: 'active', label: 'Active', unit: '$/M', number: true, cell: (row) => known(row.rates.active_usd_per_million, rate, NO_TOKENS) },
-    me.tenant ? null : { key: 'loaded', label: 'Loaded', unit: '$/M', number: true, cell: (row) => known(row.rates.loaded_usd_per_million, rate, NO_TOKENS) },
+    me.tenant ? null : { key: 'loaded', label: 'Loaded', unit: '$/M', number: true,
+      cell: (row) => known(row.rates.loaded_usd_per_million, rate, NO_TOKENS) },
     { key: 'tokens', label: 'Tokens', number: true, cell: (row) => count(row.tokens.total) },
   ].filter(Boolean);
-  return card(heading, { id: `top-${page}`, wide: false, aside: h('a', { id: `all-${page}`, href: hrefTo(page) }, `All ${heading.toLowerCase()}`) },
+  return card(heading, { id: `top-${page}`, wide: false, aside: h('a',
+    { id: `all-${page}`, href: hrefTo(page) }, `All ${heading.toLowerCase()}`) },
     named.length ? table({ id: `top-${page}-table`, caption: `${heading} with the most attributed money`, columns, rows: named.slice(0, TOP) })
       : h('p', { class: 'hint' }, 'No attributed money in this range: no request was recorded. ', unknown('no usage events')));
 }

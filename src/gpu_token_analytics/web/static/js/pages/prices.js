@@ -59,14 +59,21 @@ function bookTable(prices, state) {
     return h('span', { class: 'badge' }, Date.parse(row.valid_from) > now ? 'to come' : 'past');
   };
   const columns = [
-    { key: 'scope', label: 'For', value: (row) => `${row.scope} ${row.key ?? ''}`, cell: (row) => [row.key ?? SCOPES[row.scope] ?? row.scope, row.key ? h('span', { class: 'under' }, SCOPES[row.scope] ?? row.scope) : null] },
+    { key: 'scope', label: 'For', value: (row) => `${row.scope} ${row.key ?? ''}`,
+      cell: (row) => [row.key ?? SCOPES[row.scope] ?? row.scope, row.key ? h('span', { class: 'under' }, SCOPES[row.scope] ?? row.scope) : null] },
     { key: 'price', label: '$/h', number: true, value: (row) => Number(row.usd_per_hour), cell: (row) => price(row.usd_per_hour) },
-    { key: 'mode', label: 'Mode', value: (row) => row.mode, cell: (row) => [MODES[row.mode] ?? row.mode, row.mode === 'owned' && row.usd_per_kwh !== null ? h('span', { class: 'under' }, `${price(row.usd_per_kwh)}/kWh, PUE ${row.pue ?? 1}`) : null] },
-    { key: 'from', label: 'From', value: (row) => row.valid_from, cell: (row) => (Date.parse(row.valid_from) <= 0 ? 'the beginning' : moment(Date.parse(row.valid_from), state.zone)) },
-    { key: 'to', label: 'Until', cell: (row) => (row.valid_to === null ? 'another takes over' : moment(Date.parse(row.valid_to), state.zone)) },
-    { key: 'status', label: 'Status', cell: (row) => [status(row), row.pending ? h('span', { class: 'badge warn', title: 'Cells it touches are still being marked for recomputation' }, 'recomputing') : null] },
-    { key: 'source', label: 'Added', value: (row) => row.created_at, cell: (row) => [moment(Date.parse(row.created_at), state.zone), h('span', { class: 'under' }, `by ${row.source}`)] },
+    { key: 'mode', label: 'Mode', value: (row) => row.mode,
+      cell: (row) => [MODES[row.mode] ?? row.mode, row.mode === 'owned' && row.usd_per_kwh !== null ? h('span', { class: 'under' }, `${price(row.usd_per_kwh)}/kWh, PUE ${row.pue ?? 1}`) : null] },
+    { key: 'from', label: 'From', value: (row) => row.valid_from,
+      cell: (row) => (Date.parse(row.valid_from) <= 0 ? 'the beginning' : moment(Date.parse(row.valid_from), state.zone)) },
+    { key: 'to', label: 'Until',
+      cell: (row) => (row.valid_to === null ? 'another takes over' : moment(Date.parse(row.valid_to), state.zone)) },
+    { key: 'status', label: 'Status', cell: (row) => [status(row), row.pending ? h('span', { class: 'badge warn',
+      title: 'Cells it touches are still being marked for recomputation' }, 'recomputing') : null] },
+    { key: 'source', label: 'Added', value: (row) => row.created_at, cell: (row) => [moment(Date.parse(row.created_at), state.zone),
+      h('span', { class: 'under' }, `by ${row.source}`)] },
     { key: 'id', label: 'Row', cell: (row) => h('code', null, row.id) },
   ];
-  return table({ id: 'prices', caption: 'Price rows', columns, rows: prices, sort: { params: state.params, initial: 'from.desc' }, rowClass: (row) => (row.id === asked ? 'asked' : null) });
+  return table({ id: 'prices', caption: 'Price rows', columns, rows: prices, sort: { params: state.params, initial: 'from.desc' },
+    rowClass: (row) => (row.id === asked ? 'asked' : null) });
 }

@@ -50,19 +50,23 @@ function tiles(quality) {
   const share = (value) => (quality.cells ? `${percent(value / quality.cells)} of ${integer(quality.cells)} cells` : null);
   const waiting = quality.oldest_due_at ? `oldest due ${ago(Date.parse(quality.oldest_due_at))}` : 'none waits';
   return h('dl', { class: 'tiles seven' },
-    tile('Coverage', known(quality.coverage, percent, 'no owned GPU time in this range'), { id: 'q-coverage', sub: 'observed / owned GPU time' }),
+    tile('Coverage', known(quality.coverage, percent, 'no owned GPU time in this range'),
+      { id: 'q-coverage', sub: 'observed / owned GPU time' }),
     tile('Unobserved', known(quality.unobserved_share, percent, 'no money in this range'), { id: 'q-unobserved', sub: 'of all money' }),
     tile('Provisional', integer(quality.provisional_cells), { id: 'q-provisional', sub: share(quality.provisional_cells) }),
     tile('Corrected', integer(quality.corrected_cells), { id: 'q-corrected', sub: 'cells changed after they were final' }),
-    tile('Late', known(quality.late_cells, integer, 'counted for ranges up to 2 days'), { id: 'q-late', sub: 'cells that changed over 10 minutes after their minute' }),
-    tile('First token known', known(quality.first_token_known, percent, 'no attributed money'), { id: 'q-first', sub: 'of attributed money: what $/M input and output rest on' }),
+    tile('Late', known(quality.late_cells, integer, 'counted for ranges up to 2 days'),
+      { id: 'q-late', sub: 'cells that changed over 10 minutes after their minute' }),
+    tile('First token known', known(quality.first_token_known, percent, 'no attributed money'),
+      { id: 'q-first', sub: 'of attributed money: what $/M input and output rest on' }),
     tile('Waiting', integer(quality.cells_pending), { id: 'q-pending', sub: `cells to compute; ${waiting}` }));
 }
 
 function auditCard(audit) {
   if (audit instanceof Error) {
     const { from, to } = audit.nearest;
-    return card('Audit', { id: 'audit' }, h('p', null, audit.detail), h('button', { type: 'button', id: 'audit-nearest', onclick: () => go(hrefWith({ range: null, from, to })) }, 'Audit the newest part'));
+    return card('Audit', { id: 'audit' }, h('p', null, audit.detail), h('button', { type: 'button', id: 'audit-nearest',
+      onclick: () => go(hrefWith({ range: null, from, to })) }, 'Audit the newest part'));
   }
   const columns = [
     { key: 'cell', label: 'Cell', cell: ({ cell }) => h('code', null, cell) },
@@ -73,10 +77,12 @@ function auditCard(audit) {
     id: 'audit', hint: 'Checked now, from the stored cells.',
     aside: h('span', { class: audit.holds ? 'badge good' : 'badge bad' }, audit.holds ? '✓ holds' : `! ${audit.findings.length} findings`),
   },
-  h('p', null, `${integer(audit.cells)} cells, `, h('b', { class: 'exact' }, moneyExact(audit.cost_nusd)), ' in all; lines sum to ', h('b', { class: 'exact' }, moneyExact(audit.lines_nusd)), ' attributed.'),
+  h('p', null, `${integer(audit.cells)} cells, `, h('b', { class: 'exact' }, moneyExact(audit.cost_nusd)), ' in all; lines sum to ',
+    h('b', { class: 'exact' }, moneyExact(audit.lines_nusd)), ' attributed.'),
   h('ul', { class: 'checked' }, audit.checked.map((rule) => h('li', null, marked(rule)))),
   audit.findings.length ? table({ id: 'findings', caption: 'Findings', columns, rows: audit.findings }) : null,
-  audit.holds ? null : h('p', { class: 'next' }, 'Run ', h('code', null, 'gpu-tokens audit'), ': it computes these cells again from raw events and says what differs.'));
+  audit.holds ? null : h('p', { class: 'next' }, 'Run ',
+    h('code', null, 'gpu-tokens audit'), ': it computes these cells again from raw events and says what differs.'));
 }
 
 function coverage(state, { hours }) {
@@ -85,8 +91,10 @@ function coverage(state, { hours }) {
   for (let at = Math.floor(state.range.from / HOUR_MS) * HOUR_MS; at < state.range.to; at += HOUR_MS) starts.push(at);
   const common = { starts, bucket: '1h', zone: state.zone, onZoom: zoomer(state) };
   const lost = starts.map((at) => nusd(known.get(at)?.unobserved_nusd));
-  return card('Coverage and unobserved money by hour', { id: 'coverage', hint: 'Unobserved money is paid for while no sample arrived: an agent that stopped, a host that is down.' },
-    lines({ id: 'coverage-chart', title: 'Coverage by hour', most: 1, format: percent, tickFormat: (value) => `${Math.round(value * 100)} %`, ...common,
+  return card('Coverage and unobserved money by hour',
+    { id: 'coverage', hint: 'Unobserved money is paid for while no sample arrived: an agent that stopped, a host that is down.' },
+    lines({ id: 'coverage-chart',
+      title: 'Coverage by hour', most: 1, format: percent, tickFormat: (value) => `${Math.round(value * 100)} %`, ...common,
       series: [{ key: 'coverage', label: 'Coverage', values: starts.map((at) => known.get(at)?.coverage ?? null) }] }),
     stackedColumns({ id: 'unobserved-chart', title: 'Unobserved money by hour', format: money, tickFormat: axisUsd, ...common,
       series: [{ key: 'unobserved', label: classOf('unobserved').label, values: lost, heights: lost.map(usdForScale) }] }));
@@ -99,14 +107,18 @@ function deadLetters({ dead_letters: letters, dead_letters_topic: topic }) {
     if (rows.length === 0) return h('p', { class: 'hint' }, 'None: every record was accepted.');
     const most = Math.max(...rows.map(([, count]) => count));
     const columns = [
-      { key: 'reason', label: 'Reason', cell: ([reason]) => [h('code', null, reason), h('span', { class: 'under' }, REASONS[reason] ?? '')] },
-      { key: 'count', label: 'Records', number: true, cell: ([, count]) => integer(count), total: integer(rows.reduce((sum, [, count]) => sum + count, 0)) },
-      { key: 'bar', label: 'Share', class: 'bar-cell', cell: ([, count]) => h('div', { class: 'row-bar', 'aria-hidden': 'true' }, h('span', { class: 'fill-bad', vars: { '--length': String((count / most) * 100) } })) },
+      { key: 'reason', label: 'Reason', cell: ([reason]) => [h('code', null, reason),
+        h('span', { class: 'under' }, REASONS[reason] ?? '')] },
+      { key: 'count', label: 'Records', number: true, cell: ([, count]) => integer(count),
+        total: integer(rows.reduce((sum, [, count]) => sum + count, 0)) },
+      { key: 'bar', label: 'Share', class: 'bar-cell', cell: ([, count]) => h('div', { class: 'row-bar', 'aria-hidden': 'true' },
+        h('span', { class: 'fill-bad', vars: { '--length': String((count / most) * 100) } })) },
     ];
     columns[0].total = 'All';
     return table({ id: 'dead-letters', caption: 'Dead letters by reason', columns, rows, totals: true });
   };
-  return card('Dead letters', { id: 'dead', wide: false, hint: h('span', null, 'Records in ', h('code', null, topic), ' now, whatever the range.') }, body());
+  return card('Dead letters', { id: 'dead', wide: false, hint: h('span', null, 'Records in ',
+    h('code', null, topic), ' now, whatever the range.') }, body());
 }
 
 function correctionList(state, cells) {
@@ -114,10 +126,12 @@ function correctionList(state, cells) {
   const columns = [
     { key: 'minute', label: 'Minute', cell: ({ cell }) => moment(Date.parse(cell.minute), state.zone) },
     { key: 'gpu', label: 'GPU', cell: ({ cell }) => h('a', { href: hrefTo('gpus', { show: cell.gpu }) }, cell.gpu) },
-    { key: 'at', label: 'Corrected', cell: ({ correction }) => (correction.at ? moment(Date.parse(correction.at), state.zone) : unknown('not recorded')) },
+    { key: 'at', label: 'Corrected',
+      cell: ({ correction }) => (correction.at ? moment(Date.parse(correction.at), state.zone) : unknown('not recorded')) },
     { key: 'moved', label: 'Moved', cell: ({ correction }) => Object.entries(correction.moved ?? {}).filter(([, delta]) => delta !== 0)
       .map(([key, delta]) => h('span', { class: 'moved' }, `${classOf(key)?.label ?? key} ${delta > 0 ? '+' : ''}${money(delta)}`)) },
   ];
-  return card('Corrections', { id: 'corrections', wide: false, hint: 'Cells of the range changed after they were final. A correction moves money between classes; only a price changes the sum.' },
+  return card('Corrections',
+    { id: 'corrections', wide: false, hint: 'Cells of the range changed after they were final. A correction moves money between classes; only a price changes the sum.' },
     rows.length ? table({ id: 'corrections-table', caption: 'Corrections', columns, rows }) : h('p', { class: 'hint' }, 'None in this range.'));
 }

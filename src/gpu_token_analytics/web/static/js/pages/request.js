@@ -53,14 +53,16 @@ function search(id) {
     go(hrefWith({ id: event.currentTarget.elements.id.value.trim() }));
   } },
   h('label', { class: 'field' }, h('span', null, 'Request id'),
-    h('input', { type: 'search', name: 'id', id: 'request-id', value: id ?? '', required: true, maxlength: '256', autocomplete: 'off', spellcheck: 'false' })),
+    h('input', { type: 'search', name: 'id', id: 'request-id',
+      value: id ?? '', required: true, maxlength: '256', autocomplete: 'off', spellcheck: 'false' })),
   h('button', { type: 'submit', class: 'primary', id: 'request-find' }, 'Find'));
 }
 
 function recentList(state, me, { gpus, gpu, recent }) {
   if (me.tenant) return emptyPanel('Look up one of your requests', 'Give the id the engine returned for it, above.');
   if (!gpu) return emptyPanel('No request in this range', 'Widen the time range, or give a request id above.');
-  const pick = h('label', { class: 'field inline' }, h('span', null, 'On GPU'), h('select', { id: 'recent-gpu', value: gpu, onchange: (event) => go(hrefWith({ of: event.currentTarget.value })) },
+  const pick = h('label', { class: 'field inline' }, h('span', null, 'On GPU'), h('select', { id: 'recent-gpu', value: gpu,
+    onchange: (event) => go(hrefWith({ of: event.currentTarget.value })) },
     [...new Set([gpu, ...gpus])].map((name) => h('option', { value: name }, name))));
   return card('Newest requests', { id: 'recent', aside: pick, hint: 'Those that ended on this GPU in the last day of the range.' },
     recent.requests.length ? table({ id: 'recent-requests', caption: 'Newest requests', columns: requestColumns(state), rows: recent.requests })
@@ -76,11 +78,13 @@ function eventCards(state, me, event, index) {
     },
     event.note ? h('p', { class: 'notice warn' }, event.note) : null,
     h('dl', { class: 'tiles' },
-      tile('Cost', known(event.cost_nusd, money, NOT_YET), { id: key('cost'), sub: event.cost_nusd === null ? null : `exactly ${moneyExact(event.cost_nusd)}` }),
+      tile('Cost', known(event.cost_nusd, money, NOT_YET),
+        { id: key('cost'), sub: event.cost_nusd === null ? null : `exactly ${moneyExact(event.cost_nusd)}` }),
       tile('Per million tokens', known(event.usd_per_million, rate, NOT_YET), { id: key('per-million') }),
       tile('Live estimate', known(liveEstimate(event), rate, 'no price or rate was known when it was stored'),
         { id: key('estimate'), sub: event.live_cost_per_token_usd === null ? null : `${rate(event.live_cost_per_token_usd * 1e6)} per million, of the moment` }),
-      tile('Tokens', integer(event.tokens.total), { id: key('tokens'), sub: `${integer(event.tokens.prompt)} prompt, ${integer(event.tokens.completion)} completion` })),
+      tile('Tokens', integer(event.tokens.total),
+        { id: key('tokens'), sub: `${integer(event.tokens.prompt)} prompt, ${integer(event.tokens.completion)} completion` })),
     h('div', { class: 'pair tight' }, tokenTable(event, key('split')), timing(state, event))),
     card('Cost by cell', { id: key('cells'), hint: h('span', null, 'One row for each GPU and minute it touched. ', methodText(event.method)) },
       event.cells.length ? [cellTable(state, me, event, key('cell-table')), byGpu(event, key('by-gpu'))]
@@ -117,7 +121,8 @@ function tokenTable({ tokens }, id) {
 /** Queue, prefill and decode as one bar; what is not known is said. */
 function timing(state, event) {
   const began = Date.parse(event.started_at);
-  if (event.latency_ms === null) return h('div', { class: 'timing' }, h('h3', null, 'Time'), h('p', { class: 'hint' }, 'The engine sent no latency: only the end is known.'));
+  if (event.latency_ms === null) return h('div', { class: 'timing' }, h('h3', null, 'Time'),
+    h('p', { class: 'hint' }, 'The engine sent no latency: only the end is known.'));
   const queue = event.queue_ms ?? 0;
   const first = event.ttft_ms === null ? null : Math.max(0, event.ttft_ms - queue);
   const phases = [
@@ -127,8 +132,10 @@ function timing(state, event) {
   ];
   const total = Math.max(1, event.latency_ms);
   return h('div', { class: 'timing' }, h('h3', null, `Time, ${duration(event.latency_ms)}`),
-    h('div', { class: 'phases', 'aria-hidden': 'true' }, phases.filter(({ ms }) => ms > 0).map(({ ms, look }) => h('span', { class: look, vars: { '--share': String(ms / total) } }))),
-    h('ul', { class: 'legend' }, phases.map(({ name, ms, look, known: sure }) => h('li', null, h('span', { class: `swatch ${look}`, 'aria-hidden': 'true' }), `${name} `, h('b', null, sure ? duration(ms) : 'not sent')))),
+    h('div', { class: 'phases', 'aria-hidden': 'true' }, phases.filter(({ ms }) => ms > 0).map(({ ms, look }) => h('span', { class: look,
+      vars: { '--share': String(ms / total) } }))),
+    h('ul', { class: 'legend' }, phases.map(({ name, ms, look, known: sure }) => h('li', null,
+      h('span', { class: `swatch ${look}`, 'aria-hidden': 'true' }), `${name} `, h('b', null, sure ? duration(ms) : 'not sent')))),
     h('p', { class: 'hint' }, `Used its GPUs from ${moment(began, state.zone, true)}.`));
 }
 
@@ -136,12 +143,18 @@ function cellTable(state, me, event, id) {
   const columns = [
     { key: 'minute', label: 'Minute', cell: (cell) => clock(Date.parse(cell.minute), state.zone), total: 'Sum' },
     { key: 'gpu', label: 'GPU', cell: (cell) => (me.tenant ? cell.gpu : h('a', { href: hrefTo('gpus', { show: cell.gpu }) }, cell.gpu)) },
-    { key: 'cost', label: 'Cost', number: true, class: 'exact', cell: (cell) => moneyExact(cell.cost_nusd), total: moneyExact(sumNusd(event.cells.map(({ cost_nusd: cost }) => cost)) ?? 0) },
-    { key: 'prefill', label: 'of it prefill', number: true, class: 'exact', cell: (cell) => known(cell.prefill_cost_nusd, moneyExact, 'the time of the first token was not sent') },
-    { key: 'energy', label: 'Energy', number: true, cell: (cell) => known(cell.energy_mj, (mj) => quantity(mj / 1000, 'J'), 'no two samples to integrate between') },
-    { key: 'price', label: '$/h', number: true, cell: (cell) => known(cell.usd_per_hour, (value) => rate(value, 4), me.tenant ? 'a tenant’s key does not see prices' : 'the cell is not computed yet') },
-    { key: 'row', label: 'Price row', cell: (cell) => known(cell.price_row, priceRow, me.tenant ? 'a tenant’s key does not see prices' : 'the cell is not computed yet') },
-    { key: 'state', label: 'State', cell: (cell) => [cell.state, cell.revision > 1 ? h('span', { class: 'hint' }, ` revision ${cell.revision}`) : null] },
+    { key: 'cost', label: 'Cost', number: true, class: 'exact', cell: (cell) => moneyExact(cell.cost_nusd),
+      total: moneyExact(sumNusd(event.cells.map(({ cost_nusd: cost }) => cost)) ?? 0) },
+    { key: 'prefill', label: 'of it prefill', number: true, class: 'exact',
+      cell: (cell) => known(cell.prefill_cost_nusd, moneyExact, 'the time of the first token was not sent') },
+    { key: 'energy', label: 'Energy', number: true,
+      cell: (cell) => known(cell.energy_mj, (mj) => quantity(mj / 1000, 'J'), 'no two samples to integrate between') },
+    { key: 'price', label: '$/h', number: true,
+      cell: (cell) => known(cell.usd_per_hour, (value) => rate(value, 4), me.tenant ? 'a tenant’s key does not see prices' : 'the cell is not computed yet') },
+    { key: 'row', label: 'Price row',
+      cell: (cell) => known(cell.price_row, priceRow, me.tenant ? 'a tenant’s key does not see prices' : 'the cell is not computed yet') },
+    { key: 'state', label: 'State',
+      cell: (cell) => [cell.state, cell.revision > 1 ? h('span', { class: 'hint' }, ` revision ${cell.revision}`) : null] },
   ];
   return table({ id, caption: 'Cost by cell', columns, rows: event.cells, totals: true });
 }
@@ -157,7 +170,8 @@ function byGpu(event, id) {
   const rows = gpus.map((gpu) => ({ gpu, cost: sumNusd(event.cells.filter((cell) => cell.gpu === gpu).map(({ cost_nusd: cost }) => cost)) }));
   const columns = [
     { key: 'gpu', label: 'GPU', cell: ({ gpu }) => gpu, total: 'All' },
-    { key: 'cost', label: 'Cost', number: true, class: 'exact', cell: ({ cost }) => moneyExact(cost), total: moneyExact(event.cost_nusd ?? 0) },
+    { key: 'cost', label: 'Cost', number: true, class: 'exact', cell: ({ cost }) => moneyExact(cost),
+      total: moneyExact(event.cost_nusd ?? 0) },
   ];
   return h('div', { class: 'narrow' }, h('h3', null, 'By GPU'), table({ id, caption: 'Cost by GPU', columns, rows, totals: true }));
 }

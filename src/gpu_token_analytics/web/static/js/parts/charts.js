@@ -15,7 +15,8 @@ function alternative({ id, title, starts, bucket, zone, series, format }) {
   return h('details', { class: 'more', id: `${id}-table` }, h('summary', null, 'Show as table'),
     h('div', { class: 'table-scroll', id: `${id}-table-scroll`, role: 'group', tabindex: '0', 'aria-label': `${title}, as a table` },
       h('table', { class: 'data' }, h('caption', { class: 'sr-only' }, title),
-        h('thead', null, h('tr', null, h('th', { scope: 'col' }, 'Time'), series.map(({ label }) => h('th', { scope: 'col', class: 'number' }, label)))),
+        h('thead', null, h('tr', null,
+          h('th', { scope: 'col' }, 'Time'), series.map(({ label }) => h('th', { scope: 'col', class: 'number' }, label)))),
         h('tbody', null, starts.map((at, index) => h('tr', null, h('th', { scope: 'row' }, bucketLabel(at, bucket, zone)),
           series.map(({ values }) => h('td', { class: 'number' }, values[index] === null ? '–' : format(values[index])))))))));
 }
@@ -43,7 +44,8 @@ export function stackedColumns({ id, title, starts, bucket, zone, series, format
         return s('rect', { class: 'part', fill: `url(#fill-${key})`, x: x(index) + gap / 2, width: Math.max(0.6, step - gap), y: y(below), height: Math.max(0.4, low - y(below)) });
       });
     });
-    return s('svg', { class: 'chart', width, height: HEIGHT, role: 'img', 'aria-label': `${title}. Arrow keys read it column by column; Enter zooms in.`,
+    return s('svg', { class: 'chart', width, height: HEIGHT, role: 'img',
+      'aria-label': `${title}. Arrow keys read it column by column; Enter zooms in.`,
       'aria-describedby': `${id}-readout`, ...handlers(x) }, group, columns, cursor(HEIGHT));
   };
   return h('figure', { class: 'figure-chart', id }, legend(series, ({ key }) => h('span', { class: `swatch fill-${key}` })),
@@ -70,7 +72,8 @@ export function lines({ id, title, starts, bucket, zone, series, format, tickFor
         ? s('circle', { class: `line-${order % 6} dot`, cx: run[0][0], cy: run[0][1], r: 2.5 })
         : s('path', { class: `line line-${order % 6}`, d: `M${run.map(([left, top]) => `${left.toFixed(1)} ${top.toFixed(1)}`).join('L')}` })));
     });
-    return s('svg', { class: 'chart', width, height: HEIGHT, role: 'img', 'aria-label': `${title}. Arrow keys read it point by point; Enter zooms in.`,
+    return s('svg', { class: 'chart', width, height: HEIGHT, role: 'img',
+      'aria-label': `${title}. Arrow keys read it point by point; Enter zooms in.`,
       'aria-describedby': `${id}-readout`, ...handlers(x) }, group, paths, cursor(HEIGHT));
   };
   const sample = ({ order }) => s('svg', { class: 'sample', width: 26, height: 10 }, s('path', { class: `line line-${order % 6}`, d: 'M1 5L25 5' }));

@@ -21,7 +21,8 @@ export function errorPanel(problem, { retry } = {}) {
     h('h2', null, problem.title || 'Something went wrong'),
     h('p', null, marked(problem.detail || problem.message)),
     problem.nearest ? nearest(problem.nearest) : h('p', { class: 'next' }, next),
-    h('p', { class: 'actions' }, retry ? h('button', { type: 'button', class: 'primary', id: 'retry', onclick: retry }, 'Try again') : null),
+    h('p', { class: 'actions' }, retry ? h('button', { type: 'button', class: 'primary', id: 'retry',
+      onclick: retry }, 'Try again') : null),
     problem.instance ? h('p', { class: 'hint' }, 'Request ', h('code', null, problem.instance)) : null);
 }
 
@@ -55,7 +56,8 @@ export function noCells(state) {
 
 /** Grey shapes while the first answer is on its way. */
 export function skeleton() {
-  return h('div', { class: 'skeleton', 'aria-hidden': 'true' }, h('div', { class: 'bone tall' }), h('div', { class: 'bone' }), h('div', { class: 'bone tall' }));
+  return h('div', { class: 'skeleton', 'aria-hidden': 'true' }, h('div', { class: 'bone tall' }), h('div', { class: 'bone' }),
+    h('div', { class: 'bone tall' }));
 }
 
 /** A card with a heading. */

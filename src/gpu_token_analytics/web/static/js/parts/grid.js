@@ -37,7 +37,8 @@ export function classNow(gpu) {
 /** What the colours mean, with how many GPUs have each. */
 export function gridLegend(gpus, color) {
   if (color !== 'class') {
-    return h('div', { class: 'legend-line' }, h('span', { class: 'ramp', 'aria-hidden': 'true' }, [0, 1, 2, 3, 4].map((step) => h('span', { class: `heat-${step}` }))),
+    return h('div', { class: 'legend-line' },
+      h('span', { class: 'ramp', 'aria-hidden': 'true' }, [0, 1, 2, 3, 4].map((step) => h('span', { class: `heat-${step}` }))),
       h('span', { class: 'hint' }, '0 % to 100 %; the higher the tile is filled, the more. Hatched: not known.'));
   }
   const counts = new Map();
@@ -66,7 +67,8 @@ function tileOf(gpu, { color, size, stop, shown, open }) {
   const words = [`GPU ${gpu.gpu_index ?? gpu.gpu}`, now ? classOf(now).label : 'no cell in the last hour', measure !== null && measure !== undefined ? `${COLORS.find(({ key }) => key === color).label} ${percent(measure)}` : null,
     gpu.models.join(', ') || null, gpu.state === 'live' ? null : gpu.state].filter(Boolean).join(', ');
   return h('button', {
-    type: 'button', id: `gpu-${gpu.gpu}`, class: `gpu-tile ${gpu.state}`, tabindex: gpu.gpu === stop ? '0' : '-1', title: `${gpu.host ?? ''} ${words}`, 'aria-label': words,
+    type: 'button', id: `gpu-${gpu.gpu}`, class: `gpu-tile ${gpu.state}`, tabindex: gpu.gpu === stop ? '0' : '-1',
+      title: `${gpu.host ?? ''} ${words}`, 'aria-label': words,
     'aria-pressed': String(gpu.gpu === shown), onclick: () => open(gpu.gpu), onfocus: (event) => {
       roving = gpu.gpu;
       event.currentTarget.closest('.gpu-grid').querySelectorAll('.gpu-tile[tabindex="0"]').forEach((tile) => tile.setAttribute('tabindex', '-1'));
@@ -79,7 +81,8 @@ function tileOf(gpu, { color, size, stop, shown, open }) {
 
 function largeFacts(gpu) {
   const meter = (label, share, text) => h('span', { class: 'meter' }, h('span', { class: 'meter-name' }, label),
-    h('span', { class: 'meter-track' }, share === null ? null : h('span', { class: 'meter-fill', vars: { '--length': String(Math.min(100, share * 100)) } })),
+    h('span', { class: 'meter-track' }, share === null ? null : h('span', { class: 'meter-fill',
+      vars: { '--length': String(Math.min(100, share * 100)) } })),
     h('span', { class: 'meter-value' }, text));
   const memory = gpu.mem_used_mb === null || !gpu.mem_total_mb ? null : gpu.mem_used_mb / gpu.mem_total_mb;
   return h('span', { class: 'gpu-facts', 'aria-hidden': 'true' },

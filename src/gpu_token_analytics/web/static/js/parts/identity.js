@@ -27,7 +27,8 @@ export function identityBar(parts, { small = false } = {}) {
   const total = parts.reduce((sum, part) => sum + part.value, 0n);
   const visible = parts.filter(({ value }) => value > 0n);
   const label = visible.map((part) => `${part.label} ${share(part)}`).join(', ');
-  return h('div', { class: small ? 'identity small' : 'identity', role: 'img', 'aria-label': label || 'No money', title: small ? label : null },
+  return h('div', { class: small ? 'identity small' : 'identity', role: 'img', 'aria-label': label || 'No money',
+    title: small ? label : null },
     visible.map((part) => h('span', {
       class: `segment fill-${part.key}`,
       vars: { '--share': String(Number((part.value * 1_000_000n) / total)) },
@@ -43,7 +44,8 @@ export function identityFigure(parts, total) {
       h('span', { class: 'hint' }, part.hint)),
     h('td', { class: 'number' }, shown(part.value)),
     h('td', { class: 'number' }, share(part))));
-  const exact = parts.map((part) => h('tr', null, h('th', { scope: 'row' }, part.label), h('td', { class: 'number exact' }, moneyExact(part.value))));
+  const exact = parts.map((part) => h('tr', null, h('th', { scope: 'row' }, part.label),
+    h('td', { class: 'number exact' }, moneyExact(part.value))));
   return h('div', { class: 'identity-figure' },
     identityBar(parts),
     h('table', { class: 'plain identity-table' },

@@ -20,12 +20,15 @@ function select(name, options) {
 
 /** `onAdded()` runs after a row was stored. Kept across refreshes while it is being filled in. */
 export function priceForm({ zone, dimensions, onAdded }) {
-  const key = h('input', { id: 'price-key', name: 'key', list: 'price-keys', maxlength: '256', required: true, autocomplete: 'off', spellcheck: 'false' });
+  const key = h('input',
+    { id: 'price-key', name: 'key', list: 'price-keys', maxlength: '256', required: true, autocomplete: 'off', spellcheck: 'false' });
   const keys = h('datalist', { id: 'price-keys' });
   const keyField = field('Which one', key);
   const owned = h('div', { class: 'form-row', hidden: true },
-    field('Electricity, USD per kWh', h('input', { id: 'price-kwh', name: 'usd_per_kwh', inputmode: 'decimal', pattern: AMOUNT }), 'paid on top of the hourly price'),
-    field('PUE', h('input', { id: 'price-pue', name: 'pue', type: 'number', min: '1', max: '5', step: 'any' }), 'power of the room / power of the machines'));
+    field('Electricity, USD per kWh', h('input',
+      { id: 'price-kwh', name: 'usd_per_kwh', inputmode: 'decimal', pattern: AMOUNT }), 'paid on top of the hourly price'),
+    field('PUE', h('input',
+      { id: 'price-pue', name: 'pue', type: 'number', min: '1', max: '5', step: 'any' }), 'power of the room / power of the machines'));
   const message = h('div', { class: 'form-message', id: 'price-message', role: 'alert' });
   const submit = h('button', { type: 'submit', class: 'primary', id: 'price-submit' }, 'Review');
   let confirmed = null; // the row the reader has seen and not changed since
@@ -43,11 +46,13 @@ export function priceForm({ zone, dimensions, onAdded }) {
     await send(row);
   } },
   h('div', { class: 'form-row' }, field('For', select('scope', SCOPES)), keyField, keys,
-    field('USD per GPU-hour', h('input', { id: 'price-usd', name: 'usd_per_hour', inputmode: 'decimal', pattern: AMOUNT, required: true, placeholder: '2.49', autocomplete: 'off' })),
+    field('USD per GPU-hour', h('input',
+      { id: 'price-usd', name: 'usd_per_hour', inputmode: 'decimal', pattern: AMOUNT, required: true, placeholder: '2.49', autocomplete: 'off' })),
     field('Mode', select('mode', MODES))),
   owned,
   h('div', { class: 'form-row' },
-    field(`From (${zone})`, h('input', { id: 'price-from', name: 'from', type: 'datetime-local', required: true, value: toInput(Date.now(), zone) })),
+    field(`From (${zone})`, h('input', { id: 'price-from', name: 'from', type: 'datetime-local', required: true,
+      value: toInput(Date.now(), zone) })),
     field('Until (optional)', h('input', { id: 'price-to', name: 'to', type: 'datetime-local' })),
     h('div', { class: 'form-actions' }, submit)),
   message);
@@ -73,8 +78,10 @@ export function priceForm({ zone, dimensions, onAdded }) {
     }
     const isOwned = value('mode') === 'owned';
     return {
-      scope: value('scope'), key: value('scope') === 'default' ? null : value('key'), usd_per_hour: value('usd_per_hour'), mode: value('mode'),
-      usd_per_kwh: isOwned && value('usd_per_kwh') ? value('usd_per_kwh') : null, pue: isOwned && value('pue') ? Number(value('pue')) : null,
+      scope: value('scope'), key: value('scope') === 'default' ? null : value('key'),
+        usd_per_hour: value('usd_per_hour'), mode: value('mode'),
+      usd_per_kwh: isOwned && value('usd_per_kwh') ? value('usd_per_kwh') : null,
+        pue: isOwned && value('pue') ? Number(value('pue')) : null,
       valid_from: iso(from), valid_to: to === null ? null : iso(to),
     };
   }
@@ -99,7 +106,8 @@ export function priceForm({ zone, dimensions, onAdded }) {
     } catch (error) {
       confirmed = null;
       submit.textContent = 'Review';
-      message.replaceChildren(h('p', { class: 'notice bad' }, error.detail || error.message), h('ul', null, (error.errors ?? []).map((item) => h('li', null, `${item.field}: ${item.message}`))));
+      message.replaceChildren(h('p', { class: 'notice bad' }, error.detail || error.message),
+        h('ul', null, (error.errors ?? []).map((item) => h('li', null, `${item.field}: ${item.message}`))));
     } finally {
       submit.disabled = false;
     }

@@ -16,7 +16,8 @@ export function strip(keys, label) {
     if (last && last.key === key) last.length += 1;
     else runs.push({ key, start: index, length: 1 });
   });
-  return s('svg', { class: 'strip', viewBox: `0 0 ${keys.length || 1} ${HEIGHT}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': label },
+  return s('svg', { class: 'strip', viewBox: `0 0 ${keys.length || 1} ${HEIGHT}`, preserveAspectRatio: 'none', role: 'img',
+    'aria-label': label },
     s('line', { class: 'ground', x1: 0, x2: keys.length || 1, y1: HEIGHT - 0.5, y2: HEIGHT - 0.5 }),
     runs.filter(({ key }) => key !== null).map(({ key, start, length }) => {
       const tall = HEIGHT * classOf(key).level;

@@ -36,11 +36,13 @@ function rangeMenu(state) {
   return menu({ id: 'range', label: `Time range: ${rangeText(state)}`, summary: [icon('clock'), rangeText(state)] },
     h('ul', { class: 'options' }, presets),
     h('form', { class: 'custom', 'data-keep-open': true, onsubmit: (event) => applyCustom(event, zone) },
-      field('From', h('input', { type: 'datetime-local', id: 'range-from', name: 'from', required: true, value: toInput(range.from, zone) })),
+      field('From', h('input', { type: 'datetime-local', id: 'range-from', name: 'from', required: true,
+        value: toInput(range.from, zone) })),
       field('To', h('input', { type: 'datetime-local', id: 'range-to', name: 'to', required: true, value: toInput(range.to, zone) })),
       h('p', { class: 'form-error', id: 'range-error', role: 'alert' }),
       h('button', { type: 'submit', class: 'primary', id: 'range-apply' }, 'Apply')),
-    field('Time zone', h('select', { id: 'zone', value: zone, onchange: (event) => go(hrefWith({ tz: event.currentTarget.value === localZone() ? null : event.currentTarget.value })) },
+    field('Time zone', h('select', { id: 'zone', value: zone,
+      onchange: (event) => go(hrefWith({ tz: event.currentTarget.value === localZone() ? null : event.currentTarget.value })) },
       [...new Set([localZone(), 'UTC', zone])].map((name) => h('option', { value: name }, name === localZone() ? `${name} (this browser)` : name)))),
     h('p', { class: 'hint' }, `${moment(range.from, zone)} to ${moment(range.to, zone)}`));
 }
@@ -79,9 +81,12 @@ function filterMenu(state, dimensions, names) {
     const shown = [...held, ...values.filter((value) => !held.includes(value))].slice(0, MOST_SHOWN);
     return h('details', { class: 'filter-group', id: `filter-${name}`, open: held.length > 0 },
       h('summary', null, NAMES[name], h('span', { class: 'amount' }, held.length ? `${held.length} of ${values.length}` : String(values.length))),
-      values.length > 12 ? h('input', { type: 'search', id: `filter-${name}-search`, 'aria-label': `Find a ${NAMES[name]}`, placeholder: 'Find…', value: searched[name] ?? '', oninput: (event) => narrow(event, name) }) : null,
+      values.length > 12 ? h('input', { type: 'search', id: `filter-${name}-search`,
+        'aria-label': `Find a ${NAMES[name]}`, placeholder: 'Find…', value: searched[name] ?? '',
+          oninput: (event) => narrow(event, name) }) : null,
       h('ul', { class: 'checks' }, shown.map((value, index) => h('li', { hidden: !matches(name, value) }, h('label', null,
-        h('input', { type: 'checkbox', id: `filter-${name}-${index}-${value}`, checked: held.includes(value), onchange: (event) => set(name, value, event.currentTarget.checked) }),
+        h('input', { type: 'checkbox', id: `filter-${name}-${index}-${value}`, checked: held.includes(value),
+          onchange: (event) => set(name, value, event.currentTarget.checked) }),
         name === 'class' ? classOf(value)?.label ?? value : value)))),
       values.length > MOST_SHOWN ? h('p', { class: 'hint' }, `The first ${MOST_SHOWN} of ${values.length}; add ?${name}=… to the address for others.`) : null,
       values.length === 0 ? h('p', { class: 'hint' }, 'None in this range.') : null);
