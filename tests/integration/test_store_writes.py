@@ -1,0 +1,373 @@
+"""Every outcome a driver can have, on a real mongod that is told to fail; and what then is in the store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import bson
+import pytest
+from pymongo import MongoClient  # the failing server is set up past the store
+
+from gpu_token_analytics.documents import Collection, cell_id
+from gpu_token_analytics.embedded.mongod import EmbeddedMongod
+from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused, StoreUnreachable
+from gpu_token_analytics.events import from_us
+from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.store import client as store_client
+from gpu_token_analytics.store.client import Store, open_store
+from gpu_token_analytics.store.indexes import INDEXES, VIEWS, ensure_indexes
+from gpu_token_analytics.store.inventory import (
+    GpuDescription,
+    Sighting,
+    latest_samples,
+    read_placements,
+    upsert_inventory,
+)
+from gpu_token_analytics.store.marks import CellMarker
+from gpu_token_analytics.store.writes import InsertOutcome, RawDocument, insert_raw
+
+USAGE = Collection.TOKEN_USAGE
+MINUTE_US = 60_000_000
+
+
+class FaultyMongod(EmbeddedMongod):
+    """A mongod that takes `failCommand`."""
+
+    def _command(self, binary: Path) -> list[str]:
+        return [*super()._command(binary), "--setParameter", "enableTestCommands=1"]
+
+
+@pytest.fixture(scope="module", params=[None, "rs0"], ids=["standalone", "replica-set"])
+def faulty(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedMongod]:
+    with FaultyMongod(tmp_path_factory.mktemp("faulty"), replica_set=request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def settings(faulty: EmbeddedMongod, request: pytest.FixtureRequest) -> Settings:
+    return load(mongodb_uri=faulty.uri, mongodb_database="faulty", mongodb_timeout_ms=2000)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    found = open_store(settings)
+    found.client.drop_database(settings.mongodb_database)
+    ensure_indexes(found, settings)
+    yield found
+    found.close()
+
+
+@contextmanager
+def failing(store: Store, command: str, times: int | str = 1, **how: Any) -> Iterator[None]:
+    """The next `times` such commands fail like this."""
+    mode = {"times": times} if isinstance(times, int) else times
+    # A connection of its own: the store's takes a server that says "not primary" off its list for a while.
+    host, port = store.client.address or ("", 0)
+    control: MongoClient[dict[str, Any]]
+    with MongoClient(host, port, directConnection=True) as control:
+        control.admin.command("configureFailPoint", "failCommand", mode=mode, data={"failCommands": [command], **how})
+        try:
+            yield
+        finally:
+            control.admin.command("configureFailPoint", "failCommand", mode="off")
+
+
+def until_done(action: Callable[[], InsertOutcome]) -> InsertOutcome:
+    """Repeat as the processor does: until there is an outcome."""
+    for _ in range(20):
+        try:
+            return action()
+        except (StoreUnreachable, StoreOutcomeUnknown):
+            time.sleep(0.2)
+    raise AssertionError("it never went through")
+
+
+def raw(name: str, h: bytes = b"h", **fields: Any) -> RawDocument:
+    return RawDocument(name, h, bson.encode({"_id": name, "h": h, **fields}))
+
+
+def raws(count: int) -> list[RawDocument]:
+    return [raw(f"e{number}") for number in range(count)]
+
+
+def ids(store: Store) -> set[str]:
+    return {found["_id"] for found in store[USAGE].find({}, {"_id": 1})}
+
+
+@pytest.mark.parametrize("ask_first", [False, True])
+def test_new_known_and_conflicting(store: Store, ask_first: bool) -> None:
+    first = insert_raw(store, USAGE, raws(5), ask_first=ask_first)
+    assert (first.inserted, first.duplicates) == (5, 0)
+    batch = [raw("new"), *raws(5), raw("e3", b"other"), raw("new"), raw("new", b"other")]
+    second = insert_raw(store, USAGE, batch, ask_first=ask_first)
+    assert (second.inserted, second.duplicates) == (1, 6)
+    assert set(second.conflicts) == {6, 8}
+    assert "'e3' is stored with another payload (hash 68, this one 6f74686572)" in second.conflicts[6]
+    assert not second.refused
+    assert store[USAGE].find_one({"_id": "e3"}, {"_id": 0}) == {"h": b"h"}, "the first one stays"
+
+
+def test_a_document_that_will_never_be_accepted_is_singled_out(store: Store) -> None:
+    store.database.command("collMod", USAGE.value, validator={"n": {"$ne": "bad"}})
+    outcome = insert_raw(store, USAGE, [raw("a"), raw("b", n="bad"), raw("c"), raw("a")])
+    assert set(outcome.refused) == {1}
+    assert (outcome.inserted, outcome.duplicates) == (2, 1)
+    assert ids(store) == {"a", "c"}
+
+
+def test_an_unknown_durability_is_no_success_even_among_duplicates(store: Store) -> None:
+    insert_raw(store, USAGE, raws(3))
+    error = {"code": 64, "errmsg": "waiting for replication timed out"}
+    with failing(store, "insert", writeConcernError=error), pytest.raises(StoreOutcomeUnknown, match="not known to be durable"):
+        insert_raw(store, USAGE, raws(6))
+    assert insert_raw(store, USAGE, raws(6)).duplicates == 6, "they were applied; now they are known to be"
+
+
+@pytest.mark.parametrize("how", [{"closeConnection": True}, {"errorCode": 10107}, {"errorCode": 91}])
+def test_no_answer_and_no_primary_mean_repeat(store: Store, how: dict[str, Any]) -> None:
+    with failing(store, "insert", times=4, **how), pytest.raises(StoreUnreachable):
+        insert_raw(store, USAGE, raws(10))
+    outcome = until_done(lambda: insert_raw(store, USAGE, raws(10)))
+    assert outcome.inserted + outcome.duplicates == 10
+    assert len(ids(store)) == 10
+
+
+@pytest.mark.parametrize("code", [13, 14031, 20])
+def test_what_repeating_does_not_repair_stops(store: Store, code: int) -> None:
+    with failing(store, "insert", errorCode=code), pytest.raises(StoreRefused):
+        insert_raw(store, USAGE, raws(3))
+    assert not ids(store)
+
+
+def test_a_lookup_that_fails_is_repeated_too(store: Store) -> None:
+    insert_raw(store, USAGE, raws(3))
+    with failing(store, "find", times=4, closeConnection=True), pytest.raises(StoreUnreachable):
+        insert_raw(store, USAGE, raws(3))
+
+
+def test_large_batches_go_in_parts(store: Store) -> None:
+    batch = [raw(f"x{number}", text="y" * 60_000) for number in range(300)]
+    assert insert_raw(store, USAGE, batch).inserted == 300
+    assert insert_raw(store, USAGE, [*batch, raw("last")]).duplicates == 300
+
+
+# -- marks -----------------------------------------------------------------------------------------------------------
+
+
+def cells(store: Store) -> dict[str, dict[str, Any]]:
+    return {cell["_id"]: cell for cell in store[Collection.LEDGER_CELLS].find()}
+
+
+def test_a_mark_opens_a_cell_and_is_left_out_while_it_is_ahead(store: Store) -> None:
+    marker = CellMarker(store, 10.0)
+    assert marker.mark([("g", 0), ("g", MINUTE_US)]) == 2
+    assert marker.mark([("g", 0), ("g", MINUTE_US), ("h", 0)]) == 1
+    cell = cells(store)[cell_id("g", 0)]
+    assert (cell["gen"], cell["done_gen"], cell["state"], cell["rolled"]) == (1, 0, "pending", True)
+    assert cell["minute"] == from_us(0)
+    assert timedelta(seconds=8) < cell["due_at"] - store.now() <= timedelta(seconds=10)
+    assert CellMarker(store, 10.0).mark([("g", 0)]) == 1, "another process knows nothing of it"
+    assert cells(store)[cell_id("g", 0)]["gen"] == 2
+
+
+def test_a_mark_counts_only_until_the_cell_is_really_due(store: Store) -> None:
+    """Another process marked it long before: it is due in two seconds, not in the ten that this mark asked for."""
+    early = store.now() + timedelta(milliseconds=500)
+    CellMarker(store, 10.0).mark([("g", 0)])
+    store[Collection.LEDGER_CELLS].update_one({}, {"$set": {"due_at": early}})
+    marker = CellMarker(store, 10.0)
+    marker.mark([("g", 0)])
+    assert cells(store)[cell_id("g", 0)]["due_at"] == early.replace(microsecond=early.microsecond // 1000 * 1000), "not later"
+    assert marker.mark([("g", 0)]) == 1, "it may be computed any moment: a mark left out now would be lost"
+
+
+def test_a_mark_after_the_cell_was_computed_makes_it_due_again(store: Store) -> None:
+    marker = CellMarker(store, 10.0)
+    marker.mark([("g", 0)])
+    store[Collection.LEDGER_CELLS].update_one({}, {"$set": {"done_gen": 1}, "$unset": {"due_at": ""}})
+    again = CellMarker(store, 10.0)
+    again.mark([("g", 0)])
+    cell = cells(store)[cell_id("g", 0)]
+    assert cell["gen"] == 2
+    assert "due_at" in cell
+
+
+def test_without_a_debounce_every_mark_is_written(store: Store) -> None:
+    marker = CellMarker(store, 0.0)
+    assert [marker.mark([("g", 0)]) for _ in range(3)] == [1, 1, 1]
+    assert cells(store)[cell_id("g", 0)]["gen"] == 3
+
+
+def test_racing_marks_all_count(store: Store) -> None:
+    """Upserts of one new cell by several processes collide; none may be lost, none may fail."""
+    wanted = [(f"g{number}", 0) for number in range(40)]
+    errors: list[BaseException] = []
+
+    def mark() -> None:
+        try:
+            CellMarker(store, 10.0).mark(wanted)
+        except BaseException as error:  # noqa: BLE001  # shown below
+            errors.append(error)
+
+    threads = [threading.Thread(target=mark) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert {cell["gen"] for cell in cells(store).values()} == {6}
+    assert len(cells(store)) == 40
+
+
+def test_marks_forgotten_are_only_written_again(store: Store) -> None:
+    marker = CellMarker(store, 10.0, remembered=10)
+    for number in range(5):
+        marker.mark([(f"g{number}-{n}", 0) for n in range(8)])
+    assert len(marker._due) <= 10
+    assert len(cells(store)) == 40
+
+
+# -- inventory -------------------------------------------------------------------------------------------------------
+
+
+def seen(gpu: str, first: int, last: int, **fields: Any) -> Sighting:
+    given: dict[str, Any] = {
+        "gpu": gpu,
+        "has_uuid": True,
+        "host": "vm1",
+        "gpu_index": 0,
+        "name": "A100",
+        "mig_profile": None,
+        "parent_uuid": None,
+        "source": "nvml",
+        "live": True,
+    }
+    return Sighting(GpuDescription(**{**given, **fields}), first, last)
+
+
+def test_the_inventory_is_the_same_in_any_order(store: Store) -> None:
+    sightings = [
+        seen("g", 10, 20),
+        seen("g", 30, 40, host="vm2", name="H100"),
+        seen("g", 5, 6, name="A10", live=False, source="replay"),
+        seen("other", 50, 50),
+    ]
+    found = []
+    for order in (sightings, sightings[::-1], [*sightings[2:], *sightings[:2], *sightings]):
+        store[Collection.INVENTORY].delete_many({})
+        upsert_inventory(store, order[:2])
+        upsert_inventory(store, order[2:])
+        upsert_inventory(store, order)
+        found.append({row["_id"]: row for row in store[Collection.INVENTORY].find()})
+        for row in found[-1].values():
+            row.pop("pending", None)
+    assert found[0] == found[1] == found[2]
+    gpu = found[0]["g"]
+    assert (gpu["first_us"], gpu["last_us"], gpu["host"], gpu["name"], gpu["live"]) == (5, 40, "vm2", "H100", True)
+    assert found[0]["placement|vm1/0|g"]["last_us"] == 20
+
+
+def test_placements_are_pending_when_they_can_change_a_meaning(store: Store) -> None:
+    def pending() -> set[str]:
+        rows = {row["gpu"] for row in store[Collection.INVENTORY].find({"kind": "placement", "pending": True})}
+        store[Collection.INVENTORY].update_many({"kind": "placement"}, {"$set": {"pending": False}})
+        return rows
+
+    upsert_inventory(store, [seen("a", 0, 10)])
+    assert pending() == {"a"}
+    upsert_inventory(store, [seen("a", 11, 20)])
+    assert pending() == set(), "nobody else had this label"
+    upsert_inventory(store, [seen("b", 40, 50)])
+    assert pending() == {"b"}
+    upsert_inventory(store, [seen("b", 51, 60)])
+    assert pending() == set()
+    upsert_inventory(store, [seen("a", 30, 30)])
+    assert pending() == {"a"}, "it grew towards the other one"
+    placements = read_placements(store, ["vm1/0", "vm9/9"])
+    assert [placements.resolve("vm1/0", at) for at in (0, 30, 34, 36, 99)] == ["a", "a", "a", "b", "b"]
+    assert placements.resolve("vm9/9", 0) == "vm9/9"
+
+
+def test_the_latest_sample_of_each_gpu_is_read_through_the_index(store: Store) -> None:
+    store[Collection.GPU_METRICS].insert_many(
+        {"_id": f"{gpu}-{at}", "gpu": gpu, "ts_us": at} for gpu in ("g1", "g2", "g3") for at in range(200)
+    )
+    assert [(row["gpu"], row["ts_us"]) for row in latest_samples(store)] == [("g1", 199), ("g2", 199), ("g3", 199)]
+    pipeline = [{"$sort": {"gpu": -1, "ts_us": -1}}, {"$group": {"_id": "$gpu", "sample": {"$first": "$$ROOT"}}}]
+    plan = store.database.command(
+        "explain", {"aggregate": Collection.GPU_METRICS.value, "pipeline": pipeline, "cursor": {}}, verbosity="queryPlanner"
+    )
+    assert "DISTINCT_SCAN" in str(plan), "one index entry per GPU, not one per sample"
+
+
+# -- indexes and connection ------------------------------------------------------------------------------------------
+
+
+def test_indexes_are_created_once_and_retention_follows_its_setting(store: Store, settings: Settings) -> None:
+    ensure_indexes(store, settings)
+    for index in INDEXES:
+        assert index.name in store[index.collection].index_information(), index
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    ensure_indexes(store, Settings(**{**given, "raw_retention_days": 90}))
+    for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS):
+        assert store[name].index_information()["ingested_at_1"]["expireAfterSeconds"] == 90 * 86_400
+
+
+def test_an_index_somebody_made_otherwise_is_named(store: Store, settings: Settings) -> None:
+    cells = store[Collection.LEDGER_CELLS]
+    cells.drop_index("gpu_1_minute_1")
+    cells.create_index([("gpu", 1), ("minute", 1)])
+    with pytest.raises(StoreRefused, match=r"dropIndex\('gpu_1_minute_1'\)"):
+        ensure_indexes(store, settings)
+
+
+def test_corrections_are_a_view_of_cells(store: Store, settings: Settings) -> None:
+    store[Collection.LEDGER_CELLS].insert_many(
+        [{"_id": "a", "gpu": "a", "minute": 1, "corrections": [{"revision": 2}, {"revision": 3}]}, {"_id": "b", "gpu": "b"}]
+    )
+    found = [row["corrections"]["revision"] for row in store[Collection.CORRECTIONS].find()]
+    assert found == [2, 3]
+    source, _ = VIEWS[Collection.CORRECTIONS]
+    store.database.command("collMod", Collection.CORRECTIONS.value, viewOn=source.value, pipeline=[{"$limit": 1}])
+    ensure_indexes(store, settings)
+    assert len(list(store[Collection.CORRECTIONS].find())) == 2, "an older view is brought up to date"
+
+
+def test_the_servers_clock(store: Store) -> None:
+    assert abs(store.now() - datetime.now(UTC)) < timedelta(seconds=1)
+    assert store.now() <= store.now()
+
+
+def test_a_server_that_is_too_old_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_client, "OLDEST_VERSION", (99, 0))
+    with pytest.raises(StoreRefused, match=r"is 6\.\d+\.\d+; 99.0 or newer is needed"):
+        open_store(settings)
+
+
+def test_wrong_credentials_no_rights_and_no_server_each_say_so(tmp_path: Path) -> None:
+    with EmbeddedMongod(tmp_path / "mongod", auth=("admin", "s3cret-word")) as server:
+        good = open_store(load(mongodb_uri=server.uri))
+        good.client.admin.command("createUser", "reader", pwd="reader-word", roles=[{"role": "read", "db": "gpu_tokens"}])
+        good.close()
+        for uri, message in (
+            (server.uri.replace("s3cret-word", "wrong-word"), "refused the login: check user, password and authSource"),
+            (f"mongodb://127.0.0.1:{server.port}/", "does not allow to connect: give the user of MONGODB_URI the rights"),
+        ):
+            with pytest.raises(StoreRefused, match=message) as refused:
+                open_store(load(mongodb_uri=uri))
+            assert "word" not in str(refused.value).replace("password", ""), "no password in a message"
+        reader = load(mongodb_uri=f"mongodb://reader:reader-word@127.0.0.1:{server.port}/?authSource=admin")
+        read_only = open_store(reader)
+        try:
+            with pytest.raises(StoreRefused, match="give the user of MONGODB_URI the rights"):
+                ensure_indexes(read_only, reader)
+        finally:
+            read_only.close()
+    with pytest.raises(StoreUnreachable, match="check MONGODB_URI"):
+        open_store(load(mongodb_uri="mongodb://127.0.0.1:9/", mongodb_timeout_ms=300))
