@@ -20,6 +20,7 @@ from deploy.vms.shell import CommandFailed, run
 _NAME = "AzureLLMInferenceTrace_conv.csv"
 _HOME = "/opt/gpu-tokens"
 _COMPOSE = "sudo docker compose -p gpu-tokens"
+_TRACE = f"/home/{USER}/trace.csv"  # not /tmp: that is gone when the machine loses power
 _REPLAYED = "replayed"
 
 
@@ -61,7 +62,7 @@ def run_checks(report: Report, bench: Bench, *, kill_machines: bool) -> None:
                 "-q",
                 *bench.ssh_options,
                 str(trace[0]),
-                f"{USER}@{bench.table.machines['vm4-producers'].ip}:/tmp/trace.csv",
+                f"{USER}@{bench.table.machines['vm4-producers'].ip}:{_TRACE}",
             ]
         )
         bench.ssh("vm4-producers", f"cd {_HOME}/vm4-producers && {_COMPOSE} stop -t 20")
@@ -129,7 +130,7 @@ def _replay(bench: Bench, model: str, speed: str, *, detached: bool = False) -> 
     how = f"-d --name {_REPLAYED}" if detached else "--rm -T"
     command = (
         f"cd {_HOME}/vm4-producers && sudo docker rm -f {_REPLAYED} >/dev/null 2>&1; "
-        f"{_COMPOSE} run {how} --no-deps -v /tmp/trace.csv:/data/{_NAME}:ro simulate replay /data/{_NAME} {speed} "
+        f"{_COMPOSE} run {how} --no-deps -v {_TRACE}:/data/{_NAME}:ro simulate replay /data/{_NAME} {speed} "
         f"--models {model}-a,{model}-b --gpu-samples"
     )
     return bench.ssh("vm4-producers", command, timeout_seconds=240)
