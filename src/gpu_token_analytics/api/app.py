@@ -86,7 +86,7 @@ def document() -> dict[str, Any]:
 def _add(app: FastAPI, route: Route) -> None:
     handler = HANDLERS[route.handler]
     app.router.add_api_route(
-        route.path,
+        route.path.replace("{request_id}", "{request_id:path}"),  # an engine's request id may hold a slash
         _guarded(handler, route),
         methods=[route.method],
         dependencies=[] if route.access is Access.PUBLIC else [Depends(_check(route))],

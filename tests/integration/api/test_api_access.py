@@ -158,7 +158,7 @@ def test_requests_of_other_tenants_do_not_exist(api: Api) -> None:
         "host": "host-00",
         "gpus": ["GPU-0000"],
         "model": "model-1",
-        "request_id": "shared-id",
+        "request_id": "shared/id",
         "prompt_tokens": 10,
         "completion_tokens": 5,
         "cached_tokens": 0,
@@ -168,12 +168,12 @@ def test_requests_of_other_tenants_do_not_exist(api: Api) -> None:
     }
     usage.insert_many([{**base, "_id": "e1", "tenant": TENANT}, {**base, "_id": "e2", "tenant": "tenant-02"}])
     try:
-        own = api.client(KeyScope.READ, tenant=TENANT).get("/v1/requests/shared-id").json()
+        own = api.client(KeyScope.READ, tenant=TENANT).get("/v1/requests/shared%2Fid").json()
         assert [event["tenant"] for event in own["events"]] == [TENANT]
         assert all(cell["price_row"] is None for event in own["events"] for cell in event["cells"])
-        both = api.reader.get("/v1/requests/shared-id").json()
+        both = api.reader.get("/v1/requests/shared%2Fid").json()
         assert {event["tenant"] for event in both["events"]} == {TENANT, "tenant-02"}
-        other = api.client(KeyScope.READ, tenant="tenant-03").get("/v1/requests/shared-id")
+        other = api.client(KeyScope.READ, tenant="tenant-03").get("/v1/requests/shared%2Fid")
         assert other.status_code == 404
     finally:
         usage.delete_many({"_id": {"$in": ["e1", "e2"]}})
