@@ -11,14 +11,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.conftest import ROOT
 
+from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.child import free_port
 from gpu_token_analytics.embedded.kafka_jvm import KafkaBroker
+from gpu_token_analytics.events import encode
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.store.client import Store, open_store
+from gpu_token_analytics.tools.verify import marked_events
 
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA", ROOT.parent / "shared" / "data"))
 TRACE = SHARED / "traces" / "AzureLLMInferenceTrace_conv.csv"
@@ -88,6 +92,17 @@ def wait_for(store: Store, count: int) -> None:
         time.sleep(0.2)
 
 
+def wait_until_rolled(store: Store) -> None:
+    """Until the rollups hold every cell."""
+    until = time.monotonic() + 60
+    while any(
+        store[name].find_one({"rolled": False}, {"_id": 1})
+        for name in (Collection.LEDGER_CELLS, Collection.ROLLUPS_HOURLY, Collection.ROLLUPS_DAILY)
+    ):
+        assert time.monotonic() < until, "the rollups are not brought up to date in time"
+        time.sleep(0.2)
+
+
 @pytest.mark.usefixtures("processor")
 def test_every_request_and_token_of_the_trace_is_in_the_ledger(environment: dict[str, str], store: Store) -> None:
     gpu_tokens(environment, "replay", str(TRACE))
@@ -99,6 +114,20 @@ def test_every_request_and_token_of_the_trace_is_in_the_ledger(environment: dict
         assert (counted["requests"], counted["prompt_tokens"], counted["completion_tokens"]) == (REQUESTS, PROMPT, COMPLETION)
     assert report["price_time_nusd"] == report["compared_nusd"] == report["cost_nusd"] == sum(report["classes_nusd"].values())
     assert report["classes_nusd"]["attributed"] > 0
+    wait_until_rolled(store)
+    answers = [
+        json.loads(gpu_tokens(environment, "report", "--from", "2023-11-16T18:00Z", "--to", "2023-11-16T20:00Z", *by, "--json"))
+        for by in (("--by", "model"), ("--by", "tenant,gpu", "--bucket", "1m"), ("--by", "class", "--bucket", "1h"))
+    ]
+    for answer in answers:
+        totals = answer["totals"]
+        assert (totals["requests"], totals["tokens"]["prompt"], totals["tokens"]["completion"]) == (
+            REQUESTS,
+            PROMPT,
+            COMPLETION,
+        )
+        assert int(totals["money"]["total_nusd"]) == report["cost_nusd"], "what is shown is what the audit proved"
+        assert sum(int(row["money"]["total_nusd"]) for row in answer["rows"]) <= report["cost_nusd"]
     before = {cell["_id"]: (cell["content"], cell["revision"]) for cell in store[Collection.LEDGER_CELLS].find()}
     gens = {cell["_id"]: cell["gen"] for cell in store[Collection.LEDGER_CELLS].find()}
 
@@ -119,3 +148,47 @@ def test_verify_walks_the_pipeline(environment: dict[str, str]) -> None:
     out = gpu_tokens(environment, "verify", "--timeout", "60")
     for step in ("mongodb", "topic", "kafka", "token_usage", "gpu_metrics", "ledger", "verified"):
         assert step in out, out
+
+
+@pytest.mark.usefixtures("processor")
+def test_events_over_http_reach_the_ledger(environment: dict[str, str], store: Store, tmp_path: Path) -> None:
+    """POST /v1/events answers after Kafka acknowledged; bad records are named, good ones are not held back by them."""
+    port = free_port()
+    own = {**environment, "HTTP_PORT": str(port), "API_ALLOW_ANONYMOUS_LOOPBACK": "true"}
+    with (tmp_path / "api.log").open("wb") as out:
+        api = subprocess.Popen([sys.executable, "-m", "gpu_token_analytics", "api"], env=own, stdout=out, stderr=out)
+    try:
+        usages = marked_events(SystemClock()).usages
+        bad = b'{"schema": "token.usage.v1", "prompt_tokens": -1}'
+        body = b"\n".join([*(encode(usage) for usage in usages), bad])
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30)
+        with client:
+            wait_until_answers(client, api)
+            answer = client.post("/v1/events", content=body, headers={"content-type": "application/x-ndjson"})
+            assert (answer.json()["accepted"], answer.json()["rejected"]) == (len(usages), 1), answer.text
+            assert answer.json()["errors"][0]["index"] == len(usages)
+            wait_for(store, len(usages))
+            until = time.monotonic() + 60
+            path = f"/v1/requests/{usages[0].request_id}"
+            while client.get(path).status_code != 200:
+                assert time.monotonic() < until
+                time.sleep(0.2)
+            (event,) = client.get(path).json()["events"]
+        assert event["tokens"]["prompt"] == usages[0].prompt_tokens
+        assert event["cells"], "its cost is traced to cells"
+    finally:
+        api.terminate()
+        assert api.wait(30) == 0
+
+
+def wait_until_answers(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 60
+    while True:
+        assert process.poll() is None, "the API ended"
+        try:
+            if client.get("/health").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < until, "the API does not answer in time"
+        time.sleep(0.2)
