@@ -14,6 +14,7 @@ from datetime import datetime
 from gpu_token_analytics.documents import (
     US_PER_MINUTE,
     US_PER_SECOND,
+    minute_of,
     sample_document,
     touched_minutes,
     usage_document,
@@ -28,6 +29,7 @@ from gpu_token_analytics.store.marks import Cell
 from gpu_token_analytics.store.writes import RawDocument, encode_raw
 
 BAD_RECORD_WINDOW = 1000
+MAX_KNOWN_GPUS = 50_000
 LIVE_SOURCES = frozenset({"nvml", "nvidia-smi", "seed"})  # not "replay": nobody pays for a GPU of a trace by the clock
 
 
@@ -48,7 +50,7 @@ class Shaped:
     samples: Raws = field(default_factory=Raws)
     touched: set[Cell] = field(default_factory=set)
     labelled: set[tuple[str, int, int]] = field(default_factory=set)  # label, start_us, end_us of requests that named it
-    seen: dict[GpuDescription, tuple[int, int]] = field(default_factory=dict)  # first_us, last_us of its samples
+    seen: dict[GpuDescription, tuple[int, int]] = field(default_factory=dict)  # the minutes its samples reach over
     letters: list[DeadLetter] = field(default_factory=list)
     event_us: list[int] = field(default_factory=list)
     tokens_by_model: dict[str, int] = field(default_factory=dict)
@@ -107,9 +109,10 @@ class BadRecordBreaker:
 
 
 class Shaper:
-    """Turns events into what is written. Keeps the live rate; for one thread."""
+    """Turns events into what is written. Keeps the live rate and what the inventory knows; for one thread."""
 
     def __init__(self, live_rate: LiveRate, sample_gap_seconds: int) -> None:
+        self._known: dict[GpuDescription, tuple[int, int]] = {}
         self._rate = live_rate
         self._gap_us = sample_gap_seconds * US_PER_SECOND
 
@@ -136,7 +139,20 @@ class Shaper:
                     shaped.samples.records.append(index)
             except InvalidRecord as error:
                 shaped.letters.append(dead_letter(records, index, error))
+        self._leave_out_known(shaped)
         return shaped
+
+    def _leave_out_known(self, shaped: Shaped) -> None:
+        """Times are whole minutes, so most batches tell the inventory nothing new. What is left in counts as written: the
+        writer writes it before the batch is committed, or this process ends."""
+        if len(self._known) > MAX_KNOWN_GPUS:
+            self._known.clear()  # forgetting costs a write, nothing else
+        for described, (first_us, last_us) in list(shaped.seen.items()):
+            known_first, known_last = self._known.get(described, (first_us, -1))
+            if known_first <= first_us and last_us <= known_last:
+                del shaped.seen[described]
+            else:
+                self._known[described] = (min(first_us, known_first), max(last_us, known_last))
 
     def _usage(self, shaped: Shaped, event: TokenUsage, value: bytes, stored_at: datetime, source: str) -> RawDocument:
         document = usage_document(event, value, stored_at, source)
@@ -191,8 +207,10 @@ def _see(seen: dict[GpuDescription, tuple[int, int]], sample: GpuSample, ts_us: 
         source=sample.source,
         live=sample.source in LIVE_SOURCES,
     )
-    first_us, last_us = seen.get(described, (ts_us, ts_us))
-    seen[described] = (min(first_us, ts_us), max(last_us, ts_us))
+    minute_us = minute_of(ts_us)
+    end_us = minute_us + US_PER_MINUTE - 1
+    first_us, last_us = seen.get(described, (minute_us, end_us))
+    seen[described] = (min(first_us, minute_us), max(last_us, end_us))
 
 
 def refused_letters(shaped: Shaped, raws: Raws, reason: Reason, messages: dict[int, str]) -> list[DeadLetter]:

@@ -3,8 +3,9 @@
 Learned from samples. A placement that is new, or that reaches into a time in which its label may have meant another GPU,
 is left `pending`: the closer then computes the cells of the requests that named the label again.
 
-The ledger depends on first_us and last_us (how long a silent GPU is paid for, which label meant which GPU), so they are
-written with every batch, before its offsets are committed: what a crash leaves here is what the stored samples say.
+The ledger depends on the times in here (which label meant which GPU), so they are whole minutes - from the start of the
+first sample's to the end of the last one's - and are written before the offsets of the samples that moved them are
+committed: what a crash leaves is exactly what the stored samples say, and most batches have nothing to write.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class GpuDescription(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """A GPU as samples from `first_us` to `last_us` showed it."""
+    """A GPU as samples showed it, from the minute that starts at `first_us` to the one that ends with `last_us`."""
 
     description: GpuDescription
     first_us: int

@@ -144,16 +144,34 @@ def test_a_sample_touches_the_time_it_speaks_for_on_its_card_too() -> None:
     assert minutes(shape(slice_)) == {("MIG-1", 0), ("GPU-a", 0)}
 
 
-def test_sightings_are_one_per_description_with_their_time() -> None:
-    later, first_us = MINUTE + timedelta(seconds=50), to_us(MINUTE) + 30_000_000
+def test_sightings_are_one_per_description_in_whole_minutes() -> None:
+    start, later = to_us(MINUTE), MINUTE + timedelta(seconds=130)
     shaped = shape(sample(), sample(1, ts=later), sample(2, name="H100", ts=later), sample(3, source="replay", gpu_uuid=None))
     found = {(s.description.gpu, s.description.name, s.description.live): s[1:] for s in shaped.sightings()}
     assert found == {
-        ("GPU-a", "A100", True): (first_us, to_us(later)),
-        ("GPU-a", "H100", True): (to_us(later), to_us(later)),
-        ("vm1/0", "A100", False): (first_us, first_us),
+        ("GPU-a", "A100", True): (start, start + 3 * US_PER_MINUTE - 1),
+        ("GPU-a", "H100", True): (start + 2 * US_PER_MINUTE, start + 3 * US_PER_MINUTE - 1),
+        ("vm1/0", "A100", False): (start, start + US_PER_MINUTE - 1),
     }
     assert [s.last_us for s in shaped.sightings()] == sorted(s.last_us for s in shaped.sightings())
+
+
+def test_only_what_is_new_to_the_inventory_is_written() -> None:
+    shaper = Shaper(LiveRate(30, 1.0), 20)
+
+    def seen(*samples: GpuSample) -> list[tuple[int, int]]:
+        records = batch([encode(item) for item in samples])
+        shaped = shaper.shape(records, decode(records, NOW), NOW)
+        zero = to_us(MINUTE)
+        return [((s.first_us - zero) // US_PER_MINUTE, (s.last_us - zero) // US_PER_MINUTE) for s in shaped.sightings()]
+
+    assert seen(sample()) == [(0, 0)]
+    assert seen(sample(1), sample(2, ts=MINUTE)) == [], "the same minute"
+    assert seen(sample(3, ts=MINUTE + timedelta(seconds=60))) == [(1, 1)]
+    assert seen(sample(4, ts=MINUTE - timedelta(seconds=1))) == [(-1, -1)], "earlier than known"
+    assert seen(sample(5), sample(6, ts=MINUTE - timedelta(seconds=30))) == []
+    assert seen(sample(7, name="H100")) == [(0, 0)], "described differently"
+    assert seen(sample(8, ts=MINUTE + timedelta(minutes=5)), sample(9)) == [(0, 5)]
 
 
 @pytest.mark.parametrize(
