@@ -6,6 +6,8 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from math import floor
 from typing import Any
 
 import pytest
@@ -114,9 +116,10 @@ def test_silent_minutes_between_and_after_are_paid_for_as_unobserved(pipeline: C
     assert [cell["minute"] for cell in whole] == [first + n * MINUTE for n in range(len(whole))], "no minute is missing"
     assert len(whole) >= 40
     silent = [cell for cell in whole if cell["minute"] not in (first, second)]
-    hour = 2_000_000_000
-    exact = to_us(whole[-1]["minute"] + MINUTE) - to_us(first)
-    assert sum(cell["cost_nusd"] for cell in whole) == hour * exact // 3_600_000_000
+    until_start, until_end = (
+        Fraction(2_000_000_000, 3_600_000_000) * to_us(at) for at in (first, whole[-1]["minute"] + MINUTE)
+    )
+    assert sum(cell["cost_nusd"] for cell in whole) == floor(until_end + Fraction(1, 2)) - floor(until_start + Fraction(1, 2))
     assert all(
         cell["classes"][MoneyClass.UNOBSERVED] == cell["cost_nusd"] > 0 for cell in silent if cell["minute"] > first + MINUTE
     )
