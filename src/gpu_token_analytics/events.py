@@ -41,6 +41,7 @@ EARLIEST_TS = datetime(2015, 1, 1, tzinfo=UTC)  # before the first LLM was serve
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MAX_AHEAD = timedelta(seconds=MAX_AHEAD_SECONDS)
+_FEW_GPUS, _SHORT_LATENCY_MS = 8, 3_600_000  # far from MAX_CELLS
 _DECODED_TOGETHER = 16  # one bad record sends this many through decode() one by one
 
 Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -215,11 +216,28 @@ def _decode_together(values: Sequence[bytes | None], broker_ts: datetime) -> lis
         events = _decoder.decode_lines(joined)
         if _encoder.encode_lines(events) != joined:
             return None
+        latest = broker_ts + _MAX_AHEAD
         for event in events:
-            _check_rules(event, broker_ts)
+            if not _plainly_in_order(event, latest):
+                _check_rules(event, broker_ts)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError, TypeError, InvalidRecord):
         return None
     return events
+
+
+def _plainly_in_order(event: Event, latest: datetime) -> bool:
+    """A quick yes for the usual request, in a third of the time; everything else is for _check_rules to judge."""
+    return (
+        type(event) is TokenUsage
+        and EARLIEST_TS <= event.ts <= latest
+        and event.cached_tokens <= event.prompt_tokens
+        and event.reasoning_tokens <= event.completion_tokens
+        and 0 < len(event.gpu_uuids) <= _FEW_GPUS
+        and event.latency_ms is not None
+        and event.latency_ms <= _SHORT_LATENCY_MS
+        and (event.queue_ms is None or event.queue_ms <= event.latency_ms)
+        and (event.ttft_ms is None or event.ttft_ms <= event.latency_ms)
+    )
 
 
 def _check_rules(event: Event, broker_ts: datetime | None) -> None:
