@@ -319,6 +319,8 @@ class EventSource:
         consumer.assign(committed)
         if self._paused:
             consumer.pause(committed)
+        else:
+            consumer.resume(committed)  # one that was lost while paused is still paused inside librdkafka
         _log.info("assigned %d partitions of %s: %s", len(committed), self._topic, sorted(self._owned))
 
     def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:

@@ -51,7 +51,7 @@ def paths(app: FastAPI) -> set[tuple[str, str]]:
     found = set()
     for route in app.routes:
         for method in getattr(route, "methods", None) or ():
-            found.add((method, getattr(route, "path", "")))
+            found.add((method, getattr(route, "path_format", getattr(route, "path", ""))))
     return found
 
 
@@ -67,7 +67,9 @@ def test_every_guarded_route_has_its_check(api: Api) -> None:
     for route in api.app.routes:
         if isinstance(route, APIRoute) and route.path.startswith("/v1"):
             checks = [d.call.__qualname__ for d in route.dependant.dependencies if d.call is not None]
-            assert ((min(route.methods or ()), route.path) in guarded) == any("_check" in name for name in checks), route.path
+            assert ((min(route.methods or ()), route.path_format) in guarded) == any("_check" in name for name in checks), (
+                route.path
+            )
 
 
 @pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route.method} {route.path}")
