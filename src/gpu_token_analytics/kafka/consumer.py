@@ -187,24 +187,25 @@ class EventSource:
         return batch
 
     def _consume(self, max_records: int, wait_seconds: float) -> list[Message]:
-        """Up to `max_records` and about MAX_BATCH_BYTES: records far too large must not fill the memory before they are
-        refused."""
+        """Up to `max_records`, or about MAX_BATCH_BYTES: records far too large must not fill the memory before they are
+        refused. Takes what is there, waits only for the next one: a wait for many would let them pile up meanwhile."""
         messages, self._held = self._held, []
         size, deadline = 0, self._clock.monotonic() + wait_seconds
-        while True:
+        while len(messages) < max_records and size < MAX_BATCH_BYTES:
             try:
-                found = self._consumer.consume(
-                    min(_SLICE_RECORDS, max_records - len(messages)), max(0.0, deadline - self._clock.monotonic())
-                )
+                found = self._consumer.consume(min(_SLICE_RECORDS, max_records - len(messages)), 0)
+                left = deadline - self._clock.monotonic()
+                if not found and left > 0:
+                    found = self._consumer.consume(1, left)
             except KafkaException as error:
                 raise mapped(error, f"read {self._topic}", self._settings.kafka_bootstrap) from None
             if self._failure is not None:
                 raise self._failure
+            if not found:
+                break
             messages += found
             size += sum(map(len, found))
-            full = len(messages) >= max_records or size >= MAX_BATCH_BYTES
-            if full or len(found) < _SLICE_RECORDS:
-                return messages
+        return messages
 
     def _columns(self, messages: list[Message], partitions: list[int]) -> RecordBatch:
         offsets: list[int] = [message.offset() for message in messages]  # type: ignore[misc]  # a consumed record has one
