@@ -64,7 +64,10 @@ class Ingest:
         try:
             while not stop.is_set():
                 shaped = self._read()  # 1 2 3
-                before = self._written()
+                before = self._written(stop)
+                if stop.is_set():  # the batch just read is read again; what is in flight is finished by _close
+                    self._in_flight = self._in_flight or before
+                    break
                 if shaped is not None:
                     self._in_flight = _Write(self._writer, shaped)  # 4 5 6
                 if before is not None:
@@ -102,9 +105,11 @@ class Ingest:
         self._checkpoint(Step.RATED)
         return shaped
 
-    def _written(self) -> _Write | None:
-        """The batch before, once it is durable. Stays in the group however long that takes."""
+    def _written(self, stop: threading.Event) -> _Write | None:
+        """The batch before, once it is durable. Stays in the group however long that takes, or until `stop`."""
         while self._in_flight is not None and not self._in_flight.done(_PATIENCE_SECONDS):
+            if stop.is_set():
+                return None
             self._source.keep_alive()
             self._went_round()
         self._source.resume()
