@@ -11,7 +11,7 @@ from deploy.flows import ROOT
 from deploy.vms import images
 from deploy.vms.report import Report
 
-_NOISE = re.compile(r"make(\[\d+\])?: (Entering|Leaving) directory|CONFWARN|^\s*$")
+_NOISE = re.compile(r"make(\[\d+\])?: (Entering|Leaving|\*\*\*)|CONFWARN|^\s*$")
 
 
 def write(report: Report) -> list[Path]:

@@ -1,0 +1,44 @@
+"""The stages' READMEs: their commands exist, and the output they show is of a run in which nothing failed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+from deploy.flows import ROOT
+from deploy.vms.workstation import readme_steps
+
+STAGES = ["CA0", "CA1"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_evidence_is_of_a_run_without_failures(stage: str) -> None:
+    text = (ROOT / stage / "README.md").read_text()
+    shown = text.split(f"<!-- evidence:{stage.lower()} -->", 1)[1].split("<!-- /evidence -->", 1)[0]
+    assert shown.count(f"passed  {stage}") >= 10
+    assert "FAILED" not in shown
+    assert "NOT CHECKED" not in shown
+
+
+def test_the_evidence_of_ca0_is_of_the_steps_that_the_readme_has_today() -> None:
+    text = (ROOT / "CA0/README.md").read_text()
+    executed = re.findall(r"passed  CA0 README step \d+: (.*)", text)
+    assert executed == readme_steps(text, "Steps")
+
+
+def test_every_make_target_that_the_stages_name_exists() -> None:
+    for stage in STAGES:
+        targets = set(re.findall(r"^([a-z-]+)(?:-%)?:", (ROOT / stage / "Makefile").read_text(), re.MULTILINE))
+        named = set(
+            re.findall(rf"make -C {stage} ([a-z-]+)", "\n".join(path.read_text() for path in ROOT.glob("CA[01]/**/*.md")))
+        )
+        assert named <= targets, named - targets
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    tracked = subprocess.run(["git", "ls-files", "CA0", "CA1", "deploy"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in tracked.stdout.split():
+        if name.endswith(".md"):
+            for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text()):
+                assert ((ROOT / name).parent / target).exists(), f"{name} links to {target}"
