@@ -7,7 +7,9 @@ was added, need a first offset: the oldest record there is. create_topics() sets
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka import KafkaError as RdError
@@ -30,8 +32,15 @@ TOPIC_MAX_MESSAGE_BYTES = 2 * 1024 * 1024  # far over MAX_RECORD_BYTES: a record
 DLQ_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 DLQ_RETENTION_HOURS = 30 * 24
 
-_NO_LEADER_YET = (RdError.NOT_LEADER_FOR_PARTITION, RdError.LEADER_NOT_AVAILABLE, RdError.UNKNOWN_TOPIC_OR_PART)
-_LEADER_PAUSE_SECONDS = 0.2
+_NOT_YET = (
+    RdError.NOT_LEADER_FOR_PARTITION,
+    RdError.LEADER_NOT_AVAILABLE,
+    RdError.UNKNOWN_TOPIC_OR_PART,
+    RdError.NOT_COORDINATOR,
+    RdError.COORDINATOR_NOT_AVAILABLE,
+    RdError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+_PAUSE_SECONDS = 0.2
 _CONFIG_TIMEOUT_SECONDS = 3.0  # the embedded broker never answers this one
 
 
@@ -83,10 +92,8 @@ def seed_offsets(settings: Settings) -> int:
     try:
         missing = [state for state in _states(consumer, settings) if state.committed is None]
         if missing:
-            consumer.commit(
-                offsets=[TopicPartition(settings.kafka_topic, state.partition, state.low) for state in missing],
-                asynchronous=False,
-            )
+            offsets = [TopicPartition(settings.kafka_topic, state.partition, state.low) for state in missing]
+            _patiently(lambda: consumer.commit(offsets=offsets, asynchronous=False))
         return len(missing)
     except KafkaException as error:
         if rd_error(error).code() in (RdError.UNKNOWN_MEMBER_ID, RdError.NON_EMPTY_GROUP, RdError.ILLEGAL_GENERATION):
@@ -114,7 +121,7 @@ def _states(consumer: Consumer, settings: Settings) -> list[PartitionState]:
     topic = settings.kafka_topic
     partitions = [TopicPartition(topic, number) for number in range(partition_count(consumer, topic, settings))]
     found = []
-    for committed in consumer.committed(partitions, timeout=REQUEST_TIMEOUT_SECONDS):
+    for committed in _patiently(lambda: consumer.committed(partitions, timeout=REQUEST_TIMEOUT_SECONDS)):
         if committed.error is not None:
             raise mapped(committed.error, f"read the offset of {topic}/{committed.partition}", settings.kafka_bootstrap)
         low, high = _watermarks(consumer, TopicPartition(topic, committed.partition))
@@ -124,17 +131,23 @@ def _states(consumer: Consumer, settings: Settings) -> list[PartitionState]:
 
 
 def _watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
-    """Oldest and next offset. A topic made a moment ago may not have a leader yet: that is asked again."""
+    """Oldest and next offset."""
+    found: tuple[int, int] = _patiently(
+        lambda: consumer.get_watermark_offsets(partition, timeout=REQUEST_TIMEOUT_SECONDS, cached=False)
+    )
+    return found
+
+
+def _patiently(ask: Callable[[], Any]) -> Any:
+    """Ask again while a topic made a moment ago has no leader, or a broker just started no group coordinator."""
     until = time.monotonic() + REQUEST_TIMEOUT_SECONDS
     while True:
         try:
-            found: tuple[int, int] = consumer.get_watermark_offsets(partition, timeout=REQUEST_TIMEOUT_SECONDS, cached=False)
+            return ask()
         except KafkaException as error:
-            if rd_error(error).code() not in _NO_LEADER_YET or time.monotonic() > until:
+            if rd_error(error).code() not in _NOT_YET or time.monotonic() > until:
                 raise
-            time.sleep(_LEADER_PAUSE_SECONDS)
-        else:
-            return found
+            time.sleep(_PAUSE_SECONDS)
 
 
 def _existing(admin: AdminClient, settings: Settings) -> dict[str, int]:
