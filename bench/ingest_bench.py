@@ -49,6 +49,7 @@ from gpu_token_analytics.store.writes import insert_raw
 
 NEVER_SECONDS = 3600
 BATCH = 1000
+MOST_SECONDS = 180
 HZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -140,7 +141,11 @@ def _processor(
         with _running(settings, folder) as (child, url):
             begun = _wait_for_first(store)
             cpu_begun = _cpu_seconds(child.pid)
-            while _stored(store) < len(events):
+            while (stored := _stored(store)) < len(events):
+                if time.perf_counter() - begun > MOST_SECONDS:
+                    raise TimeoutError(
+                        f"{stored:,} of {len(events):,} events after {MOST_SECONDS} s: too many for the broker in memory?"
+                    )
                 time.sleep(0.02)
             raw_seconds = time.perf_counter() - begun
             cpu = _cpu_seconds(child.pid) - cpu_begun
