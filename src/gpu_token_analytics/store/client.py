@@ -219,6 +219,9 @@ def _answered_no(error: OperationFailure, doing: str, at: str, text: str) -> Sto
         return StoreRefused(f"MongoDB{at} refused the login: check user, password and authSource in MONGODB_URI ({text})")
     if error.code == _UNAUTHORIZED:
         return StoreRefused(f"MongoDB{at} does not allow to {doing}: give the user of MONGODB_URI the rights ({text})")
+    if "does not support retryable writes" in text:
+        # A standalone that was away for a moment: the driver took it for a replica set. Repeating the write is right.
+        return StoreOutcomeUnknown(f"MongoDB{at} came back while trying to {doing}: {text}")
     if error.code in _REFUSED:
         return StoreRefused(f"MongoDB{at} refused to {doing}: {text}")
     return StoreOutcomeUnknown(f"MongoDB{at} failed to {doing}: {text}")
