@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from bench.synthetic_cells import Fleet, cells
 from fastapi import FastAPI
+from tests.serving import Serving
 
 from gpu_token_analytics.api.app import create_app
 from gpu_token_analytics.api.services import Services
@@ -32,30 +30,6 @@ START = datetime(2026, 1, 30, tzinfo=UTC)
 MINUTES = 2 * 1440 + 90
 NOW = START + timedelta(minutes=MINUTES)
 FLEET = Fleet(gpus=4, gpus_per_host=2, models=3, tenants=4)
-
-
-class Server:
-    """The application on a loopback port, in a thread: real HTTP, real addresses."""
-
-    def __init__(self, app: FastAPI) -> None:
-        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-
-    def __enter__(self) -> str:
-        self._thread.start()
-        deadline = time.monotonic() + 20
-        while not self._server.started:
-            assert self._thread.is_alive(), "the server did not start"
-            assert time.monotonic() < deadline, "the server did not start within 20 s"
-            time.sleep(0.01)
-        port: int = self._server.servers[0].sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{port}"
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(10)
-        assert not self._thread.is_alive(), "the server did not stop"
 
 
 def roll_all(store: Store) -> None:
@@ -140,7 +114,7 @@ def api(make_store: Callable[[], tuple[Store, Settings]]) -> Iterator[Api]:
     services = Services.of(store, settings, sink=sink)
     services.now = lambda: NOW
     app = create_app(services)
-    with Server(app) as url:
+    with Serving(app) as url:
         served = Api(url, app, store, services, settings, found, sink)
         yield served
         served.close()
