@@ -8,6 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
+# What `make vms ARGS=...` leaves in the environment. A Makefile run by the bench would take the bench's ARGS for its own.
+_OF_MAKE = frozenset({"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS"})
+
+
 class CommandFailed(Exception):
     """A program ended with another status than 0; the message holds the end of what it said."""
 
@@ -32,7 +36,7 @@ def run(
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             timeout=timeout_seconds,
-            env={**os.environ, **env} if env else None,
+            env={**{name: value for name, value in os.environ.items() if name not in _OF_MAKE}, **(env or {})},
             cwd=cwd,
             check=False,
         )

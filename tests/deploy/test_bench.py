@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,11 @@ def test_health_says_what_is_not_well(lines: str, status: int, says: str) -> Non
     text = f"{lines}\n" if lines else ""
     done = subprocess.run([flows.ROOT / "CA0/common/health.sh"], input=text, capture_output=True, text=True, check=False)
     assert (done.returncode, says in done.stdout) == (status, True), done.stdout
+
+
+def test_makefiles_run_by_the_bench_do_not_see_the_arguments_of_make_vms(tmp_path: Path) -> None:
+    (tmp_path / "inner").write_text("ARGS ?=\ndown:\n\t@echo down $(ARGS).\n")
+    inner = f"from deploy.vms.shell import run; print(run(['make', '-sf', '{tmp_path}/inner', 'down']).stdout)"
+    (tmp_path / "outer").write_text(f'vms:\n\t@{sys.executable} -c "{inner}"\n')
+    outer = ["make", "-sf", str(tmp_path / "outer"), "vms", "ARGS=--install --strict"]
+    assert subprocess.run(outer, capture_output=True, text=True, check=True).stdout.split("\n")[0] == "down ."
