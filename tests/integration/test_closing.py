@@ -106,6 +106,89 @@ def test_a_label_becomes_the_uuid_that_samples_teach_later(pipeline: Callable[..
     assert one.audit().holds
 
 
+def test_silence_of_a_label_goes_where_its_requests_go(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline()
+    early, late = minutes_ago(50), minutes_ago(40)
+    one.ingest([usage(n, at + timedelta(seconds=40), gpu_uuids=[], gpu_index=0) for n, at in enumerate((early, late))])
+    one.close()
+    assert len([cell for cell in one.cells(gpu="h1/0").values() if cell["owned_us"]]) == 11
+    one.ingest([sample(1, early + timedelta(seconds=5), source="replay")])
+    one.close()
+    owned = [cell["gpu"] for cell in one.cells().values() if cell["owned_us"]]
+    assert owned == ["GPU-a"] * 11
+    assert one.audit().holds
+
+
+@pytest.mark.parametrize("late_by", [-10, 10], ids=["a sample before", "the first sample ever, after"])
+def test_a_late_sample_names_and_prices_the_minutes_it_speaks_for(pipeline: Callable[..., Pipeline], late_by: int) -> None:
+    one = pipeline(silent_gpu_owned_minutes=2)
+    at = minutes_ago(40)
+    one.ingest([usage(n, at + n * 5 * MINUTE + timedelta(seconds=40)) for n in range(2)])
+    one.close()
+    assert {cell["gpu_name"] for cell in one.cells().values()} == {None}
+    one.ingest([sample(1, at + late_by * MINUTE, source="replay", host="h2", price_per_hour_usd=2.0)])
+    one.close()
+    busy = [cell for cell in one.cells().values() if cell["lines"]]
+    assert {(cell["host"], cell["gpu_name"]) for cell in busy} == {("h2", "H100")}
+    paid = 2_000_000_000 if late_by < 0 else HOUR_NUSD  # a price holds from its first sample on
+    assert {cell["price"]["nusd_per_hour"] for cell in busy} == {paid}
+    assert one.audit().holds
+
+
+def test_a_slice_learned_of_late_is_priced_as_a_slice_from_its_first_request_on(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(40)
+    one.ingest([usage(1, at + timedelta(seconds=40), gpu_uuids=["MIG-1"])])
+    one.close()
+    part = sample(1, at + 20 * MINUTE, gpu_uuid="MIG-1", mig_profile="3g.40gb", parent_uuid="GPU-a", source="replay")
+    one.ingest([part])
+    one.close()
+    cells = {cell["gpu"]: cell["cost_nusd"] for cell in one.cells(minute=at).values()}
+    assert cells["MIG-1"] == round(HOUR_NUSD / 60) * 3 // 7
+    assert one.audit().holds
+
+
+def sparse_events(dice: random.Random) -> list[Event]:
+    """Few events over an hour: labels that change their GPU, prices, slices, long silences."""
+    found: list[Event] = []
+    for number in range(40):
+        at = minutes_ago(120) + timedelta(seconds=dice.randrange(3600))
+        gpu, index = dice.choice([("GPU-a", 0), ("GPU-b", 0), ("GPU-c", 1)])
+        if dice.random() < 0.6:
+            named: dict[str, Any] = {"gpu_uuids": [gpu]} if dice.random() < 0.5 else {"gpu_uuids": [], "gpu_index": index}
+            if dice.random() < 0.2:
+                named = {"gpu_uuids": ["MIG-1"]}
+            found.append(usage(number, at, dice.choice((0.0, 5.0, 100.0)), **named))
+            continue
+        values: dict[str, Any] = {"gpu_uuid": gpu, "gpu_index": index, "source": "replay", "name": f"name of {gpu}"}
+        if gpu == "GPU-c":
+            values["price_per_hour_usd"] = dice.choice((None, 1.0, 2.0))
+            if dice.random() < 0.5:
+                values |= {"gpu_uuid": "MIG-1", "mig_profile": "3g.40gb", "parent_uuid": "GPU-c", "price_per_hour_usd": None}
+        found.append(sample(number, at, **values))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sparse_events_in_any_order_give_one_ledger(pipeline: Callable[..., Pipeline], seed: int) -> None:
+    dice = random.Random(seed)
+    events = sparse_events(dice)
+    straight, wild = pipeline("a", silent_gpu_owned_minutes=10), pipeline("b", silent_gpu_owned_minutes=10)
+    straight.ingest(events)
+    straight.close()
+    for event in dice.sample(events, len(events)):
+        wild.ingest([event])
+        if dice.random() < 0.4:
+            wild.closer().step()
+        if dice.random() < 0.2:
+            wild.closer().housekeep()
+    wild.close()
+    for one in (straight, wild):
+        report = one.audit()
+        assert report.holds, report.findings
+    assert contents(wild.cells()) == contents(straight.cells())
+
+
 def test_silent_minutes_between_and_after_are_paid_for_as_unobserved(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline()
     first, second = minutes_ago(40), minutes_ago(30)

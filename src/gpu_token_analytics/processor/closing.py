@@ -2,8 +2,12 @@
 
     1 take due cells (their gen is read here, before any event)   2 read prices, placements, inventory
     3 for each GPU: read its events and compute   4 open or mark what a first result implies for others: silent minutes
-      between this one and its neighbours, the card of a MIG slice, prices carried on through silence
-    5 write where nobody was faster   6 now and then: placements and prices that changed, GPUs that fell silent, finality
+      between this one and its neighbours, the card of a MIG slice, what samples say of the minutes up to the next one
+    5 write where nobody was faster   6 now and then: GPUs, placements and prices that changed, GPUs that fell silent,
+      finality
+
+Everything a cell depends on outside of its own minute must mark it here when it changes (4 and 6): else the ledger would
+depend on the order of events. A cell that somebody else is computing is marked, too: he may have read before the change.
 
 A cell is never taken before its `due_at`: ingest leaves a mark out while the one before is still ahead (ingest.py).
 Behind schedule means fewer recomputations, not wrong ones.
@@ -13,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -36,7 +40,7 @@ from gpu_token_analytics.events import from_us, to_us
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import Scope
 from gpu_token_analytics.store.client import Document
-from gpu_token_analytics.store.compute import Books, ComputedCell, compute_run, last_activity, runs_of
+from gpu_token_analytics.store.compute import Books, Carried, ComputedCell, compute_run, last_activity, next_activity, runs_of
 from gpu_token_analytics.store.ledger import CellWrite, LedgerStore
 
 log = logging.getLogger(__name__)
@@ -113,13 +117,16 @@ class Closer:
             for run in runs_of(cells):
                 computed = compute_run(self._store, books, self._params, gpu, run, to_us(now))
                 marks = [cells[minute] for minute in run]
+                writes = self._writes(computed, marks, now)
                 # First what follows from them: after a crash in between, the cells are still due and it is all done again.
-                self._follow_up(gpu, computed, marks, books)
-                self._write(computed, marks, now)
+                self._follow_up(gpu, computed, marks, books, {write.cell for write in writes if write.changed})
+                self._store.write(writes)
+                self._observer.cells_closed(len(writes), sum(write.changed for write in writes))
         return len(due)
 
     def housekeep(self) -> None:
-        """The slow, rare work: changed placements and prices, silent GPUs, finality."""
+        """The slow, rare work: changed GPUs, placements and prices, silent GPUs, finality."""
+        self._spread_gpus()
         self._spread_placements()
         self._spread_prices()
         self._extend_silence()
@@ -128,19 +135,13 @@ class Closer:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def _write(self, computed: Sequence[ComputedCell], due: Sequence[Document], now: datetime) -> None:
+    def _writes(self, computed: Sequence[ComputedCell], due: Sequence[Document], now: datetime) -> list[CellWrite]:
         final = [cell["_id"] for cell in due if cell["state"] == CellState.FINAL]
         before = self._store.contents(final) if final else {}
-        writes, changed = [], 0
-        for cell, mark in zip(computed, due, strict=True):
-            write = self._cell_write(cell, mark, before.get(mark["_id"]), now)
-            changed += "cost_nusd" in write.changes
-            writes.append(write)
-            self._observer.event_to_ledger_seconds(
-                max(0.0, (now - mark["due_at"]).total_seconds() + self._rules.debounce_seconds)
-            )
-        self._store.write(writes)
-        self._observer.cells_closed(len(computed), changed)
+        for mark in due:
+            waited = (now - mark["due_at"]).total_seconds() + self._rules.debounce_seconds
+            self._observer.event_to_ledger_seconds(max(0.0, waited))
+        return [self._cell_write(cell, mark, before.get(mark["_id"]), now) for cell, mark in zip(computed, due, strict=True)]
 
     def _cell_write(self, cell: ComputedCell, mark: Document, final: Document | None, now: datetime) -> CellWrite:
         fields = {**cell.fields(), "params": self._version}
@@ -167,27 +168,28 @@ class Closer:
 
     # -- what one cell implies for others ----------------------------------------------------------------------------
 
-    def _follow_up(self, gpu: GpuId, computed: Sequence[ComputedCell], due: Sequence[Document], books: Books) -> None:
+    def _follow_up(
+        self, gpu: GpuId, computed: Sequence[ComputedCell], due: Sequence[Document], books: Books, changed: Set[str]
+    ) -> None:
         heard = {cell.content.start_us: cell for cell in computed if not cell.silent}
         if not heard:
             return
-        # News: evidence in a minute that had no cell yet, or a silent one.
-        news = {to_us(mark["minute"]) for mark in due if mark["revision"] == 0 or mark.get("silent", True)} & heard.keys()
+        # Not only where evidence is new: other evidence in the same minute may have other neighbours.
+        changed_us = {to_us(mark["minute"]) for mark in due if mark["_id"] in changed} & heard.keys()
         beside = {minute + step for minute in heard for step in (-US_PER_MINUTE, US_PER_MINUTE)} - heard.keys()
         around = self._store.neighbours(gpu, sorted(beside))
         known = heard.keys() | {minute for minute, cell in around.items() if cell.get("silent") is False}
-        for minute in sorted(news):
+        own_lease = due[0]["lease"]
+        for minute in sorted(changed_us):
             if minute - US_PER_MINUTE not in known:
-                self._own_silence_before(gpu, minute, books)
+                self._own_silence_before(gpu, minute, books, own_lease)
             if minute + US_PER_MINUTE not in known:
-                self._own_silence_after(gpu, minute)
-        for minute, cell in heard.items():
-            following = around.get(minute + US_PER_MINUTE)
-            if following is not None and following.get("silent") and following.get("own_price") != cell.own_price:
-                self._store.touch_silent_after(gpu, minute, cell.own_price)
+                self._own_silence_after(gpu, minute, books, own_lease)
+        news = {to_us(mark["minute"]) for mark in due if mark.get("silent", True)} & heard.keys()
         self._mark_card(gpu, heard.values(), news, books)
+        self._carry(gpu, computed, due, books)
 
-    def _own_silence_before(self, gpu: GpuId, minute_us: int, books: Books) -> None:
+    def _own_silence_before(self, gpu: GpuId, minute_us: int, books: Books, own_lease: str | None = None) -> None:
         """Open the silent minutes since the evidence before this minute; those computed as not owned are looked at again."""
         sample = self._store.last_sample(gpu, minute_us)
         active = last_activity(self._store, books, gpu, minute_us)
@@ -196,17 +198,20 @@ class Closer:
             start = minute_of(max(times)) + US_PER_MINUTE
             end = min(minute_us, start + self._params.silent_owned_us)
             self._store.mark_missing(gpu, range(start, end, US_PER_MINUTE))
-            self._store.mark_not_owned(gpu, start, end)
+            self._store.mark_not_owned(gpu, start, end, own_lease)
 
-    def _own_silence_after(self, gpu: GpuId, minute_us: int) -> None:
+    def _own_silence_after(self, gpu: GpuId, minute_us: int, books: Books, own_lease: str | None = None) -> None:
         """The same up to the next minute with evidence. Without one only minutes that have a cell: silence may still end."""
         start = minute_us + US_PER_MINUTE
         end = start + self._params.silent_owned_us
-        following = self._store.next_heard(gpu, minute_us)
-        if following is not None:
-            end = min(to_us(following["minute"]), end)
+        # Of the events, not of the cells: the one that follows may be in somebody's hands, computed from older books.
+        sample = self._store.first_sample(gpu, start)
+        active = next_activity(self._store, books, gpu, start)
+        times = ([sample["ts_us"]] if sample else []) + ([active] if active is not None else [])
+        if times:
+            end = min(minute_of(min(times)), end)
             self._store.mark_missing(gpu, range(start, end, US_PER_MINUTE))
-        self._store.mark_not_owned(gpu, start, end)
+        self._store.mark_not_owned(gpu, start, end, own_lease)
 
     def _mark_card(self, gpu: GpuId, heard: Collection[ComputedCell], news: set[int], books: Books) -> None:
         """Card and slices depend on each other: a slice seen for the first time in a minute changes what its card keeps and
@@ -220,19 +225,85 @@ class Closer:
         family = [card or gpu, *books.slices_of.get(card or gpu, ())]
         self._store.mark_existing([cell_id(other, minute) for other in family if other != gpu for minute in minutes])
 
+    def _carry(self, gpu: GpuId, computed: Sequence[ComputedCell], due: Sequence[Document], books: Books) -> None:
+        """What a sample says (host, name, price) holds up to the next one; the first one's host and name hold before it,
+        too. Cells computed before that was known are marked, up to the next minute with a sample, which it opens."""
+        sampled = [(cell, mark) for cell, mark in zip(computed, due, strict=True) if cell.content.samples]
+        news = [cell for cell, mark in sampled if mark["revision"] == 0 or _carried(mark) != cell.carried]
+        here = {cell.content.start_us: cell for cell in computed}  # of one reading, so they agree with each other
+        own_lease = due[0]["lease"]
+        if news:
+            self._store.mark_existing(self._stale_after(gpu, news, here, own_lease))
+            if gpu in books.slices_of and any(cell.own_price is not None for cell in news):
+                self._store.mark_range({"gpu": {"$in": books.slices_of[gpu]}}, from_us(news[0].content.start_us), None)
+        for cell, mark in sampled:
+            if cell.oldest and mark.get("samples") != cell.content.samples:
+                before = self._store.cells_before(gpu, cell.content.start_us)
+                stale = (each for each in before if _stale(each, _carried(each)[:2] == cell.carried[:2], own_lease))
+                self._store.mark_existing([each["_id"] for each in stale if to_us(each["minute"]) not in here])
+
+    def _stale_after(
+        self, gpu: GpuId, news: Sequence[ComputedCell], here: Mapping[int, ComputedCell], own_lease: str
+    ) -> list[str]:
+        """Ids of the cells after each of `news`, up to the next one with samples, that do not say what it carries on."""
+        waiting = {cell.content.start_us for cell in news}
+        carried: Carried | None = None  # what the newest of `news` so far carries on; None: a sample came after it
+        stale: list[str] = []
+        for each in self._store.cells_from(gpu, news[0].content.start_us):
+            minute = to_us(each["minute"])
+            if minute in here:
+                if minute in waiting:
+                    waiting.discard(minute)
+                    carried = here[minute].carried
+                elif here[minute].content.samples:
+                    carried = None
+            elif carried is not None:
+                if _stale(each, not each.get("samples") and _carried(each) == carried, own_lease):
+                    stale.append(each["_id"])
+                if each.get("samples"):
+                    carried = None
+            if carried is None and not waiting:
+                break
+        return stale
+
     # -- housekeeping ------------------------------------------------------------------------------------------------
+
+    def _spread_gpus(self) -> None:
+        """A GPU is new, or its card, profile, name or being live changed: mark what was computed without knowing. Parts of a
+        card depend on all of its slices."""
+        for row in self._store.pending_gpus():
+            slices = Books.read(self._store).slices_of
+            card = row.get("parent_uuid") or row["_id"]
+            self._store.mark_computed_before(sorted({row["_id"], card, *slices.get(card, ())}), row["changed_at"])
+            self._store.clear_pending_gpu(row)
 
     def _spread_placements(self) -> None:
         """A label turned out to be another GPU: mark the cells of the requests that named it, under all its meanings."""
         for placement in self._store.pending_placements():
-            books = Books.read(self._store)
-            minutes: set[int] = set()
-            for usage in self._store.labelled_usage(placement["label"]):
-                minutes.update(touched_minutes(usage["start_us"], usage["ts_us"]))
-            for gpu in sorted({placement["label"], *books.placements.meanings(placement["label"])}):
-                self._store.mark_missing(gpu, sorted(minutes))
-                self._store.mark_existing([cell_id(gpu, minute) for minute in sorted(minutes)])
+            books, label = Books.read(self._store), placement["label"]
+            meant: dict[GpuId, set[int]] = {gpu: set() for gpu in (label, *books.placements.meanings(label))}
+            for usage in self._store.labelled_usage(label):
+                gpu = books.placements.resolve(label, usage["ts_us"])
+                meant[gpu].update(touched_minutes(usage["start_us"], usage["ts_us"]))
+            minutes = sorted(set().union(*meant.values()))
+            if minutes:
+                for gpu in sorted(meant):
+                    self._store.mark_missing(gpu, minutes)
+                    self._store.mark_existing([cell_id(gpu, minute) for minute in minutes])
+                    self._move_silence(gpu, minutes, meant[gpu], books)
             self._store.clear_pending_placement(placement)
+
+    def _move_silence(self, gpu: GpuId, minutes: Sequence[int], meant: Collection[int], books: Books) -> None:
+        """Requests of a label in `minutes` are this GPU's in those of `meant` alone: silence that the others may have owned
+        is looked at again; silence between these and their neighbours is opened here, since their cells may be no news."""
+        heard = self._store.last_heard(gpu, minutes[0])
+        start = minutes[0] if heard is None else to_us(heard["minute"])
+        self._store.mark_silent(gpu, start, minutes[-1] + self._params.silent_owned_us + 2 * US_PER_MINUTE)
+        for minute in sorted(meant):
+            if minute - US_PER_MINUTE not in meant:
+                self._own_silence_before(gpu, minute, books)
+            if minute + US_PER_MINUTE not in meant:
+                self._own_silence_after(gpu, minute, books)
 
     def _spread_prices(self) -> None:
         """A new price row: mark the cells it can concern, final ones too (they get a correction)."""
@@ -249,14 +320,28 @@ class Closer:
         for gpu in self._store.gpus():
             if not gpu.get("live") or gpu.get("parent_uuid"):
                 continue
-            last, heard = self._store.last_cell(gpu["_id"]), self._store.last_heard(gpu["_id"])
-            if last is None or heard is None:
+            heard = self._store.last_heard(gpu["_id"])
+            if heard is None:
                 continue
             silence = to_us(heard["minute"]) + US_PER_MINUTE
-            end = min(limit, silence + self._params.silent_owned_us)
-            if silence < end:
-                self._store.mark_missing(gpu["_id"], range(to_us(last["minute"]) + US_PER_MINUTE, end, US_PER_MINUTE))
-                self._store.mark_not_owned(gpu["_id"], silence, end)
+            minutes = range(silence, min(limit, silence + self._params.silent_owned_us), US_PER_MINUTE)
+            if minutes:
+                if self._store.count_cells(gpu["_id"], silence, minutes.stop) < len(minutes):
+                    self._store.mark_missing(gpu["_id"], minutes)
+                self._store.mark_not_owned(gpu["_id"], silence, minutes.stop)
+
+
+def _carried(cell: Document) -> Carried:
+    """As ComputedCell.carried, of a stored cell."""
+    return cell.get("host"), cell.get("gpu_name"), cell.get("own_price")
+
+
+def _stale(cell: Document, agrees: bool, own_lease: str) -> bool:
+    """Whether a stored cell needs a mark: it disagrees, or somebody else may be computing it from what was known before.
+    One that is due anyway, and nobody's yet, does not."""
+    if cell.get("lease", own_lease) != own_lease:
+        return True
+    return not agrees and "due_at" not in cell
 
 
 def _cells_priced_by(row: Document) -> Document:

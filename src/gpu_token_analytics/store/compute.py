@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -33,6 +33,8 @@ from gpu_token_analytics.ledger.requests import Requests
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.ledger import LedgerStore
 
+Carried: TypeAlias = tuple[str | None, str | None, NanoUsd | None]  # host, GPU name, the samples' own price
+
 MAX_RUN_US = 240 * US_PER_MINUTE
 MAX_RUN_HOLE_US = 30 * US_PER_MINUTE
 
@@ -49,8 +51,14 @@ class ComputedCell:
     share: CardShare | None  # MIG: the part of the card's money that is this GPU's
     prices: Sequence[PricePiece]
     silent: bool  # no sample in the minute and no request active in it
-    own_price: NanoUsd | None  # the samples' own price at the end of the minute, carried on through silent minutes
+    own_price: NanoUsd | None  # the samples' own price at the end of the minute, carried on to the next sample
+    oldest: bool  # no sample of this GPU is older than this minute
     request_ids: Sequence[str]  # event ids behind content.shares[].request
+
+    @property
+    def carried(self) -> Carried:
+        """What the minute's newest sample says of the minutes up to the next one."""
+        return self.host, self.gpu_name, self.own_price
 
     def fields(self) -> Document:
         """The fields of a cell document that depend on events, prices and parameters alone."""
@@ -129,6 +137,16 @@ def last_activity(store: LedgerStore, books: Books, gpu: GpuId, before_us: int) 
     return max(found, default=None)
 
 
+def next_activity(store: LedgerStore, books: Books, gpu: GpuId, from_us: int) -> int | None:
+    """An instant, at or after a time, in which a request is active on this GPU; none of those it leaves out ended earlier."""
+    resolve = books.placements.resolve
+    found: list[int] = []
+    for name in (gpu, *books.placements.labels(gpu)):
+        ended = (doc for doc in store.usage_from(name, from_us) if resolve(name, doc["ts_us"]) == gpu)
+        found.extend(islice((max(doc["start_us"], from_us) for doc in ended if _last_instant(doc) >= from_us), 1))
+    return min(found, default=None)
+
+
 def _last_instant(usage: Mapping[str, Any]) -> int:
     """A request is active up to its end, its end excluded; without a known duration it is its end."""
     end_us: int = usage["ts_us"]
@@ -173,6 +191,7 @@ class _Run:
                     prices=cell.prices,
                     silent=self._evidence[cell.start_us] is None,
                     own_price=self._own_price(cell.start_us + US_PER_MINUTE - 1),
+                    oldest=self._sample_at(cell.start_us - 1) is None,
                     request_ids=self._requests.ids,
                 )
             )
@@ -202,7 +221,7 @@ class _Run:
             minute_us,
             self._now_us,
             evidence_us=evidence,
-            before_us=(self._before[minute_us] or self._before_run) if silent and self._card is None else None,
+            before_us=self._last_before(minute_us) if silent and self._card is None else None,
             followed=silent and self._followed(end),
             live=bool(self._row.get("live")),
             silent_owned_us=self._params.silent_owned_us,
@@ -234,13 +253,22 @@ class _Run:
 
     @cached_property
     def _before(self) -> dict[int, int | None]:
-        """Minute -> latest evidence before it, from this run or from all that is stored."""
+        """Minute -> latest evidence before it among the events of this run, those of minutes left out of it included."""
+        minutes = np.array(self._minutes, dtype=np.int64)
+        order = np.argsort(self._requests.start_us, kind="stable")
+        begins = self._requests.start_us[order]
+        ends = np.maximum.accumulate(self._requests.end_us[order])
+        begun = np.searchsorted(begins, minutes).tolist()
+        heard = np.searchsorted(self._sample_us, minutes).tolist()
         found: dict[int, int | None] = {}
-        latest: int | None = None
-        for minute in self._minutes:
-            found[minute] = latest
-            latest = self._evidence[minute] or latest
+        for minute, requests, samples in zip(self._minutes, begun, heard, strict=True):
+            times = [min(int(ends[requests - 1]), minute) - 1] if requests else []
+            found[minute] = max([*times, *self._sample_us[samples - 1 : samples]], default=None)
         return found
+
+    def _last_before(self, minute_us: int) -> int | None:
+        before = self._before[minute_us]
+        return self._before_run if before is None else before
 
     @cached_property
     def _before_run(self) -> int | None:
@@ -261,12 +289,7 @@ class _Run:
     def _followed_after_run(self) -> bool:
         if self._store.has_sample_from(self._gpu, self._end):
             return True
-        resolve = self._books.placements.resolve
-        return any(
-            resolve(name, doc["ts_us"]) == self._gpu and _last_instant(doc) >= self._end
-            for name in self._names
-            for doc in self._store.usage_from(name, self._end)
-        )
+        return next_activity(self._store, self._books, self._gpu, self._end) is not None
 
     # -- identity and price ------------------------------------------------------------------------------------------
 
@@ -282,9 +305,15 @@ class _Run:
             return self._samples[last]
         return self._asof
 
+    @cached_property
+    def _first_sample(self) -> Document | None:
+        """The oldest sample of this GPU; asked for only where none is older than the minute in question."""
+        return self._samples[0] if self._samples else self._store.first_sample(self._gpu, self._end)
+
     def _identity(self, minute_us: int) -> tuple[str | None, str | None]:
-        """(host, GPU name): the newest sample's by the end of the minute, else the requests' host, else the inventory's."""
-        sample = self._sample_at(minute_us + US_PER_MINUTE - 1)
+        """(host, GPU name): the newest sample's by the end of the minute, else the first one's ever; without samples the
+        requests' host; the inventory's where the samples have expired."""
+        sample = self._sample_at(minute_us + US_PER_MINUTE - 1) or self._first_sample
         if sample is not None:
             return sample["host"], sample.get("name")
         active = (self._requests.start_us < minute_us + US_PER_MINUTE) & (self._requests.end_us > minute_us)

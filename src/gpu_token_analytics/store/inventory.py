@@ -1,7 +1,8 @@
 """The inventory: which GPUs there are, which `host/index` carried which UUID when, and the latest sample of each.
 
 Learned from samples. A placement that is new, or that reaches into a time in which its label may have meant another GPU,
-is left `pending`: the closer then computes the cells of the requests that named the label again.
+is left `pending`: the closer then computes the cells of the requests that named the label again. So is a GPU that is new or
+described anew: the closer computes its cells again that were computed before `changed_at`.
 
 The ledger depends on the times in here (which label meant which GPU), so they are whole minutes - from the start of the
 first sample's to the end of the last one's - and are written before the offsets of the samples that moved them are
@@ -24,6 +25,7 @@ from gpu_token_analytics.store.client import Document, Store, store_errors
 
 _DUPLICATE_KEY = 11000
 _TRIES = 10
+_LEDGER_DEPENDS_ON = ("name", "mig_profile", "parent_uuid", "live")
 
 
 class GpuDescription(NamedTuple):
@@ -128,10 +130,13 @@ def _gpu(sighting: Sighting) -> UpdateOne:
         name: {"$cond": [newest, {"$literal": getattr(described, name)}, f"${name}"]}
         for name in ("host", "gpu_index", "name", "mig_profile", "parent_uuid", "source")
     }
+    fields["live"] = {"$or": ["$live", described.live]}  # live once is live
+    changed: Document = {"$or": [{"$ne": [{"$ifNull": [f"${name}", None]}, fields[name]]} for name in _LEDGER_DEPENDS_ON]}
     fields |= {
+        "pending": {"$or": [changed, "$pending"]},
+        "changed_at": {"$cond": [changed, "$$NOW", "$changed_at"]},
         "kind": "gpu",
         "gpu": {"$literal": described.gpu},
-        "live": {"$or": ["$live", described.live]},  # live once is live
         "first_us": {"$min": ["$first_us", sighting.first_us]},
         "last_us": {"$max": ["$last_us", sighting.last_us]},
     }

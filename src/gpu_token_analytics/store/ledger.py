@@ -23,6 +23,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from gpu_token_analytics.documents import LONG_REQUEST_US, CellState, Collection, GpuId, cell_id
 from gpu_token_analytics.events import MAX_LATENCY_MS, from_us
 from gpu_token_analytics.store.client import Document, Store, store_errors
+from gpu_token_analytics.store.marks import SAFETY
 
 LEASE_SECONDS = 60
 MAX_REQUEST_US = MAX_LATENCY_MS * 1000
@@ -59,10 +60,22 @@ _DUE_FIELDS = dict.fromkeys(
         "due_at",
         "final_at",
         "silent",
+        "host",
+        "gpu_name",
         "own_price",
+        "samples",
+        "lease",
     ),
     1,
 )
+
+_CARRIED_FIELDS = dict.fromkeys(("minute", "host", "gpu_name", "own_price", "samples", "due_at", "lease"), 1)
+
+
+def _computed_by_others(own_lease: str | None) -> Document:
+    """Cells that somebody else may be computing from what was read before a change: he writes them as done, unless they
+    are marked again."""
+    return {"lease": {"$exists": True, "$ne": own_lease}}
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,11 @@ class CellWrite:
     changes: Document  # fields to set; {} when the content is what is stored already
     due_again_at: datetime | None = None
     correction: Document | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the content is another one than the stored."""
+        return "content" in self.changes
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -221,49 +239,56 @@ class LedgerStore:
 
     @_mapped
     def neighbours(self, gpu: GpuId, minutes_us: Sequence[int]) -> dict[int, Document]:
-        """The cells among these minutes that exist: minute -> {silent, own_price}."""
+        """The cells among these minutes that exist: minute -> {silent}."""
         ids = {cell_id(gpu, minute): minute for minute in minutes_us}
-        found = self._cells.find({"_id": {"$in": list(ids)}}, {"silent": 1, "own_price": 1, "done_gen": 1})
+        found = self._cells.find({"_id": {"$in": list(ids)}}, {"silent": 1})
         return {ids[cell["_id"]]: cell for cell in found}
 
     @_mapped
-    def last_cell(self, gpu: GpuId) -> Document | None:
-        """The newest cell of a GPU: {minute}."""
-        return self._cells.find_one({"gpu": gpu}, {"minute": 1}, sort=[("minute", DESCENDING)])
+    def count_cells(self, gpu: GpuId, start_us: int, end_us: int) -> int:
+        """How many cells a GPU has in [start, end)."""
+        return self._cells.count_documents({"gpu": gpu, "minute": {"$gte": from_us(start_us), "$lt": from_us(end_us)}})
 
     @_mapped
-    def last_heard(self, gpu: GpuId) -> Document | None:
-        """The newest cell of a GPU that was computed with evidence in it: {minute}."""
-        return self._cells.find_one({"gpu": gpu, "silent": False}, {"minute": 1}, sort=[("minute", DESCENDING)])
+    def last_heard(self, gpu: GpuId, before_us: int | None = None) -> Document | None:
+        """The newest cell of a GPU (before a minute) that was computed with evidence in it: {minute}."""
+        before = {} if before_us is None else {"minute": {"$lt": from_us(before_us)}}
+        return self._cells.find_one({"gpu": gpu, "silent": False, **before}, {"minute": 1}, sort=[("minute", DESCENDING)])
 
     @_mapped
-    def next_heard(self, gpu: GpuId, after_us: int) -> Document | None:
-        """The first cell of a GPU after a minute that was computed with evidence in it: {minute}."""
-        after = {"gpu": gpu, "silent": False, "minute": {"$gt": from_us(after_us)}}
-        return self._cells.find_one(after, {"minute": 1}, sort=[("minute", ASCENDING)])
-
-    @_mapped
-    def mark_not_owned(self, gpu: GpuId, start_us: int, end_us: int) -> None:
+    def mark_not_owned(self, gpu: GpuId, start_us: int, end_us: int, own_lease: str | None = None) -> None:
         """Mark the silent cells of [start, end) that were computed as not owned: evidence beside them may own them now."""
+        self._mark_silent(gpu, start_us, end_us, {"silent": True, "owned_us": 0}, own_lease)
+
+    @_mapped
+    def mark_silent(self, gpu: GpuId, start_us: int, end_us: int) -> None:
+        """Mark the silent cells of [start, end): evidence beside them is gone."""
+        self._mark_silent(gpu, start_us, end_us, {"silent": True}, None)
+
+    def _mark_silent(self, gpu: GpuId, start_us: int, end_us: int, stale: Document, own_lease: str | None) -> None:
         if start_us < end_us:
-            where = {"gpu": gpu, "minute": {"$gte": from_us(start_us), "$lt": from_us(end_us)}, "silent": True, "owned_us": 0}
+            minute = {"$gte": from_us(start_us), "$lt": from_us(end_us)}
+            where = {"gpu": gpu, "minute": minute, "$or": [stale, _computed_by_others(own_lease)]}
             self._cells.update_many(where, self._touch())
 
     @_mapped
-    def touch_silent_after(self, gpu: GpuId, minute_us: int, own_price: int | None) -> int:
-        """Mark the run of silent cells right after a minute whose carried-over price is another one."""
-        following = self._cells.find({"gpu": gpu, "minute": {"$gt": from_us(minute_us)}}, {"silent": 1, "own_price": 1}).sort(
-            "minute", ASCENDING
-        )
-        stale: list[str] = []
-        with following:
-            for cell in following:
-                if not cell.get("silent"):
-                    break
-                if cell.get("own_price") != own_price:
-                    stale.append(cell["_id"])
-        self.mark_existing(stale)
-        return len(stale)
+    def cells_from(self, gpu: GpuId, minute_us: int) -> Iterator[Document]:
+        """The cells of a GPU from a minute on, ascending: {minute, host, gpu_name, own_price, samples, due_at, lease}."""
+        return self._carried({"gpu": gpu, "minute": {"$gte": from_us(minute_us)}}, ASCENDING)
+
+    @_mapped
+    def cells_before(self, gpu: GpuId, minute_us: int) -> Iterator[Document]:
+        """The cells of a GPU before a minute, descending, as in cells_from."""
+        return self._carried({"gpu": gpu, "minute": {"$lt": from_us(minute_us)}}, DESCENDING)
+
+    def _carried(self, where: Document, order: int) -> Iterator[Document]:
+        return self._each(self._cells.find(where, _CARRIED_FIELDS).sort("minute", order))
+
+    @_mapped
+    def mark_computed_before(self, gpus: Sequence[GpuId], at: datetime) -> None:
+        """Mark the cells of these GPUs whose computation may have read something that changed at `at`."""
+        read_before = {"computed_at": {"$lt": at + SAFETY}}
+        self._cells.update_many({"gpu": {"$in": list(gpus)}, "$or": [read_before, _computed_by_others(None)]}, self._touch())
 
     # -- what cells are computed from --------------------------------------------------------------------------------
 
@@ -302,6 +327,13 @@ class LedgerStore:
     def _times(self, where: Document, order: int) -> Iterator[Document]:
         found = self._usage.find(where, {"_id": 0, "start_us": 1, "ts_us": 1}).sort("ts_us", order).batch_size(8)
         return self._each(found)
+
+    @_mapped
+    def first_sample(self, gpu: GpuId, from_us_: int) -> Document | None:
+        """The oldest sample at or after a time (equal times: the smallest id)."""
+        return self._samples.find_one(
+            {"gpu": gpu, "ts_us": {"$gte": from_us_}}, _SAMPLE_FIELDS, sort=[("ts_us", ASCENDING), ("_id", ASCENDING)]
+        )
 
     @_mapped
     def has_sample_from(self, gpu: GpuId, from_us_: int) -> bool:
@@ -396,6 +428,16 @@ class LedgerStore:
             {"_id": placement["_id"], "first_us": placement["first_us"], "last_us": placement["last_us"]},
             {"$set": {"pending": False}},
         )
+
+    @_mapped
+    def pending_gpus(self) -> list[Document]:
+        """GPUs of which something changed that the ledger depends on, and whose cells were not marked yet."""
+        return list(self._inventory.find({"kind": "gpu", "pending": True}))
+
+    @_mapped
+    def clear_pending_gpu(self, row: Document) -> None:
+        """Mark one as handled, unless it changed again meanwhile."""
+        self._inventory.update_one({"_id": row["_id"], "changed_at": row["changed_at"]}, {"$set": {"pending": False}})
 
     @_mapped
     def pending_prices(self) -> list[Document]:
