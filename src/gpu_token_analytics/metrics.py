@@ -65,6 +65,9 @@ class Metrics:
         self.due = gauge("cells_due", "Ledger cells that wait to be computed, their debounce included.")
         self.computed = counter("cells_computed_total", "Ledger cells computed.")
         self.changed = counter("cells_changed_total", "Ledger cells whose content changed when computed.")
+        self.kept = counter(
+            "cells_kept_total", "Ledger cells touched, but left as they were: their raw events may have expired."
+        )
         self.ledger_delay = histogram(
             "event_to_ledger_seconds", "Delay from a cell's first open mark to its being in the ledger.", _DELAY_SECONDS
         )
@@ -85,6 +88,10 @@ class Metrics:
         """So many cells were computed, so many of them changed."""
         self.computed.inc(computed)
         self.changed.inc(changed)
+
+    def cells_kept(self, count: int) -> None:
+        """So many cells were touched, but left as they are: their raw events may have expired."""
+        self.kept.inc(count)
 
     def cells_due(self, count: int) -> None:
         """So many cells wait, their debounce included."""

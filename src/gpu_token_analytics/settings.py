@@ -7,6 +7,7 @@ in the name. Nothing else in this package reads the environment.
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -143,6 +144,12 @@ class Settings(BaseSettings):
         """Where bad records go."""
         return f"{self.kafka_topic}.dlq"
 
+    @property
+    def raw_complete_for(self) -> timedelta:
+        """A cell that opened within this time still has all raw events it is computed from: its own, and the evidence that
+        silence is owned by. A day of this is left for events that were stored before the cell opened."""
+        return timedelta(days=self.raw_retention_days - 1, minutes=-self.silent_gpu_owned_minutes)
+
     def check(self) -> Settings:
         """Rules between settings. Raises SettingsError; returns self."""
         if self.raw_retention_days * 24 < self.kafka_retention_hours + self.finality_hours + 24:
@@ -150,6 +157,12 @@ class Settings(BaseSettings):
                 f"RAW_RETENTION_DAYS={self.raw_retention_days} is too short: raw events must outlive the log "
                 f"(KAFKA_RETENTION_HOURS={self.kafka_retention_hours}) by FINALITY_HOURS={self.finality_hours} and a day, "
                 "or a replay would count twice; raise it or shorten the log's retention"
+            )
+        if self.raw_complete_for < timedelta(hours=self.finality_hours):
+            raise SettingsError(
+                f"SILENT_GPU_OWNED_MINUTES={self.silent_gpu_owned_minutes} is too long for RAW_RETENTION_DAYS="
+                f"{self.raw_retention_days}: raw events must outlive it by FINALITY_HOURS={self.finality_hours} and a day, or "
+                "a cell could not be computed again until it is final; raise the retention"
             )
         if self.sample_interval_seconds > self.sample_gap_limit_seconds:
             raise SettingsError(

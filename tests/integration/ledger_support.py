@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any, cast
 
@@ -74,8 +74,7 @@ class Pipeline:
             self._writer.write(self._shaper.shape(records, decode(records, now), now))
 
     def closer(self) -> Closer:
-        rules = ClosingRules(self.settings.close_debounce_seconds, timedelta(hours=self.settings.finality_hours))
-        return Closer(self.ledger, self.params, rules, self.metrics)
+        return Closer(self.ledger, self.params, ClosingRules.of(self.settings), self.metrics)
 
     def close(self) -> None:
         """Compute until nothing is due."""
@@ -91,7 +90,7 @@ class Pipeline:
         return {cell["_id"]: cell for cell in self.store[Collection.LEDGER_CELLS].find(where)}
 
     def audit(self) -> AuditReport:
-        return audit(self.ledger, self.params)
+        return audit(self.ledger, self.params, raw_complete_for=self.settings.raw_complete_for)
 
 
 CONTENT = (

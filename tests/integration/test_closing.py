@@ -271,6 +271,29 @@ def test_a_retroactive_price_reaches_open_and_final_cells(pipeline: Callable[...
     assert one.audit().holds
 
 
+def test_a_cell_whose_raw_events_have_expired_stays_as_it_is(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(20)
+    one.ingest([usage(1, at + timedelta(seconds=50)), usage(2, at + 5 * MINUTE)])
+    one.close()
+    before = one.cells(minute=at)
+    assert [len(cell["lines"]) for cell in before.values()] == [1]
+    one.store[Collection.LEDGER_CELLS].update_many({"minute": at}, {"$set": {"opened_at": minutes_ago(60 * 24 * 40)}})
+    one.store[Collection.TOKEN_USAGE].delete_one({"_id": "usage-1"})  # as the TTL index does
+    row = {"_id": "p1", "scope": "default", "key": None, "usd_per_hour": "3.60", "mode": "on_demand", "valid_to": None}
+    one.store[Collection.PRICES].insert_one(
+        {**row, "valid_from": datetime(1970, 1, 2, tzinfo=UTC), "created_at": one.store.now(), "pending": True}
+    )
+    one.ingest([usage(3, at + timedelta(seconds=55))])  # a late event for the same minute
+    one.close()
+    assert contents(one.cells(minute=at)) == contents(before)
+    assert one.metrics.registry.get_sample_value("gpu_tokens_cells_kept_total") == 1
+    assert {cell["price"]["row"] for cell in one.cells(minute={"$gt": at}).values() if cell["owned_us"]} == {"p1"}
+    report = one.audit()
+    assert report.holds, report.findings
+    assert (report.cells_kept, report.raw_counts) == (1, None)
+
+
 def test_two_closers_at_once_agree(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline()
     one.ingest(fleet_events(120))

@@ -220,7 +220,7 @@ class Demo:
         figures = self._figures(reads, store)
         if figures is not None:
             self._console.print(render(figures, self._extra))
-        report = audit(ledger, params_of(self._settings))
+        report = audit(ledger, params_of(self._settings), raw_complete_for=self._settings.raw_complete_for)
         self._console.print()
         for line in describe(report):
             self._console.print(line, highlight=False)

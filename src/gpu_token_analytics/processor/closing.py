@@ -39,6 +39,7 @@ from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.events import from_us, to_us
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import Scope
+from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.compute import Books, Carried, ComputedCell, compute_run, last_activity, next_activity, runs_of
 from gpu_token_analytics.store.ledger import CellWrite, LedgerStore
@@ -59,6 +60,9 @@ class Observer(Protocol):
     def cells_closed(self, computed: int, changed: int) -> None:
         """So many cells were computed, so many of them changed."""
 
+    def cells_kept(self, count: int) -> None:
+        """So many cells were touched, but left as they are: their raw events may have expired."""
+
     def cells_due(self, count: int) -> None:
         """So many cells wait, their debounce included."""
 
@@ -78,6 +82,13 @@ class ClosingRules:
 
     debounce_seconds: float
     finality: timedelta
+    raw_complete_for: timedelta  # an older cell is never computed again: its raw events may have expired
+
+    @staticmethod
+    def of(settings: Settings) -> ClosingRules:
+        """The rules these settings make."""
+        finality = timedelta(hours=settings.finality_hours)
+        return ClosingRules(settings.close_debounce_seconds, finality, settings.raw_complete_for)
 
 
 class Closer:
@@ -109,9 +120,12 @@ class Closer:
         if not due:
             return 0
         now = self._store.now()
+        self._keep([cell for cell in due if self._expired(cell, now)])
         books = Books.read(self._store)
         by_gpu: dict[GpuId, dict[int, Document]] = {}
         for cell in due:
+            if self._expired(cell, now):
+                continue
             by_gpu.setdefault(cell["gpu"], {})[to_us(cell["minute"])] = cell
         for gpu, cells in by_gpu.items():
             for run in runs_of(cells):
@@ -132,6 +146,24 @@ class Closer:
         self._extend_silence()
         self._store.finalise()
         self._observer.cells_due(self._store.count_due())
+
+    # -- cells that cannot be computed again -------------------------------------------------------------------------
+
+    def _expired(self, cell: Document, now: datetime) -> bool:
+        return bool(cell["revision"]) and cell["opened_at"] < now - self._rules.raw_complete_for
+
+    def _keep(self, expired: Sequence[Document]) -> None:
+        """Leave cells as they are whose raw events may be gone: computed from what is left they would lose money."""
+        if not expired:
+            return
+        log.warning(
+            "%d cells, such as %s, were touched by a late event or price, but are older than their raw events are kept "
+            "(RAW_RETENTION_DAYS): they stay as they are",
+            len(expired),
+            expired[0]["_id"],
+        )
+        self._store.write([CellWrite(cell["_id"], cell["gen"], cell["revision"], {}) for cell in expired])
+        self._observer.cells_kept(len(expired))
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -309,7 +341,9 @@ class Closer:
         """A new price row: mark the cells it can concern, final ones too (they get a correction)."""
         for row in self._store.pending_prices():
             start = from_us(minute_of(to_us(row["valid_from"])))
-            marked = self._store.mark_range(_cells_priced_by(row), start, row.get("valid_to"))
+            horizon = self._store.now() - self._rules.raw_complete_for
+            where = {**_cells_priced_by(row), "opened_at": {"$gte": horizon}}
+            marked = self._store.mark_range(where, start, row.get("valid_to"))
             log.info("price row %s: %d cells are computed again", row["_id"], marked)
             self._store.clear_pending_price(row)
 

@@ -16,7 +16,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
 
 import uvicorn
 
@@ -114,7 +113,7 @@ def _hand_over_sooner() -> None:
 
 
 def _closer(ledger: LedgerStore, store: Store, settings: Settings, metrics: Metrics, clock: Clock) -> Beside:
-    rules = ClosingRules(settings.close_debounce_seconds, timedelta(hours=settings.finality_hours))
+    rules = ClosingRules.of(settings)
     closer = Closer(ledger, params_of(settings), rules, metrics)
     rollups = Rollups(RollupStore(store.database))
 

@@ -5,7 +5,8 @@
     fresh      every cell computed again from raw events and compared, cells missing or too many included
     totals     requests and tokens of the raw events against the sums of the ledger's lines, exactly
 
-Cells still waiting to be computed, and minutes that are not over, are counted apart and not judged.
+Cells still waiting to be computed, and minutes that are not over, are counted apart and not judged. Of cells that are older
+than raw events are kept only the identity is judged.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from gpu_token_analytics.documents import US_PER_HOUR, US_PER_MINUTE, GpuId, MoneyClass, cell_id, minute_of, touched_minutes
@@ -48,6 +49,7 @@ class AuditReport:
     cells: int = 0
     cells_pending: int = 0
     cells_not_over: int = 0
+    cells_kept: int = 0  # too old to be computed again: their raw events may have expired
     cost_nusd: int = 0
     compared: int = 0  # cells computed again and compared
     compared_nusd: int = 0  # their stored C
@@ -75,6 +77,7 @@ class AuditReport:
             "cells": self.cells,
             "cells_pending": self.cells_pending,
             "cells_not_over": self.cells_not_over,
+            "cells_kept": self.cells_kept,
             "cost_nusd": self.cost_nusd,
             "compared": self.compared,
             "compared_nusd": self.compared_nusd,
@@ -101,24 +104,27 @@ def audit(
     end: datetime | None = None,
     *,
     fresh: bool = True,
+    raw_complete_for: timedelta | None = None,
     on_gpu: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> AuditReport:
     """Audit the cells with start <= minute < end (all without bounds). on_gpu(done, total) reports progress.
 
-    fresh=False leaves out the computation from raw events and the totals: for raw events that have expired.
+    fresh=False leaves out the computation from raw events and the totals. raw_complete_for: cells that opened longer ago
+    are not computed again (Settings.raw_complete_for); None: all are.
     """
     report = AuditReport(start, end, fresh)
-    now_us = to_us(store.now())
+    now = store.now()
+    horizon = None if raw_complete_for is None else now - raw_complete_for
     books = Books.read(store)
     gpus = sorted({*store.cell_gpus(), *_raw_gpus(store, books)} if fresh else store.cell_gpus())
     report.gpus = len(gpus)
     for done, gpu in enumerate(gpus):
         on_gpu(done, len(gpus))
-        _audit_gpu(store, books, params, gpu, now_us, report)
+        _audit_gpu(store, books, params, gpu, now, horizon, report)
     on_gpu(len(gpus), len(gpus))
     if report.cost_nusd != sum(report.classes_nusd.values()):
         report.found("total", f"classes sum to {sum(report.classes_nusd.values())}, C to {report.cost_nusd}")
-    if fresh and start is None and end is None and not report.cells_pending and not report.cells_not_over:
+    if fresh and start is None and end is None and not (report.cells_pending or report.cells_not_over or report.cells_kept):
         report.raw_counts = Counter(store.usage_totals())
         for name in COUNTED:
             if report.raw_counts[name] != report.ledger_counts[name]:
@@ -128,8 +134,18 @@ def audit(
     return report
 
 
-def _audit_gpu(store: LedgerStore, books: Books, params: LedgerParams, gpu: GpuId, now_us: int, report: AuditReport) -> None:
+def _audit_gpu(
+    store: LedgerStore,
+    books: Books,
+    params: LedgerParams,
+    gpu: GpuId,
+    now: datetime,
+    horizon: datetime | None,
+    report: AuditReport,
+) -> None:
     stored: dict[int, Document] = {}
+    kept: set[int] = set()
+    now_us = to_us(now)
     for cell in store.cells_of(gpu, report.start, report.end):
         minute = to_us(cell["minute"])
         stored[minute] = cell
@@ -140,9 +156,12 @@ def _audit_gpu(store: LedgerStore, books: Books, params: LedgerParams, gpu: GpuI
         _check_identity(cell, report)
         if minute + US_PER_MINUTE > now_us:
             report.cells_not_over += 1
+        if horizon is not None and cell["opened_at"] < horizon:
+            report.cells_kept += 1
+            kept.add(minute)
     if not report.fresh:
         return
-    for computed in _compute_again(store, books, params, gpu, set(stored), now_us, report):
+    for computed in _compute_again(store, books, params, gpu, set(stored), kept, now_us, report):
         _compare(computed, stored.get(computed.content.start_us), report)
 
 
@@ -165,7 +184,14 @@ def _check_identity(cell: Document, report: AuditReport) -> None:
 
 
 def _compute_again(
-    store: LedgerStore, books: Books, params: LedgerParams, gpu: GpuId, stored: set[int], now_us: int, report: AuditReport
+    store: LedgerStore,
+    books: Books,
+    params: LedgerParams,
+    gpu: GpuId,
+    stored: set[int],
+    kept: set[int],
+    now_us: int,
+    report: AuditReport,
 ) -> Iterator[ComputedCell]:
     evidence = _evidence_minutes(store, books, gpu)
     row = books.inventory.get(gpu, {})
@@ -177,7 +203,7 @@ def _compute_again(
     high = None if report.end is None else to_us(report.end)
     minutes = [
         minute
-        for minute in sorted(owned | stored)
+        for minute in sorted((owned | stored) - kept)
         if (low is None or minute >= low) and (high is None or minute < high) and minute + US_PER_MINUTE <= now_us
     ]
     for run in runs_of(minutes):
@@ -258,7 +284,8 @@ def describe(report: AuditReport) -> list[str]:
     lines = [
         f"{report.cells:,} cells of {report.gpus:,} GPUs"
         + (f", {report.cells_pending:,} still to be computed" if report.cells_pending else "")
-        + (f", {report.cells_not_over:,} of minutes not over" if report.cells_not_over else ""),
+        + (f", {report.cells_not_over:,} of minutes not over" if report.cells_not_over else "")
+        + (f", {report.cells_kept:,} older than their raw events are kept" if report.cells_kept else ""),
         f"C = {report.cost_nusd:,} nano-USD ({report.cost_nusd / usd:,.6f} USD)",
         *(f"    {name.value:<15}{report.classes_nusd[name.value]:>24,}" for name in MoneyClass),
         f"    {'sum':<15}{sum(report.classes_nusd.values()):>24,}",

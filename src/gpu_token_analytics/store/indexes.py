@@ -13,7 +13,7 @@ from typing import Any
 from pymongo import ASCENDING
 from pymongo.errors import OperationFailure
 
-from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.documents import CellState, Collection
 from gpu_token_analytics.errors import StoreRefused
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.store.client import Store, make_client, store_errors
@@ -71,6 +71,12 @@ INDEXES: tuple[Index, ...] = (
     ),
     Index(Collection.GPU_METRICS, ("ingested_at",), "retention", ttl=True),
     Index(Collection.LEDGER_CELLS, ("due_at",), "cells to compute, longest due first", partial={"due_at": {"$exists": True}}),
+    Index(
+        Collection.LEDGER_CELLS,
+        ("final_at",),
+        "provisional cells whose time is over",
+        partial={"state": CellState.PROVISIONAL.value},
+    ),
     Index(Collection.LEDGER_CELLS, ("gpu", "minute"), "cells of a GPU in a time", unique=True),
     Index(Collection.LEDGER_CELLS, ("minute",), "cells of the fleet in a time"),
     Index(Collection.LEDGER_CELLS, ("rolled", "minute"), "cells the rollups do not hold yet", partial={"rolled": False}),

@@ -62,6 +62,7 @@ def audit_ledger(
             _minute("--from", start),
             _minute("--to", end),
             fresh=not stored_only,
+            raw_complete_for=settings.raw_complete_for,
             on_gpu=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if as_json:

@@ -1,0 +1,39 @@
+"""Rules between settings, and errors that name setting, value and rule without showing a secret."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.settings import load
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"raw_retention_days": 8}, r"RAW_RETENTION_DAYS=8 .*KAFKA_RETENTION_HOURS=168"),
+        ({"silent_gpu_owned_minutes": 29 * 1440}, r"SILENT_GPU_OWNED_MINUTES=41760 .*RAW_RETENTION_DAYS=30"),
+        ({"sample_interval_seconds": 31}, r"SAMPLE_INTERVAL_SECONDS=31.* SAMPLE_GAP_LIMIT_SECONDS=30"),
+        ({"price_per_hour_usd": -1}, r"PRICE_PER_HOUR_USD=-1"),
+        ({"work_weights": "[1]"}, r"WORK_WEIGHTS='\[1\]': .*not a JSON object"),
+        ({"kafka_extra_config": "{"}, r"KAFKA_EXTRA_CONFIG='\{': .*is not JSON"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_its_rule(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load(**given)
+
+
+def test_an_unusable_uri_is_not_shown() -> None:
+    with pytest.raises(SettingsError) as error:
+        load(mongodb_uri=["mongodb://user:canary@host"])
+    assert "MONGODB_URI='***'" in str(error.value)
+    assert "canary" not in str(error.value)
+
+
+def test_raw_events_are_complete_for_the_retention_less_a_day_and_the_silence_they_own() -> None:
+    settings = load(raw_retention_days=30, silent_gpu_owned_minutes=120)
+    assert settings.raw_complete_for == timedelta(days=29) - timedelta(hours=2)
