@@ -2,17 +2,15 @@
 
 import { overTime, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { axisUsd, duration, integer, known, money, percent, quantity, rate, usdForScale } from '../core/format.js';
-import { go, hrefTo, hrefWith } from '../core/state.js';
-import { moment } from '../core/time.js';
+import { axisUsd, known, money, percent, quantity, rate, usdForScale } from '../core/format.js';
+import { go, hrefWith } from '../core/state.js';
 import { stackedColumns } from '../parts/charts.js';
 import { CLASSES, classMoney } from '../parts/classes.js';
 import { card } from '../parts/feedback.js';
 import { identityBar, identityParts } from '../parts/identity.js';
+import { priceRow, requestColumns, stateBadge } from '../parts/shared.js';
 import { strip, stripLabel } from '../parts/strip.js';
 import { table } from '../parts/table.js';
-import { stateBadge } from './gpus.js';
-import { priceRow } from './request.js';
 import { zoomer } from './overview.js';
 
 const NO_SAMPLE = 'no fresh sample';
@@ -68,18 +66,4 @@ function requestList(state, { requests }) {
   const columns = requestColumns(state);
   return h('div', null,
     h('h3', null, 'Newest requests'), table({ id: 'gpu-requests', caption: 'Newest requests of this GPU', columns, rows: requests }));
-}
-
-/** The columns of a list of requests. */
-export function requestColumns(state) {
-  return [
-    { key: 'id', label: 'Request', cell: (row) => h('a', { href: hrefTo('request', { id: row.request_id }) }, row.request_id) },
-    { key: 'ts', label: 'Ended', cell: (row) => moment(Date.parse(row.ts), state.zone, true) },
-    { key: 'model', label: 'Model', cell: (row) => row.model },
-    { key: 'tenant', label: 'Tenant', cell: (row) => row.tenant },
-    { key: 'in', label: 'Prompt', number: true, cell: (row) => integer(row.tokens.prompt) },
-    { key: 'out', label: 'Completion', number: true, cell: (row) => integer(row.tokens.completion) },
-    { key: 'latency', label: 'Latency', number: true, cell: (row) => known(row.latency_ms, duration, 'the engine did not send it') },
-    { key: 'gpus', label: 'GPUs', number: true, cell: (row) => (row.gpus.length ? integer(row.gpus.length) : '1') },
-  ];
 }

@@ -5,11 +5,11 @@ import { bucketOf, costs, selection } from '../core/costs.js';
 import { h } from '../core/dom.js';
 import { integer, known, money, percent, quantity, rate } from '../core/format.js';
 import { go, hrefWith } from '../core/state.js';
-import { ago } from '../core/time.js';
 import { classLabel, CLASSES } from '../parts/classes.js';
 import { card, choice, chosen, emptyPanel, tile } from '../parts/feedback.js';
 import { byHost, COLORS, gpuGrid, gridLegend } from '../parts/grid.js';
 import { identityBar, identityParts } from '../parts/identity.js';
+import { stateBadge } from '../parts/shared.js';
 import { strip, stripLabel } from '../parts/strip.js';
 import { table } from '../parts/table.js';
 import { gpuDetail } from './gpu.js';
@@ -147,11 +147,4 @@ function gpuTable(gpus, state) {
       cell: (gpu) => (gpu.today ? identityBar(identityParts(gpu.today, null), { small: true }) : '') },
   ];
   return table({ id: 'gpus', caption: 'GPUs now', columns, rows: gpus, sort: { params: state.params, initial: 'gpu.asc' }, limit: 200 });
-}
-
-/** How fresh a GPU's newest sample is. */
-export function stateBadge(gpu) {
-  const texts = { live: 'live', stale: 'no fresh sample', silent: 'silent' };
-  const when = gpu.sampled_at ? `, ${ago(Date.parse(gpu.sampled_at))}` : '';
-  return h('span', { class: `badge ${gpu.state === 'live' ? 'good' : 'warn'}` }, gpu.state === 'live' ? texts.live : `${texts[gpu.state]}${when}`);
 }

@@ -6,8 +6,8 @@ import { duration, integer, known, money, moneyExact, quantity, rate, sumNusd } 
 import { go, hrefTo, hrefWith } from '../core/state.js';
 import { clock, iso, moment } from '../core/time.js';
 import { card, emptyPanel, tile } from '../parts/feedback.js';
+import { priceRow, requestColumns } from '../parts/shared.js';
 import { table } from '../parts/table.js';
-import { requestColumns } from './gpu.js';
 
 const DAY_MS = 86_400_000;
 const NOT_YET = 'not in the ledger yet: its cells are computed within seconds';
@@ -157,11 +157,6 @@ function cellTable(state, me, event, id) {
       cell: (cell) => [cell.state, cell.revision > 1 ? h('span', { class: 'hint' }, ` revision ${cell.revision}`) : null] },
   ];
   return table({ id, caption: 'Cost by cell', columns, rows: event.cells, totals: true });
-}
-
-/** A link into the price book; the price of a sample is not in it. */
-export function priceRow(row) {
-  return row === 'sample' ? 'the GPU’s own samples' : h('a', { href: hrefTo('prices', { row }) }, h('code', null, row));
 }
 
 function byGpu(event, id) {
