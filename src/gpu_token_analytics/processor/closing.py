@@ -210,7 +210,8 @@ class Closer:
         changed_us = {to_us(mark["minute"]) for mark in due if mark["_id"] in changed} & heard.keys()
         beside = {minute + step for minute in heard for step in (-US_PER_MINUTE, US_PER_MINUTE)} - heard.keys()
         around = self._store.neighbours(gpu, sorted(beside))
-        known = heard.keys() | {minute for minute, cell in around.items() if cell.get("silent") is False}
+        settled = {minute for minute, cell in around.items() if cell.get("silent") is False and "due_at" not in cell}
+        known = heard.keys() | settled
         own_lease = due[0]["lease"]
         for minute in sorted(changed_us):
             if minute - US_PER_MINUTE not in known:
@@ -223,27 +224,39 @@ class Closer:
 
     def _own_silence_before(self, gpu: GpuId, minute_us: int, books: Books, own_lease: str | None = None) -> None:
         """Open the silent minutes since the evidence before this minute; those computed as not owned are looked at again."""
-        sample = self._store.last_sample(gpu, minute_us)
-        active = last_activity(self._store, books, gpu, minute_us)
-        times = ([sample["ts_us"]] if sample else []) + ([active] if active is not None else [])
-        if times:
-            start = minute_of(max(times)) + US_PER_MINUTE
-            end = min(minute_us, start + self._params.silent_owned_us)
-            self._store.mark_missing(gpu, range(start, end, US_PER_MINUTE))
-            self._store.mark_not_owned(gpu, start, end, own_lease)
+        before = self._evidence_before(gpu, minute_us, books)
+        if before is not None:
+            self._own_silence(gpu, before + US_PER_MINUTE, minute_us, own_lease)
 
     def _own_silence_after(self, gpu: GpuId, minute_us: int, books: Books, own_lease: str | None = None) -> None:
         """The same up to the next minute with evidence. Without one only minutes that have a cell: silence may still end."""
         start = minute_us + US_PER_MINUTE
-        end = start + self._params.silent_owned_us
-        # Of the events, not of the cells: the one that follows may be in somebody's hands, computed from older books.
-        sample = self._store.first_sample(gpu, start)
-        active = next_activity(self._store, books, gpu, start)
+        following = self._evidence_from(gpu, start, books)
+        if following is not None:
+            self._own_silence(gpu, start, following, own_lease)
+        else:
+            self._store.mark_not_owned(gpu, start, start + self._params.silent_owned_us, own_lease)
+
+    def _own_silence(self, gpu: GpuId, start_us: int, end_us: int, own_lease: str | None) -> None:
+        end_us = min(end_us, start_us + self._params.silent_owned_us)
+        self._store.mark_missing(gpu, range(start_us, end_us, US_PER_MINUTE))
+        self._store.mark_not_owned(gpu, start_us, end_us, own_lease)
+
+    # Neighbours are looked for among the events, not among the cells, which may be in somebody's hands.
+
+    def _evidence_before(self, gpu: GpuId, minute_us: int, books: Books) -> int | None:
+        """The last minute before this one with evidence."""
+        sample = self._store.last_sample(gpu, minute_us)
+        active = last_activity(self._store, books, gpu, minute_us)
         times = ([sample["ts_us"]] if sample else []) + ([active] if active is not None else [])
-        if times:
-            end = min(minute_of(min(times)), end)
-            self._store.mark_missing(gpu, range(start, end, US_PER_MINUTE))
-        self._store.mark_not_owned(gpu, start, end, own_lease)
+        return minute_of(max(times)) if times else None
+
+    def _evidence_from(self, gpu: GpuId, minute_us: int, books: Books) -> int | None:
+        """The first minute from this one on with evidence."""
+        sample = self._store.first_sample(gpu, minute_us)
+        active = next_activity(self._store, books, gpu, minute_us)
+        times = ([sample["ts_us"]] if sample else []) + ([active] if active is not None else [])
+        return minute_of(min(times)) if times else None
 
     def _mark_card(self, gpu: GpuId, heard: Collection[ComputedCell], news: set[int], books: Books) -> None:
         """Card and slices depend on each other: a slice seen for the first time in a minute changes what its card keeps and
@@ -326,8 +339,8 @@ class Closer:
             self._store.clear_pending_placement(placement)
 
     def _move_silence(self, gpu: GpuId, minutes: Sequence[int], meant: Collection[int], books: Books) -> None:
-        """Requests of a label in `minutes` are this GPU's in those of `meant` alone: silence that the others may have owned
-        is looked at again; silence between these and their neighbours is opened here, since their cells may be no news."""
+        """Requests of a label in `minutes` are this GPU's in those of `meant` alone. Silence that the others may have owned is
+        looked at again; silence around them all is opened here, since nobody else may have seen both of its ends."""
         heard = self._store.last_heard(gpu, minutes[0])
         start = minutes[0] if heard is None else to_us(heard["minute"])
         self._store.mark_silent(gpu, start, minutes[-1] + self._params.silent_owned_us + 2 * US_PER_MINUTE)
@@ -336,6 +349,10 @@ class Closer:
                 self._own_silence_before(gpu, minute, books)
             if minute + US_PER_MINUTE not in meant:
                 self._own_silence_after(gpu, minute, books)
+        for minute in sorted(set(minutes).difference(meant)):
+            following = self._evidence_from(gpu, minute + US_PER_MINUTE, books)
+            if following is not None:
+                self._own_silence_before(gpu, following, books)
 
     def _spread_prices(self) -> None:
         """A new price row: mark the cells it can concern, final ones too (they get a correction)."""

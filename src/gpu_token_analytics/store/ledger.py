@@ -239,9 +239,9 @@ class LedgerStore:
 
     @_mapped
     def neighbours(self, gpu: GpuId, minutes_us: Sequence[int]) -> dict[int, Document]:
-        """The cells among these minutes that exist: minute -> {silent}."""
+        """The cells among these minutes that exist: minute -> {silent, due_at}."""
         ids = {cell_id(gpu, minute): minute for minute in minutes_us}
-        found = self._cells.find({"_id": {"$in": list(ids)}}, {"silent": 1})
+        found = self._cells.find({"_id": {"$in": list(ids)}}, {"silent": 1, "due_at": 1})
         return {ids[cell["_id"]]: cell for cell in found}
 
     @_mapped
