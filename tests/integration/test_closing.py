@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -186,6 +187,44 @@ def test_sparse_events_in_any_order_give_one_ledger(pipeline: Callable[..., Pipe
     for one in (straight, wild):
         report = one.audit()
         assert report.holds, report.findings
+    assert contents(wild.cells()) == contents(straight.cells())
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CLOSING_SEEDS", "4"))))
+def test_sparse_events_while_two_closers_are_at_work(pipeline: Callable[..., Pipeline], seed: int) -> None:
+    dice = random.Random(1000 + seed)
+    events = sparse_events(dice)
+    owned = dice.choice((0, 2, 10, 1440))
+    straight, wild = (pipeline(name, silent_gpu_owned_minutes=owned) for name in ("a", "b"))
+    straight.ingest(events)
+    straight.close()
+    stop, failures = threading.Event(), []
+
+    def work(own_dice: random.Random) -> None:
+        try:
+            closer = wild.closer()
+            while not stop.is_set():
+                closer.step()
+                if own_dice.random() < 0.3:
+                    closer.housekeep()
+        except BaseException as error:  # noqa: BLE001 - shown by the assertion below
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(random.Random(seed * 10 + number),)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    mixed = dice.sample(events, len(events))
+    while mixed:
+        size = dice.randrange(1, 6)
+        wild.ingest(mixed[:size])
+        mixed = mixed[size:]
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    wild.close()
+    report = wild.audit()
+    assert report.holds, report.findings
     assert contents(wild.cells()) == contents(straight.cells())
 
 
