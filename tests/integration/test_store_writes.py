@@ -29,6 +29,7 @@ from gpu_token_analytics.store.inventory import (
     read_placements,
     upsert_inventory,
 )
+from gpu_token_analytics.store.ledger import LedgerStore
 from gpu_token_analytics.store.marks import CellMarker
 from gpu_token_analytics.store.writes import InsertOutcome, RawDocument, insert_raw
 
@@ -267,10 +268,36 @@ def test_the_inventory_is_the_same_in_any_order(store: Store) -> None:
         found.append({row["_id"]: row for row in store[Collection.INVENTORY].find()})
         for row in found[-1].values():
             row.pop("pending", None)
+            row.pop("changed_at", None)
     assert found[0] == found[1] == found[2]
     gpu = found[0]["g"]
     assert (gpu["first_us"], gpu["last_us"], gpu["host"], gpu["name"], gpu["live"]) == (5, 40, "vm2", "H100", True)
     assert found[0]["placement|vm1/0|g"]["last_us"] == 20
+
+
+def test_a_gpu_is_pending_when_the_ledger_depends_on_what_changed(store: Store) -> None:
+    ledger = LedgerStore(store)
+
+    def pending() -> set[str]:
+        rows = ledger.pending_gpus()
+        for row in rows:
+            assert row["changed_at"] <= store.now()
+            ledger.clear_pending_gpu(row)
+        return {row["_id"] for row in rows}
+
+    upsert_inventory(store, [seen("a", 0, 10, live=False, source="replay"), seen("b", 0, 10)])
+    assert pending() == {"a", "b"}, "they are new"
+    upsert_inventory(store, [seen("a", 11, 20, live=False, source="replay"), seen("b", 11, 20, host="vm2", gpu_index=3)])
+    assert pending() == set(), "cells take host and index from samples"
+    upsert_inventory(store, [seen("a", 11, 30), seen("b", 11, 30, name="H100")])
+    assert pending() == {"a", "b"}, "a became live, b has another name"
+    upsert_inventory(store, [seen("b", 31, 40, name="H100", mig_profile="1g.10gb", parent_uuid="a")])
+    (stale,) = ledger.pending_gpus()
+    upsert_inventory(store, [seen("b", 41, 50, name="H100", mig_profile="2g.20gb", parent_uuid="a")])
+    ledger.clear_pending_gpu(stale)
+    assert pending() == {"b"}, "it changed again after it was read"
+    upsert_inventory(store, [seen("b", 0, 5, name="A10")])
+    assert pending() == set(), "a late sample does not turn a description back"
 
 
 def test_placements_are_pending_when_they_can_change_a_meaning(store: Store) -> None:
