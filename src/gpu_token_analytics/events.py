@@ -14,7 +14,6 @@ Counts are inclusive (OpenTelemetry GenAI rule): `cached_tokens` is part of `pro
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -25,12 +24,9 @@ import uuid_utils
 from msgspec import Meta
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
+from gpu_token_analytics.strict_json import nul_refused, read_strictly, shorten, utf8_text
 
 MAX_RECORD_BYTES = 64 * 1024
-MAX_DEPTH = 8
-MAX_KEYS = 128
-MAX_STRING = 1024
-MAX_INT = 2**53 - 1  # what every JSON reader keeps exactly (RFC 8259, section 6)
 MAX_TOKENS = 100_000_000
 MAX_LATENCY_MS = 6 * 3600 * 1000
 MAX_GPUS = 128
@@ -172,9 +168,9 @@ def decode(value: bytes | None, broker_ts: datetime | None = None) -> Event:
     if not canonical:
         # Not what encode() writes: another producer, extra fields, other spacing - or something hostile that msgspec
         # reads past (duplicate keys, 1e999 or deep nesting in unknown fields). The slow reader sees all of it.
-        _read_strictly(value)
+        read_strictly(value)
     elif b"\\u0000" in value:
-        raise _nul()
+        raise nul_refused()
     _check_rules(event, broker_ts)
     return event
 
@@ -282,7 +278,7 @@ def _check_usage(event: TokenUsage) -> None:
         # One GPU named twice, by UUID and by host/index, would carry half of the request and lose the other half.
         raise InvalidRecord(
             Reason.INCONSISTENT,
-            f"gpu_uuids={_short(event.gpu_uuids)}: name all GPUs by UUID, or all as host/index",
+            f"gpu_uuids={shorten(event.gpu_uuids)}: name all GPUs by UUID, or all as host/index",
             "gpu_uuids",
         )
     latency_ms = event.latency_ms
@@ -307,28 +303,24 @@ def _inconsistent(field: str, value: float, limit: str) -> InvalidRecord:
     )
 
 
-def _nul() -> InvalidRecord:
-    return InvalidRecord(Reason.NUL_CHARACTER, "a NUL character (\\u0000) is in the record; remove it")
-
-
 def _explain(value: bytes, error: Exception) -> InvalidRecord:
     """Why msgspec refused `value`, in our reasons. Only bad records come here, so it may be slow."""
     try:
-        text = _text(value)
-        _read_strictly(value)
+        text = utf8_text(value)
+        read_strictly(value)
     except InvalidRecord as refused:
         return refused
     message = str(error)
     field = message.rsplit("`$.", 1)[1].split("`", maxsplit=1)[0] if "`$." in message else None
     document = json.loads(text)
     if not isinstance(document, dict):
-        return InvalidRecord(Reason.WRONG_TYPE, f"a record is one JSON object, got {_short(document)}")
+        return InvalidRecord(Reason.WRONG_TYPE, f"a record is one JSON object, got {shorten(document)}")
     if field == "schema" or not isinstance(document.get("schema"), str):
         known = ", ".join(str(kind.__struct_config__.tag) for kind in EVENT_TYPES)
         return InvalidRecord(
-            Reason.UNKNOWN_SCHEMA, f"schema={_short(document.get('schema'))} is not known; use one of {known}", "schema"
+            Reason.UNKNOWN_SCHEMA, f"schema={shorten(document.get('schema'))} is not known; use one of {known}", "schema"
         )
-    shown = f"{field}={_short(document.get(field))}: " if field and field in document else ""
+    shown = f"{field}={shorten(document.get(field))}: " if field and field in document else ""
     ranged = "Expected" not in message or any(
         part in message for part in (">=", "<=", "of length", "Number out of range", "Integer value out of range", "matching")
     )
@@ -337,100 +329,6 @@ def _explain(value: bytes, error: Exception) -> InvalidRecord:
     missing = "missing required field" in message
     reason = Reason.OUT_OF_RANGE if (ranged or bad_time) and not missing else Reason.WRONG_TYPE
     return InvalidRecord(reason, shown + message + hint, field)
-
-
-def _text(value: bytes) -> str:
-    if value.startswith(b"\xef\xbb\xbf"):
-        raise InvalidRecord(Reason.NOT_UTF8, "the record starts with a byte-order mark; send plain UTF-8")
-    try:
-        text = value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidRecord(
-            Reason.NOT_UTF8, f"byte {error.start} (0x{value[error.start]:02x}) is not UTF-8; send uncompressed UTF-8 JSON"
-        ) from None
-    if "\x00" in text:
-        raise _nul()
-    return text
-
-
-def _read_strictly(value: bytes) -> None:
-    """Refuse what a forgiving JSON reader lets pass anywhere in the record, unknown fields included."""
-    text = _text(value)
-    _check_depth(text)
-    keys = 0
-
-    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal keys
-        keys += len(pairs)
-        if keys > MAX_KEYS:
-            raise InvalidRecord(Reason.TOO_MANY_KEYS, f"more than {MAX_KEYS} keys in one record")
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            seen: set[str] = set()
-            again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise InvalidRecord(Reason.DUPLICATE_KEY, f"key {_short(again)} is given twice", again)
-        for key, item in pairs:
-            for string in (key, item):
-                if isinstance(string, str):
-                    _check_string(string)
-        return found
-
-    def integer(digits: str) -> int:
-        if len(digits) > 17 or abs(int(digits)) > MAX_INT:
-            raise InvalidRecord(Reason.OUT_OF_RANGE, f"integer {_short(digits)} is outside +-(2^53-1)")
-        return int(digits)
-
-    def number(digits: str) -> float:
-        if not math.isfinite(float(digits)):
-            raise InvalidRecord(Reason.OUT_OF_RANGE, f"number {_short(digits)} is not finite")
-        return float(digits)
-
-    def constant(name: str) -> None:
-        raise InvalidRecord(Reason.NOT_JSON, f"{name} is not JSON; leave an unknown value out or send null")
-
-    try:
-        json.loads(text, object_pairs_hook=members, parse_int=integer, parse_float=number, parse_constant=constant)
-    except json.JSONDecodeError as error:
-        raise InvalidRecord(Reason.NOT_JSON, f"not JSON: {error.msg} at character {error.pos}") from None
-
-
-def _check_string(string: str) -> None:
-    if len(string) > MAX_STRING:
-        raise InvalidRecord(Reason.OUT_OF_RANGE, f"string {_short(string)} has more than {MAX_STRING} characters")
-    if "\x00" in string:
-        raise _nul()
-    if not string.isascii() and any("\ud800" <= character <= "\udfff" for character in string):
-        raise InvalidRecord(Reason.NOT_JSON, f"string {_short(string)} has half of a surrogate pair")
-
-
-def _check_depth(text: str) -> None:
-    """Nesting, counted without recursion: `json` itself would run out of stack on 100,000 brackets."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return
-    depth = 0
-    quoted = escaped = False
-    for character in text:
-        if quoted:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                quoted = False
-        elif character == '"':
-            quoted = True
-        elif character in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise InvalidRecord(Reason.TOO_DEEP, f"nested more than {MAX_DEPTH} levels deep")
-        elif character in "]}":
-            depth -= 1
-
-
-def _short(value: object) -> str:
-    shown = value if isinstance(value, str) else json.dumps(value, default=str)
-    shown = shown.encode("ascii", "backslashreplace").decode()
-    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 @cache

@@ -1,6 +1,6 @@
 """Imports go one way: cli -> demo -> processes -> {kafka, store} -> ledger -> the shared vocabulary (ARCHITECTURE.md).
 
-shared     events, documents, settings, errors, metrics, clock, sinks, logs, signals
+shared     events, strict_json, documents, settings, errors, metrics, clock, sinks, logs, signals
 ledger     pure: of the shared only events, documents, settings, errors; besides numpy nothing that is not Python's own
 clients    kafka (alone imports confluent_kafka), store (alone imports pymongo)
 processes  agent, processor, api, simulate, embedded, tools: never each other
@@ -19,7 +19,7 @@ import pytest
 PACKAGE = "gpu_token_analytics"
 SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
 
-SHARED = {"events", "documents", "settings", "errors", "metrics", "clock", "sinks", "logs", "signals"}
+SHARED = {"events", "strict_json", "documents", "settings", "errors", "metrics", "clock", "sinks", "logs", "signals"}
 CLIENTS = {"kafka", "store"}
 PROCESSES = {"agent", "processor", "api", "simulate", "embedded", "tools"}
 
