@@ -10,14 +10,16 @@ Everything a cell depends on outside of its own minute must mark it here when it
 depend on the order of events. A cell that somebody else is computing is marked, too: he may have read before the change.
 
 A cell is never taken before its `due_at`: ingest leaves a mark out while the one before is still ahead (ingest.py).
-Behind schedule means fewer recomputations, not wrong ones.
+Behind schedule means fewer recomputations, not wrong ones: while ingest catches up, closing rests between its rounds, and
+finds the minutes of a GPU complete.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -48,7 +50,9 @@ log = logging.getLogger(__name__)
 
 CELLS_PER_STEP = 1000
 HOUSEKEEPING_SECONDS = 10.0
-IDLE_WAIT_SECONDS = 0.5
+IDLE_WAIT_SECONDS = 0.1
+CATCH_UP_REST_SECONDS = 10.0  # at most, between rounds of closing while ingest catches up
+GPUS_AT_ONCE = 2  # one is computed here while MongoDB reads for the other
 AFTER_MINUTE = timedelta(seconds=1)
 
 _content_encoder = msgspec.json.Encoder(order="sorted")
@@ -98,10 +102,23 @@ class Closer:
         self._store, self._params, self._rules, self._observer = store, params, rules, observer
         self._version = params.version
 
-    def run(self, stop: threading.Event, clock: Clock, rollups: RollupStep | None = None) -> None:
-        """Step until `stop` is set. A store outage is waited out; anything else ends the loop with its error."""
-        next_housekeeping = clock.monotonic()
+    def run(
+        self,
+        stop: threading.Event,
+        clock: Clock,
+        rollups: RollupStep | None = None,
+        catching_up: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Step until `stop` is set. A store outage is waited out; anything else ends the loop with its error.
+
+        catching_up: whether ingest has a backlog. What is closed then is read, computed and written again for every few of
+        its events, at the cost of ingest; so a round, which leaves nothing due, is followed by a rest.
+        """
+        next_housekeeping = round_ended = clock.monotonic()
         while not stop.is_set():
+            if catching_up() and clock.monotonic() < round_ended + CATCH_UP_REST_SECONDS:
+                clock.wait(stop, IDLE_WAIT_SECONDS)
+                continue
             try:
                 if clock.monotonic() >= next_housekeeping:
                     self.housekeep()
@@ -112,6 +129,7 @@ class Closer:
                 clock.wait(stop, 2.0)
                 continue
             if not done:
+                round_ended = clock.monotonic()
                 clock.wait(stop, IDLE_WAIT_SECONDS)
 
     def step(self) -> int:
@@ -127,16 +145,25 @@ class Closer:
             if self._expired(cell, now):
                 continue
             by_gpu.setdefault(cell["gpu"], {})[to_us(cell["minute"])] = cell
-        for gpu, cells in by_gpu.items():
-            for run in runs_of(cells):
-                computed = compute_run(self._store, books, self._params, gpu, run, to_us(now))
-                marks = [cells[minute] for minute in run]
-                writes = self._writes(computed, marks, now)
-                # First what follows from them: after a crash in between, the cells are still due and it is all done again.
-                self._follow_up(gpu, computed, marks, books, {write.cell for write in writes if write.changed})
-                self._store.write(writes)
-                self._observer.cells_closed(len(writes), sum(write.changed for write in writes))
+        with ThreadPoolExecutor(GPUS_AT_ONCE, "closer") as threads:
+            closing = [threads.submit(self._close, gpu, cells, books, now) for gpu, cells in by_gpu.items()]
+            try:
+                for gpu_closing in closing:
+                    gpu_closing.result()
+            finally:
+                threads.shutdown(cancel_futures=True)  # of one error only: in an outage each would wait for its own
         return len(due)
+
+    def _close(self, gpu: GpuId, cells: Mapping[int, Document], books: Books, now: datetime) -> None:
+        """Compute and write due cells of one GPU, by their minutes."""
+        for run in runs_of(cells):
+            computed = compute_run(self._store, books, self._params, gpu, run, to_us(now))
+            marks = [cells[minute] for minute in run]
+            writes = self._writes(computed, marks, now)
+            # First what follows from them: after a crash in between, the cells are still due and it is all done again.
+            self._follow_up(gpu, computed, marks, books, {write.cell for write in writes if write.changed})
+            self._store.write(writes)
+            self._observer.cells_closed(len(writes), sum(write.changed for write in writes))
 
     def housekeep(self) -> None:
         """The slow, rare work: changed GPUs, placements and prices, silent GPUs, finality."""

@@ -54,6 +54,7 @@ class Ingest:
         rate = LiveRate(settings.live_rate_window_seconds, settings.price_per_hour_usd)
         self._shaper = Shaper(rate, settings.sample_gap_limit_seconds)
         self._in_flight: _Write | None = None
+        self._catching_up = False
         self._lagging: set[str] = set()  # partitions with a lag shown
         self._lag_due = self._progress = clock.monotonic()
 
@@ -78,6 +79,11 @@ class Ingest:
         self._close(failed=False)
 
     @property
+    def catching_up(self) -> bool:
+        """Whether records wait in Kafka: the last batch was (half) full. Any thread may ask."""
+        return self._catching_up
+
+    @property
     def idle_seconds(self) -> float:
         """Time since the loop last went round; it does so while waiting for the store, too."""
         return self._clock.monotonic() - self._progress
@@ -90,6 +96,7 @@ class Ingest:
 
     def _read(self) -> Shaped | None:
         records = self._source.poll(self._settings.batch_max_records, self._settings.batch_max_wait_ms / 1000)  # 1
+        self._catching_up = len(records) * 2 >= self._settings.batch_max_records
         self._went_round()
         if not len(records):
             return None

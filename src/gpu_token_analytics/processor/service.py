@@ -69,7 +69,8 @@ def run_processor(
         stack.callback(dead_letters.close)
         dead_letters.check()
         ingest = Ingest(source, store, dead_letters, settings, metrics, clock, checkpoint)
-        tasks = {"the closer": _closer(ledger, store, settings, metrics, clock), **(beside or {})}
+        closer = _closer(ledger, store, settings, metrics, clock, lambda: ingest.catching_up)
+        tasks = {"the closer": closer, **(beside or {})}
         threads = {name: _Task(name, task, stop) for name, task in tasks.items()}
 
         def condition() -> Condition:
@@ -112,7 +113,9 @@ def _hand_over_sooner() -> None:
     sys.setswitchinterval(0.001)
 
 
-def _closer(ledger: LedgerStore, store: Store, settings: Settings, metrics: Metrics, clock: Clock) -> Beside:
+def _closer(
+    ledger: LedgerStore, store: Store, settings: Settings, metrics: Metrics, clock: Clock, catching_up: Callable[[], bool]
+) -> Beside:
     rules = ClosingRules.of(settings)
     closer = Closer(ledger, params_of(settings), rules, metrics)
     rollups = Rollups(RollupStore(store.database))
@@ -120,7 +123,7 @@ def _closer(ledger: LedgerStore, store: Store, settings: Settings, metrics: Metr
     def run(stop: threading.Event) -> None:
         metrics.closer_up.set(1)
         try:
-            closer.run(stop, clock, rollups)
+            closer.run(stop, clock, rollups, catching_up)
         finally:
             metrics.closer_up.set(0)
 

@@ -22,8 +22,10 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from gpu_token_analytics.documents import LONG_REQUEST_US, CellState, Collection, GpuId, cell_id
 from gpu_token_analytics.events import MAX_LATENCY_MS, from_us
+from gpu_token_analytics.ledger.requests import UsageRow
 from gpu_token_analytics.store.client import Document, Store, store_errors
 from gpu_token_analytics.store.marks import SAFETY
+from gpu_token_analytics.store.usage_rows import USAGE_FIELDS, usage_rows
 
 LEASE_SECONDS = 60
 MAX_REQUEST_US = MAX_LATENCY_MS * 1000
@@ -31,22 +33,7 @@ MAX_REQUEST_US = MAX_LATENCY_MS * 1000
 _SAMPLE_FIELDS = dict.fromkeys(
     ("ts_us", "host", "name", "utilization", "mem_used_mb", "power_w", "energy_j", "price_per_hour_usd"), 1
 )
-_USAGE_FIELDS = dict.fromkeys(
-    (
-        "ts_us",
-        "start_us",
-        "first_us",
-        "host",
-        "gpus",
-        "model",
-        "tenant",
-        "prompt_tokens",
-        "cached_tokens",
-        "completion_tokens",
-        "reasoning_tokens",
-    ),
-    1,
-)
+_USAGE_FIELDS = dict.fromkeys(USAGE_FIELDS, 1)
 _DUE_FIELDS = dict.fromkeys(
     (
         "gpu",
@@ -293,15 +280,17 @@ class LedgerStore:
     # -- what cells are computed from --------------------------------------------------------------------------------
 
     @_mapped
-    def usage(self, names: Sequence[str], start_us: int, end_us: int) -> list[Document]:
+    def usage(self, names: Sequence[str], start_us: int, end_us: int) -> list[UsageRow]:
         """Requests naming one of `names` that can be active in [start, end), each once. Also some that are not."""
         gpus: Any = names[0] if len(names) == 1 else {"$in": list(names)}
         near = {"gpus": gpus, "ts_us": {"$gte": start_us, "$lt": end_us + LONG_REQUEST_US}, "start_us": {"$lt": end_us}}
         far = {"long": True, "gpus": gpus, "start_us": {"$gte": start_us - MAX_REQUEST_US, "$lt": end_us}}
-        found = list(self._usage.find(near, _USAGE_FIELDS).batch_size(20_000))
-        late = self._usage.find({**far, "ts_us": {"$gte": end_us + LONG_REQUEST_US}}, _USAGE_FIELDS)
-        found.extend(late)
-        return found
+        late = {**far, "ts_us": {"$gte": end_us + LONG_REQUEST_US}}
+        rows: list[UsageRow] = []
+        for where in (near, late):
+            batches = self._usage.find_raw_batches(where, _USAGE_FIELDS).batch_size(20_000)
+            rows += usage_rows(cast("Iterable[bytes]", batches))  # the driver's types say documents
+        return rows
 
     @_mapped
     def samples(self, gpu: GpuId, start_us: int, end_us: int) -> list[Document]:
