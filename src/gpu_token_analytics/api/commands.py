@@ -108,6 +108,8 @@ def _report_body(
     groups: list[str],
     filters: dict[str, Any],
 ) -> dict[str, Any]:
+    from msgspec import to_builtins
+
     from gpu_token_analytics.api.handlers.costs import costs_body
     from gpu_token_analytics.api.queries import cost_query
 
@@ -115,7 +117,8 @@ def _report_body(
     if unknown:
         raise SettingsError(f"--by {unknown[0]}: group by {', '.join(p.Dimension)}")
     query = cost_query(low, high, bucket, time_zone, groups, **filters)
-    return costs_body(at.services, query, bucket, time_zone, 10_000, None)
+    found: dict[str, Any] = to_builtins(costs_body(at.services, query, bucket, time_zone, 10_000, None), enc_hook=int)
+    return found
 
 
 def top(

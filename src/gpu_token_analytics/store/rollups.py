@@ -192,13 +192,18 @@ def gpu_hour(gpu: GpuId, hour: datetime, cells: Sequence[Mapping[str, Any]]) -> 
         for line in cell["lines"]:
             key = line["model"], line["tenant"]
             attributed[key] = attributed.get(key, 0) + line["cost_nusd"]
-    warm = sums.WarmShares(attributed)
+    warm_nusd: dict[tuple[str | None, str | None], list[int]] = {}
     for cell in counted:
-        spaces, lines = places.setdefault((cell["host"], cell["gpu_name"]), ([], {}))
+        place = cell["host"], cell["gpu_name"]
+        spaces, lines = places.setdefault(place, ([], {}))
         spaces.append(sums.cell_space(cell))
         for key, vector in sums.cell_lines(cell):
             sums.add_into(lines, key, vector)
-        sums.add_warm(lines, warm.of(cell["classes"]["warm_idle"]))
+        warm_nusd.setdefault(place, []).append(cell["classes"]["warm_idle"])
+    shares = sums.WarmShares(attributed)
+    for place, (_, lines) in places.items():
+        for of, nusd in shares.of_all(warm_nusd[place]):
+            sums.add_warm(lines, of, nusd)
     parts = [(cell["_id"], _cell_version(cell)) for cell in cells]
     return {
         **_head("gpu", gpu, hour, HOUR, parts, (cell.get("final_at") for cell in counted)),

@@ -10,10 +10,12 @@ A sum has two parts. `space` is about GPU time (money by class, owned time, ener
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import add
 from struct import Struct
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from gpu_token_analytics.documents import Method, MoneyClass
 
@@ -50,6 +52,8 @@ COST = LINE_COLUMNS.index("cost_nusd")
 WARM = LINE_COLUMNS.index("warm_idle_nusd")
 SPACE_COST = SPACE_COLUMNS.index("cost_nusd")
 SPACE_WARM = SPACE_COLUMNS.index("warm_idle_nusd")
+MAX_INT64 = 2**63 - 1
+FEW_AMOUNTS = 8  # below this many, plain integers are faster than arrays
 ZERO_LINE = (0,) * len(LINE_COLUMNS)
 ZERO_SPACE = (0,) * len(SPACE_COLUMNS)
 
@@ -137,6 +141,25 @@ def share_out(amount: int, weights: Sequence[int]) -> list[int]:
     return found
 
 
+def share_out_each(amounts: Sequence[int], weights: Sequence[int]) -> list[list[int]]:
+    """`share_out` of each amount; the result by weight: [weight][amount]."""
+    if len(weights) == 1:
+        return [list(amounts)]
+    if len(amounts) < FEW_AMOUNTS or max(amounts) * max(weights) > MAX_INT64:
+        return [list(shares) for shares in zip(*(share_out(amount, weights) for amount in amounts), strict=True)]
+    whole = np.array(amounts, np.int64)
+    products = whole[:, None] * np.array(weights, np.int64)
+    total = sum(weights)
+    shares = products // total
+    rests = products - shares * total
+    left = whole - shares.sum(axis=1)
+    more = np.zeros_like(shares)
+    order = np.argsort(-rests, axis=1, kind="stable")  # stable: ties stay in order
+    np.put_along_axis(more, order, np.arange(len(weights)) < left[:, None], axis=1)
+    found: list[list[int]] = (shares + more).T.tolist()
+    return found
+
+
 class WarmShares:
     """Who a GPU's warm idle money is for, in one UTC hour.
 
@@ -155,25 +178,25 @@ class WarmShares:
         self._within = [[cost for _, cost in tenants] for tenants in by_model.values()]
         self._keys = [[(model, tenant) for tenant, _ in tenants] for model, tenants in by_model.items()]
 
-    def of(self, warm_idle_nusd: int) -> Iterable[tuple[LineKey, int]]:
-        """The shares of one cell's warm idle money (some may be 0); they sum to it, or there are none."""
-        if not warm_idle_nusd or not self._keys:
+    def of_all(self, amounts_nusd: Sequence[int], *, by_tenant: bool = True) -> Iterator[tuple[tuple[str, str | None], int]]:
+        """The shares of several cells, each shared by itself, as sums; those of 0 are left out. by_tenant false: by model."""
+        if not amounts_nusd or not self._keys:
             return
-        parts = share_out(warm_idle_nusd, self._weights)
-        for keys, within, part in zip(self._keys, self._within, parts, strict=True):
-            if part:
-                yield from zip(keys, share_out(part, within), strict=True)
-
-
-def add_warm(lines: dict[Any, list[int]], shares: Iterable[tuple[Any, int]]) -> None:
-    """Add shares of warm idle money to lines; a share of 0 opens no line."""
-    for key, nusd in shares:
-        if nusd:
-            found = lines.get(key)
-            if found is None:
-                lines[key] = warm_vector(nusd)
+        for keys, within, parts in zip(self._keys, self._within, share_out_each(amounts_nusd, self._weights), strict=True):
+            if not by_tenant:
+                found: Iterable[tuple[tuple[str, str | None], int]] = [((keys[0][0], None), sum(parts))]
             else:
-                found[WARM] += nusd
+                found = zip(keys, map(sum, share_out_each(parts, within)), strict=True)
+            yield from ((key, nusd) for key, nusd in found if nusd)
+
+
+def add_warm(lines: dict[Any, list[int]], key: Any, nusd: int) -> None:
+    """Add a share of warm idle money to a line; 0 opens none."""
+    found = lines.get(key)
+    if found is not None:
+        found[WARM] += nusd
+    elif nusd:
+        lines[key] = warm_vector(nusd)
 
 
 def warm_vector(nusd: int) -> list[int]:

@@ -31,8 +31,20 @@ def test_share_out_gives_ties_to_the_earlier() -> None:
 def test_warm_idle_is_shared_by_model_first_then_tenant() -> None:
     shares = sums.WarmShares({("b", "t1"): 3, ("b", "t2"): 3, ("a", "t1"): 6, ("c", "t1"): 0})
     # 7 over a:6 and b:6 is 4 and 3 (tie by name), b's 3 over its tenants 2 and 1.
-    assert dict(shares.of(7)) == {("a", "t1"): 4, ("b", "t1"): 2, ("b", "t2"): 1}
-    assert list(sums.WarmShares({}).of(7)) == []
+    assert dict(shares.of_all([7])) == {("a", "t1"): 4, ("b", "t1"): 2, ("b", "t2"): 1}
+    assert list(sums.WarmShares({}).of_all([7])) == []
+    # Each cell is shared by itself: ten of 7 are not one of 70 (a:35, b:35).
+    assert dict(shares.of_all([7] * 10)) == {("a", "t1"): 40, ("b", "t1"): 20, ("b", "t2"): 10}
+    assert dict(shares.of_all([7] * 10, by_tenant=False)) == {("a", None): 40, ("b", None): 30}
+
+
+@given(
+    st.lists(st.one_of(st.integers(0, 100), st.integers(0, 2**62)), min_size=1, max_size=40),
+    st.lists(st.one_of(st.integers(1, 5), st.integers(1, 10**13)), min_size=1, max_size=9),
+)
+def test_many_amounts_are_shared_as_each_by_itself(amounts: list[int], weights: list[int]) -> None:
+    expected = [sums.share_out(amount, weights) for amount in amounts]
+    assert [list(shares) for shares in zip(*sums.share_out_each(amounts, weights), strict=True)] == expected
 
 
 def test_packed_lines_give_back_what_was_stored() -> None:

@@ -12,8 +12,9 @@ from fastapi.responses import Response
 
 from gpu_token_analytics.api import break_even as economics
 from gpu_token_analytics.api import params as p
+from gpu_token_analytics.api.cost_rows import cost_rows
 from gpu_token_analytics.api.queries import check_cost, cost_query, read_row_position, row_position
-from gpu_token_analytics.api.render import cost_row, json_response, timestamp, total_row
+from gpu_token_analytics.api.render import json_response, timestamp, total_row
 from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.store.cost_reads import CostQuery, CostReads, Row, Scope, sort_key
 from gpu_token_analytics.store.spans import Step
@@ -60,7 +61,7 @@ def costs(
 
 
 def costs_body(services: Services, query: CostQuery, bucket: p.Bucket, time_zone: str, limit: int, cursor: str | None) -> Json:
-    """The answer of /v1/costs; `gpu-tokens report --json` prints the same."""
+    """The answer of /v1/costs, rows as structs of cost_rows.py; `gpu-tokens report --json` prints the same."""
     now = services.now()
     check_cost(query, services.reads.gpu_count())
     page = read_page(services.costs, query, now, limit, cursor)
@@ -81,8 +82,8 @@ def costs_body(services: Services, query: CostQuery, bucket: p.Bucket, time_zone
         "time_zone": time_zone,
         "group_by": list(query.group_by),
         "as_of": timestamp(now),
-        "rows": [cost_row(row, query, now, low) for row in page.rows],
-        "totals": cost_row(page.total, query.whole(), now, low),
+        "rows": list(cost_rows(page.rows, query, now, low)),
+        "totals": next(cost_rows((page.total,), query.whole(), now, low)),
         "scope": scope,
         "next": page.next,
     }

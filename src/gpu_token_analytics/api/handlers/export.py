@@ -13,9 +13,9 @@ from fastapi.responses import StreamingResponse
 
 from gpu_token_analytics.api import focus
 from gpu_token_analytics.api import params as p
+from gpu_token_analytics.api.cost_rows import elapsed_seconds, rates_of
 from gpu_token_analytics.api.errors import ApiProblem, field_problem
 from gpu_token_analytics.api.queries import EXPORT, check_cost, cost_query
-from gpu_token_analytics.api.render import rates
 from gpu_token_analytics.api.services import AskDep
 from gpu_token_analytics.api.tables import Column, Kind, csv_chunks, parquet_chunks
 from gpu_token_analytics.store.client import store_errors
@@ -122,7 +122,7 @@ def cost_columns(query: CostQuery) -> list[Column]:
 
 
 def _line(query: CostQuery, row: Row, now: datetime) -> list[Any]:
-    ratios = rates(row, now, loaded=query.tenant_lock is None)
+    rates = rates_of(row, elapsed_seconds(row, now), loaded=query.tenant_lock is None)
     return [
         row.start,
         row.end,
@@ -131,6 +131,6 @@ def _line(query: CostQuery, row: Row, now: datetime) -> list[Any]:
         row.money_nusd,
         *(row[name] for name in _COUNTS),
         row["gpu_us"] / 1e6,
-        *(ratios[name] for name in _RATES),
+        *(getattr(rates, name) for name in _RATES),
         row["provisional_cells"] > 0,
     ]

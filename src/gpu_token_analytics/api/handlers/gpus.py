@@ -7,12 +7,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from fastapi.responses import Response
+from msgspec.structs import asdict
 
 from gpu_token_analytics.api import params as p
+from gpu_token_analytics.api.cost_rows import money_of, ratio
 from gpu_token_analytics.api.errors import field_problem
 from gpu_token_analytics.api.models.gpus import Liveness
 from gpu_token_analytics.api.queries import check_zone, decode_cursor, encode_cursor
-from gpu_token_analytics.api.render import json_response, money, ratio, timestamp
+from gpu_token_analytics.api.render import json_response, timestamp
 from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.store.cost_reads import CostQuery, Row
@@ -95,7 +97,7 @@ def _state(services: Services, row: Json, sample: Json | None, cells: list[Json]
         "models": _models(cells, now),
         "usd_per_hour": None if hourly is None else hourly / NUSD_PER_USD,
         "price_row": price.get("row"),
-        "today": None if today is None else money(today),
+        "today": None if today is None else asdict(money_of(today)),
         "idle_share_today": None if today is None else ratio(today.money_nusd - today["cost_nusd"], spent or 0),
         "newest_minutes": _newest_minutes(cells, ceil(now, MINUTE)),
     }

@@ -20,8 +20,9 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gpu_token_analytics.api.cost_rows import usd_per_million
 from gpu_token_analytics.api.errors import ApiProblem
-from gpu_token_analytics.api.render import timestamp, usd_per_million
+from gpu_token_analytics.api.render import timestamp
 from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.store.client import store_errors

@@ -10,10 +10,11 @@ from fastapi import Query
 from fastapi.responses import Response
 
 from gpu_token_analytics.api import params as p
+from gpu_token_analytics.api.cost_rows import usd_per_million
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.models.problem import Nearest
 from gpu_token_analytics.api.queries import check_range
-from gpu_token_analytics.api.render import json_response, timestamp, usd_per_million
+from gpu_token_analytics.api.render import json_response, timestamp
 from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.events import from_us, to_us
