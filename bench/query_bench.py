@@ -74,7 +74,7 @@ def bench(uri: str, days: int, gpus: int, rounds: int) -> None:
     _, key = KeyStore(store.database).create("bench", frozenset([KeyScope.READ]), None, store.now())
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, mongod {store.server}")
     with api_process(uri) as (url, pid), writer(uri, days, gpus), client(url, key) as asked:
-        ask_all(asked, days, rounds)
+        ask_all(asked, days, rounds, pid)
         export_day(asked, days, pid)
         print(f"api peak resident memory: {peak_mb(pid):.0f} MB (goal: under {MEMORY_GOAL_MB})")
     store.close()
@@ -203,30 +203,37 @@ def client(url: str, key: str) -> Iterator[httpx.Client]:
         yield made
 
 
-def ask_all(asked: httpx.Client, days: int, rounds: int) -> None:
-    """The questions, each many times."""
+def ask_all(asked: httpx.Client, days: int, rounds: int, pid: int) -> None:
+    """The questions, each many times. CPU is that of the api process: it tells more than time on a machine that is shared."""
     end = START + timedelta(days=days)
+    few = max(5, rounds // 4)
     whole = {"from": START.isoformat(), "to": end.isoformat()}
     odd = {"from": (START + timedelta(minutes=17)).isoformat(), "to": (end - timedelta(minutes=23)).isoformat()}
     week = {"from": (end - timedelta(days=7)).isoformat(), "to": end.isoformat()}
     hour = {"from": (end - timedelta(hours=1)).isoformat(), "to": end.isoformat()}
+    until_now = end - timedelta(minutes=23)  # "now" is no whole hour
+    last_day = {"from": (until_now - timedelta(days=1)).isoformat(), "to": until_now.isoformat()}
+    kolkata = {**last_day, "bucket": "1h", "time_zone": "Asia/Kolkata"}
     berlin = {**whole, "group_by": ["model"], "bucket": "1d", "time_zone": "Europe/Berlin"}
     questions: list[tuple[str, dict[str, Any], int, float | None]] = [
         ("model, day", {**whole, "group_by": ["model"], "bucket": "1d"}, rounds, 100),
         ("model, day, Europe/Berlin", berlin, rounds, 100),
         ("model, tenant, hour (page of 1,000)", _by_hour(whole, 1_000), rounds, 500),
-        ("model, tenant, hour (page of 10,000)", _by_hour(whole, 10_000), max(5, rounds // 4), 500),
+        ("model, tenant, hour (page of 10,000)", _by_hour(whole, 10_000), few, 500),
         ("model, tenant", {**whole, "group_by": ["model", "tenant"]}, rounds, None),
         ("class, hour", {**whole, "group_by": ["class"], "bucket": "1h", "limit": 10_000}, rounds, None),
         ("tenant filter, model, day", {**whole, "group_by": ["model"], "bucket": "1d", "tenant": "tenant-03"}, rounds, None),
-        ("gpu, day", {**whole, "group_by": ["gpu"], "bucket": "1d", "limit": 10_000}, max(5, rounds // 4), None),
-        ("host, hour, 7 days", {**week, "group_by": ["host"], "bucket": "1h", "limit": 10_000}, max(5, rounds // 4), None),
+        ("gpu, day", {**whole, "group_by": ["gpu"], "bucket": "1d", "limit": 10_000}, few, None),
+        ("host, hour, 7 days", {**week, "group_by": ["host"], "bucket": "1h", "limit": 10_000}, few, None),
         ("model, 30 days less 40 minutes", {**odd, "group_by": ["model"]}, rounds, None),
-        ("model, minute, 1 hour", {**hour, "group_by": ["model"], "bucket": "1m"}, max(5, rounds // 4), None),
+        ("model, 24 hours up to the minute", {**last_day, "group_by": ["model"]}, rounds, None),
+        ("gpu, 24 hours up to the minute", {**last_day, "group_by": ["gpu"]}, few, None),
+        ("model, hour, 24 hours, Asia/Kolkata", {**kolkata, "group_by": ["model"]}, few, None),
+        ("model, minute, 1 hour", {**hour, "group_by": ["model"], "bucket": "1m"}, few, None),
     ]
-    print(f"{'/v1/costs over ' + str(days) + ' days, by':44} {'rows':>7} {'p50 ms':>8} {'p95 ms':>8}  goal")
+    print(f"{'/v1/costs over ' + str(days) + ' days, by':44} {'rows':>7} {'p50 ms':>8} {'p95 ms':>8} {'CPU ms':>8}  goal")
     for name, params, times, goal_ms in questions:
-        taken, rows = [], 0
+        taken, rows, cpu_before_ms = [], 0, cpu_ms(pid)
         for _ in range(times):
             begun = time.perf_counter()
             answer = asked.get("/v1/costs", params=params)
@@ -234,9 +241,10 @@ def ask_all(asked: httpx.Client, days: int, rounds: int) -> None:
             if answer.status_code != 200:
                 raise SystemExit(f"{name}: {answer.status_code} {answer.text}")
             rows = len(answer.json()["rows"])
+        cpu_each_ms = (cpu_ms(pid) - cpu_before_ms) / times
         p95 = statistics.quantiles(taken, n=20)[-1]
         verdict = "" if goal_ms is None else f"{goal_ms:.0f} ms: {'met' if p95 <= goal_ms else 'MISSED'}"
-        print(f"{name:44} {rows:7,} {statistics.median(taken):8.1f} {p95:8.1f}  {verdict}")
+        print(f"{name:44} {rows:7,} {statistics.median(taken):8.1f} {p95:8.1f} {cpu_each_ms:8.1f}  {verdict}")
     begun, rows, pages = time.perf_counter(), 0, 0
     params = _by_hour(whole, 10_000)
     while True:
@@ -274,6 +282,12 @@ def export_day(asked: httpx.Client, days: int, pid: int) -> None:
             f"export of a day by minute, gpu, model as {name}: {size / 1e6:.0f} MB in {seconds:.1f} s, "
             f"api resident at most {highest:.0f} MB"
         )
+
+
+def cpu_ms(pid: int) -> float:
+    """CPU time a process has used, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mb(pid: int) -> float:

@@ -135,7 +135,7 @@ def _over(query: CostQuery, width: int, budget: Budget) -> tuple[timedelta, str]
     if query.step is not Step.NONE and (query.end - query.start) / _length(query.step) > MAX_BUCKETS:
         return MAX_BUCKETS * _length(query.step), f"{MAX_BUCKETS:,} buckets"
     read = dict.fromkeys(Grain, 0)
-    for span in query.spans():
+    for span in query.spans:
         read[span.grain] += span.units
     if read[Grain.MINUTES] * width > budget.cells:
         return budget.cells // width * MINUTE, f"{budget.cells:,} GPU-minutes"

@@ -91,7 +91,8 @@ class Ask:
         return self.principal.tenant
 
 
-def _ask(request: Request) -> Ask:
+async def _ask(request: Request) -> Ask:
+    # async: it waits for nothing, and FastAPI would hand anything else to a worker thread.
     principal = getattr(request.state, "principal", None)
     if principal is None:  # a route without its check: refuse rather than serve
         raise ApiProblem("unauthenticated", "this route has no access check")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from gpu_token_analytics.store import sums
-from gpu_token_analytics.store.spans import UTC_ZONE, Span, Step, buckets, runs, spans
+from gpu_token_analytics.store.spans import HOUR, UTC_ZONE, Grain, Span, Step, buckets, runs, spans
 
 Key: TypeAlias = tuple[str | None, ...]
 
@@ -62,9 +63,20 @@ class CostQuery:
         """The same selection as one row."""
         return replace(self, group_by=(), step=Step.NONE)
 
-    def spans(self) -> Iterator[Span]:
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
         """What has to be read, in order."""
-        return runs(piece for start, end in buckets(self.start, self.end, self.step, self.zone) for piece in spans(start, end))
+        return tuple(runs(self._pieces()))
+
+    def _pieces(self) -> Iterator[Span]:
+        if self.step is Step.MINUTE:
+            yield Span(Grain.MINUTES, self.start.astimezone(UTC), self.end.astimezone(UTC))
+            return
+        for start, end in buckets(self.start, self.end, self.step, self.zone):
+            if end - start == HOUR and not start.minute:  # a month has 720 of them
+                yield Span(Grain.HOURS, start, end)
+            else:
+                yield from spans(start, end)
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):

@@ -46,7 +46,7 @@ class CostReads:
 
     def rows(self, query: CostQuery, now: datetime, scope: Scope | None = None) -> Iterator[Row]:
         """The rows in order. `now` tells which stored figures can still change."""
-        pieces = (piece for span in query.spans() for piece in self._pieces(query, span, now))
+        pieces = (piece for span in query.spans for piece in self._pieces(query, span, now))
         return Collector(query, scope or Scope()).rows(pieces)
 
     def total(self, query: CostQuery, now: datetime, scope: Scope | None = None) -> Row:

@@ -103,6 +103,8 @@ def bucket_start(at: datetime, step: Step, tz: ZoneInfo) -> datetime:
 def _next_border(at: datetime, step: Step, tz: ZoneInfo) -> datetime:
     if step is Step.MINUTE:
         return at + MINUTE
+    if tz.key == "UTC":
+        return floor(at, HOUR if step is Step.HOUR else DAY) + (HOUR if step is Step.HOUR else DAY)
     local = at.astimezone(tz)
     if step is Step.HOUR:
         # Counted in UTC: local arithmetic would run into the hours a clock change skips or repeats.

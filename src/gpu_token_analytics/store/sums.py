@@ -87,8 +87,8 @@ def cell_space(cell: Mapping[str, Any]) -> list[int]:
     return [
         cell["cost_nusd"],
         cell["owned_us"],
-        *(classes.get(name, 0) for name in CLASSES),
-        *(class_us.get(name, 0) for name in CLASSES),
+        *[classes.get(name, 0) for name in CLASSES],
+        *[class_us.get(name, 0) for name in CLASSES],
         cell["energy_mj"] or 0,
         cell["energy_observed_us"],
         1,
