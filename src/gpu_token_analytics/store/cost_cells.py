@@ -14,13 +14,10 @@ from typing import Any, TypeAlias
 
 from gpu_token_analytics.store import sums
 from gpu_token_analytics.store.cost_collect import WARM_IDLE, Piece, settled
-from gpu_token_analytics.store.cost_query import CostQuery
+from gpu_token_analytics.store.cost_query import FLEET, CostQuery, Place
 from gpu_token_analytics.store.spans import HOUR, Span, buckets, floor
 
-Place: TypeAlias = tuple[str | None, str | None, str | None]  # GPU, host, GPU name
 SharesOfHour: TypeAlias = Callable[[datetime], Mapping[str, sums.WarmShares]]
-
-FLEET: Place = (None, None, None)
 CELL_FIELDS = {"_id": 0} | dict.fromkeys(
     (
         "gpu",
@@ -36,6 +33,7 @@ CELL_FIELDS = {"_id": 0} | dict.fromkeys(
         "energy_mj",
         "energy_observed_us",
         "lines",
+        "price.mode",
         "corrections.revision",
     ),
     1,
@@ -63,7 +61,7 @@ def cell_pieces(
         while cell["minute"] >= end:
             yield from _close(start, places, section, shares)
             (start, end), places = next(cuts), {}
-        place = (cell["gpu"], cell["host"], cell["gpu_name"]) if by_place else FLEET
+        place = (cell["gpu"], cell["host"], cell["gpu_name"], sums.price_mode(cell)) if by_place else FLEET
         found = places.get(place)
         if found is None:
             found = places[place] = _Sum()
@@ -94,7 +92,7 @@ def _close(start: datetime, places: Mapping[Place, _Sum], section: str, shares: 
             if gpu in of_gpu:
                 for (model, tenant), nusd in of_gpu[gpu].of_all(amounts_nusd, by_tenant=section == "lines"):
                     sums.add_warm(found.lines, _line_key(section, model, tenant), nusd)
-        yield Piece(start, *place, found.space, [(*key, vector) for key, vector in found.lines.items()])
+        yield Piece(start, place, found.space, [(*key, vector) for key, vector in found.lines.items()])
 
 
 def _line_key(section: str, model: str, tenant: str | None) -> tuple[str | None, str | None]:

@@ -16,13 +16,14 @@ from gpu_token_analytics.store.cost_query import (
     REST_MONEY_COLUMNS,
     CostQuery,
     Key,
+    Place,
     Row,
     Scope,
     sort_key,
 )
 from gpu_token_analytics.store.spans import Step, bucket_start, buckets
 
-Values: TypeAlias = tuple[str | None, str | None, str | None, str | None, str | None, str]  # in the order of DIMENSIONS
+Values: TypeAlias = tuple[str | None, ...]  # in the order of DIMENSIONS
 
 ATTRIBUTED = str(MoneyClass.ATTRIBUTED)
 WARM_IDLE = str(MoneyClass.WARM_IDLE)
@@ -38,12 +39,10 @@ _ZERO_REST = (0,) * len(REST_COLUMNS)
 
 @dataclass(slots=True)
 class Piece:
-    """What was read about a place in a time that no bucket cuts, as vectors. Place None: the fleet."""
+    """What was read about a place (or the fleet) in a time that no bucket cuts, as vectors."""
 
     start: datetime
-    gpu: str | None
-    host: str | None
-    gpu_name: str | None
+    place: Place
     space: Sequence[int]
     lines: Iterable[tuple[str | None, str | None, Sequence[int]]]
 
@@ -95,9 +94,9 @@ class Collector:
 
     def _add(self, bucket: _Bucket, piece: Piece) -> None:
         query = self._query
-        if query.hosts and piece.host not in query.hosts:
-            return
-        if query.gpu_names and piece.gpu_name not in query.gpu_names:
+        place = piece.place
+        _, host, gpu_name, _ = place
+        if (query.hosts and host not in query.hosts) or (query.gpu_names and gpu_name not in query.gpu_names):
             return
         space = piece.space
         self._scope.cost_nusd += space[sums.SPACE_COST]
@@ -106,15 +105,14 @@ class Collector:
         bucket.corrected += space[_CORRECTED]
         if self._nobody:
             return
-        place = (piece.gpu, piece.host, piece.gpu_name)
-        shared_nusd = self._add_lines(bucket, piece, place)
+        shared_nusd = self._add_lines(bucket, piece)
         if not self._selects_lines:
             self._add_rest(bucket, space, place, space[sums.SPACE_WARM] - shared_nusd)
 
-    def _add_lines(self, bucket: _Bucket, piece: Piece, place: tuple[str | None, str | None, str | None]) -> int:
+    def _add_lines(self, bucket: _Bucket, piece: Piece) -> int:
         """Adds the selected lines. Returns the warm idle money that lines hold, selected or not."""
         models, tenants, pick, split = self._query.models, self._tenants, self._key, self._splits_classes
-        lines = bucket.lines
+        lines, place = bucket.lines, piece.place
         shared_nusd = 0
         for model, tenant, vector in piece.lines:
             shared_nusd += vector[sums.WARM]
@@ -130,7 +128,7 @@ class Collector:
     def _add_by_class(
         self,
         lines: dict[Key, Sequence[int]],
-        where: tuple[str | None, str | None, str | None, str | None, str | None],
+        where: Values,
         vector: Sequence[int],
     ) -> None:
         """One line as an attributed row and one of warm idle money, as far as they are asked for and may be seen."""
@@ -141,9 +139,7 @@ class Collector:
         if self._wanted(ATTRIBUTED) and any(attributed):
             _add_into(lines, self._key((*where, ATTRIBUTED)), attributed)
 
-    def _add_rest(
-        self, bucket: _Bucket, space: Sequence[int], place: tuple[str | None, str | None, str | None], warm_nusd: int
-    ) -> None:
+    def _add_rest(self, bucket: _Bucket, space: Sequence[int], place: Place, warm_nusd: int) -> None:
         """Idle money that no line holds, and the GPU time. Into one row, or one for each class."""
         if not self._splits_classes:
             key = self._key((None, None, *place, ""))

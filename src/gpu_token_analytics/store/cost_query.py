@@ -16,8 +16,10 @@ from gpu_token_analytics.store.spans import HOUR, UTC_ZONE, Grain, Span, Step, b
 
 Key: TypeAlias = tuple[str | None, ...]
 
-DIMENSIONS = ("model", "tenant", "gpu", "host", "gpu_name", "class")
-PLACE_DIMENSIONS = frozenset(("gpu", "host", "gpu_name"))
+DIMENSIONS = ("model", "tenant", "gpu", "host", "gpu_name", "price_mode", "class")
+PLACE_DIMENSIONS = frozenset(("gpu", "host", "gpu_name", "price_mode"))
+Place: TypeAlias = tuple[str | None, str | None, str | None, str | None]  # GPU, host, GPU name, price mode
+FLEET: Place = (None, None, None, None)
 
 # A row: the line columns, then the money nobody's line holds, then GPU time, then flags. Rows add up as vectors.
 REST_MONEY_COLUMNS = ("unmetered_work_nusd", "cold_idle_nusd", "unobserved_nusd")

@@ -23,7 +23,7 @@ from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.store import sums
 from gpu_token_analytics.store.cost_cells import CELL_FIELDS, cell_pieces
 from gpu_token_analytics.store.cost_collect import Collector, Piece, settled
-from gpu_token_analytics.store.cost_query import FLAG_COLUMNS, ROW, ROW_COLUMNS, CostQuery, Row, Scope, sort_key
+from gpu_token_analytics.store.cost_query import FLAG_COLUMNS, FLEET, ROW, ROW_COLUMNS, CostQuery, Row, Scope, sort_key
 from gpu_token_analytics.store.spans import Grain, Span
 
 __all__ = ["FLAG_COLUMNS", "ROW", "ROW_COLUMNS", "CostQuery", "CostReads", "Row", "Scope", "sort_key"]
@@ -77,14 +77,14 @@ class CostReads:
         with cursor.batch_size(BATCH_FLEET_DOCUMENTS) as found:
             for document in found:
                 space = settled(sums.read_space(document["space"]), document["final_at"], now)
-                yield Piece(document["start"], None, None, None, space, _read_section(document[section], section))
+                yield Piece(document["start"], FLEET, space, _read_section(document[section], section))
 
     def _gpu_pieces(
         self, collection: MongoCollection[Document], query: CostQuery, span: Span, now: datetime
     ) -> Iterator[Piece]:
         section = query.section
         fields: Document = {"_id": 0, "start": 1, "final_at": 1, "gpu": 1}
-        fields |= dict.fromkeys(("places.host", "places.gpu_name", "places.space", f"places.{section}"), 1)
+        fields |= dict.fromkeys(("places.host", "places.gpu_name", "places.price_mode", "places.space", f"places.{section}"), 1)
         where: Document = {"scope": "gpu", "start": {"$gte": span.start, "$lt": span.end}, **_in("gpu", query.gpus)}
         where |= _in("places.host", query.hosts) | _in("places.gpu_name", query.gpu_names)
         cursor = collection.find(where, fields, max_time_ms=self._timeout_ms).sort("start", 1)
@@ -93,7 +93,8 @@ class CostReads:
                 for place in document["places"]:
                     space = settled(sums.read_space(place["space"]), document["final_at"], now)
                     lines = _read_section(place[section], section)
-                    yield Piece(document["start"], document["gpu"], place["host"], place["gpu_name"], space, lines)
+                    where_it_is = (document["gpu"], place["host"], place["gpu_name"], place.get("price_mode"))
+                    yield Piece(document["start"], where_it_is, space, lines)
 
     def _cell_pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
         where: Document = {"minute": {"$gte": span.start, "$lt": span.end}, "state": {"$in": ["provisional", "final"]}}

@@ -1,14 +1,14 @@
 """Rollups: sums of cells per hour and per day, so that a month is read from 30 documents and not from 2.8 million.
 
-    rollups_hourly  "gpu|<gpu>|2026-01-31T12"   one GPU:  places: [{host, gpu_name, space, total, lines}]
+    rollups_hourly  "gpu|<gpu>|2026-01-31T12"   one GPU:  places: [{host, gpu_name, price_mode, space, total, lines}]
                     "fleet|2026-01-31T12"       all GPUs: space, total, by_model, lines
     rollups_daily   "gpu|<gpu>|2026-01-31", "fleet|2026-01-31"      the same, of UTC days
 
     ledger_cells --(gpu, hour)--> hourly gpu --(hour)--> hourly fleet --(day)--> daily fleet
                                              --(gpu, day)--> daily gpu
 
-Columns are those of sums.py; lines are packed (sums.pack_lines). `places` has one entry unless the GPU changed host or name
-within the time.
+Columns are those of sums.py; lines are packed (sums.pack_lines). `places` has one entry unless the GPU changed host, name
+or the way it is paid for within the time (price_mode is missing in documents of versions before it).
 
 Why this is exact after any crash and with several writers:
     1 a whole document is always recomputed from all its parts, never incremented
@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from operator import add
-from typing import Any
+from typing import Any, TypeAlias
 
 from pymongo import ReadPreference, UpdateMany, UpdateOne, WriteConcern
 from pymongo.collection import Collection as MongoCollection
@@ -37,6 +37,7 @@ from gpu_token_analytics.documents import Collection, GpuId
 from gpu_token_analytics.store import sums
 
 Document = dict[str, Any]
+Place: TypeAlias = tuple[str | None, str | None, str | None]  # host, GPU name, price mode
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 DUPLICATE_KEY = 11000
@@ -57,6 +58,7 @@ _CELL_FIELDS = dict.fromkeys(
         "energy_mj",
         "energy_observed_us",
         "lines",
+        "price.mode",
         "corrections.revision",
     ),
     1,
@@ -185,16 +187,16 @@ def rollup_id(scope: str, gpu: GpuId | None, start: datetime, length: timedelta)
 
 def gpu_hour(gpu: GpuId, hour: datetime, cells: Sequence[Mapping[str, Any]]) -> Document:
     """The hourly document of one GPU from all its cells of that hour (computed or not). Pure."""
-    places: dict[tuple[str | None, str | None], tuple[list[list[int]], sums.Lines]] = {}
+    places: dict[Place, tuple[list[list[int]], sums.Lines]] = {}
     counted = [cell for cell in cells if sums.counts(cell)]
     attributed: dict[sums.LineKey, int] = {}
     for cell in counted:
         for line in cell["lines"]:
             key = line["model"], line["tenant"]
             attributed[key] = attributed.get(key, 0) + line["cost_nusd"]
-    warm_nusd: dict[tuple[str | None, str | None], list[int]] = {}
+    warm_nusd: dict[Place, list[int]] = {}
     for cell in counted:
-        place = cell["host"], cell["gpu_name"]
+        place = cell["host"], cell["gpu_name"], sums.price_mode(cell)
         spaces, lines = places.setdefault(place, ([], {}))
         spaces.append(sums.cell_space(cell))
         for key, vector in sums.cell_lines(cell):
@@ -209,8 +211,8 @@ def gpu_hour(gpu: GpuId, hour: datetime, cells: Sequence[Mapping[str, Any]]) -> 
         **_head("gpu", gpu, hour, HOUR, parts, (cell.get("final_at") for cell in counted)),
         "rolled": False,
         "places": [
-            _place(host, name, sums.added(spaces, sums.ZERO_SPACE), lines)
-            for (host, name), (spaces, lines) in sorted(places.items(), key=_place_order)
+            _place_document(place, sums.added(spaces, sums.ZERO_SPACE), lines)
+            for place, (spaces, lines) in sorted(places.items(), key=_place_order)
         ],
     }
 
@@ -218,19 +220,19 @@ def gpu_hour(gpu: GpuId, hour: datetime, cells: Sequence[Mapping[str, Any]]) -> 
 def gpu_day(gpu: GpuId, day: datetime, hours: Iterable[Mapping[str, Any]]) -> Document:
     """The daily document of one GPU from its hourly ones. Pure."""
     parts, finals = [], []
-    places: dict[tuple[str | None, str | None], tuple[list[list[int]], sums.Lines]] = {}
+    places: dict[Place, tuple[list[list[int]], sums.Lines]] = {}
     for hour in hours:
         parts.append((hour["_id"], hour["version"]))
         finals.append(hour["final_at"])
         for place in hour["places"]:
-            spaces, lines = places.setdefault((place["host"], place["gpu_name"]), ([], {}))
+            spaces, lines = places.setdefault((place["host"], place["gpu_name"], place.get("price_mode")), ([], {}))
             spaces.append(sums.read_space(place["space"]))
             _add_lines(lines, place["lines"])
     return {
         **_head("gpu", gpu, day, DAY, parts, finals),
         "places": [
-            _place(host, name, sums.added(spaces, sums.ZERO_SPACE), lines)
-            for (host, name), (spaces, lines) in sorted(places.items(), key=_place_order)
+            _place_document(place, sums.added(spaces, sums.ZERO_SPACE), lines)
+            for place, (spaces, lines) in sorted(places.items(), key=_place_order)
         ],
     }
 
@@ -287,18 +289,20 @@ def _cell_version(cell: Mapping[str, Any]) -> int:
     return 2 * int(cell["revision"]) + int(cell["state"] == "final")
 
 
-def _place(host: str | None, name: str | None, space: Sequence[int], lines: sums.Lines) -> Document:
+def _place_document(place: Place, space: Sequence[int], lines: sums.Lines) -> Document:
+    host, name, mode = place
     return {
         "host": host,
         "gpu_name": name,
+        "price_mode": mode,
         "space": sums.space_document(space),
         "total": sums.total_document(lines.values()),
         "lines": sums.pack_lines(lines),
     }
 
 
-def _place_order(item: tuple[tuple[str | None, str | None], Any]) -> tuple[str, str]:
-    return item[0][0] or "", item[0][1] or ""
+def _place_order(item: tuple[Place, Any]) -> tuple[str, ...]:
+    return tuple(part or "" for part in item[0])
 
 
 def _add_lines(lines: sums.Lines, packed: Mapping[str, Any]) -> None:

@@ -81,6 +81,12 @@ def counts(cell: Mapping[str, Any]) -> bool:
     return cell["state"] in ("provisional", "final")
 
 
+def price_mode(cell: Mapping[str, Any]) -> str | None:
+    """How the GPU was paid for at the beginning of a cell."""
+    mode: str | None = (cell.get("price") or {}).get("mode")
+    return mode
+
+
 def cell_space(cell: Mapping[str, Any]) -> list[int]:
     """The space vector of one cell."""
     classes, class_us = cell["classes"], cell["class_us"]

@@ -91,3 +91,15 @@ def test_the_version_grows_with_content_and_finality() -> None:
     final = gpu_hour("GPU-0000", AT, [{**cell, "state": "final"}])["version"]
     corrected = gpu_hour("GPU-0000", AT, [{**cell, "state": "final", "revision": 2}])["version"]
     assert first < final < corrected
+
+
+def test_a_price_mode_that_changes_within_the_hour_keeps_its_own_sums() -> None:
+    found = list(cells(Fleet(gpus=1), AT, 60))
+    for cell in found[30:]:
+        cell["price"] = {**cell["price"], "mode": "spot"}
+    hour = gpu_hour("GPU-0000", AT, found)
+    assert [(place["price_mode"], place["space"]["cells"]) for place in hour["places"]] == [("on_demand", 30), ("spot", 30)]
+    assert [place["space"]["cost_nusd"] for place in hour["places"]] == [
+        sum(cell["cost_nusd"] for cell in half) for half in (found[:30], found[30:])
+    ]
+    assert [place["price_mode"] for place in gpu_day("GPU-0000", AT, [hour])["places"]] == ["on_demand", "spot"]
