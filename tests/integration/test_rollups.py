@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from bench.synthetic_cells import Fleet, cells
@@ -16,9 +17,10 @@ from gpu_token_analytics.processor.rollups import Rollups
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.store import sums
 from gpu_token_analytics.store.client import Store, open_store
-from gpu_token_analytics.store.cost_reads import CostQuery, CostReads
+from gpu_token_analytics.store.cost_reads import ROW, CostQuery, CostReads
 from gpu_token_analytics.store.indexes import ensure_indexes
 from gpu_token_analytics.store.rollups import RollupStore
+from gpu_token_analytics.store.spans import Step
 
 START = datetime(2026, 1, 30, 21, tzinfo=UTC)
 MINUTES = 5 * 60
@@ -73,6 +75,10 @@ def assert_equal_to_cells(store: Store) -> None:
             stored = sums.added((sums.read_total(one["total"]) for one in holders), sums.ZERO_LINE)
             assert stored[: sums.WARM] == lines[: sums.WARM], rollup["_id"]
             assert stored[sums.WARM + 1 :] == lines[sums.WARM + 1 :], rollup["_id"]
+            if length == timedelta(hours=1):
+                half = sums.added((sums.cell_space(cell) for cell in within if cell["minute"].minute >= 30), sums.ZERO_SPACE)
+                held = sums.added((sums.read_space(one["second_half"]["space"]) for one in holders), sums.ZERO_SPACE)
+                assert held == half, rollup["_id"]
 
 
 def roll_all(store: Store) -> int:
@@ -204,6 +210,52 @@ def test_months_are_read_from_days_and_hours(store: Store) -> None:
     query = CostQuery(START, END, group_by=("model", "tenant"))
     total = CostReads(store.database).total(query, END)
     assert total["cells"] == MINUTES * FLEET.gpus  # the deleted cells are in the sums that were read
+
+
+HALVES = [
+    CostQuery(START + timedelta(minutes=30), END - timedelta(minutes=30)),
+    CostQuery(START + timedelta(minutes=30), END, Step.HOUR, ZoneInfo("Asia/Kolkata"), ("model", "tenant")),
+    CostQuery(START, END, Step.HOUR, ZoneInfo("Asia/Kolkata"), ("model",)),
+    CostQuery(START, END - timedelta(minutes=30), group_by=("gpu", "class")),
+    CostQuery(START + timedelta(minutes=17), END - timedelta(minutes=7), group_by=("host", "model")),
+    CostQuery(START, END - timedelta(minutes=30), group_by=("tenant",), hosts=frozenset(("host-01",))),
+    CostQuery(START, END - timedelta(minutes=30), tenant_lock="tenant-01"),
+]
+
+
+def found_rows(store: Store, query: CostQuery) -> dict[Any, tuple[int, ...]]:
+    """Rows by bucket and group; when cells turn final is known by the hour only."""
+    rows = CostReads(store.database).rows(query, END)
+    return {(row.bucket, row.key): tuple(row.values[: ROW["provisional_cells"]]) for row in rows}
+
+
+@pytest.mark.parametrize("query", HALVES)
+def test_half_hours_are_the_sums_of_their_cells(store: Store, query: CostQuery) -> None:
+    """Read from the halves that hourly documents hold, from none (an earlier version wrote them), from some."""
+    roll_all(store)
+    hourly = store[Collection.ROLLUPS_HOURLY]
+    expected = found_rows(store, query)
+    assert any(map(any, expected.values()))
+    hourly.update_many({"scope": "gpu", "gpu": "GPU-0001"}, {"$unset": {"places.$[].second_half": 1}})
+    assert found_rows(store, query) == expected
+    # A fleet hour that an earlier version wrote over ours: the half that is left belongs to another whole.
+    hourly.update_many({"scope": "fleet"}, {"$set": {"second_half.of": "another", "second_half.space.cost_nusd": 1}})
+    assert found_rows(store, query) == expected
+    hourly.update_many({"scope": "gpu"}, {"$unset": {"places.$[].second_half": 1}})
+    hourly.update_many({"scope": "fleet"}, {"$unset": {"second_half": 1}})
+    assert found_rows(store, query) == expected
+
+
+def test_a_fleet_hour_of_which_a_part_has_no_halves_has_none(store: Store) -> None:
+    roll_all(store)
+    hourly = store[Collection.ROLLUPS_HOURLY]
+    hourly.update_many({"scope": "gpu", "gpu": "GPU-0001"}, {"$unset": {"places.$[].second_half": 1}})
+    change(store, random.Random(2), 200)
+    store[Collection.LEDGER_CELLS].update_many({"gpu": "GPU-0001"}, {"$set": {"rolled": True}})
+    roll_all(store)
+    fleet_hours = list(hourly.find({"scope": "fleet"}))
+    assert fleet_hours
+    assert all(hour["second_half"] is None for hour in fleet_hours)
 
 
 def test_steps_keep_their_pause(store: Store) -> None:

@@ -141,8 +141,9 @@ def _over(query: CostQuery, width: int, budget: Budget) -> tuple[timedelta, str]
         return budget.cells // width * MINUTE, f"{budget.cells:,} GPU-minutes"
     per_unit = width if query.by_place else 1
     most = (budget.gpu_documents if query.by_place else budget.fleet_documents) // per_unit
-    if read[Grain.HOURS] + read[Grain.DAYS] > most:
-        unit = HOUR if read[Grain.HOURS] > read[Grain.DAYS] else DAY
+    hours = read[Grain.HOURS] + (read[Grain.HALF_HOURS] + 1) // 2  # both halves are in one document
+    if hours + read[Grain.DAYS] > most:
+        unit = HOUR if hours > read[Grain.DAYS] else DAY
         return most * unit, f"{most * per_unit:,} hourly or daily sums"
     return None
 

@@ -5,7 +5,8 @@ of all rows are the sums of the cells: attributed lines + idle = cost, to the na
 
     grouping or filter by gpu, host, gpu_name   GPU documents    else   fleet documents
     no model, no tenant                         `total`          model only   `by_model`        else   `lines`
-    minutes that are no whole hour              ledger_cells (cost_cells.py)
+    half hours                                  the second half an hourly document holds, or the whole less it
+    minutes                                     ledger_cells (cost_cells.py)
 
 Question and rows: cost_query.py. How pieces become rows, and the tenant lock: cost_collect.py.
 """
@@ -13,18 +14,22 @@ Question and rows: cost_query.py. How pieces become rows, and the tenant lock: c
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter, sub
 from typing import Any
 
 from pymongo.collection import Collection as MongoCollection
+from pymongo.cursor import Cursor
 from pymongo.database import Database
 
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.store import sums
 from gpu_token_analytics.store.cost_cells import CELL_FIELDS, cell_pieces
 from gpu_token_analytics.store.cost_collect import Collector, Piece, settled
-from gpu_token_analytics.store.cost_query import FLAG_COLUMNS, FLEET, ROW, ROW_COLUMNS, CostQuery, Row, Scope, sort_key
-from gpu_token_analytics.store.spans import Grain, Span
+from gpu_token_analytics.store.cost_query import FLAG_COLUMNS, FLEET, ROW, ROW_COLUMNS, CostQuery, Place, Row, Scope, sort_key
+from gpu_token_analytics.store.spans import HALF_HOUR, HOUR, Grain, Span, ceil, floor
 
 __all__ = ["FLAG_COLUMNS", "ROW", "ROW_COLUMNS", "CostQuery", "CostReads", "Row", "Scope", "sort_key"]
 
@@ -62,6 +67,8 @@ class CostReads:
     def _pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
         if span.grain is Grain.MINUTES:
             return self._cell_pieces(query, span, now)
+        if span.grain is Grain.HALF_HOURS:
+            return self._half_pieces(query, span, now)
         collection = self._daily if span.grain is Grain.DAYS else self._hourly
         if query.by_place:
             return self._gpu_pieces(collection, query, span, now)
@@ -71,10 +78,7 @@ class CostReads:
         self, collection: MongoCollection[Document], query: CostQuery, span: Span, now: datetime
     ) -> Iterator[Piece]:
         section = query.section
-        fields = {"_id": 0, "start": 1, "final_at": 1, "space": 1, section: 1}
-        where = {"scope": "fleet", "start": {"$gte": span.start, "$lt": span.end}}
-        cursor = collection.find(where, fields, max_time_ms=self._timeout_ms).sort("start", 1)
-        with cursor.batch_size(BATCH_FLEET_DOCUMENTS) as found:
+        with self._find_fleet(collection, span, ("space", section)) as found:
             for document in found:
                 space = settled(sums.read_space(document["space"]), document["final_at"], now)
                 yield Piece(document["start"], FLEET, space, _read_section(document[section], section))
@@ -83,18 +87,64 @@ class CostReads:
         self, collection: MongoCollection[Document], query: CostQuery, span: Span, now: datetime
     ) -> Iterator[Piece]:
         section = query.section
-        fields: Document = {"_id": 0, "start": 1, "final_at": 1, "gpu": 1}
-        fields |= dict.fromkeys(("places.host", "places.gpu_name", "places.price_mode", "places.space", f"places.{section}"), 1)
-        where: Document = {"scope": "gpu", "start": {"$gte": span.start, "$lt": span.end}, **_in("gpu", query.gpus)}
-        where |= _in("places.host", query.hosts) | _in("places.gpu_name", query.gpu_names)
-        cursor = collection.find(where, fields, max_time_ms=self._timeout_ms).sort("start", 1)
-        with cursor.batch_size(BATCH_DOCUMENTS) as found:
+        with self._find_gpus(collection, query, span, ("space", section)) as found:
             for document in found:
                 for place in document["places"]:
                     space = settled(sums.read_space(place["space"]), document["final_at"], now)
-                    lines = _read_section(place[section], section)
-                    where_it_is = (document["gpu"], place["host"], place["gpu_name"], place.get("price_mode"))
-                    yield Piece(document["start"], where_it_is, space, lines)
+                    yield Piece(document["start"], _place(document, place), space, _read_section(place[section], section))
+
+    def _half_pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
+        """Half hours, from the documents of the hours they lie in."""
+        hours = Span(Grain.HOURS, floor(span.start, HOUR), ceil(span.end, HOUR))
+        section = query.section
+        fields = ("space", section, "second_half.space", f"second_half.{section}")
+        found = (
+            self._find_gpus(self._hourly, query, hours, fields)
+            if query.by_place
+            else self._find_fleet(self._hourly, hours, (*fields, "seen", "second_half.of"))
+        )
+        with found:
+            for hour, together in groupby(found, key=itemgetter("start")):
+                documents = list(together)
+                for start in (hour, hour + HALF_HOUR):
+                    if span.start <= start < span.end:
+                        for document in documents:
+                            yield from self._half(query, document, start, now)
+
+    def _half(self, query: CostQuery, document: Document, start: datetime, now: datetime) -> Iterator[Piece]:
+        """The half of one hourly document that begins at `start`."""
+        places: Sequence[Document] = document.get("places", (document,))
+        halves = [place.get("second_half") for place in places]
+        # A fleet's half says of which whole (`of`); a GPU's stands beside its whole, where both fields are missing.
+        if any(half is None or half.get("of") != document.get("seen") for half in halves):
+            # Written by an earlier version of this program.
+            gpus = frozenset((document["gpu"],)) if "gpu" in document else query.gpus
+            yield from self._cell_pieces(replace(query, gpus=gpus), Span(Grain.MINUTES, start, start + HALF_HOUR), now)
+            return
+        section, is_second = query.section, start > document["start"]
+        for place, half in zip(places, halves, strict=True):
+            assert half is not None
+            space, lines = sums.read_space(half["space"]), _read_section(half[section], section)
+            if not is_second:
+                space = list(map(sub, sums.read_space(place["space"]), space))
+                lines = sums.lines_less(_read_section(place[section], section), lines)
+            yield Piece(start, _place(document, place), settled(space, document["final_at"], now), lines)
+
+    def _find_fleet(self, collection: MongoCollection[Document], span: Span, fields: Iterable[str]) -> Cursor[Document]:
+        where = {"scope": "fleet", "start": {"$gte": span.start, "$lt": span.end}}
+        shown = {"_id": 0} | dict.fromkeys(("start", "final_at", *fields), 1)
+        found = collection.find(where, shown, max_time_ms=self._timeout_ms).sort("start", 1)
+        return found.batch_size(BATCH_FLEET_DOCUMENTS)
+
+    def _find_gpus(
+        self, collection: MongoCollection[Document], query: CostQuery, span: Span, fields: Iterable[str]
+    ) -> Cursor[Document]:
+        shown = {"_id": 0} | dict.fromkeys(("start", "final_at", "gpu"), 1)
+        shown |= {f"places.{name}": 1 for name in ("host", "gpu_name", "price_mode", *fields)}
+        where: Document = {"scope": "gpu", "start": {"$gte": span.start, "$lt": span.end}, **_in("gpu", query.gpus)}
+        where |= _in("places.host", query.hosts) | _in("places.gpu_name", query.gpu_names)
+        found = collection.find(where, shown, max_time_ms=self._timeout_ms).sort("start", 1)
+        return found.batch_size(BATCH_DOCUMENTS)
 
     def _cell_pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
         where: Document = {"minute": {"$gte": span.start, "$lt": span.end}, "state": {"$in": ["provisional", "final"]}}
@@ -130,6 +180,13 @@ class _SharesOfHour:
                     key = (model, str(tenant))
                     attributed[key] = attributed.get(key, 0) + vector[sums.COST]
             yield document["gpu"], sums.WarmShares(attributed)
+
+
+def _place(document: Mapping[str, Any], place: Mapping[str, Any]) -> Place:
+    """Where an entry of a document's `places` is; a fleet document is its own entry."""
+    if "gpu" not in document:
+        return FLEET
+    return document["gpu"], place["host"], place["gpu_name"], place.get("price_mode")
 
 
 def _in(name: str, values: frozenset[str]) -> Document:

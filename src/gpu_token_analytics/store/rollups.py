@@ -1,14 +1,9 @@
 """Rollups: sums of cells per hour and per day, so that a month is read from 30 documents and not from 2.8 million.
 
-    rollups_hourly  "gpu|<gpu>|2026-01-31T12"   one GPU:  places: [{host, gpu_name, price_mode, space, total, lines}]
-                    "fleet|2026-01-31T12"       all GPUs: space, total, by_model, lines
-    rollups_daily   "gpu|<gpu>|2026-01-31", "fleet|2026-01-31"      the same, of UTC days
-
     ledger_cells --(gpu, hour)--> hourly gpu --(hour)--> hourly fleet --(day)--> daily fleet
                                              --(gpu, day)--> daily gpu
 
-Columns are those of sums.py; lines are packed (sums.pack_lines). `places` has one entry unless the GPU changed host, name
-or the way it is paid for within the time (price_mode is missing in documents of versions before it).
+What the documents hold: rollup_documents.py.
 
 Why this is exact after any crash and with several writers:
     1 a whole document is always recomputed from all its parts, never incremented
@@ -22,10 +17,8 @@ Why this is exact after any crash and with several writers:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from hashlib import blake2b
-from operator import add
-from typing import Any, TypeAlias
+from datetime import datetime
+from typing import Any
 
 from pymongo import ReadPreference, UpdateMany, UpdateOne, WriteConcern
 from pymongo.collection import Collection as MongoCollection
@@ -34,12 +27,9 @@ from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
 from gpu_token_analytics.documents import Collection, GpuId
-from gpu_token_analytics.store import sums
+from gpu_token_analytics.store.rollup_documents import Document, fleet, gpu_day, gpu_hour, rollup_id
+from gpu_token_analytics.store.spans import DAY, HOUR
 
-Document = dict[str, Any]
-Place: TypeAlias = tuple[str | None, str | None, str | None]  # host, GPU name, price mode
-HOUR = timedelta(hours=1)
-DAY = timedelta(days=1)
 DUPLICATE_KEY = 11000
 
 _CELL_FIELDS = dict.fromkeys(
@@ -177,137 +167,6 @@ def hour_of(at: datetime) -> datetime:
 def day_of(at: datetime) -> datetime:
     """Start of its UTC day."""
     return at.replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def rollup_id(scope: str, gpu: GpuId | None, start: datetime, length: timedelta) -> str:
-    """`gpu|<gpu>|2026-01-31T12` or `fleet|2026-01-31`."""
-    when = f"{start:%Y-%m-%dT%H}" if length == HOUR else f"{start:%Y-%m-%d}"
-    return f"{scope}|{when}" if gpu is None else f"{scope}|{gpu}|{when}"
-
-
-def gpu_hour(gpu: GpuId, hour: datetime, cells: Sequence[Mapping[str, Any]]) -> Document:
-    """The hourly document of one GPU from all its cells of that hour (computed or not). Pure."""
-    places: dict[Place, tuple[list[list[int]], sums.Lines]] = {}
-    counted = [cell for cell in cells if sums.counts(cell)]
-    attributed: dict[sums.LineKey, int] = {}
-    for cell in counted:
-        for line in cell["lines"]:
-            key = line["model"], line["tenant"]
-            attributed[key] = attributed.get(key, 0) + line["cost_nusd"]
-    warm_nusd: dict[Place, list[int]] = {}
-    for cell in counted:
-        place = cell["host"], cell["gpu_name"], sums.price_mode(cell)
-        spaces, lines = places.setdefault(place, ([], {}))
-        spaces.append(sums.cell_space(cell))
-        for key, vector in sums.cell_lines(cell):
-            sums.add_into(lines, key, vector)
-        warm_nusd.setdefault(place, []).append(cell["classes"]["warm_idle"])
-    shares = sums.WarmShares(attributed)
-    for place, (_, lines) in places.items():
-        for of, nusd in shares.of_all(warm_nusd[place]):
-            sums.add_warm(lines, of, nusd)
-    parts = [(cell["_id"], _cell_version(cell)) for cell in cells]
-    return {
-        **_head("gpu", gpu, hour, HOUR, parts, (cell.get("final_at") for cell in counted)),
-        "rolled": False,
-        "places": [
-            _place_document(place, sums.added(spaces, sums.ZERO_SPACE), lines)
-            for place, (spaces, lines) in sorted(places.items(), key=_place_order)
-        ],
-    }
-
-
-def gpu_day(gpu: GpuId, day: datetime, hours: Iterable[Mapping[str, Any]]) -> Document:
-    """The daily document of one GPU from its hourly ones. Pure."""
-    parts, finals = [], []
-    places: dict[Place, tuple[list[list[int]], sums.Lines]] = {}
-    for hour in hours:
-        parts.append((hour["_id"], hour["version"]))
-        finals.append(hour["final_at"])
-        for place in hour["places"]:
-            spaces, lines = places.setdefault((place["host"], place["gpu_name"], place.get("price_mode")), ([], {}))
-            spaces.append(sums.read_space(place["space"]))
-            _add_lines(lines, place["lines"])
-    return {
-        **_head("gpu", gpu, day, DAY, parts, finals),
-        "places": [
-            _place_document(place, sums.added(spaces, sums.ZERO_SPACE), lines)
-            for place, (spaces, lines) in sorted(places.items(), key=_place_order)
-        ],
-    }
-
-
-def fleet(start: datetime, length: timedelta, parts: Iterable[Mapping[str, Any]]) -> Document:
-    """The fleet's document from the GPU documents of an hour, or from the fleet hours of a day. Pure."""
-    versions, finals = [], []
-    space = list(sums.ZERO_SPACE)
-    lines: sums.Lines = {}
-    for part in parts:
-        versions.append((part["_id"], part["version"]))
-        finals.append(part["final_at"])
-        for holder in part.get("places", (part,)):
-            space = list(map(add, space, sums.read_space(holder["space"])))
-            _add_lines(lines, holder["lines"])
-    document: Document = {
-        **_head("fleet", None, start, length, versions, finals),
-        "space": sums.space_document(space),
-        "total": sums.total_document(lines.values()),
-        "by_model": sums.pack_models(lines),
-        "lines": sums.pack_lines(lines),
-    }
-    if length == HOUR:
-        document["rolled"] = False
-    return document
-
-
-def _head(
-    scope: str,
-    gpu: GpuId | None,
-    start: datetime,
-    length: timedelta,
-    parts: Iterable[tuple[str, int]],
-    finals: Iterable[datetime | None],
-) -> Document:
-    listed = sorted(parts)
-    digest = blake2b("\n".join(f"{name} {version}" for name, version in listed).encode(), digest_size=12)
-    known = [at for at in finals if at is not None]
-    head: Document = {
-        "_id": rollup_id(scope, gpu, start, length),
-        "scope": scope,
-        "start": start,
-        "version": sum(version for _, version in listed),
-        "seen": digest.hexdigest(),
-        "final_at": max(known, default=None),  # when its last cell turns final; from then on nothing is provisional
-    }
-    if gpu is not None:
-        head["gpu"] = gpu
-    return head
-
-
-def _cell_version(cell: Mapping[str, Any]) -> int:
-    """Grows with the content, and when a cell turns final."""
-    return 2 * int(cell["revision"]) + int(cell["state"] == "final")
-
-
-def _place_document(place: Place, space: Sequence[int], lines: sums.Lines) -> Document:
-    host, name, mode = place
-    return {
-        "host": host,
-        "gpu_name": name,
-        "price_mode": mode,
-        "space": sums.space_document(space),
-        "total": sums.total_document(lines.values()),
-        "lines": sums.pack_lines(lines),
-    }
-
-
-def _place_order(item: tuple[Place, Any]) -> tuple[str, ...]:
-    return tuple(part or "" for part in item[0])
-
-
-def _add_lines(lines: sums.Lines, packed: Mapping[str, Any]) -> None:
-    for model, tenant, vector in sums.unpack(packed):
-        sums.add_into(lines, (model, tenant), vector)
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -1,9 +1,10 @@
-"""Time as the ledger is read: buckets of a time zone, cut into whole UTC days, whole UTC hours and single minutes.
+"""Time as the ledger is read: buckets of a time zone, cut into whole UTC days, hours, half hours and single minutes.
 
-    [from, to) in a bucket  =  minutes | whole hours | whole days | whole hours | minutes
+    [from, to) in a bucket  =  minutes | half hour | whole hours | whole days | whole hours | half hour | minutes
 
-Days come from rollups_daily, hours from rollups_hourly, minutes from ledger_cells. A zone whose offset is not whole hours
-has buckets that start inside a UTC hour: their edges are minutes, so they stay exact (and cost more to read).
+Days come from rollups_daily, hours and their halves from rollups_hourly, minutes from ledger_cells. A zone whose offset is
+no whole hour has buckets that start inside a UTC hour: at a half (Asia/Kolkata), or at minutes (Asia/Kathmandu), which
+stay exact and cost more to read.
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 UTC_ZONE = ZoneInfo("UTC")
 MINUTE = timedelta(minutes=1)
+HALF_HOUR = timedelta(minutes=30)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 
 class Grain(IntEnum):
-    """Which collection holds a span."""
+    """What holds a span: cells, halves of hourly sums, hourly sums, daily sums."""
 
     MINUTES = 0
-    HOURS = 1
-    DAYS = 2
+    HALF_HOURS = 1
+    HOURS = 2
+    DAYS = 3
 
 
-LENGTH = {Grain.MINUTES: MINUTE, Grain.HOURS: HOUR, Grain.DAYS: DAY}
+LENGTH = {Grain.MINUTES: MINUTE, Grain.HALF_HOURS: HALF_HOUR, Grain.HOURS: HOUR, Grain.DAYS: DAY}
 
 
 class Step(IntEnum):
@@ -50,7 +53,7 @@ class Span:
 
     @property
     def units(self) -> int:
-        """How many minutes, hours or days."""
+        """How many of its grain."""
         return (self.end - self.start) // LENGTH[self.grain]
 
 

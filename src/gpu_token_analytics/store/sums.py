@@ -11,7 +11,7 @@ A sum has two parts. `space` is about GPU time (money by class, owned time, ener
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import add
+from operator import add, sub
 from struct import Struct
 from typing import Any, TypeAlias
 
@@ -240,6 +240,14 @@ def unpack(packed: Mapping[str, Any]) -> Iterable[tuple[str, str | None, tuple[i
     models = packed["model"]
     tenants = packed.get("tenant") or [None] * len(models)
     return zip(models, tenants, _VECTOR.iter_unpack(packed["values"]), strict=True)
+
+
+def lines_less(
+    whole: Iterable[tuple[str | None, str | None, Vector]], part: Iterable[tuple[str | None, str | None, Vector]]
+) -> list[tuple[str | None, str | None, Vector]]:
+    """Lines of a whole less those of a part of it."""
+    taken = {(model, tenant): vector for model, tenant, vector in part}
+    return [(model, tenant, list(map(sub, vector, taken.get((model, tenant), ZERO_LINE)))) for model, tenant, vector in whole]
 
 
 def _pack(vectors: Sequence[Vector]) -> bytes:

@@ -36,7 +36,8 @@ def test_hours_of_a_half_hour_zone_start_within_utc_hours() -> None:
     found = list(buckets(at("2026-01-31T12:00Z"), at("2026-01-31T14:00Z"), Step.HOUR, kolkata))
     assert [start.minute for start, _ in found] == [0, 30, 30]
     assert bucket_start(found[0][0], Step.HOUR, kolkata).isoformat() == "2026-01-31T17:00:00+05:30"
-    assert {piece.grain for start, end in found for piece in spans(start, end)} == {Grain.MINUTES}
+    pieces = [piece for start, end in found for piece in spans(start, end)]
+    assert [(piece.grain, piece.units) for piece in runs(iter(pieces))] == [(Grain.HALF_HOURS, 4)]
 
 
 def test_a_range_is_cut_into_the_coarsest_grains() -> None:
@@ -47,6 +48,17 @@ def test_a_range_is_cut_into_the_coarsest_grains() -> None:
         (Grain.DAYS, 2),
         (Grain.HOURS, 1),
         (Grain.MINUTES, 1),
+    ]
+
+
+def test_ranges_on_any_minute_read_half_an_hour_of_cells_at_most() -> None:
+    found = list(spans(at("2026-01-30T10:17Z"), at("2026-01-30T12:47Z")))
+    assert [(piece.grain, piece.units) for piece in found] == [
+        (Grain.MINUTES, 13),
+        (Grain.HALF_HOURS, 1),
+        (Grain.HOURS, 1),
+        (Grain.HALF_HOURS, 1),
+        (Grain.MINUTES, 17),
     ]
 
 
