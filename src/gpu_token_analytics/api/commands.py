@@ -117,7 +117,7 @@ def _report_body(
     if unknown:
         raise SettingsError(f"--by {unknown[0]}: group by {', '.join(p.Dimension)}")
     query = cost_query(low, high, bucket, time_zone, groups, **filters)
-    found: dict[str, Any] = to_builtins(costs_body(at.services, query, bucket, time_zone, 10_000, None), enc_hook=int)
+    found: dict[str, Any] = to_builtins(costs_body(at.services, query, 10_000, None), enc_hook=int)
     return found
 
 
@@ -206,7 +206,7 @@ def _export_chunks(
 
     query = cost_query(low, high, bucket, time_zone, groups)
     if layout is p.ExportLayout.FOCUS:
-        query = focus_query(query, groups)
+        query = focus_query(query)
     check_cost(query, at.services.reads.gpu_count(), EXPORT)
     now = at.services.now()
     columns, lines = table(query, layout, at.services.exports.rows(query, now), now, billing_account)

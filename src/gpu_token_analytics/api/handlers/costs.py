@@ -13,8 +13,9 @@ from fastapi.responses import Response
 from gpu_token_analytics.api import break_even as economics
 from gpu_token_analytics.api import params as p
 from gpu_token_analytics.api.cost_rows import cost_rows
-from gpu_token_analytics.api.queries import check_cost, cost_query, read_row_position, row_position
+from gpu_token_analytics.api.queries import BUCKETS, check_cost, cost_query, read_row_position, row_position
 from gpu_token_analytics.api.render import json_response, timestamp, total_row
+from gpu_token_analytics.api.selection import SelectDep
 from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.store.cost_reads import CostQuery, CostReads, Row, Scope, sort_key
 from gpu_token_analytics.store.spans import Step
@@ -24,17 +25,10 @@ Json = dict[str, Any]
 
 def costs(
     ask: AskDep,
+    select: SelectDep,
     start: p.From,
     to: p.To,
-    group_by: p.GroupBy = [],  # noqa: B006  FastAPI copies defaults
     bucket: p.BucketOf = p.Bucket.NONE,
-    time_zone: p.TimeZone = "UTC",
-    models: p.Models = [],  # noqa: B006
-    tenants: p.Tenants = [],  # noqa: B006
-    gpus: p.Gpus = [],  # noqa: B006
-    hosts: p.Hosts = [],  # noqa: B006
-    gpu_names: p.GpuNames = [],  # noqa: B006
-    classes: p.Classes = [],  # noqa: B006
     limit: p.Limit = 1000,
     cursor: p.Cursor = None,
 ) -> Response:
@@ -43,24 +37,11 @@ def costs(
     The money of all rows fills C: attributed + idle by class = price x owned time. Idle money that no model caused stays in
     the row whose model (tenant) is null; a filter on model, tenant or class leaves money out and `scope` says how much.
     """
-    query = cost_query(
-        start,
-        to,
-        bucket,
-        time_zone,
-        group_by,
-        models=models,
-        tenants=tenants,
-        gpus=gpus,
-        hosts=hosts,
-        gpu_names=gpu_names,
-        classes=classes,
-        tenant_lock=ask.tenant,
-    )
-    return json_response(costs_body(ask.services, query, bucket, time_zone, limit, cursor))
+    query = select(start, to, bucket, ask.tenant)
+    return json_response(costs_body(ask.services, query, limit, cursor))
 
 
-def costs_body(services: Services, query: CostQuery, bucket: p.Bucket, time_zone: str, limit: int, cursor: str | None) -> Json:
+def costs_body(services: Services, query: CostQuery, limit: int, cursor: str | None) -> Json:
     """The answer of /v1/costs, rows as structs of cost_rows.py; `gpu-tokens report --json` prints the same."""
     now = services.now()
     check_cost(query, services.reads.gpu_count())
@@ -78,8 +59,8 @@ def costs_body(services: Services, query: CostQuery, bucket: p.Bucket, time_zone
     return {
         "from": timestamp(query.start),
         "to": timestamp(query.end),
-        "bucket": bucket.value,
-        "time_zone": time_zone,
+        "bucket": BUCKETS[query.step].value,
+        "time_zone": query.zone.key,
         "group_by": list(query.group_by),
         "as_of": timestamp(now),
         "rows": list(cost_rows(page.rows, query, now, low)),

@@ -15,7 +15,8 @@ from gpu_token_analytics.api import focus
 from gpu_token_analytics.api import params as p
 from gpu_token_analytics.api.cost_rows import elapsed_seconds, rates_of
 from gpu_token_analytics.api.errors import ApiProblem, field_problem
-from gpu_token_analytics.api.queries import EXPORT, check_cost, cost_query
+from gpu_token_analytics.api.queries import EXPORT, check_cost
+from gpu_token_analytics.api.selection import SelectDep
 from gpu_token_analytics.api.services import AskDep
 from gpu_token_analytics.api.tables import Column, Kind, csv_chunks, parquet_chunks
 from gpu_token_analytics.store.client import store_errors
@@ -39,21 +40,14 @@ _RATES = ("active_usd_per_million", "loaded_usd_per_million", "input_usd_per_mil
 
 def export(
     ask: AskDep,
+    select: SelectDep,
     start: p.From,
     to: p.To,
     file_format: Annotated[p.ExportFormat, Query(alias="format", description="Kind of file.")] = p.ExportFormat.CSV,
     layout: Annotated[
         p.ExportLayout, Query(description="`focus` fixes grouping and bucket (hours) and needs a key for all tenants.")
     ] = p.ExportLayout.COSTS,
-    group_by: p.GroupBy = [],  # noqa: B006  FastAPI copies defaults
     bucket: p.BucketOf = p.Bucket.HOUR,
-    time_zone: p.TimeZone = "UTC",
-    models: p.Models = [],  # noqa: B006
-    tenants: p.Tenants = [],  # noqa: B006
-    gpus: p.Gpus = [],  # noqa: B006
-    hosts: p.Hosts = [],  # noqa: B006
-    gpu_names: p.GpuNames = [],  # noqa: B006
-    classes: p.Classes = [],  # noqa: B006
     billing_account: Annotated[
         str, Query(min_length=1, max_length=64, description="FOCUS BillingAccountId and -Name.")
     ] = "self-hosted",
@@ -61,22 +55,9 @@ def export(
     """A range as a file, streamed: money exact to the nano-dollar, the same rows as /v1/costs (`layout=costs`) or FOCUS
     1.2 (`layout=focus`). A connection that ends early has no valid end of file: compare with the totals of /v1/costs.
     """
-    query = cost_query(
-        start,
-        to,
-        bucket,
-        time_zone,
-        group_by,
-        models=models,
-        tenants=tenants,
-        gpus=gpus,
-        hosts=hosts,
-        gpu_names=gpu_names,
-        classes=classes,
-        tenant_lock=ask.tenant,
-    )
+    query = select(start, to, bucket, ask.tenant)
     if layout is p.ExportLayout.FOCUS:
-        query = focus_query(query, group_by)
+        query = focus_query(query)
     services = ask.services
     check_cost(query, services.reads.gpu_count(), EXPORT)
     now = services.now()
@@ -93,11 +74,11 @@ def export(
     )
 
 
-def focus_query(query: CostQuery, group_by: Sequence[Any] = ()) -> CostQuery:
+def focus_query(query: CostQuery) -> CostQuery:
     """`query` in the grouping of FOCUS rows. Raises ApiProblem for a tenant's key or another grouping."""
     if query.tenant_lock is not None:
         raise ApiProblem("forbidden", "FOCUS rows name GPUs; a tenant's key exports layout=costs")
-    if group_by:
+    if query.group_by:
         raise field_problem("invalid_parameter", "group_by", "layout=focus has its own grouping: leave group_by out")
     return replace(query, group_by=focus.GROUP_BY, step=Step.HOUR)
 
