@@ -54,6 +54,13 @@ _CELL_FIELDS = dict.fromkeys(
     1,
 )
 
+# What a day is made from. Not the halves and totals of its hours: they are more than half of what is stored.
+_SUMS = ("space", "lines")
+_GPU_HOUR_FIELDS = dict.fromkeys(
+    ("version", "final_at", *(f"places.{name}" for name in ("host", "gpu_name", "price_mode", *_SUMS))), 1
+)
+_FLEET_HOUR_FIELDS = dict.fromkeys(("version", "final_at", *_SUMS), 1)
+
 
 class RollupStore:
     """Reads and writes of the rollups. Everything majority, primary: a stale read must not look newer than it is."""
@@ -106,7 +113,7 @@ class RollupStore:
         built = {}
         for gpu, day in sorted(set(gpu_days)):
             ids = [rollup_id("gpu", gpu, day + hour * HOUR, HOUR) for hour in range(24)]
-            built[gpu, day] = gpu_day(gpu, day, self._hourly.find({"_id": {"$in": ids}}))
+            built[gpu, day] = gpu_day(gpu, day, self._hourly.find({"_id": {"$in": ids}}, _GPU_HOUR_FIELDS))
         stored = self._store(self._daily, list(built.values()))
         return {key for key, document in built.items() if document["_id"] in stored}
 
@@ -115,7 +122,7 @@ class RollupStore:
         built = {}
         for day in sorted(set(days)):
             ids = [rollup_id("fleet", None, day + hour * HOUR, HOUR) for hour in range(24)]
-            built[day] = fleet(day, DAY, self._hourly.find({"_id": {"$in": ids}}))
+            built[day] = fleet(day, DAY, self._hourly.find({"_id": {"$in": ids}}, _FLEET_HOUR_FIELDS))
         stored = self._store(self._daily, list(built.values()))
         return {day for day, document in built.items() if document["_id"] in stored}
 
