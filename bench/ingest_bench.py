@@ -151,7 +151,7 @@ def _processor(
             cpu = _cpu_seconds(child.pid) - cpu_begun
             if ledger:
                 closing = LedgerStore(store, settings.close_debounce_seconds)
-                while closing.count_due():
+                while closing.cells.count_due():
                     time.sleep(0.05)
             seconds = time.perf_counter() - begun
             steps = _steps(url, len(events))

@@ -42,7 +42,7 @@ class Pipeline:
         ensure_indexes(self.store, self.settings)
         self.params: LedgerParams = params_of(self.settings)
         self.ledger = LedgerStore(self.store, self.settings.close_debounce_seconds)
-        self.ledger.ensure_default_price(self.settings.price_per_hour_usd)
+        self.ledger.books.ensure_default_price(self.settings.price_per_hour_usd)
         self.metrics = Metrics()
         self._offsets = count()
         self._writer = self._new_writer()

@@ -18,7 +18,7 @@ from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.events import Event, to_us
 from gpu_token_analytics.simulate.fleet import default_fleet
 from gpu_token_analytics.simulate.load import Load, generate
-from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.store.cells import CellStore
 
 MINUTE = timedelta(minutes=1)
 HOUR_NUSD = 850_000_000  # PRICE_PER_HOUR_USD's default
@@ -363,7 +363,7 @@ def test_a_crash_before_the_write_leaves_all_of_it_to_the_next(
     one = pipeline()
     one.ingest([sample(1, minutes_ago(40)), sample(2, minutes_ago(30))])
     with monkeypatch.context() as patched:
-        patched.setattr(LedgerStore, "write", lambda _self, _writes: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(CellStore, "write", lambda _self, _writes: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             one.closer().step()
     one.store[Collection.LEDGER_CELLS].update_many({}, {"$unset": {"lease_until": ""}})  # it would run out by itself

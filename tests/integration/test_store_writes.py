@@ -279,10 +279,10 @@ def test_a_gpu_is_pending_when_the_ledger_depends_on_what_changed(store: Store) 
     ledger = LedgerStore(store)
 
     def pending() -> set[str]:
-        rows = ledger.pending_gpus()
+        rows = ledger.books.pending_gpus()
         for row in rows:
             assert row["changed_at"] <= store.now()
-            ledger.clear_pending_gpu(row)
+            ledger.books.clear_pending_gpu(row)
         return {row["_id"] for row in rows}
 
     upsert_inventory(store, [seen("a", 0, 10, live=False, source="replay"), seen("b", 0, 10)])
@@ -292,9 +292,9 @@ def test_a_gpu_is_pending_when_the_ledger_depends_on_what_changed(store: Store) 
     upsert_inventory(store, [seen("a", 11, 30), seen("b", 11, 30, name="H100")])
     assert pending() == {"a", "b"}, "a became live, b has another name"
     upsert_inventory(store, [seen("b", 31, 40, name="H100", mig_profile="1g.10gb", parent_uuid="a")])
-    (stale,) = ledger.pending_gpus()
+    (stale,) = ledger.books.pending_gpus()
     upsert_inventory(store, [seen("b", 41, 50, name="H100", mig_profile="2g.20gb", parent_uuid="a")])
-    ledger.clear_pending_gpu(stale)
+    ledger.books.clear_pending_gpu(stale)
     assert pending() == {"b"}, "it changed again after it was read"
     upsert_inventory(store, [seen("b", 0, 5, name="A10")])
     assert pending() == set(), "a late sample does not turn a description back"

@@ -213,7 +213,7 @@ class Demo:
         never = threading.Event()
         ledger = LedgerStore(store, self._settings.close_debounce_seconds)
         producer.wait_until_read(SETTLE_SECONDS)
-        while ledger.count_overdue() and self._clock.monotonic() < until:
+        while ledger.cells.count_overdue() and self._clock.monotonic() < until:
             self._services.check()
             self._clock.wait(never, 0.25)
         reads = CostReads(store.database, store.timeout_ms)

@@ -3,7 +3,7 @@
 run.py        the loop: every effect, in order
 ingest.py     its pure steps
 live_rate.py  the estimate of the moment
-closing.py    due cells -> the ledger; rollups.py: their sums
+closing.py    due cells -> the ledger; consequences.py: what follows for other cells; rollups.py: their sums
 app.py        /health /ready /metrics /gpu/info
 commands.py   `gpu-tokens processor`: all of it in one process
 """

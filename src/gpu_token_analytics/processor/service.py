@@ -63,7 +63,7 @@ def run_processor(
         _log.info("MongoDB %s", store.server)
         ensure_indexes(store, settings)
         ledger = LedgerStore(store, settings.close_debounce_seconds)
-        ledger.ensure_default_price(settings.price_per_hour_usd)
+        ledger.books.ensure_default_price(settings.price_per_hour_usd)
         source = EventSource(settings, clock)
         dead_letters = DeadLetters(settings)
         stack.callback(dead_letters.close)

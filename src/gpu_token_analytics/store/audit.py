@@ -22,8 +22,9 @@ from gpu_token_analytics.events import to_us
 from gpu_token_analytics.ledger.ownership import owned_silent_minutes
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import NO_ROW, PriceMode
+from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.client import Document
-from gpu_token_analytics.store.compute import Books, ComputedCell, compute_run, runs_of
+from gpu_token_analytics.store.compute import ComputedCell, compute_run, runs_of
 from gpu_token_analytics.store.ledger import LedgerStore
 
 COUNTED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
@@ -115,8 +116,8 @@ def audit(
     report = AuditReport(start, end, fresh)
     now = store.now()
     horizon = None if raw_complete_for is None else now - raw_complete_for
-    books = Books.read(store)
-    gpus = sorted({*store.cell_gpus(), *_raw_gpus(store, books)} if fresh else store.cell_gpus())
+    books = store.books.read()
+    gpus = sorted({*store.cells.cell_gpus(), *_raw_gpus(store, books)} if fresh else store.cells.cell_gpus())
     report.gpus = len(gpus)
     for done, gpu in enumerate(gpus):
         on_gpu(done, len(gpus))
@@ -125,7 +126,7 @@ def audit(
     if report.cost_nusd != sum(report.classes_nusd.values()):
         report.found("total", f"classes sum to {sum(report.classes_nusd.values())}, C to {report.cost_nusd}")
     if fresh and start is None and end is None and not (report.cells_pending or report.cells_not_over or report.cells_kept):
-        report.raw_counts = Counter(store.usage_totals())
+        report.raw_counts = Counter(store.raw.usage_totals())
         for name in COUNTED:
             if report.raw_counts[name] != report.ledger_counts[name]:
                 report.found(
@@ -146,7 +147,7 @@ def _audit_gpu(
     stored: dict[int, Document] = {}
     kept: set[int] = set()
     now_us = to_us(now)
-    for cell in store.cells_of(gpu, report.start, report.end):
+    for cell in store.cells.cells_of(gpu, report.start, report.end):
         minute = to_us(cell["minute"])
         stored[minute] = cell
         report.cells += 1
@@ -253,8 +254,8 @@ def _integral(nusd_per_hour: int, at_us: int) -> int:
 
 def _raw_gpus(store: LedgerStore, books: Books) -> set[GpuId]:
     """Every GPU that some raw event speaks of."""
-    found = set(store.sampled_gpus())
-    for name in store.usage_gpus():
+    found = set(store.raw.sampled_gpus())
+    for name in store.raw.usage_gpus():
         meanings = books.placements.meanings(name)
         found.update(meanings or [name])
     for gpu in list(found):
@@ -265,9 +266,9 @@ def _raw_gpus(store: LedgerStore, books: Books) -> set[GpuId]:
 
 
 def _evidence_minutes(store: LedgerStore, books: Books, gpu: GpuId) -> list[int]:
-    minutes = {minute_of(at) for at in store.sample_times(gpu)}
+    minutes = {minute_of(at) for at in store.raw.sample_times(gpu)}
     for name in [gpu, *books.placements.labels(gpu)]:
-        for usage in store.labelled_usage(name):
+        for usage in store.raw.labelled_usage(name):
             if books.placements.resolve(name, usage["ts_us"]) == gpu:
                 minutes.update(touched_minutes(usage["start_us"], usage["ts_us"]))
     return sorted(minutes)

@@ -6,17 +6,19 @@ standalone that is its own journal.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs, urlsplit
 
 from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.collection import Collection as MongoCollection
+from pymongo.cursor import Cursor
 from pymongo.database import Database
 from pymongo.errors import (
     ConfigurationError,
@@ -35,6 +37,7 @@ from gpu_token_analytics.errors import SettingsError, StoreError, StoreOutcomeUn
 from gpu_token_analytics.settings import Settings
 
 Document = dict[str, Any]
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 _log = logging.getLogger(__name__)
 
@@ -195,6 +198,23 @@ def store_errors(doing: str, where: str = "") -> Iterator[None]:
         if found is None:
             raise
         raise found from error
+
+
+def mapped(method: Method) -> Method:
+    """A method whose driver errors are ours, whatever it does; its name says what it could not do."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with store_errors(method.__name__.replace("_", " ")):
+            return method(*args, **kwargs)
+
+    return cast("Method", call)
+
+
+def each(cursor: Cursor[Document]) -> Iterator[Document]:
+    """A cursor's documents, its later errors mapped like the first ones."""
+    with store_errors("read on"), cursor:
+        yield from cursor
 
 
 def _ours(error: PyMongoError, doing: str, where: str) -> StoreError | None:

@@ -27,9 +27,9 @@ from gpu_token_analytics.ledger.cells import (
 from gpu_token_analytics.ledger.money import nusd_per_hour
 from gpu_token_analytics.ledger.ownership import owned_until
 from gpu_token_analytics.ledger.params import LedgerParams
-from gpu_token_analytics.ledger.placements import Placement, Placements
-from gpu_token_analytics.ledger.prices import PriceBook, PricePiece, PriceRow
+from gpu_token_analytics.ledger.prices import PricePiece
 from gpu_token_analytics.ledger.requests import Requests, UsageRow
+from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.ledger import LedgerStore
 
@@ -75,33 +75,6 @@ class ComputedCell:
         }
 
 
-@dataclass(frozen=True)
-class Books:
-    """What every cell is priced and named by, as read at one moment."""
-
-    prices: PriceBook
-    placements: Placements
-    inventory: Mapping[GpuId, Document]
-
-    @staticmethod
-    def read(store: LedgerStore) -> Books:
-        """The price book, the placements and the inventory now."""
-        return Books(
-            PriceBook(PriceRow.of(row) for row in store.prices()),
-            Placements(Placement.of(row) for row in store.placements()),
-            {row["_id"]: row for row in store.gpus()},
-        )
-
-    @cached_property
-    def slices_of(self) -> dict[GpuId, list[GpuId]]:
-        """MIG slices by their card."""
-        found: dict[GpuId, list[GpuId]] = {}
-        for gpu, row in sorted(self.inventory.items()):
-            if row.get("parent_uuid"):
-                found.setdefault(row["parent_uuid"], []).append(gpu)
-        return found
-
-
 def runs_of(minutes_us: Iterable[int]) -> list[list[int]]:
     """Minutes cut into runs that are worth one read: no hole over 30 minutes, none longer than 4 hours."""
     runs: list[list[int]] = []
@@ -132,7 +105,7 @@ def last_activity(store: LedgerStore, books: Books, gpu: GpuId, before_us: int) 
     resolve = books.placements.resolve
     found: list[int] = []
     for name in (gpu, *books.placements.labels(gpu)):
-        ended = (_last_instant(doc) for doc in store.usage_until(name, before_us) if resolve(name, doc["ts_us"]) == gpu)
+        ended = (_last_instant(doc) for doc in store.raw.usage_until(name, before_us) if resolve(name, doc["ts_us"]) == gpu)
         found.extend(islice((at for at in ended if at < before_us), 1))
     return max(found, default=None)
 
@@ -142,7 +115,7 @@ def next_activity(store: LedgerStore, books: Books, gpu: GpuId, from_us: int) ->
     resolve = books.placements.resolve
     found: list[int] = []
     for name in (gpu, *books.placements.labels(gpu)):
-        ended = (doc for doc in store.usage_from(name, from_us) if resolve(name, doc["ts_us"]) == gpu)
+        ended = (doc for doc in store.raw.usage_from(name, from_us) if resolve(name, doc["ts_us"]) == gpu)
         found.extend(islice((max(doc["start_us"], from_us) for doc in ended if _last_instant(doc) >= from_us), 1))
     return min(found, default=None)
 
@@ -170,7 +143,7 @@ class _Run:
         self._is_alias = books.placements.resolve(gpu, self._start) != gpu
         usage = self._usage(self._names)
         self._requests = Requests.of_rows(usage, frozenset(self._names), params.cell_us)
-        self._samples = store.samples(gpu, self._start - params.gap_us, self._end + params.gap_us)
+        self._samples = store.raw.samples(gpu, self._start - params.gap_us, self._end + params.gap_us)
         self._samples.sort(key=lambda doc: (doc["ts_us"], doc["_id"]))
         self._sample_us = [doc["ts_us"] for doc in self._samples]
 
@@ -200,7 +173,7 @@ class _Run:
     def _usage(self, names: Sequence[str]) -> list[UsageRow]:
         """Requests on this GPU; those that named a label only where the label meant this GPU when they ended."""
         resolve = self._books.placements.resolve
-        found = self._store.usage(names, self._start, self._end)
+        found = self._store.raw.usage(names, self._start, self._end)
         if self._is_alias:
             return []
         if len(names) == 1:
@@ -286,7 +259,7 @@ class _Run:
 
     @cached_property
     def _followed_after_run(self) -> bool:
-        if self._store.has_sample_from(self._gpu, self._end):
+        if self._store.raw.has_sample_from(self._gpu, self._end):
             return True
         return next_activity(self._store, self._books, self._gpu, self._end) is not None
 
@@ -296,7 +269,7 @@ class _Run:
     def _asof(self) -> Document | None:
         """The newest sample before the run."""
         before = bisect_left(self._sample_us, self._start) - 1
-        return self._samples[before] if before >= 0 else self._store.last_sample(self._gpu, self._start)
+        return self._samples[before] if before >= 0 else self._store.raw.last_sample(self._gpu, self._start)
 
     def _sample_at(self, at_us: int) -> Document | None:
         last = bisect_right(self._sample_us, at_us) - 1
@@ -307,7 +280,7 @@ class _Run:
     @cached_property
     def _first_sample(self) -> Document | None:
         """The oldest sample of this GPU; asked for only where none is older than the minute in question."""
-        return self._samples[0] if self._samples else self._store.first_sample(self._gpu, self._end)
+        return self._samples[0] if self._samples else self._store.raw.first_sample(self._gpu, self._end)
 
     def _identity(self, minute_us: int) -> tuple[str | None, str | None]:
         """(host, GPU name): the newest sample's by the end of the minute, else the first one's ever; without samples the
@@ -352,8 +325,10 @@ class _Run:
         if self._card is None:
             docs, before = self._samples, self._asof
         else:
-            docs = sorted(self._store.samples(self._card, self._start, self._end), key=lambda doc: (doc["ts_us"], doc["_id"]))
-            before = self._store.last_sample(self._card, self._start)
+            docs = sorted(
+                self._store.raw.samples(self._card, self._start, self._end), key=lambda doc: (doc["ts_us"], doc["_id"])
+            )
+            before = self._store.raw.last_sample(self._card, self._start)
         if before is not None and (not docs or before["ts_us"] < docs[0]["ts_us"]):
             docs = [before, *docs]
         return [doc["ts_us"] for doc in docs], docs
@@ -382,11 +357,11 @@ class _Run:
             profile = self._books.inventory[gpu].get("mig_profile")
             if profile:
                 found[gpu] = (slice_sevenths(profile), set())
-        for doc in self._store.slices(card, self._start, self._end):
+        for doc in self._store.raw.slices(card, self._start, self._end):
             if doc["gpu"] in found:
                 found[doc["gpu"]][1].add(minute_of(doc["ts_us"]))
         if found:
-            for row in self._store.usage(sorted(found), self._start, self._end):
+            for row in self._store.raw.usage(sorted(found), self._start, self._end):
                 begin = min(row.start_us, row.ts_us - 1) if row.start_us < row.ts_us else row.ts_us
                 for minute in range(minute_of(begin), max(row.ts_us, begin + 1), US_PER_MINUTE):
                     for gpu in row.gpus:

@@ -8,7 +8,8 @@ from typing import Any
 
 from gpu_token_analytics.documents import GpuId, Method, NanoUsd, cell_id, touched_minutes
 from gpu_token_analytics.ledger.params import LedgerParams
-from gpu_token_analytics.store.compute import Books, ComputedCell, compute_run, runs_of
+from gpu_token_analytics.store.books import Books
+from gpu_token_analytics.store.compute import ComputedCell, compute_run, runs_of
 from gpu_token_analytics.store.ledger import LedgerStore
 
 
@@ -29,7 +30,7 @@ class RequestPart:
 
 def request_parts(store: LedgerStore, params: LedgerParams, usage: Mapping[str, Any], now_us: int) -> list[RequestPart]:
     """The parts of one stored usage document, by GPU then minute; cells that hold nothing of it are left out."""
-    books = Books.read(store)
+    books = store.books.read()
     minutes = list(touched_minutes(usage["start_us"], usage["ts_us"]))
     gpus = sorted({books.placements.resolve(name, usage["ts_us"]) for name in usage["gpus"]})
     return [part for gpu in gpus for part in _of_gpu(store, books, params, gpu, minutes, usage, now_us)]

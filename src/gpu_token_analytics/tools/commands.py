@@ -51,7 +51,7 @@ def audit_ledger(
     logs.configure(settings)
     store = open_store(settings, "gpu-tokens-audit")
     ledger = LedgerStore(store, settings.close_debounce_seconds)
-    _wait_until_closed(ledger.count_due, wait)
+    _wait_until_closed(ledger.cells.count_due, wait)
     with Progress(
         TextColumn("auditing GPUs"), BarColumn(), MofNCompleteColumn(), console=Console(stderr=True), transient=True
     ) as bar:

@@ -201,7 +201,7 @@ def wait_until_done(nursery: Nursery, settings: Settings, store: Store, seconds:
     quiet_since: float | None = None
     while quiet_since is None or time.monotonic() - quiet_since < QUIET_SECONDS:
         nursery.check()
-        lag, due = sum(state.lag for state in describe_group(settings)), ledger.count_due()
+        lag, due = sum(state.lag for state in describe_group(settings)), ledger.cells.count_due()
         if lag or due:
             quiet_since = None
         elif quiet_since is None:

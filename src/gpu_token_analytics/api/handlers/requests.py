@@ -58,7 +58,7 @@ def requests_of_gpu(
         nearest = Nearest.model_validate({"from": timestamp(high - MAX_RANGE), "to": timestamp(high), "bucket": "none"})
         raise ApiProblem("range_too_long", "requests are listed for at most 24 hours", nearest=nearest)
     services = ask.services
-    row = services.ledger.gpu(gpu) or {}
+    row = services.ledger.books.gpu(gpu) or {}
     names = [gpu, *([f"{row['host']}/{row['gpu_index']}"] if row.get("host") and row.get("gpu_index") is not None else [])]
     found = services.reads.requests_of_gpu(names, to_us(low), to_us(high), limit)
     body = {

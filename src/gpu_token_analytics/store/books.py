@@ -1,0 +1,141 @@
+"""What cells are priced and named by besides their events: the price book, the placements, the inventory.
+
+A row that changed what cells depend on is `pending` until the closer has marked them (processor/consequences.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from pymongo import ASCENDING
+from pymongo.errors import DuplicateKeyError
+
+from gpu_token_analytics.documents import Collection, GpuId
+from gpu_token_analytics.events import from_us
+from gpu_token_analytics.ledger.placements import Placement, Placements
+from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
+from gpu_token_analytics.store.client import Document, Store, mapped
+
+
+@dataclass(frozen=True)
+class Books:
+    """What every cell is priced and named by, as read at one moment."""
+
+    prices: PriceBook
+    placements: Placements
+    inventory: Mapping[GpuId, Document]
+
+    @cached_property
+    def slices_of(self) -> dict[GpuId, list[GpuId]]:
+        """MIG slices by their card."""
+        found: dict[GpuId, list[GpuId]] = {}
+        for gpu, row in sorted(self.inventory.items()):
+            if row.get("parent_uuid"):
+                found.setdefault(row["parent_uuid"], []).append(gpu)
+        return found
+
+
+class BookStore:
+    """Reads of `prices` and `inventory`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
+
+    def __init__(self, store: Store) -> None:
+        self._now = store.now
+        self._prices = store[Collection.PRICES]
+        self._inventory = store[Collection.INVENTORY]
+
+    def read(self) -> Books:
+        """The price book, the placements and the inventory now."""
+        return Books(
+            PriceBook(PriceRow.of(row) for row in self.prices()),
+            Placements(Placement.of(row) for row in self.placements()),
+            {row["_id"]: row for row in self.gpus()},
+        )
+
+    @mapped
+    def prices(self) -> list[Document]:
+        """The whole price book (small: one row per change)."""
+        return list(self._prices.find())
+
+    @mapped
+    def gpus(self) -> list[Document]:
+        """Every GPU known."""
+        return list(self._inventory.find({"kind": "gpu"}))
+
+    @mapped
+    def gpu(self, gpu: GpuId) -> Document | None:
+        """One GPU of the inventory."""
+        return self._inventory.find_one({"_id": gpu, "kind": "gpu"})
+
+    @mapped
+    def placements(self) -> list[Document]:
+        """Which `host/index` label carried which UUID, and when."""
+        return list(self._inventory.find({"kind": "placement"}))
+
+    @mapped
+    def pending_placements(self) -> list[Document]:
+        """New or extended placements whose cells were not marked yet."""
+        return list(self._inventory.find({"kind": "placement", "pending": True}))
+
+    @mapped
+    def clear_pending_placement(self, placement: Document) -> None:
+        """Mark one as handled, unless it was extended meanwhile."""
+        self._inventory.update_one(
+            {"_id": placement["_id"], "first_us": placement["first_us"], "last_us": placement["last_us"]},
+            {"$set": {"pending": False}},
+        )
+
+    @mapped
+    def pending_gpus(self) -> list[Document]:
+        """GPUs of which something changed that the ledger depends on, and whose cells were not marked yet."""
+        return list(self._inventory.find({"kind": "gpu", "pending": True}))
+
+    @mapped
+    def clear_pending_gpu(self, row: Document) -> None:
+        """Mark one as handled, unless it changed again meanwhile."""
+        self._inventory.update_one({"_id": row["_id"], "changed_at": row["changed_at"]}, {"$set": {"pending": False}})
+
+    @mapped
+    def pending_prices(self) -> list[Document]:
+        """Price rows whose cells were not marked yet."""
+        return list(self._prices.find({"pending": True}))
+
+    @mapped
+    def clear_pending_price(self, row: Document) -> None:
+        """Mark one price row as handled."""
+        self._prices.update_one({"_id": row["_id"]}, {"$set": {"pending": False}})
+
+    @mapped
+    def ensure_default_price(self, usd_per_hour: float) -> None:
+        """Make PRICE_PER_HOUR_USD the newest `default` row of source `settings`; earlier days keep their price.
+
+        The first one holds from 1970, a changed one from now. Racing processors agree through the numbered _id.
+        """
+        wanted = str(usd_per_hour)
+        while True:
+            rows = list(self._prices.find({"scope": "default", "source": "settings"}).sort("number", ASCENDING))
+            if rows and rows[-1]["usd_per_hour"] == wanted:
+                return
+            number = rows[-1]["number"] + 1 if rows else 0
+            now = self._now()
+            row: Document = {
+                "_id": f"settings-{number}",
+                "number": number,
+                "scope": "default",
+                "key": None,
+                "usd_per_hour": wanted,
+                "mode": "on_demand",
+                "usd_per_kwh": None,
+                "pue": None,
+                "valid_from": now if rows else from_us(0),
+                "valid_to": None,
+                "created_at": now,
+                "source": "settings",
+                "pending": bool(rows),
+            }
+            try:
+                self._prices.insert_one(row)
+            except DuplicateKeyError:
+                continue
+            return

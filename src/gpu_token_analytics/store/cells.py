@@ -1,0 +1,264 @@
+"""Ledger cells in the store: take those that are due, write what was computed, mark what has to be computed again.
+
+Safety rests on two guards, not on leases: a cell is written only where `done_gen <= gen` that was read before its events,
+and only over the revision it was computed against. Times in `due_at` and leases are the MongoDB server's clock.
+
+No `due_at` is ever brought forward: every mark writes now + debounce, because ingest leaves a mark out while the one it
+knows of is still ahead (marks.py).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, UpdateMany, UpdateOne
+from pymongo.errors import BulkWriteError
+
+from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
+from gpu_token_analytics.events import from_us
+from gpu_token_analytics.store.client import Document, Store, each, mapped
+from gpu_token_analytics.store.marks import SAFETY
+
+LEASE_SECONDS = 60
+
+_DUE_FIELDS = dict.fromkeys(
+    (
+        "gpu",
+        "minute",
+        "gen",
+        "done_gen",
+        "revision",
+        "state",
+        "opened_at",
+        "content",
+        "due_at",
+        "final_at",
+        "silent",
+        "host",
+        "gpu_name",
+        "own_price",
+        "samples",
+        "lease",
+    ),
+    1,
+)
+
+_CARRIED_FIELDS = dict.fromkeys(("minute", "host", "gpu_name", "own_price", "samples", "due_at", "lease"), 1)
+
+
+def _computed_by_others(own_lease: str | None) -> Document:
+    """Cells that somebody else may be computing from what was read before a change: he writes them as done, unless they
+    are marked again."""
+    return {"lease": {"$exists": True, "$ne": own_lease}}
+
+
+@dataclass(frozen=True)
+class CellWrite:
+    """One computed cell. `due_again_at`: null when nothing more is expected; set for a minute that is not over."""
+
+    cell: str
+    gen: int
+    revision: int
+    changes: Document  # fields to set; {} when the content is what is stored already
+    due_again_at: datetime | None = None
+    correction: Document | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the content is another one than the stored."""
+        return "content" in self.changes
+
+
+class CellStore:
+    """Reads and writes of `ledger_cells`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
+
+    def __init__(self, store: Store, debounce_seconds: float) -> None:
+        self.now = store.now
+        self._debounce = timedelta(seconds=debounce_seconds)
+        self._cells = store[Collection.LEDGER_CELLS]
+
+    # -- due cells ---------------------------------------------------------------------------------------------------
+
+    @mapped
+    def take_due(self, limit: int) -> list[Document]:
+        """Lease up to `limit` due cells, longest due first. Their `gen` is read before any event is."""
+        now = self.now()
+        due: Document = {"due_at": {"$lte": now}}
+        ids = [found["_id"] for found in self._cells.find(due, {"_id": 1}).sort("due_at", ASCENDING).limit(limit)]
+        if not ids:
+            return []
+        lease = secrets.token_hex(8)
+        free = {"$or": [{"lease_until": {"$exists": False}}, {"lease_until": {"$lt": now}}]}
+        self._cells.update_many(
+            {"_id": {"$in": ids}, **due, **free},
+            {"$set": {"lease_until": now + timedelta(seconds=LEASE_SECONDS), "lease": lease}},
+        )
+        return list(self._cells.find({"_id": {"$in": ids}, "lease": lease}, _DUE_FIELDS))
+
+    @mapped
+    def count_due(self) -> int:
+        """Cells that wait to be computed, their debounce included."""
+        return self._cells.count_documents({"due_at": {"$exists": True}})
+
+    @mapped
+    def count_overdue(self) -> int:
+        """Cells that could be computed now."""
+        return self._cells.count_documents({"due_at": {"$lte": self.now()}})
+
+    @mapped
+    def write(self, writes: Sequence[CellWrite]) -> int:
+        """Write computed cells where nobody was faster; a cell touched meanwhile stays due. Returns how many were taken."""
+        if not writes:
+            return 0
+        operations = [self._write_one(write) for write in writes]
+        return self._cells.bulk_write(operations, ordered=False).matched_count
+
+    def _touch(self) -> Document:
+        return {"$inc": {"gen": 1}, "$min": {"due_at": self.now() + self._debounce}}
+
+    def _write_one(self, write: CellWrite) -> UpdateOne:
+        again: Any = "$$REMOVE" if write.due_again_at is None else write.due_again_at
+        touched = self.now() + self._debounce
+        # $literal: field values are data; a model named "$x" must not become an expression.
+        fields: Document = {name: {"$literal": value} for name, value in write.changes.items()}
+        fields["done_gen"] = write.gen
+        fields["due_at"] = {"$cond": [{"$eq": ["$gen", write.gen]}, again, touched]}
+        fields["lease_until"] = fields["lease"] = "$$REMOVE"
+        if write.correction is not None:
+            fields["corrections"] = {"$concatArrays": [{"$ifNull": ["$corrections", []]}, [{"$literal": write.correction}]]}
+        # `done_gen <= gen`: a cell may be due again without a new mark, because its minute was not over.
+        guard = {"_id": write.cell, "revision": write.revision, "done_gen": {"$lte": write.gen}}
+        return UpdateOne(guard, [{"$set": fields}])
+
+    @mapped
+    def contents(self, ids: Iterable[str]) -> dict[str, Document]:
+        """Whole cell documents by id."""
+        return {found["_id"]: found for found in self._cells.find({"_id": {"$in": list(ids)}})}
+
+    @mapped
+    def finalise(self) -> int:
+        """Turn cells whose time is over from provisional to final. Returns how many."""
+        return self._cells.update_many(
+            {"state": CellState.PROVISIONAL, "final_at": {"$lte": self.now()}, "due_at": {"$exists": False}},
+            {"$set": {"state": CellState.FINAL.value}},
+        ).modified_count
+
+    # -- marks -------------------------------------------------------------------------------------------------------
+
+    @mapped
+    def mark_missing(self, gpu: GpuId, minutes_us: Iterable[int]) -> int:
+        """Open cells for silent minutes that have none; those that exist are left alone. Returns how many were opened."""
+        now = self.now()
+        operations = [
+            UpdateOne(
+                {"_id": cell_id(gpu, minute)},
+                {
+                    "$setOnInsert": {
+                        "gpu": gpu,
+                        "minute": from_us(minute),
+                        "gen": 1,
+                        "done_gen": 0,
+                        "revision": 0,
+                        "due_at": now,
+                        "opened_at": now,
+                        "state": CellState.PENDING.value,
+                        "rolled": True,
+                    }
+                },
+                upsert=True,
+            )
+            for minute in minutes_us
+        ]
+        opened = 0
+        for at in range(0, len(operations), 1000):
+            try:
+                opened += self._cells.bulk_write(operations[at : at + 1000], ordered=False).upserted_count
+            except BulkWriteError as error:
+                if any(item["code"] != 11000 for item in error.details["writeErrors"]):
+                    raise
+                opened += error.details["nUpserted"]  # another processor opened the rest at the same moment
+        return opened
+
+    @mapped
+    def mark_existing(self, ids: Sequence[str]) -> None:
+        """Mark cells that exist as touched; ids without a cell are left out."""
+        for at in range(0, len(ids), 1000):
+            self._cells.update_many({"_id": {"$in": list(ids[at : at + 1000])}}, self._touch())
+
+    @mapped
+    def mark_range(self, match: Mapping[str, Any], start: datetime | None, end: datetime | None) -> int:
+        """Mark every existing cell of `match` with start <= minute < end as touched (a price or a name changed)."""
+        minute = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
+        where = {**match, **({"minute": minute} if minute else {})}
+        result = self._cells.bulk_write([UpdateMany(where, self._touch())])
+        return result.matched_count
+
+    @mapped
+    def mark_not_owned(self, gpu: GpuId, start_us: int, end_us: int, own_lease: str | None = None) -> None:
+        """Mark the silent cells of [start, end) that were computed as not owned: evidence beside them may own them now."""
+        self._mark_silent(gpu, start_us, end_us, {"silent": True, "owned_us": 0}, own_lease)
+
+    @mapped
+    def mark_silent(self, gpu: GpuId, start_us: int, end_us: int) -> None:
+        """Mark the silent cells of [start, end): evidence beside them is gone."""
+        self._mark_silent(gpu, start_us, end_us, {"silent": True}, None)
+
+    def _mark_silent(self, gpu: GpuId, start_us: int, end_us: int, stale: Document, own_lease: str | None) -> None:
+        if start_us < end_us:
+            minute = {"$gte": from_us(start_us), "$lt": from_us(end_us)}
+            where = {"gpu": gpu, "minute": minute, "$or": [stale, _computed_by_others(own_lease)]}
+            self._cells.update_many(where, self._touch())
+
+    @mapped
+    def mark_computed_before(self, gpus: Sequence[GpuId], at: datetime) -> None:
+        """Mark the cells of these GPUs whose computation may have read something that changed at `at`."""
+        read_before = {"computed_at": {"$lt": at + SAFETY}}
+        self._cells.update_many({"gpu": {"$in": list(gpus)}, "$or": [read_before, _computed_by_others(None)]}, self._touch())
+
+    # -- reads -------------------------------------------------------------------------------------------------------
+
+    @mapped
+    def neighbours(self, gpu: GpuId, minutes_us: Sequence[int]) -> dict[int, Document]:
+        """The cells among these minutes that exist: minute -> {silent, due_at}."""
+        ids = {cell_id(gpu, minute): minute for minute in minutes_us}
+        found = self._cells.find({"_id": {"$in": list(ids)}}, {"silent": 1, "due_at": 1})
+        return {ids[cell["_id"]]: cell for cell in found}
+
+    @mapped
+    def count_cells(self, gpu: GpuId, start_us: int, end_us: int) -> int:
+        """How many cells a GPU has in [start, end)."""
+        return self._cells.count_documents({"gpu": gpu, "minute": {"$gte": from_us(start_us), "$lt": from_us(end_us)}})
+
+    @mapped
+    def last_heard(self, gpu: GpuId, before_us: int | None = None) -> Document | None:
+        """The newest cell of a GPU (before a minute) that was computed with evidence in it: {minute}."""
+        before = {} if before_us is None else {"minute": {"$lt": from_us(before_us)}}
+        return self._cells.find_one({"gpu": gpu, "silent": False, **before}, {"minute": 1}, sort=[("minute", DESCENDING)])
+
+    @mapped
+    def cells_from(self, gpu: GpuId, minute_us: int) -> Iterator[Document]:
+        """The cells of a GPU from a minute on, ascending: {minute, host, gpu_name, own_price, samples, due_at, lease}."""
+        return self._carried({"gpu": gpu, "minute": {"$gte": from_us(minute_us)}}, ASCENDING)
+
+    @mapped
+    def cells_before(self, gpu: GpuId, minute_us: int) -> Iterator[Document]:
+        """The cells of a GPU before a minute, descending, as in cells_from."""
+        return self._carried({"gpu": gpu, "minute": {"$lt": from_us(minute_us)}}, DESCENDING)
+
+    def _carried(self, where: Document, order: int) -> Iterator[Document]:
+        return each(self._cells.find(where, _CARRIED_FIELDS).sort("minute", order))
+
+    @mapped
+    def cells_of(self, gpu: GpuId, start: datetime | None, end: datetime | None) -> Iterable[Document]:
+        """The cells of one GPU with start <= minute < end, in time order."""
+        minute = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
+        return each(self._cells.find({"gpu": gpu, **({"minute": minute} if minute else {})}).sort("minute", ASCENDING))
+
+    @mapped
+    def cell_gpus(self) -> list[GpuId]:
+        """Every GPU that has a cell."""
+        return list(self._cells.distinct("gpu"))

@@ -1,0 +1,114 @@
+"""Raw events as the ledger and its audit read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
+
+from pymongo import ASCENDING, DESCENDING
+
+from gpu_token_analytics.documents import LONG_REQUEST_US, Collection, GpuId
+from gpu_token_analytics.events import MAX_LATENCY_MS
+from gpu_token_analytics.ledger.requests import UsageRow
+from gpu_token_analytics.store.client import Document, Store, each, mapped
+from gpu_token_analytics.store.usage_rows import USAGE_FIELDS, usage_rows
+
+MAX_REQUEST_US = MAX_LATENCY_MS * 1000
+
+_SAMPLE_FIELDS = dict.fromkeys(
+    ("ts_us", "host", "name", "utilization", "mem_used_mb", "power_w", "energy_j", "price_per_hour_usd"), 1
+)
+_USAGE_FIELDS = dict.fromkeys(USAGE_FIELDS, 1)
+
+
+class RawReads:
+    """Reads of `token_usage` and `gpu_metrics`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
+
+    def __init__(self, store: Store) -> None:
+        self._usage = store[Collection.TOKEN_USAGE]
+        self._samples = store[Collection.GPU_METRICS]
+
+    @mapped
+    def usage(self, names: Sequence[str], start_us: int, end_us: int) -> list[UsageRow]:
+        """Requests naming one of `names` that can be active in [start, end), each once. Also some that are not."""
+        gpus: Any = names[0] if len(names) == 1 else {"$in": list(names)}
+        near = {"gpus": gpus, "ts_us": {"$gte": start_us, "$lt": end_us + LONG_REQUEST_US}, "start_us": {"$lt": end_us}}
+        far = {"long": True, "gpus": gpus, "start_us": {"$gte": start_us - MAX_REQUEST_US, "$lt": end_us}}
+        late = {**far, "ts_us": {"$gte": end_us + LONG_REQUEST_US}}
+        rows: list[UsageRow] = []
+        for where in (near, late):
+            batches = self._usage.find_raw_batches(where, _USAGE_FIELDS).batch_size(20_000)
+            rows += usage_rows(cast("Iterable[bytes]", batches))  # the driver's types say documents
+        return rows
+
+    @mapped
+    def samples(self, gpu: GpuId, start_us: int, end_us: int) -> list[Document]:
+        """Samples of one GPU with start <= ts < end."""
+        where = {"gpu": gpu, "ts_us": {"$gte": start_us, "$lt": end_us}}
+        return list(self._samples.find(where, _SAMPLE_FIELDS).batch_size(20_000))
+
+    @mapped
+    def last_sample(self, gpu: GpuId, before_us: int) -> Document | None:
+        """The newest sample before a time (equal times: the greatest id)."""
+        return self._samples.find_one(
+            {"gpu": gpu, "ts_us": {"$lt": before_us}}, _SAMPLE_FIELDS, sort=[("ts_us", DESCENDING), ("_id", DESCENDING)]
+        )
+
+    @mapped
+    def first_sample(self, gpu: GpuId, from_us_: int) -> Document | None:
+        """The oldest sample at or after a time (equal times: the smallest id)."""
+        return self._samples.find_one(
+            {"gpu": gpu, "ts_us": {"$gte": from_us_}}, _SAMPLE_FIELDS, sort=[("ts_us", ASCENDING), ("_id", ASCENDING)]
+        )
+
+    @mapped
+    def has_sample_from(self, gpu: GpuId, from_us_: int) -> bool:
+        """Whether a sample at or after a time exists."""
+        return self._samples.find_one({"gpu": gpu, "ts_us": {"$gte": from_us_}}, {"_id": 1}) is not None
+
+    @mapped
+    def slices(self, card: GpuId, start_us: int, end_us: int) -> list[Document]:
+        """MIG slices of a card seen in [start, end): {ts_us, gpu, mig_profile}."""
+        where = {"parent_uuid": card, "ts_us": {"$gte": start_us, "$lt": end_us}}
+        return list(self._samples.find(where, {"_id": 0, "ts_us": 1, "gpu": 1, "mig_profile": 1}))
+
+    def usage_until(self, name: str, until_us: int) -> Iterator[Document]:
+        """Requests that named this UUID or label and ended by a time, newest first: {start_us, ts_us}."""
+        return self._times({"gpus": name, "ts_us": {"$lte": until_us}}, DESCENDING)
+
+    def usage_from(self, name: str, from_us_: int) -> Iterator[Document]:
+        """Requests that named this UUID or label and ended at or after a time, oldest first: {start_us, ts_us}."""
+        return self._times({"gpus": name, "ts_us": {"$gte": from_us_}}, ASCENDING)
+
+    def _times(self, where: Document, order: int) -> Iterator[Document]:
+        found = self._usage.find(where, {"_id": 0, "start_us": 1, "ts_us": 1}).sort("ts_us", order).batch_size(8)
+        return each(found)
+
+    @mapped
+    def labelled_usage(self, label: str) -> Iterable[Document]:
+        """Requests that named a GPU by its `host/index` label: {start_us, ts_us}."""
+        return each(self._usage.find({"gpus": label}, {"_id": 0, "start_us": 1, "ts_us": 1}))
+
+    @mapped
+    def sampled_gpus(self) -> list[GpuId]:
+        """Every GPU that has a sample."""
+        return list(self._samples.distinct("gpu"))
+
+    @mapped
+    def usage_gpus(self) -> list[str]:
+        """Every GPU name that a request used: UUIDs and labels."""
+        return list(self._usage.distinct("gpus"))
+
+    @mapped
+    def sample_times(self, gpu: GpuId) -> Iterable[int]:
+        """Times of all samples of one GPU, from the index alone."""
+        return (doc["ts_us"] for doc in each(self._samples.find({"gpu": gpu}, {"_id": 0, "ts_us": 1})))
+
+    @mapped
+    def usage_totals(self) -> dict[str, int]:
+        """Requests and tokens of all raw events."""
+        sums = {
+            name: {"$sum": f"${name}"} for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
+        }
+        found = list(self._usage.aggregate([{"$group": {"_id": None, "requests": {"$sum": 1}, **sums}}]))
+        return {name: value for name, value in found[0].items() if name != "_id"} if found else {}
