@@ -56,10 +56,10 @@ def cell_pieces(
     cuts = _slices(query, span)
     start, end = next(cuts)
     places: dict[Place, _Sum] = {}
-    section, by_place = query.section, query.by_place
+    detail, by_place = query.detail, query.by_place
     for cell in cells:
         while cell["minute"] >= end:
-            yield from _close(start, places, section, shares)
+            yield from _close(start, places, detail, shares)
             (start, end), places = next(cuts), {}
         place = (cell["gpu"], cell["host"], cell["gpu_name"], sums.price_mode(cell)) if by_place else FLEET
         found = places.get(place)
@@ -67,11 +67,11 @@ def cell_pieces(
             found = places[place] = _Sum()
         found.space = list(map(add, found.space, settled(sums.cell_space(cell), cell.get("final_at"), now)))
         for (model, tenant), vector in sums.cell_lines(cell):
-            sums.add_into(found.lines, _line_key(section, model, tenant), vector)
+            sums.add_into(found.lines, _line_key(detail, model, tenant), vector)
         warm_nusd = cell["classes"][WARM_IDLE]
         if warm_nusd:
             found.warm_nusd.setdefault(cell["gpu"], []).append(warm_nusd)
-    yield from _close(start, places, section, shares)
+    yield from _close(start, places, detail, shares)
 
 
 def _slices(query: CostQuery, span: Span) -> Iterator[tuple[datetime, datetime]]:
@@ -84,19 +84,19 @@ def _slices(query: CostQuery, span: Span) -> Iterator[tuple[datetime, datetime]]
             at = until
 
 
-def _close(start: datetime, places: Mapping[Place, _Sum], section: str, shares: SharesOfHour) -> Iterator[Piece]:
+def _close(start: datetime, places: Mapping[Place, _Sum], detail: str, shares: SharesOfHour) -> Iterator[Piece]:
     """The pieces of one slice, which begins at `start`, with the shares of warm idle money where lines tell whose."""
-    of_gpu = shares(floor(start, HOUR)) if places and section != "total" else {}
+    of_gpu = shares(floor(start, HOUR)) if places and detail != "total" else {}
     for place, found in places.items():
         for gpu, amounts_nusd in found.warm_nusd.items():
             if gpu in of_gpu:
-                for (model, tenant), nusd in of_gpu[gpu].of_all(amounts_nusd, by_tenant=section == "lines"):
-                    sums.add_warm(found.lines, _line_key(section, model, tenant), nusd)
+                for (model, tenant), nusd in of_gpu[gpu].of_all(amounts_nusd, by_tenant=detail == "lines"):
+                    sums.add_warm(found.lines, _line_key(detail, model, tenant), nusd)
         yield Piece(start, place, found.space, [(*key, vector) for key, vector in found.lines.items()])
 
 
-def _line_key(section: str, model: str, tenant: str | None) -> tuple[str | None, str | None]:
+def _line_key(detail: str, model: str, tenant: str | None) -> tuple[str | None, str | None]:
     """By what lines are summed: no finer than the query can tell apart."""
-    if section == "lines":
+    if detail == "lines":
         return model, tenant
-    return (model, None) if section == "by_model" else (None, None)
+    return (model, None) if detail == "by_model" else (None, None)

@@ -53,13 +53,16 @@ class CostQuery:
         return bool(PLACE_DIMENSIONS.intersection(self.group_by) or self.gpus or self.hosts or self.gpu_names)
 
     @property
-    def section(self) -> str:
-        """The coarsest lines that can answer it."""
+    def detail(self) -> str:
+        """How finely lines are told apart: in total, by_model, or as lines (by model and tenant)."""
         if "tenant" in self.group_by or self.tenants or self.tenant_lock is not None:
             return "lines"
-        if "model" in self.group_by or self.models:
-            return "lines" if self.by_place else "by_model"
-        return "total"
+        return "by_model" if "model" in self.group_by or self.models else "total"
+
+    @property
+    def section(self) -> str:
+        """The coarsest lines of a document that can answer it. GPU documents have none by model."""
+        return "lines" if self.detail == "by_model" and self.by_place else self.detail
 
     def whole(self) -> CostQuery:
         """The same selection as one row."""
