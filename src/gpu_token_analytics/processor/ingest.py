@@ -119,7 +119,7 @@ class Shaper:
     def shape(self, records: RecordBatch, events: Sequence[Event | InvalidRecord], now: datetime) -> Shaped:
         """The batch, ready to be written; `now` becomes `ingested_at`."""
         shaped = Shaped(records)
-        stored_at = now.replace(tzinfo=None)  # UTC still; encodes in a third of the time (see encode_raw)
+        stored_at = now.replace(tzinfo=None)  # UTC still; encodes in a third of the time (see usage_document)
         prefix = [f"{records.topic}/{number}/" for number in range(max(records.partitions, default=-1) + 1)]
         rows = zip(events, records.values, records.partitions, records.offsets, strict=True)
         for index, (event, value, partition, offset) in enumerate(rows):

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import bson
-from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection as MongoCollection
@@ -66,8 +65,6 @@ class InsertOutcome:
 
 def encode_raw(document: dict[str, Any]) -> RawDocument:
     """One document of documents.py as BSON. Raises InvalidRecord for what BSON cannot hold."""
-    # The same instant without a time zone to ask: encoding an aware datetime costs a Python call, half of all encoding.
-    document["ts"] = DatetimeMS(document["ts_us"] // 1000)
     try:
         encoded = bson.encode(document)
     except (BSONError, OverflowError, ValueError, TypeError) as error:  # an integer past 64 bit is an OverflowError
