@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,31 +25,6 @@ METHODS: tuple[Method, ...] = tuple(Method)
 _SWEEP, _NO_TTFT, _WINDOW = (METHODS.index(m) for m in (Method.SWEEP, Method.SWEEP_NO_TTFT, Method.WINDOW))
 
 PREFILL, DECODE = 0, 1
-
-_ID = itemgetter(0)
-
-
-class UsageRow(NamedTuple):
-    """What the ledger reads of one document of `token_usage`; named like its fields."""
-
-    id: str  # _id
-    host: str
-    gpus: Sequence[str]
-    model: str
-    tenant: str
-    start_us: int
-    ts_us: int
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    reasoning_tokens: int
-    first_us: int = -1  # -1: no first token is known
-
-    @staticmethod
-    def of(document: Mapping[str, Any]) -> UsageRow:
-        """From a document."""
-        fields = (document[name] for name in UsageRow._fields[1:-1])
-        return UsageRow._make((document["_id"], *fields, document.get("first_us", -1)))
 
 
 @dataclass(frozen=True)
@@ -79,33 +53,29 @@ class Requests:
     @staticmethod
     def of(documents: Sequence[Mapping[str, Any]], names: frozenset[str], cell_us: int) -> Requests:
         """From documents of `token_usage`. names: the ids under which they may name this GPU (its UUID, its labels)."""
-        return Requests.of_rows([UsageRow.of(document) for document in documents], names, cell_us)
-
-    @staticmethod
-    def of_rows(rows: Sequence[UsageRow], names: frozenset[str], cell_us: int) -> Requests:
-        """The same from rows."""
-        columns = zip(*sorted(rows, key=_ID), strict=True) if rows else ((),) * len(UsageRow._fields)
-        ids, hosts, gpus, models, tenants, *counts = columns
-        start, ts, prompt, cached, completion, reasoning, first = np.array(counts, dtype=np.int64)
+        docs = sorted(documents, key=_event_id)
+        start = _ints(docs, "start_us")
+        ts = _ints(docs, "ts_us")
+        first = np.array([doc.get("first_us", -1) for doc in docs], dtype=np.int64)
         window = start >= ts
         begin = ts - ts % cell_us
         usable = (first > start) & (first < ts) & ~window
         return Requests(
-            ids=list(ids),
-            models=list(models),
-            tenants=list(tenants),
-            hosts=list(hosts),
+            ids=[doc["_id"] for doc in docs],
+            models=[doc["model"] for doc in docs],
+            tenants=[doc["tenant"] for doc in docs],
+            hosts=[doc["host"] for doc in docs],
             start_us=np.where(window, begin, start),
             end_us=np.where(window, begin + cell_us, ts),
             ts_us=ts,
             first_us=np.where(usable, first, -1),
             method=np.where(window, _WINDOW, np.where(usable, _SWEEP, _NO_TTFT)),
-            gpu_count=np.fromiter(map(len, gpus), dtype=np.int64, count=len(rows)),
-            gpu_rank=np.array([0 if len(named) == 1 else _rank(named, names) for named in gpus], dtype=np.int64),
-            prompt=prompt,
-            cached=cached,
-            completion=completion,
-            reasoning=reasoning,
+            gpu_count=np.array([len(doc["gpus"]) for doc in docs], dtype=np.int64),
+            gpu_rank=np.array([_rank(doc["gpus"], names) for doc in docs], dtype=np.int64),
+            prompt=_ints(docs, "prompt_tokens"),
+            cached=_ints(docs, "cached_tokens"),
+            completion=_ints(docs, "completion_tokens"),
+            reasoning=_ints(docs, "reasoning_tokens"),
         )
 
     def work(self, params: LedgerParams) -> tuple[Float64, Float64]:
@@ -168,5 +138,16 @@ def spread_tokens(
     return upto(to_us) - upto(from_us)
 
 
+def _event_id(document: Mapping[str, Any]) -> str:
+    found: str = document["_id"]
+    return found
+
+
+def _ints(documents: Sequence[Mapping[str, Any]], field: str) -> Int64:
+    return np.array([doc[field] for doc in documents], dtype=np.int64)
+
+
 def _rank(gpus: Sequence[str], names: frozenset[str]) -> int:
+    if len(gpus) == 1:
+        return 0
     return next(rank for rank, gpu in enumerate(gpus) if gpu in names)

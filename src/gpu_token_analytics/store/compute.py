@@ -28,7 +28,7 @@ from gpu_token_analytics.ledger.money import nusd_per_hour
 from gpu_token_analytics.ledger.ownership import owned_until
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import PricePiece
-from gpu_token_analytics.ledger.requests import Requests, UsageRow
+from gpu_token_analytics.ledger.requests import Requests
 from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.ledger import LedgerStore
@@ -142,7 +142,7 @@ class _Run:
         # A label that turned out to be a UUID: nothing is its own any more.
         self._is_alias = books.placements.resolve(gpu, self._start) != gpu
         usage = self._usage(self._names)
-        self._requests = Requests.of_rows(usage, frozenset(self._names), params.cell_us)
+        self._requests = Requests.of(usage, frozenset(self._names), params.cell_us)
         self._samples = store.raw.samples(gpu, self._start - params.gap_us, self._end + params.gap_us)
         self._samples.sort(key=lambda doc: (doc["ts_us"], doc["_id"]))
         self._sample_us = [doc["ts_us"] for doc in self._samples]
@@ -170,7 +170,7 @@ class _Run:
             )
         return found
 
-    def _usage(self, names: Sequence[str]) -> list[UsageRow]:
+    def _usage(self, names: Sequence[str]) -> list[Document]:
         """Requests on this GPU; those that named a label only where the label meant this GPU when they ended."""
         resolve = self._books.placements.resolve
         found = self._store.raw.usage(names, self._start, self._end)
@@ -180,9 +180,10 @@ class _Run:
             return found
         labels = set(names) - {self._gpu}
         return [
-            row
-            for row in found
-            if self._gpu in row.gpus or any(name in labels and resolve(name, row.ts_us) == self._gpu for name in row.gpus)
+            doc
+            for doc in found
+            if self._gpu in doc["gpus"]
+            or any(name in labels and resolve(name, doc["ts_us"]) == self._gpu for name in doc["gpus"])
         ]
 
     def _input(self, minute_us: int) -> CellInput:
@@ -361,10 +362,10 @@ class _Run:
             if doc["gpu"] in found:
                 found[doc["gpu"]][1].add(minute_of(doc["ts_us"]))
         if found:
-            for row in self._store.raw.usage(sorted(found), self._start, self._end):
-                begin = min(row.start_us, row.ts_us - 1) if row.start_us < row.ts_us else row.ts_us
-                for minute in range(minute_of(begin), max(row.ts_us, begin + 1), US_PER_MINUTE):
-                    for gpu in row.gpus:
+            for doc in self._store.raw.usage(sorted(found), self._start, self._end):
+                begin = min(doc["start_us"], doc["ts_us"] - 1) if doc["start_us"] < doc["ts_us"] else doc["ts_us"]
+                for minute in range(minute_of(begin), max(doc["ts_us"], begin + 1), US_PER_MINUTE):
+                    for gpu in doc["gpus"]:
                         if gpu in found:
                             found[gpu][1].add(minute)
         return found

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 from pymongo import ASCENDING, DESCENDING
 
 from gpu_token_analytics.documents import LONG_REQUEST_US, Collection, GpuId
 from gpu_token_analytics.events import MAX_LATENCY_MS
-from gpu_token_analytics.ledger.requests import UsageRow
 from gpu_token_analytics.store.client import Document, Store, each, mapped
-from gpu_token_analytics.store.usage_rows import USAGE_FIELDS, usage_rows
 
 MAX_REQUEST_US = MAX_LATENCY_MS * 1000
 
 _SAMPLE_FIELDS = dict.fromkeys(
     ("ts_us", "host", "name", "utilization", "mem_used_mb", "power_w", "energy_j", "price_per_hour_usd"), 1
 )
-_USAGE_FIELDS = dict.fromkeys(USAGE_FIELDS, 1)
+_USAGE_FIELDS = dict.fromkeys(
+    (
+        "ts_us",
+        "start_us",
+        "first_us",
+        "host",
+        "gpus",
+        "model",
+        "tenant",
+        "prompt_tokens",
+        "cached_tokens",
+        "completion_tokens",
+        "reasoning_tokens",
+    ),
+    1,
+)
 
 
 class RawReads:
@@ -29,17 +42,15 @@ class RawReads:
         self._samples = store[Collection.GPU_METRICS]
 
     @mapped
-    def usage(self, names: Sequence[str], start_us: int, end_us: int) -> list[UsageRow]:
+    def usage(self, names: Sequence[str], start_us: int, end_us: int) -> list[Document]:
         """Requests naming one of `names` that can be active in [start, end), each once. Also some that are not."""
         gpus: Any = names[0] if len(names) == 1 else {"$in": list(names)}
         near = {"gpus": gpus, "ts_us": {"$gte": start_us, "$lt": end_us + LONG_REQUEST_US}, "start_us": {"$lt": end_us}}
         far = {"long": True, "gpus": gpus, "start_us": {"$gte": start_us - MAX_REQUEST_US, "$lt": end_us}}
-        late = {**far, "ts_us": {"$gte": end_us + LONG_REQUEST_US}}
-        rows: list[UsageRow] = []
-        for where in (near, late):
-            batches = self._usage.find_raw_batches(where, _USAGE_FIELDS).batch_size(20_000)
-            rows += usage_rows(cast("Iterable[bytes]", batches))  # the driver's types say documents
-        return rows
+        found = list(self._usage.find(near, _USAGE_FIELDS).batch_size(20_000))
+        late = self._usage.find({**far, "ts_us": {"$gte": end_us + LONG_REQUEST_US}}, _USAGE_FIELDS)
+        found.extend(late)
+        return found
 
     @mapped
     def samples(self, gpu: GpuId, start_us: int, end_us: int) -> list[Document]:
