@@ -28,6 +28,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import bson
+from bson.raw_bson import RawBSONDocument
+
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
@@ -117,7 +120,13 @@ def _baseline(settings: Settings, events: Sequence[Event]) -> float:
     size = len(values)
     records = RecordBatch("tokens", values, [0] * size, list(range(size)), [int(now.timestamp() * 1000)] * size)
     shaped = shaper.shape(records, decode(records, now), now)
-    parts = ((Collection.TOKEN_USAGE, shaped.usages.documents), (Collection.GPU_METRICS, shaped.samples.documents))
+    parts = [
+        (name, [RawBSONDocument(bson.encode(document)) for document in documents])
+        for name, documents in (
+            (Collection.TOKEN_USAGE, shaped.usages.documents),
+            (Collection.GPU_METRICS, shaped.samples.documents),
+        )
+    ]
     with _database(settings) as store:
         begun = time.perf_counter()
         for name, documents in parts:

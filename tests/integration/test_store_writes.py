@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import bson
 import pytest
 from pymongo import MongoClient  # the failing server is set up past the store
 
@@ -90,7 +89,7 @@ def until_done(action: Callable[[], InsertOutcome]) -> InsertOutcome:
 
 
 def raw(name: str, h: bytes = b"h", **fields: Any) -> RawDocument:
-    return RawDocument(name, h, bson.encode({"_id": name, "h": h, **fields}))
+    return {"_id": name, "h": h, **fields}
 
 
 def raws(count: int) -> list[RawDocument]:
@@ -150,6 +149,21 @@ def test_a_lookup_that_fails_is_repeated_too(store: Store) -> None:
     insert_raw(store, USAGE, raws(3))
     with failing(store, "find", times=4, closeConnection=True), pytest.raises(StoreUnreachable):
         insert_raw(store, USAGE, raws(3))
+
+
+def test_what_cannot_be_encoded_is_singled_out_and_the_rest_is_stored(store: Store) -> None:
+    bad: dict[int, dict[str, Any]] = {
+        3: {"n": 2**64},
+        50: {"a\0b": 1},
+        51: {"text": "\ud800"},
+        98: {"text": "y" * (17 << 20)},
+        99: {"n": object()},
+    }
+    batch = [raw(f"e{number}", **bad.get(number, {})) for number in range(100)]
+    outcome = insert_raw(store, USAGE, batch)
+    assert set(outcome.refused) == set(bad)
+    assert all(message.startswith("the event cannot be stored: ") for message in outcome.refused.values())
+    assert outcome.inserted == 95 == len(ids(store))
 
 
 def test_large_batches_go_in_parts(store: Store) -> None:

@@ -24,9 +24,9 @@ from gpu_token_analytics.events import Event, GpuSample, TokenUsage, decode_many
 from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
 from gpu_token_analytics.processor.live_rate import LiveRate
+from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.inventory import GpuDescription, Sighting
 from gpu_token_analytics.store.marks import Cell
-from gpu_token_analytics.store.writes import RawDocument, encode_raw
 
 BAD_RECORD_WINDOW = 1000
 MAX_KNOWN_GPUS = 50_000
@@ -37,7 +37,7 @@ LIVE_SOURCES = frozenset({"nvml", "nvidia-smi", "seed"})  # not "replay": nobody
 class Raws:
     """Documents of one collection, and the index of the record each came from."""
 
-    documents: list[RawDocument] = field(default_factory=list)
+    documents: list[Document] = field(default_factory=list)
     records: list[int] = field(default_factory=list)
 
 
@@ -121,6 +121,8 @@ class Shaper:
         shaped = Shaped(records)
         stored_at = now.replace(tzinfo=None)  # UTC still; encodes in a third of the time (see usage_document)
         prefix = [f"{records.topic}/{number}/" for number in range(max(records.partitions, default=-1) + 1)]
+        usages, usage_records = shaped.usages.documents, shaped.usages.records
+        samples, sample_records = shaped.samples.documents, shaped.samples.records
         rows = zip(events, records.values, records.partitions, records.offsets, strict=True)
         for index, (event, value, partition, offset) in enumerate(rows):
             if isinstance(event, InvalidRecord):
@@ -128,17 +130,12 @@ class Shaper:
                 continue
             assert value is not None
             source = f"{prefix[partition]}{offset}"
-            try:
-                if isinstance(event, TokenUsage):
-                    raw = self._usage(shaped, event, value, stored_at, source)
-                    shaped.usages.documents.append(raw)
-                    shaped.usages.records.append(index)
-                else:
-                    raw = self._sample(shaped, event, value, stored_at, source)
-                    shaped.samples.documents.append(raw)
-                    shaped.samples.records.append(index)
-            except InvalidRecord as error:
-                shaped.letters.append(dead_letter(records, index, error))
+            if isinstance(event, TokenUsage):
+                usages.append(self._usage(shaped, event, value, stored_at, source))
+                usage_records.append(index)
+            else:
+                samples.append(self._sample(shaped, event, value, stored_at, source))
+                sample_records.append(index)
         self._leave_out_known(shaped)
         return shaped
 
@@ -154,20 +151,19 @@ class Shaper:
             else:
                 self._known[described] = (min(first_us, known_first), max(last_us, known_last))
 
-    def _usage(self, shaped: Shaped, event: TokenUsage, value: bytes, stored_at: datetime, source: str) -> RawDocument:
+    def _usage(self, shaped: Shaped, event: TokenUsage, value: bytes, stored_at: datetime, source: str) -> Document:
         document = usage_document(event, value, stored_at, source)
         ts_us, start_us, gpus = document["ts_us"], document["start_us"], document["gpus"]
         tokens = event.prompt_tokens + event.completion_tokens
-        rate = self._rate.see_usage(gpus, ts_us, tokens)
+        tps, cost_per_token_usd = self._rate.see_usage(gpus, ts_us, tokens)
         document["tokens"] = tokens
-        document["tps"] = rate.tps
-        document["cost_per_token"] = rate.cost_per_token_usd
-        raw = encode_raw(document)
+        document["tps"] = tps
+        document["cost_per_token"] = cost_per_token_usd
 
         model = event.model
         shaped.tokens_by_model[model] = shaped.tokens_by_model.get(model, 0) + tokens
-        if rate.cost_per_token_usd is not None:
-            shaped.cost_per_token_by_model[model] = rate.cost_per_token_usd
+        if cost_per_token_usd is not None:
+            shaped.cost_per_token_by_model[model] = cost_per_token_usd
         shaped.event_us.append(ts_us)
         minute = start_us - start_us % US_PER_MINUTE
         single = ts_us <= minute + US_PER_MINUTE  # most requests live in one minute
@@ -178,12 +174,11 @@ class Shaper:
                 shaped.touched.add((gpu, minute))
             else:
                 shaped.touched.update((gpu, at) for at in touched_minutes(start_us, ts_us))
-        return raw
+        return document
 
-    def _sample(self, shaped: Shaped, event: GpuSample, value: bytes, stored_at: datetime, source: str) -> RawDocument:
+    def _sample(self, shaped: Shaped, event: GpuSample, value: bytes, stored_at: datetime, source: str) -> Document:
         document = sample_document(event, value, stored_at, source)
         ts_us, gpu = document["ts_us"], document["gpu"]
-        raw = encode_raw(document)
         self._rate.see_price(gpu, event.price_per_hour_usd, event.mig_profile)
         _see(shaped.seen, event, ts_us)
         shaped.event_us.append(ts_us)
@@ -192,7 +187,7 @@ class Shaper:
         shaped.touched.update((gpu, at) for at in minutes)
         if event.parent_uuid is not None:
             shaped.touched.update((event.parent_uuid, at) for at in minutes)
-        return raw
+        return document
 
 
 def _see(seen: dict[GpuDescription, tuple[int, int]], sample: GpuSample, ts_us: int) -> None:

@@ -99,10 +99,16 @@ class BatchWriter:
 
     def _insert(self, collection: Collection, raws: Raws) -> InsertOutcome:
         ask_first = self._ask_first[collection] > 0
-        outcome = self._timed("insert", lambda: insert_raw(self._store, collection, raws.documents, ask_first=ask_first))
+
+        def insert() -> InsertOutcome:
+            nonlocal ask_first
+            asked, ask_first = ask_first, True  # what an outage leaves half done is mostly stored already
+            return insert_raw(self._store, collection, raws.documents, ask_first=asked)
+
+        outcome = self._timed("insert", insert)
         if outcome.duplicates > _ASK_FIRST_SHARE * len(raws.documents):
             self._ask_first[collection] = _ASK_FIRST_BATCHES
-        elif ask_first:
+        elif self._ask_first[collection]:
             self._ask_first[collection] -= 1
         self._metrics.inserted.labels(collection.value).inc(outcome.inserted)
         self._metrics.duplicates.labels(collection.value).inc(outcome.duplicates)

@@ -8,27 +8,29 @@
     a code that names the document as bad      this one will never be accepted         dead letter: refused_by_store
     any other code                             an operator has to act                  StoreRefused: stop, nothing committed
 
-Repeating a batch is always safe, because `_id` is the event's own id.
+Repeating a batch is always safe, because `_id` is the event's own id. A batch goes out as one `insert` command, encoded in one
+go; what cannot be encoded, or is too much for one command, is found by halving (docs/decisions/0015).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
-import bson
 from bson.errors import BSONError
-from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection as MongoCollection
-from pymongo.errors import BulkWriteError
 
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.errors import InvalidRecord, Reason, StoreOutcomeUnknown, StoreRefused
+from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.store.client import Document, Store, store_errors
 
-MAX_CHUNK_BYTES = 8 * 1024 * 1024
+RawDocument: TypeAlias = Mapping[str, Any]  # of documents.py; also one that is encoded already
+
 MAX_CHUNK_DOCUMENTS = 5_000
+# What the driver raises for a document it cannot encode, or for more of them than fit one command (16 MiB). An integer past
+# 64 bit is an OverflowError.
+_NOT_ENCODED = (BSONError, OverflowError, ValueError, TypeError)
 
 _DUPLICATE_KEY = 11000
 # The document itself is at fault (mongodb src/mongo/base/error_codes.yml); everything else is the server's state.
@@ -45,14 +47,6 @@ _BAD_DOCUMENT = frozenset(
 )
 
 
-class RawDocument(NamedTuple):
-    """One document, already encoded, so that one that cannot be encoded cannot stop its whole batch."""
-
-    id: str
-    h: bytes  # documents.payload_hash of the record
-    encoded: bytes
-
-
 @dataclass(slots=True)
 class InsertOutcome:
     """What became of a batch. `conflicts` and `refused` are indexes into it, with a message each."""
@@ -63,19 +57,10 @@ class InsertOutcome:
     refused: dict[int, str] = field(default_factory=dict)
 
 
-def encode_raw(document: dict[str, Any]) -> RawDocument:
-    """One document of documents.py as BSON. Raises InvalidRecord for what BSON cannot hold."""
-    try:
-        encoded = bson.encode(document)
-    except (BSONError, OverflowError, ValueError, TypeError) as error:  # an integer past 64 bit is an OverflowError
-        raise InvalidRecord(Reason.REFUSED_BY_STORE, f"the event cannot be stored: {error}") from None
-    return RawDocument(document["_id"], document["h"], encoded)
-
-
 def insert_raw(
     store: Store, collection: Collection, documents: Sequence[RawDocument], *, ask_first: bool = False
 ) -> InsertOutcome:
-    """Insert what is not stored yet; returns when all of `documents` are durable.
+    """Insert what is not stored yet; returns when all of `documents` (documents.py) are durable.
 
     ask_first: look up which ids exist before inserting. Worth it from a few percent of duplicates on (a duplicate-key
     error costs the server ten times an insert). Raises StoreUnreachable or StoreOutcomeUnknown: call again with the same
@@ -84,19 +69,19 @@ def insert_raw(
     outcome = InsertOutcome()
     where = store[collection]
     todo = _unknown(where, documents, outcome) if ask_first else list(range(len(documents)))
-    for chunk in _chunks(documents, todo):
-        _insert_chunk(where, documents, chunk, outcome)
+    for at in range(0, len(todo), MAX_CHUNK_DOCUMENTS):
+        _insert_chunk(where, documents, todo[at : at + MAX_CHUNK_DOCUMENTS], outcome)
     return outcome
 
 
 def _unknown(where: MongoCollection[Document], documents: Sequence[RawDocument], outcome: InsertOutcome) -> list[int]:
     """Indexes of the documents whose id is not stored; the others are judged."""
-    stored = _stored_hashes(where, [document.id for document in documents])
+    stored = _stored_hashes(where, [document["_id"] for document in documents])
     fresh: list[int] = []
     for index, document in enumerate(documents):
-        h = stored.get(document.id)
+        h = stored.get(document["_id"])
         if h is None:
-            stored[document.id] = document.h  # a second one of this id in the batch is judged by the first
+            stored[document["_id"]] = document["h"]  # a second one of this id in the batch is judged by the first
             fresh.append(index)
         else:
             _judge(index, document, h, outcome)
@@ -106,19 +91,28 @@ def _unknown(where: MongoCollection[Document], documents: Sequence[RawDocument],
 def _insert_chunk(
     where: MongoCollection[Document], documents: Sequence[RawDocument], chunk: list[int], outcome: InsertOutcome
 ) -> None:
+    command = {
+        "insert": where.name,
+        "ordered": False,
+        "writeConcern": where.write_concern.document,
+        "documents": [documents[index] for index in chunk],
+    }
     try:
+        # Not insert_many: its work for each document costs the interpreter more than encoding does.
         with store_errors(f"insert into {where.name}"):
-            where.insert_many((RawBSONDocument(documents[index].encoded) for index in chunk), ordered=False)
-    except BulkWriteError as error:
-        details: Any = error.details
-        if details["writeConcernErrors"]:
-            raise StoreOutcomeUnknown(
-                f"insert into {where.name} is not known to be durable: {details['writeConcernErrors'][0].get('errmsg')}"
-            ) from None
-        outcome.inserted += details["nInserted"]
-        _judge_errors(where, documents, chunk, details["writeErrors"], outcome)
-    else:
-        outcome.inserted += len(chunk)
+            reply = where.database.command(command)
+    except _NOT_ENCODED as error:  # before anything was sent
+        if len(chunk) == 1:
+            outcome.refused[chunk[0]] = f"the event cannot be stored: {error}"
+            return
+        middle = len(chunk) // 2
+        _insert_chunk(where, documents, chunk[:middle], outcome)
+        _insert_chunk(where, documents, chunk[middle:], outcome)
+        return
+    if unsure := reply.get("writeConcernError"):
+        raise StoreOutcomeUnknown(f"insert into {where.name} is not known to be durable: {unsure.get('errmsg')}")
+    outcome.inserted += reply["n"]
+    _judge_errors(where, documents, chunk, reply.get("writeErrors", ()), outcome)
 
 
 def _judge_errors(
@@ -142,21 +136,21 @@ def _judge_errors(
             )
     if not again:
         return
-    stored = _stored_hashes(where, [documents[index].id for index in again])
+    stored = _stored_hashes(where, [documents[index]["_id"] for index in again])
     for index in again:
-        h = stored.get(documents[index].id)
+        h = stored.get(documents[index]["_id"])
         if h is None:
-            raise StoreOutcomeUnknown(f"{where.name} {documents[index].id!r} exists and does not: expired or rolled back")
+            raise StoreOutcomeUnknown(f"{where.name} {documents[index]['_id']!r} exists and does not: expired or rolled back")
         _judge(index, documents[index], h, outcome)
 
 
 def _judge(index: int, document: RawDocument, stored_h: bytes, outcome: InsertOutcome) -> None:
-    if stored_h == document.h:
+    if stored_h == document["h"]:
         outcome.duplicates += 1
     else:
         outcome.conflicts[index] = (
-            f"event_id {document.id[:80]!r} is stored with another payload (hash {stored_h.hex()}, this one "
-            f"{document.h.hex()}); an event's id is its own for ever: send corrections under a new id"
+            f"event_id {document['_id'][:80]!r} is stored with another payload (hash {stored_h.hex()}, this one "
+            f"{document['h'].hex()}); an event's id is its own for ever: send corrections under a new id"
         )
 
 
@@ -164,18 +158,3 @@ def _stored_hashes(where: MongoCollection[Document], ids: list[str]) -> dict[str
     """`h` by id, as the majority has it."""
     with store_errors(f"look up {where.name}"):
         return {found["_id"]: found.get("h", b"") for found in where.find({"_id": {"$in": ids}}, {"h": 1}).batch_size(len(ids))}
-
-
-def _chunks(documents: Sequence[RawDocument], todo: list[int]) -> Iterator[list[int]]:
-    """Parts of the batch that fit one message well."""
-    chunk: list[int] = []
-    size = 0
-    for index in todo:
-        length = len(documents[index].encoded)
-        if chunk and (size + length > MAX_CHUNK_BYTES or len(chunk) >= MAX_CHUNK_DOCUMENTS):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(index)
-        size += length
-    if chunk:
-        yield chunk

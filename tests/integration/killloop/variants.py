@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from bson import decode as bson_decode
 from pymongo import UpdateOne
 
 from gpu_token_analytics.documents import Collection, minute_of
@@ -46,16 +43,15 @@ class IncSums(BatchWriter):
     def _insert(self, collection: Collection, raws: Raws) -> InsertOutcome:
         fresh: set[str] = set()
         if collection is Collection.TOKEN_USAGE:
-            fresh = self._fresh([document.id for document in raws.documents])
+            fresh = self._fresh([document["_id"] for document in raws.documents])
         outcome = super()._insert(collection, raws)
         sums: dict[int, list[int]] = {}
         for document in raws.documents:
-            if document.id in fresh:
-                fresh.remove(document.id)
-                fields: dict[str, Any] = bson_decode(document.encoded)
-                total = sums.setdefault(minute_of(fields["ts_us"]), [0, 0])
+            if document["_id"] in fresh:
+                fresh.remove(document["_id"])
+                total = sums.setdefault(minute_of(document["ts_us"]), [0, 0])
                 total[0] += 1
-                total[1] += fields["prompt_tokens"] + fields["completion_tokens"]
+                total[1] += document["prompt_tokens"] + document["completion_tokens"]
         if sums:
             self._store.database[INC_SUMS_COLLECTION].bulk_write(
                 [
