@@ -11,20 +11,19 @@ committed: what a crash leaves is exactly what the stored samples say, and most 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
-
-from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from gpu_token_analytics.documents import Collection, GpuId
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.events import gpu_label
 from gpu_token_analytics.ledger.placements import Placement, Placements
 from gpu_token_analytics.store.client import Document, Store, store_errors
+from gpu_token_analytics.store.commands import write_command
 
 _DUPLICATE_KEY = 11000
 _TRIES = 10
+_DESCRIPTION = ("host", "gpu_index", "name", "mig_profile", "parent_uuid", "source")
 _LEDGER_DEPENDS_ON = ("name", "mig_profile", "parent_uuid", "live")
 
 
@@ -61,18 +60,39 @@ def upsert_inventory(store: Store, sightings: Sequence[Sighting]) -> None:
     """Write what was seen. Raises StoreUnreachable or StoreOutcomeUnknown: call again; StoreRefused: stop."""
     if not sightings:
         return
-    operations: list[UpdateOne] = []
     placed = _placed(store, {label for sighting in sightings if (label := sighting.description.placement)})
+    if _only_later(store, sightings, placed):
+        return
+    updates: list[Document] = []
     for sighting in sightings:
-        operations.append(_gpu(sighting))
+        updates.append(_gpu(sighting))
         label = sighting.description.placement
         if label is not None:
-            operations.append(_placement(sighting, label, placed.get(label, [])))
+            updates.append(_placement(sighting, label, placed.get(label, [])))
     for _ in range(_TRIES):
-        operations = _write(store, operations)
-        if not operations:
+        updates = _write(store, updates)
+        if not updates:
             return
-    raise StoreOutcomeUnknown(f"{len(operations)} inventory rows are being created by others again and again")
+    raise StoreOutcomeUnknown(f"{len(updates)} inventory rows are being created by others again and again")
+
+
+def _only_later(store: Store, sightings: Sequence[Sighting], placed: Mapping[str, Sequence[Document]]) -> bool:
+    """Write the times alone, for the usual batch: GPUs that are known as they are described, under labels that mean what they
+    meant. False: some are not, so all has to be written; these times are right in any case."""
+    updates: list[Document] = []
+    for sighting in sightings:
+        described, label = sighting.description, sighting.description.placement
+        if label is not None and changes_meaning(sighting, placed.get(label, [])):
+            return False
+        times = {"$min": {"first_us": sighting.first_us}, "$max": {"last_us": sighting.last_us}}
+        same = {name: {"$eq": getattr(described, name)} for name in _DESCRIPTION}
+        updates.append(
+            {"q": {"_id": described.gpu, "kind": "gpu", **same, **({"live": True} if described.live else {})}, "u": times}
+        )
+        if label is not None:
+            updates.append({"q": {"_id": _placement_id(label, described.gpu)}, "u": times})
+    reply = write_command(store[Collection.INVENTORY], "update", updates)
+    return not reply.get("writeErrors") and bool(reply["n"] == len(updates))
 
 
 def read_placements(store: Store, labels: Iterable[str]) -> Placements:
@@ -105,30 +125,24 @@ def _placed(store: Store, labels: set[str]) -> dict[str, list[Document]]:
     return found
 
 
-def _write(store: Store, operations: Sequence[UpdateOne]) -> list[UpdateOne]:
+def _write(store: Store, updates: Sequence[Document]) -> list[Document]:
     """Returns what to repeat. Ordered, so that of two descriptions of one time the later record wins."""
-    try:
-        with store_errors("write the inventory"):
-            store[Collection.INVENTORY].bulk_write(operations, ordered=True)
-    except BulkWriteError as error:
-        details: Any = error.details
-        if details["writeConcernErrors"]:
-            raise StoreOutcomeUnknown("the inventory is not known to be durable") from None
-        failed = details["writeErrors"][0]
-        if failed["code"] != _DUPLICATE_KEY:
-            raise StoreRefused(f"MongoDB refused the inventory: {failed.get('errmsg')}") from None
-        return list(operations[failed["index"] :])
-    return []
+    failed = write_command(store[Collection.INVENTORY], "update", updates, ordered=True).get("writeErrors")
+    if not failed:
+        return []
+    if failed[0]["code"] != _DUPLICATE_KEY:
+        raise StoreRefused(f"MongoDB refused the inventory: {failed[0].get('errmsg')}")
+    return list(updates[failed[0]["index"] :])
 
 
-def _gpu(sighting: Sighting) -> UpdateOne:
+def _gpu(sighting: Sighting) -> Document:
     """One update that also leaves the description of a newer sighting alone: late samples do not turn it back."""
     described = sighting.description
     newest = {"$gte": [sighting.last_us, {"$ifNull": ["$last_us", sighting.last_us]}]}
     fields: Document = {
         # $literal: values are data; a host named "$x" must not become an expression.
         name: {"$cond": [newest, {"$literal": getattr(described, name)}, f"${name}"]}
-        for name in ("host", "gpu_index", "name", "mig_profile", "parent_uuid", "source")
+        for name in _DESCRIPTION
     }
     fields["live"] = {"$or": ["$live", described.live]}  # live once is live
     changed: Document = {"$or": [{"$ne": [{"$ifNull": [f"${name}", None]}, fields[name]]} for name in _LEDGER_DEPENDS_ON]}
@@ -140,10 +154,14 @@ def _gpu(sighting: Sighting) -> UpdateOne:
         "first_us": {"$min": ["$first_us", sighting.first_us]},
         "last_us": {"$max": ["$last_us", sighting.last_us]},
     }
-    return UpdateOne({"_id": described.gpu}, [{"$set": fields}], upsert=True)
+    return {"q": {"_id": described.gpu}, "u": [{"$set": fields}], "upsert": True}
 
 
-def _placement(sighting: Sighting, label: str, placed: Sequence[Document]) -> UpdateOne:
+def _placement_id(label: str, gpu: GpuId) -> str:
+    return f"placement|{label}|{gpu}"
+
+
+def _placement(sighting: Sighting, label: str, placed: Sequence[Document]) -> Document:
     update: Document = {
         "$min": {"first_us": sighting.first_us},
         "$max": {"last_us": sighting.last_us},
@@ -151,7 +169,7 @@ def _placement(sighting: Sighting, label: str, placed: Sequence[Document]) -> Up
     }
     if changes_meaning(sighting, placed):
         update["$set"] = {"pending": True}
-    return UpdateOne({"_id": f"placement|{label}|{sighting.description.gpu}"}, update, upsert=True)
+    return {"q": {"_id": _placement_id(label, sighting.description.gpu)}, "u": update, "upsert": True}
 
 
 def changes_meaning(sighting: Sighting, placed: Sequence[Document]) -> bool:

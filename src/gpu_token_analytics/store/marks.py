@@ -14,15 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
-
-from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError
+from typing import TypeAlias
 
 from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.events import from_us
-from gpu_token_analytics.store.client import Store, store_errors
+from gpu_token_analytics.store.client import Document, Store, store_errors
+from gpu_token_analytics.store.commands import write_command
 
 Cell: TypeAlias = tuple[GpuId, int]  # GPU, start of the minute in microseconds
 
@@ -56,29 +54,22 @@ class CellMarker:
 
     def _mark(self, cells: Sequence[Cell], now: datetime) -> None:
         ids = {cell_id(gpu, minute_us): (gpu, minute_us) for gpu, minute_us in cells}
-        operations = [_mark_one(name, cell, now, now + self._debounce) for name, cell in ids.items()]
+        updates = [_mark_one(name, cell, now, now + self._debounce) for name, cell in ids.items()]
         for _ in range(_TRIES):
-            operations = self._write(operations)
-            if not operations:
+            updates = self._write(updates)
+            if not updates:
                 break
         else:
-            raise StoreOutcomeUnknown(f"{len(operations)} cells are being created by others again and again")
+            raise StoreOutcomeUnknown(f"{len(updates)} cells are being created by others again and again")
         self._remember(ids)
 
-    def _write(self, operations: Sequence[UpdateOne]) -> list[UpdateOne]:
-        """Returns the operations to repeat: two processes that create one cell at the same moment collide once."""
-        try:
-            with store_errors("mark cells"):
-                self._store[Collection.LEDGER_CELLS].bulk_write(operations, ordered=False)
-        except BulkWriteError as error:
-            details: Any = error.details
-            if details["writeConcernErrors"]:
-                raise StoreOutcomeUnknown("marks are not known to be durable") from None
-            for failed in details["writeErrors"]:
-                if failed["code"] != _DUPLICATE_KEY:
-                    raise StoreRefused(f"MongoDB refused to mark cells: {failed.get('errmsg')}") from None
-            return [operations[failed["index"]] for failed in details["writeErrors"]]
-        return []
+    def _write(self, updates: Sequence[Document]) -> list[Document]:
+        """Returns the updates to repeat: two processes that create one cell at the same moment collide once."""
+        failed = write_command(self._store[Collection.LEDGER_CELLS], "update", updates).get("writeErrors", ())
+        for error in failed:
+            if error["code"] != _DUPLICATE_KEY:
+                raise StoreRefused(f"MongoDB refused to mark cells: {error.get('errmsg')}")
+        return [updates[error["index"]] for error in failed]
 
     def _remember(self, ids: Mapping[str, Cell]) -> None:
         if self._debounce <= SAFETY:
@@ -93,22 +84,16 @@ class CellMarker:
         self._due.update(found)
 
 
-def _mark_one(name: str, cell: Cell, now: datetime, due_at: datetime) -> UpdateOne:
+def _mark_one(name: str, cell: Cell, now: datetime, due_at: datetime) -> Document:
     gpu, minute_us = cell
-    return UpdateOne(
-        {"_id": name},
-        {
-            "$inc": {"gen": 1},
-            "$min": {"due_at": due_at},
-            "$setOnInsert": {
-                "gpu": gpu,
-                "minute": from_us(minute_us),
-                "opened_at": now,
-                "done_gen": 0,
-                "revision": 0,
-                "state": CellState.PENDING.value,
-                "rolled": True,
-            },
-        },
-        upsert=True,
-    )
+    opened: Document = {
+        "gpu": gpu,
+        "minute": from_us(minute_us),
+        "opened_at": now,
+        "done_gen": 0,
+        "revision": 0,
+        "state": CellState.PENDING.value,
+        "rolled": True,
+    }
+    update = {"$inc": {"gen": 1}, "$min": {"due_at": due_at}, "$setOnInsert": opened}
+    return {"q": {"_id": name}, "u": update, "upsert": True}

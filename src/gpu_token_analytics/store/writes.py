@@ -24,6 +24,7 @@ from pymongo.collection import Collection as MongoCollection
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.store.client import Document, Store, store_errors
+from gpu_token_analytics.store.commands import write_command
 
 RawDocument: TypeAlias = Mapping[str, Any]  # of documents.py; also one that is encoded already
 
@@ -91,16 +92,8 @@ def _unknown(where: MongoCollection[Document], documents: Sequence[RawDocument],
 def _insert_chunk(
     where: MongoCollection[Document], documents: Sequence[RawDocument], chunk: list[int], outcome: InsertOutcome
 ) -> None:
-    command = {
-        "insert": where.name,
-        "ordered": False,
-        "writeConcern": where.write_concern.document,
-        "documents": [documents[index] for index in chunk],
-    }
     try:
-        # Not insert_many: its work for each document costs the interpreter more than encoding does.
-        with store_errors(f"insert into {where.name}"):
-            reply = where.database.command(command)
+        reply = write_command(where, "insert", [documents[index] for index in chunk])
     except _NOT_ENCODED as error:  # before anything was sent
         if len(chunk) == 1:
             outcome.refused[chunk[0]] = f"the event cannot be stored: {error}"
@@ -109,8 +102,6 @@ def _insert_chunk(
         _insert_chunk(where, documents, chunk[:middle], outcome)
         _insert_chunk(where, documents, chunk[middle:], outcome)
         return
-    if unsure := reply.get("writeConcernError"):
-        raise StoreOutcomeUnknown(f"insert into {where.name} is not known to be durable: {unsure.get('errmsg')}")
     outcome.inserted += reply["n"]
     _judge_errors(where, documents, chunk, reply.get("writeErrors", ()), outcome)
 
