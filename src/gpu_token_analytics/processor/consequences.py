@@ -32,9 +32,13 @@ class Consequences:
     def follow_up(
         self, gpu: GpuId, computed: Sequence[ComputedCell], due: Sequence[Document], books: Books, changed: Set[str]
     ) -> None:
+        """What these cells of one GPU imply, before they are written. changed: ids of those whose content is a new one."""
         heard = {cell.content.start_us: cell for cell in computed if not cell.silent}
         if not heard:
             return
+        # The usual case is the newest minute of a GPU: nothing follows that it could matter to.
+        last = computed[-1].content.start_us
+        newest = not self._store.cells.exists_after(gpu, last)
         # Not only where evidence is new: other evidence in the same minute may have other neighbours.
         changed_us = {to_us(mark["minute"]) for mark in due if mark["_id"] in changed} & heard.keys()
         beside = {minute + step for minute in heard for step in (-US_PER_MINUTE, US_PER_MINUTE)} - heard.keys()
@@ -45,11 +49,11 @@ class Consequences:
         for minute in sorted(changed_us):
             if minute - US_PER_MINUTE not in known:
                 self._own_silence_before(gpu, minute, books, own_lease)
-            if minute + US_PER_MINUTE not in known:
+            if minute + US_PER_MINUTE not in known and not (newest and minute == last):
                 self._own_silence_after(gpu, minute, books, own_lease)
         news = {to_us(mark["minute"]) for mark in due if mark.get("silent", True)} & heard.keys()
         self._mark_card(gpu, heard.values(), news, books)
-        self._carry(gpu, computed, due, books)
+        self._carry(gpu, computed, due, books, newest=newest)
 
     def _own_silence_before(self, gpu: GpuId, minute_us: int, books: Books, own_lease: str | None = None) -> None:
         """Open the silent minutes since the evidence before this minute; those computed as not owned are looked at again."""
@@ -99,7 +103,9 @@ class Consequences:
         family = [card or gpu, *books.slices_of.get(card or gpu, ())]
         self._store.cells.mark_existing([cell_id(other, minute) for other in family if other != gpu for minute in minutes])
 
-    def _carry(self, gpu: GpuId, computed: Sequence[ComputedCell], due: Sequence[Document], books: Books) -> None:
+    def _carry(
+        self, gpu: GpuId, computed: Sequence[ComputedCell], due: Sequence[Document], books: Books, *, newest: bool
+    ) -> None:
         """What a sample says (host, name, price) holds up to the next one; the first one's host and name hold before it,
         too. Cells computed before that was known are marked, up to the next minute with a sample, which it opens."""
         sampled = [(cell, mark) for cell, mark in zip(computed, due, strict=True) if cell.content.samples]
@@ -107,7 +113,9 @@ class Consequences:
         here = {cell.content.start_us: cell for cell in computed}  # of one reading, so they agree with each other
         own_lease = due[0]["lease"]
         if news:
-            self._store.cells.mark_existing(self._stale_after(gpu, news, here, own_lease))
+            whole = computed[-1].content.start_us - computed[0].content.start_us == (len(computed) - 1) * US_PER_MINUTE
+            if not (newest and whole):
+                self._store.cells.mark_existing(self._stale_after(gpu, news, here, own_lease))
             if gpu in books.slices_of and any(cell.own_price is not None for cell in news):
                 self._store.cells.mark_range({"gpu": {"$in": books.slices_of[gpu]}}, from_us(news[0].content.start_us), None)
         for cell, mark in sampled:

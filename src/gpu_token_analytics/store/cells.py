@@ -19,8 +19,10 @@ from pymongo import ASCENDING, DESCENDING, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
+from gpu_token_analytics.errors import StoreRefused
 from gpu_token_analytics.events import from_us
 from gpu_token_analytics.store.client import Document, Store, each, mapped
+from gpu_token_analytics.store.commands import write_command
 from gpu_token_analytics.store.marks import SAFETY
 
 LEASE_SECONDS = 60
@@ -114,13 +116,15 @@ class CellStore:
         """Write computed cells where nobody was faster; a cell touched meanwhile stays due. Returns how many were taken."""
         if not writes:
             return 0
-        operations = [self._write_one(write) for write in writes]
-        return self._cells.bulk_write(operations, ordered=False).matched_count
+        reply = write_command(self._cells, "update", [self._write_one(write) for write in writes])
+        if failed := reply.get("writeErrors"):
+            raise StoreRefused(f"MongoDB refused computed cells: {failed[0].get('errmsg')} (code {failed[0]['code']})")
+        return int(reply["n"])
 
     def _touch(self) -> Document:
         return {"$inc": {"gen": 1}, "$min": {"due_at": self.now() + self._debounce}}
 
-    def _write_one(self, write: CellWrite) -> UpdateOne:
+    def _write_one(self, write: CellWrite) -> Document:
         again: Any = "$$REMOVE" if write.due_again_at is None else write.due_again_at
         touched = self.now() + self._debounce
         # $literal: field values are data; a model named "$x" must not become an expression.
@@ -132,7 +136,7 @@ class CellStore:
             fields["corrections"] = {"$concatArrays": [{"$ifNull": ["$corrections", []]}, [{"$literal": write.correction}]]}
         # `done_gen <= gen`: a cell may be due again without a new mark, because its minute was not over.
         guard = {"_id": write.cell, "revision": write.revision, "done_gen": {"$lte": write.gen}}
-        return UpdateOne(guard, [{"$set": fields}])
+        return {"q": guard, "u": [{"$set": fields}]}
 
     @mapped
     def contents(self, ids: Iterable[str]) -> dict[str, Document]:
@@ -227,6 +231,11 @@ class CellStore:
         ids = {cell_id(gpu, minute): minute for minute in minutes_us}
         found = self._cells.find({"_id": {"$in": list(ids)}}, {"silent": 1, "due_at": 1})
         return {ids[cell["_id"]]: cell for cell in found}
+
+    @mapped
+    def exists_after(self, gpu: GpuId, minute_us: int) -> bool:
+        """Whether a GPU has a cell after a minute."""
+        return self._cells.find_one({"gpu": gpu, "minute": {"$gt": from_us(minute_us)}}, {"_id": 0, "gpu": 1}) is not None
 
     @mapped
     def count_cells(self, gpu: GpuId, start_us: int, end_us: int) -> int:
