@@ -71,7 +71,8 @@ def add_price(
     pue: Annotated[float | None, typer.Option(help="With --mode owned: power usage effectiveness.")] = None,
     as_json: cli.JsonOption = False,
 ) -> None:
-    """Append a row. With a --from in the past, open cells are computed again and final ones get corrections.
+    """Append a row. With a --from in the past, open cells are computed again and final ones get corrections, as far back as raw
+    events are kept (RAW_RETENTION_DAYS).
 
     Examples: `gpu-tokens prices add 2.49` |
     `gpu-tokens prices add 1.74 --scope name --key "NVIDIA H200" --mode reserved --from 2026-01-01`

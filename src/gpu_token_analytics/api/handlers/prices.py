@@ -32,7 +32,8 @@ def prices(ask: AskDep, limit: p.CellLimit = 1000, cursor: p.Cursor = None) -> R
 
 
 def add_price(ask: AskDep, new: NewPrice) -> Response:
-    """Append a row. With valid_from in the past, open cells are computed again and final ones get corrections."""
+    """Append a row. With valid_from in the past, open cells are computed again and final ones get corrections, as far back as
+    raw events are kept (RAW_RETENTION_DAYS); older cells keep their price."""
     check_price(new)
     services = ask.services
     with store_errors("append a price"):
