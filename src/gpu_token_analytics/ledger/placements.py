@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from gpu_token_analytics.documents import GpuId
+
+_FAR_US = 1 << 62
 
 
 @dataclass(frozen=True, order=True)
@@ -39,6 +42,7 @@ class Placements:
     def __init__(self, placements: Iterable[Placement] = ()) -> None:
         self._by_label: dict[str, list[Placement]] = {}
         self._labels: dict[GpuId, set[str]] = {}
+        self._times: dict[tuple[str, GpuId], list[tuple[int, int]]] = {}
         for placement in sorted(placements):
             self._by_label.setdefault(placement.label, []).append(placement)
             self._labels.setdefault(placement.gpu, set()).add(placement.label)
@@ -58,3 +62,26 @@ class Placements:
             return name
         # Of equal distances the later placement wins: a replaced card takes over at the moment of its first sample.
         return min(candidates, key=lambda p: (p.distance_us(at_us), -p.first_us, p.gpu)).gpu
+
+    def times(self, name: str, gpu: GpuId) -> list[tuple[int, int]]:
+        """The times [from_us, to_us) at which `resolve` says `gpu`, ascending, within [-2^62, 2^62)."""
+        found = self._times.get((name, gpu))
+        if found is None:
+            found = self._times[name, gpu] = self._cut_times(name, gpu)
+        return found
+
+    def _cut_times(self, name: str, gpu: GpuId) -> list[tuple[int, int]]:
+        candidates = self._by_label.get(name, [])
+        ends = {at for p in candidates for at in (p.first_us, p.last_us + 1)}
+        # Two that do not overlap meet half way between them.
+        halves = {(p.last_us + q.first_us) // 2 + step for p in candidates for q in candidates for step in (0, 1)}
+        cuts = sorted({-_FAR_US, _FAR_US, *ends, *halves})
+        found: list[tuple[int, int]] = []
+        for start, end in pairwise(cuts):
+            if self.resolve(name, start) != gpu:
+                continue
+            if found and found[-1][1] == start:
+                found[-1] = (found[-1][0], end)
+            else:
+                found.append((start, end))
+        return found

@@ -186,7 +186,10 @@ class Consequences:
                 self._own_silence_before(gpu, minute, books)
             if minute + US_PER_MINUTE not in meant:
                 self._own_silence_after(gpu, minute, books)
-        for minute in sorted(set(minutes).difference(meant)):
+        lost = set(minutes).difference(meant)
+        for minute in sorted(lost):
+            if minute + US_PER_MINUTE in lost:
+                continue
             following = self._evidence_from(gpu, minute + US_PER_MINUTE, books)
             if following is not None:
                 self._own_silence_before(gpu, following, books)

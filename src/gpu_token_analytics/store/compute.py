@@ -102,20 +102,21 @@ def compute_run(
 
 def last_activity(store: LedgerStore, books: Books, gpu: GpuId, before_us: int) -> int | None:
     """The newest instant, before a time, of a request that ended on this GPU, named by UUID or by a label that meant it."""
-    resolve = books.placements.resolve
     found: list[int] = []
     for name in (gpu, *books.placements.labels(gpu)):
-        ended = (_last_instant(doc) for doc in store.raw.usage_until(name, before_us) if resolve(name, doc["ts_us"]) == gpu)
+        # Only the times that are its own: another GPU may have had the label for millions of requests since.
+        own = [(start, min(end, before_us + 1)) for start, end in books.placements.times(name, gpu) if start <= before_us]
+        ended = (_last_instant(doc) for start, end in reversed(own) for doc in store.raw.usage_newest(name, start, end))
         found.extend(islice((at for at in ended if at < before_us), 1))
     return max(found, default=None)
 
 
 def next_activity(store: LedgerStore, books: Books, gpu: GpuId, from_us: int) -> int | None:
     """An instant, at or after a time, in which a request is active on this GPU; none of those it leaves out ended earlier."""
-    resolve = books.placements.resolve
     found: list[int] = []
     for name in (gpu, *books.placements.labels(gpu)):
-        ended = (doc for doc in store.raw.usage_from(name, from_us) if resolve(name, doc["ts_us"]) == gpu)
+        own = [(max(start, from_us), end) for start, end in books.placements.times(name, gpu) if end > from_us]
+        ended = (doc for start, end in own for doc in store.raw.usage_oldest(name, start, end))
         found.extend(islice((max(doc["start_us"], from_us) for doc in ended if _last_instant(doc) >= from_us), 1))
     return min(found, default=None)
 

@@ -81,17 +81,17 @@ class RawReads:
         where = {"parent_uuid": card, "ts_us": {"$gte": start_us, "$lt": end_us}}
         return list(self._samples.find(where, {"_id": 0, "ts_us": 1, "gpu": 1, "mig_profile": 1}))
 
-    def usage_until(self, name: str, until_us: int) -> Iterator[Document]:
-        """Requests that named this UUID or label and ended by a time, newest first: {start_us, ts_us}."""
-        return self._times({"gpus": name, "ts_us": {"$lte": until_us}}, DESCENDING)
+    def usage_newest(self, name: str, start_us: int, end_us: int) -> Iterator[Document]:
+        """Requests that named this UUID or label and ended in [start, end), newest first: {start_us, ts_us}."""
+        return self._times(name, start_us, end_us, DESCENDING)
 
-    def usage_from(self, name: str, from_us_: int) -> Iterator[Document]:
-        """Requests that named this UUID or label and ended at or after a time, oldest first: {start_us, ts_us}."""
-        return self._times({"gpus": name, "ts_us": {"$gte": from_us_}}, ASCENDING)
+    def usage_oldest(self, name: str, start_us: int, end_us: int) -> Iterator[Document]:
+        """The same, oldest first."""
+        return self._times(name, start_us, end_us, ASCENDING)
 
-    def _times(self, where: Document, order: int) -> Iterator[Document]:
-        found = self._usage.find(where, {"_id": 0, "start_us": 1, "ts_us": 1}).sort("ts_us", order).batch_size(8)
-        return each(found)
+    def _times(self, name: str, start_us: int, end_us: int, order: int) -> Iterator[Document]:
+        where = {"gpus": name, "ts_us": {"$gte": start_us, "$lt": end_us}}
+        return each(self._usage.find(where, {"_id": 0, "start_us": 1, "ts_us": 1}).sort("ts_us", order).batch_size(8))
 
     @mapped
     def labelled_usage(self, label: str) -> Iterable[Document]:

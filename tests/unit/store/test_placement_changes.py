@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -32,6 +34,16 @@ def test_what_changes_no_meaning_changes_none(known: dict[str, tuple[int, int]],
     old = Placements(Placement(LABEL, name, *span) for name, span in known.items())
     new = Placements(Placement(LABEL, name, *span) for name, span in after.items())
     assert [old.resolve(LABEL, at) for at in range(-5, 40)] == [new.resolve(LABEL, at) for at in range(-5, 40)]
+
+
+@given(st.dictionaries(st.sampled_from("abc"), SPAN), st.sampled_from(["a", "b", "c", LABEL]))
+def test_the_times_of_a_meaning_are_those_at_which_it_holds(known: dict[str, tuple[int, int]], gpu: str) -> None:
+    placements = Placements(Placement(LABEL, name, *span) for name, span in known.items())
+    times = placements.times(LABEL, gpu)
+    assert all(start < end for start, end in times)
+    assert all(before[1] < after[0] for before, after in pairwise(times)), "joined, ascending"
+    for at in (-(10**15), *range(-5, 40), 10**15):
+        assert any(start <= at < end for start, end in times) == (placements.resolve(LABEL, at) == gpu)
 
 
 def test_a_new_placement_changes_the_meaning() -> None:
