@@ -410,6 +410,21 @@ def test_a_card_prices_its_slices(pipeline: Callable[..., Pipeline]) -> None:
         assert one.audit().holds
 
 
+def test_a_cell_that_is_due_again_still_counts_in_the_audit(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(30)
+    one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(3)])
+    one.close()
+    before = one.audit()
+    one.ingest([usage(9, at + timedelta(seconds=55)), usage(10, at + 5 * MINUTE + timedelta(seconds=55))])
+    during = one.audit()
+    assert during.holds
+    assert during.cells_pending == 2, "one to be computed again, one for the first time"
+    assert (during.cost_nusd, during.compared) == (before.cost_nusd, 2)
+    one.close()
+    assert one.audit().cost_nusd > before.cost_nusd
+
+
 def test_the_audit_finds_what_is_wrong(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)

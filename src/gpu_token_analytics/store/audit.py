@@ -5,8 +5,8 @@
     fresh      every cell computed again from raw events and compared, cells missing or too many included
     totals     requests and tokens of the raw events against the sums of the ledger's lines, exactly
 
-Cells still waiting to be computed, and minutes that are not over, are counted apart and not judged. Of cells that are older
-than raw events are kept only the identity is judged.
+Of cells that are due, of minutes that are not over, and of cells that are older than raw events are kept, only the identity
+is judged: what they say is, or may be, not what the raw events say now.
 """
 
 from __future__ import annotations
@@ -151,8 +151,9 @@ def _audit_gpu(
         minute = to_us(cell["minute"])
         stored[minute] = cell
         report.cells += 1
-        if cell["done_gen"] < cell["gen"] or "cost_nusd" not in cell:
+        if cell["done_gen"] < cell["gen"]:
             report.cells_pending += 1
+        if "cost_nusd" not in cell:
             continue
         _check_identity(cell, report)
         if minute + US_PER_MINUTE > now_us:
@@ -221,7 +222,7 @@ def _compare(computed: ComputedCell, stored: Document | None, report: AuditRepor
         if content.owned_us:
             report.found(name, f"the cell is missing: {content.cost_nusd} nano-USD are not in the ledger")
         return
-    if stored["done_gen"] < stored["gen"] or "cost_nusd" not in stored:
+    if stored["done_gen"] < stored["gen"]:
         return
     report.compared += 1
     report.compared_nusd += stored["cost_nusd"]
