@@ -64,8 +64,9 @@ lock:  ## pin every dependency with hashes (needs uv)
 schemas: $(VENV)/.demo  ## write the JSON Schemas from the types
 	$(BIN)/gpu-tokens schemas write src/gpu_token_analytics/schemas CA0/schemas
 
-docs: $(VENV)/.dev  ## write the generated pages: settings, metrics
+docs: $(VENV)/.dev  ## write the generated pages: settings, metrics, API
 	$(BIN)/python scripts/reference_docs.py
+	$(BIN)/python -m gpu_token_analytics.api.reference
 
 flows: $(VENV)/.dev  ## write firewall rules, addresses and tables from deploy/flows.yaml
 	$(BIN)/python -m deploy.flows write
