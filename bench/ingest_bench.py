@@ -40,7 +40,7 @@ from gpu_token_analytics.events import Event, encode
 from gpu_token_analytics.kafka import EventProducer, create_topics
 from gpu_token_analytics.kafka.consumer import RecordBatch
 from gpu_token_analytics.ledger.params import params_of
-from gpu_token_analytics.processor.ingest import Shaper, decode
+from gpu_token_analytics.processor.ingest import Shaper
 from gpu_token_analytics.processor.live_rate import LiveRate
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.simulate.load import events_for_bench
@@ -119,7 +119,7 @@ def _baseline(settings: Settings, events: Sequence[Event]) -> float:
     values: list[bytes | None] = [encode(event) for event in events]
     size = len(values)
     records = RecordBatch("tokens", values, [0] * size, list(range(size)), [int(now.timestamp() * 1000)] * size)
-    shaped = shaper.shape(records, decode(records, now), now)
+    shaped = shaper.shape(records, now)
     parts = [
         (name, [RawBSONDocument(bson.encode(document)) for document in documents])
         for name, documents in (

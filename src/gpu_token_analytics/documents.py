@@ -1,9 +1,9 @@
-"""The store's shapes: what a document of each collection holds, and how an event becomes one.
+"""The store's shapes: what a document of each collection holds, and how a sample becomes one.
 
 Money is integer nano-USD (`_nusd`), energy integer millijoules (`_mj`), time integer microseconds since 1970 UTC (`_us`)
 or a BSON date. Unknown is null. The indexes and TTLs live in store/indexes.py.
 
-    token_usage     one finished request      _id = event_id
+    token_usage     one finished request      _id = event_id (store/usage_columns.py encodes them)
     gpu_metrics     one GPU sample            _id = event_id
     ledger_cells    one GPU, one UTC minute   _id = cell_id(gpu, minute)
     rollups_hourly, rollups_daily             sums of cells
@@ -14,12 +14,12 @@ or a BSON date. Unknown is null. The indexes and TTLs live in store/indexes.py.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, NotRequired, TypeAlias, TypedDict
 
-from gpu_token_analytics.events import GpuSample, TokenUsage, from_us
+from gpu_token_analytics.events import GpuSample, from_us, to_us
 
 GpuId: TypeAlias = str
 CellId: TypeAlias = str
@@ -29,10 +29,6 @@ US_PER_SECOND = 1_000_000
 US_PER_MINUTE = 60 * US_PER_SECOND
 US_PER_HOUR = 60 * US_PER_MINUTE
 NUSD_PER_USD = 1_000_000_000
-
-_SECONDS_PER_DAY = 86_400
-_EPOCH = from_us(0)
-_EPOCH_WITHOUT_ZONE = _EPOCH.replace(tzinfo=None)
 
 # A request active for longer than this is `long`: it is found through its own small index, so that the reader of a minute
 # need look only this far ahead for the ends of all others.
@@ -142,59 +138,13 @@ def payload_hash(value: bytes) -> bytes:
     return blake2b(value, digest_size=8).digest()
 
 
-def _since_epoch(ts: datetime) -> tuple[timedelta, int]:
-    """The time since 1970, and the same in microseconds, in half the time to_us() takes."""
-    since = ts - _EPOCH
-    return since, (since.days * _SECONDS_PER_DAY + since.seconds) * US_PER_SECOND + since.microseconds
-
-
-def usage_document(event: TokenUsage, value: bytes, stored_at: datetime, source: str) -> dict[str, Any]:
-    """The raw document of one request. `source` says where it was read first: `topic/partition/offset`.
-
-    `start_us` is when it began to use its GPUs (end - latency + queue); equal to `ts_us` when no latency is known.
-    Dates are UTC without a zone to ask: encoding an aware datetime costs a Python call, half of all encoding.
-    """
-    since, ts_us = _since_epoch(event.ts)
-    latency_ms, queue_ms, ttft_ms = event.latency_ms, event.queue_ms, event.ttft_ms
-    active_us = 0 if latency_ms is None else max(0, round((latency_ms - (queue_ms or 0.0)) * 1000))
-    document: dict[str, Any] = {
-        "_id": event.event_id,
-        "ts": _EPOCH_WITHOUT_ZONE + since,
-        "ts_us": ts_us,
-        "start_us": ts_us - active_us,
-        "host": event.host,
-        "gpus": event.gpus,
-        "model": event.model,
-        "tenant": event.tenant,
-        "request_id": event.request_id,
-        "prompt_tokens": event.prompt_tokens,
-        "completion_tokens": event.completion_tokens,
-        "cached_tokens": event.cached_tokens,
-        "reasoning_tokens": event.reasoning_tokens,
-        "latency_ms": latency_ms,
-        "queue_ms": queue_ms,
-        "ttft_ms": ttft_ms,
-        "finish_reason": event.finish_reason,
-        "h": payload_hash(value),
-        "src": source,
-        "ingested_at": stored_at,
-    }
-    if event.gpu_index is not None:
-        document["gpu_index"] = event.gpu_index
-    if ttft_ms is not None and latency_ms is not None:
-        document["first_us"] = ts_us - round((latency_ms - ttft_ms) * 1000)
-    if active_us > LONG_REQUEST_US:
-        document["long"] = True
-    return document
-
-
 def sample_document(event: GpuSample, value: bytes, stored_at: datetime, source: str) -> dict[str, Any]:
-    """The raw document of one GPU sample."""
-    since, ts_us = _since_epoch(event.ts)
+    """The raw document of one GPU sample. Dates are UTC without a zone to ask: encoding an aware datetime costs a Python
+    call, half of all encoding."""
     document: dict[str, Any] = {
         "_id": event.event_id,
-        "ts": _EPOCH_WITHOUT_ZONE + since,
-        "ts_us": ts_us,
+        "ts": event.ts.astimezone(UTC).replace(tzinfo=None),
+        "ts_us": to_us(event.ts),
         "host": event.host,
         "gpu": event.gpu,
         "gpu_uuid": event.gpu_uuid,

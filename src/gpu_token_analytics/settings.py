@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     # Processor and API
     http_host: str = Field("127.0.0.1", description="Address the process's HTTP server listens on.")
     http_port: int = Field(8080, ge=0, le=65535, description="Port of the process's HTTP server; 0 picks a free one.")
-    batch_max_records: int = Field(4000, ge=1, le=100_000, description="Most records in one ingest batch.")
+    batch_max_records: int = Field(8000, ge=1, le=100_000, description="Most records in one ingest batch.")
     batch_max_wait_ms: int = Field(200, ge=1, le=60_000, description="Longest wait for a batch to fill.")
     live_rate_window_seconds: int = Field(30, ge=1, le=3600, description="Trailing event time of the live rate.")
     bad_record_limit_ratio: float = Field(

@@ -15,7 +15,7 @@ from gpu_token_analytics.kafka.consumer import RecordBatch
 from gpu_token_analytics.ledger.params import LedgerParams, params_of
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.processor.closing import Closer, ClosingRules
-from gpu_token_analytics.processor.ingest import Shaper, decode
+from gpu_token_analytics.processor.ingest import Shaper
 from gpu_token_analytics.processor.live_rate import LiveRate
 from gpu_token_analytics.processor.writing import BatchWriter
 from gpu_token_analytics.settings import Settings, load
@@ -71,7 +71,8 @@ class Pipeline:
             records = RecordBatch(
                 "tokens", values, [0] * size, [next(self._offsets) for _ in values], [int(now.timestamp() * 1000)] * size
             )
-            self._writer.write(self._shaper.shape(records, decode(records, now), now))
+            shaped = self._shaper.shape(records, now)
+            self._writer.settle(shaped, self._writer.store(shaped))
 
     def closer(self) -> Closer:
         return Closer(self.ledger, self.params, ClosingRules.of(self.settings), self.metrics)

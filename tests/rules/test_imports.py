@@ -43,7 +43,7 @@ DOORS = {
     "confluent_kafka": {"kafka"},
     "pymongo": {"store", "embedded"},
     "bson": {"store"},
-    "numpy": {"ledger", "store", "simulate"},
+    "numpy": {"ledger", "store", "processor", "simulate"},
     "pynvml": {"agent"},
 }
 

@@ -10,6 +10,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import compress
+
+import numpy as np
 
 from gpu_token_analytics.documents import (
     US_PER_MINUTE,
@@ -17,18 +20,19 @@ from gpu_token_analytics.documents import (
     minute_of,
     sample_document,
     touched_minutes,
-    usage_document,
 )
 from gpu_token_analytics.errors import InvalidRecord, Reason, TooManyBadRecords
 from gpu_token_analytics.events import Event, GpuSample, TokenUsage, decode_many
 from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
 from gpu_token_analytics.processor.live_rate import LiveRate
-from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.inventory import GpuDescription, Sighting
 from gpu_token_analytics.store.marks import Cell
+from gpu_token_analytics.store.usage_columns import UsageColumns, UsageEncoder
+from gpu_token_analytics.store.writes import RawDocument
 
 BAD_RECORD_WINDOW = 1000
+_SLICE_RECORDS = 1000
 MAX_KNOWN_GPUS = 50_000
 LIVE_SOURCES = frozenset({"nvml", "nvidia-smi", "seed"})  # not "replay": nobody pays for a GPU of a trace by the clock
 
@@ -37,7 +41,7 @@ LIVE_SOURCES = frozenset({"nvml", "nvidia-smi", "seed"})  # not "replay": nobody
 class Raws:
     """Documents of one collection, and the index of the record each came from."""
 
-    documents: list[Document] = field(default_factory=list)
+    documents: list[RawDocument] = field(default_factory=list)
     records: list[int] = field(default_factory=list)
 
 
@@ -62,13 +66,14 @@ class Shaped:
         return sorted(found, key=lambda sighting: sighting.last_us)
 
 
-def decode(records: RecordBatch, now: datetime) -> list[Event | InvalidRecord]:
-    """Each record's event, or why it is none. `now` stands in where a topic does not carry the broker's time."""
-    broker_ms = records.broker_ms
+def decode(records: RecordBatch, now: datetime, start: int = 0, stop: int | None = None) -> list[Event | InvalidRecord]:
+    """The event of each record in [start, stop), or why it is none. `now` stands in where a topic does not carry the broker's
+    time."""
+    broker_ms = records.broker_ms[start:stop]
     if NO_BROKER_TIME in broker_ms:
         now_ms = int(now.timestamp() * 1000)
         broker_ms = [now_ms if at == NO_BROKER_TIME else at for at in broker_ms]
-    return decode_many(records.values, broker_ms)
+    return decode_many(records.values[start:stop], broker_ms)
 
 
 def dead_letter(records: RecordBatch, index: int, error: InvalidRecord) -> DeadLetter:
@@ -115,29 +120,41 @@ class Shaper:
         self._known: dict[GpuDescription, tuple[int, int]] = {}
         self._rate = live_rate
         self._gap_us = sample_gap_seconds * US_PER_SECOND
+        self._encoder = UsageEncoder()
 
-    def shape(self, records: RecordBatch, events: Sequence[Event | InvalidRecord], now: datetime) -> Shaped:
-        """The batch, ready to be written; `now` becomes `ingested_at`."""
+    def shape(self, records: RecordBatch, now: datetime, breaker: BadRecordBreaker | None = None) -> Shaped:
+        """The batch, ready to be written; `now` becomes `ingested_at`. Raises TooManyBadRecords where a breaker is given.
+
+        It goes through in slices: what belongs to one is still in the processor's cache from one step to the next.
+        """
         shaped = Shaped(records)
-        stored_at = now.replace(tzinfo=None)  # UTC still; encodes in a third of the time (see usage_document)
         prefix = [f"{records.topic}/{number}/" for number in range(max(records.partitions, default=-1) + 1)]
-        usages, usage_records = shaped.usages.documents, shaped.usages.records
-        samples, sample_records = shaped.samples.documents, shaped.samples.records
-        rows = zip(events, records.values, records.partitions, records.offsets, strict=True)
-        for index, (event, value, partition, offset) in enumerate(rows):
-            if isinstance(event, InvalidRecord):
-                shaped.letters.append(dead_letter(records, index, event))
-                continue
-            assert value is not None
-            source = f"{prefix[partition]}{offset}"
-            if isinstance(event, TokenUsage):
-                usages.append(self._usage(shaped, event, value, stored_at, source))
-                usage_records.append(index)
-            else:
-                samples.append(self._sample(shaped, event, value, stored_at, source))
-                sample_records.append(index)
+        sources = [
+            f"{prefix[partition]}{offset}" for partition, offset in zip(records.partitions, records.offsets, strict=True)
+        ]
+        for start in range(0, len(records), _SLICE_RECORDS):
+            events = decode(records, now, start, start + _SLICE_RECORDS)
+            self._slice(shaped, start, events, sources, now)
+            if breaker is not None:
+                breaker.see(events, shaped.letters)
         self._leave_out_known(shaped)
         return shaped
+
+    def _slice(
+        self, shaped: Shaped, start: int, events: Sequence[Event | InvalidRecord], sources: Sequence[str], now: datetime
+    ) -> None:
+        usages: list[TokenUsage] = []
+        where: list[int] = []
+        for index, event in enumerate(events, start):
+            if isinstance(event, TokenUsage):
+                usages.append(event)
+                where.append(index)
+            elif isinstance(event, GpuSample):
+                self._sample(shaped, index, event, sources[index], now)
+            else:
+                shaped.letters.append(dead_letter(shaped.records, index, event))
+        if usages:
+            self._usages(shaped, UsageColumns.of(usages), where, sources, now)
 
     def _leave_out_known(self, shaped: Shaped) -> None:
         """Times are whole minutes, so most batches tell the inventory nothing new. What is left in counts as written: the
@@ -151,33 +168,36 @@ class Shaper:
             else:
                 self._known[described] = (min(first_us, known_first), max(last_us, known_last))
 
-    def _usage(self, shaped: Shaped, event: TokenUsage, value: bytes, stored_at: datetime, source: str) -> Document:
-        document = usage_document(event, value, stored_at, source)
-        ts_us, start_us, gpus = document["ts_us"], document["start_us"], document["gpus"]
-        tokens = event.prompt_tokens + event.completion_tokens
-        tps, cost_per_token_usd = self._rate.see_usage(gpus, ts_us, tokens)
-        document["tokens"] = tokens
-        document["tps"] = tps
-        document["cost_per_token"] = cost_per_token_usd
+    def _usages(
+        self, shaped: Shaped, usages: UsageColumns, where: Sequence[int], sources: Sequence[str], now: datetime
+    ) -> None:
+        values = [shaped.records.values[index] for index in where]
+        tokens = usages.tokens
+        tps, cost_per_token_usd = self._rate.see_usages(usages.gpus, usages.ts_us, tokens)
+        shaped.usages.documents += self._encoder.encode(
+            usages,
+            values,  # type: ignore[arg-type]  # a record that is an event has a value
+            [sources[index] for index in where],
+            tps,
+            cost_per_token_usd,
+            now,
+        )
+        shaped.usages.records += where
+        shaped.event_us += usages.ts_us.tolist()
+        for model, count in zip(usages.models, tokens.tolist(), strict=True):
+            shaped.tokens_by_model[model] = shaped.tokens_by_model.get(model, 0) + count
+        known = ~np.isnan(cost_per_token_usd)
+        shaped.cost_per_token_by_model.update(
+            zip(compress(usages.models, known.tolist()), cost_per_token_usd[known].tolist(), strict=True)
+        )
+        _touch(shaped, usages)
 
-        model = event.model
-        shaped.tokens_by_model[model] = shaped.tokens_by_model.get(model, 0) + tokens
-        if cost_per_token_usd is not None:
-            shaped.cost_per_token_by_model[model] = cost_per_token_usd
-        shaped.event_us.append(ts_us)
-        minute = start_us - start_us % US_PER_MINUTE
-        single = ts_us <= minute + US_PER_MINUTE  # most requests live in one minute
-        for gpu in gpus:
-            if "/" in gpu:
-                shaped.labelled.add((gpu, start_us, ts_us))
-            elif single:
-                shaped.touched.add((gpu, minute))
-            else:
-                shaped.touched.update((gpu, at) for at in touched_minutes(start_us, ts_us))
-        return document
-
-    def _sample(self, shaped: Shaped, event: GpuSample, value: bytes, stored_at: datetime, source: str) -> Document:
-        document = sample_document(event, value, stored_at, source)
+    def _sample(self, shaped: Shaped, index: int, event: GpuSample, source: str, now: datetime) -> None:
+        value = shaped.records.values[index]
+        assert value is not None
+        document = sample_document(event, value, now.replace(tzinfo=None), source)
+        shaped.samples.documents.append(document)
+        shaped.samples.records.append(index)
         ts_us, gpu = document["ts_us"], document["gpu"]
         self._rate.see_price(gpu, event.price_per_hour_usd, event.mig_profile)
         _see(shaped.seen, event, ts_us)
@@ -187,7 +207,24 @@ class Shaper:
         shaped.touched.update((gpu, at) for at in minutes)
         if event.parent_uuid is not None:
             shaped.touched.update((event.parent_uuid, at) for at in minutes)
-        return document
+
+
+def _touch(shaped: Shaped, usages: UsageColumns) -> None:
+    """The cells that requests were active in, and the labels they named instead of a GPU."""
+    minutes = usages.start_us - usages.start_us % US_PER_MINUTE
+    firsts = [names[0] for names in usages.gpus]
+    labels = {name for name in set(firsts) if "/" in name}  # a request names all of its GPUs by label, or none
+    plain = (usages.ts_us <= minutes + US_PER_MINUTE) & (np.fromiter(map(len, usages.gpus), np.int64) == 1)
+    if labels:
+        plain &= [name not in labels for name in firsts]
+    shaped.touched.update(zip(compress(firsts, plain.tolist()), minutes[plain].tolist(), strict=True))
+    for index in np.flatnonzero(~plain).tolist():
+        start_us, end_us = int(usages.start_us[index]), int(usages.ts_us[index])
+        for gpu in usages.gpus[index]:
+            if "/" in gpu:
+                shaped.labelled.add((gpu, start_us, end_us))
+            else:
+                shaped.touched.update((gpu, at) for at in touched_minutes(start_us, end_us))
 
 
 def _see(seen: dict[GpuDescription, tuple[int, int]], sample: GpuSample, ts_us: int) -> None:

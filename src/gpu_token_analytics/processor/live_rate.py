@@ -12,19 +12,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from gpu_token_analytics.documents import US_PER_SECOND, GpuId
+from gpu_token_analytics.ledger.money import Float64, Int64
 
 _MIG_SLICES = 7
 
 
-class Rate(NamedTuple):
-    """`tps` is null for an event older than the window; `cost_per_token_usd` also where a price is unknown."""
+class Rates(NamedTuple):
+    """Of each request; shapes (n,). nan where not known: `tps` of an event older than the window, the cost also where a price
+    is unknown."""
 
-    tps: float | None
-    cost_per_token_usd: float | None
-
-
-UNKNOWN = Rate(None, None)
+    tps: Float64
+    cost_per_token_usd: Float64
 
 
 class LiveRate:
@@ -48,26 +49,26 @@ class LiveRate:
         if len(self._prices) > self._max_gpus:
             self._prices.pop(next(iter(self._prices)))
 
-    def see_usage(self, gpus: Sequence[GpuId], ts_us: int, tokens: int) -> Rate:
-        """Count one request; its own tokens are in the rate it gets."""
-        second = ts_us // US_PER_SECOND
-        if len(gpus) == 1:
-            gpu = gpus[0]
-            window = self._windows.get(gpu) or self._open(gpu, second)
-            in_window = window.add(second, tokens)
-            price = self._prices.get(gpu, self._default)
-        else:
-            part = tokens / len(gpus)
-            in_window, price = 0.0, 0.0
-            for gpu in gpus:
+    def see_usages(self, gpus: Sequence[Sequence[GpuId]], ts_us: Int64, tokens: Int64) -> Rates:
+        """Count requests, in this order; each one's own tokens are in the rate it gets."""
+        in_window: list[float] = []
+        prices: list[float | None] = []
+        rows = zip(gpus, (ts_us // US_PER_SECOND).tolist(), tokens.tolist(), strict=True)
+        for names, second, count in rows:
+            if len(names) == 1:
+                gpu = names[0]
                 window = self._windows.get(gpu) or self._open(gpu, second)
-                in_window += window.add(second, part)
-                own = self._prices.get(gpu, self._default)
-                price = None if price is None or own is None else price + own
-        if in_window <= 0:
-            return UNKNOWN
-        tps = in_window / self._window_seconds
-        return Rate(tps, None if price is None else price / (tps * 3600))
+                in_window.append(window.add(second, count))
+                prices.append(self._prices.get(gpu, self._default))
+            else:
+                part = count / len(names)
+                windows = [self._windows.get(gpu) or self._open(gpu, second) for gpu in names]
+                in_window.append(sum(window.add(second, part) for window in windows))
+                own = [self._prices.get(gpu, self._default) for gpu in names]
+                prices.append(None if None in own else sum(own))  # type: ignore[arg-type]  # no None in it
+        sums = np.array(in_window, dtype=np.float64)
+        tps = np.where(sums > 0, sums, np.nan) / self._window_seconds
+        return Rates(tps, np.array(prices, dtype=np.float64) / (tps * 3600))
 
     def _open(self, gpu: GpuId, second: int) -> _Window:
         if len(self._windows) >= self._max_gpus:

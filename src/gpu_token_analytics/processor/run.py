@@ -3,24 +3,26 @@
     1 poll batch  2 decode + validate  3 live rate  4 insert raw (unordered, w:majority)  5 mark touched cells due
     6 dead letters acknowledged  7 commit explicit offsets of partitions still owned
 
-    reader (this thread)    1 2 3 of batch n+1    7 of batch n    1 2 3 of batch n+2 ...
-    writer (writing.py)     4 5 6 of batch n      4 5 6 of batch n+1 ...
+    reader (this thread)    1 2 3 of batch n+1           7 of batch n    1 2 3 of batch n+2 ...
+    writers (writing.py)    4 of batch n    5 6 of batch n
+                                            4 of batch n+1               5 6 of batch n+1 ...
 
-One batch is written while the next is read, never more, and they are committed in order. While MongoDB or Kafka does not
-acknowledge, the writer repeats its batch and the reader keeps polling with its partitions paused: an outage is no reason
-for dead letters, and none to lose the partitions.
+One batch is stored while the next is read and the one before settles, never more. They settle and are committed in order: a
+batch after one that failed is not committed. While MongoDB or Kafka does not acknowledge, a writer repeats its batch and the
+reader keeps polling with its partitions paused: an outage is no reason for dead letters, and none to lose the partitions.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.kafka import DeadLetters, EventSource
 from gpu_token_analytics.metrics import Metrics
-from gpu_token_analytics.processor.ingest import BadRecordBreaker, Shaped, Shaper, decode
+from gpu_token_analytics.processor.ingest import BadRecordBreaker, Shaped, Shaper
 from gpu_token_analytics.processor.live_rate import LiveRate
 from gpu_token_analytics.processor.writing import Abandoned, BatchWriter, Step
 from gpu_token_analytics.settings import Settings
@@ -53,7 +55,7 @@ class Ingest:
         self._breaker = BadRecordBreaker(settings.bad_record_limit_ratio)
         rate = LiveRate(settings.live_rate_window_seconds, settings.price_per_hour_usd)
         self._shaper = Shaper(rate, settings.sample_gap_limit_seconds)
-        self._in_flight: _Write | None = None
+        self._in_flight: deque[_Write] = deque()  # oldest first: at most one that settles and one that is stored
         self._catching_up = False
         self._lagging: set[str] = set()  # partitions with a lag shown
         self._lag_due = self._progress = clock.monotonic()
@@ -65,14 +67,12 @@ class Ingest:
         try:
             while not stop.is_set():
                 shaped = self._read()  # 1 2 3
-                before = self._written(stop)
-                if stop.is_set():  # the batch just read is read again; what is in flight is finished by _close
-                    self._in_flight = self._in_flight or before
-                    break
+                if self._in_flight and not self._wait(self._in_flight[-1].stored, stop):
+                    break  # the batch just read is read again; what is in flight is finished by _close
                 if shaped is not None:
-                    self._in_flight = _Write(self._writer, shaped)  # 4 5 6
-                if before is not None:
-                    self._commit(before)  # 7
+                    self._start(shaped)  # 4 5 6
+                while len(self._in_flight) > (shaped is not None) and self._wait(self._in_flight[0].done, stop):
+                    self._commit_oldest()  # 7
         except BaseException:
             self._close(failed=True)
             raise
@@ -103,49 +103,53 @@ class Ingest:
         self._checkpoint(Step.POLLED)
         self._metrics.consumed.inc(len(records))
         self._metrics.batch_records.observe(len(records))
-        now = self._clock.now()
-        events = decode(records, now)  # 2
-        self._checkpoint(Step.DECODED)
-        shaped = self._shaper.shape(records, events, now)  # 3
-        self._breaker.see(events, shaped.letters)
+        shaped = self._shaper.shape(records, self._clock.now(), self._breaker)  # 2 3
         self._observe(shaped)
-        self._checkpoint(Step.RATED)
+        self._checkpoint(Step.SHAPED)
         return shaped
 
-    def _written(self, stop: threading.Event) -> _Write | None:
-        """The batch before, once it is durable. Stays in the group however long that takes, or until `stop`."""
-        while self._in_flight is not None and not self._in_flight.done(_PATIENCE_SECONDS):
+    def _wait(self, over: Callable[[float], bool], stop: threading.Event) -> bool:
+        """Until a write is that far. Stays in the group however long it takes; False: `stop` came first."""
+        while not over(_PATIENCE_SECONDS):
             if stop.is_set():
-                return None
+                return False
             self._source.keep_alive()
             self._went_round()
         self._source.resume()
-        write, self._in_flight = self._in_flight, None
-        if write is not None:
-            write.check()
-        return write
+        return not stop.is_set()
 
-    def _commit(self, write: _Write) -> None:
+    def _start(self, shaped: Shaped) -> None:
+        before = self._in_flight[-1] if self._in_flight else None
+        if before is not None and before.failed:
+            self._commit_oldest()  # raises
+        self._in_flight.append(_Write(self._writer, shaped, before))
+
+    def _commit_oldest(self) -> None:
+        """Commit the oldest batch, which is over. Raises what it failed with: no batch after it is committed then."""
+        write = self._in_flight[0]
+        try:
+            write.check()
+        except BaseException:
+            self._in_flight.clear()
+            raise
+        self._in_flight.popleft()
         done = self._source.commit(write.batch.records.positions)  # 7
         self._metrics.commits.labels("done" if done else "refused").inc()
         self._checkpoint(Step.COMMITTED)
 
     def _settle(self, within_seconds: float) -> None:
         """Finish and commit what is in flight, as partitions are given away or the process stops."""
-        write = self._in_flight
-        if write is None or not write.done(within_seconds):
-            return
-        self._in_flight = None
-        write.check()
-        self._commit(write)
+        deadline = self._clock.monotonic() + within_seconds
+        while self._in_flight and self._in_flight[0].done(max(0.0, deadline - self._clock.monotonic())):
+            self._commit_oldest()
 
     def _close(self, *, failed: bool) -> None:
         """Leave in order: finish the batch, commit it, leave the group."""
         self._source.on_revoke = lambda: None
         try:
             self._settle(STOP_WITHIN_SECONDS)
-            if self._in_flight is not None:
-                _log.warning("stopping without the last batch: it is not acknowledged; its records are read again")
+            if self._in_flight:
+                _log.warning("stopping without the last batches: they are not acknowledged; their records are read again")
         except Exception:
             if not failed:
                 raise
@@ -177,24 +181,41 @@ class Ingest:
 class _Write:
     """One batch on its way, in a thread of its own: pymongo and a Kafka flush block, polling must not."""
 
-    def __init__(self, writer: BatchWriter, batch: Shaped) -> None:
+    def __init__(self, writer: BatchWriter, batch: Shaped, before: _Write | None) -> None:
         self.batch = batch
-        self._writer = writer
+        self._writer, self._before = writer, before
         self._error: BaseException | None = None
+        self._stored = threading.Event()
         # daemon: a process told to stop twice, or abandoned by its store, does not wait for it
         self._thread = threading.Thread(target=self._run, name="ingest-writer", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._writer.write(self.batch)
+            letters = self._writer.store(self.batch)
+            self._stored.set()
+            if self._before is not None:
+                self._before.done(None)
+                self._before = None  # else each would hold the one before, and all of its batch
+            self._writer.settle(self.batch, letters)
         except BaseException as error:  # noqa: BLE001  # check() raises it in the reader
             self._error = error
+        finally:
+            self._stored.set()
 
-    def done(self, within_seconds: float) -> bool:
+    def stored(self, within_seconds: float) -> bool:
+        """Wait; True when its events are stored, or it failed."""
+        return self._stored.wait(within_seconds)
+
+    def done(self, within_seconds: float | None) -> bool:
         """Wait; True when it is over, well or not."""
         self._thread.join(within_seconds)
         return not self._thread.is_alive()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is over with an error."""
+        return self._error is not None
 
     def check(self) -> None:
         """Raise what it failed with."""

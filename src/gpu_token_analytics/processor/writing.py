@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.documents import Collection, touched_minutes
 from gpu_token_analytics.errors import DeliveryFailed, KafkaUnreachable, Reason, StoreOutcomeUnknown, StoreUnreachable
 from gpu_token_analytics.events import to_us
-from gpu_token_analytics.kafka import DeadLetters
+from gpu_token_analytics.kafka import DeadLetter, DeadLetters
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.processor.ingest import Raws, Shaped, refused_letters
 from gpu_token_analytics.store.client import Store
@@ -40,8 +40,7 @@ class Step(StrEnum):
     """Where the loop is; a test can die after each."""
 
     POLLED = "polled"
-    DECODED = "decoded"
-    RATED = "rated"
+    SHAPED = "shaped"
     INSERTED = "inserted"
     MARKED = "marked"
     DEAD_LETTERED = "dead_lettered"
@@ -53,7 +52,8 @@ class Abandoned(Exception):
 
 
 class BatchWriter:
-    """Makes batches durable, one at a time. An outage is waited out; what raises is for an operator (StoreRefused)."""
+    """Makes batches durable, in two stages of one batch each. An outage is waited out; what raises is for an operator
+    (StoreRefused)."""
 
     def __init__(
         self,
@@ -72,16 +72,21 @@ class BatchWriter:
         metrics.store_up.set(1)  # it answered when it was opened
         self.waiting_since: float | None = None  # monotonic; set while an outage is waited out
 
-    def write(self, batch: Shaped) -> None:
-        """Returns when all of the batch is durable. Raises Abandoned after abandon()."""
+    def store(self, batch: Shaped) -> list[DeadLetter]:
+        """Step 4: returns when all events are durable, with the letters of this batch. Raises Abandoned after abandon()."""
         letters = list(batch.letters)
         for collection, raws in ((Collection.TOKEN_USAGE, batch.usages), (Collection.GPU_METRICS, batch.samples)):
             if raws.documents:
-                outcome = self._insert(collection, raws)  # 4
+                outcome = self._insert(collection, raws)
                 letters += refused_letters(batch, raws, Reason.ID_CONFLICT, outcome.conflicts)
                 letters += refused_letters(batch, raws, Reason.REFUSED_BY_STORE, outcome.refused)
         self._checkpoint(Step.INSERTED)
         self._observe_delays(batch.event_us)
+        return letters
+
+    def settle(self, batch: Shaped, letters: Sequence[DeadLetter]) -> None:
+        """Steps 5 and 6 of a stored batch: returns when what follows from it is durable, too. Batches settle in order, and
+        while the next one is stored. Raises Abandoned after abandon()."""
         if sightings := batch.sightings():
             self._timed("inventory", lambda: upsert_inventory(self._store, sightings))
         marked = self._timed("mark", lambda: self._marker.mark(self._cells(batch)))  # 5

@@ -76,7 +76,7 @@ def sample(number: int = 0, **fields: Any) -> GpuSample:
 
 def shape(*events: Event, gap: int = 20) -> Shaped:
     records = batch([encode(event) for event in events])
-    return Shaper(LiveRate(30, 3.6), gap).shape(records, decode(records, NOW), NOW)
+    return Shaper(LiveRate(30, 3.6), gap).shape(records, NOW)
 
 
 def minutes(shaped: Shaped) -> set[tuple[str, int]]:
@@ -101,7 +101,7 @@ def test_a_document_says_where_it_was_read_and_carries_the_live_rate() -> None:
 def test_another_zone_is_stored_as_the_same_instant() -> None:
     value = encode(usage()).replace(b"12:00:30Z", b"14:00:30+02:00")
     records = batch([value])
-    shaped = Shaper(LiveRate(30, 1.0), 20).shape(records, decode(records, NOW), NOW)
+    shaped = Shaper(LiveRate(30, 1.0), 20).shape(records, NOW)
     (document,) = shaped.usages.documents
     assert bson.decode(bson.encode(document))["ts"] == (MINUTE + timedelta(seconds=30)).replace(tzinfo=None)
 
@@ -161,7 +161,7 @@ def test_only_what_is_new_to_the_inventory_is_written() -> None:
 
     def seen(*samples: GpuSample) -> list[tuple[int, int]]:
         records = batch([encode(item) for item in samples])
-        shaped = shaper.shape(records, decode(records, NOW), NOW)
+        shaped = shaper.shape(records, NOW)
         zero = to_us(MINUTE)
         return [((s.first_us - zero) // US_PER_MINUTE, (s.last_us - zero) // US_PER_MINUTE) for s in shaped.sightings()]
 
@@ -184,7 +184,7 @@ def test_only_a_whole_gpu_with_a_uuid_takes_a_label(has_uuid: bool, mig_profile:
 
 def test_bad_records_become_letters_with_their_place_and_bytes() -> None:
     records = batch([encode(usage()), b"not json", None])
-    shaped = Shaper(LiveRate(30, 1.0), 20).shape(records, decode(records, NOW), NOW)
+    shaped = Shaper(LiveRate(30, 1.0), 20).shape(records, NOW)
     assert [(letter.reason, letter.at, letter.key, letter.value) for letter in shaped.letters] == [
         ("not_json", "3/11", b"vm1", b"not json"),
         ("empty", "3/12", b"vm1", None),
@@ -194,7 +194,7 @@ def test_bad_records_become_letters_with_their_place_and_bytes() -> None:
 
 def test_what_the_store_refuses_becomes_a_letter_of_the_right_record() -> None:
     records = batch([b"not json", encode(usage()), encode(usage(1))])
-    shaped = Shaper(LiveRate(30, 1.0), 20).shape(records, decode(records, NOW), NOW)
+    shaped = Shaper(LiveRate(30, 1.0), 20).shape(records, NOW)
     (letter,) = refused_letters(shaped, shaped.usages, Reason.ID_CONFLICT, {1: "taken"})
     assert (letter.at, letter.reason, letter.message) == ("3/12", "id_conflict", "taken")
 

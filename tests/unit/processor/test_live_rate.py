@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_token_analytics.documents import US_PER_SECOND
-from gpu_token_analytics.processor.live_rate import UNKNOWN, LiveRate
+from gpu_token_analytics.processor.live_rate import LiveRate
 
 WINDOW = 30
 
 
+class Rate(NamedTuple):
+    """None: unknown."""
+
+    tps: float | None
+    cost_per_token_usd: float | None
+
+
+UNKNOWN = Rate(None, None)
+
+
+def see(rate: LiveRate, gpus: list[str], ts_us: int, tokens: int) -> Rate:
+    """One request by itself."""
+    found = rate.see_usages([gpus], np.array([ts_us]), np.array([tokens]))
+    return Rate(*(None if math.isnan(column[0]) else float(column[0]) for column in found))
+
+
 def test_cost_per_token_is_price_over_tokens_of_the_window() -> None:
     rate = LiveRate(WINDOW, 3.6)
-    first = rate.see_usage(["g"], 1000 * US_PER_SECOND, 300)
+    first = see(rate, ["g"], 1000 * US_PER_SECOND, 300)
     assert first.tps == 10
     assert first.cost_per_token_usd == pytest.approx(3.6 / 36_000)
-    second = rate.see_usage(["g"], 1029 * US_PER_SECOND, 600)
+    second = see(rate, ["g"], 1029 * US_PER_SECOND, 600)
     assert second.tps == 30, "the first one is still within 30 s"
-    third = rate.see_usage(["g"], 1030 * US_PER_SECOND, 600)
+    third = see(rate, ["g"], 1030 * US_PER_SECOND, 600)
     assert third.tps == 40, "the first one has just left"
 
 
@@ -27,43 +47,52 @@ def test_a_request_on_several_gpus_counts_in_parts_and_costs_their_sum() -> None
     rate = LiveRate(WINDOW, None)
     rate.see_price("a", 2.0)
     rate.see_price("b", 4.0)
-    both = rate.see_usage(["a", "b"], 0, 600)
+    both = see(rate, ["a", "b"], 0, 600)
     assert both.tps == 20
     assert both.cost_per_token_usd == pytest.approx(6.0 / (20 * 3600))
-    assert rate.see_usage(["a"], 0, 300).tps == 20, "half of the 600 ran here"
+    assert see(rate, ["a"], 0, 300).tps == 20, "half of the 600 ran here"
 
 
 def test_unknown_stays_unknown() -> None:
     rate = LiveRate(WINDOW, None)
-    assert rate.see_usage(["g"], 0, 0) == UNKNOWN, "no tokens: no rate, not a price of infinity"
-    assert rate.see_usage(["g"], 0, 30).cost_per_token_usd is None, "no price is known"
+    assert see(rate, ["g"], 0, 0) == UNKNOWN, "no tokens: no rate, not a price of infinity"
+    assert see(rate, ["g"], 0, 30).cost_per_token_usd is None, "no price is known"
     rate.see_price("g", 0.0)
-    assert rate.see_usage(["g"], 0, 30).cost_per_token_usd == 0, "free is known to be free"
-    assert rate.see_usage(["g", "unpriced"], 0, 30).cost_per_token_usd is None
-    rate.see_usage(["g"], 100 * US_PER_SECOND, 30)
-    assert rate.see_usage(["g"], 10 * US_PER_SECOND, 30) == UNKNOWN, "older than the window"
+    assert see(rate, ["g"], 0, 30).cost_per_token_usd == 0, "free is known to be free"
+    assert see(rate, ["g", "unpriced"], 0, 30).cost_per_token_usd is None
+    see(rate, ["g"], 100 * US_PER_SECOND, 30)
+    assert see(rate, ["g"], 10 * US_PER_SECOND, 30) == UNKNOWN, "older than the window"
 
 
 def test_a_mig_slice_costs_its_part_of_the_card() -> None:
     rate = LiveRate(WINDOW, 7.0)
     rate.see_price("slice", None, "3g.40gb")
-    assert rate.see_usage(["slice"], 0, 30).cost_per_token_usd == pytest.approx(3.0 / 3600)
+    assert see(rate, ["slice"], 0, 30).cost_per_token_usd == pytest.approx(3.0 / 3600)
 
 
 def test_a_price_that_returns_to_the_default_is_seen() -> None:
     rate = LiveRate(WINDOW, 1.0)
     rate.see_price("g", 5.0)
     rate.see_price("g", 1.0)
-    assert rate.see_usage(["g"], 0, 30).cost_per_token_usd == pytest.approx(1.0 / 3600)
+    assert see(rate, ["g"], 0, 30).cost_per_token_usd == pytest.approx(1.0 / 3600)
 
 
 def test_memory_is_bounded() -> None:
     rate = LiveRate(WINDOW, 1.0, max_gpus=100)
     for number in range(1000):
         rate.see_price(f"g{number}", 2.0)
-        rate.see_usage([f"g{number}"], 0, 10)
+        see(rate, [f"g{number}"], 0, 10)
     assert len(rate._windows) <= 100
     assert len(rate._prices) <= 100
+
+
+def test_a_batch_is_its_requests_one_after_the_other() -> None:
+    rows = [(["a"], 5, 10), (["b", "a"], 6, 4), (["a"], 90, 7), (["a"], 20, 1), (["c"], 90, 0)]
+    one_by_one, together = LiveRate(WINDOW, 1.0), LiveRate(WINDOW, 1.0)
+    expected = [see(one_by_one, gpus, second * US_PER_SECOND, tokens) for gpus, second, tokens in rows]
+    gpus, seconds, tokens = zip(*rows, strict=True)
+    found = together.see_usages(gpus, np.array(seconds) * US_PER_SECOND, np.array(tokens))
+    assert np.array_equal(np.array(expected, dtype=float), np.array(found).T, equal_nan=True)
 
 
 @given(
@@ -75,7 +104,7 @@ def test_in_order_it_is_the_sum_over_the_window(events: list[tuple[int, int]]) -
     for second, tokens in sorted(events):
         seen.append((second, tokens))
         inside = sum(count for at, count in seen if second - WINDOW < at <= second)
-        found = rate.see_usage(["g"], second * US_PER_SECOND, tokens)
+        found = see(rate, ["g"], second * US_PER_SECOND, tokens)
         assert found == UNKNOWN if inside == 0 else found.tps == pytest.approx(inside / WINDOW)
 
 
@@ -86,7 +115,7 @@ def test_in_any_order_no_token_of_the_window_is_lost(events: list[tuple[int, int
     seen: list[tuple[int, int]] = []
     head = -1
     for second, tokens in events:
-        found = rate.see_usage(["g"], second * US_PER_SECOND, tokens)
+        found = see(rate, ["g"], second * US_PER_SECOND, tokens)
         head = max(head, second)
         if second <= head - WINDOW:
             assert found == UNKNOWN

@@ -1,0 +1,146 @@
+"""Batches in flight: one settles while the next is stored, and they are committed in order or not at all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from gpu_token_analytics.clock import SystemClock
+from gpu_token_analytics.errors import StoreRefused
+from gpu_token_analytics.events import TokenUsage, encode
+from gpu_token_analytics.kafka import DeadLetter, RecordBatch
+from gpu_token_analytics.kafka.consumer import Position
+from gpu_token_analytics.metrics import Metrics
+from gpu_token_analytics.processor import run
+from gpu_token_analytics.processor.ingest import Shaped
+from gpu_token_analytics.processor.run import Ingest
+from gpu_token_analytics.settings import load
+
+BATCHES = 4
+LONG_SECONDS = 10.0
+
+
+def batch(number: int) -> RecordBatch:
+    event = TokenUsage(
+        event_id=f"u{number}",
+        ts=datetime(2026, 1, 1, tzinfo=UTC),
+        host="h",
+        model="m",
+        request_id="r",
+        prompt_tokens=1,
+        completion_tokens=1,
+        gpu_uuids=["GPU-a"],
+    )
+    return RecordBatch("tokens", [encode(event)], [0], [number], [-1], {0: Position(number + 1, 1)})
+
+
+class Source:
+    """The topic: BATCHES batches of one record, then `stop` is set."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.on_revoke: Callable[[], None] = lambda: None
+        self.committed: list[int] = []
+        self.revoke_at = -1
+        self._stop, self._next = stop, 0
+        self.owned: frozenset[int] = frozenset({0})
+
+    def poll(self, _max_records: int, _wait_seconds: float) -> RecordBatch:
+        number, self._next = self._next, self._next + 1
+        if number == self.revoke_at:
+            self.on_revoke()
+        if number < BATCHES:
+            return batch(number)
+        if number > BATCHES:
+            self._stop.set()
+        return RecordBatch("tokens")
+
+    def commit(self, positions: Mapping[int, Position]) -> bool:
+        self.committed.append(positions[0].offset - 1)
+        return True
+
+    def start(self) -> None: ...
+
+    def keep_alive(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def lag(self) -> dict[int, int]:
+        return {}
+
+
+class Writer:
+    """Stores and settles as each test says."""
+
+    def __init__(self) -> None:
+        self.waiting_since = None
+        self.settled: list[int] = []
+        self.stored = [threading.Event() for _ in range(BATCHES)]
+
+    def store(self, shaped: Shaped) -> list[DeadLetter]:
+        self.stored[number_of(shaped)].set()
+        return []
+
+    def settle(self, shaped: Shaped, _letters: Sequence[DeadLetter]) -> None:
+        self.settled.append(number_of(shaped))
+
+    def abandon(self) -> None: ...
+
+
+def number_of(shaped: Shaped) -> int:
+    return shaped.records.offsets[0]
+
+
+def ingest(monkeypatch: pytest.MonkeyPatch, writer: Writer, revoke_at: int = -1) -> tuple[Ingest, Source, threading.Event]:
+    monkeypatch.setattr(run, "BatchWriter", lambda *_: writer)
+    stop = threading.Event()
+    source = Source(stop)
+    source.revoke_at = revoke_at
+    nothing: Any = None
+    return Ingest(source, nothing, nothing, load(), Metrics(), SystemClock()), source, stop  # type: ignore[arg-type]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("revoke_at", [-1, 2])
+def test_one_settles_while_the_next_is_stored(monkeypatch: pytest.MonkeyPatch, revoke_at: int) -> None:
+    class Patient(Writer):
+        """A batch settles when the next one is stored, and not before: one at a time would wait for ever."""
+
+        def settle(self, shaped: Shaped, letters: Sequence[DeadLetter]) -> None:
+            following = number_of(shaped) + 1
+            if following < BATCHES and following != revoke_at:
+                assert self.stored[following].wait(LONG_SECONDS), "nothing is stored meanwhile"
+            super().settle(shaped, letters)
+
+    writer = Patient()
+    loop, source, stop = ingest(monkeypatch, writer, revoke_at)
+    loop.run(stop)
+    assert source.committed == writer.settled == list(range(BATCHES))
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("stage", ["store", "settle"])
+def test_what_was_read_after_a_failed_batch_is_not_committed(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    class Failing(Writer):
+        """The second batch fails; the third would go through."""
+
+        def store(self, shaped: Shaped) -> list[DeadLetter]:
+            if (stage, number_of(shaped)) == ("store", 1):
+                raise StoreRefused("full")
+            return super().store(shaped)
+
+        def settle(self, shaped: Shaped, letters: Sequence[DeadLetter]) -> None:
+            if number_of(shaped) == 1:
+                assert self.stored[2].wait(LONG_SECONDS)
+                raise StoreRefused("full")
+            super().settle(shaped, letters)
+
+    loop, source, stop = ingest(monkeypatch, Failing())
+    with pytest.raises(StoreRefused):
+        loop.run(stop)
+    assert source.committed == [0]
