@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence, Set
+from typing import Any, TypeAlias
 
 from pymongo import ASCENDING, DESCENDING
 
@@ -11,10 +11,12 @@ from gpu_token_analytics.documents import LONG_REQUEST_US, Collection, GpuId
 from gpu_token_analytics.events import MAX_LATENCY_MS
 from gpu_token_analytics.store.client import Document, Store, each, mapped
 
+GpuTime: TypeAlias = tuple[GpuId, int]  # a GPU and a time in microseconds
+
 MAX_REQUEST_US = MAX_LATENCY_MS * 1000
 
 _SAMPLE_FIELDS = dict.fromkeys(
-    ("ts_us", "host", "name", "utilization", "mem_used_mb", "power_w", "energy_j", "price_per_hour_usd"), 1
+    ("gpu", "ts_us", "host", "name", "utilization", "mem_used_mb", "power_w", "energy_j", "price_per_hour_usd"), 1
 )
 _USAGE_FIELDS = dict.fromkeys(
     (
@@ -51,24 +53,48 @@ class RawReads:
         return list(self._usage.find({"$or": [near, far]}, _USAGE_FIELDS).batch_size(20_000))  # an index for each
 
     @mapped
-    def samples(self, gpu: GpuId, start_us: int, end_us: int) -> list[Document]:
-        """Samples of one GPU with start <= ts < end."""
-        where = {"gpu": gpu, "ts_us": {"$gte": start_us, "$lt": end_us}}
-        return list(self._samples.find(where, _SAMPLE_FIELDS).batch_size(20_000))
+    def samples(self, gpus: Set[GpuId], start_us: int, end_us: int) -> dict[GpuId, list[Document]]:
+        """Samples of these GPUs with start <= ts < end, each GPU's by time (equal times: by id)."""
+        where = {"gpu": {"$in": sorted(gpus)}, "ts_us": {"$gte": start_us, "$lt": end_us}}
+        found: dict[GpuId, list[Document]] = {gpu: [] for gpu in gpus}
+        for sample in self._samples.find(where, _SAMPLE_FIELDS).batch_size(20_000):
+            found[sample["gpu"]].append(sample)
+        for samples in found.values():
+            samples.sort(key=lambda sample: (sample["ts_us"], sample["_id"]))
+        return found
+
+    def last_samples(self, before: Set[GpuTime]) -> dict[GpuTime, Document]:
+        """The newest sample of each GPU before a time (equal times: the greatest id); GPUs without one are left out."""
+        return self._nearest(before, "$lt", DESCENDING)
+
+    def first_samples(self, since: Set[GpuTime]) -> dict[GpuTime, Document]:
+        """The oldest sample of each GPU at or after a time (equal times: the smallest id)."""
+        return self._nearest(since, "$gte", ASCENDING)
 
     @mapped
-    def last_sample(self, gpu: GpuId, before_us: int) -> Document | None:
-        """The newest sample before a time (equal times: the greatest id)."""
-        return self._samples.find_one(
-            {"gpu": gpu, "ts_us": {"$lt": before_us}}, _SAMPLE_FIELDS, sort=[("ts_us", DESCENDING), ("_id", DESCENDING)]
-        )
-
-    @mapped
-    def first_sample(self, gpu: GpuId, from_us_: int) -> Document | None:
-        """The oldest sample at or after a time (equal times: the smallest id)."""
-        return self._samples.find_one(
-            {"gpu": gpu, "ts_us": {"$gte": from_us_}}, _SAMPLE_FIELDS, sort=[("ts_us", ASCENDING), ("_id", ASCENDING)]
-        )
+    def _nearest(self, wanted: Set[GpuTime], side: str, order: int) -> dict[GpuTime, Document]:
+        if not wanted:
+            return {}
+        # One command for all. Sorted by the index alone: with the id as a second key MongoDB would read and sort every
+        # sample on that side, a month of them. Two samples of one time are rare, and looked at again.
+        searches: list[list[Document]] = [
+            [
+                {"$match": {"gpu": gpu, "ts_us": {side: at_us}}},
+                {"$sort": {"ts_us": order}},
+                {"$limit": 2},
+                {"$project": {**_SAMPLE_FIELDS, "asked_us": {"$literal": at_us}}},
+            ]
+            for gpu, at_us in sorted(wanted)
+        ]
+        others: list[Document] = [{"$unionWith": {"coll": self._samples.name, "pipeline": search}} for search in searches[1:]]
+        found: dict[GpuTime, Document] = {}
+        for sample in self._samples.aggregate([*searches[0], *others]):
+            key = (sample["gpu"], sample.pop("asked_us"))
+            nearest = found.setdefault(key, sample)
+            if nearest is not sample and nearest["ts_us"] == sample["ts_us"]:
+                same = self._samples.find({"gpu": sample["gpu"], "ts_us": sample["ts_us"]}, _SAMPLE_FIELDS)
+                found[key] = next(iter(same.sort("_id", order).limit(1)), nearest)
+        return found
 
     @mapped
     def has_sample_from(self, gpu: GpuId, from_us_: int) -> bool:
