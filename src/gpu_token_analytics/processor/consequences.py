@@ -8,7 +8,7 @@ after a crash in between it is done again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -21,7 +21,6 @@ from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.evidence import evidence_before, evidence_from
 from gpu_token_analytics.store.ledger import LedgerStore
-from gpu_token_analytics.store.marks import Cell
 from gpu_token_analytics.store.runs import Carried, ComputedCell, ComputedRun
 
 log = logging.getLogger(__name__)
@@ -65,13 +64,24 @@ class Closed:
         """Whether all minutes of [start, end) are such."""
         return self._fresh.issuperset(range(start_us, end_us, US_PER_MINUTE))
 
-    def beside(self) -> Iterator[Cell]:
-        """The cells next to it that may have evidence its own events do not tell of."""
-        for minute in self.changed_heard:
-            if self.run.heard_before(minute) is None:
-                yield self.gpu, minute - US_PER_MINUTE
-            if self.run.heard_after(minute) is None:
-                yield self.gpu, minute + US_PER_MINUTE
+    @cached_property
+    def untold_before(self) -> int | None:
+        """The one of `changed_heard` whose evidence before it its own events do not tell of."""
+        return next((minute for minute in self.changed_heard if self.run.heard_before(minute) is None), None)
+
+    @cached_property
+    def untold_after(self) -> int | None:
+        """The one whose evidence after it they do not tell of."""
+        return next((minute for minute in self.changed_heard if self.run.heard_after(minute) is None), None)
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What lies around the runs of several GPUs."""
+
+    newest: Set[GpuId]  # nothing was computed, or is being, of any minute after their run
+    before: Mapping[GpuId, int]  # the minute with evidence before `untold_before`
+    after: Mapping[GpuId, int]  # and after `untold_after`
 
 
 class Consequences:
@@ -85,62 +95,66 @@ class Consequences:
         heard = [each for each in closed if each.heard]
         if not heard:
             return
-        newest, settled = self._look_around(heard)
+        around = self._look_around(heard, books)
         for each in heard:
             if self._params.silent_owned_us:
-                self._own_silence_around(each, books, newest=each.gpu in newest, settled=settled)
+                self._own_silence_around(each, around)
             self._mark_card(each, books)
-            self._carry(each, books, newest=each.gpu in newest)
+            self._carry(each, books, newest=each.gpu in around.newest)
 
-    def _look_around(self, closed: Sequence[Closed]) -> tuple[set[GpuId], set[Cell]]:
-        """GPUs whose run is the newest that anything was computed from, and cells beside the runs that have evidence.
-
-        The usual case is the newest minute of a GPU: nothing follows that it could matter to. A later cell that waits, never
-        computed and nobody's, will be computed from all that these were. Read after their events: what is opened or taken
-        from now on is read later, too.
-        """
+    def _look_around(self, closed: Sequence[Closed], books: Books) -> _Around:
+        """What lies around the runs, with a few commands for all of them. Read after their events: what is opened or taken
+        from now on is read later, too."""
         later = self._store.cells.minutes_after({each.gpu: each.run.last_us for each in closed})
         following = {(gpu, minute) for gpu, minutes in later.items() for minute in minutes}
-        beside = {cell for each in closed for cell in each.beside()} if self._params.silent_owned_us else set()
-        states = self._store.cells.states(following | beside)
+        before: dict[GpuId, int] = {}
+        after: dict[GpuId, int] = {}
+        if self._params.silent_owned_us:
+            before = {each.gpu: each.untold_before - US_PER_MINUTE for each in closed if each.untold_before is not None}
+            after = {each.gpu: each.untold_after + US_PER_MINUTE for each in closed if each.untold_after is not None}
+        states = self._store.cells.states(following | before.items() | after.items())
+        # A later cell that waits, never computed and nobody's, will be computed from all that these were.
         waiting = {cell for cell, state in states.items() if state["revision"] == 0 and "lease" not in state}
         newest = {gpu for gpu, minutes in later.items() if all((gpu, minute) in waiting for minute in minutes)}
-        return newest, {cell for cell, state in states.items() if state.get("silent") is False and "due_at" not in state}
+        heard = {cell for cell, state in states.items() if state.get("silent") is False and "due_at" not in state}
+        asked_before = {gpu: minute + US_PER_MINUTE for gpu, minute in before.items() - heard}
+        asked_after = {gpu: minute for gpu, minute in after.items() - heard if gpu not in newest}
+        return _Around(
+            newest,
+            dict(before.items() & heard) | evidence_before(self._store, books, asked_before),
+            dict(after.items() & heard) | evidence_from(self._store, books, asked_after),
+        )
 
-    def _own_silence_around(self, closed: Closed, books: Books, *, newest: bool, settled: Set[Cell]) -> None:
+    def _own_silence_around(self, closed: Closed, around: _Around) -> None:
         """Silence between the minutes whose content is a new one and the evidence next to them: not only where evidence is
         new, other evidence in the same minute may have other neighbours."""
         gpu, run = closed.gpu, closed.run
         for minute in closed.changed_heard:
-            before = run.heard_before(minute)
-            if before is None and (gpu, minute - US_PER_MINUTE) not in settled:
-                before = evidence_before(self._store, books, gpu, minute)
+            before = around.before.get(gpu) if minute == closed.untold_before else run.heard_before(minute)
             if before is not None:
                 self._own_silence(gpu, before + US_PER_MINUTE, minute, closed)
-            after = run.heard_after(minute)
+            after = around.after.get(gpu) if minute == closed.untold_after else run.heard_after(minute)
             if after is not None:
                 self._own_silence(gpu, minute + US_PER_MINUTE, after, closed)
-            elif newest:
-                if not closed.all_fresh(minute + US_PER_MINUTE, run.last_us + US_PER_MINUTE):
-                    self._look_again_after(gpu, minute, closed.own_lease)
-            elif (gpu, minute + US_PER_MINUTE) not in settled:
-                self._own_silence_after(gpu, minute, books, closed)
+            elif not (gpu in around.newest and closed.all_fresh(minute + US_PER_MINUTE, run.last_us + US_PER_MINUTE)):
+                self._look_again_after(gpu, minute, closed.own_lease)
 
     def _own_silence_before(self, gpu: GpuId, minute_us: int, books: Books) -> None:
         """Open the silent minutes since the evidence before this minute; those computed as not owned are looked at again."""
-        before = evidence_before(self._store, books, gpu, minute_us)
+        before = evidence_before(self._store, books, {gpu: minute_us}).get(gpu)
         if before is not None:
             self._own_silence(gpu, before + US_PER_MINUTE, minute_us)
 
-    def _own_silence_after(self, gpu: GpuId, minute_us: int, books: Books, closed: Closed | None = None) -> None:
+    def _own_silence_after(self, gpu: GpuId, minute_us: int, books: Books) -> None:
         """The same up to the next minute with evidence. Without one only minutes that have a cell: silence may still end."""
-        following = evidence_from(self._store, books, gpu, minute_us + US_PER_MINUTE)
+        start = minute_us + US_PER_MINUTE
+        following = evidence_from(self._store, books, {gpu: start}).get(gpu)
         if following is not None:
-            self._own_silence(gpu, minute_us + US_PER_MINUTE, following, closed)
+            self._own_silence(gpu, start, following)
         else:
-            self._look_again_after(gpu, minute_us, None if closed is None else closed.own_lease)
+            self._look_again_after(gpu, minute_us)
 
-    def _look_again_after(self, gpu: GpuId, minute_us: int, own_lease: str | None) -> None:
+    def _look_again_after(self, gpu: GpuId, minute_us: int, own_lease: str | None = None) -> None:
         start = minute_us + US_PER_MINUTE
         self._store.cells.mark_not_owned(gpu, start, start + self._params.silent_owned_us, own_lease)
 
@@ -248,7 +262,7 @@ class Consequences:
         for minute in sorted(lost):
             if minute + US_PER_MINUTE in lost:
                 continue
-            following = evidence_from(self._store, books, gpu, minute + US_PER_MINUTE)
+            following = evidence_from(self._store, books, {gpu: minute + US_PER_MINUTE}).get(gpu)
             if following is not None:
                 self._own_silence_before(gpu, following, books)
 

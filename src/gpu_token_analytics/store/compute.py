@@ -221,7 +221,7 @@ class _Run:
     @cached_property
     def _before_run(self) -> int | None:
         heard = [] if self._asof is None else [self._asof["ts_us"]]
-        active = last_activity(self._store, self._books, self._gpu, self._start)
+        active = last_activity(self._store, self._books, {self._gpu: self._start}).get(self._gpu)
         return max(heard if active is None else [*heard, active], default=None)
 
     def _followed(self, end_us: int) -> bool:
@@ -235,7 +235,7 @@ class _Run:
     def _followed_after_run(self) -> bool:
         if self._store.raw.has_sample_from(self._gpu, self._end):
             return True
-        return next_activity(self._store, self._books, self._gpu, self._end) is not None
+        return bool(next_activity(self._store, self._books, {self._gpu: self._end}))
 
     # -- identity and price ------------------------------------------------------------------------------------------
 
