@@ -136,6 +136,21 @@ def test_a_late_sample_names_and_prices_the_minutes_it_speaks_for(pipeline: Call
     assert one.audit().holds
 
 
+def test_a_late_first_sample_without_a_price_ends_what_the_next_one_said_of_its_whole_minute(
+    pipeline: Callable[..., Pipeline],
+) -> None:
+    one = pipeline(silent_gpu_owned_minutes=2)
+    at = minutes_ago(40)
+    one.ingest([usage(1, at + timedelta(seconds=40)), sample(1, at + timedelta(minutes=5, seconds=30), price_per_hour_usd=2.0)])
+    one.close()
+    priced = "GPU-a|" + f"{at + 5 * MINUTE:%Y-%m-%dT%H:%MZ}"
+    assert one.cells()[priced]["price"]["row"] == "sample"
+    one.ingest([sample(2, at + timedelta(seconds=30))])
+    one.close()
+    assert one.cells()[priced]["price"]["row"] == "settings-0", "up to its sample"
+    assert one.audit().holds
+
+
 def test_a_slice_learned_of_late_is_priced_as_a_slice_from_its_first_request_on(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(40)

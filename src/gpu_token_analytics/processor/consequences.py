@@ -182,7 +182,7 @@ class Consequences:
         too. Cells computed before that was known are marked, up to the next minute with a sample, which it opens."""
         gpu, computed = closed.gpu, closed.run.cells
         sampled = [(cell, mark) for cell, mark in zip(computed, closed.due, strict=True) if cell.content.samples]
-        news = [cell for cell, mark in sampled if mark["revision"] == 0 or _carried(mark) != cell.carried]
+        news = [cell for cell, mark in sampled if mark["revision"] == 0 or _tells_more(cell, mark)]
         here = {cell.content.start_us: cell for cell in computed}  # of one reading, so they agree with each other
         if news:
             whole = closed.run.last_us - closed.run.start_us == (len(computed) - 1) * US_PER_MINUTE
@@ -297,6 +297,12 @@ class Consequences:
 def _carried(cell: Document) -> Carried:
     """As ComputedCell.carried, of a stored cell."""
     return cell.get("host"), cell.get("gpu_name"), cell.get("own_price")
+
+
+def _tells_more(cell: ComputedCell, mark: Document) -> bool:
+    """Whether a minute's samples say something else than what was carried into it. The first sample ever does even where it
+    agrees: without it the price of the next one held for the whole of that one's minute."""
+    return _carried(mark) != cell.carried or (cell.oldest and not mark["samples"])
 
 
 def _stale(cell: Document, agrees: bool, own_lease: str) -> bool:
