@@ -425,6 +425,42 @@ def test_a_card_prices_its_slices(pipeline: Callable[..., Pipeline]) -> None:
         assert one.audit().holds
 
 
+CARD_AT = minutes_ago(40)
+
+
+@pytest.mark.parametrize(
+    ("first", "late"),
+    [
+        ([sample(1, CARD_AT, source="replay", price_per_hour_usd=2.0)], (5 * MINUTE, None)),
+        (
+            [
+                sample(n, CARD_AT + at, source="replay", price_per_hour_usd=2.0)
+                for n, at in enumerate((0 * MINUTE, 10 * MINUTE + timedelta(seconds=50)), start=1)
+            ],
+            (10 * MINUTE + timedelta(seconds=20), 5.0),
+        ),
+        (
+            [sample(1, CARD_AT + 10 * MINUTE + timedelta(seconds=50), source="replay", price_per_hour_usd=2.0)],
+            (5 * MINUTE, None),
+        ),
+    ],
+    ids=["no price any more", "another price within a minute", "the first sample ever"],
+)
+def test_a_late_sample_of_a_card_prices_its_slices_anew(
+    pipeline: Callable[..., Pipeline], first: list[Event], late: tuple[timedelta, float | None]
+) -> None:
+    one = pipeline()
+    part = sample(8, CARD_AT, gpu_uuid="MIG-1", mig_profile="3g.40gb", parent_uuid="GPU-a", source="replay")
+    one.ingest([*first, part, usage(1, CARD_AT + 10 * MINUTE + timedelta(seconds=40), gpu_uuids=["MIG-1"])])
+    one.close()
+    before = contents(one.cells(gpu="MIG-1"))
+    one.ingest([sample(9, CARD_AT + late[0], source="replay", price_per_hour_usd=late[1])])
+    one.close()
+    assert contents(one.cells(gpu="MIG-1")) != before
+    report = one.audit()
+    assert report.holds, report.findings
+
+
 def test_a_cell_that_is_due_again_still_counts_in_the_audit(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)

@@ -188,8 +188,9 @@ class Consequences:
             whole = closed.run.last_us - closed.run.start_us == (len(computed) - 1) * US_PER_MINUTE
             if not (newest and whole):
                 self._store.cells.mark_existing(self._stale_after(gpu, news, here, closed.own_lease))
-            if gpu in books.slices_of and any(cell.own_price is not None for cell in news):
-                self._store.cells.mark_range({"gpu": {"$in": books.slices_of[gpu]}}, from_us(news[0].content.start_us), None)
+        repriced = [cell.content.start_us for cell, mark in sampled if cell.reprices_slices and mark["_id"] in closed.changed]
+        if repriced:
+            self._store.cells.mark_range({"gpu": {"$in": books.slices_of[gpu]}}, from_us(repriced[0]), None)
         for cell, mark in sampled:
             if cell.oldest and mark.get("samples") != cell.content.samples:
                 before = self._store.cells.cells_before(gpu, cell.content.start_us)

@@ -117,6 +117,7 @@ class _Run:
                     silent=self._evidence[cell.start_us] is None,
                     own_price=self._own_price(cell.start_us + US_PER_MINUTE - 1),
                     oldest=self._sample_at(cell.start_us - 1) is None,
+                    reprices_slices=self._gpu in self._books.slices_of and self._reprices(cell.start_us),
                     request_ids=self._requests.ids if with_shares else (),
                 )
             )
@@ -261,6 +262,15 @@ class _Run:
         sample = self._sample_at(at_us)
         price = None if sample is None else sample.get("price_per_hour_usd")
         return None if price is None else nusd_per_hour(price)
+
+    def _reprices(self, minute_us: int) -> bool:
+        """Whether a sample of this minute names another price than was in force before it, or is the first ever."""
+        low, high = (bisect_left(self._sample_us, at_us) for at_us in (minute_us, minute_us + US_PER_MINUTE))
+        before = self._sample_at(minute_us - 1)
+        if before is None:
+            return high > low
+        price = before.get("price_per_hour_usd")
+        return any(sample.get("price_per_hour_usd") != price for sample in self._samples[low:high])
 
     def _prices(self, start_us: int, end_us: int) -> list[PricePiece]:
         host, name = self._identity(start_us)

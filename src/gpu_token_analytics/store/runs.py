@@ -33,6 +33,7 @@ class ComputedCell:
     silent: bool  # no sample in the minute and no request active in it
     own_price: NanoUsd | None  # the samples' own price at the end of the minute, carried on to the next sample
     oldest: bool  # no sample of this GPU is older than this minute
+    reprices_slices: bool  # a sample of a card says another price than was in force before the minute, or is the first ever
     request_ids: Sequence[str]  # event ids behind content.shares[].request; empty without shares
 
     @property
