@@ -15,7 +15,8 @@ from pymongo.monitoring import CommandListener
 from tests.integration.ledger_support import Pipeline, contents, sample, usage
 
 from gpu_token_analytics.events import Event, to_us
-from gpu_token_analytics.store import client, runs
+from gpu_token_analytics.processor import closing
+from gpu_token_analytics.store import client
 from gpu_token_analytics.store.raw_reads import UsageTime
 from gpu_token_analytics.store.runs import runs_of
 
@@ -153,7 +154,7 @@ def test_together_or_alone_gives_one_ledger(
     for half in halves:
         together.ingest(half)
         together.close()
-    monkeypatch.setattr(runs, "MAX_GROUP_US", 0)
+    monkeypatch.setattr(closing, "MAX_GROUP_US", 0)
     for half in halves:
         alone.ingest(half)
         alone.close()

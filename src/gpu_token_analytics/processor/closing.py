@@ -48,6 +48,7 @@ from gpu_token_analytics.store.runs import ComputedCell, groups_of, runs_of
 log = logging.getLogger(__name__)
 
 CELLS_PER_STEP = 1000
+MAX_GROUP_US = 120 * US_PER_MINUTE  # GPUs x minutes closed together: a bound on memory, and on the size of one write
 HOUSEKEEPING_SECONDS = 10.0
 IDLE_WAIT_SECONDS = 0.1
 CATCH_UP_REST_SECONDS = 10.0  # at most, between rounds of closing while ingest catches up
@@ -150,7 +151,7 @@ class Closer:
             try:
                 # Runs of one GPU after another: what one implies for the next is marked before that is read.
                 for number in range(max(map(len, runs.values()), default=0)):
-                    groups = groups_of({gpu: found[number] for gpu, found in runs.items() if number < len(found)})
+                    groups = groups_of({gpu: found[number] for gpu, found in runs.items() if number < len(found)}, MAX_GROUP_US)
                     for closing in [threads.submit(self._close, group, by_gpu, books, now) for group in groups]:
                         closing.result()
             finally:

@@ -31,6 +31,7 @@ from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.evidence import last_activity, next_activity
 from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.store.run_requests import requests_by_gpu
 from gpu_token_analytics.store.run_samples import RunSamples
 from gpu_token_analytics.store.runs import ComputedCell, ComputedRun
 
@@ -46,13 +47,13 @@ def compute_runs(
 ) -> list[ComputedRun]:
     """The cells of each GPU at the given minutes (ascending, one run), from what is stored now.
 
-    Samples are read for all of them at once, requests for one after another: a minute can have thousands.
+    Samples are read for all of them at once, requests for a few after the other.
     """
     cards: dict[GpuId, GpuId] = {gpu: card for gpu in runs if (card := books.inventory.get(gpu, {}).get("parent_uuid"))}
     samples = RunSamples(store.raw, runs, cards, params.gap_us)
     return [
-        _Run(store, books, params, gpu, minutes, samples, now_us).compute(with_shares=with_shares)
-        for gpu, minutes in runs.items()
+        _Run(store, books, params, gpu, runs[gpu], requests, samples, now_us).compute(with_shares=with_shares)
+        for gpu, requests in requests_by_gpu(store.raw, books, runs)
     ]
 
 
@@ -81,6 +82,7 @@ class _Run:
         params: LedgerParams,
         gpu: GpuId,
         minutes_us: Sequence[int],
+        requests: list[Document],
         samples: RunSamples,
         now_us: int,
     ) -> None:
@@ -92,8 +94,7 @@ class _Run:
         self._card: GpuId | None = self._row.get("parent_uuid")
         # A label that turned out to be a UUID: nothing is its own any more.
         self._is_alias = books.placements.resolve(gpu, self._start) != gpu
-        usage = self._usage(self._names)
-        self._requests = Requests.of(usage, frozenset(self._names), params.cell_us)
+        self._requests = Requests.of(self._own(requests), frozenset(self._names), params.cell_us)
         self._read = samples
         self._samples = samples.within(gpu, self._start - params.gap_us, self._end + params.gap_us)
         self._asof = samples.before(gpu, self._start)
@@ -123,15 +124,14 @@ class _Run:
             )
         return ComputedRun(self._gpu, found, self._heard())
 
-    def _usage(self, names: Sequence[str]) -> list[Document]:
+    def _own(self, found: list[Document]) -> list[Document]:
         """Requests on this GPU; those that named a label only where the label meant this GPU when they ended."""
         resolve = self._books.placements.resolve
-        found = self._store.raw.usage(names, self._start, self._end)
         if self._is_alias:
             return []
-        if len(names) == 1:
+        if len(self._names) == 1:
             return found
-        labels = set(names) - {self._gpu}
+        labels = set(self._names) - {self._gpu}
         return [
             doc
             for doc in found

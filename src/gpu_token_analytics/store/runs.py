@@ -16,7 +16,6 @@ Carried: TypeAlias = tuple[str | None, str | None, NanoUsd | None]  # host, GPU 
 
 MAX_RUN_US = 240 * US_PER_MINUTE
 MAX_RUN_HOLE_US = 30 * US_PER_MINUTE
-MAX_GROUP_US = 120 * US_PER_MINUTE  # GPUs x the time read for each: a bound on memory, and on the size of one write
 
 
 @dataclass(frozen=True)
@@ -102,13 +101,14 @@ def runs_of(minutes_us: Iterable[int]) -> list[list[int]]:
     return runs
 
 
-def groups_of(runs: Mapping[GpuId, Sequence[int]]) -> list[dict[GpuId, Sequence[int]]]:
-    """Runs of several GPUs cut into groups that are worth one read: near each other in time, and bounded in size."""
+def groups_of(runs: Mapping[GpuId, Sequence[int]], limit_us: int) -> list[dict[GpuId, Sequence[int]]]:
+    """Runs of several GPUs cut into groups that are worth one read: GPUs x the time read for each is at most `limit_us`,
+    so they are near each other in time. A longer run is a group of its own."""
     groups: list[dict[GpuId, Sequence[int]]] = []
     low = high = 0
     for gpu, run in sorted(runs.items(), key=lambda item: (item[1][0], item[1][-1], item[0])):
         high = max(high, run[-1])  # they come in the order of their starts
-        if groups and (len(groups[-1]) + 1) * (high + US_PER_MINUTE - low) <= MAX_GROUP_US:
+        if groups and (len(groups[-1]) + 1) * (high + US_PER_MINUTE - low) <= limit_us:
             groups[-1][gpu] = run
         else:
             groups.append({gpu: run})

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_token_analytics.documents import US_PER_MINUTE
-from gpu_token_analytics.store.runs import MAX_GROUP_US, ComputedCell, ComputedRun, groups_of, runs_of
+from gpu_token_analytics.store.runs import ComputedCell, ComputedRun, groups_of, runs_of
+
+LIMIT_US = 120 * US_PER_MINUTE
 
 runs = st.dictionaries(
     st.integers(0, 200).map("GPU-{}".format),
@@ -21,17 +23,17 @@ runs = st.dictionaries(
 
 @given(runs)
 def test_groups_hold_every_run_once_and_are_bounded(found: dict[str, list[int]]) -> None:
-    groups = groups_of(found)
+    groups = groups_of(found, LIMIT_US)
     assert sorted((gpu, run) for group in groups for gpu, run in group.items()) == sorted(found.items())
     for group in groups:
         span = max(run[-1] for run in group.values()) - min(run[0] for run in group.values()) + US_PER_MINUTE
-        assert len(group) == 1 or len(group) * span <= MAX_GROUP_US
+        assert len(group) == 1 or len(group) * span <= LIMIT_US
 
 
 def test_gpus_of_the_same_minutes_are_one_group_up_to_the_bound() -> None:
     minutes = [n * US_PER_MINUTE for n in range(8)]
-    assert [len(group) for group in groups_of({f"GPU-{n}": minutes for n in range(32)})] == [15, 15, 2]
-    assert len(groups_of({"GPU-a": minutes[:1], "GPU-b": [1000 * US_PER_MINUTE]})) == 2, "a day apart is two reads"
+    assert [len(group) for group in groups_of({f"GPU-{n}": minutes for n in range(32)}, LIMIT_US)] == [15, 15, 2]
+    assert len(groups_of({"GPU-a": minutes[:1], "GPU-b": [1000 * US_PER_MINUTE]}, LIMIT_US)) == 2, "a day apart is two reads"
 
 
 def test_a_run_tells_of_evidence_only_what_its_events_are_sure_of() -> None:
