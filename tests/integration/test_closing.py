@@ -136,6 +136,21 @@ def test_a_late_sample_names_and_prices_the_minutes_it_speaks_for(pipeline: Call
     assert one.audit().holds
 
 
+def test_a_late_first_sample_without_a_price_ends_what_the_next_one_said_of_its_whole_minute(
+    pipeline: Callable[..., Pipeline],
+) -> None:
+    one = pipeline(silent_gpu_owned_minutes=2)
+    at = minutes_ago(40)
+    one.ingest([usage(1, at + timedelta(seconds=40)), sample(1, at + timedelta(minutes=5, seconds=30), price_per_hour_usd=2.0)])
+    one.close()
+    priced = "GPU-a|" + f"{at + 5 * MINUTE:%Y-%m-%dT%H:%MZ}"
+    assert one.cells()[priced]["price"]["row"] == "sample"
+    one.ingest([sample(2, at + timedelta(seconds=30))])
+    one.close()
+    assert one.cells()[priced]["price"]["row"] == "settings-0", "up to its sample"
+    assert one.audit().holds
+
+
 def test_a_slice_learned_of_late_is_priced_as_a_slice_from_its_first_request_on(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(40)
@@ -408,6 +423,42 @@ def test_a_card_prices_its_slices(pipeline: Callable[..., Pipeline]) -> None:
         cells = {cell["gpu"]: cell["cost_nusd"] for cell in one.cells(minute=at).values()}
         assert cells == {"GPU-a": 60_000_000 - 60_000_000 * 3 // 7, "MIG-1": 60_000_000 * 3 // 7}
         assert one.audit().holds
+
+
+CARD_AT = minutes_ago(40)
+
+
+@pytest.mark.parametrize(
+    ("first", "late"),
+    [
+        ([sample(1, CARD_AT, source="replay", price_per_hour_usd=2.0)], (5 * MINUTE, None)),
+        (
+            [
+                sample(n, CARD_AT + at, source="replay", price_per_hour_usd=2.0)
+                for n, at in enumerate((0 * MINUTE, 10 * MINUTE + timedelta(seconds=50)), start=1)
+            ],
+            (10 * MINUTE + timedelta(seconds=20), 5.0),
+        ),
+        (
+            [sample(1, CARD_AT + 10 * MINUTE + timedelta(seconds=50), source="replay", price_per_hour_usd=2.0)],
+            (5 * MINUTE, None),
+        ),
+    ],
+    ids=["no price any more", "another price within a minute", "the first sample ever"],
+)
+def test_a_late_sample_of_a_card_prices_its_slices_anew(
+    pipeline: Callable[..., Pipeline], first: list[Event], late: tuple[timedelta, float | None]
+) -> None:
+    one = pipeline()
+    part = sample(8, CARD_AT, gpu_uuid="MIG-1", mig_profile="3g.40gb", parent_uuid="GPU-a", source="replay")
+    one.ingest([*first, part, usage(1, CARD_AT + 10 * MINUTE + timedelta(seconds=40), gpu_uuids=["MIG-1"])])
+    one.close()
+    before = contents(one.cells(gpu="MIG-1"))
+    one.ingest([sample(9, CARD_AT + late[0], source="replay", price_per_hour_usd=late[1])])
+    one.close()
+    assert contents(one.cells(gpu="MIG-1")) != before
+    report = one.audit()
+    assert report.holds, report.findings
 
 
 def test_a_cell_that_is_due_again_still_counts_in_the_audit(pipeline: Callable[..., Pipeline]) -> None:

@@ -8,7 +8,7 @@ last evidence. A MIG slice is owned only with evidence: what silent slices leave
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 from gpu_token_analytics.documents import US_PER_MINUTE, minute_of
@@ -36,19 +36,22 @@ def owned_until(
     *,
     evidence_us: int | None,
     before_us: int | None,
-    followed: bool,
+    followed: Callable[[], bool],
     live: bool,
     silent_owned_us: int,
 ) -> int:
     """End of the owned part of the minute at start_us; start_us itself when it is not owned at all.
 
     evidence_us: latest evidence inside the minute; None: silent. before_us: latest evidence before it; None: none.
-    followed: evidence exists after the minute. The part of a minute that is still to come is not owned yet.
+    followed: whether evidence exists after the minute; asked only where that decides. The part of a minute that is still to
+    come is not owned yet.
     """
     end = start_us + US_PER_MINUTE
     if evidence_us is not None:
         return min(end, max(now_us, evidence_us + 1))
     owed = before_us is not None and start_us <= minute_of(before_us) + silent_owned_us
-    if not owed or not (followed or live):
+    if not owed:
         return start_us
-    return end if followed else max(start_us, min(end, now_us))
+    if (live and end <= now_us) or followed():
+        return end
+    return max(start_us, now_us) if live else start_us

@@ -1,8 +1,8 @@
 """Closing: due cells are computed from the stored events and written, by any replica, any number of times.
 
     1 take due cells (their gen is read here, before any event)   2 read prices, placements, inventory
-    3 for each GPU: read its events and compute   4 open or mark what a first result implies for others: silent minutes
-      between this one and its neighbours, the card of a MIG slice, what samples say of the minutes up to the next one
+    3 read the events of a few GPUs and compute their cells   4 open or mark what a first result implies for others: silent
+      minutes between this one and its neighbours, the card of a MIG slice, what samples say of the minutes up to the next one
     5 write where nobody was faster   6 now and then: GPUs, placements and prices that changed, GPUs that fell silent,
       finality
 
@@ -36,21 +36,23 @@ from gpu_token_analytics.documents import (
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.events import to_us
 from gpu_token_analytics.ledger.params import LedgerParams
-from gpu_token_analytics.processor.consequences import Consequences
+from gpu_token_analytics.processor.consequences import Closed, Consequences
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.cells import CellWrite
 from gpu_token_analytics.store.client import Document
-from gpu_token_analytics.store.compute import ComputedCell, compute_run, runs_of
+from gpu_token_analytics.store.compute import compute_runs
 from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.store.runs import ComputedCell, groups_of, runs_of
 
 log = logging.getLogger(__name__)
 
 CELLS_PER_STEP = 1000
+MAX_GROUP_US = 120 * US_PER_MINUTE  # GPUs x minutes closed together: a bound on memory, and on the size of one write
 HOUSEKEEPING_SECONDS = 10.0
 IDLE_WAIT_SECONDS = 0.1
 CATCH_UP_REST_SECONDS = 10.0  # at most, between rounds of closing while ingest catches up
-GPUS_AT_ONCE = 2  # one is computed here while MongoDB reads for the other
+GROUPS_AT_ONCE = 2  # groups of GPUs: one is computed here while MongoDB reads for the other
 AFTER_MINUTE = timedelta(seconds=1)
 
 _content_encoder = msgspec.json.Encoder(order="sorted")
@@ -144,25 +146,33 @@ class Closer:
             if self._expired(cell, now):
                 continue
             by_gpu.setdefault(cell["gpu"], {})[to_us(cell["minute"])] = cell
-        with ThreadPoolExecutor(GPUS_AT_ONCE, "closer") as threads:
-            closing = [threads.submit(self._close, gpu, cells, books, now) for gpu, cells in by_gpu.items()]
+        runs = {gpu: runs_of(cells) for gpu, cells in by_gpu.items()}
+        with ThreadPoolExecutor(GROUPS_AT_ONCE, "closer") as threads:
             try:
-                for gpu_closing in closing:
-                    gpu_closing.result()
+                # Runs of one GPU after another: what one implies for the next is marked before that is read.
+                for number in range(max(map(len, runs.values()), default=0)):
+                    groups = groups_of({gpu: found[number] for gpu, found in runs.items() if number < len(found)}, MAX_GROUP_US)
+                    for closing in [threads.submit(self._close, group, by_gpu, books, now) for group in groups]:
+                        closing.result()
             finally:
                 threads.shutdown(cancel_futures=True)  # of one error only: in an outage each would wait for its own
         return len(due)
 
-    def _close(self, gpu: GpuId, cells: Mapping[int, Document], books: Books, now: datetime) -> None:
-        """Compute and write due cells of one GPU, by their minutes."""
-        for run in runs_of(cells):
-            computed = compute_run(self._store, books, self._params, gpu, run, to_us(now))
-            marks = [cells[minute] for minute in run]
-            writes = self._writes(computed, marks, now)
-            # First what follows from them: after a crash in between, the cells are still due and it is all done again.
-            self._consequences.follow_up(gpu, computed, marks, books, {write.cell for write in writes if write.changed})
-            self._store.cells.write(writes)
-            self._observer.cells_closed(len(writes), sum(write.changed for write in writes))
+    def _close(
+        self, group: Mapping[GpuId, Sequence[int]], due: Mapping[GpuId, Mapping[int, Document]], books: Books, now: datetime
+    ) -> None:
+        """Compute and write due cells, by GPU and minute: one run each of several GPUs, so that a few commands do for all."""
+        closed: list[Closed] = []
+        writes: list[CellWrite] = []
+        for run in compute_runs(self._store, books, self._params, group, to_us(now)):
+            marks = [due[run.gpu][minute] for minute in group[run.gpu]]
+            written = self._writes(run.cells, marks, now)
+            closed.append(Closed(run, marks, {write.cell for write in written if write.changed}))
+            writes += written
+        # First what follows from them: after a crash in between, the cells are still due and it is all done again.
+        self._consequences.follow_up(closed, books)
+        self._store.cells.write(writes)
+        self._observer.cells_closed(len(writes), sum(write.changed for write in writes))
 
     def housekeep(self) -> None:
         """The slow, rare work: changed GPUs, placements and prices, silent GPUs, finality."""

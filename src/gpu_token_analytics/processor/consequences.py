@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence, Set
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, cell_id, minute_of, touched_minutes
 from gpu_token_analytics.events import from_us, to_us
@@ -17,10 +19,69 @@ from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import Scope
 from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.client import Document
-from gpu_token_analytics.store.compute import Carried, ComputedCell, last_activity, next_activity
+from gpu_token_analytics.store.evidence import evidence_before, evidence_from
 from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.store.runs import Carried, ComputedCell, ComputedRun
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Closed:
+    """One run as it was computed, before it is written."""
+
+    run: ComputedRun
+    due: Sequence[Document]  # the marks of its cells, as they were taken
+    changed: Set[str]  # ids of the cells whose content is a new one
+
+    @property
+    def gpu(self) -> GpuId:
+        """Whose cells they are."""
+        return self.run.gpu
+
+    @property
+    def own_lease(self) -> str:
+        """What its cells were taken under."""
+        lease: str = self.due[0]["lease"]
+        return lease
+
+    @cached_property
+    def heard(self) -> set[int]:
+        """Its minutes with evidence."""
+        return {cell.content.start_us for cell in self.run.cells if not cell.silent}
+
+    @cached_property
+    def changed_heard(self) -> list[int]:
+        """Those with a new content, ascending."""
+        return sorted({to_us(mark["minute"]) for mark in self.due if mark["_id"] in self.changed} & self.heard)
+
+    @cached_property
+    def _fresh(self) -> set[int]:
+        """Minutes that were never stored as silent: computed here, from the same events, they need no mark."""
+        return {to_us(mark["minute"]) for mark in self.due if not mark.get("silent")}
+
+    def all_fresh(self, start_us: int, end_us: int) -> bool:
+        """Whether all minutes of [start, end) are such."""
+        return self._fresh.issuperset(range(start_us, end_us, US_PER_MINUTE))
+
+    @cached_property
+    def untold_before(self) -> int | None:
+        """The one of `changed_heard` whose evidence before it its own events do not tell of."""
+        return next((minute for minute in self.changed_heard if self.run.heard_before(minute) is None), None)
+
+    @cached_property
+    def untold_after(self) -> int | None:
+        """The one whose evidence after it they do not tell of."""
+        return next((minute for minute in self.changed_heard if self.run.heard_after(minute) is None), None)
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What lies around the runs of several GPUs."""
+
+    newest: Set[GpuId]  # nothing was computed, or is being, of any minute after their run
+    before: Mapping[GpuId, int]  # the minute with evidence before `untold_before`
+    after: Mapping[GpuId, int]  # and after `untold_after`
 
 
 class Consequences:
@@ -29,73 +90,86 @@ class Consequences:
     def __init__(self, store: LedgerStore, params: LedgerParams, raw_complete_for: timedelta) -> None:
         self._store, self._params, self._raw_complete_for = store, params, raw_complete_for
 
-    def follow_up(
-        self, gpu: GpuId, computed: Sequence[ComputedCell], due: Sequence[Document], books: Books, changed: Set[str]
-    ) -> None:
-        """What these cells of one GPU imply, before they are written. changed: ids of those whose content is a new one."""
-        heard = {cell.content.start_us: cell for cell in computed if not cell.silent}
+    def follow_up(self, closed: Sequence[Closed], books: Books) -> None:
+        """What these cells imply, before they are written: one run each of several GPUs."""
+        heard = [each for each in closed if each.heard]
         if not heard:
             return
-        # The usual case is the newest minute of a GPU: nothing follows that it could matter to.
-        last = computed[-1].content.start_us
-        newest = not self._store.cells.exists_after(gpu, last)
-        # Not only where evidence is new: other evidence in the same minute may have other neighbours.
-        changed_us = {to_us(mark["minute"]) for mark in due if mark["_id"] in changed} & heard.keys()
-        beside = {minute + step for minute in heard for step in (-US_PER_MINUTE, US_PER_MINUTE)} - heard.keys()
-        around = self._store.cells.neighbours(gpu, sorted(beside))
-        settled = {minute for minute, cell in around.items() if cell.get("silent") is False and "due_at" not in cell}
-        known = heard.keys() | settled
-        own_lease = due[0]["lease"]
-        for minute in sorted(changed_us):
-            if minute - US_PER_MINUTE not in known:
-                self._own_silence_before(gpu, minute, books, own_lease)
-            if minute + US_PER_MINUTE not in known and not (newest and minute == last):
-                self._own_silence_after(gpu, minute, books, own_lease)
-        news = {to_us(mark["minute"]) for mark in due if mark.get("silent", True)} & heard.keys()
-        self._mark_card(gpu, heard.values(), news, books)
-        self._carry(gpu, computed, due, books, newest=newest)
+        around = self._look_around(heard, books)
+        for each in heard:
+            if self._params.silent_owned_us:
+                self._own_silence_around(each, around)
+            self._mark_card(each, books)
+            self._carry(each, books, newest=each.gpu in around.newest)
 
-    def _own_silence_before(self, gpu: GpuId, minute_us: int, books: Books, own_lease: str | None = None) -> None:
+    def _look_around(self, closed: Sequence[Closed], books: Books) -> _Around:
+        """What lies around the runs, with a few commands for all of them. Read after their events: what is opened or taken
+        from now on is read later, too."""
+        later = self._store.cells.minutes_after({each.gpu: each.run.last_us for each in closed})
+        following = {(gpu, minute) for gpu, minutes in later.items() for minute in minutes}
+        before: dict[GpuId, int] = {}
+        after: dict[GpuId, int] = {}
+        if self._params.silent_owned_us:
+            before = {each.gpu: each.untold_before - US_PER_MINUTE for each in closed if each.untold_before is not None}
+            after = {each.gpu: each.untold_after + US_PER_MINUTE for each in closed if each.untold_after is not None}
+        states = self._store.cells.states(following | before.items() | after.items())
+        # A later cell that waits, never computed and nobody's, will be computed from all that these were.
+        waiting = {cell for cell, state in states.items() if state["revision"] == 0 and "lease" not in state}
+        newest = {gpu for gpu, minutes in later.items() if all((gpu, minute) in waiting for minute in minutes)}
+        heard = {cell for cell, state in states.items() if state.get("silent") is False and "due_at" not in state}
+        asked_before = {gpu: minute + US_PER_MINUTE for gpu, minute in before.items() - heard}
+        asked_after = {gpu: minute for gpu, minute in after.items() - heard if gpu not in newest}
+        return _Around(
+            newest,
+            dict(before.items() & heard) | evidence_before(self._store, books, asked_before),
+            dict(after.items() & heard) | evidence_from(self._store, books, asked_after),
+        )
+
+    def _own_silence_around(self, closed: Closed, around: _Around) -> None:
+        """Silence between the minutes whose content is a new one and the evidence next to them: not only where evidence is
+        new, other evidence in the same minute may have other neighbours."""
+        gpu, run = closed.gpu, closed.run
+        for minute in closed.changed_heard:
+            before = around.before.get(gpu) if minute == closed.untold_before else run.heard_before(minute)
+            if before is not None:
+                self._own_silence(gpu, before + US_PER_MINUTE, minute, closed)
+            after = around.after.get(gpu) if minute == closed.untold_after else run.heard_after(minute)
+            if after is not None:
+                self._own_silence(gpu, minute + US_PER_MINUTE, after, closed)
+            elif not (gpu in around.newest and closed.all_fresh(minute + US_PER_MINUTE, run.last_us + US_PER_MINUTE)):
+                self._look_again_after(gpu, minute, closed.own_lease)
+
+    def _own_silence_before(self, gpu: GpuId, minute_us: int, books: Books) -> None:
         """Open the silent minutes since the evidence before this minute; those computed as not owned are looked at again."""
-        before = self._evidence_before(gpu, minute_us, books)
+        before = evidence_before(self._store, books, {gpu: minute_us}).get(gpu)
         if before is not None:
-            self._own_silence(gpu, before + US_PER_MINUTE, minute_us, own_lease)
+            self._own_silence(gpu, before + US_PER_MINUTE, minute_us)
 
-    def _own_silence_after(self, gpu: GpuId, minute_us: int, books: Books, own_lease: str | None = None) -> None:
+    def _own_silence_after(self, gpu: GpuId, minute_us: int, books: Books) -> None:
         """The same up to the next minute with evidence. Without one only minutes that have a cell: silence may still end."""
         start = minute_us + US_PER_MINUTE
-        following = self._evidence_from(gpu, start, books)
+        following = evidence_from(self._store, books, {gpu: start}).get(gpu)
         if following is not None:
-            self._own_silence(gpu, start, following, own_lease)
+            self._own_silence(gpu, start, following)
         else:
-            self._store.cells.mark_not_owned(gpu, start, start + self._params.silent_owned_us, own_lease)
+            self._look_again_after(gpu, minute_us)
 
-    def _own_silence(self, gpu: GpuId, start_us: int, end_us: int, own_lease: str | None) -> None:
+    def _look_again_after(self, gpu: GpuId, minute_us: int, own_lease: str | None = None) -> None:
+        start = minute_us + US_PER_MINUTE
+        self._store.cells.mark_not_owned(gpu, start, start + self._params.silent_owned_us, own_lease)
+
+    def _own_silence(self, gpu: GpuId, start_us: int, end_us: int, closed: Closed | None = None) -> None:
         end_us = min(end_us, start_us + self._params.silent_owned_us)
+        if closed is not None and closed.all_fresh(start_us, end_us):
+            return
         self._store.cells.mark_missing(gpu, range(start_us, end_us, US_PER_MINUTE))
-        self._store.cells.mark_not_owned(gpu, start_us, end_us, own_lease)
+        self._store.cells.mark_not_owned(gpu, start_us, end_us, None if closed is None else closed.own_lease)
 
-    # Neighbours are looked for among the events, not among the cells, which may be in somebody's hands.
-
-    def _evidence_before(self, gpu: GpuId, minute_us: int, books: Books) -> int | None:
-        """The last minute before this one with evidence."""
-        sample = self._store.raw.last_sample(gpu, minute_us)
-        active = last_activity(self._store, books, gpu, minute_us)
-        times = ([sample["ts_us"]] if sample else []) + ([active] if active is not None else [])
-        return minute_of(max(times)) if times else None
-
-    def _evidence_from(self, gpu: GpuId, minute_us: int, books: Books) -> int | None:
-        """The first minute from this one on with evidence."""
-        sample = self._store.raw.first_sample(gpu, minute_us)
-        active = next_activity(self._store, books, gpu, minute_us)
-        times = ([sample["ts_us"]] if sample else []) + ([active] if active is not None else [])
-        return minute_of(min(times)) if times else None
-
-    def _mark_card(self, gpu: GpuId, heard: Collection[ComputedCell], news: set[int], books: Books) -> None:
+    def _mark_card(self, closed: Closed, books: Books) -> None:
         """Card and slices depend on each other: a slice seen for the first time in a minute changes what its card keeps and
         maybe its siblings' parts; a card's samples price its slices."""
-        minutes = sorted(news)
-        card = next(iter(heard)).card
+        gpu, card = closed.gpu, closed.run.cells[0].card
+        minutes = sorted({to_us(mark["minute"]) for mark in closed.due if mark.get("silent", True)} & closed.heard)
         if not minutes or (card is None and gpu not in books.slices_of):
             return
         if card is not None:
@@ -103,25 +177,24 @@ class Consequences:
         family = [card or gpu, *books.slices_of.get(card or gpu, ())]
         self._store.cells.mark_existing([cell_id(other, minute) for other in family if other != gpu for minute in minutes])
 
-    def _carry(
-        self, gpu: GpuId, computed: Sequence[ComputedCell], due: Sequence[Document], books: Books, *, newest: bool
-    ) -> None:
+    def _carry(self, closed: Closed, books: Books, *, newest: bool) -> None:
         """What a sample says (host, name, price) holds up to the next one; the first one's host and name hold before it,
         too. Cells computed before that was known are marked, up to the next minute with a sample, which it opens."""
-        sampled = [(cell, mark) for cell, mark in zip(computed, due, strict=True) if cell.content.samples]
-        news = [cell for cell, mark in sampled if mark["revision"] == 0 or _carried(mark) != cell.carried]
+        gpu, computed = closed.gpu, closed.run.cells
+        sampled = [(cell, mark) for cell, mark in zip(computed, closed.due, strict=True) if cell.content.samples]
+        news = [cell for cell, mark in sampled if mark["revision"] == 0 or _tells_more(cell, mark)]
         here = {cell.content.start_us: cell for cell in computed}  # of one reading, so they agree with each other
-        own_lease = due[0]["lease"]
         if news:
-            whole = computed[-1].content.start_us - computed[0].content.start_us == (len(computed) - 1) * US_PER_MINUTE
+            whole = closed.run.last_us - closed.run.start_us == (len(computed) - 1) * US_PER_MINUTE
             if not (newest and whole):
-                self._store.cells.mark_existing(self._stale_after(gpu, news, here, own_lease))
-            if gpu in books.slices_of and any(cell.own_price is not None for cell in news):
-                self._store.cells.mark_range({"gpu": {"$in": books.slices_of[gpu]}}, from_us(news[0].content.start_us), None)
+                self._store.cells.mark_existing(self._stale_after(gpu, news, here, closed.own_lease))
+        repriced = [cell.content.start_us for cell, mark in sampled if cell.reprices_slices and mark["_id"] in closed.changed]
+        if repriced:
+            self._store.cells.mark_range({"gpu": {"$in": books.slices_of[gpu]}}, from_us(repriced[0]), None)
         for cell, mark in sampled:
             if cell.oldest and mark.get("samples") != cell.content.samples:
                 before = self._store.cells.cells_before(gpu, cell.content.start_us)
-                stale = (each for each in before if _stale(each, _carried(each)[:2] == cell.carried[:2], own_lease))
+                stale = (each for each in before if _stale(each, _carried(each)[:2] == cell.carried[:2], closed.own_lease))
                 self._store.cells.mark_existing([each["_id"] for each in stale if to_us(each["minute"]) not in here])
 
     def _stale_after(
@@ -190,7 +263,7 @@ class Consequences:
         for minute in sorted(lost):
             if minute + US_PER_MINUTE in lost:
                 continue
-            following = self._evidence_from(gpu, minute + US_PER_MINUTE, books)
+            following = evidence_from(self._store, books, {gpu: minute + US_PER_MINUTE}).get(gpu)
             if following is not None:
                 self._own_silence_before(gpu, following, books)
 
@@ -225,6 +298,12 @@ class Consequences:
 def _carried(cell: Document) -> Carried:
     """As ComputedCell.carried, of a stored cell."""
     return cell.get("host"), cell.get("gpu_name"), cell.get("own_price")
+
+
+def _tells_more(cell: ComputedCell, mark: Document) -> bool:
+    """Whether a minute's samples say something else than what was carried into it. The first sample ever does even where it
+    agrees: without it the price of the next one held for the whole of that one's minute."""
+    return _carried(mark) != cell.carried or (cell.oldest and not mark["samples"])
 
 
 def _stale(cell: Document, agrees: bool, own_lease: str) -> bool:

@@ -24,8 +24,9 @@ from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import NO_ROW, PriceMode
 from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.client import Document
-from gpu_token_analytics.store.compute import ComputedCell, compute_run, runs_of
+from gpu_token_analytics.store.compute import compute_run
 from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.store.runs import ComputedCell, runs_of
 
 COUNTED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
 MAX_LISTED = 100

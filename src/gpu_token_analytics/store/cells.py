@@ -20,12 +20,13 @@ from pymongo.errors import BulkWriteError
 
 from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
 from gpu_token_analytics.errors import StoreRefused
-from gpu_token_analytics.events import from_us
+from gpu_token_analytics.events import from_us, to_us
 from gpu_token_analytics.store.client import Document, Store, each, mapped
 from gpu_token_analytics.store.commands import write_command
-from gpu_token_analytics.store.marks import SAFETY
+from gpu_token_analytics.store.marks import SAFETY, Cell
 
 LEASE_SECONDS = 60
+LATER_CELLS = 5  # per GPU, on average: in order there is one, of the minute that has begun
 
 _DUE_FIELDS = dict.fromkeys(
     (
@@ -226,16 +227,28 @@ class CellStore:
     # -- reads -------------------------------------------------------------------------------------------------------
 
     @mapped
-    def neighbours(self, gpu: GpuId, minutes_us: Sequence[int]) -> dict[int, Document]:
-        """The cells among these minutes that exist: minute -> {silent, due_at}."""
-        ids = {cell_id(gpu, minute): minute for minute in minutes_us}
-        found = self._cells.find({"_id": {"$in": list(ids)}}, {"silent": 1, "due_at": 1})
+    def states(self, cells: Iterable[Cell]) -> dict[Cell, Document]:
+        """Those of these cells that exist: {silent, revision, due_at, lease}."""
+        ids = {cell_id(gpu, minute): (gpu, minute) for gpu, minute in cells}
+        if not ids:
+            return {}
+        found = self._cells.find({"_id": {"$in": list(ids)}}, dict.fromkeys(("silent", "revision", "due_at", "lease"), 1))
         return {ids[cell["_id"]]: cell for cell in found}
 
     @mapped
-    def exists_after(self, gpu: GpuId, minute_us: int) -> bool:
-        """Whether a GPU has a cell after a minute."""
-        return self._cells.find_one({"gpu": gpu, "minute": {"$gt": from_us(minute_us)}}, {"_id": 0, "gpu": 1}) is not None
+    def minutes_after(self, last_us: Mapping[GpuId, int]) -> dict[GpuId, list[int]]:
+        """The minutes of the cells that each GPU has after a minute; {} where there are too many to be read."""
+        limit = LATER_CELLS * len(last_us)
+        since = from_us(min(last_us.values()))
+        where = {"gpu": {"$in": sorted(last_us)}, "minute": {"$gt": since}}
+        found = list(self._cells.find(where, {"_id": 0, "gpu": 1, "minute": 1}).limit(limit))  # from the index alone
+        if len(found) == limit:
+            return {}
+        later: dict[GpuId, list[int]] = {gpu: [] for gpu in last_us}
+        for cell in found:
+            if (minute := to_us(cell["minute"])) > last_us[cell["gpu"]]:
+                later[cell["gpu"]].append(minute)
+        return later
 
     @mapped
     def count_cells(self, gpu: GpuId, start_us: int, end_us: int) -> int:

@@ -1,4 +1,4 @@
-"""From the store to the ledger's pure function and back: the cells of one GPU, read and computed.
+"""From the store to the ledger's pure function and back: the cells of GPUs, read and computed.
 
 The closer, the audit and the API's request view all come through here, so there is one answer to "what is this cell".
 """
@@ -6,84 +6,55 @@ The closer, the audit and the API's request view all come through here, so there
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import islice
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, NanoUsd, minute_of
 from gpu_token_analytics.ledger.cells import (
     MIG_SEVENTHS,
     CardShare,
-    CellContent,
     CellInput,
     Samples,
     compute_cells,
     slice_sevenths,
 )
-from gpu_token_analytics.ledger.money import nusd_per_hour
+from gpu_token_analytics.ledger.money import Int64, nusd_per_hour
 from gpu_token_analytics.ledger.ownership import owned_until
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import PricePiece
 from gpu_token_analytics.ledger.requests import Requests
 from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.client import Document
+from gpu_token_analytics.store.evidence import last_activity, next_activity
 from gpu_token_analytics.store.ledger import LedgerStore
-
-Carried: TypeAlias = tuple[str | None, str | None, NanoUsd | None]  # host, GPU name, the samples' own price
-
-MAX_RUN_US = 240 * US_PER_MINUTE
-MAX_RUN_HOLE_US = 30 * US_PER_MINUTE
+from gpu_token_analytics.store.run_requests import requests_by_gpu
+from gpu_token_analytics.store.run_samples import RunSamples
+from gpu_token_analytics.store.runs import ComputedCell, ComputedRun
 
 
-@dataclass(frozen=True)
-class ComputedCell:
-    """A cell's content and what identifies it besides."""
+def compute_runs(
+    store: LedgerStore,
+    books: Books,
+    params: LedgerParams,
+    runs: Mapping[GpuId, Sequence[int]],
+    now_us: int,
+    *,
+    with_shares: bool = False,
+) -> list[ComputedRun]:
+    """The cells of each GPU at the given minutes (ascending, one run), from what is stored now.
 
-    gpu: GpuId
-    content: CellContent
-    host: str | None
-    gpu_name: str | None
-    card: GpuId | None  # the card of a MIG slice
-    share: CardShare | None  # MIG: the part of the card's money that is this GPU's
-    prices: Sequence[PricePiece]
-    silent: bool  # no sample in the minute and no request active in it
-    own_price: NanoUsd | None  # the samples' own price at the end of the minute, carried on to the next sample
-    oldest: bool  # no sample of this GPU is older than this minute
-    request_ids: Sequence[str]  # event ids behind content.shares[].request
-
-    @property
-    def carried(self) -> Carried:
-        """What the minute's newest sample says of the minutes up to the next one."""
-        return self.host, self.gpu_name, self.own_price
-
-    def fields(self) -> Document:
-        """The fields of a cell document that depend on events, prices and parameters alone."""
-        first = self.prices[0]
-        return {
-            **self.content.document(),
-            "host": self.host,
-            "gpu_name": self.gpu_name,
-            "card": self.card,
-            "price": {"row": first.row, "nusd_per_hour": first.nusd_per_hour, "mode": first.mode.value},
-            "price_rows": sorted({piece.row for piece in self.prices}),
-            "silent": self.silent,
-            "own_price": self.own_price,
-        }
-
-
-def runs_of(minutes_us: Iterable[int]) -> list[list[int]]:
-    """Minutes cut into runs that are worth one read: no hole over 30 minutes, none longer than 4 hours."""
-    runs: list[list[int]] = []
-    for minute in sorted(minutes_us):
-        if runs and minute - runs[-1][-1] <= MAX_RUN_HOLE_US and minute - runs[-1][0] < MAX_RUN_US:
-            runs[-1].append(minute)
-        else:
-            runs.append([minute])
-    return runs
+    Samples are read for all of them at once, requests for a few after the other.
+    """
+    cards: dict[GpuId, GpuId] = {gpu: card for gpu in runs if (card := books.inventory.get(gpu, {}).get("parent_uuid"))}
+    samples = RunSamples(store.raw, runs, cards, params.gap_us)
+    return [
+        _Run(store, books, params, gpu, runs[gpu], requests, samples, now_us).compute(with_shares=with_shares)
+        for gpu, requests in requests_by_gpu(store.raw, books, runs)
+    ]
 
 
 def compute_run(
@@ -95,44 +66,25 @@ def compute_run(
     now_us: int,
     *,
     with_shares: bool = False,
-) -> list[ComputedCell]:
-    """The cells of one GPU at the given minutes (ascending, one run), from what is stored now."""
-    return _Run(store, books, params, gpu, minutes_us, now_us).compute(with_shares=with_shares)
-
-
-def last_activity(store: LedgerStore, books: Books, gpu: GpuId, before_us: int) -> int | None:
-    """The newest instant, before a time, of a request that ended on this GPU, named by UUID or by a label that meant it."""
-    found: list[int] = []
-    for name in (gpu, *books.placements.labels(gpu)):
-        # Only the times that are its own: another GPU may have had the label for millions of requests since.
-        own = [(start, min(end, before_us + 1)) for start, end in books.placements.times(name, gpu) if start <= before_us]
-        ended = (_last_instant(doc) for start, end in reversed(own) for doc in store.raw.usage_newest(name, start, end))
-        found.extend(islice((at for at in ended if at < before_us), 1))
-    return max(found, default=None)
-
-
-def next_activity(store: LedgerStore, books: Books, gpu: GpuId, from_us: int) -> int | None:
-    """An instant, at or after a time, in which a request is active on this GPU; none of those it leaves out ended earlier."""
-    found: list[int] = []
-    for name in (gpu, *books.placements.labels(gpu)):
-        own = [(max(start, from_us), end) for start, end in books.placements.times(name, gpu) if end > from_us]
-        ended = (doc for start, end in own for doc in store.raw.usage_oldest(name, start, end))
-        found.extend(islice((max(doc["start_us"], from_us) for doc in ended if _last_instant(doc) >= from_us), 1))
-    return min(found, default=None)
-
-
-def _last_instant(usage: Mapping[str, Any]) -> int:
-    """A request is active up to its end, its end excluded; without a known duration it is its end."""
-    end_us: int = usage["ts_us"]
-    start_us: int = usage["start_us"]
-    return end_us - (start_us < end_us)
+) -> Sequence[ComputedCell]:
+    """The cells of one GPU at the given minutes, as in compute_runs."""
+    (run,) = compute_runs(store, books, params, {gpu: minutes_us}, now_us, with_shares=with_shares)
+    return run.cells
 
 
 class _Run:
     """One GPU over one run of minutes: its events, and what follows from them."""
 
     def __init__(
-        self, store: LedgerStore, books: Books, params: LedgerParams, gpu: GpuId, minutes_us: Sequence[int], now_us: int
+        self,
+        store: LedgerStore,
+        books: Books,
+        params: LedgerParams,
+        gpu: GpuId,
+        minutes_us: Sequence[int],
+        requests: list[Document],
+        samples: RunSamples,
+        now_us: int,
     ) -> None:
         self._store, self._books, self._params, self._gpu = store, books, params, gpu
         self._minutes, self._now_us = minutes_us, now_us
@@ -142,13 +94,13 @@ class _Run:
         self._card: GpuId | None = self._row.get("parent_uuid")
         # A label that turned out to be a UUID: nothing is its own any more.
         self._is_alias = books.placements.resolve(gpu, self._start) != gpu
-        usage = self._usage(self._names)
-        self._requests = Requests.of(usage, frozenset(self._names), params.cell_us)
-        self._samples = store.raw.samples(gpu, self._start - params.gap_us, self._end + params.gap_us)
-        self._samples.sort(key=lambda doc: (doc["ts_us"], doc["_id"]))
+        self._requests = Requests.of(self._own(requests), frozenset(self._names), params.cell_us)
+        self._read = samples
+        self._samples = samples.within(gpu, self._start - params.gap_us, self._end + params.gap_us)
+        self._asof = samples.before(gpu, self._start)
         self._sample_us = [doc["ts_us"] for doc in self._samples]
 
-    def compute(self, *, with_shares: bool) -> list[ComputedCell]:
+    def compute(self, *, with_shares: bool) -> ComputedRun:
         inputs = [self._input(minute) for minute in self._minutes]
         contents = compute_cells(inputs, self._requests, Samples.of(self._samples), self._params, with_shares=with_shares)
         found = []
@@ -166,20 +118,20 @@ class _Run:
                     silent=self._evidence[cell.start_us] is None,
                     own_price=self._own_price(cell.start_us + US_PER_MINUTE - 1),
                     oldest=self._sample_at(cell.start_us - 1) is None,
-                    request_ids=self._requests.ids,
+                    reprices_slices=self._gpu in self._books.slices_of and self._reprices(cell.start_us),
+                    request_ids=self._requests.ids if with_shares else (),
                 )
             )
-        return found
+        return ComputedRun(self._gpu, found, self._heard())
 
-    def _usage(self, names: Sequence[str]) -> list[Document]:
+    def _own(self, found: list[Document]) -> list[Document]:
         """Requests on this GPU; those that named a label only where the label meant this GPU when they ended."""
         resolve = self._books.placements.resolve
-        found = self._store.raw.usage(names, self._start, self._end)
         if self._is_alias:
             return []
-        if len(names) == 1:
+        if len(self._names) == 1:
             return found
-        labels = set(names) - {self._gpu}
+        labels = set(self._names) - {self._gpu}
         return [
             doc
             for doc in found
@@ -196,7 +148,7 @@ class _Run:
             self._now_us,
             evidence_us=evidence,
             before_us=self._last_before(minute_us) if silent and self._card is None else None,
-            followed=silent and self._followed(end),
+            followed=partial(self._followed, end),
             live=bool(self._row.get("live")),
             silent_owned_us=self._params.silent_owned_us,
         )
@@ -207,15 +159,31 @@ class _Run:
     @cached_property
     def _evidence(self) -> dict[int, int | None]:
         """Minute -> latest time inside it of which something is known; None: silent."""
-        begins, ends = np.sort(self._requests.start_us), np.sort(self._requests.end_us)
         minutes = np.array(self._minutes, dtype=np.int64)
-        active = np.searchsorted(begins, minutes + US_PER_MINUTE) > np.searchsorted(ends, minutes, side="right")
+        active = self._active(minutes)
         last = np.searchsorted(self._sample_us, minutes + US_PER_MINUTE) - 1
         found: dict[int, int | None] = {}
         for minute, busy, index in zip(self._minutes, active.tolist(), last.tolist(), strict=True):
             heard = self._sample_us[index] if index >= 0 and self._sample_us[index] >= minute else None
             found[minute] = max(heard or 0, self._last_activity(minute)) if busy else heard
         return found
+
+    def _active(self, minutes: Int64) -> npt.NDArray[np.bool_]:
+        """Whether a request is active in each of these minutes."""
+        begins, ends = self._request_edges
+        found: npt.NDArray[np.bool_] = np.searchsorted(begins, minutes + US_PER_MINUTE) > np.searchsorted(
+            ends, minutes, side="right"
+        )
+        return found
+
+    @cached_property
+    def _request_edges(self) -> tuple[Int64, Int64]:
+        return np.sort(self._requests.start_us), np.sort(self._requests.end_us)
+
+    def _heard(self) -> list[int]:
+        """Minutes with evidence, ascending, of the run and as far around it as its events show."""
+        minutes = np.arange(self._start - US_PER_MINUTE, self._end + US_PER_MINUTE, US_PER_MINUTE, dtype=np.int64)
+        return sorted({*minutes[self._active(minutes)].tolist(), *map(minute_of, self._sample_us)})
 
     def _last_activity(self, minute_us: int) -> int:
         """Latest instant of a request inside a busy minute. Exact only while the minute runs; it decides nothing later."""
@@ -241,15 +209,20 @@ class _Run:
         return found
 
     def _last_before(self, minute_us: int) -> int | None:
+        """The latest evidence before a silent minute, as far as it matters for who owns the minute."""
+        owned_us = self._params.silent_owned_us
         before = self._before[minute_us]
-        return self._before_run if before is None else before
+        if before is not None or self._is_alias or not owned_us:
+            return before
+        if self._asof is not None and minute_us <= minute_of(self._asof["ts_us"]) + owned_us:
+            sampled: int = self._asof["ts_us"]
+            return sampled  # recent enough: a request after it would say the same
+        return self._before_run
 
     @cached_property
     def _before_run(self) -> int | None:
-        if self._is_alias:
-            return None
         heard = [] if self._asof is None else [self._asof["ts_us"]]
-        active = last_activity(self._store, self._books, self._gpu, self._start)
+        active = last_activity(self._store, self._books, {self._gpu: self._start}).get(self._gpu)
         return max(heard if active is None else [*heard, active], default=None)
 
     def _followed(self, end_us: int) -> bool:
@@ -263,15 +236,9 @@ class _Run:
     def _followed_after_run(self) -> bool:
         if self._store.raw.has_sample_from(self._gpu, self._end):
             return True
-        return next_activity(self._store, self._books, self._gpu, self._end) is not None
+        return bool(next_activity(self._store, self._books, {self._gpu: self._end}))
 
     # -- identity and price ------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _asof(self) -> Document | None:
-        """The newest sample before the run."""
-        before = bisect_left(self._sample_us, self._start) - 1
-        return self._samples[before] if before >= 0 else self._store.raw.last_sample(self._gpu, self._start)
 
     def _sample_at(self, at_us: int) -> Document | None:
         last = bisect_right(self._sample_us, at_us) - 1
@@ -279,15 +246,10 @@ class _Run:
             return self._samples[last]
         return self._asof
 
-    @cached_property
-    def _first_sample(self) -> Document | None:
-        """The oldest sample of this GPU; asked for only where none is older than the minute in question."""
-        return self._samples[0] if self._samples else self._store.raw.first_sample(self._gpu, self._end)
-
     def _identity(self, minute_us: int) -> tuple[str | None, str | None]:
         """(host, GPU name): the newest sample's by the end of the minute, else the first one's ever; without samples the
         requests' host; the inventory's where the samples have expired."""
-        sample = self._sample_at(minute_us + US_PER_MINUTE - 1) or self._first_sample
+        sample = self._sample_at(minute_us + US_PER_MINUTE - 1) or self._read.first(self._gpu)
         if sample is not None:
             return sample["host"], sample.get("name")
         active = (self._requests.start_us < minute_us + US_PER_MINUTE) & (self._requests.end_us > minute_us)
@@ -300,6 +262,15 @@ class _Run:
         sample = self._sample_at(at_us)
         price = None if sample is None else sample.get("price_per_hour_usd")
         return None if price is None else nusd_per_hour(price)
+
+    def _reprices(self, minute_us: int) -> bool:
+        """Whether a sample of this minute names another price than was in force before it, or is the first ever."""
+        low, high = (bisect_left(self._sample_us, at_us) for at_us in (minute_us, minute_us + US_PER_MINUTE))
+        before = self._sample_at(minute_us - 1)
+        if before is None:
+            return high > low
+        price = before.get("price_per_hour_usd")
+        return any(sample.get("price_per_hour_usd") != price for sample in self._samples[low:high])
 
     def _prices(self, start_us: int, end_us: int) -> list[PricePiece]:
         host, name = self._identity(start_us)
@@ -327,10 +298,8 @@ class _Run:
         if self._card is None:
             docs, before = self._samples, self._asof
         else:
-            docs = sorted(
-                self._store.raw.samples(self._card, self._start, self._end), key=lambda doc: (doc["ts_us"], doc["_id"])
-            )
-            before = self._store.raw.last_sample(self._card, self._start)
+            docs = self._read.within(self._card, self._start, self._end)
+            before = self._read.before(self._card, self._start)
         if before is not None and (not docs or before["ts_us"] < docs[0]["ts_us"]):
             docs = [before, *docs]
         return [doc["ts_us"] for doc in docs], docs

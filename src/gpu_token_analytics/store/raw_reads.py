@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence, Set
+from typing import Any, NamedTuple, TypeAlias
 
 from pymongo import ASCENDING, DESCENDING
+from pymongo.collection import Collection as MongoCollection
 
 from gpu_token_analytics.documents import LONG_REQUEST_US, Collection, GpuId
 from gpu_token_analytics.events import MAX_LATENCY_MS
 from gpu_token_analytics.store.client import Document, Store, each, mapped
 
+GpuTime: TypeAlias = tuple[GpuId, int]  # a GPU and a time in microseconds
+
+_SEARCHES_AT_ONCE = 250  # MongoDB takes 1000 stages
+
 MAX_REQUEST_US = MAX_LATENCY_MS * 1000
 
 _SAMPLE_FIELDS = dict.fromkeys(
-    ("ts_us", "host", "name", "utilization", "mem_used_mb", "power_w", "energy_j", "price_per_hour_usd"), 1
+    ("gpu", "ts_us", "host", "name", "utilization", "mem_used_mb", "power_w", "energy_j", "price_per_hour_usd"), 1
 )
 _USAGE_FIELDS = dict.fromkeys(
     (
@@ -34,6 +39,15 @@ _USAGE_FIELDS = dict.fromkeys(
 )
 
 
+class UsageTime(NamedTuple):
+    """Requests that named a UUID or a label and ended in [start, end), next to a time."""
+
+    name: str
+    start_us: int
+    end_us: int
+    at_us: int
+
+
 class RawReads:
     """Reads of `token_usage` and `gpu_metrics`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
 
@@ -51,24 +65,45 @@ class RawReads:
         return list(self._usage.find({"$or": [near, far]}, _USAGE_FIELDS).batch_size(20_000))  # an index for each
 
     @mapped
-    def samples(self, gpu: GpuId, start_us: int, end_us: int) -> list[Document]:
-        """Samples of one GPU with start <= ts < end."""
-        where = {"gpu": gpu, "ts_us": {"$gte": start_us, "$lt": end_us}}
-        return list(self._samples.find(where, _SAMPLE_FIELDS).batch_size(20_000))
+    def samples(self, gpus: Set[GpuId], start_us: int, end_us: int) -> dict[GpuId, list[Document]]:
+        """Samples of these GPUs with start <= ts < end, each GPU's by time (equal times: by id)."""
+        where = {"gpu": {"$in": sorted(gpus)}, "ts_us": {"$gte": start_us, "$lt": end_us}}
+        found: dict[GpuId, list[Document]] = {gpu: [] for gpu in gpus}
+        for sample in self._samples.find(where, _SAMPLE_FIELDS).batch_size(20_000):
+            found[sample["gpu"]].append(sample)
+        for samples in found.values():
+            samples.sort(key=lambda sample: (sample["ts_us"], sample["_id"]))
+        return found
+
+    def last_samples(self, before: Set[GpuTime]) -> dict[GpuTime, Document]:
+        """The newest sample of each GPU before a time (equal times: the greatest id); GPUs without one are left out."""
+        return self._nearest(before, "$lt", DESCENDING)
+
+    def first_samples(self, since: Set[GpuTime]) -> dict[GpuTime, Document]:
+        """The oldest sample of each GPU at or after a time (equal times: the smallest id)."""
+        return self._nearest(since, "$gte", ASCENDING)
 
     @mapped
-    def last_sample(self, gpu: GpuId, before_us: int) -> Document | None:
-        """The newest sample before a time (equal times: the greatest id)."""
-        return self._samples.find_one(
-            {"gpu": gpu, "ts_us": {"$lt": before_us}}, _SAMPLE_FIELDS, sort=[("ts_us", DESCENDING), ("_id", DESCENDING)]
-        )
-
-    @mapped
-    def first_sample(self, gpu: GpuId, from_us_: int) -> Document | None:
-        """The oldest sample at or after a time (equal times: the smallest id)."""
-        return self._samples.find_one(
-            {"gpu": gpu, "ts_us": {"$gte": from_us_}}, _SAMPLE_FIELDS, sort=[("ts_us", ASCENDING), ("_id", ASCENDING)]
-        )
+    def _nearest(self, wanted: Set[GpuTime], side: str, order: int) -> dict[GpuTime, Document]:
+        # Sorted by the index alone: with the id as a second key MongoDB would read and sort every sample on that side, a
+        # month of them. Two samples of one time are rare, and looked at again.
+        searches: list[list[Document]] = [
+            [
+                {"$match": {"gpu": gpu, "ts_us": {side: at_us}}},
+                {"$sort": {"ts_us": order}},
+                {"$limit": 2},
+                {"$project": {**_SAMPLE_FIELDS, "asked_us": {"$literal": at_us}}},
+            ]
+            for gpu, at_us in sorted(wanted)
+        ]
+        found: dict[GpuTime, Document] = {}
+        for sample in _each_search(self._samples, searches):
+            key = (sample["gpu"], sample.pop("asked_us"))
+            nearest = found.setdefault(key, sample)
+            if nearest is not sample and nearest["ts_us"] == sample["ts_us"]:
+                same = self._samples.find({"gpu": sample["gpu"], "ts_us": sample["ts_us"]}, _SAMPLE_FIELDS)
+                found[key] = next(iter(same.sort("_id", order).limit(1)), nearest)
+        return found
 
     @mapped
     def has_sample_from(self, gpu: GpuId, from_us_: int) -> bool:
@@ -81,17 +116,43 @@ class RawReads:
         where = {"parent_uuid": card, "ts_us": {"$gte": start_us, "$lt": end_us}}
         return list(self._samples.find(where, {"_id": 0, "ts_us": 1, "gpu": 1, "mig_profile": 1}))
 
-    def usage_newest(self, name: str, start_us: int, end_us: int) -> Iterator[Document]:
-        """Requests that named this UUID or label and ended in [start, end), newest first: {start_us, ts_us}."""
-        return self._times(name, start_us, end_us, DESCENDING)
+    def usage_before(self, asked: Sequence[UsageTime]) -> dict[int, Document]:
+        """The newest request of each that was active before its time: {start_us, ts_us}, by place in `asked`."""
+        # A request is active up to its end, its end excluded; one without a duration is its end.
+        return self._nearest_usage(
+            [
+                {"gpus": name, "ts_us": {"$gte": start_us, "$lt": min(end_us, at_us + 1)}, "start_us": {"$lt": at_us}}
+                for name, start_us, end_us, at_us in asked
+            ],
+            DESCENDING,
+        )
 
-    def usage_oldest(self, name: str, start_us: int, end_us: int) -> Iterator[Document]:
-        """The same, oldest first."""
-        return self._times(name, start_us, end_us, ASCENDING)
+    def usage_from(self, asked: Sequence[UsageTime]) -> dict[int, Document]:
+        """The request of each that ended first of those active at or after its time."""
+        return self._nearest_usage(
+            [
+                {
+                    "gpus": name,
+                    "ts_us": {"$gte": max(start_us, at_us), "$lt": end_us},
+                    "$nor": [{"ts_us": at_us, "start_us": {"$lt": at_us}}],
+                }
+                for name, start_us, end_us, at_us in asked
+            ],
+            ASCENDING,
+        )
 
-    def _times(self, name: str, start_us: int, end_us: int, order: int) -> Iterator[Document]:
-        where = {"gpus": name, "ts_us": {"$gte": start_us, "$lt": end_us}}
-        return each(self._usage.find(where, {"_id": 0, "start_us": 1, "ts_us": 1}).sort("ts_us", order).batch_size(8))
+    @mapped
+    def _nearest_usage(self, matches: Sequence[Document], order: int) -> dict[int, Document]:
+        searches: list[list[Document]] = [
+            [
+                {"$match": match},
+                {"$sort": {"ts_us": order}},
+                {"$limit": 1},
+                {"$project": {"_id": 0, "start_us": 1, "ts_us": 1, "place": {"$literal": place}}},
+            ]
+            for place, match in enumerate(matches)
+        ]
+        return {usage.pop("place"): usage for usage in _each_search(self._usage, searches)}
 
     @mapped
     def labelled_usage(self, label: str) -> Iterable[Document]:
@@ -121,3 +182,11 @@ class RawReads:
         }
         found = list(self._usage.aggregate([{"$group": {"_id": None, "requests": {"$sum": 1}, **sums}}]))
         return {name: value for name, value in found[0].items() if name != "_id"} if found else {}
+
+
+def _each_search(collection: MongoCollection[Document], searches: Sequence[list[Document]]) -> Iterator[Document]:
+    """What several searches find in one collection, with one command for many of them."""
+    for start in range(0, len(searches), _SEARCHES_AT_ONCE):
+        first, *others = searches[start : start + _SEARCHES_AT_ONCE]
+        united: list[Document] = [{"$unionWith": {"coll": collection.name, "pipeline": other}} for other in others]
+        yield from collection.aggregate([*first, *united])

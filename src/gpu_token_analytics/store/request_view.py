@@ -9,8 +9,9 @@ from typing import Any
 from gpu_token_analytics.documents import GpuId, Method, NanoUsd, cell_id, touched_minutes
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.store.books import Books
-from gpu_token_analytics.store.compute import ComputedCell, compute_run, runs_of
+from gpu_token_analytics.store.compute import compute_run
 from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.store.runs import ComputedCell, runs_of
 
 
 @dataclass(frozen=True)

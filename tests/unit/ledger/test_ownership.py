@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,12 +43,13 @@ def test_a_minute_by_itself_and_all_together_agree(evidence: set[int], silent: i
     together = {*(at(m) for m in evidence), *owned_silent_minutes(map(at, evidence), NOW, silent * MINUTE, live=live)}
     for minute in range(100):
         before = [m for m in evidence if m < minute]
+        followed = any(m > minute for m in evidence)
         until = owned_until(
             at(minute),
             NOW,
             evidence_us=at(minute) if minute in evidence else None,
             before_us=at(max(before)) if before else None,
-            followed=any(m > minute for m in evidence),
+            followed=partial(bool, followed),
             live=live,
             silent_owned_us=silent * MINUTE,
         )
@@ -57,7 +60,7 @@ def test_a_minute_by_itself_and_all_together_agree(evidence: set[int], silent: i
 def test_the_part_still_to_come_is_not_owned_yet() -> None:
     def until(evidence: int | None, *, live: bool) -> int:
         return owned_until(
-            at(100), NOW, evidence_us=evidence, before_us=at(99), followed=False, live=live, silent_owned_us=MINUTE
+            at(100), NOW, evidence_us=evidence, before_us=at(99), followed=lambda: False, live=live, silent_owned_us=MINUTE
         )
 
     assert until(at(100) + SECOND, live=False) == NOW

@@ -1,0 +1,62 @@
+"""The evidence of a GPU next to a minute: samples, and requests that named it by its UUID or by a label that meant it.
+
+Looked for among the events, not among the cells, which may be in somebody's hands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gpu_token_analytics.documents import GpuId, minute_of
+from gpu_token_analytics.store.books import Books
+from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.store.raw_reads import UsageTime
+
+
+def evidence_before(store: LedgerStore, books: Books, minutes_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
+    """For each GPU the last minute before one with evidence; GPUs without are left out. Two commands for all."""
+    found = last_activity(store, books, minutes_us)
+    for (gpu, _), sample in store.raw.last_samples(set(minutes_us.items())).items():
+        found[gpu] = max(sample["ts_us"], found.get(gpu, sample["ts_us"]))
+    return {gpu: minute_of(at_us) for gpu, at_us in found.items()}
+
+
+def evidence_from(store: LedgerStore, books: Books, minutes_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
+    """For each GPU the first minute from one on with evidence; GPUs without are left out. Two commands for all."""
+    found = next_activity(store, books, minutes_us)
+    for (gpu, _), sample in store.raw.first_samples(set(minutes_us.items())).items():
+        found[gpu] = min(sample["ts_us"], found.get(gpu, sample["ts_us"]))
+    return {gpu: minute_of(at_us) for gpu, at_us in found.items()}
+
+
+def last_activity(store: LedgerStore, books: Books, before_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
+    """For each GPU the newest instant, before a time, of a request that ended on it."""
+    asked = [each for each in _own_times(books, before_us) if each[1].start_us <= each[1].at_us]
+    found: dict[GpuId, int] = {}
+    for place, usage in store.raw.usage_before([time for _, time in asked]).items():
+        gpu = asked[place][0]
+        instant = usage["ts_us"] - (usage["start_us"] < usage["ts_us"])  # its end is excluded, unless it is all there is
+        found[gpu] = max(instant, found.get(gpu, instant))
+    return found
+
+
+def next_activity(store: LedgerStore, books: Books, from_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
+    """For each GPU an instant, at or after a time, in which a request is active on it; none of those left out ended earlier."""
+    asked = [each for each in _own_times(books, from_us) if each[1].end_us > each[1].at_us]
+    found: dict[GpuId, int] = {}
+    for place, usage in store.raw.usage_from([time for _, time in asked]).items():
+        gpu, time = asked[place]
+        instant = max(usage["start_us"], time.at_us)
+        found[gpu] = min(instant, found.get(gpu, instant))
+    return found
+
+
+def _own_times(books: Books, at_us: Mapping[GpuId, int]) -> list[tuple[GpuId, UsageTime]]:
+    """Under which names, and when, requests were a GPU's own: another one may have had its label for millions since."""
+    placements = books.placements
+    return [
+        (gpu, UsageTime(name, start_us, end_us, at))
+        for gpu, at in at_us.items()
+        for name in (gpu, *placements.labels(gpu))
+        for start_us, end_us in placements.times(name, gpu)
+    ]

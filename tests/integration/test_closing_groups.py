@@ -1,0 +1,204 @@
+"""Closing many GPUs together: a few commands for all of them, and the ledger each would have alone."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.monitoring import CommandListener
+from tests.integration.ledger_support import Pipeline, contents, sample, usage
+
+from gpu_token_analytics.events import Event, to_us
+from gpu_token_analytics.processor import closing
+from gpu_token_analytics.store import client
+from gpu_token_analytics.store.raw_reads import UsageTime
+from gpu_token_analytics.store.runs import runs_of
+
+MINUTE = timedelta(minutes=1)
+START = datetime.now(UTC).replace(second=0, microsecond=0) - 60 * MINUTE
+
+
+@pytest.fixture
+def pipeline(mongo_uri: str, mongo_database: str) -> Iterator[Callable[..., Pipeline]]:
+    made: list[Pipeline] = []
+
+    def make(name: str = "", **overrides: Any) -> Pipeline:
+        made.append(Pipeline(mongo_uri, mongo_database + name, **overrides))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.store.client.drop_database(each.settings.mongodb_database)
+        each.store.close()
+
+
+class Commands(CommandListener):
+    """Counts what is sent to MongoDB, by command and collection."""
+
+    def __init__(self) -> None:
+        self.sent: Counter[str] = Counter()
+
+    def started(self, event: Any) -> None:
+        self.sent[f"{event.command_name} {event.command.get(event.command_name)}"] += 1
+
+    def succeeded(self, event: Any) -> None:
+        """Counted when it started."""
+
+    def failed(self, event: Any) -> None:
+        """Counted when it started."""
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """Counts the commands of every store opened from now on."""
+    listener = Commands()
+    monkeypatch.setattr(client, "MongoClient", partial(MongoClient, event_listeners=[listener]))
+    return listener
+
+
+def fleet_minutes(gpus: int, first: int, count: int) -> list[Event]:
+    """A sample every 15 seconds and five requests a minute on each GPU, ordered by time."""
+    found: list[Event] = []
+    for minute in range(first, first + count):
+        for gpu in range(gpus):
+            named, host, number = {"gpu_uuids": [f"GPU-{gpu}"]}, f"h{gpu // 8}", (minute * gpus + gpu) * 10
+            at = START + minute * MINUTE + timedelta(seconds=gpu % 15)
+            found += [usage(number + n, at + timedelta(seconds=9 * n), 5.0, host=host, **named) for n in range(5)]
+            found += [
+                sample(number + n, at + timedelta(seconds=15 * n), gpu_uuid=f"GPU-{gpu}", gpu_index=gpu % 8, host=host)
+                for n in range(4)
+            ]
+    return sorted(found, key=lambda event: event.ts)
+
+
+def close_counting(one: Pipeline, commands: Commands) -> float:
+    """Close what is due; returns commands per run of a GPU."""
+    by_gpu: dict[str, list[int]] = {}
+    for cell in one.cells(due_at={"$exists": True}).values():
+        by_gpu.setdefault(cell["gpu"], []).append(to_us(cell["minute"]))
+    closed = sum(len(runs_of(minutes)) for minutes in by_gpu.values())
+    before = commands.sent.total()
+    closer = one.closer()
+    while closer.step():
+        pass
+    return (commands.sent.total() - before) / closed
+
+
+@pytest.mark.parametrize("owned_minutes", [0, 1440])
+def test_a_backlog_is_closed_with_few_commands(
+    pipeline: Callable[..., Pipeline], commands: Commands, owned_minutes: int
+) -> None:
+    one = pipeline(silent_gpu_owned_minutes=owned_minutes)
+    one.ingest(fleet_minutes(32, 0, 8))
+    assert close_counting(one, commands) < 4, "nothing was known of any GPU"
+    one.ingest(fleet_minutes(32, 8, 8))
+    assert close_counting(one, commands) < 2
+    one.close()
+    assert one.audit().holds
+
+
+@pytest.mark.parametrize("owned_minutes", [0, 1440])
+def test_a_new_minute_of_each_gpu_is_closed_with_few_commands(
+    pipeline: Callable[..., Pipeline], commands: Commands, owned_minutes: int
+) -> None:
+    one = pipeline(silent_gpu_owned_minutes=owned_minutes)
+    for minute in range(4):
+        one.ingest(fleet_minutes(64, minute, 1))
+        sent = close_counting(one, commands)
+        assert sent < (4 if minute == 0 else 2), minute
+    one.close()
+    assert one.audit().holds
+
+
+def mixed_events(dice: random.Random) -> list[Event]:
+    """Few events of many GPUs: labels, a card and its slices, own prices, requests on two GPUs, silence."""
+    found: list[Event] = []
+    for number in range(150):
+        at = START + timedelta(seconds=dice.randrange(1800))
+        index = dice.randrange(8)
+        gpu = f"GPU-{index}"
+        if dice.random() < 0.5:
+            named = dice.choice(
+                (
+                    {"gpu_uuids": [gpu]},
+                    {"gpu_uuids": [], "gpu_index": index},
+                    {"gpu_uuids": [gpu, f"GPU-{(index + 1) % 8}"]},
+                    {"gpu_uuids": [f"MIG-{index % 2}"]},
+                )
+            )
+            found.append(usage(number, at, dice.choice((0.0, 5.0, 400.0)), **named))
+            continue
+        values: dict[str, Any] = {"gpu_uuid": gpu, "gpu_index": index, "source": "replay", "name": f"name of {gpu}"}
+        values["price_per_hour_usd"] = dice.choice((None, 1.0, 2.0)) if index == 0 else None
+        if index == 7:
+            values |= {"gpu_uuid": f"MIG-{dice.randrange(2)}", "mig_profile": "3g.40gb", "parent_uuid": "GPU-7"}
+        found.append(sample(number, at, **values))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_together_or_alone_gives_one_ledger(
+    pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    dice = random.Random(seed)
+    events = mixed_events(dice)
+    owned_minutes = dice.choice((0, 3, 1440))
+    together, alone = (pipeline(name, silent_gpu_owned_minutes=owned_minutes) for name in ("a", "b"))
+    halves = (events[:75], events[75:])  # the second one comes late
+    for half in halves:
+        together.ingest(half)
+        together.close()
+    monkeypatch.setattr(closing, "MAX_GROUP_US", 0)
+    for half in halves:
+        alone.ingest(half)
+        alone.close()
+    for one in (together, alone):
+        report = one.audit()
+        assert report.holds, report.findings
+    assert contents(together.cells()) == contents(alone.cells())
+
+
+def test_the_nearest_sample_of_each_gpu(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline()
+    at = START + timedelta(seconds=7)
+    one.ingest([sample(n, at + timedelta(seconds=second)) for n, second in enumerate((0, 10, 10, 10, 20, 20))])
+    one.ingest([sample(10, at, gpu_uuid="GPU-b")])
+    raw, at_us = one.ledger.raw, to_us(at)
+    asked = {("GPU-a", at_us + 20_000_000), ("GPU-a", at_us), ("GPU-b", at_us + 1), ("GPU-c", at_us)}
+    assert {key: found["_id"] for key, found in raw.last_samples(asked).items()} == {
+        ("GPU-a", at_us + 20_000_000): "sample-3",
+        ("GPU-b", at_us + 1): "sample-10",
+    }
+    asked = {("GPU-a", at_us + 1), ("GPU-a", at_us + 20_000_001), ("GPU-b", at_us), ("GPU-c", at_us)}
+    assert {key: found["_id"] for key, found in raw.first_samples(asked).items()} == {
+        ("GPU-a", at_us + 1): "sample-1",
+        ("GPU-b", at_us): "sample-10",
+    }
+    assert raw.last_samples(set()) == {}
+
+
+def test_the_nearest_request_of_each_name(pipeline: Callable[..., Pipeline]) -> None:
+    """Active up to its end, its end excluded; without a duration it is its end."""
+    one = pipeline()
+    at_us = to_us(START)
+    one.ingest([usage(0, START, 5.0), usage(1, START + MINUTE, 0.0), usage(2, START + 2 * MINUTE, 5.0)])
+    last, minute_us = at_us + 10 * 60_000_000, 60_000_000
+
+    def before(at: int) -> int | None:
+        found = one.ledger.raw.usage_before([UsageTime("GPU-b", 0, last, at), UsageTime("GPU-a", 0, last, at)])
+        return found[1]["ts_us"] - at_us if found else None
+
+    def since(at: int) -> int | None:
+        found = one.ledger.raw.usage_from([UsageTime("GPU-b", 0, last, at), UsageTime("GPU-a", 0, last, at)])
+        return found[1]["ts_us"] - at_us if found else None
+
+    assert [before(at_us + at) for at in (-5_000_000, -4_999_999, 0, minute_us, minute_us + 1)] == [None, None, 0, 0, minute_us]
+    assert [since(at_us + at) for at in (-1, 0, minute_us, minute_us + 1)] == [0, minute_us, minute_us, 2 * minute_us]
+    assert since(at_us + 2 * minute_us) is None
+    assert one.ledger.raw.usage_before([]) == {}
