@@ -303,7 +303,7 @@ def _carried(cell: Document) -> Carried:
 def _tells_more(cell: ComputedCell, mark: Document) -> bool:
     """Whether a minute's samples say something else than what was carried into it. The first sample ever does even where it
     agrees: without it the price of the next one held for the whole of that one's minute."""
-    return _carried(mark) != cell.carried or (cell.oldest and not mark["samples"])
+    return _carried(mark) != cell.carried or (cell.oldest and not mark.get("samples"))
 
 
 def _stale(cell: Document, agrees: bool, own_lease: str) -> bool:
