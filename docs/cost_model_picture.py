@@ -13,7 +13,7 @@ from gpu_token_analytics.documents import US_PER_MINUTE, US_PER_SECOND
 from gpu_token_analytics.ledger.cells import CellContent, CellInput, Samples, compute_cells
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import PriceMode, PricePiece
-from gpu_token_analytics.ledger.requests import Requests
+from gpu_token_analytics.ledger.requests import Requests, UsageRows
 
 PICTURE = Path(__file__).parent / "images" / "cost-model.svg"
 
@@ -58,7 +58,7 @@ def cells_of(size_s: int) -> list[CellContent]:
         {"_id": f"s{at:02d}", "ts_us": START_US + at * US_PER_SECOND, "utilization": None, "mem_used_mb": 70_000.0}
         for at in range(0, 60, 5)
     ]
-    requests = Requests.of(REQUESTS, frozenset((GPU,)), params.cell_us)
+    requests = Requests.of(UsageRows.of(REQUESTS), frozenset((GPU,)), params.cell_us)
     return compute_cells(inputs, requests, Samples.of(samples), params, with_shares=True)
 
 

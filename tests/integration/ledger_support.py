@@ -23,6 +23,7 @@ from gpu_token_analytics.store.audit import AuditReport, audit
 from gpu_token_analytics.store.client import Document, Store, open_store
 from gpu_token_analytics.store.indexes import ensure_indexes
 from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.store.recent_usage import RecentUsage
 
 
 class NoLetters:
@@ -44,18 +45,26 @@ class Pipeline:
         self.ledger = LedgerStore(self.store, self.settings.close_debounce_seconds)
         self.ledger.books.ensure_default_price(self.settings.price_per_hour_usd)
         self.metrics = Metrics()
+        self._recent = RecentUsage()
         self._offsets = count()
         self._writer = self._new_writer()
         self._shaper = self._new_shaper()
 
     def restart(self) -> None:
         """Forget everything a process remembers."""
+        self._recent = RecentUsage()
         self._writer, self._shaper = self._new_writer(), self._new_shaper()
 
     def _new_writer(self) -> BatchWriter:
         letters = cast("DeadLetters", NoLetters())
         return BatchWriter(
-            self.store, letters, self.settings.close_debounce_seconds, self.metrics, SystemClock(), lambda _: None
+            self.store,
+            letters,
+            self.settings.close_debounce_seconds,
+            self.metrics,
+            SystemClock(),
+            lambda _: None,
+            self._recent,
         )
 
     def _new_shaper(self) -> Shaper:
@@ -75,7 +84,8 @@ class Pipeline:
             self._writer.settle(shaped, self._writer.store(shaped))
 
     def closer(self) -> Closer:
-        return Closer(self.ledger, self.params, ClosingRules.of(self.settings), self.metrics)
+        ledger = LedgerStore(self.store, self.settings.close_debounce_seconds, self._recent)
+        return Closer(ledger, self.params, ClosingRules.of(self.settings), self.metrics)
 
     def close(self) -> None:
         """Compute until nothing is due."""

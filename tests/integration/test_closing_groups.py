@@ -14,6 +14,7 @@ from pymongo import MongoClient
 from pymongo.monitoring import CommandListener
 from tests.integration.ledger_support import Pipeline, contents, sample, usage
 
+from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.events import Event, to_us
 from gpu_token_analytics.processor import closing
 from gpu_token_analytics.store import client
@@ -39,16 +40,19 @@ def pipeline(mongo_uri: str, mongo_database: str) -> Iterator[Callable[..., Pipe
 
 
 class Commands(CommandListener):
-    """Counts what is sent to MongoDB, by command and collection."""
+    """Counts what is sent to MongoDB, by command and collection, and the documents that `find` answers with, by collection."""
 
     def __init__(self) -> None:
         self.sent: Counter[str] = Counter()
+        self.documents: Counter[str] = Counter()
 
     def started(self, event: Any) -> None:
         self.sent[f"{event.command_name} {event.command.get(event.command_name)}"] += 1
 
     def succeeded(self, event: Any) -> None:
-        """Counted when it started."""
+        if event.command_name == "find":
+            cursor = event.reply["cursor"]
+            self.documents[cursor["ns"].split(".", 1)[1]] += len(cursor["firstBatch"])
 
     def failed(self, event: Any) -> None:
         """Counted when it started."""
@@ -202,3 +206,40 @@ def test_the_nearest_request_of_each_name(pipeline: Callable[..., Pipeline]) -> 
     assert [since(at_us + at) for at in (-1, 0, minute_us, minute_us + 1)] == [0, minute_us, minute_us, 2 * minute_us]
     assert since(at_us + 2 * minute_us) is None
     assert one.ledger.raw.usage_before([]) == {}
+
+
+def test_what_this_process_stored_is_not_read_back(pipeline: Callable[..., Pipeline], commands: Commands) -> None:
+    """Requests are counted, and where all of them are known, none is read but those of long ago."""
+    one = pipeline(silent_gpu_owned_minutes=0)
+    one.ingest(fleet_minutes(8, 0, 4))
+    reads = commands.sent["find token_usage"]
+    one.close()
+    assert commands.sent["find token_usage"] > reads, "long requests are looked for"
+    assert commands.documents["token_usage"] == 0
+    assert commands.sent["aggregate token_usage"] > 0, "they are counted"
+    assert one.audit().holds
+    assert commands.documents["token_usage"] > 0, "an audit reads"
+
+
+def test_what_another_process_stored_is_not_missed(pipeline: Callable[..., Pipeline]) -> None:
+    events = fleet_minutes(4, 0, 6)
+    one, other, whole = pipeline(), pipeline(), pipeline("_whole")
+    one.ingest(events[::2])
+    other.ingest([*events[1::2], *events[::4]], batch=50)  # some of them twice
+    whole.ingest(events)
+    one.close()
+    whole.close()
+    assert contents(one.cells()) == contents(whole.cells())
+    assert one.audit().holds
+
+
+def test_what_was_removed_is_not_remembered(pipeline: Callable[..., Pipeline]) -> None:
+    one, rest = pipeline(), pipeline("_rest")
+    events = fleet_minutes(2, 0, 3)
+    gone = {f"usage-{number}" for number in (0, 21, 12)}
+    one.ingest(events)
+    assert one.store[Collection.TOKEN_USAGE].delete_many({"_id": {"$in": sorted(gone)}}).deleted_count == len(gone)
+    rest.ingest([event for event in events if event.event_id not in gone])
+    one.close()
+    rest.close()
+    assert contents(one.cells()) == contents(rest.cells())

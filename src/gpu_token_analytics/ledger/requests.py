@@ -11,15 +11,18 @@ W_in + W_out. Without a latency the request is spread over its own minute (metho
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpu_token_analytics.documents import Method
 from gpu_token_analytics.ledger.money import Float64, Int64
 from gpu_token_analytics.ledger.params import LedgerParams
+
+Objects: TypeAlias = NDArray[np.object_]
 
 METHODS: tuple[Method, ...] = tuple(Method)
 _SWEEP, _NO_TTFT, _WINDOW = (METHODS.index(m) for m in (Method.SWEEP, Method.SWEEP_NO_TTFT, Method.WINDOW))
@@ -27,14 +30,87 @@ _SWEEP, _NO_TTFT, _WINDOW = (METHODS.index(m) for m in (Method.SWEEP, Method.SWE
 PREFILL, DECODE = 0, 1
 
 
+class Labels(NamedTuple):
+    """What a request has in common with many others; equal ones are mostly one object."""
+
+    host: str
+    gpus: tuple[str, ...]  # sorted and distinct; `host/index` where no UUID was named
+    model: str
+    tenant: str
+
+
+@dataclass(frozen=True)
+class UsageRows:
+    """Usage events as columns, as they are stored (store/usage_columns.py says what each is), in any order. All shapes (n,)."""
+
+    ids: Objects  # str
+    labels: Objects  # Labels
+    start_us: Int64
+    ts_us: Int64
+    first_us: Int64  # -1: not known
+    prompt: Int64
+    cached: Int64
+    completion: Int64
+    reasoning: Int64
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @staticmethod
+    def of(documents: Sequence[Mapping[str, Any]]) -> UsageRows:
+        """From documents of `token_usage`."""
+        known: dict[Labels, Labels] = {}
+        labels = (Labels(doc["host"], tuple(doc["gpus"]), doc["model"], doc["tenant"]) for doc in documents)
+        return UsageRows(
+            ids=objects(doc["_id"] for doc in documents),
+            labels=objects(known.setdefault(each, each) for each in labels),
+            start_us=_ints(documents, "start_us"),
+            ts_us=_ints(documents, "ts_us"),
+            first_us=np.array([doc.get("first_us", -1) for doc in documents], dtype=np.int64),
+            prompt=_ints(documents, "prompt_tokens"),
+            cached=_ints(documents, "cached_tokens"),
+            completion=_ints(documents, "completion_tokens"),
+            reasoning=_ints(documents, "reasoning_tokens"),
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[UsageRows]) -> UsageRows:
+        """The rows of all parts, in their order."""
+        if not parts:
+            return UsageRows.of(())
+        if len(parts) == 1:
+            return parts[0]
+        return UsageRows(*(np.concatenate([getattr(part, name) for part in parts]) for name in _ROW_COLUMNS))
+
+    def take(self, where: Int64) -> UsageRows:
+        """The rows at these places. Shape of where: (m,)."""
+        return UsageRows(*(getattr(self, name)[where] for name in _ROW_COLUMNS))
+
+    def coded_labels(self) -> tuple[list[Labels], Int64]:
+        """The labels that occur (one may come twice where equal ones are not one object), and which of them each row has."""
+        places: dict[int, int] = {}
+        labels = self.labels.tolist()
+        codes = np.array([places.setdefault(id(each), len(places)) for each in labels], dtype=np.int64)
+        table = {id(each): each for each in labels}  # in the same order
+        return list(table.values()), codes
+
+
+_ROW_COLUMNS = tuple(field.name for field in fields(UsageRows))
+
+
+def objects(values: Iterable[Any]) -> Objects:
+    """Any values as an array of themselves, tuples and lists, too. Shape (n,)."""
+    return np.fromiter(values, dtype=object)
+
+
 @dataclass(frozen=True)
 class Requests:
     """Usage events that name one GPU, ordered by event id. All shapes (n,)."""
 
-    ids: list[str]
-    models: list[str]
-    tenants: list[str]
-    hosts: list[str]
+    ids: Sequence[str]
+    models: Sequence[str]
+    tenants: Sequence[str]
+    hosts: Sequence[str]
     start_us: Int64
     end_us: Int64  # > start_us; for `window` the end of its minute
     ts_us: Int64
@@ -51,31 +127,30 @@ class Requests:
         return len(self.ids)
 
     @staticmethod
-    def of(documents: Sequence[Mapping[str, Any]], names: frozenset[str], cell_us: int) -> Requests:
-        """From documents of `token_usage`. names: the ids under which they may name this GPU (its UUID, its labels)."""
-        docs = sorted(documents, key=_event_id)
-        start = _ints(docs, "start_us")
-        ts = _ints(docs, "ts_us")
-        first = np.array([doc.get("first_us", -1) for doc in docs], dtype=np.int64)
+    def of(usage: UsageRows, names: frozenset[str], cell_us: int) -> Requests:
+        """names: the ids under which they may name this GPU (its UUID, its labels)."""
+        rows = usage.take(np.argsort(usage.ids, kind="stable"))
+        labels: list[Labels] = rows.labels.tolist()
+        start, ts, first = rows.start_us, rows.ts_us, rows.first_us
         window = start >= ts
         begin = ts - ts % cell_us
         usable = (first > start) & (first < ts) & ~window
         return Requests(
-            ids=[doc["_id"] for doc in docs],
-            models=[doc["model"] for doc in docs],
-            tenants=[doc["tenant"] for doc in docs],
-            hosts=[doc["host"] for doc in docs],
+            ids=rows.ids.tolist(),
+            models=[each.model for each in labels],
+            tenants=[each.tenant for each in labels],
+            hosts=[each.host for each in labels],
             start_us=np.where(window, begin, start),
             end_us=np.where(window, begin + cell_us, ts),
             ts_us=ts,
             first_us=np.where(usable, first, -1),
             method=np.where(window, _WINDOW, np.where(usable, _SWEEP, _NO_TTFT)),
-            gpu_count=np.array([len(doc["gpus"]) for doc in docs], dtype=np.int64),
-            gpu_rank=np.array([_rank(doc["gpus"], names) for doc in docs], dtype=np.int64),
-            prompt=_ints(docs, "prompt_tokens"),
-            cached=_ints(docs, "cached_tokens"),
-            completion=_ints(docs, "completion_tokens"),
-            reasoning=_ints(docs, "reasoning_tokens"),
+            gpu_count=np.array([len(each.gpus) for each in labels], dtype=np.int64),
+            gpu_rank=np.array([_rank(each.gpus, names) for each in labels], dtype=np.int64),
+            prompt=rows.prompt,
+            cached=rows.cached,
+            completion=rows.completion,
+            reasoning=rows.reasoning,
         )
 
     def work(self, params: LedgerParams) -> tuple[Float64, Float64]:
@@ -136,11 +211,6 @@ def spread_tokens(
         return found
 
     return upto(to_us) - upto(from_us)
-
-
-def _event_id(document: Mapping[str, Any]) -> str:
-    found: str = document["_id"]
-    return found
 
 
 def _ints(documents: Sequence[Mapping[str, Any]], field: str) -> Int64:

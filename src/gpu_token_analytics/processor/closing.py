@@ -51,6 +51,7 @@ CELLS_PER_STEP = 1000
 MAX_GROUP_US = 120 * US_PER_MINUTE  # GPUs x minutes closed together: a bound on memory, and on the size of one write
 HOUSEKEEPING_SECONDS = 10.0
 IDLE_WAIT_SECONDS = 0.1
+ROLLUPS_WAIT_SECONDS = 5.0  # at most, while cells are due
 CATCH_UP_REST_SECONDS = 10.0  # at most, between rounds of closing while ingest catches up
 GROUPS_AT_ONCE = 2  # groups of GPUs: one is computed here while MongoDB reads for the other
 AFTER_MINUTE = timedelta(seconds=1)
@@ -115,7 +116,7 @@ class Closer:
         catching_up: whether ingest has a backlog. What is closed then is read, computed and written again for every few of
         its events, at the cost of ingest; so a round, which leaves nothing due, is followed by a rest.
         """
-        next_housekeeping = round_ended = clock.monotonic()
+        next_housekeeping = round_ended = rolled = clock.monotonic()
         while not stop.is_set():
             if catching_up() and clock.monotonic() < round_ended + CATCH_UP_REST_SECONDS:
                 clock.wait(stop, IDLE_WAIT_SECONDS)
@@ -124,7 +125,10 @@ class Closer:
                 if clock.monotonic() >= next_housekeeping:
                     self.housekeep()
                     next_housekeeping = clock.monotonic() + HOUSEKEEPING_SECONDS
-                done = self.step() + (rollups.step() if rollups is not None else 0)
+                done = self.step()
+                if rollups is not None and (not done or clock.monotonic() >= rolled + ROLLUPS_WAIT_SECONDS):
+                    done += rollups.step()  # of complete cells rather than of a half of them
+                    rolled = clock.monotonic()
             except StoreError as error:
                 log.warning("the ledger waits for the store: %s", error)
                 clock.wait(stop, 2.0)

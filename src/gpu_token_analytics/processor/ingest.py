@@ -25,10 +25,11 @@ from gpu_token_analytics.errors import InvalidRecord, Reason, TooManyBadRecords
 from gpu_token_analytics.events import Event, GpuSample, TokenUsage, decode_many
 from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
+from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.processor.live_rate import LiveRate
 from gpu_token_analytics.store.inventory import GpuDescription, Sighting
 from gpu_token_analytics.store.marks import Cell
-from gpu_token_analytics.store.usage_columns import UsageColumns, UsageEncoder
+from gpu_token_analytics.store.usage_columns import LabelBook, UsageColumns, encode_usages
 from gpu_token_analytics.store.writes import RawDocument
 
 BAD_RECORD_WINDOW = 1000
@@ -52,6 +53,7 @@ class Shaped:
     records: RecordBatch
     usages: Raws = field(default_factory=Raws)
     samples: Raws = field(default_factory=Raws)
+    rows: list[UsageRows] = field(default_factory=list)  # the usages again, as closing needs them
     touched: set[Cell] = field(default_factory=set)
     labelled: set[tuple[str, int, int]] = field(default_factory=set)  # label, start_us, end_us of requests that named it
     seen: dict[GpuDescription, tuple[int, int]] = field(default_factory=dict)  # the minutes its samples reach over
@@ -120,7 +122,7 @@ class Shaper:
         self._known: dict[GpuDescription, tuple[int, int]] = {}
         self._rate = live_rate
         self._gap_us = sample_gap_seconds * US_PER_SECOND
-        self._encoder = UsageEncoder()
+        self._labels = LabelBook()
 
     def shape(self, records: RecordBatch, now: datetime, breaker: BadRecordBreaker | None = None) -> Shaped:
         """The batch, ready to be written; `now` becomes `ingested_at`. Raises TooManyBadRecords where a breaker is given.
@@ -154,7 +156,7 @@ class Shaper:
             else:
                 shaped.letters.append(dead_letter(shaped.records, index, event))
         if usages:
-            self._usages(shaped, UsageColumns.of(usages), where, sources, now)
+            self._usages(shaped, UsageColumns.of(usages, self._labels), where, sources, now)
 
     def _leave_out_known(self, shaped: Shaped) -> None:
         """Times are whole minutes, so most batches tell the inventory nothing new. What is left in counts as written: the
@@ -172,9 +174,10 @@ class Shaper:
         self, shaped: Shaped, usages: UsageColumns, where: Sequence[int], sources: Sequence[str], now: datetime
     ) -> None:
         values = [shaped.records.values[index] for index in where]
-        tokens = usages.tokens
-        tps, cost_per_token_usd = self._rate.see_usages(usages.gpus, usages.ts_us, tokens)
-        shaped.usages.documents += self._encoder.encode(
+        tokens, labels = usages.tokens, usages.labels
+        models = [each.model for each in labels]
+        tps, cost_per_token_usd = self._rate.see_usages([each.gpus for each in labels], usages.ts_us, tokens)
+        shaped.usages.documents += encode_usages(
             usages,
             values,  # type: ignore[arg-type]  # a record that is an event has a value
             [sources[index] for index in where],
@@ -183,12 +186,13 @@ class Shaper:
             now,
         )
         shaped.usages.records += where
+        shaped.rows.append(usages.rows)
         shaped.event_us += usages.ts_us.tolist()
-        for model, count in zip(usages.models, tokens.tolist(), strict=True):
+        for model, count in zip(models, tokens.tolist(), strict=True):
             shaped.tokens_by_model[model] = shaped.tokens_by_model.get(model, 0) + count
         known = ~np.isnan(cost_per_token_usd)
         shaped.cost_per_token_by_model.update(
-            zip(compress(usages.models, known.tolist()), cost_per_token_usd[known].tolist(), strict=True)
+            zip(compress(models, known.tolist()), cost_per_token_usd[known].tolist(), strict=True)
         )
         _touch(shaped, usages)
 
@@ -212,15 +216,16 @@ class Shaper:
 def _touch(shaped: Shaped, usages: UsageColumns) -> None:
     """The cells that requests were active in, and the labels they named instead of a GPU."""
     minutes = usages.start_us - usages.start_us % US_PER_MINUTE
-    firsts = [names[0] for names in usages.gpus]
+    gpus = [each.gpus for each in usages.labels]
+    firsts = [names[0] for names in gpus]
     labels = {name for name in set(firsts) if "/" in name}  # a request names all of its GPUs by label, or none
-    plain = (usages.ts_us <= minutes + US_PER_MINUTE) & (np.fromiter(map(len, usages.gpus), np.int64) == 1)
+    plain = (usages.ts_us <= minutes + US_PER_MINUTE) & (np.fromiter(map(len, gpus), np.int64) == 1)
     if labels:
         plain &= [name not in labels for name in firsts]
     shaped.touched.update(zip(compress(firsts, plain.tolist()), minutes[plain].tolist(), strict=True))
     for index in np.flatnonzero(~plain).tolist():
         start_us, end_us = int(usages.start_us[index]), int(usages.ts_us[index])
-        for gpu in usages.gpus[index]:
+        for gpu in gpus[index]:
             if "/" in gpu:
                 shaped.labelled.add((gpu, start_us, end_us))
             else:

@@ -20,13 +20,14 @@ from collections import deque
 from collections.abc import Callable
 
 from gpu_token_analytics.clock import Clock
-from gpu_token_analytics.kafka import DeadLetters, EventSource
+from gpu_token_analytics.kafka import DeadLetters, EventSource, RecordBatch
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.processor.ingest import BadRecordBreaker, Shaped, Shaper
 from gpu_token_analytics.processor.live_rate import LiveRate
 from gpu_token_analytics.processor.writing import Abandoned, BatchWriter, Step
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.store.client import Store
+from gpu_token_analytics.store.recent_usage import RecentUsage
 
 _log = logging.getLogger(__name__)
 
@@ -48,10 +49,11 @@ class Ingest:
         metrics: Metrics,
         clock: Clock,
         checkpoint: Callable[[Step], None] = lambda _step: None,
+        recent: RecentUsage | None = None,
     ) -> None:
         self._source, self._clock, self._metrics, self._settings = source, clock, metrics, settings
         self._checkpoint = checkpoint
-        self._writer = BatchWriter(store, dead_letters, settings.close_debounce_seconds, metrics, clock, checkpoint)
+        self._writer = BatchWriter(store, dead_letters, settings.close_debounce_seconds, metrics, clock, checkpoint, recent)
         self._breaker = BadRecordBreaker(settings.bad_record_limit_ratio)
         rate = LiveRate(settings.live_rate_window_seconds, settings.price_per_hour_usd)
         self._shaper = Shaper(rate, settings.sample_gap_limit_seconds)
@@ -95,8 +97,7 @@ class Ingest:
         return 0.0 if since is None else self._clock.monotonic() - since
 
     def _read(self) -> Shaped | None:
-        records = self._source.poll(self._settings.batch_max_records, self._settings.batch_max_wait_ms / 1000)  # 1
-        self._catching_up = len(records) * 2 >= self._settings.batch_max_records
+        records = self._poll()  # 1
         self._went_round()
         if not len(records):
             return None
@@ -107,6 +108,12 @@ class Ingest:
         self._observe(shaped)
         self._checkpoint(Step.SHAPED)
         return shaped
+
+    def _poll(self) -> RecordBatch:
+        most = self._settings.batch_max_records
+        records = self._source.poll(most, 0)
+        self._catching_up = len(records) * 2 >= most  # known before a wait for more, so that closing need not wait, too
+        return records if len(records) else self._source.poll(most, self._settings.batch_max_wait_ms / 1000)
 
     def _wait(self, over: Callable[[float], bool], stop: threading.Event) -> bool:
         """Until a write is that far. Stays in the group however long it takes; False: `stop` came first."""

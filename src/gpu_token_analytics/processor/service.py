@@ -33,6 +33,7 @@ from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.store.client import Store, open_store
 from gpu_token_analytics.store.indexes import ensure_indexes
 from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.store.recent_usage import RecentUsage
 from gpu_token_analytics.store.rollups import RollupStore
 
 _log = logging.getLogger(__name__)
@@ -62,13 +63,14 @@ def run_processor(
         stack.callback(store.close)
         _log.info("MongoDB %s", store.server)
         ensure_indexes(store, settings)
-        ledger = LedgerStore(store, settings.close_debounce_seconds)
+        recent = RecentUsage(clock)
+        ledger = LedgerStore(store, settings.close_debounce_seconds, recent)
         ledger.books.ensure_default_price(settings.price_per_hour_usd)
         source = EventSource(settings, clock)
         dead_letters = DeadLetters(settings)
         stack.callback(dead_letters.close)
         dead_letters.check()
-        ingest = Ingest(source, store, dead_letters, settings, metrics, clock, checkpoint)
+        ingest = Ingest(source, store, dead_letters, settings, metrics, clock, checkpoint, recent)
         closer = _closer(ledger, store, settings, metrics, clock, lambda: ingest.catching_up)
         tasks = {"the closer": closer, **(beside or {})}
         threads = {name: _Task(name, task, stop) for name, task in tasks.items()}

@@ -20,6 +20,7 @@ from gpu_token_analytics.processor.ingest import Raws, Shaped, refused_letters
 from gpu_token_analytics.store.client import Store
 from gpu_token_analytics.store.inventory import read_placements, upsert_inventory
 from gpu_token_analytics.store.marks import Cell, CellMarker
+from gpu_token_analytics.store.recent_usage import RecentUsage
 from gpu_token_analytics.store.writes import InsertOutcome, insert_raw
 
 _log = logging.getLogger(__name__)
@@ -63,8 +64,11 @@ class BatchWriter:
         metrics: Metrics,
         clock: Clock,
         checkpoint: Callable[[Step], None],
+        recent: RecentUsage | None = None,
     ) -> None:
+        """recent: told of what is stored, so that closing need not read it back."""
         self._store, self._dead_letters, self._metrics, self._clock = store, dead_letters, metrics, clock
+        self._recent = recent
         self._checkpoint = checkpoint
         self._marker = CellMarker(store, debounce_seconds)
         self._ask_first = dict.fromkeys((Collection.TOKEN_USAGE, Collection.GPU_METRICS), 0)
@@ -78,6 +82,8 @@ class BatchWriter:
         for collection, raws in ((Collection.TOKEN_USAGE, batch.usages), (Collection.GPU_METRICS, batch.samples)):
             if raws.documents:
                 outcome = self._insert(collection, raws)
+                if collection is Collection.TOKEN_USAGE and outcome.inserted == len(raws.documents) and self._recent:
+                    self._recent.add(batch.rows)
                 letters += refused_letters(batch, raws, Reason.ID_CONFLICT, outcome.conflicts)
                 letters += refused_letters(batch, raws, Reason.REFUSED_BY_STORE, outcome.refused)
         self._checkpoint(Step.INSERTED)

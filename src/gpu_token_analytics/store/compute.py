@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, NanoUsd, minute_of
+from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, NanoUsd, minute_of, touched_minutes
 from gpu_token_analytics.ledger.cells import (
     MIG_SEVENTHS,
     CardShare,
@@ -26,7 +26,7 @@ from gpu_token_analytics.ledger.money import Int64, nusd_per_hour
 from gpu_token_analytics.ledger.ownership import owned_until
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import PricePiece
-from gpu_token_analytics.ledger.requests import Requests
+from gpu_token_analytics.ledger.requests import Requests, UsageRows
 from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.evidence import last_activity, next_activity
@@ -82,7 +82,7 @@ class _Run:
         params: LedgerParams,
         gpu: GpuId,
         minutes_us: Sequence[int],
-        requests: list[Document],
+        requests: UsageRows,
         samples: RunSamples,
         now_us: int,
     ) -> None:
@@ -124,20 +124,21 @@ class _Run:
             )
         return ComputedRun(self._gpu, found, self._heard())
 
-    def _own(self, found: list[Document]) -> list[Document]:
+    def _own(self, found: UsageRows) -> UsageRows:
         """Requests on this GPU; those that named a label only where the label meant this GPU when they ended."""
         resolve = self._books.placements.resolve
         if self._is_alias:
-            return []
+            return UsageRows.of(())
         if len(self._names) == 1:
             return found
-        labels = set(self._names) - {self._gpu}
-        return [
-            doc
-            for doc in found
-            if self._gpu in doc["gpus"]
-            or any(name in labels and resolve(name, doc["ts_us"]) == self._gpu for name in doc["gpus"])
+        if all(self._gpu in each.gpus for each in found.coded_labels()[0]):
+            return found
+        aliases = set(self._names) - {self._gpu}
+        own = [
+            self._gpu in each.gpus or any(name in aliases and resolve(name, ts_us) == self._gpu for name in each.gpus)
+            for each, ts_us in zip(found.labels.tolist(), found.ts_us.tolist(), strict=True)
         ]
+        return found.take(np.flatnonzero(own))
 
     def _input(self, minute_us: int) -> CellInput:
         end = minute_us + US_PER_MINUTE
@@ -332,10 +333,11 @@ class _Run:
             if doc["gpu"] in found:
                 found[doc["gpu"]][1].add(minute_of(doc["ts_us"]))
         if found:
-            for doc in self._store.raw.usage(sorted(found), self._start, self._end):
-                begin = min(doc["start_us"], doc["ts_us"] - 1) if doc["start_us"] < doc["ts_us"] else doc["ts_us"]
-                for minute in range(minute_of(begin), max(doc["ts_us"], begin + 1), US_PER_MINUTE):
-                    for gpu in doc["gpus"]:
+            usage = self._store.raw.usage(sorted(found), self._start, self._end)
+            rows = zip(usage.labels.tolist(), usage.start_us.tolist(), usage.ts_us.tolist(), strict=True)
+            for labels, start_us, ts_us in rows:
+                for minute in touched_minutes(start_us, ts_us):
+                    for gpu in labels.gpus:
                         if gpu in found:
                             found[gpu][1].add(minute)
         return found

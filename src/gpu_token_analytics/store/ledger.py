@@ -6,13 +6,15 @@ from gpu_token_analytics.store.books import BookStore
 from gpu_token_analytics.store.cells import CellStore
 from gpu_token_analytics.store.client import Store
 from gpu_token_analytics.store.raw_reads import RawReads
+from gpu_token_analytics.store.recent_usage import RecentUsage
 
 
 class LedgerStore:
     """One database as closing, the audit and the API's request view see it."""
 
-    def __init__(self, store: Store, debounce_seconds: float = 10.0) -> None:
+    def __init__(self, store: Store, debounce_seconds: float = 10.0, recent: RecentUsage | None = None) -> None:
+        """recent: requests that need not be read back; None reads everything from MongoDB, as an audit must."""
         self.now = store.now
         self.cells = CellStore(store, debounce_seconds)
-        self.raw = RawReads(store)
+        self.raw = RawReads(store, recent)
         self.books = BookStore(store)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from pymongo import ASCENDING, DESCENDING
 from pymongo.collection import Collection as MongoCollection
 
 from gpu_token_analytics.documents import LONG_REQUEST_US, Collection, GpuId
 from gpu_token_analytics.events import MAX_LATENCY_MS
+from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.store.client import Document, Store, each, mapped
+from gpu_token_analytics.store.recent_usage import RecentUsage
 
 GpuTime: TypeAlias = tuple[GpuId, int]  # a GPU and a time in microseconds
 
@@ -51,18 +53,31 @@ class UsageTime(NamedTuple):
 class RawReads:
     """Reads of `token_usage` and `gpu_metrics`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, recent: RecentUsage | None = None) -> None:
+        """recent: what this process stored last; None reads everything from MongoDB."""
+        self._recent = recent
         self._usage = store[Collection.TOKEN_USAGE]
         self._samples = store[Collection.GPU_METRICS]
 
     @mapped
-    def usage(self, names: Sequence[str], start_us: int, end_us: int) -> list[Document]:
+    def usage(self, names: Sequence[str], start_us: int, end_us: int) -> UsageRows:
         """Requests naming one of `names` that can be active in [start, end), each once. Also some that are not."""
-        gpus: Any = names[0] if len(names) == 1 else {"$in": list(names)}
-        near = {"gpus": gpus, "ts_us": {"$gte": start_us, "$lt": end_us + LONG_REQUEST_US}, "start_us": {"$lt": end_us}}
-        began = {"$gte": start_us - MAX_REQUEST_US, "$lt": end_us}
-        far = {"long": True, "gpus": gpus, "start_us": began, "ts_us": {"$gte": end_us + LONG_REQUEST_US}}
-        return list(self._usage.find({"$or": [near, far]}, _USAGE_FIELDS).batch_size(20_000))  # an index for each
+        near, far = _near(names, start_us, end_us), _far(names, start_us, end_us)
+        either = {"$or": [{**near, "start_us": {"$lt": end_us}}, far]}  # an index for each
+        return UsageRows.of(list(self._usage.find(either, _USAGE_FIELDS).batch_size(20_000)))
+
+    @mapped
+    def recent_usage(self, names: Sequence[str], start_us: int, end_us: int) -> UsageRows | None:
+        """The same without reading them, where this process has stored all of them lately; else None."""
+        if self._recent is None:
+            return None
+        near = _near(names, start_us, end_us)
+        found = self._recent.ended(names, near["ts_us"]["$gte"], near["ts_us"]["$lt"])
+        # All of `found` are stored, so as many are the same ones.
+        if not len(found) or self._usage.count_documents(near) != len(found):
+            return None
+        far = self._usage.find(_far(names, start_us, end_us), _USAGE_FIELDS)
+        return UsageRows.joined([found, UsageRows.of(list(far))])
 
     @mapped
     def samples(self, gpus: Set[GpuId], start_us: int, end_us: int) -> dict[GpuId, list[Document]]:
@@ -182,6 +197,17 @@ class RawReads:
         }
         found = list(self._usage.aggregate([{"$group": {"_id": None, "requests": {"$sum": 1}, **sums}}]))
         return {name: value for name, value in found[0].items() if name != "_id"} if found else {}
+
+
+def _near(names: Sequence[str], start_us: int, end_us: int) -> Document:
+    """Requests that ended since `start`, and not long after `end`."""
+    return {"gpus": {"$in": list(names)}, "ts_us": {"$gte": start_us, "$lt": end_us + LONG_REQUEST_US}}
+
+
+def _far(names: Sequence[str], start_us: int, end_us: int) -> Document:
+    """Those that began before `end` and ended later than _near() looks."""
+    began = {"$gte": start_us - MAX_REQUEST_US, "$lt": end_us}
+    return {"long": True, "gpus": {"$in": list(names)}, "start_us": began, "ts_us": {"$gte": end_us + LONG_REQUEST_US}}
 
 
 def _each_search(collection: MongoCollection[Document], searches: Sequence[list[Document]]) -> Iterator[Document]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId
+from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.store.books import Books
-from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.raw_reads import RawReads
 from gpu_token_analytics.store.runs import groups_of
 
@@ -15,29 +17,32 @@ from gpu_token_analytics.store.runs import groups_of
 MAX_READ_US = 12 * US_PER_MINUTE
 
 
-def requests_by_gpu(raw: RawReads, books: Books, runs: Mapping[GpuId, Sequence[int]]) -> Iterator[tuple[GpuId, list[Document]]]:
+def requests_by_gpu(raw: RawReads, books: Books, runs: Mapping[GpuId, Sequence[int]]) -> Iterator[tuple[GpuId, UsageRows]]:
     """Each GPU with the requests that name it, by its UUID or a label it ever had, and can be active in its run."""
+    names = {gpu: frozenset((gpu, *books.placements.labels(gpu))) for gpu in runs}
+    recent = raw.recent_usage(*_asked(names, runs))
+    if recent is not None:
+        yield from _distributed(recent, names, runs)
+        return
     for group in groups_of(runs, MAX_READ_US):
-        owners: dict[str, list[GpuId]] = {}
-        for gpu in group:
-            for name in (gpu, *books.placements.labels(gpu)):
-                owners.setdefault(name, []).append(gpu)
-        low, high = min(run[0] for run in group.values()), max(run[-1] for run in group.values()) + US_PER_MINUTE
-        found = raw.usage(list(owners), low, high)
+        found = raw.usage(*_asked(names, group))
         if len(group) == 1:
             yield next(iter(group)), found
         else:
-            yield from _distributed(found, owners, group).items()
+            yield from _distributed(found, names, group)
+
+
+def _asked(names: Mapping[GpuId, frozenset[str]], runs: Mapping[GpuId, Sequence[int]]) -> tuple[list[str], int, int]:
+    """All names of these GPUs, and the time from the first of their minutes to the end of the last."""
+    together = sorted(frozenset().union(*(names[gpu] for gpu in runs)))
+    return together, min(run[0] for run in runs.values()), max(run[-1] for run in runs.values()) + US_PER_MINUTE
 
 
 def _distributed(
-    requests: Sequence[Document], owners: Mapping[str, Sequence[GpuId]], runs: Mapping[GpuId, Sequence[int]]
-) -> dict[GpuId, list[Document]]:
-    found: dict[GpuId, list[Document]] = {gpu: [] for gpu in runs}
-    spans = {gpu: (run[0], run[-1] + US_PER_MINUTE) for gpu, run in runs.items()}
-    for request in requests:
-        for gpu in {gpu for name in request["gpus"] for gpu in owners.get(name, ())}:
-            start_us, end_us = spans[gpu]
-            if request["ts_us"] >= start_us and request["start_us"] < end_us:
-                found[gpu].append(request)
-    return found
+    requests: UsageRows, names: Mapping[GpuId, frozenset[str]], runs: Mapping[GpuId, Sequence[int]]
+) -> Iterator[tuple[GpuId, UsageRows]]:
+    table, codes = requests.coded_labels()
+    for gpu, run in runs.items():
+        named = np.array([not names[gpu].isdisjoint(labels.gpus) for labels in table], dtype=bool)
+        near = (requests.ts_us >= run[0]) & (requests.start_us < run[-1] + US_PER_MINUTE)
+        yield gpu, requests.take(np.flatnonzero(named[codes] & near))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from gpu_token_analytics.documents import LONG_REQUEST_US, payload_hash
 from gpu_token_analytics.events import TokenUsage, to_us
 from gpu_token_analytics.ledger.money import Float64, Int64
+from gpu_token_analytics.ledger.requests import Labels, UsageRows, objects
 
 _UNKNOWN_TIME = -1  # of first_us
 
@@ -36,17 +37,54 @@ _LENGTHS = [(length + 1).to_bytes(4, "little") for length in range(4 * 256 + 1)]
 _OTHER_BYTES = len(_DOCUMENT.replace(b"%b", b"")) + 4 * 4
 
 
+class LabelBook:
+    """The labels seen so far: there are few different ones, again and again."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[Labels, bytes]] = {}
+
+    def of(self, events: Sequence[TokenUsage]) -> list[tuple[Labels, bytes]]:
+        """The labels of each request; and these with the reason why it finished as BSON elements."""
+        known = self._known
+        if len(known) > _MAX_KNOWN_LABELS:
+            known.clear()  # forgetting costs an encoding, nothing else
+        found = []
+        for event in events:
+            names = event.gpu_uuids
+            key = (
+                event.host,
+                names[0] if len(names) == 1 else (event.gpu_index, *names),
+                event.model,
+                event.tenant,
+                event.finish_reason,
+            )
+            labels = known.get(key)
+            if labels is None:
+                labels = known[key] = _labels(event)
+            found.append(labels)
+        return found
+
+
+def _labels(event: TokenUsage) -> tuple[Labels, bytes]:
+    document = {
+        "host": event.host,
+        "gpus": event.gpus,
+        "model": event.model,
+        "tenant": event.tenant,
+        "finish_reason": event.finish_reason,
+    }
+    elements = bson.encode(document)[4:-1]  # without its length and its end
+    return Labels(event.host, tuple(event.gpus), event.model, event.tenant), elements
+
+
 @dataclass(slots=True)
 class UsageColumns:
     """Requests in the order they were read. All of length n."""
 
     ids: list[str]
     request_ids: list[str]
-    hosts: list[str]
-    gpus: list[list[str]]  # sorted and distinct; `host/index` where no UUID was named
-    models: list[str]
-    tenants: list[str]
-    finish_reasons: list[str | None]
+    labels: list[Labels]
+    encoded_labels: list[bytes]
     ts_us: Int64
     start_us: Int64  # when it began to use its GPUs (end - latency + queue); ts_us when no latency is known
     first_us: Int64  # first token; -1: not known
@@ -60,7 +98,7 @@ class UsageColumns:
     gpu_index: Float64  # nan: not named
 
     @staticmethod
-    def of(events: Sequence[TokenUsage]) -> UsageColumns:
+    def of(events: Sequence[TokenUsage], book: LabelBook) -> UsageColumns:
         """The events' own fields, and the times that follow from them."""
         latency_ms = np.array([event.latency_ms for event in events], dtype=np.float64)  # None becomes nan
         queue_ms = np.array([event.queue_ms for event in events], dtype=np.float64)
@@ -69,14 +107,12 @@ class UsageColumns:
         ts_us = np.rint(np.array([event.ts.timestamp() for event in events]) * 1e6).astype(np.int64)
         active_us = np.rint((np.nan_to_num(latency_ms) - np.nan_to_num(queue_ms)) * 1000).astype(np.int64)
         to_end_us = np.rint(np.nan_to_num(latency_ms - ttft_ms) * 1000).astype(np.int64)
+        labels = book.of(events)
         return UsageColumns(
             ids=[event.event_id for event in events],
             request_ids=[event.request_id for event in events],
-            hosts=[event.host for event in events],
-            gpus=[event.gpu_uuids if len(event.gpu_uuids) == 1 else event.gpus for event in events],
-            models=[event.model for event in events],
-            tenants=[event.tenant for event in events],
-            finish_reasons=[event.finish_reason for event in events],
+            labels=[each for each, _ in labels],
+            encoded_labels=[encoded for _, encoded in labels],
             ts_us=ts_us,
             start_us=ts_us - np.maximum(active_us, 0),
             first_us=np.where(np.isnan(latency_ms) | np.isnan(ttft_ms), _UNKNOWN_TIME, ts_us - to_end_us),
@@ -94,61 +130,47 @@ class UsageColumns:
         return len(self.ids)
 
     @property
+    def rows(self) -> UsageRows:
+        """What the ledger needs of them."""
+        return UsageRows(
+            ids=objects(self.ids),
+            labels=objects(self.labels),
+            start_us=self.start_us,
+            ts_us=self.ts_us,
+            first_us=self.first_us,
+            prompt=self.prompt_tokens,
+            cached=self.cached_tokens,
+            completion=self.completion_tokens,
+            reasoning=self.reasoning_tokens,
+        )
+
+    @property
     def tokens(self) -> Int64:
         """Prompt and completion. Shape (n,)."""
         return self.prompt_tokens + self.completion_tokens
 
 
-class UsageEncoder:
-    """Encodes the documents of batches. Remembers the labels it has seen."""
+def encode_usages(
+    usages: UsageColumns,
+    values: Sequence[bytes],
+    sources: Sequence[str],
+    tps: Float64,
+    cost_per_token_usd: Float64,
+    stored_at: datetime,
+) -> list[RawBSONDocument]:
+    """One document of `token_usage` for each request.
 
-    def __init__(self) -> None:
-        self._labels: dict[tuple[object, ...], bytes] = {}
-
-    def encode(
-        self,
-        usages: UsageColumns,
-        values: Sequence[bytes],
-        sources: Sequence[str],
-        tps: Float64,
-        cost_per_token_usd: Float64,
-        stored_at: datetime,
-    ) -> list[RawBSONDocument]:
-        """One document of `token_usage` for each request.
-
-        values: the records themselves (for `h`); sources: where each was read, `topic/partition/offset`; tps and
-        cost_per_token_usd: the live rate, nan where it is not known. Lengths and shapes (n,).
-        """
-        columns = _numbers(usages, values, stored_at)
-        columns |= {"tps": tps, "cost_per_token": cost_per_token_usd}
-        labels = self._fragments(usages)
-        rows = _rows(columns, len(usages))
-        return [
-            RawBSONDocument(_document(event_id.encode(), request_id.encode(), source.encode(), fragment, row))
-            for event_id, request_id, source, fragment, row in zip(
-                usages.ids, usages.request_ids, sources, labels, rows, strict=True
-            )
-        ]
-
-    def _fragments(self, usages: UsageColumns) -> list[bytes]:
-        """The labels of each request as BSON elements: there are few different ones, again and again."""
-        known = self._labels
-        if len(known) > _MAX_KNOWN_LABELS:
-            known.clear()  # forgetting costs an encoding, nothing else
-        gpus = [names[0] if len(names) == 1 else tuple(names) for names in usages.gpus]
-        found = []
-        for key in zip(usages.hosts, gpus, usages.models, usages.tenants, usages.finish_reasons, strict=True):
-            fragment = known.get(key)
-            if fragment is None:
-                fragment = known[key] = _labels(*key)
-            found.append(fragment)
-        return found
-
-
-def _labels(host: str, gpus: str | tuple[str, ...], model: str, tenant: str, finish_reason: str | None) -> bytes:
-    names = [gpus] if isinstance(gpus, str) else list(gpus)
-    labels = {"host": host, "gpus": names, "model": model, "tenant": tenant, "finish_reason": finish_reason}
-    return bson.encode(labels)[4:-1]  # without its length and its end
+    values: the records themselves (for `h`); sources: where each was read, `topic/partition/offset`; tps and
+    cost_per_token_usd: the live rate, nan where it is not known. Lengths and shapes (n,).
+    """
+    columns = _numbers(usages, values, stored_at) | {"tps": tps, "cost_per_token": cost_per_token_usd}
+    rows = _rows(columns, len(usages))
+    return [
+        RawBSONDocument(_document(event_id.encode(), request_id.encode(), source.encode(), labels, row))
+        for event_id, request_id, source, labels, row in zip(
+            usages.ids, usages.request_ids, sources, usages.encoded_labels, rows, strict=True
+        )
+    ]
 
 
 def _document(event_id: bytes, request_id: bytes, source: bytes, labels: bytes, numbers: bytes | bytearray) -> bytes:

@@ -28,7 +28,7 @@ from gpu_token_analytics.store.commands import write_command
 
 RawDocument: TypeAlias = Mapping[str, Any]  # of documents.py; also one that is encoded already
 
-MAX_CHUNK_DOCUMENTS = 2_500
+MAX_CHUNK_DOCUMENTS = 10_000
 # What the driver raises for a document it cannot encode, or for more of them than fit one command (16 MiB). An integer past
 # 64 bit is an OverflowError.
 _NOT_ENCODED = (BSONError, OverflowError, ValueError, TypeError)

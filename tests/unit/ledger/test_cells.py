@@ -13,7 +13,7 @@ from tests.unit.ledger.worlds import GPU, MINUTE, SECOND, T0, World, by_request,
 from gpu_token_analytics.ledger.cells import CellInput, Samples, compute_cells
 from gpu_token_analytics.ledger.params import LedgerParams, WorkWeights
 from gpu_token_analytics.ledger.prices import PriceMode, PricePiece
-from gpu_token_analytics.ledger.requests import Requests, spread_tokens
+from gpu_token_analytics.ledger.requests import Requests, UsageRows, spread_tokens
 
 PRICES = [price("default", "3.6")]  # one nano-USD a microsecond
 
@@ -43,7 +43,7 @@ def test_a_partly_owned_minute() -> None:
     world = World([usage("r", 50, 40)], [sample("s", 40, mem_mb=1)], PRICES)
     (cell,) = compute_cells(
         [CellInput(start, until, [piece, later])],
-        Requests.of(world.usages, frozenset((GPU,)), MINUTE),
+        Requests.of(UsageRows.of(world.usages), frozenset((GPU,)), MINUTE),
         Samples.of(world.samples),
         world.params,
     )

@@ -17,7 +17,7 @@ from gpu_token_analytics.ledger.cells import CardShare, CellContent, CellInput, 
 from gpu_token_analytics.ledger.money import nusd_per_hour
 from gpu_token_analytics.ledger.params import LedgerParams, WorkWeights
 from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
-from gpu_token_analytics.ledger.requests import Requests
+from gpu_token_analytics.ledger.requests import Requests, UsageRows
 
 Document = dict[str, Any]
 
@@ -54,7 +54,9 @@ class World:
             CellInput(start, until, book.pieces(priced_as or gpu, "h", "H100", start, max(until, start + 1), own), card)
             for start, until in spans
         ]
-        requests = Requests.of([doc for doc in self.usages if gpu in doc["gpus"]], frozenset((gpu,)), self.params.cell_us)
+        requests = Requests.of(
+            UsageRows.of([doc for doc in self.usages if gpu in doc["gpus"]]), frozenset((gpu,)), self.params.cell_us
+        )
         return compute_cells(inputs, requests, Samples.of(samples), self.params, with_shares=with_shares)
 
     def oracle(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.oracle.usage_document import usage_document
 
 from gpu_token_analytics.events import MAX_LATENCY_MS, MAX_TOKENS, TokenUsage, decode, encode
-from gpu_token_analytics.store.usage_columns import UsageColumns, UsageEncoder
+from gpu_token_analytics.store.usage_columns import LabelBook, UsageColumns, encode_usages
 
 STORED = datetime(2026, 2, 1, 12, 0, 0, 123_456, tzinfo=UTC)
 LONGEST_ID, LONGEST_LABEL = "\U0001f600" * 64, "\U0001f600" * 256  # 4 bytes a character
@@ -64,7 +64,7 @@ def encoded(events: Sequence[TokenUsage], tps: Sequence[float | None], costs: Se
     values = [encode(event) for event in events]
     sources = [f"tokens/0/{index}" for index in range(len(events))]
     known_tps, known_costs = (np.array(numbers, dtype=np.float64) for numbers in (tps, costs))
-    documents = UsageEncoder().encode(UsageColumns.of(events), values, sources, known_tps, known_costs, STORED)
+    documents = encode_usages(UsageColumns.of(events, LabelBook()), values, sources, known_tps, known_costs, STORED)
     return [bson.decode(document.raw) for document in documents]
 
 
@@ -114,4 +114,4 @@ def test_times_are_exact_to_the_microsecond(year: int) -> None:
         for us in range(0, 1_000_000, 997)
     ]
     second = int(begin.timestamp()) * 1_000_000
-    assert UsageColumns.of(events).ts_us.tolist() == [second + us for us in range(0, 1_000_000, 997)]
+    assert UsageColumns.of(events, LabelBook()).ts_us.tolist() == [second + us for us in range(0, 1_000_000, 997)]
