@@ -1,6 +1,7 @@
 """Ingest and ledger against the same mongod, in one run: ratios, not absolute speeds (machines differ, and are noisy).
 
-    baseline   the same documents, encoded beforehand, inserted by one client with the same indexes and write concern
+    baseline   the same documents, encoded beforehand, inserted by one client with the same indexes and write concern, as
+               many at a time as the processor inserts
     ingest     a processor (its own process) reading the same events from the in-memory broker; the ledger held back
     ledger     the same again with the ledger computed to the end: time until nothing is due
     cpu        the processor's CPU time per event, and by step from its own metrics
@@ -51,7 +52,6 @@ from gpu_token_analytics.store.ledger import LedgerStore
 from gpu_token_analytics.store.writes import insert_raw
 
 NEVER_SECONDS = 3600
-BATCH = 1000
 MOST_SECONDS = 180
 HZ = os.sysconf("SC_CLK_TCK")
 
@@ -130,8 +130,8 @@ def _baseline(settings: Settings, events: Sequence[Event]) -> float:
     with _database(settings) as store:
         begun = time.perf_counter()
         for name, documents in parts:
-            for at in range(0, len(documents), BATCH):
-                insert_raw(store, name, documents[at : at + BATCH])
+            for at in range(0, len(documents), settings.batch_max_records):
+                insert_raw(store, name, documents[at : at + settings.batch_max_records])
         return size / (time.perf_counter() - begun)
 
 

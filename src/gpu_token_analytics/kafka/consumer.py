@@ -45,7 +45,7 @@ CONSUMER_CONFIG: dict[str, object] = {
     "session.timeout.ms": 15_000,
     "max.poll.interval.ms": 120_000,
     "enable.partition.eof": True,  # tells an idle partition from a stuck one
-    "fetch.wait.max.ms": 20,
+    "fetch.wait.max.ms": 20,  # a fetch that waits at the end of one partition holds up the others of its broker
     "fetch.queue.backoff.ms": 5,  # default 1000: a full queue would stop fetching for a second at a time
     "fetch.message.max.bytes": 1_048_576,
     "queued.max.messages.kbytes": 16_384,  # bounds the memory of records fetched ahead

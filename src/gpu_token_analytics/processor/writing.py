@@ -83,7 +83,7 @@ class BatchWriter:
             if raws.documents:
                 outcome = self._insert(collection, raws)
                 if collection is Collection.TOKEN_USAGE and outcome.inserted == len(raws.documents) and self._recent:
-                    self._recent.add(batch.rows)
+                    self._recent.add(batch.rows, sum(len(value or b"") for value in batch.records.values))
                 letters += refused_letters(batch, raws, Reason.ID_CONFLICT, outcome.conflicts)
                 letters += refused_letters(batch, raws, Reason.REFUSED_BY_STORE, outcome.refused)
         self._checkpoint(Step.INSERTED)

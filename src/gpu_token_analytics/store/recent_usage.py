@@ -21,17 +21,20 @@ from gpu_token_analytics.ledger.money import Int64
 from gpu_token_analytics.ledger.requests import UsageRows
 
 KEPT_SECONDS = 3600.0
-MOST_REQUESTS = 200_000  # some 40 MB
+MOST_BYTES = 64 * 1024 * 1024  # of records: some 150,000 requests, which take half of that here; never much more than that
 
 
 @dataclass
 class _Batch:
     parts: Sequence[UsageRows]
+    size_bytes: int
     stored_at: float  # monotonic
 
-    @cached_property
+    @property
     def rows(self) -> UsageRows:
-        return UsageRows.joined(self.parts)
+        if len(self.parts) > 1:
+            self.parts = [UsageRows.joined(self.parts)]
+        return self.parts[0]
 
     @cached_property
     def by_name(self) -> dict[str, Int64]:
@@ -51,21 +54,23 @@ class _Batch:
 class RecentUsage:
     """Bounded; the oldest batches go first. Any thread may add and look."""
 
-    def __init__(self, clock: Clock | None = None, most: int = MOST_REQUESTS) -> None:
+    def __init__(self, clock: Clock | None = None, most_bytes: int = MOST_BYTES) -> None:
         self._clock = clock or SystemClock()
-        self._most = most
+        self._most_bytes = most_bytes
         self._lock = threading.Lock()
         self._batches: deque[_Batch] = deque()
-        self._size = 0
+        self._bytes = 0
 
-    def add(self, parts: Sequence[UsageRows]) -> None:
+    def add(self, parts: Sequence[UsageRows], size_bytes: int) -> None:
         """A batch that this process has just stored, each request for the first time, durably. It is kept as it is: what costs
-        time is done when somebody looks."""
+        time is done when somebody looks. size_bytes: of its records."""
+        if not parts:
+            return
         with self._lock:
-            self._batches.append(_Batch(parts, self._clock.monotonic()))
-            self._size += sum(map(len, parts))
-            while self._size > self._most and len(self._batches) > 1:
-                self._size -= sum(map(len, self._batches.popleft().parts))
+            self._batches.append(_Batch(parts, size_bytes, self._clock.monotonic()))
+            self._bytes += size_bytes
+            while self._bytes > self._most_bytes:
+                self._bytes -= self._batches.popleft().size_bytes
 
     def ended(self, names: Iterable[str], start_us: int, end_us: int) -> UsageRows:
         """The requests known here that name one of `names` and ended in [start, end), each once."""

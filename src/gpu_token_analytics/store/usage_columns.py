@@ -30,7 +30,7 @@ _UNKNOWN_TIME = -1  # of first_us
 # Element types
 _DOUBLE, _BINARY, _BOOLEAN, _DATE, _NULL, _INT32, _INT64 = b"\x01", b"\x05", b"\x08", b"\x09", b"\x0a", b"\x10", b"\x12"
 
-_MAX_KNOWN_LABELS = 10_000
+_MAX_LABEL_BYTES = 8 * 1024 * 1024
 
 _DOCUMENT = b"%b\x02_id\x00%b%b\x00\x02request_id\x00%b%b\x00\x02src\x00%b%b\x00%b%b\x00"
 _LENGTHS = [(length + 1).to_bytes(4, "little") for length in range(4 * 256 + 1)]  # of ids and sources, in bytes
@@ -42,12 +42,14 @@ class LabelBook:
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], tuple[Labels, bytes]] = {}
+        self._bytes = 0
 
     def of(self, events: Sequence[TokenUsage]) -> list[tuple[Labels, bytes]]:
         """The labels of each request; and these with the reason why it finished as BSON elements."""
         known = self._known
-        if len(known) > _MAX_KNOWN_LABELS:
+        if self._bytes > _MAX_LABEL_BYTES:
             known.clear()  # forgetting costs an encoding, nothing else
+            self._bytes = 0
         found = []
         for event in events:
             names = event.gpu_uuids
@@ -61,6 +63,7 @@ class LabelBook:
             labels = known.get(key)
             if labels is None:
                 labels = known[key] = _labels(event)
+                self._bytes += len(labels[1])
             found.append(labels)
         return found
 

@@ -40,8 +40,8 @@ def found(recent: RecentUsage, names: list[str], start_us: int = 0, end_us: int 
 
 def test_it_finds_what_names_a_gpu_and_ended_in_a_time() -> None:
     recent = RecentUsage(clock())
-    recent.add(rows(("a", 10, ("g",)), ("b", 20, ("g", "k")), ("c", 30, ("k",))))
-    recent.add(rows(("d", 15, ("h/0",))))
+    recent.add(rows(("a", 10, ("g",)), ("b", 20, ("g", "k")), ("c", 30, ("k",))), 300)
+    recent.add(rows(("d", 15, ("h/0",))), 100)
     assert found(recent, ["g"]) == ["a", "b"]
     assert found(recent, ["g", "k"]) == ["a", "b", "c"], "a request of both is there once"
     assert found(recent, ["g", "h/0"], 15, 30) == ["b", "d"]
@@ -50,18 +50,20 @@ def test_it_finds_what_names_a_gpu_and_ended_in_a_time() -> None:
 
 
 def test_the_oldest_batches_go_first() -> None:
-    recent = RecentUsage(clock(), most=3)
+    recent = RecentUsage(clock(), most_bytes=300)
     for number in range(3):
-        recent.add(rows((f"a{number}", 10, ("g",)), (f"b{number}", 10, ("g",))))
+        recent.add(rows((f"a{number}", 10, ("g",)), (f"b{number}", 10, ("g",))), 200)
     assert found(recent, ["g"]) == ["a2", "b2"]
+    recent.add(rows(("huge", 10, ("g",))), 301)
+    assert found(recent, ["g"]) == [], "not even one batch that is too large alone"
 
 
 def test_what_retention_could_reach_is_not_remembered() -> None:
     at = clock()
     recent = RecentUsage(at)
-    recent.add(rows(("a", 10, ("g",))))
+    recent.add(rows(("a", 10, ("g",))), 1)
     at.advance(KEPT_SECONDS)
-    recent.add(rows(("b", 10, ("g",))))
+    recent.add(rows(("b", 10, ("g",))), 1)
     assert found(recent, ["g"]) == ["a", "b"]
     at.advance(1)
     assert found(recent, ["g"]) == ["b"]
