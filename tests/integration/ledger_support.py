@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, cast
 
@@ -19,11 +19,16 @@ from gpu_token_analytics.processor.ingest import Shaper
 from gpu_token_analytics.processor.live_rate import LiveRate
 from gpu_token_analytics.processor.writing import BatchWriter
 from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.simulate.fleet import default_fleet
+from gpu_token_analytics.simulate.load import Load, generate
 from gpu_token_analytics.store.audit import AuditReport, audit
 from gpu_token_analytics.store.client import Document, Store, open_store
 from gpu_token_analytics.store.indexes import ensure_indexes
 from gpu_token_analytics.store.ledger import LedgerStore
 from gpu_token_analytics.store.recent_usage import RecentUsage
+
+MINUTE = timedelta(minutes=1)
+HOUR_NUSD = 850_000_000  # PRICE_PER_HOUR_USD's default
 
 
 class NoLetters:
@@ -154,3 +159,14 @@ def sample(number: int, at: datetime, **fields: Any) -> GpuSample:
         "source": "nvml",
     }
     return GpuSample(**{**values, **fields})
+
+
+def minutes_ago(count: int) -> datetime:
+    """The start of a minute."""
+    return datetime.now(UTC).replace(second=0, microsecond=0) - count * MINUTE
+
+
+def fleet_events(seconds: float = 240, seed: int = 3) -> list[Event]:
+    """Eight GPUs at work, an hour ago."""
+    fleet = default_fleet(2, 4)
+    return list(generate(fleet, minutes_ago(60), seconds, seed, load=Load(8.0), sample_interval_seconds=10.0))

@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from math import floor
-from typing import Any
 
 import pytest
-from tests.integration.ledger_support import Pipeline, contents, sample, usage
+from tests.integration.ledger_support import HOUR_NUSD, MINUTE, Pipeline, contents, fleet_events, minutes_ago, sample, usage
 
 from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.events import Event, to_us
-from gpu_token_analytics.simulate.fleet import default_fleet
-from gpu_token_analytics.simulate.load import Load, generate
 from gpu_token_analytics.store.cells import CellStore
-
-MINUTE = timedelta(minutes=1)
-HOUR_NUSD = 850_000_000  # PRICE_PER_HOUR_USD's default
-
-
-@pytest.fixture
-def pipeline(mongo_uri: str, mongo_database: str) -> Iterator[Callable[..., Pipeline]]:
-    made: list[Pipeline] = []
-
-    def make(name: str = "", **overrides: Any) -> Pipeline:
-        made.append(Pipeline(mongo_uri, mongo_database + name, **overrides))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.store.client.drop_database(each.settings.mongodb_database)
-        each.store.close()
-
-
-def minutes_ago(count: int) -> datetime:
-    return datetime.now(UTC).replace(second=0, microsecond=0) - count * MINUTE
-
-
-def fleet_events(seconds: float = 240, seed: int = 3) -> list[Event]:
-    fleet = default_fleet(2, 4)
-    return list(generate(fleet, minutes_ago(60), seconds, seed, load=Load(8.0), sample_interval_seconds=10.0))
 
 
 def test_a_fleet_closes_and_the_audit_holds(pipeline: Callable[..., Pipeline]) -> None:
@@ -66,181 +35,6 @@ def test_a_fleet_closes_and_the_audit_holds(pipeline: Callable[..., Pipeline]) -
     after = one.cells(minute=settled)
     assert contents(after) == contents(before)
     assert {name: cell["revision"] for name, cell in after.items()} == {name: cell["revision"] for name, cell in before.items()}
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_order_duplicates_batches_and_restarts_change_nothing(pipeline: Callable[..., Pipeline], seed: int) -> None:
-    events = fleet_events(120)
-    straight, wild = pipeline("a"), pipeline("b")
-    straight.ingest(events)
-    straight.close()
-    chaos = random.Random(seed)
-    mixed = events + chaos.sample(events, len(events) // 5)
-    chaos.shuffle(mixed)
-    while mixed:
-        size = chaos.randrange(1, 400)
-        part, mixed = mixed[:size], mixed[size:]
-        wild.ingest(part, batch=chaos.randrange(1, 200))
-        if chaos.random() < 0.3:
-            wild.closer().step()
-        if chaos.random() < 0.2:
-            wild.closer().housekeep()
-        if chaos.random() < 0.2:
-            wild.restart()
-    wild.close()
-    settled = {"$lt": minutes_ago(20)}  # the silent minutes go on with the clock
-    assert contents(wild.cells(minute=settled)) == contents(straight.cells(minute=settled))
-    assert wild.audit().holds
-
-
-def test_a_label_becomes_the_uuid_that_samples_teach_later(pipeline: Callable[..., Pipeline]) -> None:
-    one = pipeline(silent_gpu_owned_minutes=0)
-    at = minutes_ago(30)
-    one.ingest([usage(1, at + timedelta(seconds=40), gpu_uuids=[], gpu_index=0)])
-    one.close()
-    assert [cell["gpu"] for cell in one.cells().values() if cell["owned_us"]] == ["h1/0"]
-    one.ingest([sample(1, at + timedelta(seconds=5))])
-    one.close()
-    owned = [cell for cell in one.cells().values() if cell["owned_us"]]
-    assert {cell["gpu"] for cell in owned} == {"GPU-a"}
-    assert sum(line["requests"] for cell in owned for line in cell["lines"]) == 1
-    assert one.audit().holds
-
-
-def test_silence_of_a_label_goes_where_its_requests_go(pipeline: Callable[..., Pipeline]) -> None:
-    one = pipeline()
-    early, late = minutes_ago(50), minutes_ago(40)
-    one.ingest([usage(n, at + timedelta(seconds=40), gpu_uuids=[], gpu_index=0) for n, at in enumerate((early, late))])
-    one.close()
-    assert len([cell for cell in one.cells(gpu="h1/0").values() if cell["owned_us"]]) == 11
-    one.ingest([sample(1, early + timedelta(seconds=5), source="replay")])
-    one.close()
-    owned = [cell["gpu"] for cell in one.cells().values() if cell["owned_us"]]
-    assert owned == ["GPU-a"] * 11
-    assert one.audit().holds
-
-
-@pytest.mark.parametrize("late_by", [-10, 10], ids=["a sample before", "the first sample ever, after"])
-def test_a_late_sample_names_and_prices_the_minutes_it_speaks_for(pipeline: Callable[..., Pipeline], late_by: int) -> None:
-    one = pipeline(silent_gpu_owned_minutes=2)
-    at = minutes_ago(40)
-    one.ingest([usage(n, at + n * 5 * MINUTE + timedelta(seconds=40)) for n in range(2)])
-    one.close()
-    assert {cell["gpu_name"] for cell in one.cells().values()} == {None}
-    one.ingest([sample(1, at + late_by * MINUTE, source="replay", host="h2", price_per_hour_usd=2.0)])
-    one.close()
-    busy = [cell for cell in one.cells().values() if cell["lines"]]
-    assert {(cell["host"], cell["gpu_name"]) for cell in busy} == {("h2", "H100")}
-    paid = 2_000_000_000 if late_by < 0 else HOUR_NUSD  # a price holds from its first sample on
-    assert {cell["price"]["nusd_per_hour"] for cell in busy} == {paid}
-    assert one.audit().holds
-
-
-def test_a_late_first_sample_without_a_price_ends_what_the_next_one_said_of_its_whole_minute(
-    pipeline: Callable[..., Pipeline],
-) -> None:
-    one = pipeline(silent_gpu_owned_minutes=2)
-    at = minutes_ago(40)
-    one.ingest([usage(1, at + timedelta(seconds=40)), sample(1, at + timedelta(minutes=5, seconds=30), price_per_hour_usd=2.0)])
-    one.close()
-    priced = "GPU-a|" + f"{at + 5 * MINUTE:%Y-%m-%dT%H:%MZ}"
-    assert one.cells()[priced]["price"]["row"] == "sample"
-    one.ingest([sample(2, at + timedelta(seconds=30))])
-    one.close()
-    assert one.cells()[priced]["price"]["row"] == "settings-0", "up to its sample"
-    assert one.audit().holds
-
-
-def test_a_slice_learned_of_late_is_priced_as_a_slice_from_its_first_request_on(pipeline: Callable[..., Pipeline]) -> None:
-    one = pipeline(silent_gpu_owned_minutes=0)
-    at = minutes_ago(40)
-    one.ingest([usage(1, at + timedelta(seconds=40), gpu_uuids=["MIG-1"])])
-    one.close()
-    part = sample(1, at + 20 * MINUTE, gpu_uuid="MIG-1", mig_profile="3g.40gb", parent_uuid="GPU-a", source="replay")
-    one.ingest([part])
-    one.close()
-    cells = {cell["gpu"]: cell["cost_nusd"] for cell in one.cells(minute=at).values()}
-    assert cells["MIG-1"] == round(HOUR_NUSD / 60) * 3 // 7
-    assert one.audit().holds
-
-
-def sparse_events(dice: random.Random) -> list[Event]:
-    """Few events over an hour: labels that change their GPU, prices, slices, long silences."""
-    found: list[Event] = []
-    for number in range(40):
-        at = minutes_ago(120) + timedelta(seconds=dice.randrange(3600))
-        gpu, index = dice.choice([("GPU-a", 0), ("GPU-b", 0), ("GPU-c", 1)])
-        if dice.random() < 0.6:
-            named: dict[str, Any] = {"gpu_uuids": [gpu]} if dice.random() < 0.5 else {"gpu_uuids": [], "gpu_index": index}
-            if dice.random() < 0.2:
-                named = {"gpu_uuids": ["MIG-1"]}
-            found.append(usage(number, at, dice.choice((0.0, 5.0, 100.0)), **named))
-            continue
-        values: dict[str, Any] = {"gpu_uuid": gpu, "gpu_index": index, "source": "replay", "name": f"name of {gpu}"}
-        if gpu == "GPU-c":
-            values["price_per_hour_usd"] = dice.choice((None, 1.0, 2.0))
-            if dice.random() < 0.5:
-                values |= {"gpu_uuid": "MIG-1", "mig_profile": "3g.40gb", "parent_uuid": "GPU-c", "price_per_hour_usd": None}
-        found.append(sample(number, at, **values))
-    return found
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_sparse_events_in_any_order_give_one_ledger(pipeline: Callable[..., Pipeline], seed: int) -> None:
-    dice = random.Random(seed)
-    events = sparse_events(dice)
-    straight, wild = pipeline("a", silent_gpu_owned_minutes=10), pipeline("b", silent_gpu_owned_minutes=10)
-    straight.ingest(events)
-    straight.close()
-    for event in dice.sample(events, len(events)):
-        wild.ingest([event])
-        if dice.random() < 0.4:
-            wild.closer().step()
-        if dice.random() < 0.2:
-            wild.closer().housekeep()
-    wild.close()
-    for one in (straight, wild):
-        report = one.audit()
-        assert report.holds, report.findings
-    assert contents(wild.cells()) == contents(straight.cells())
-
-
-@pytest.mark.parametrize("seed", range(int(os.environ.get("CLOSING_SEEDS", "4"))))
-def test_sparse_events_while_two_closers_are_at_work(pipeline: Callable[..., Pipeline], seed: int) -> None:
-    dice = random.Random(1000 + seed)
-    events = sparse_events(dice)
-    owned = dice.choice((0, 2, 10, 1440))
-    straight, wild = (pipeline(name, silent_gpu_owned_minutes=owned) for name in ("a", "b"))
-    straight.ingest(events)
-    straight.close()
-    stop, failures = threading.Event(), []
-
-    def work(own_dice: random.Random) -> None:
-        try:
-            closer = wild.closer()
-            while not stop.is_set():
-                closer.step()
-                if own_dice.random() < 0.3:
-                    closer.housekeep()
-        except BaseException as error:  # noqa: BLE001 - shown by the assertion below
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(random.Random(seed * 10 + number),)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    mixed = dice.sample(events, len(events))
-    while mixed:
-        size = dice.randrange(1, 6)
-        wild.ingest(mixed[:size])
-        mixed = mixed[size:]
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert not failures
-    wild.close()
-    report = wild.audit()
-    assert report.holds, report.findings
-    assert contents(wild.cells()) == contents(straight.cells())
 
 
 def test_silent_minutes_between_and_after_are_paid_for_as_unobserved(pipeline: Callable[..., Pipeline]) -> None:

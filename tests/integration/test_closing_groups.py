@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
 from pymongo.monitoring import CommandListener
-from tests.integration.ledger_support import Pipeline, contents, sample, usage
+from tests.integration.ledger_support import MINUTE, Pipeline, contents, minutes_ago, sample, usage
 
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.events import Event, to_us
@@ -21,22 +21,7 @@ from gpu_token_analytics.store import client
 from gpu_token_analytics.store.raw_reads import UsageTime
 from gpu_token_analytics.store.runs import runs_of
 
-MINUTE = timedelta(minutes=1)
-START = datetime.now(UTC).replace(second=0, microsecond=0) - 60 * MINUTE
-
-
-@pytest.fixture
-def pipeline(mongo_uri: str, mongo_database: str) -> Iterator[Callable[..., Pipeline]]:
-    made: list[Pipeline] = []
-
-    def make(name: str = "", **overrides: Any) -> Pipeline:
-        made.append(Pipeline(mongo_uri, mongo_database + name, **overrides))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.store.client.drop_database(each.settings.mongodb_database)
-        each.store.close()
+START = minutes_ago(60)
 
 
 class Commands(CommandListener):

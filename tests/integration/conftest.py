@@ -1,0 +1,24 @@
+"""What integration tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.integration.ledger_support import Pipeline
+
+
+@pytest.fixture
+def pipeline(mongo_uri: str, mongo_database: str) -> Iterator[Callable[..., Pipeline]]:
+    """Makes pipelines over a database each, by a suffix of its name; none outlives the test."""
+    made: list[Pipeline] = []
+
+    def make(name: str = "", **overrides: Any) -> Pipeline:
+        made.append(Pipeline(mongo_uri, mongo_database + name, **overrides))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.store.client.drop_database(each.settings.mongodb_database)
+        each.store.close()
