@@ -28,6 +28,7 @@ METHODS: tuple[Method, ...] = tuple(Method)
 _SWEEP, _NO_TTFT, _WINDOW = (METHODS.index(m) for m in (Method.SWEEP, Method.SWEEP_NO_TTFT, Method.WINDOW))
 
 PREFILL, DECODE = 0, 1
+UNKNOWN_US = -1  # in place of a first token's time
 
 
 class Labels(NamedTuple):
@@ -47,7 +48,7 @@ class UsageRows:
     labels: Objects  # Labels
     start_us: Int64
     ts_us: Int64
-    first_us: Int64  # -1: not known
+    first_us: Int64  # UNKNOWN_US: not known
     prompt: Int64
     cached: Int64
     completion: Int64
@@ -66,7 +67,7 @@ class UsageRows:
             labels=objects(known.setdefault(each, each) for each in labels),
             start_us=_ints(documents, "start_us"),
             ts_us=_ints(documents, "ts_us"),
-            first_us=np.array([doc.get("first_us", -1) for doc in documents], dtype=np.int64),
+            first_us=np.array([doc.get("first_us", UNKNOWN_US) for doc in documents], dtype=np.int64),
             prompt=_ints(documents, "prompt_tokens"),
             cached=_ints(documents, "cached_tokens"),
             completion=_ints(documents, "completion_tokens"),
@@ -88,11 +89,17 @@ class UsageRows:
 
     def coded_labels(self) -> tuple[list[Labels], Int64]:
         """The labels that occur (one may come twice where equal ones are not one object), and which of them each row has."""
-        places: dict[int, int] = {}
-        labels = self.labels.tolist()
-        codes = np.array([places.setdefault(id(each), len(places)) for each in labels], dtype=np.int64)
-        table = {id(each): each for each in labels}  # in the same order
+        table = self._labels_by_id()
+        places = {key: place for place, key in enumerate(table)}
+        codes = np.array([places[id(each)] for each in self.labels.tolist()], dtype=np.int64)
         return list(table.values()), codes
+
+    def distinct_labels(self) -> list[Labels]:
+        """The labels that occur, as in coded_labels()."""
+        return list(self._labels_by_id().values())
+
+    def _labels_by_id(self) -> dict[int, Labels]:
+        return {id(each): each for each in self.labels.tolist()}
 
 
 _ROW_COLUMNS = tuple(field.name for field in fields(UsageRows))
@@ -114,7 +121,7 @@ class Requests:
     start_us: Int64
     end_us: Int64  # > start_us; for `window` the end of its minute
     ts_us: Int64
-    first_us: Int64  # first token; -1: not known
+    first_us: Int64  # first token; UNKNOWN_US: not known
     method: Int64  # index into METHODS
     gpu_count: Int64
     gpu_rank: Int64  # position of this GPU among the request's GPUs, sorted
@@ -143,7 +150,7 @@ class Requests:
             start_us=np.where(window, begin, start),
             end_us=np.where(window, begin + cell_us, ts),
             ts_us=ts,
-            first_us=np.where(usable, first, -1),
+            first_us=np.where(usable, first, UNKNOWN_US),
             method=np.where(window, _WINDOW, np.where(usable, _SWEEP, _NO_TTFT)),
             gpu_count=np.array([len(each.gpus) for each in labels], dtype=np.int64),
             gpu_rank=np.array([_rank(each.gpus, names) for each in labels], dtype=np.int64),

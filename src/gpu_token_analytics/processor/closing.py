@@ -143,13 +143,15 @@ class Closer:
         if not due:
             return 0
         now = self._store.now()
-        self._keep([cell for cell in due if self._expired(cell, now)])
-        books = self._store.books.read()
+        expired: list[Document] = []
         by_gpu: dict[GpuId, dict[int, Document]] = {}
         for cell in due:
             if self._expired(cell, now):
-                continue
-            by_gpu.setdefault(cell["gpu"], {})[to_us(cell["minute"])] = cell
+                expired.append(cell)
+            else:
+                by_gpu.setdefault(cell["gpu"], {})[to_us(cell["minute"])] = cell
+        self._keep(expired)
+        books = self._store.books.read()
         runs = {gpu: runs_of(cells) for gpu, cells in by_gpu.items()}
         with ThreadPoolExecutor(GROUPS_AT_ONCE, "closer") as threads:
             try:

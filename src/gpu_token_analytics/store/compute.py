@@ -131,7 +131,7 @@ class _Run:
             return UsageRows.of(())
         if len(self._names) == 1:
             return found
-        if all(self._gpu in each.gpus for each in found.coded_labels()[0]):
+        if all(self._gpu in each.gpus for each in found.distinct_labels()):
             return found
         aliases = set(self._names) - {self._gpu}
         own = [

@@ -71,10 +71,9 @@ class RawReads:
         """The same without reading them, where this process has stored all of them lately; else None."""
         if self._recent is None:
             return None
-        near = _near(names, start_us, end_us)
-        found = self._recent.ended(names, near["ts_us"]["$gte"], near["ts_us"]["$lt"])
+        found = self._recent.ended(names, start_us, end_us + LONG_REQUEST_US)
         # All of `found` are stored, so as many are the same ones.
-        if not len(found) or self._usage.count_documents(near) != len(found):
+        if not len(found) or self._usage.count_documents(_near(names, start_us, end_us)) != len(found):
             return None
         far = self._usage.find(_far(names, start_us, end_us), _USAGE_FIELDS)
         return UsageRows.joined([found, UsageRows.of(list(far))])

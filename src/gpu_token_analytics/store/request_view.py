@@ -8,6 +8,7 @@ from typing import Any
 
 from gpu_token_analytics.documents import GpuId, Method, NanoUsd, cell_id, touched_minutes
 from gpu_token_analytics.ledger.params import LedgerParams
+from gpu_token_analytics.ledger.requests import UNKNOWN_US
 from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.compute import compute_run
 from gpu_token_analytics.store.ledger import LedgerStore
@@ -72,5 +73,5 @@ def _method(usage: Mapping[str, Any]) -> str:
     """As ledger/requests.py finds it."""
     if usage["start_us"] >= usage["ts_us"]:
         return str(Method.WINDOW)
-    first = usage.get("first_us", -1)
+    first = usage.get("first_us", UNKNOWN_US)
     return str(Method.SWEEP if usage["start_us"] < first < usage["ts_us"] else Method.SWEEP_NO_TTFT)

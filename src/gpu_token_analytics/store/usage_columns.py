@@ -23,9 +23,7 @@ from numpy.typing import NDArray
 from gpu_token_analytics.documents import LONG_REQUEST_US, payload_hash
 from gpu_token_analytics.events import TokenUsage, to_us
 from gpu_token_analytics.ledger.money import Float64, Int64
-from gpu_token_analytics.ledger.requests import Labels, UsageRows, objects
-
-_UNKNOWN_TIME = -1  # of first_us
+from gpu_token_analytics.ledger.requests import UNKNOWN_US, Labels, UsageRows, objects
 
 # Element types
 _DOUBLE, _BINARY, _BOOLEAN, _DATE, _NULL, _INT32, _INT64 = b"\x01", b"\x05", b"\x08", b"\x09", b"\x0a", b"\x10", b"\x12"
@@ -90,7 +88,7 @@ class UsageColumns:
     encoded_labels: list[bytes]
     ts_us: Int64
     start_us: Int64  # when it began to use its GPUs (end - latency + queue); ts_us when no latency is known
-    first_us: Int64  # first token; -1: not known
+    first_us: Int64  # first token; UNKNOWN_US: not known
     prompt_tokens: Int64
     completion_tokens: Int64
     cached_tokens: Int64
@@ -118,7 +116,7 @@ class UsageColumns:
             encoded_labels=[encoded for _, encoded in labels],
             ts_us=ts_us,
             start_us=ts_us - np.maximum(active_us, 0),
-            first_us=np.where(np.isnan(latency_ms) | np.isnan(ttft_ms), _UNKNOWN_TIME, ts_us - to_end_us),
+            first_us=np.where(np.isnan(latency_ms) | np.isnan(ttft_ms), UNKNOWN_US, ts_us - to_end_us),
             prompt_tokens=np.array([event.prompt_tokens for event in events], dtype=np.int64),
             completion_tokens=np.array([event.completion_tokens for event in events], dtype=np.int64),
             cached_tokens=np.array([event.cached_tokens for event in events], dtype=np.int64),
@@ -234,7 +232,7 @@ def _numbers(usages: UsageColumns, values: Sequence[bytes], stored_at: datetime)
         "ts": usages.ts_us // 1000,
         "ts_us": usages.ts_us,
         "start_us": usages.start_us,
-        "first_us": np.where(usages.first_us == _UNKNOWN_TIME, np.nan, usages.first_us),
+        "first_us": np.where(usages.first_us == UNKNOWN_US, np.nan, usages.first_us),
         "prompt_tokens": usages.prompt_tokens,
         "completion_tokens": usages.completion_tokens,
         "cached_tokens": usages.cached_tokens,
