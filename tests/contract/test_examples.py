@@ -4,19 +4,52 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.contract.example_records import Example, load
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
-from gpu_token_analytics.events import decode, decode_many, encode, json_schemas
+from gpu_token_analytics.events import (
+    EARLIEST_TS,
+    MAX_AHEAD_SECONDS,
+    MAX_GPUS,
+    Event,
+    GpuSample,
+    TokenUsage,
+    broken_rule,
+    decode,
+    encode,
+    json_schemas,
+)
+from gpu_token_analytics.kafka import RecordBatch
+from gpu_token_analytics.processor.ingest import Shaper
+from gpu_token_analytics.processor.live_rate import LiveRate
 
 GOOD, BAD = load("good"), load("bad")
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 NOW_MS = int(NOW.timestamp() * 1000)
+
+_US, _AHEAD = timedelta(microseconds=1), timedelta(seconds=MAX_AHEAD_SECONDS)
+_PLAIN: dict[str, Any] = {
+    "host": "h",
+    "model": "m",
+    "request_id": "r",
+    "prompt_tokens": 100,
+    "completion_tokens": 100,
+    "gpu_uuids": ["GPU-a"],
+    "latency_ms": 100.0,
+}
+
+
+_NO_KEY: Any = SimpleNamespace(key=lambda: None)  # a message, as far as a dead letter asks it
 
 
 def by_name(example: Example) -> str:
@@ -62,36 +95,86 @@ def test_bad_records_are_refused_quickly() -> None:
     assert (time.perf_counter() - begun) / len(BAD) < 0.05, "on average; the slowest look at 64 KiB"
 
 
+def refused(values: Sequence[bytes | None], broker_ms: Sequence[int] | None = None) -> dict[int, str]:
+    """What ingest refuses of a batch: reasons by place."""
+    count = len(values)
+    clock = list(broker_ms or [NOW_MS] * count)
+    records = RecordBatch("tokens", list(values), [0] * count, list(range(count)), clock, {}, [_NO_KEY] * count)
+    shaped = Shaper(LiveRate(30, 1.0), 30).shape(records, NOW)
+    assert len(shaped.usages.documents) + len(shaped.samples.documents) + len(shaped.letters) == count
+    return {int(letter.at.rsplit("/", 1)[1]): letter.reason for letter in shaped.letters}
+
+
 def test_a_batch_refuses_what_a_record_does() -> None:
     """Whatever stands next to it: the fast reader must not let a record hide among its neighbours."""
     good = encode(decode(GOOD[0].value, NOW))
     for example in BAD:
-        values = [good, example.value, good, good]
-        found = decode_many(values, [NOW_MS] * len(values))
-        assert [isinstance(event, InvalidRecord) for event in found] == [False, True, False, False], example.name
-        assert found[0] == found[2] == found[3] == decode(good)
-        assert isinstance(found[1], InvalidRecord)
-        assert found[1].reason == example.case["reason"]
+        assert refused([good, example.value, good, good]) == {1: example.case["reason"]}, example.name
+
+
+def test_a_batch_refuses_bad_events_in_our_own_byte_form() -> None:
+    """Which is all that the fast reader looks at."""
+    ours = [encode(event) for example in BAD if (event := readable(example.value)) and broken_rule(event, NOW)]
+    assert len(ours) > 10
+    for value in ours:
+        with pytest.raises(InvalidRecord) as alone:
+            decode(value, NOW)
+        assert refused([value]) == {0: alone.value.reason}, value
+    assert len(refused([*ours, encode(decode(GOOD[0].value, NOW)), *ours])) == 2 * len(ours)
+
+
+def readable(value: bytes | None) -> Event | None:
+    """An event that may break rules between its fields."""
+    try:
+        return msgspec.json.decode(value or b"", type=TokenUsage | GpuSample)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+_odd = st.sampled_from([0, 1, 2, 100, 60_000, 3_600_000, 3_600_001, 20_000_000])
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"ts": st.sampled_from([EARLIEST_TS, EARLIEST_TS - _US, NOW, NOW + _AHEAD, NOW + _AHEAD + _US])},
+            optional={
+                "gpu_uuids": st.lists(st.sampled_from(["GPU-a", "GPU-b", "h/0", "h/1"]), max_size=4)
+                | st.just([f"GPU-{number}" for number in range(MAX_GPUS)]),
+                "gpu_index": st.sampled_from([0, 1]),
+                **dict.fromkeys(("latency_ms", "queue_ms", "ttft_ms"), _odd),
+                **dict.fromkeys(("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"), _odd),
+            },
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_a_batch_refuses_what_breaks_a_rule_between_fields(rows: list[dict[str, Any]]) -> None:
+    events = [TokenUsage(**{**_PLAIN, "event_id": f"e{number}", **row}) for number, row in enumerate(rows)]
+    values = [encode(event) for event in events]
+    expected = {}
+    for place, value in enumerate(values):
+        try:
+            decode(value, NOW)
+        except InvalidRecord as error:
+            expected[place] = error.reason
+    assert refused(values) == expected
 
 
 def test_neighbours_cannot_share_a_record() -> None:
     """Two messages that are no records alone, but would be if they were read as one text."""
     good = encode(decode(GOOD[0].value, NOW))
     for cut in range(1, len(good), 7):
-        values = [good, good[:cut], good[cut:], good + b"\n" + good, good]
-        found = decode_many(values, [NOW_MS] * len(values))
-        assert [isinstance(event, InvalidRecord) for event in found] == [False, True, True, True, False], cut
+        assert list(refused([good, good[:cut], good[cut:], good + b"\n" + good, good])) == [1, 2, 3], cut
 
 
 def test_only_an_event_ahead_of_the_broker_is_refused() -> None:
     record = json.loads(GOOD[0].value or b"") | {"ts": "2026-02-01T00:04:00Z"}
     ahead = json.loads(GOOD[0].value or b"") | {"ts": "2026-02-01T00:06:00Z"}
-    values: list[bytes | None] = [encode(decode(json.dumps(item).encode())) for item in (record, ahead)]
-    first, second = decode_many(values, [NOW_MS, NOW_MS])
-    assert not isinstance(first, InvalidRecord)
-    assert isinstance(second, InvalidRecord)
-    assert second.reason is Reason.FUTURE_TS
-    assert not isinstance(decode_many(values, [NOW_MS, NOW_MS + 120_000])[1], InvalidRecord), "each by its own broker time"
+    values = [encode(decode(json.dumps(item).encode())) for item in (record, ahead)]
+    assert refused(values) == {1: Reason.FUTURE_TS}
+    assert refused(values, [NOW_MS, NOW_MS + 120_000]) == {}, "each by its own broker time"
 
 
 @pytest.mark.parametrize("example", [item for item in GOOD if "record" in item.case], ids=by_name)

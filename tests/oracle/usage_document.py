@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Any
+
+from xxhash import xxh3_64_digest
 
 from gpu_token_analytics.events import TokenUsage, to_us
 
@@ -34,7 +35,7 @@ def usage_document(event: TokenUsage, value: bytes, stored_at: datetime, source:
         "queue_ms": queue_ms,
         "ttft_ms": ttft_ms,
         "finish_reason": event.finish_reason,
-        "h": blake2b(value, digest_size=8).digest(),
+        "h": xxh3_64_digest(value),
         "src": source,
         "ingested_at": _bson_date(stored_at),
         "tokens": event.prompt_tokens + event.completion_tokens,

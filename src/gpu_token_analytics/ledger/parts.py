@@ -96,10 +96,15 @@ class Parts:
     def lines(self, requests: Requests, has_energy: list[bool]) -> list[list[LedgerLine]]:
         """Lines of each cell, ordered by model, tenant, method. has_energy: of each cell."""
         found: list[list[LedgerLine]] = [[] for _ in has_energy]
-        labels = list(zip(requests.models, requests.tenants, requests.method.tolist(), strict=True))
-        groups = sorted(set(labels))
+        table = requests.labels.table
+        pairs, pair = np.unique(requests.labels.codes * len(METHODS) + requests.method, return_inverse=True)
+        named = [
+            (table[code].model, table[code].tenant, method)
+            for code, method in (divmod(at, len(METHODS)) for at in pairs.tolist())
+        ]
+        groups = sorted(set(named))
         number = {group: index for index, group in enumerate(groups)}
-        group_of = np.array([number[label] for label in labels], dtype=np.int64)[self.request]
+        group_of = np.array([number[group] for group in named], dtype=np.int64)[pair][self.request]
         rows, row = np.unique(self.cell * len(groups) + group_of, return_inverse=True)
         columns = (self.ends_here, *self.tokens.values(), self.cost, self.prefill, self.energy, self.busy_us)
         sums = zip(*(sum_by(row, column, len(rows)).tolist() for column in columns), strict=True)

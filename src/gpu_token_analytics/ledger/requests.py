@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_token_analytics.documents import Method
+from gpu_token_analytics.ledger.labels import LabelColumn, Labels
 from gpu_token_analytics.ledger.money import Float64, Int64
 from gpu_token_analytics.ledger.params import LedgerParams
 
@@ -31,21 +32,12 @@ PREFILL, DECODE = 0, 1
 UNKNOWN_US = -1  # in place of a first token's time
 
 
-class Labels(NamedTuple):
-    """What a request has in common with many others; equal ones are mostly one object."""
-
-    host: str
-    gpus: tuple[str, ...]  # sorted and distinct; `host/index` where no UUID was named
-    model: str
-    tenant: str
-
-
 @dataclass(frozen=True)
 class UsageRows:
-    """Usage events as columns, as they are stored (store/usage_columns.py says what each is), in any order. All shapes (n,)."""
+    """Usage events as columns, as they are stored (store/usage_columns.py says what each is), in any order. All of length n."""
 
     ids: Objects  # str
-    labels: Objects  # Labels
+    labels: LabelColumn
     start_us: Int64
     ts_us: Int64
     first_us: Int64  # UNKNOWN_US: not known
@@ -60,11 +52,9 @@ class UsageRows:
     @staticmethod
     def of(documents: Sequence[Mapping[str, Any]]) -> UsageRows:
         """From documents of `token_usage`."""
-        known: dict[Labels, Labels] = {}
-        labels = (Labels(doc["host"], tuple(doc["gpus"]), doc["model"], doc["tenant"]) for doc in documents)
         return UsageRows(
             ids=objects(doc["_id"] for doc in documents),
-            labels=objects(known.setdefault(each, each) for each in labels),
+            labels=LabelColumn.of(Labels(doc["host"], tuple(doc["gpus"]), doc["model"], doc["tenant"]) for doc in documents),
             start_us=_ints(documents, "start_us"),
             ts_us=_ints(documents, "ts_us"),
             first_us=np.array([doc.get("first_us", UNKNOWN_US) for doc in documents], dtype=np.int64),
@@ -81,28 +71,17 @@ class UsageRows:
             return UsageRows.of(())
         if len(parts) == 1:
             return parts[0]
-        return UsageRows(*(np.concatenate([getattr(part, name) for part in parts]) for name in _ROW_COLUMNS))
+        return UsageRows(
+            labels=LabelColumn.joined([part.labels for part in parts]),
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROW_ARRAYS},
+        )
 
     def take(self, where: Int64) -> UsageRows:
         """The rows at these places. Shape of where: (m,)."""
-        return UsageRows(*(getattr(self, name)[where] for name in _ROW_COLUMNS))
-
-    def coded_labels(self) -> tuple[list[Labels], Int64]:
-        """The labels that occur (one may come twice where equal ones are not one object), and which of them each row has."""
-        table = self._labels_by_id()
-        places = {key: place for place, key in enumerate(table)}
-        codes = np.array([places[id(each)] for each in self.labels.tolist()], dtype=np.int64)
-        return list(table.values()), codes
-
-    def distinct_labels(self) -> list[Labels]:
-        """The labels that occur, as in coded_labels()."""
-        return list(self._labels_by_id().values())
-
-    def _labels_by_id(self) -> dict[int, Labels]:
-        return {id(each): each for each in self.labels.tolist()}
+        return UsageRows(labels=self.labels.take(where), **{name: getattr(self, name)[where] for name in _ROW_ARRAYS})
 
 
-_ROW_COLUMNS = tuple(field.name for field in fields(UsageRows))
+_ROW_ARRAYS = tuple(field.name for field in fields(UsageRows) if field.name != "labels")
 
 
 def objects(values: Iterable[Any]) -> Objects:
@@ -112,12 +91,10 @@ def objects(values: Iterable[Any]) -> Objects:
 
 @dataclass(frozen=True)
 class Requests:
-    """Usage events that name one GPU, ordered by event id. All shapes (n,)."""
+    """Usage events that name one GPU, ordered by event id. All of length n."""
 
     ids: Sequence[str]
-    models: Sequence[str]
-    tenants: Sequence[str]
-    hosts: Sequence[str]
+    labels: LabelColumn  # those that occur and no others
     start_us: Int64
     end_us: Int64  # > start_us; for `window` the end of its minute
     ts_us: Int64
@@ -136,24 +113,24 @@ class Requests:
     @staticmethod
     def of(usage: UsageRows, names: frozenset[str], cell_us: int) -> Requests:
         """names: the ids under which they may name this GPU (its UUID, its labels)."""
-        rows = usage.take(np.argsort(usage.ids, kind="stable"))
-        labels: list[Labels] = rows.labels.tolist()
+        ids = usage.ids.tolist()
+        order = sorted(range(len(ids)), key=ids.__getitem__)  # mostly in order already; numpy takes three times as long
+        rows = usage.take(np.array(order, dtype=np.int64))
+        labels = rows.labels.compact()
         start, ts, first = rows.start_us, rows.ts_us, rows.first_us
         window = start >= ts
         begin = ts - ts % cell_us
         usable = (first > start) & (first < ts) & ~window
         return Requests(
             ids=rows.ids.tolist(),
-            models=[each.model for each in labels],
-            tenants=[each.tenant for each in labels],
-            hosts=[each.host for each in labels],
+            labels=labels,
             start_us=np.where(window, begin, start),
             end_us=np.where(window, begin + cell_us, ts),
             ts_us=ts,
             first_us=np.where(usable, first, UNKNOWN_US),
             method=np.where(window, _WINDOW, np.where(usable, _SWEEP, _NO_TTFT)),
-            gpu_count=np.array([len(each.gpus) for each in labels], dtype=np.int64),
-            gpu_rank=np.array([_rank(each.gpus, names) for each in labels], dtype=np.int64),
+            gpu_count=labels.each(lambda each: len(each.gpus), np.int64),
+            gpu_rank=labels.each(lambda each: _rank(each.gpus, names), np.int64),
             prompt=rows.prompt,
             cached=rows.cached,
             completion=rows.completion,
@@ -162,11 +139,9 @@ class Requests:
 
     def work(self, params: LedgerParams) -> tuple[Float64, Float64]:
         """(W_in, W_out) on this GPU. Shapes (n,)."""
-        table = {model: params.weights(model) for model in set(self.models)}
-        weights = [table[model] for model in self.models]
-        a_in = np.array([w.input for w in weights])
-        a_cached = np.array([w.cached for w in weights])
-        a_out = np.array([w.output for w in weights])
+        a_in = self.labels.each(lambda each: params.weights(each.model).input, np.float64)
+        a_cached = self.labels.each(lambda each: params.weights(each.model).cached, np.float64)
+        a_out = self.labels.each(lambda each: params.weights(each.model).output, np.float64)
         w_in = a_in * (self.prompt - self.cached) + a_cached * self.cached
         w_out = a_out * self.completion
         nothing = w_in + w_out <= 0

@@ -1,7 +1,7 @@
 """Ingest's pure steps: records in, what has to be written out. No client, no clock, no environment in here.
 
-decode   records -> events, and dead letters for what is none          (step 2)
-shape    events -> raw documents with their live rate, cells touched    (step 3)
+step 2   records -> events, and dead letters for what is none
+step 3   events -> raw documents with their live rate, cells touched
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import compress
 
 import numpy as np
 
@@ -22,9 +21,19 @@ from gpu_token_analytics.documents import (
     touched_minutes,
 )
 from gpu_token_analytics.errors import InvalidRecord, Reason, TooManyBadRecords
-from gpu_token_analytics.events import Event, GpuSample, TokenUsage, decode_many
+from gpu_token_analytics.events import (
+    MAX_AHEAD_SECONDS,
+    Event,
+    GpuSample,
+    TokenUsage,
+    broken_rule,
+    from_us,
+    parse_many,
+)
 from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
+from gpu_token_analytics.ledger.money import Float64
+from gpu_token_analytics.ledger.parts import sum_by
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.processor.live_rate import LiveRate
 from gpu_token_analytics.store.inventory import GpuDescription, Sighting
@@ -66,16 +75,6 @@ class Shaped:
         """What the samples say about their GPUs, oldest first."""
         found = [Sighting(described, first_us, last_us) for described, (first_us, last_us) in self.seen.items()]
         return sorted(found, key=lambda sighting: sighting.last_us)
-
-
-def decode(records: RecordBatch, now: datetime, start: int = 0, stop: int | None = None) -> list[Event | InvalidRecord]:
-    """The event of each record in [start, stop), or why it is none. `now` stands in where a topic does not carry the broker's
-    time."""
-    broker_ms = records.broker_ms[start:stop]
-    if NO_BROKER_TIME in broker_ms:
-        now_ms = int(now.timestamp() * 1000)
-        broker_ms = [now_ms if at == NO_BROKER_TIME else at for at in broker_ms]
-    return decode_many(records.values[start:stop], broker_ms)
 
 
 def dead_letter(records: RecordBatch, index: int, error: InvalidRecord) -> DeadLetter:
@@ -135,28 +134,45 @@ class Shaper:
             f"{prefix[partition]}{offset}" for partition, offset in zip(records.partitions, records.offsets, strict=True)
         ]
         for start in range(0, len(records), _SLICE_RECORDS):
-            events = decode(records, now, start, start + _SLICE_RECORDS)
-            self._slice(shaped, start, events, sources, now)
+            events = self._slice(shaped, start, sources, now)
             if breaker is not None:
                 breaker.see(events, shaped.letters)
         self._leave_out_known(shaped)
         return shaped
 
-    def _slice(
-        self, shaped: Shaped, start: int, events: Sequence[Event | InvalidRecord], sources: Sequence[str], now: datetime
-    ) -> None:
-        usages: list[TokenUsage] = []
+    def _slice(self, shaped: Shaped, start: int, sources: Sequence[str], now: datetime) -> list[Event | InvalidRecord]:
+        records = shaped.records
+        broker_ms = records.broker_ms[start : start + _SLICE_RECORDS]
+        if NO_BROKER_TIME in broker_ms:
+            now_ms = int(now.timestamp() * 1000)
+            broker_ms = [now_ms if at == NO_BROKER_TIME else at for at in broker_ms]
+        events = parse_many(records.values[start : start + _SLICE_RECORDS], broker_ms)
+        usages = self._columns(events, broker_ms)
         where: list[int] = []
         for index, event in enumerate(events, start):
             if isinstance(event, TokenUsage):
-                usages.append(event)
                 where.append(index)
             elif isinstance(event, GpuSample):
                 self._sample(shaped, index, event, sources[index], now)
             else:
-                shaped.letters.append(dead_letter(shaped.records, index, event))
-        if usages:
-            self._usages(shaped, UsageColumns.of(usages, self._labels), where, sources, now)
+                shaped.letters.append(dead_letter(records, index, event))
+        if usages is not None:
+            self._usages(shaped, usages, where, sources, now)
+        return events
+
+    def _columns(self, events: list[Event | InvalidRecord], broker_ms: Sequence[int]) -> UsageColumns | None:
+        """The requests among the events. Those that break a rule are replaced by their error; None: there is no other."""
+        places = [place for place, event in enumerate(events) if isinstance(event, TokenUsage)]
+        if not places:
+            return None
+        usages = UsageColumns.of([events[place] for place in places], self._labels)  # type: ignore[misc]  # each is one
+        latest_us = min(broker_ms) * 1000 + MAX_AHEAD_SECONDS * US_PER_SECOND
+        broken = False
+        for place in [places[at] for at in usages.doubtful(latest_us).tolist()]:
+            error = broken_rule(events[place], from_us(broker_ms[place] * 1000))
+            if error is not None:
+                events[place], broken = error, True
+        return self._columns(events, broker_ms) if broken else usages
 
     def _leave_out_known(self, shaped: Shaped) -> None:
         """Times are whole minutes, so most batches tell the inventory nothing new. What is left in counts as written: the
@@ -174,9 +190,7 @@ class Shaper:
         self, shaped: Shaped, usages: UsageColumns, where: Sequence[int], sources: Sequence[str], now: datetime
     ) -> None:
         values = [shaped.records.values[index] for index in where]
-        tokens, labels = usages.tokens, usages.labels
-        models = [each.model for each in labels]
-        tps, cost_per_token_usd = self._rate.see_usages([each.gpus for each in labels], usages.ts_us, tokens)
+        tps, cost_per_token_usd = self._rate.see_usages(usages.labels, usages.ts_us, usages.tokens)
         shaped.usages.documents += encode_usages(
             usages,
             values,  # type: ignore[arg-type]  # a record that is an event has a value
@@ -188,12 +202,7 @@ class Shaper:
         shaped.usages.records += where
         shaped.rows.append(usages.rows)
         shaped.event_us += usages.ts_us.tolist()
-        for model, count in zip(models, tokens.tolist(), strict=True):
-            shaped.tokens_by_model[model] = shaped.tokens_by_model.get(model, 0) + count
-        known = ~np.isnan(cost_per_token_usd)
-        shaped.cost_per_token_by_model.update(
-            zip(compress(models, known.tolist()), cost_per_token_usd[known].tolist(), strict=True)
-        )
+        _count(shaped, usages, cost_per_token_usd)
         _touch(shaped, usages)
 
     def _sample(self, shaped: Shaped, index: int, event: GpuSample, source: str, now: datetime) -> None:
@@ -213,23 +222,34 @@ class Shaper:
             shaped.touched.update((event.parent_uuid, at) for at in minutes)
 
 
+def _count(shaped: Shaped, usages: UsageColumns, cost_per_token_usd: Float64) -> None:
+    """Tokens by model, and what one costs at the moment."""
+    models: dict[str, int] = {}
+    model = usages.labels.each(lambda labels: models.setdefault(labels.model, len(models)), np.int64)
+    for name, tokens in zip(models, sum_by(model, usages.tokens, len(models)).tolist(), strict=True):
+        shaped.tokens_by_model[name] = shaped.tokens_by_model.get(name, 0) + tokens
+    names, known = list(models), np.flatnonzero(~np.isnan(cost_per_token_usd))[::-1]
+    last, where = np.unique(model[known], return_index=True)
+    for code, usd in zip(last.tolist(), cost_per_token_usd[known][where].tolist(), strict=True):
+        shaped.cost_per_token_by_model[names[code]] = usd
+
+
 def _touch(shaped: Shaped, usages: UsageColumns) -> None:
     """The cells that requests were active in, and the labels they named instead of a GPU."""
-    minutes = usages.start_us - usages.start_us % US_PER_MINUTE
-    gpus = [each.gpus for each in usages.labels]
-    firsts = [names[0] for names in gpus]
-    labels = {name for name in set(firsts) if "/" in name}  # a request names all of its GPUs by label, or none
-    plain = (usages.ts_us <= minutes + US_PER_MINUTE) & (np.fromiter(map(len, gpus), np.int64) == 1)
-    if labels:
-        plain &= [name not in labels for name in firsts]
-    shaped.touched.update(zip(compress(firsts, plain.tolist()), minutes[plain].tolist(), strict=True))
-    for index in np.flatnonzero(~plain).tolist():
+    gpus: dict[tuple[str, ...], int] = {}
+    code = usages.labels.each(lambda labels: gpus.setdefault(labels.gpus, len(gpus)), np.int64)
+    named = list(gpus)
+    first = usages.start_us // US_PER_MINUTE
+    last = (np.maximum(usages.ts_us, usages.start_us + 1) - 1) // US_PER_MINUTE  # as in touched_minutes()
+    count = last - first + 1
+    minute = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
+    for key in np.unique(np.repeat(code, count) << 32 | minute).tolist():  # minutes since 1970 are far below 2^32
+        at_us = (key & 0xFFFF_FFFF) * US_PER_MINUTE
+        shaped.touched.update((gpu, at_us) for gpu in named[key >> 32] if "/" not in gpu)
+    by_label = np.array([any("/" in gpu for gpu in names) for names in named], dtype=bool)
+    for index in np.flatnonzero(by_label[code]).tolist():
         start_us, end_us = int(usages.start_us[index]), int(usages.ts_us[index])
-        for gpu in gpus[index]:
-            if "/" in gpu:
-                shaped.labelled.add((gpu, start_us, end_us))
-            else:
-                shaped.touched.update((gpu, at) for at in touched_minutes(start_us, end_us))
+        shaped.labelled.update((gpu, start_us, end_us) for gpu in named[code[index]] if "/" in gpu)
 
 
 def _see(seen: dict[GpuDescription, tuple[int, int]], sample: GpuSample, ts_us: int) -> None:

@@ -9,12 +9,12 @@ its tokens in equal parts on each, and is priced at the sum of its GPUs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from gpu_token_analytics.documents import US_PER_SECOND, GpuId
+from gpu_token_analytics.ledger.labels import LabelColumn, Labels
 from gpu_token_analytics.ledger.money import Float64, Int64
 
 _MIG_SLICES = 7
@@ -49,26 +49,26 @@ class LiveRate:
         if len(self._prices) > self._max_gpus:
             self._prices.pop(next(iter(self._prices)))
 
-    def see_usages(self, gpus: Sequence[Sequence[GpuId]], ts_us: Int64, tokens: Int64) -> Rates:
-        """Count requests, in this order; each one's own tokens are in the rate it gets."""
+    def see_usages(self, labels: LabelColumn, ts_us: Int64, tokens: Int64) -> Rates:
+        """Count requests, in this order; each one's own tokens are in the rate it gets. Shapes (n,)."""
+        windows: list[list[_Window]] = [[] for _ in labels.table]
         in_window: list[float] = []
-        prices: list[float | None] = []
-        rows = zip(gpus, (ts_us // US_PER_SECOND).tolist(), tokens.tolist(), strict=True)
-        for names, second, count in rows:
-            if len(names) == 1:
-                gpu = names[0]
-                window = self._windows.get(gpu) or self._open(gpu, second)
-                in_window.append(window.add(second, count))
-                prices.append(self._prices.get(gpu, self._default))
+        for code, second, count in zip(labels.codes.tolist(), (ts_us // US_PER_SECOND).tolist(), tokens.tolist(), strict=True):
+            own = windows[code]
+            if not own:
+                own += [self._windows.get(gpu) or self._open(gpu, second) for gpu in labels.table[code].gpus]
+            if len(own) == 1:
+                in_window.append(own[0].add(second, count))
             else:
-                part = count / len(names)
-                windows = [self._windows.get(gpu) or self._open(gpu, second) for gpu in names]
-                in_window.append(sum(window.add(second, part) for window in windows))
-                own = [self._prices.get(gpu, self._default) for gpu in names]
-                prices.append(None if None in own else sum(own))  # type: ignore[arg-type]  # no None in it
+                part = count / len(own)
+                in_window.append(sum(window.add(second, part) for window in own))
         sums = np.array(in_window, dtype=np.float64)
         tps = np.where(sums > 0, sums, np.nan) / self._window_seconds
-        return Rates(tps, np.array(prices, dtype=np.float64) / (tps * 3600))
+        return Rates(tps, labels.each(self._usd_per_hour, np.float64) / (tps * 3600))
+
+    def _usd_per_hour(self, labels: Labels) -> float | None:
+        prices = [self._prices.get(gpu, self._default) for gpu in labels.gpus]
+        return None if None in prices else sum(prices)  # type: ignore[arg-type]  # no None in it
 
     def _open(self, gpu: GpuId, second: int) -> _Window:
         if len(self._windows) >= self._max_gpus:

@@ -131,12 +131,12 @@ class _Run:
             return UsageRows.of(())
         if len(self._names) == 1:
             return found
-        if all(self._gpu in each.gpus for each in found.distinct_labels()):
+        if found.labels.named([self._gpu]).all():
             return found
         aliases = set(self._names) - {self._gpu}
         own = [
-            self._gpu in each.gpus or any(name in aliases and resolve(name, ts_us) == self._gpu for name in each.gpus)
-            for each, ts_us in zip(found.labels.tolist(), found.ts_us.tolist(), strict=True)
+            self._gpu in gpus or any(name in aliases and resolve(name, ts_us) == self._gpu for name in gpus)
+            for gpus, ts_us in zip(found.labels.gpus(), found.ts_us.tolist(), strict=True)
         ]
         return found.take(np.flatnonzero(own))
 
@@ -256,7 +256,7 @@ class _Run:
         active = (self._requests.start_us < minute_us + US_PER_MINUTE) & (self._requests.end_us > minute_us)
         first = np.flatnonzero(active)
         if len(first):
-            return self._requests.hosts[int(first[0])], None
+            return self._requests.labels.at(int(first[0])).host, None
         return self._row.get("host"), self._row.get("name")
 
     def _own_price(self, at_us: int) -> NanoUsd | None:
@@ -334,10 +334,9 @@ class _Run:
                 found[doc["gpu"]][1].add(minute_of(doc["ts_us"]))
         if found:
             usage = self._store.raw.usage(sorted(found), self._start, self._end)
-            rows = zip(usage.labels.tolist(), usage.start_us.tolist(), usage.ts_us.tolist(), strict=True)
-            for labels, start_us, ts_us in rows:
+            for gpus, start_us, ts_us in zip(usage.labels.gpus(), usage.start_us.tolist(), usage.ts_us.tolist(), strict=True):
                 for minute in touched_minutes(start_us, ts_us):
-                    for gpu in labels.gpus:
+                    for gpu in gpus:
                         if gpu in found:
                             found[gpu][1].add(minute)
         return found

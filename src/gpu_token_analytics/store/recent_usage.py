@@ -38,12 +38,15 @@ class _Batch:
 
     @cached_property
     def by_name(self) -> dict[str, Int64]:
-        """Where each GPU is named, by the id or label it is named by."""
-        places: dict[str, list[int]] = {}
-        for place, labels in enumerate(self.rows.labels.tolist()):
+        """Where each GPU is named, by the id or label it is named by. Ascending."""
+        table, codes = self.rows.labels.table, self.rows.labels.codes
+        order = np.argsort(codes, kind="stable")
+        of_labels = np.split(order, np.searchsorted(codes[order], np.arange(1, len(table))))
+        places: dict[str, list[Int64]] = {}
+        for labels, found in zip(table, of_labels, strict=True):
             for name in labels.gpus:
-                places.setdefault(name, []).append(place)
-        return {name: np.array(found, dtype=np.int64) for name, found in places.items()}
+                places.setdefault(name, []).append(found)
+        return {name: np.sort(np.concatenate(found)) for name, found in places.items()}
 
     @cached_property
     def span_us(self) -> tuple[int, int]:

@@ -41,8 +41,6 @@ def _asked(names: Mapping[GpuId, frozenset[str]], runs: Mapping[GpuId, Sequence[
 def _distributed(
     requests: UsageRows, names: Mapping[GpuId, frozenset[str]], runs: Mapping[GpuId, Sequence[int]]
 ) -> Iterator[tuple[GpuId, UsageRows]]:
-    table, codes = requests.coded_labels()
     for gpu, run in runs.items():
-        named = np.array([not names[gpu].isdisjoint(labels.gpus) for labels in table], dtype=bool)
         near = (requests.ts_us >= run[0]) & (requests.start_us < run[-1] + US_PER_MINUTE)
-        yield gpu, requests.take(np.flatnonzero(named[codes] & near))
+        yield gpu, requests.take(np.flatnonzero(requests.labels.named(names[gpu]) & near))

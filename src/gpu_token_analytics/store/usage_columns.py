@@ -18,37 +18,40 @@ from typing import Any
 import bson
 import numpy as np
 from bson.raw_bson import RawBSONDocument
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from gpu_token_analytics.documents import LONG_REQUEST_US, payload_hash
-from gpu_token_analytics.events import TokenUsage, to_us
+from gpu_token_analytics.events import EARLIEST_TS, TokenUsage, to_us
+from gpu_token_analytics.ledger.labels import LabelColumn, Labels
 from gpu_token_analytics.ledger.money import Float64, Int64
-from gpu_token_analytics.ledger.requests import UNKNOWN_US, Labels, UsageRows, objects
+from gpu_token_analytics.ledger.requests import UNKNOWN_US, UsageRows, objects
 
 # Element types
 _DOUBLE, _BINARY, _BOOLEAN, _DATE, _NULL, _INT32, _INT64 = b"\x01", b"\x05", b"\x08", b"\x09", b"\x0a", b"\x10", b"\x12"
 
+_FIELDS = TokenUsage.__struct_fields__
+_EARLIEST_US = to_us(EARLIEST_TS)
+_SHORT_LATENCY_MS = 3_600_000  # on however many GPUs, it touches fewer cells than events.MAX_CELLS
+
 _MAX_LABEL_BYTES = 8 * 1024 * 1024
 
-_DOCUMENT = b"%b\x02_id\x00%b%b\x00\x02request_id\x00%b%b\x00\x02src\x00%b%b\x00%b%b\x00"
 _LENGTHS = [(length + 1).to_bytes(4, "little") for length in range(4 * 256 + 1)]  # of ids and sources, in bytes
-_OTHER_BYTES = len(_DOCUMENT.replace(b"%b", b"")) + 4 * 4
+_OTHER_BYTES = 4 + 4 * 3 + len(b"\x02_id\x00\x00\x02request_id\x00\x00\x02src\x00\x00\x00")  # lengths, the rest
 
 
 class LabelBook:
     """The labels seen so far: there are few different ones, again and again."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], tuple[Labels, bytes]] = {}
-        self._bytes = 0
+        self._forget()
 
-    def of(self, events: Sequence[TokenUsage]) -> list[tuple[Labels, bytes]]:
-        """The labels of each request; and these with the reason why it finished as BSON elements."""
-        known = self._known
+    def of(self, events: Sequence[TokenUsage]) -> tuple[LabelColumn, list[bytes]]:
+        """The labels of the requests; and of each these with the reason why it finished, as BSON elements."""
         if self._bytes > _MAX_LABEL_BYTES:
-            known.clear()  # forgetting costs an encoding, nothing else
-            self._bytes = 0
-        found = []
+            self._forget()  # costs an encoding, nothing else
+        known = self._codes
+        codes = []
         for event in events:
             names = event.gpu_uuids
             key = (
@@ -58,12 +61,25 @@ class LabelBook:
                 event.tenant,
                 event.finish_reason,
             )
-            labels = known.get(key)
-            if labels is None:
-                labels = known[key] = _labels(event)
-                self._bytes += len(labels[1])
-            found.append(labels)
-        return found
+            code = known.get(key)
+            if code is None:
+                code = known[key] = self._learn(event)
+            codes.append(code)
+        encoded = self._encoded
+        return LabelColumn(self._labels, np.array(codes, dtype=np.int64)).compact(), [encoded[code] for code in codes]
+
+    def _learn(self, event: TokenUsage) -> int:
+        labels, encoded = _labels(event)
+        self._labels.append(labels)
+        self._encoded.append(encoded)
+        self._bytes += len(encoded)
+        return len(self._labels) - 1
+
+    def _forget(self) -> None:
+        self._codes: dict[tuple[object, ...], int] = {}
+        self._labels: list[Labels] = []
+        self._encoded: list[bytes] = []
+        self._bytes = 0
 
 
 def _labels(event: TokenUsage) -> tuple[Labels, bytes]:
@@ -82,10 +98,10 @@ def _labels(event: TokenUsage) -> tuple[Labels, bytes]:
 class UsageColumns:
     """Requests in the order they were read. All of length n."""
 
-    ids: list[str]
-    request_ids: list[str]
-    labels: list[Labels]
-    encoded_labels: list[bytes]
+    ids: Sequence[str]
+    request_ids: Sequence[str]
+    labels: LabelColumn
+    encoded_labels: list[bytes]  # and the reason why it finished
     ts_us: Int64
     start_us: Int64  # when it began to use its GPUs (end - latency + queue); ts_us when no latency is known
     first_us: Int64  # first token; UNKNOWN_US: not known
@@ -101,30 +117,31 @@ class UsageColumns:
     @staticmethod
     def of(events: Sequence[TokenUsage], book: LabelBook) -> UsageColumns:
         """The events' own fields, and the times that follow from them."""
-        latency_ms = np.array([event.latency_ms for event in events], dtype=np.float64)  # None becomes nan
-        queue_ms = np.array([event.queue_ms for event in events], dtype=np.float64)
-        ttft_ms = np.array([event.ttft_ms for event in events], dtype=np.float64)
+        fields = dict(zip(_FIELDS, zip(*map(astuple, events), strict=True), strict=True))
+        latency_ms = np.array(fields["latency_ms"], dtype=np.float64)  # None becomes nan
+        queue_ms = np.array(fields["queue_ms"], dtype=np.float64)
+        ttft_ms = np.array(fields["ttft_ms"], dtype=np.float64)
         # Exact: seconds since 1970 as a float are within 0.25 us of the time, up to the year 2106.
-        ts_us = np.rint(np.array([event.ts.timestamp() for event in events]) * 1e6).astype(np.int64)
+        ts_us = np.rint(np.array([ts.timestamp() for ts in fields["ts"]]) * 1e6).astype(np.int64)
         active_us = np.rint((np.nan_to_num(latency_ms) - np.nan_to_num(queue_ms)) * 1000).astype(np.int64)
         to_end_us = np.rint(np.nan_to_num(latency_ms - ttft_ms) * 1000).astype(np.int64)
-        labels = book.of(events)
+        labels, encoded_labels = book.of(events)
         return UsageColumns(
-            ids=[event.event_id for event in events],
-            request_ids=[event.request_id for event in events],
-            labels=[each for each, _ in labels],
-            encoded_labels=[encoded for _, encoded in labels],
+            ids=fields["event_id"],
+            request_ids=fields["request_id"],
+            labels=labels,
+            encoded_labels=encoded_labels,
             ts_us=ts_us,
             start_us=ts_us - np.maximum(active_us, 0),
             first_us=np.where(np.isnan(latency_ms) | np.isnan(ttft_ms), UNKNOWN_US, ts_us - to_end_us),
-            prompt_tokens=np.array([event.prompt_tokens for event in events], dtype=np.int64),
-            completion_tokens=np.array([event.completion_tokens for event in events], dtype=np.int64),
-            cached_tokens=np.array([event.cached_tokens for event in events], dtype=np.int64),
-            reasoning_tokens=np.array([event.reasoning_tokens for event in events], dtype=np.int64),
+            prompt_tokens=np.array(fields["prompt_tokens"], dtype=np.int64),
+            completion_tokens=np.array(fields["completion_tokens"], dtype=np.int64),
+            cached_tokens=np.array(fields["cached_tokens"], dtype=np.int64),
+            reasoning_tokens=np.array(fields["reasoning_tokens"], dtype=np.int64),
             latency_ms=latency_ms,
             queue_ms=queue_ms,
             ttft_ms=ttft_ms,
-            gpu_index=np.array([event.gpu_index for event in events], dtype=np.float64),
+            gpu_index=np.array(fields["gpu_index"], dtype=np.float64),
         )
 
     def __len__(self) -> int:
@@ -135,7 +152,7 @@ class UsageColumns:
         """What the ledger needs of them."""
         return UsageRows(
             ids=objects(self.ids),
-            labels=objects(self.labels),
+            labels=self.labels,
             start_us=self.start_us,
             ts_us=self.ts_us,
             first_us=self.first_us,
@@ -144,6 +161,20 @@ class UsageColumns:
             completion=self.completion_tokens,
             reasoning=self.reasoning_tokens,
         )
+
+    def doubtful(self, latest_us: int) -> Int64:
+        """Places of the requests that may break a rule between their fields, or have a time before EARLIEST_TS or after
+        `latest_us`: events.broken_rule() knows. All others keep every rule."""
+        by_uuid = self.labels.each(lambda labels: not any("/" in gpu for gpu in labels.gpus), np.bool_)
+        by_label = self.labels.each(lambda labels: all("/" in gpu for gpu in labels.gpus), np.bool_)
+        fine = by_uuid | by_label & ~np.isnan(self.gpu_index)  # else none may be named
+        fine &= (self.ts_us >= _EARLIEST_US) & (self.ts_us <= latest_us)
+        fine &= (self.cached_tokens <= self.prompt_tokens) & (self.reasoning_tokens <= self.completion_tokens)
+        no_latency, no_queue, no_ttft = (np.isnan(part) for part in (self.latency_ms, self.queue_ms, self.ttft_ms))
+        fine &= (self.latency_ms <= _SHORT_LATENCY_MS) | no_latency
+        fine &= no_queue | (self.queue_ms <= self.latency_ms)  # not, where a part of something unknown is known
+        fine &= no_ttft | (self.ttft_ms <= self.latency_ms)
+        return np.flatnonzero(~fine)
 
     @property
     def tokens(self) -> Int64:
@@ -166,27 +197,28 @@ def encode_usages(
     """
     columns = _numbers(usages, values, stored_at) | {"tps": tps, "cost_per_token": cost_per_token_usd}
     rows = _rows(columns, len(usages))
-    return [
-        RawBSONDocument(_document(event_id.encode(), request_id.encode(), source.encode(), labels, row))
-        for event_id, request_id, source, labels, row in zip(
-            usages.ids, usages.request_ids, sources, usages.encoded_labels, rows, strict=True
+    texts = (map(str.encode, values) for values in (usages.ids, usages.request_ids, sources))
+    found = []
+    for event_id, request_id, source, labels, row in zip(*texts, usages.encoded_labels, rows, strict=True):
+        length = _OTHER_BYTES + len(event_id) + len(request_id) + len(source) + len(labels) + len(row)
+        parts = (
+            length.to_bytes(4, "little"),
+            b"\x02_id\x00",
+            _LENGTHS[len(event_id)],
+            event_id,
+            b"\x00\x02request_id\x00",
+            _LENGTHS[len(request_id)],
+            request_id,
+            b"\x00\x02src\x00",
+            _LENGTHS[len(source)],
+            source,
+            b"\x00",
+            labels,
+            row,
+            b"\x00",
         )
-    ]
-
-
-def _document(event_id: bytes, request_id: bytes, source: bytes, labels: bytes, numbers: bytes | bytearray) -> bytes:
-    length = _OTHER_BYTES + len(event_id) + len(request_id) + len(source) + len(labels) + len(numbers)
-    return _DOCUMENT % (
-        length.to_bytes(4, "little"),
-        _LENGTHS[len(event_id)],
-        event_id,
-        _LENGTHS[len(request_id)],
-        request_id,
-        _LENGTHS[len(source)],
-        source,
-        labels,
-        numbers,
-    )
+        found.append(RawBSONDocument(b"".join(parts)))
+    return found
 
 
 # -- numbers --------------------------------------------------------------------------------------------------------------
@@ -248,13 +280,13 @@ def _numbers(usages: UsageColumns, values: Sequence[bytes], stored_at: datetime)
     }
 
 
-def _rows(columns: dict[str, NDArray[Any]], count: int) -> list[bytes | bytearray]:
+def _rows(columns: dict[str, NDArray[Any]], count: int) -> list[bytes]:
     """The numbers of each document, as BSON elements."""
     known = {name: ~np.isnan(column) for name, column in columns.items() if column.dtype.kind == "f"}
     variants = np.zeros(count, dtype=np.int64)
     for bit, is_known in enumerate(known.values()):
         variants |= is_known.astype(np.int64) << bit
-    rows: list[bytes | bytearray] = [b""] * count
+    rows = [b""] * count
     for variant in np.unique(variants).tolist():
         missing = frozenset(name for bit, name in enumerate(known) if not variant >> bit & 1)
         dtype, template = _layout(missing)
@@ -263,9 +295,9 @@ def _rows(columns: dict[str, NDArray[Any]], count: int) -> list[bytes | bytearra
         block = np.frombuffer(packed, dtype=dtype)
         for name in dtype.names or ():
             block[name] = columns[name][where]
-        width = len(template)
-        for index, at in zip(where.tolist(), range(0, len(packed), width), strict=True):
-            rows[index] = packed[at : at + width]
+        width, whole = len(template), bytes(packed)
+        for index, at in zip(where.tolist(), range(0, len(whole), width), strict=True):
+            rows[index] = whole[at : at + width]
     return rows
 
 

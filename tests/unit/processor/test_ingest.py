@@ -19,7 +19,6 @@ from gpu_token_analytics.processor.ingest import (
     BadRecordBreaker,
     Shaped,
     Shaper,
-    decode,
     refused_letters,
 )
 from gpu_token_analytics.processor.live_rate import LiveRate
@@ -201,10 +200,11 @@ def test_what_the_store_refuses_becomes_a_letter_of_the_right_record() -> None:
 
 def test_ahead_of_time_is_measured_on_the_brokers_clock_where_it_is_known() -> None:
     ahead = encode(usage(ts=NOW + timedelta(minutes=6)))
-    (event,) = decode(batch([ahead]), NOW)
-    assert isinstance(event, InvalidRecord)
+    shaper = Shaper(LiveRate(30, 1.0), 20)
+    (letter,) = shaper.shape(batch([ahead]), NOW).letters
+    assert letter.reason == Reason.FUTURE_TS
     broker_ms = int((NOW + timedelta(minutes=2)).timestamp() * 1000)
-    assert isinstance(decode(batch([ahead], broker_ms), NOW)[0], TokenUsage)
+    assert len(shaper.shape(batch([ahead], broker_ms), NOW).usages.documents) == 1
 
 
 def _see(breaker: BadRecordBreaker, good: int, bad: int) -> None:

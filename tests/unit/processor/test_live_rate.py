@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_token_analytics.documents import US_PER_SECOND
+from gpu_token_analytics.ledger.labels import LabelColumn, Labels
 from gpu_token_analytics.processor.live_rate import LiveRate
 
 WINDOW = 30
@@ -26,9 +28,13 @@ class Rate(NamedTuple):
 UNKNOWN = Rate(None, None)
 
 
+def labels(gpus: Sequence[list[str]]) -> LabelColumn:
+    return LabelColumn.of(Labels("h", tuple(names), "m", "t") for names in gpus)
+
+
 def see(rate: LiveRate, gpus: list[str], ts_us: int, tokens: int) -> Rate:
     """One request by itself."""
-    found = rate.see_usages([gpus], np.array([ts_us]), np.array([tokens]))
+    found = rate.see_usages(labels([gpus]), np.array([ts_us]), np.array([tokens]))
     return Rate(*(None if math.isnan(column[0]) else float(column[0]) for column in found))
 
 
@@ -91,7 +97,7 @@ def test_a_batch_is_its_requests_one_after_the_other() -> None:
     one_by_one, together = LiveRate(WINDOW, 1.0), LiveRate(WINDOW, 1.0)
     expected = [see(one_by_one, gpus, second * US_PER_SECOND, tokens) for gpus, second, tokens in rows]
     gpus, seconds, tokens = zip(*rows, strict=True)
-    found = together.see_usages(gpus, np.array(seconds) * US_PER_SECOND, np.array(tokens))
+    found = together.see_usages(labels(gpus), np.array(seconds) * US_PER_SECOND, np.array(tokens))
     assert np.array_equal(np.array(expected, dtype=float), np.array(found).T, equal_nan=True)
 
 

@@ -1,0 +1,83 @@
+"""What requests have in common with many others: few different labels, again and again, so a column of them is coded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_token_analytics.ledger.money import Int64
+
+
+class Labels(NamedTuple):
+    """Of one request."""
+
+    host: str
+    gpus: tuple[str, ...]  # sorted and distinct; `host/index` where no UUID was named
+    model: str
+    tenant: str
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """The labels of n requests."""
+
+    table: Sequence[Labels]  # those that occur, possibly more; one may come twice
+    codes: Int64  # which of `table` each request has; shape (n,)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @staticmethod
+    def of(labels: Iterable[Labels]) -> LabelColumn:
+        """One for each request, in this order."""
+        places: dict[Labels, int] = {}
+        codes = [places.setdefault(each, len(places)) for each in labels]
+        return LabelColumn(list(places), np.array(codes, dtype=np.int64))
+
+    @staticmethod
+    def joined(parts: Sequence[LabelColumn]) -> LabelColumn:
+        """Those of all parts, in their order."""
+        places: dict[Labels, int] = {}
+        codes = [part.each(lambda labels: places.setdefault(labels, len(places)), np.int64) for part in parts]
+        return LabelColumn(list(places), np.concatenate(codes))
+
+    def take(self, where: Int64) -> LabelColumn:
+        """Those of the requests at these places. Shape of where: (m,)."""
+        return LabelColumn(self.table, self.codes[where])
+
+    def compact(self) -> LabelColumn:
+        """The same without labels that do not occur."""
+        present, codes = np.unique(self.codes, return_inverse=True)
+        return LabelColumn([self.table[place] for place in present.tolist()], codes)
+
+    def each(self, value: Callable[[Labels], Any], dtype: type[Any]) -> NDArray[Any]:
+        """`value` of the labels of each request, asked once for all that share them. Shape (n,)."""
+        return np.array([value(labels) for labels in self.table], dtype=dtype)[self.codes]
+
+    def at(self, place: int) -> Labels:
+        """Those of one request."""
+        return self.table[int(self.codes[place])]
+
+    def gpus(self) -> list[tuple[str, ...]]:
+        """The GPUs of each request."""
+        return [self.table[code].gpus for code in self.codes.tolist()]
+
+    def named(self, names: Iterable[str]) -> NDArray[np.bool_]:
+        """Whether each request ran on a GPU that it called one of `names`. Shape (n,)."""
+        wanted = np.zeros(len(self.table), dtype=bool)
+        for name in names:
+            wanted[self._by_name.get(name, [])] = True
+        return wanted[self.codes]
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for place, labels in enumerate(self.table):
+            for name in labels.gpus:
+                found.setdefault(name, []).append(place)
+        return found
