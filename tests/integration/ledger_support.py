@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, cast
@@ -90,7 +91,13 @@ class Pipeline:
 
     def closer(self) -> Closer:
         ledger = LedgerStore(self.store, self.settings.close_debounce_seconds, self._recent)
-        return Closer(ledger, self.params, ClosingRules.of(self.settings), self.metrics)
+        rules = replace(ClosingRules.of(self.settings), others_wait=timedelta())
+        return Closer(ledger, self.params, rules, self.metrics)
+
+    @property
+    def own_gpus(self) -> frozenset[str]:
+        """The GPUs whose events this one stored."""
+        return self._recent.gpus
 
     def close(self) -> None:
         """Compute until nothing is due."""

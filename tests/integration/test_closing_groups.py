@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from pymongo.monitoring import CommandListener
 from tests.integration.ledger_support import MINUTE, Pipeline, contents, minutes_ago, sample, usage
 
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.events import Event, to_us
+from gpu_token_analytics.events import Event, TokenUsage, to_us
 from gpu_token_analytics.processor import closing
 from gpu_token_analytics.store import client
 from gpu_token_analytics.store.raw_reads import UsageTime
@@ -228,3 +228,49 @@ def test_what_was_removed_is_not_remembered(pipeline: Callable[..., Pipeline]) -
     one.close()
     rest.close()
     assert contents(one.cells()) == contents(rest.cells())
+
+
+def test_gpus_that_are_heard_of_cost_housekeeping_nothing(pipeline: Callable[..., Pipeline], commands: Commands) -> None:
+    def housekeeping(gpus: int) -> Counter[str]:
+        one = pipeline(f"_{gpus}", silent_gpu_owned_minutes=1440)
+        now = datetime.now(UTC)
+        one.ingest([sample(number, now, gpu_uuid=f"GPU-{number}", gpu_index=number) for number in range(gpus)])
+        one.close()
+        closer, before = one.closer(), commands.sent.copy()
+        closer.housekeep()
+        return commands.sent - before
+
+    assert housekeeping(1) == housekeeping(20)
+
+
+def test_two_closers_share_a_backlog(pipeline: Callable[..., Pipeline]) -> None:
+    """What one has taken is not all that the other looks at."""
+    one = pipeline()
+    one.ingest(fleet_minutes(4, 0, 5))
+    first, second = one.ledger.cells.take_due(12), one.ledger.cells.take_due(100)
+    assert len(first) == 12
+    assert {cell["_id"] for cell in (*first, *second)} == set(one.cells())
+    assert len(first) + len(second) == len(one.cells())
+    assert max(cell["due_at"] for cell in first) <= min(cell["due_at"] for cell in second), "longest due first"
+    assert one.ledger.cells.take_due(100) == []
+
+
+def test_others_cells_are_left_to_who_stored_their_events_for_a_while(pipeline: Callable[..., Pipeline]) -> None:
+    one, other = pipeline(), pipeline()
+    events = fleet_minutes(4, 0, 3)
+    mine = {"GPU-0", "GPU-1"}
+    other.ingest([event for event in events if gpu_of(event) not in mine])
+    one.ingest([event for event in events if gpu_of(event) in mine])
+    cells, own, wait = one.ledger.cells, one.own_gpus, timedelta(minutes=1)
+    assert own == mine
+    taken = cells.take_due(5, own, wait)
+    assert len(taken) == 5, "not more than asked for"
+    taken += cells.take_due(100, own, wait)
+    assert {cell["gpu"] for cell in taken} == mine, "though the others were due before"
+    assert cells.take_due(100, own, wait) == []
+    one.store[Collection.LEDGER_CELLS].update_many({"gpu": "GPU-3"}, {"$set": {"due_at": one.ledger.now() - wait}})
+    assert {cell["gpu"] for cell in cells.take_due(100, own, wait)} == {"GPU-3"}, "nobody takes them: the other is gone"
+
+
+def gpu_of(event: Event) -> str:
+    return event.gpus[0] if isinstance(event, TokenUsage) else event.gpu

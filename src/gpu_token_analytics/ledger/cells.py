@@ -26,7 +26,7 @@ from gpu_token_analytics.ledger.classes import CLASS_INDEX, CLASS_NAMES, class_a
 from gpu_token_analytics.ledger.energy import EnergyCurve
 from gpu_token_analytics.ledger.money import Float64, Int64, price_integral, split_exactly
 from gpu_token_analytics.ledger.params import LedgerParams
-from gpu_token_analytics.ledger.parts import Busy, Pairs, Parts, RequestShare, sum_by
+from gpu_token_analytics.ledger.parts import Busy, Pairs, Parts, RequestShare, distinct, sum_by
 from gpu_token_analytics.ledger.prices import MJ_PER_KWH, PricePiece
 from gpu_token_analytics.ledger.requests import Requests, Segments
 
@@ -276,18 +276,15 @@ class _Grid:
         changes = np.concatenate([samples.ts_us, samples.ts_us + params.gap_us])
         where = np.searchsorted(self.start, changes, side="right") - 1
         inside = (where >= 0) & (changes < self.until[np.maximum(where, 0)])
-        return np.unique(
-            np.concatenate(
-                [
-                    self._key(own, self.start),
-                    self._key(own, self.until),
-                    self._key(where[inside], changes[inside]),
-                    self._key(self._pairs.cell, self._pairs.start_us),
-                    self._key(self._pairs.cell, self._pairs.end_us),
-                    span_keys,
-                ]
-            )
-        )
+        keys = [
+            self._key(own, self.start),
+            self._key(own, self.until),
+            self._key(where[inside], changes[inside]),
+            self._key(self._pairs.cell, self._pairs.start_us),
+            self._key(self._pairs.cell, self._pairs.end_us),
+            span_keys,
+        ]
+        return distinct(np.sort(np.concatenate(keys)))[0]  # np.unique hashes first: three times as long
 
 
 def _spans(index: int, cell: CellInput) -> Iterator[tuple[int, PricePiece, int]]:

@@ -72,7 +72,7 @@ class Parts:
         span_us: owned [start, until) of each cell.
         """
         width = len(requests) + 1
-        rows, row = np.unique(pairs.cell * width + segments.request[pairs.segment], return_inverse=True)
+        rows, row = distinct(pairs.cell * width + segments.request[pairs.segment])  # pairs and segments are in order
         cell, owner = np.divmod(rows, width)
         size = len(rows)
         share = np.bincount(row, weights=money.shares, minlength=size).astype(np.float64)
@@ -147,6 +147,13 @@ class Parts:
                 )
             )
         return found
+
+
+def distinct(ascending: Int64) -> tuple[Int64, Int64]:
+    """The different values of an array in ascending order, and which of them each element has. Shapes (m,), (n,)."""
+    first = np.ones(len(ascending), dtype=bool)
+    np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
+    return ascending[first], np.cumsum(first) - 1
 
 
 def sum_by(index: Int64, values: Int64, size: int) -> Int64:

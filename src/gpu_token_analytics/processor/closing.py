@@ -88,6 +88,8 @@ class ClosingRules:
     debounce_seconds: float
     finality: timedelta
     raw_complete_for: timedelta  # an older cell is never computed again: its raw events may have expired
+    # Due cells are left that long to the process that stored their events: it need not read them back (decision 18).
+    others_wait: timedelta = timedelta(seconds=5)
 
     @staticmethod
     def of(settings: Settings) -> ClosingRules:
@@ -139,7 +141,7 @@ class Closer:
 
     def step(self) -> int:
         """Take, compute and write one batch of due cells. Returns how many were taken."""
-        due = self._store.cells.take_due(CELLS_PER_STEP)
+        due = self._store.cells.take_due(CELLS_PER_STEP, self._store.own_gpus, self._rules.others_wait)
         if not due:
             return 0
         now = self._store.now()

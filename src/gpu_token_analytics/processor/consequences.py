@@ -284,6 +284,8 @@ class Consequences:
         for gpu in self._store.books.gpus():
             if not gpu.get("live") or gpu.get("parent_uuid"):
                 continue
+            if gpu["last_us"] >= limit - 1:
+                continue  # sampled in the last whole minute or since: closing that opens what silence lies before it
             heard = self._store.cells.last_heard(gpu["_id"])
             if heard is None:
                 continue

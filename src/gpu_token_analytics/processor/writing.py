@@ -95,14 +95,20 @@ class BatchWriter:
         while the next one is stored. Raises Abandoned after abandon()."""
         if sightings := batch.sightings():
             self._timed("inventory", lambda: upsert_inventory(self._store, sightings))
-        marked = self._timed("mark", lambda: self._marker.mark(self._cells(batch)))  # 5
-        self._metrics.marks.inc(marked)
+        cells = self._timed("mark", lambda: self._mark(batch))  # 5
+        if self._recent is not None:
+            self._recent.touch({gpu for gpu, _ in cells})
         self._checkpoint(Step.MARKED)
         if letters:
             self._timed("dead_letters", lambda: self._dead_letters.deliver(letters, _DELIVERY_SECONDS))  # 6
             for letter in letters:
                 self._metrics.dead_letters.labels(letter.reason).inc()
         self._checkpoint(Step.DEAD_LETTERED)
+
+    def _mark(self, batch: Shaped) -> set[Cell]:
+        cells = self._cells(batch)
+        self._metrics.marks.inc(self._marker.mark(cells))
+        return cells
 
     def abandon(self) -> None:
         """Give up waiting; write() raises Abandoned."""

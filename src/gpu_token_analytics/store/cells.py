@@ -10,7 +10,7 @@ knows of is still ahead (marks.py).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +26,7 @@ from gpu_token_analytics.store.commands import write_command
 from gpu_token_analytics.store.marks import SAFETY, Cell
 
 LEASE_SECONDS = 60
+_LOOKED_AT = 4  # times as many as are taken, to find one's own among others'
 LATER_CELLS = 5  # per GPU, on average: in order there is one, of the minute that has begun
 
 _DUE_FIELDS = dict.fromkeys(
@@ -87,20 +88,29 @@ class CellStore:
     # -- due cells ---------------------------------------------------------------------------------------------------
 
     @mapped
-    def take_due(self, limit: int) -> list[Document]:
-        """Lease up to `limit` due cells, longest due first. Their `gen` is read before any event is."""
+    def take_due(self, limit: int, own: Set[GpuId] | None = None, others_wait: timedelta = timedelta()) -> list[Document]:
+        """Lease up to `limit` due cells, longest due first. Their `gen` is read before any event is.
+
+        own: GPUs whose cells come first; cells of other GPUs are taken when they have been due for `others_wait`.
+        """
         now = self.now()
-        due: Document = {"due_at": {"$lte": now}}
-        ids = [found["_id"] for found in self._cells.find(due, {"_id": 1}).sort("due_at", ASCENDING).limit(limit)]
-        if not ids:
+        due: Document = {
+            "due_at": {"$lte": now},
+            "$or": [{"lease_until": {"$exists": False}}, {"lease_until": {"$lt": now}}],
+        }
+        many = limit if own is None else _LOOKED_AT * limit
+        found = list(self._cells.find(due, {"gpu": 1, "due_at": 1}).sort("due_at", ASCENDING).limit(many))
+        if own is not None:
+            mine = [cell for cell in found if cell["gpu"] in own]
+            found = (mine or [cell for cell in found if cell["due_at"] <= now - others_wait])[:limit]
+        if not found:
             return []
         lease = secrets.token_hex(8)
-        free = {"$or": [{"lease_until": {"$exists": False}}, {"lease_until": {"$lt": now}}]}
+        ids = {"_id": {"$in": [cell["_id"] for cell in found]}}
         self._cells.update_many(
-            {"_id": {"$in": ids}, **due, **free},
-            {"$set": {"lease_until": now + timedelta(seconds=LEASE_SECONDS), "lease": lease}},
+            {**ids, **due}, {"$set": {"lease_until": now + timedelta(seconds=LEASE_SECONDS), "lease": lease}}
         )
-        return list(self._cells.find({"_id": {"$in": ids}, "lease": lease}, _DUE_FIELDS))
+        return list(self._cells.find({**ids, "lease": lease}, _DUE_FIELDS))
 
     @mapped
     def count_due(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpu_token_analytics.documents import GpuId
 from gpu_token_analytics.store.books import BookStore
 from gpu_token_analytics.store.cells import CellStore
 from gpu_token_analytics.store.client import Store
@@ -15,6 +16,12 @@ class LedgerStore:
     def __init__(self, store: Store, debounce_seconds: float = 10.0, recent: RecentUsage | None = None) -> None:
         """recent: requests that need not be read back; None reads everything from MongoDB, as an audit must."""
         self.now = store.now
+        self._recent = recent
         self.cells = CellStore(store, debounce_seconds)
         self.raw = RawReads(store, recent)
         self.books = BookStore(store)
+
+    @property
+    def own_gpus(self) -> frozenset[GpuId] | None:
+        """GPUs whose events this process stored lately; None: it stores none."""
+        return None if self._recent is None else self._recent.gpus

@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from gpu_token_analytics.clock import Clock, SystemClock
+from gpu_token_analytics.documents import GpuId
 from gpu_token_analytics.ledger.money import Int64
 from gpu_token_analytics.ledger.requests import UsageRows
 
@@ -63,6 +64,7 @@ class RecentUsage:
         self._lock = threading.Lock()
         self._batches: deque[_Batch] = deque()
         self._bytes = 0
+        self._gpus: dict[GpuId, float] = {}  # when each was touched last
 
     def add(self, parts: Sequence[UsageRows], size_bytes: int) -> None:
         """A batch that this process has just stored, each request for the first time, durably. It is kept as it is: what costs
@@ -74,6 +76,19 @@ class RecentUsage:
             self._bytes += size_bytes
             while self._bytes > self._most_bytes:
                 self._bytes -= self._batches.popleft().size_bytes
+
+    def touch(self, gpus: Iterable[GpuId]) -> None:
+        """Events of these GPUs were stored by this process, requests or samples."""
+        with self._lock:
+            self._gpus |= dict.fromkeys(gpus, self._clock.monotonic())
+
+    @property
+    def gpus(self) -> frozenset[GpuId]:
+        """The GPUs touched lately."""
+        oldest = self._clock.monotonic() - KEPT_SECONDS
+        with self._lock:
+            self._gpus = {gpu: at for gpu, at in self._gpus.items() if at >= oldest}
+            return frozenset(self._gpus)
 
     def ended(self, names: Iterable[str], start_us: int, end_us: int) -> UsageRows:
         """The requests known here that name one of `names` and ended in [start, end), each once."""
