@@ -229,6 +229,7 @@ def _steps(url: str, events: int) -> dict[str, float]:
 
 
 def _print_storage(store: Store) -> None:
+    store.client.admin.command("fsync")  # sizes on disk are those of the last checkpoint
     for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS):
         stats: dict[str, Any] = store.database.command("collStats", name.value)
         count = stats["count"]

@@ -88,7 +88,7 @@ class ClosingRules:
     debounce_seconds: float
     finality: timedelta
     raw_complete_for: timedelta  # an older cell is never computed again: its raw events may have expired
-    # Due cells are left that long to the process that stored their events: it need not read them back (decision 18).
+    # Due cells are left that long to the process that stored their events: it need not read them back (decision 19).
     others_wait: timedelta = timedelta(seconds=5)
 
     @staticmethod
