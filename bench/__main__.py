@@ -21,10 +21,11 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processors", type=int, default=1)
     given = parser.parse_args(argv)
     if which != "ingest":
         parser.error(f"{which!r} is no bench: ingest or queries")
-    ingest_bench.main(given.events, given.rounds)
+    ingest_bench.main(given.events, given.rounds, given.processors)
 
 
 main(sys.argv[1:])

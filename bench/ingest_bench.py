@@ -2,13 +2,14 @@
 
     baseline   the same documents, encoded beforehand, inserted by one client with the same indexes and write concern, as
                many at a time as the processor inserts
-    ingest     a processor (its own process) reading the same events from the in-memory broker; the ledger held back
+    ingest     a processor (its own process; or several that share the partitions) reading the same events from the in-memory
+               broker; the ledger held back
     ledger     the same again with the ledger computed to the end: time until nothing is due
-    cpu        the processor's CPU time per event, and by step from its own metrics
-    memory     the processor's highest resident set at full speed (VmHWM)
+    cpu        the processors' CPU time per event, in all and by step (their own metric)
+    memory     a processor's highest resident set at full speed (VmHWM)
     storage    bytes in MongoDB per event, indexes included
 
-Run: `python -m bench ingest [--events N] [--rounds N]`.
+Run: `python -m bench ingest [--events N] [--rounds N] [--processors N]`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +33,6 @@ from typing import Any
 import bson
 from bson.raw_bson import RawBSONDocument
 
-from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.child import free_port
@@ -51,6 +51,7 @@ from gpu_token_analytics.store.indexes import ensure_indexes
 from gpu_token_analytics.store.ledger import LedgerStore
 from gpu_token_analytics.store.writes import insert_raw
 
+PARTITIONS = 12
 NEVER_SECONDS = 3600
 SOON_SECONDS = 0.2  # debounce where the ledger is timed: what cells wait for late events is a setting, not work
 MOST_SECONDS = 180
@@ -69,14 +70,15 @@ class Round:
     steps_us: dict[str, float] = field(default_factory=dict)
 
 
-def main(events_count: int, rounds: int) -> list[Round]:
+def main(events_count: int, rounds: int, processors: int) -> list[Round]:
     """Run and print; returns the rounds."""
     events = events_for_bench(events_count)
-    print(f"{len(events):,} events of 64 GPUs, {rounds} rounds, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
+    machine = f"{os.cpu_count()} cores, Python {sys.version.split()[0]}"
+    print(f"{len(events):,} events of 64 GPUs, {rounds} rounds, processors: {processors}, {machine}")
     found: list[Round] = []
     with tempfile.TemporaryDirectory() as folder, EmbeddedMongod(Path(folder), cache_mb=1024) as mongod:
         for number in range(rounds):
-            found.append(_round(mongod.uri, number, events, Path(folder)))
+            found.append(_round(mongod.uri, number, events, Path(folder), processors))
             one = found[-1]
             rates = f"baseline {one.baseline:,.0f}/s, ingest {one.ingest:,.0f}/s = {one.ingest / one.baseline:.2f}"
             ledger = f"with ledger {one.ledger:,.0f}/s = {one.ledger / one.baseline:.2f}"
@@ -85,10 +87,13 @@ def main(events_count: int, rounds: int) -> list[Round]:
     return found
 
 
-def _round(uri: str, number: int, events: Sequence[Event], folder: Path) -> Round:
+def _round(uri: str, number: int, events: Sequence[Event], folder: Path, processors: int) -> Round:
+    def run(name: str, debounce_seconds: float, *, ledger: bool) -> tuple[float, float, float, dict[str, float]]:
+        return _processors(_settings(uri, f"{name}{number}", debounce_seconds), events, folder, processors, ledger=ledger)
+
     baseline = _baseline(_settings(uri, f"base{number}"), events)
-    ingest, cpu_us, rss_mb, steps = _processor(_settings(uri, f"raw{number}", NEVER_SECONDS), events, folder, ledger=False)
-    with_ledger, _, rss_ledger, _ = _processor(_settings(uri, f"ledger{number}", SOON_SECONDS), events, folder, ledger=True)
+    ingest, cpu_us, rss_mb, _ = run("raw", NEVER_SECONDS, ledger=False)
+    with_ledger, _, rss_ledger, steps = run("ledger", SOON_SECONDS, ledger=True)
     return Round(baseline, ingest, with_ledger, cpu_us, max(rss_mb, rss_ledger), steps)
 
 
@@ -136,21 +141,23 @@ def _baseline(settings: Settings, events: Sequence[Event]) -> float:
         return size / (time.perf_counter() - begun)
 
 
-def _processor(
-    settings: Settings, events: Sequence[Event], folder: Path, *, ledger: bool
+def _processors(
+    settings: Settings, events: Sequence[Event], folder: Path, count: int, *, ledger: bool
 ) -> tuple[float, float, float, dict[str, float]]:
-    """(events/s, CPU us per event, peak RSS MB, us per event by step) of a processor that finds all events waiting."""
-    topics = {settings.kafka_topic: 12, settings.dlq_topic: 12}
+    """(events/s, CPU us per event, peak RSS MB, us per event by step) of processors that find all events waiting. CPU and
+    steps of all of them, the highest RSS of one."""
+    topics = {settings.kafka_topic: PARTITIONS, settings.dlq_topic: PARTITIONS}
     with _database(settings) as store, EmbeddedBroker(topics) as broker:
         settings = settings.model_copy(update={"kafka_bootstrap": broker.bootstrap})
         create_topics(settings)
-        with EventProducer(settings) as producer:
-            for event in events:
-                producer.send(event)
-            producer.flush(60)
-        with _running(settings, folder) as (child, url):
+        with _running(settings, folder, count) as children:
+            _wait_for_partitions(children)
+            with _stopped(children), EventProducer(settings) as producer:
+                for event in events:
+                    producer.send(event)
+                producer.flush(60)
+            cpu_begun = _cpu_seconds(children)
             begun = _wait_for_first(store)
-            cpu_begun = _cpu_seconds(child.pid)
             while (stored := _stored(store)) < len(events):
                 if time.perf_counter() - begun > MOST_SECONDS:
                     raise TimeoutError(
@@ -158,14 +165,14 @@ def _processor(
                     )
                 time.sleep(0.02)
             raw_seconds = time.perf_counter() - begun
-            cpu = _cpu_seconds(child.pid) - cpu_begun
+            cpu = _cpu_seconds(children) - cpu_begun
             if ledger:
                 closing = LedgerStore(store, settings.close_debounce_seconds)
                 while closing.cells.count_due():
                     time.sleep(0.02)
             seconds = time.perf_counter() - begun
-            steps = _steps(url, len(events))
-            rss_mb = _peak_rss_mb(child.pid)
+            steps = _steps(children, len(events))
+            rss_mb = max(_peak_rss_mb(child.process.pid) for child in children)
         if ledger:
             report = audit(LedgerStore(store), params_of(settings))
             assert report.holds, report.findings[:3]
@@ -174,8 +181,25 @@ def _processor(
         return len(events) / (seconds if ledger else raw_seconds), cpu / len(events) * 1e6, rss_mb, steps
 
 
+@dataclass(frozen=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    url: str
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
+            text: str = answer.read().decode()
+        return text
+
+
 @contextmanager
-def _running(settings: Settings, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def _running(settings: Settings, folder: Path, count: int) -> Iterator[Sequence[_Child]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(_one_running(settings, folder / f"processor-{number}.log")) for number in range(count)]
+
+
+@contextmanager
+def _one_running(settings: Settings, log: Path) -> Iterator[_Child]:
     port = free_port()
     own = {
         "KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
@@ -185,17 +209,45 @@ def _running(settings: Settings, folder: Path) -> Iterator[tuple[subprocess.Pope
         "SILENT_GPU_OWNED_MINUTES": "0",
         "HTTP_PORT": str(port),
     }
-    log = folder / "processor.log"
     with log.open("wb") as out:
-        child = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "gpu_token_analytics", "processor"], env={**os.environ, **own}, stdout=out, stderr=out
         )
     try:
-        yield child, f"http://127.0.0.1:{port}"
+        yield _Child(process, f"http://127.0.0.1:{port}")
     finally:
-        child.send_signal(signal.SIGTERM)
-        if child.wait(30) != 0:
+        process.send_signal(signal.SIGTERM)
+        if process.wait(30) != 0:
             print(log.read_text(errors="replace")[-2000:])
+
+
+def _wait_for_partitions(children: Sequence[_Child]) -> None:
+    until = time.perf_counter() + 60
+    while not _share_partitions(children):
+        if time.perf_counter() > until:
+            raise TimeoutError("the processors did not share the partitions within 60 s")
+        time.sleep(0.1)
+
+
+def _share_partitions(children: Sequence[_Child]) -> bool:
+    try:
+        found = [re.search(r"^gpu_tokens_assigned_partitions (\S+)$", child.metrics(), re.MULTILINE) for child in children]
+    except OSError:  # not listening yet
+        return False
+    owned = [float(each.group(1)) if each else 0.0 for each in found]
+    return min(owned) > 0 and sum(owned) == PARTITIONS
+
+
+@contextmanager
+def _stopped(children: Sequence[_Child]) -> Iterator[None]:
+    """Meanwhile they read nothing, and stay in their group: it waits longer for a heartbeat than a few seconds."""
+    for child in children:
+        child.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for child in children:
+            child.process.send_signal(signal.SIGCONT)
 
 
 def _stored(store: Store) -> int:
@@ -203,17 +255,17 @@ def _stored(store: Store) -> int:
 
 
 def _wait_for_first(store: Store) -> float:
-    clock, until = SystemClock(), time.perf_counter() + 60
+    until = time.perf_counter() + 60
     while not _stored(store):
-        if clock.monotonic() and time.perf_counter() > until:
+        if time.perf_counter() > until:
             raise TimeoutError("the processor stored nothing within 60 s")
         time.sleep(0.005)
     return time.perf_counter()
 
 
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / HZ
+def _cpu_seconds(children: Sequence[_Child]) -> float:
+    stats = [Path(f"/proc/{child.process.pid}/stat").read_text().rsplit(")", 1)[1].split() for child in children]
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / HZ
 
 
 def _peak_rss_mb(pid: int) -> float:
@@ -221,11 +273,12 @@ def _peak_rss_mb(pid: int) -> float:
     return int(found.group(1)) / 1024 if found else float("nan")
 
 
-def _steps(url: str, events: int) -> dict[str, float]:
-    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
-    pairs = re.findall(r'^gpu_tokens_(?:step|write)_seconds_sum\{step="(\w+)"\} (\S+)$', text, re.MULTILINE)
-    return {name: float(value) / events * 1e6 for name, value in pairs}
+def _steps(children: Sequence[_Child], events: int) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for child in children:
+        for name, seconds in re.findall(r'^gpu_tokens_step_cpu_seconds_total\{step="(\w+)"\} (\S+)$', child.metrics(), re.M):
+            found[name] = found.get(name, 0.0) + float(seconds) / events * 1e6
+    return found
 
 
 def _print_storage(store: Store) -> None:
@@ -245,7 +298,8 @@ def _summary(rounds: Sequence[Round]) -> None:
     print("median of the rounds:")
     print(f"  ingest / pre-encoded insert            {median(lambda r: r.ingest / r.baseline):.2f}   (wanted: 0.85 or more)")
     print(f"  ingest + ledger / pre-encoded insert   {median(lambda r: r.ledger / r.baseline):.2f}   (wanted: 0.60 or more)")
-    print(f"  processor CPU                          {median(lambda r: r.cpu_us):.1f} us per event")
     print(f"  processor peak RSS                     {max(r.rss_mb for r in rounds):.0f} MB   (wanted: under 400)")
+    print(f"  processor CPU of ingest                {median(lambda r: r.cpu_us):.1f} us per event")
+    print("  and by step, of ingest with ledger:")
     for name in rounds[-1].steps_us:
-        print(f"    waited for {name:<14} {statistics.median(one.steps_us.get(name, 0.0) for one in rounds):.2f} us per event")
+        print(f"    {name:<36} {statistics.median(one.steps_us.get(name, 0.0) for one in rounds):.2f} us per event")

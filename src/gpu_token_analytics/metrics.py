@@ -5,6 +5,10 @@ Labels are closed sets or bounded (models, partitions): no request ids, no tenan
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 MAX_MODEL_LABELS = 200
@@ -30,6 +34,12 @@ class Metrics:
 
         def histogram(name: str, sentence: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(f"gpu_tokens_{name}", sentence, labels, buckets=buckets, registry=self.registry)
+
+        self.cpu_seconds = counter(
+            "step_cpu_seconds_total",
+            "CPU time by step: read, shape, store, settle (of batches), close (cells), roll_up. Without Kafka's own threads.",
+            "step",
+        )
 
         # Ingest
         self.consumed = counter("consumed_total", "Records read from Kafka; after a crash some are read again.")
@@ -81,6 +91,15 @@ class Metrics:
             return OTHER_MODELS
         self._models.add(model)
         return model
+
+    @contextmanager
+    def cpu(self, step: str) -> Iterator[None]:
+        """What this thread computes within is a part of a step."""
+        begun = time.thread_time()
+        try:
+            yield
+        finally:
+            self.cpu_seconds.labels(step).inc(time.thread_time() - begun)
 
     # What closing reports (processor/closing.py, Observer)
 

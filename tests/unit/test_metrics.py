@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from gpu_token_analytics.metrics import MAX_MODEL_LABELS, OTHER_MODELS, Metrics
 
 BOUNDED_LABELS = {"collection", "reason", "partition", "result", "step", "model", "le"}
@@ -27,3 +29,19 @@ def test_each_has_a_sentence_and_only_bounded_labels() -> None:
         assert family.documentation.endswith("."), family.name
         for series in family.samples:
             assert set(series.labels) <= BOUNDED_LABELS, "no request ids, no tenants"
+
+
+def test_cpu_time_is_what_a_thread_computes_not_what_it_waits_for() -> None:
+    metrics = Metrics()
+    with metrics.cpu("store"):
+        time.sleep(0.2)
+    with metrics.cpu("shape"):
+        until = time.thread_time() + 0.05
+        while time.thread_time() < until:
+            pass
+    waited, computed = (
+        metrics.registry.get_sample_value("gpu_tokens_step_cpu_seconds_total", {"step": step}) for step in ("store", "shape")
+    )
+    assert waited is not None
+    assert computed is not None
+    assert waited < 0.05 <= computed

@@ -19,6 +19,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -61,6 +62,9 @@ _content_encoder = msgspec.json.Encoder(order="sorted")
 
 class Observer(Protocol):
     """What closing reports; metrics.py satisfies it."""
+
+    def cpu(self, step: str) -> AbstractContextManager[None]:
+        """What the thread computes within is a part of a step."""
 
     def cells_closed(self, computed: int, changed: int) -> None:
         """So many cells were computed, so many of them changed."""
@@ -127,9 +131,11 @@ class Closer:
                 if clock.monotonic() >= next_housekeeping:
                     self.housekeep()
                     next_housekeeping = clock.monotonic() + HOUSEKEEPING_SECONDS
-                done = self.step()
+                with self._observer.cpu("close"):
+                    done = self.step()
                 if rollups is not None and (not done or clock.monotonic() >= rolled + ROLLUPS_WAIT_SECONDS):
-                    done += rollups.step()  # of complete cells rather than of a half of them
+                    with self._observer.cpu("roll_up"):
+                        done += rollups.step()  # of complete cells rather than of a half of them
                     rolled = clock.monotonic()
             except StoreError as error:
                 log.warning("the ledger waits for the store: %s", error)
@@ -170,17 +176,18 @@ class Closer:
         self, group: Mapping[GpuId, Sequence[int]], due: Mapping[GpuId, Mapping[int, Document]], books: Books, now: datetime
     ) -> None:
         """Compute and write due cells, by GPU and minute: one run each of several GPUs, so that a few commands do for all."""
-        closed: list[Closed] = []
-        writes: list[CellWrite] = []
-        for run in compute_runs(self._store, books, self._params, group, to_us(now)):
-            marks = [due[run.gpu][minute] for minute in group[run.gpu]]
-            written = self._writes(run.cells, marks, now)
-            closed.append(Closed(run, marks, {write.cell for write in written if write.changed}))
-            writes += written
-        # First what follows from them: after a crash in between, the cells are still due and it is all done again.
-        self._consequences.follow_up(closed, books)
-        self._store.cells.write(writes)
-        self._observer.cells_closed(len(writes), sum(write.changed for write in writes))
+        with self._observer.cpu("close"):
+            closed: list[Closed] = []
+            writes: list[CellWrite] = []
+            for run in compute_runs(self._store, books, self._params, group, to_us(now)):
+                marks = [due[run.gpu][minute] for minute in group[run.gpu]]
+                written = self._writes(run.cells, marks, now)
+                closed.append(Closed(run, marks, {write.cell for write in written if write.changed}))
+                writes += written
+            # First what follows from them: after a crash in between, the cells are still due and it is all done again.
+            self._consequences.follow_up(closed, books)
+            self._store.cells.write(writes)
+            self._observer.cells_closed(len(writes), sum(write.changed for write in writes))
 
     def housekeep(self) -> None:
         """The slow, rare work: changed GPUs, placements and prices, silent GPUs, finality."""

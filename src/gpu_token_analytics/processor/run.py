@@ -97,14 +97,16 @@ class Ingest:
         return 0.0 if since is None else self._clock.monotonic() - since
 
     def _read(self) -> Shaped | None:
-        records = self._poll()  # 1
+        with self._metrics.cpu("read"):
+            records = self._poll()  # 1
         self._went_round()
         if not len(records):
             return None
         self._checkpoint(Step.POLLED)
         self._metrics.consumed.inc(len(records))
         self._metrics.batch_records.observe(len(records))
-        shaped = self._shaper.shape(records, self._clock.now(), self._breaker)  # 2 3
+        with self._metrics.cpu("shape"):
+            shaped = self._shaper.shape(records, self._clock.now(), self._breaker)  # 2 3
         self._observe(shaped)
         self._checkpoint(Step.SHAPED)
         return shaped

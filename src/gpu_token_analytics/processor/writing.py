@@ -78,6 +78,20 @@ class BatchWriter:
 
     def store(self, batch: Shaped) -> list[DeadLetter]:
         """Step 4: returns when all events are durable, with the letters of this batch. Raises Abandoned after abandon()."""
+        with self._metrics.cpu("store"):
+            return self._store_events(batch)
+
+    def settle(self, batch: Shaped, letters: Sequence[DeadLetter]) -> None:
+        """Steps 5 and 6 of a stored batch: returns when what follows from it is durable, too. Batches settle in order, and
+        while the next one is stored. Raises Abandoned after abandon()."""
+        with self._metrics.cpu("settle"):
+            self._settle(batch, letters)
+
+    def abandon(self) -> None:
+        """Give up waiting; store() and settle() raise Abandoned."""
+        self._abandon.set()
+
+    def _store_events(self, batch: Shaped) -> list[DeadLetter]:
         letters = list(batch.letters)
         for collection, raws in ((Collection.TOKEN_USAGE, batch.usages), (Collection.GPU_METRICS, batch.samples)):
             if raws.documents:
@@ -90,9 +104,7 @@ class BatchWriter:
         self._observe_delays(batch.event_us)
         return letters
 
-    def settle(self, batch: Shaped, letters: Sequence[DeadLetter]) -> None:
-        """Steps 5 and 6 of a stored batch: returns when what follows from it is durable, too. Batches settle in order, and
-        while the next one is stored. Raises Abandoned after abandon()."""
+    def _settle(self, batch: Shaped, letters: Sequence[DeadLetter]) -> None:
         if sightings := batch.sightings():
             self._timed("inventory", lambda: upsert_inventory(self._store, sightings))
         cells = self._timed("mark", lambda: self._mark(batch))  # 5
@@ -109,10 +121,6 @@ class BatchWriter:
         cells = self._cells(batch)
         self._metrics.marks.inc(self._marker.mark(cells))
         return cells
-
-    def abandon(self) -> None:
-        """Give up waiting; write() raises Abandoned."""
-        self._abandon.set()
 
     def _insert(self, collection: Collection, raws: Raws) -> InsertOutcome:
         ask_first = self._ask_first[collection] > 0
