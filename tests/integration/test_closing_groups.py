@@ -271,6 +271,14 @@ def test_others_cells_are_left_to_who_stored_their_events_for_a_while(pipeline: 
     one.store[Collection.LEDGER_CELLS].update_many({"gpu": "GPU-3"}, {"$set": {"due_at": one.ledger.now() - wait}})
     assert {cell["gpu"] for cell in cells.take_due(100, own, wait)} == {"GPU-3"}, "nobody takes them: the other is gone"
 
+    def freed(waits: int) -> dict[str, Any]:
+        return {"$set": {"due_at": one.ledger.now() - waits * wait}, "$unset": {"lease": "", "lease_until": ""}}
+
+    one.store[Collection.LEDGER_CELLS].update_many({}, freed(1))
+    assert {cell["gpu"] for cell in cells.take_due(100, own, wait)} == mine, "who has cells of his own is more patient"
+    one.store[Collection.LEDGER_CELLS].update_many({}, freed(12))
+    assert len(cells.take_due(100, own, wait)) == len(one.cells()), "not for ever"
+
 
 def gpu_of(event: Event) -> str:
     return event.gpus[0] if isinstance(event, TokenUsage) else event.gpu

@@ -26,6 +26,7 @@ from gpu_token_analytics.store.commands import write_command
 from gpu_token_analytics.store.marks import SAFETY, Cell
 
 LEASE_SECONDS = 60
+_LONGER = 12  # times as long as others wait for the idle, they wait for those who have cells of their own
 _LOOKED_AT = 4  # times as many as are taken, to find one's own among others'
 LATER_CELLS = 5  # per GPU, on average: in order there is one, of the minute that has begun
 
@@ -91,7 +92,8 @@ class CellStore:
     def take_due(self, limit: int, own: Set[GpuId] | None = None, others_wait: timedelta = timedelta()) -> list[Document]:
         """Lease up to `limit` due cells, longest due first. Their `gen` is read before any event is.
 
-        own: GPUs whose cells come first; cells of other GPUs are taken when they have been due for `others_wait`.
+        own: GPUs whose cells come first. Cells of other GPUs are taken when they have been due for `others_wait`; while there
+        are cells of one's own, for longer, but not for ever.
         """
         now = self.now()
         due: Document = {
@@ -101,8 +103,9 @@ class CellStore:
         many = limit if own is None else _LOOKED_AT * limit
         found = list(self._cells.find(due, {"gpu": 1, "due_at": 1}).sort("due_at", ASCENDING).limit(many))
         if own is not None:
-            mine = [cell for cell in found if cell["gpu"] in own]
-            found = (mine or [cell for cell in found if cell["due_at"] <= now - others_wait])[:limit]
+            busy = any(cell["gpu"] in own for cell in found)
+            overdue = now - others_wait * (_LONGER if busy else 1)
+            found = [cell for cell in found if cell["gpu"] in own or cell["due_at"] <= overdue][:limit]
         if not found:
             return []
         lease = secrets.token_hex(8)
