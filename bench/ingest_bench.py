@@ -25,7 +25,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,17 @@ MOST_SECONDS = 180
 HZ = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass
+@dataclass(frozen=True)
+class Measured:
+    """Processors over all events: events per second; CPU time per event of all of them; the highest resident set of one."""
+
+    rate: float
+    cpu_us: float
+    rss_mb: float
+    steps_us: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Round:
     """Events per second of one round."""
 
@@ -67,7 +77,7 @@ class Round:
     ledger: float
     cpu_us: float
     rss_mb: float
-    steps_us: dict[str, float] = field(default_factory=dict)
+    steps_us: dict[str, float]
 
 
 def main(events_count: int, rounds: int, processors: int) -> list[Round]:
@@ -88,13 +98,13 @@ def main(events_count: int, rounds: int, processors: int) -> list[Round]:
 
 
 def _round(uri: str, number: int, events: Sequence[Event], folder: Path, processors: int) -> Round:
-    def run(name: str, debounce_seconds: float, *, ledger: bool) -> tuple[float, float, float, dict[str, float]]:
+    def run(name: str, debounce_seconds: float, *, ledger: bool) -> Measured:
         return _processors(_settings(uri, f"{name}{number}", debounce_seconds), events, folder, processors, ledger=ledger)
 
     baseline = _baseline(_settings(uri, f"base{number}"), events)
-    ingest, cpu_us, rss_mb, _ = run("raw", NEVER_SECONDS, ledger=False)
-    with_ledger, _, rss_ledger, steps = run("ledger", SOON_SECONDS, ledger=True)
-    return Round(baseline, ingest, with_ledger, cpu_us, max(rss_mb, rss_ledger), steps)
+    raw = run("raw", NEVER_SECONDS, ledger=False)
+    whole = run("ledger", SOON_SECONDS, ledger=True)
+    return Round(baseline, raw.rate, whole.rate, raw.cpu_us, max(raw.rss_mb, whole.rss_mb), whole.steps_us)
 
 
 def _settings(uri: str, database: str, debounce_seconds: float = 10) -> Settings:
@@ -141,35 +151,26 @@ def _baseline(settings: Settings, events: Sequence[Event]) -> float:
         return size / (time.perf_counter() - begun)
 
 
-def _processors(
-    settings: Settings, events: Sequence[Event], folder: Path, count: int, *, ledger: bool
-) -> tuple[float, float, float, dict[str, float]]:
-    """(events/s, CPU us per event, peak RSS MB, us per event by step) of processors that find all events waiting. CPU and
-    steps of all of them, the highest RSS of one."""
+def _processors(settings: Settings, events: Sequence[Event], folder: Path, count: int, *, ledger: bool) -> Measured:
+    """Processors that find all events waiting."""
     topics = {settings.kafka_topic: PARTITIONS, settings.dlq_topic: PARTITIONS}
     with _database(settings) as store, EmbeddedBroker(topics) as broker:
         settings = settings.model_copy(update={"kafka_bootstrap": broker.bootstrap})
         create_topics(settings)
         with _running(settings, folder, count) as children:
-            _wait_for_partitions(children)
+            _wait(lambda: _share_partitions(children), "the processors share the partitions")
             with _stopped(children), EventProducer(settings) as producer:
                 for event in events:
                     producer.send(event)
                 producer.flush(60)
             cpu_begun = _cpu_seconds(children)
-            begun = _wait_for_first(store)
-            while (stored := _stored(store)) < len(events):
-                if time.perf_counter() - begun > MOST_SECONDS:
-                    raise TimeoutError(
-                        f"{stored:,} of {len(events):,} events after {MOST_SECONDS} s: too many for the broker in memory?"
-                    )
-                time.sleep(0.02)
-            raw_seconds = time.perf_counter() - begun
+            _wait(lambda: _stored(store) > 0, "the processors store something", every_seconds=0.005)
+            begun = time.perf_counter()
+            _wait(lambda: _stored(store) >= len(events), "all events are stored (too many for the broker in memory?)")
             cpu = _cpu_seconds(children) - cpu_begun
             if ledger:
-                closing = LedgerStore(store, settings.close_debounce_seconds)
-                while closing.cells.count_due():
-                    time.sleep(0.02)
+                cells = LedgerStore(store).cells
+                _wait(lambda: not cells.count_due(), "nothing is due")
             seconds = time.perf_counter() - begun
             steps = _steps(children, len(events))
             rss_mb = max(_peak_rss_mb(child.process.pid) for child in children)
@@ -178,7 +179,7 @@ def _processors(
             assert report.holds, report.findings[:3]
         else:
             _print_storage(store)
-        return len(events) / (seconds if ledger else raw_seconds), cpu / len(events) * 1e6, rss_mb, steps
+        return Measured(len(events) / seconds, cpu / len(events) * 1e6, rss_mb, steps)
 
 
 @dataclass(frozen=True)
@@ -221,12 +222,13 @@ def _one_running(settings: Settings, log: Path) -> Iterator[_Child]:
             print(log.read_text(errors="replace")[-2000:])
 
 
-def _wait_for_partitions(children: Sequence[_Child]) -> None:
-    until = time.perf_counter() + 60
-    while not _share_partitions(children):
-        if time.perf_counter() > until:
-            raise TimeoutError("the processors did not share the partitions within 60 s")
-        time.sleep(0.1)
+def _wait(until: Callable[[], bool], what: str, every_seconds: float = 0.02) -> None:
+    """Raises TimeoutError."""
+    last = time.perf_counter() + MOST_SECONDS
+    while not until():
+        if time.perf_counter() > last:
+            raise TimeoutError(f"waited {MOST_SECONDS} s in vain until {what}")
+        time.sleep(every_seconds)
 
 
 def _share_partitions(children: Sequence[_Child]) -> bool:
@@ -252,15 +254,6 @@ def _stopped(children: Sequence[_Child]) -> Iterator[None]:
 
 def _stored(store: Store) -> int:
     return sum(store[name].estimated_document_count() for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS))
-
-
-def _wait_for_first(store: Store) -> float:
-    until = time.perf_counter() + 60
-    while not _stored(store):
-        if time.perf_counter() > until:
-            raise TimeoutError("the processor stored nothing within 60 s")
-        time.sleep(0.005)
-    return time.perf_counter()
 
 
 def _cpu_seconds(children: Sequence[_Child]) -> float:

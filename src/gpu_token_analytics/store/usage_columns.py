@@ -37,7 +37,10 @@ _SHORT_LATENCY_MS = 3_600_000  # on however many GPUs, it touches fewer cells th
 _MAX_LABEL_BYTES = 8 * 1024 * 1024
 
 _LENGTHS = [(length + 1).to_bytes(4, "little") for length in range(4 * 256 + 1)]  # of ids and sources, in bytes
-_OTHER_BYTES = 4 + 4 * 3 + len(b"\x02_id\x00\x00\x02request_id\x00\x00\x02src\x00\x00\x00")  # lengths, the rest
+_ID, _REQUEST_ID, _SOURCE, _END = b"\x02_id\x00", b"\x00\x02request_id\x00", b"\x00\x02src\x00", b"\x00"
+_OTHER_BYTES = (
+    4 + 3 * 4 + len(_ID + _REQUEST_ID + _SOURCE + 2 * _END)
+)  # the length of all and of each text; what is between them
 
 
 class LabelBook:
@@ -197,25 +200,25 @@ def encode_usages(
     """
     columns = _numbers(usages, values, stored_at) | {"tps": tps, "cost_per_token": cost_per_token_usd}
     rows = _rows(columns, len(usages))
-    texts = (map(str.encode, values) for values in (usages.ids, usages.request_ids, sources))
+    texts = (map(str.encode, column) for column in (usages.ids, usages.request_ids, sources))
     found = []
     for event_id, request_id, source, labels, row in zip(*texts, usages.encoded_labels, rows, strict=True):
         length = _OTHER_BYTES + len(event_id) + len(request_id) + len(source) + len(labels) + len(row)
         parts = (
             length.to_bytes(4, "little"),
-            b"\x02_id\x00",
+            _ID,
             _LENGTHS[len(event_id)],
             event_id,
-            b"\x00\x02request_id\x00",
+            _REQUEST_ID,
             _LENGTHS[len(request_id)],
             request_id,
-            b"\x00\x02src\x00",
+            _SOURCE,
             _LENGTHS[len(source)],
             source,
-            b"\x00",
+            _END,
             labels,
             row,
-            b"\x00",
+            _END,
         )
         found.append(RawBSONDocument(b"".join(parts)))
     return found
