@@ -30,9 +30,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import bson
-from bson.raw_bson import RawBSONDocument
-
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.child import free_port
@@ -47,9 +44,10 @@ from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.simulate.load import events_for_bench
 from gpu_token_analytics.store.audit import audit
 from gpu_token_analytics.store.client import Store, open_store
+from gpu_token_analytics.store.commands import write_command
 from gpu_token_analytics.store.indexes import ensure_indexes
 from gpu_token_analytics.store.ledger import LedgerStore
-from gpu_token_analytics.store.writes import insert_raw
+from gpu_token_analytics.store.writes import MAX_COMMAND_BYTES
 
 PARTITIONS = 12
 NEVER_SECONDS = 3600
@@ -136,18 +134,15 @@ def _baseline(settings: Settings, events: Sequence[Event]) -> float:
     size = len(values)
     records = RecordBatch("tokens", values, [0] * size, list(range(size)), [int(now.timestamp() * 1000)] * size)
     shaped = shaper.shape(records, now)
-    parts = [
-        (name, [RawBSONDocument(bson.encode(document)) for document in documents])
-        for name, documents in (
-            (Collection.TOKEN_USAGE, shaped.usages.documents),
-            (Collection.GPU_METRICS, shaped.samples.documents),
-        )
+    commands = [
+        (name, joined)
+        for name, raws in ((Collection.TOKEN_USAGE, shaped.usages), (Collection.GPU_METRICS, shaped.samples))
+        for _, joined in raws.documents.commands(range(len(raws.documents)), settings.batch_max_records, MAX_COMMAND_BYTES)
     ]
     with _database(settings) as store:
         begun = time.perf_counter()
-        for name, documents in parts:
-            for at in range(0, len(documents), settings.batch_max_records):
-                insert_raw(store, name, documents[at : at + settings.batch_max_records])
+        for name, joined in commands:
+            write_command(store[name], "insert", joined)
         return size / (time.perf_counter() - begun)
 
 
@@ -164,9 +159,10 @@ def _processors(settings: Settings, events: Sequence[Event], folder: Path, count
                     producer.send(event)
                 producer.flush(60)
             cpu_begun = _cpu_seconds(children)
-            _wait(lambda: _stored(store) > 0, "the processors store something", every_seconds=0.005)
+            _wait(lambda: _stored(store) > 0, "the processors store something", lambda: 0.005)
             begun = time.perf_counter()
-            _wait(lambda: _stored(store) >= len(events), "all events are stored (too many for the broker in memory?)")
+            progress = _Progress(store, len(events))
+            _wait(progress.all_stored, "all events are stored (too many for the broker in memory?)", progress.pause)
             cpu = _cpu_seconds(children) - cpu_begun
             if ledger:
                 cells = LedgerStore(store).cells
@@ -222,13 +218,30 @@ def _one_running(settings: Settings, log: Path) -> Iterator[_Child]:
             print(log.read_text(errors="replace")[-2000:])
 
 
-def _wait(until: Callable[[], bool], what: str, every_seconds: float = 0.02) -> None:
-    """Raises TimeoutError."""
+def _wait(until: Callable[[], bool], what: str, pause: Callable[[], float] = lambda: 0.02) -> None:
+    """pause: seconds until it is asked again. Raises TimeoutError."""
     last = time.perf_counter() + MOST_SECONDS
     while not until():
         if time.perf_counter() > last:
             raise TimeoutError(f"waited {MOST_SECONDS} s in vain until {what}")
-        time.sleep(every_seconds)
+        time.sleep(pause())
+
+
+class _Progress:
+    """How far the processors are. To be asked the more often the nearer the end is: each time costs them CPU time."""
+
+    def __init__(self, store: Store, count: int) -> None:
+        self._store, self._count, self._stored = store, count, 0
+        self._begun = time.perf_counter()
+
+    def all_stored(self) -> bool:
+        self._stored = _stored(self._store)
+        return self._stored >= self._count
+
+    def pause(self) -> float:
+        """A quarter of the time that is left, at this rate."""
+        left = (time.perf_counter() - self._begun) * (self._count - self._stored) / max(self._stored, 1)
+        return min(max(left / 4, 0.005), 1)
 
 
 def _share_partitions(children: Sequence[_Child]) -> bool:

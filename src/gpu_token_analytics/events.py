@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+import numpy as np
 import uuid_utils
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.strict_json import nul_refused, read_strictly, shorten, utf8_text
@@ -37,7 +40,9 @@ EARLIEST_TS = datetime(2015, 1, 1, tzinfo=UTC)  # before the first LLM was serve
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MAX_AHEAD = timedelta(seconds=MAX_AHEAD_SECONDS)
-_DECODED_TOGETHER = 16  # one bad record sends this many through decode() one by one
+# Records read at once: one that cannot be sends all of them through the next smaller size, the last through decode().
+_READ_TOGETHER = (1024, 32)
+_JUDGED = 0
 
 Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 EventId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -165,46 +170,44 @@ def decode(value: bytes | None, broker_ts: datetime | None = None) -> Event:
         raise InvalidRecord(Reason.TOO_LARGE, f"{len(value):,} bytes; a record has at most {MAX_RECORD_BYTES:,}")
     try:
         event: Event = _decoder.decode(value)
-        canonical = _encoder.encode(event) == value
-    except (msgspec.MsgspecError, UnicodeDecodeError, UnicodeEncodeError, RecursionError, OverflowError) as error:
+        _judge(event, value, broker_ts)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError) as error:
         raise _explain(value, error) from None
-    if not canonical:
-        # Not what encode() writes: another producer, extra fields, other spacing - or something hostile that msgspec
-        # reads past (duplicate keys, 1e999 or deep nesting in unknown fields). The slow reader sees all of it.
-        read_strictly(value)
-    elif b"\\u0000" in value:
-        raise nul_refused()
-    _check_rules(event, broker_ts)
     return event
 
 
-def parse_many(values: Sequence[bytes | None], broker_ms: Sequence[int]) -> list[Event | InvalidRecord]:
-    """`decode` of each value, several times as fast: an error takes the place of its record. One thing is left to the caller:
-    a TokenUsage may break a rule between its fields, broken_rule() says which.
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Records read together."""
+
+    events: list[Event | InvalidRecord]  # an error takes the place of its record
+    # Quotation marks in each; _JUDGED: decode() has had its say. Shape (n,).
+    quotes: NDArray[np.int64]
+
+    def unlike(self, places: NDArray[np.int64], own_quotes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the record of each of these events may hold more than the event: fields that are not known, or given twice.
+
+        own_quotes: the marks that the event alone needs, with each field once and only where it is not the default. A record
+        has at least those, as what the event says must stand there; a further field is a further key, in further marks.
+        """
+        quotes = self.quotes[places]
+        unlike: NDArray[np.bool_] = (quotes != own_quotes) & (quotes != _JUDGED)
+        return unlike
+
+
+def read_many(values: Sequence[bytes | None], broker_ms: Sequence[int]) -> Records:
+    """`decode` of each value, several times as fast. One thing is left to the caller: a TokenUsage that is unlike its record
+    (see Records), or may break a rule between its fields, is still to be judged by decode().
 
     broker_ms: the broker's time of each record in milliseconds since 1970, where decode() takes a datetime.
     """
-    found: list[Event | InvalidRecord] = []
-    for start in range(0, len(values), _DECODED_TOGETHER):
-        chunk, clock = values[start : start + _DECODED_TOGETHER], broker_ms[start : start + _DECODED_TOGETHER]
-        found += _decode_together(chunk, from_us(min(clock) * 1000)) or [
-            _decode_or_error(value, from_us(at * 1000)) for value, at in zip(chunk, clock, strict=True)
-        ]
-    return found
+    return _read(values, broker_ms, _READ_TOGETHER)
 
 
-def broken_rule(event: Event, broker_ts: datetime) -> InvalidRecord | None:
-    """The rule between its fields, or the bound of its time, that the event breaks."""
+def decode_or_error(value: bytes | None, broker_ms: int) -> Event | InvalidRecord:
+    """decode(), with the error returned."""
     try:
-        _check_rules(event, broker_ts)
-    except InvalidRecord as error:
-        return _bare(error)
-    return None
-
-
-def _decode_or_error(value: bytes | None, broker_ts: datetime) -> Event | InvalidRecord:
-    try:
-        return decode(value, broker_ts)
+        return decode(value, from_us(broker_ms * 1000))
     except InvalidRecord as error:
         return _bare(error)
 
@@ -216,27 +219,69 @@ def _bare(error: InvalidRecord) -> InvalidRecord:
     return error.with_traceback(None)
 
 
-def _decode_together(values: Sequence[bytes | None], broker_ts: datetime) -> list[Event | InvalidRecord] | None:
-    """All of them, when each is byte for byte what encode() writes, and each sample keeps every rule; else None.
+def _read(values: Sequence[bytes | None], broker_ms: Sequence[int], together: Sequence[int]) -> Records:
+    if not together:
+        events = [decode_or_error(value, at) for value, at in zip(values, broker_ms, strict=True)]
+        return Records(events, np.full(len(events), _JUDGED))
+    parts = []
+    for start in range(0, len(values), together[0]):
+        chunk, clock = values[start : start + together[0]], broker_ms[start : start + together[0]]
+        parts.append(_read_together(chunk, clock) or _read(chunk, clock, together[1:]))
+    if len(parts) == 1:
+        return parts[0]
+    return Records(
+        [event for part in parts for event in part.events],
+        np.concatenate([part.quotes for part in parts]) if parts else np.zeros(0, dtype=np.int64),
+    )
 
-    They are read as lines. That no value holds a line break, and that writing the events gives the same bytes, is what
-    keeps a record from being read together with its neighbour.
+
+def _read_together(values: Sequence[bytes | None], broker_ms: Sequence[int]) -> Records | None:
+    """They are read as lines. None where one is not one object, or has a backslash in it, which would quote what is not a
+    quotation mark.
+
+    No JSON goes on from `}` with `{`. So an object ends in the record that it begins in, each record has one or more, and as
+    many as there are records is one in each.
     """
     try:
         joined = b"\n".join(values) + b"\n"  # type: ignore[arg-type]  # a None raises TypeError
-        if joined.count(b"\n") != len(values) or max(map(len, values)) > MAX_RECORD_BYTES:  # type: ignore[arg-type]
+        lengths = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]
+        if lengths.max() > MAX_RECORD_BYTES:
             return None
-        if b"\\" in joined and b"\\u0000" in joined:  # the first alone is rare, and found much faster
+        characters = np.frombuffer(joined, dtype=np.uint8)
+        ends = np.cumsum(lengths + 1)
+        begins = ends - lengths - 1
+        braces = (characters[begins] == ord("{")) & (characters[ends - 2] == ord("}"))
+        if not braces.all() or b"\\" in joined:
             return None
         events = _decoder.decode_lines(joined)
-        if _encoder.encode_lines(events) != joined:
-            return None
-        for event in events:
-            if type(event) is GpuSample:
-                _check_rules(event, broker_ts)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError, TypeError, InvalidRecord):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError, TypeError):
         return None
-    return events
+    if len(events) != len(values):
+        return None
+    quotes = np.add.reduceat(characters == ord('"'), begins, dtype=np.int64)
+    for place, event in enumerate(events):
+        if type(event) is GpuSample:
+            events[place] = _judged(event, values[place], broker_ms[place])  # type: ignore[arg-type]  # it is no None
+    return Records(events, quotes)
+
+
+def _judged(event: Event, value: bytes, broker_ms: int) -> Event | InvalidRecord:
+    try:
+        _judge(event, value, from_us(broker_ms * 1000))
+    except InvalidRecord as error:
+        return _bare(error)
+    return event
+
+
+def _judge(event: Event, value: bytes, broker_ts: datetime | None) -> None:
+    """Raises InvalidRecord where `value`, which was read as `event`, is not a good record."""
+    if _encoder.encode(event) != value:
+        # Not what encode() writes: another producer, extra fields, other spacing - or something hostile that msgspec
+        # reads past (duplicate keys, 1e999 or deep nesting in unknown fields). The slow reader sees all of it.
+        read_strictly(value)
+    elif b"\\u0000" in value:
+        raise nul_refused()
+    _check_rules(event, broker_ts)
 
 
 def _check_rules(event: Event, broker_ts: datetime | None) -> None:

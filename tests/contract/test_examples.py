@@ -22,10 +22,10 @@ from gpu_token_analytics.events import (
     EARLIEST_TS,
     MAX_AHEAD_SECONDS,
     MAX_GPUS,
+    MAX_RECORD_BYTES,
     Event,
     GpuSample,
     TokenUsage,
-    broken_rule,
     decode,
     encode,
     json_schemas,
@@ -115,8 +115,8 @@ def test_a_batch_refuses_what_a_record_does() -> None:
 
 
 def test_a_batch_refuses_bad_events_in_our_own_byte_form() -> None:
-    """Which is all that the fast reader looks at."""
-    ours = [encode(event) for example in BAD if (event := readable(example.value)) and broken_rule(event, NOW)]
+    """Where nothing but a rule between fields can be wrong."""
+    ours = [value for example in BAD if (event := readable(example.value)) and broken(value := encode(event))]
     assert len(ours) > 10
     for value in ours:
         with pytest.raises(InvalidRecord) as alone:
@@ -131,6 +131,15 @@ def readable(value: bytes | None) -> Event | None:
         return msgspec.json.decode(value or b"", type=TokenUsage | GpuSample)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def broken(value: bytes) -> InvalidRecord | None:
+    """Why it is refused alone."""
+    try:
+        decode(value, NOW)
+    except InvalidRecord as error:
+        return error
+    return None
 
 
 _odd = st.sampled_from([0, 1, 2, 100, 60_000, 3_600_000, 3_600_001, 20_000_000])
@@ -157,20 +166,68 @@ _row = st.sets(st.sampled_from(sorted(_values)), max_size=2).flatmap(
 def test_a_batch_refuses_what_breaks_a_rule_between_fields(rows: list[dict[str, Any]]) -> None:
     events = [TokenUsage(**{**_PLAIN, "event_id": f"e{number}", **row}) for number, row in enumerate(rows)]
     values = [encode(event) for event in events]
-    expected = {}
-    for place, value in enumerate(values):
-        try:
-            decode(value, NOW)
-        except InvalidRecord as error:
-            expected[place] = error.reason
-    assert refused(values) == expected
+    assert refused(values) == {place: error.reason for place, value in enumerate(values) if (error := broken(value))}
+
+
+# A record as it may be written: keys with their values as JSON text, in any order and spacing.
+_required = {
+    "schema": '"token.usage.v1"',
+    "ts": '"2026-01-31T12:00:00Z"',
+    "host": '"h"',
+    "model": '"m"',
+    "request_id": '"r"',
+    "prompt_tokens": "10",
+    "completion_tokens": "10",
+    "gpu_uuids": '["GPU-a"]',
+}
+_optional = {
+    "gpu_index": ["1", "null"],
+    "tenant": ['"t"', '"default"', r'"\u0041"', "null"],
+    "cached_tokens": ["1", "0"],
+    "reasoning_tokens": ["1", "0", "0.0"],
+    "latency_ms": ["100.5", "1e2", "null", "1e999", "0." + 5000 * "1"],
+    "queue_ms": ["1.0", "null"],
+    "ttft_ms": ["1.0"],
+    "finish_reason": ['"stop"', '"\t"', "null"],
+    "gpu_uuids": ["[]", '["GPU-a","GPU-a"]', '["h/0"]', '["GPU-a"'],
+    "extra": ["1", '"x"', "null", "1e999", "18446744073709551616", 9 * "[" + 9 * "]", '{"a":1,"a":2}', r'"\u0000"'],
+    '","': ['","'],
+    r"tenan\u0074": ['"t"'],
+    "prompt_tokens": ["20", "-1"],
+    "": ['""'],
+}
+_pair = st.sampled_from(sorted(_optional)).flatmap(lambda key: st.tuples(st.just(key), st.sampled_from(_optional[key])))
+
+
+@st.composite
+def _written(draw: st.DrawFn) -> bytes:
+    added = draw(st.lists(_pair, max_size=4))
+    named = {key for key, _ in added} if draw(st.booleans()) else set()  # those are replaced, not given twice
+    pairs = draw(st.permutations([pair for pair in _required.items() if pair[0] not in named] + added))
+    space, end = draw(st.sampled_from(["", "", " ", "\n", "\t"])), draw(st.sampled_from(["}", "}", "}", "} ", "", "}}", "},"]))
+    members = [f'"event_id":{space}"e{draw(st.integers(0, 10**6))}"', *(f'"{key}":{space}{text}' for key, text in pairs)]
+    return ("{" + f",{space}".join(members) + end).encode()
+
+
+@settings(max_examples=500)
+@given(st.lists(_written(), min_size=1, max_size=6))
+def test_a_batch_reads_any_way_of_writing_as_a_record_is_read(values: list[bytes]) -> None:
+    """Also what the fast reader passes over: fields that are not known, or given twice, whatever is left out for them."""
+    assert refused(values) == {place: error.reason for place, value in enumerate(values) if (error := broken(value))}
 
 
 def test_neighbours_cannot_share_a_record() -> None:
     """Two messages that are no records alone, but would be if they were read as one text."""
     good = encode(decode(GOOD[0].value, NOW))
     for cut in range(1, len(good), 7):
-        assert list(refused([good, good[:cut], good[cut:], good + b"\n" + good, good])) == [1, 2, 3], cut
+        for between in (b"", b"\n"):
+            assert list(refused([good, good[:cut], good[cut:], good + between + good, good])) == [1, 2, 3], cut
+
+
+def test_a_record_that_is_too_long_is_refused_among_others() -> None:
+    """Even if nothing but spaces makes it so."""
+    good = encode(decode(GOOD[0].value, NOW))
+    assert refused([good, b"{" + MAX_RECORD_BYTES * b" " + good[1:], good]) == {1: Reason.TOO_LARGE}
 
 
 def test_only_an_event_ahead_of_the_broker_is_refused() -> None:

@@ -25,10 +25,10 @@ from gpu_token_analytics.events import (
     MAX_AHEAD_SECONDS,
     Event,
     GpuSample,
+    Records,
     TokenUsage,
-    broken_rule,
-    from_us,
-    parse_many,
+    decode_or_error,
+    read_many,
 )
 from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
@@ -36,10 +36,10 @@ from gpu_token_analytics.ledger.money import Float64
 from gpu_token_analytics.ledger.parts import sum_by
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.processor.live_rate import LiveRate
+from gpu_token_analytics.store.encoded import EncodedDocuments
 from gpu_token_analytics.store.inventory import GpuDescription, Sighting
 from gpu_token_analytics.store.marks import Cell
 from gpu_token_analytics.store.usage_columns import LabelBook, UsageColumns, encode_usages
-from gpu_token_analytics.store.writes import RawDocument
 
 BAD_RECORD_WINDOW = 1000
 _SLICE_RECORDS = 1000
@@ -51,7 +51,7 @@ LIVE_SOURCES = frozenset({"nvml", "nvidia-smi", "seed"})  # not "replay": nobody
 class Raws:
     """Documents of one collection, and the index of the record each came from."""
 
-    documents: list[RawDocument] = field(default_factory=list)
+    documents: EncodedDocuments = field(default_factory=EncodedDocuments)
     records: list[int] = field(default_factory=list)
 
 
@@ -146,33 +146,35 @@ class Shaper:
         if NO_BROKER_TIME in broker_ms:
             now_ms = int(now.timestamp() * 1000)
             broker_ms = [now_ms if at == NO_BROKER_TIME else at for at in broker_ms]
-        events = parse_many(records.values[start : start + _SLICE_RECORDS], broker_ms)
-        usages = self._columns(events, broker_ms)
-        where: list[int] = []
+        values = records.values[start : start + _SLICE_RECORDS]
+        found = read_many(values, broker_ms)
+        events = found.events
+        usages, places = self._columns(found, values, broker_ms)
         for index, event in enumerate(events, start):
-            if isinstance(event, TokenUsage):
-                where.append(index)
-            elif isinstance(event, GpuSample):
+            if isinstance(event, GpuSample):
                 self._sample(shaped, index, event, sources[index], now)
-            else:
+            elif not isinstance(event, TokenUsage):
                 shaped.letters.append(dead_letter(records, index, event))
         if usages is not None:
-            self._usages(shaped, usages, where, sources, now)
+            self._usages(shaped, usages, [start + place for place in places], sources, now)
         return events
 
-    def _columns(self, events: list[Event | InvalidRecord], broker_ms: Sequence[int]) -> UsageColumns | None:
-        """The requests among the events. Those that break a rule are replaced by their error; None: there is no other."""
+    def _columns(
+        self, found: Records, values: Sequence[bytes | None], broker_ms: Sequence[int]
+    ) -> tuple[UsageColumns | None, list[int]]:
+        """The requests among the events, and their places. One that is no good record is replaced by its error."""
+        events = found.events
         places = [place for place, event in enumerate(events) if isinstance(event, TokenUsage)]
         if not places:
-            return None
+            return None, places
         usages = UsageColumns.of([events[place] for place in places], self._labels)  # type: ignore[misc]  # each is one
         latest_us = min(broker_ms) * 1000 + MAX_AHEAD_SECONDS * US_PER_SECOND
-        broken = False
-        for place in [places[at] for at in usages.doubtful(latest_us).tolist()]:
-            error = broken_rule(events[place], from_us(broker_ms[place] * 1000))
-            if error is not None:
-                events[place], broken = error, True
-        return self._columns(events, broker_ms) if broken else usages
+        doubtful = found.unlike(np.array(places), usages.quotes) | usages.doubtful(latest_us)
+        bad = False
+        for place in [places[at] for at in np.flatnonzero(doubtful).tolist()]:
+            events[place] = decode_or_error(values[place], broker_ms[place])
+            bad = bad or isinstance(events[place], InvalidRecord)
+        return self._columns(found, values, broker_ms) if bad else (usages, places)
 
     def _leave_out_known(self, shaped: Shaped) -> None:
         """Times are whole minutes, so most batches tell the inventory nothing new. What is left in counts as written: the
@@ -191,7 +193,8 @@ class Shaper:
     ) -> None:
         values = [shaped.records.values[index] for index in where]
         tps, cost_per_token_usd = self._rate.see_usages(usages.labels, usages.ts_us, usages.tokens)
-        shaped.usages.documents += encode_usages(
+        encode_usages(
+            shaped.usages.documents,
             usages,
             values,  # type: ignore[arg-type]  # a record that is an event has a value
             [sources[index] for index in where],
@@ -209,7 +212,7 @@ class Shaper:
         value = shaped.records.values[index]
         assert value is not None
         document = sample_document(event, value, now.replace(tzinfo=None), source)
-        shaped.samples.documents.append(document)
+        shaped.samples.documents.add(document)
         shaped.samples.records.append(index)
         ts_us, gpu = document["ts_us"], document["gpu"]
         self._rate.see_price(gpu, event.price_per_hour_usd, event.mig_profile)

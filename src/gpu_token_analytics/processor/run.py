@@ -3,13 +3,15 @@
     1 poll batch  2 decode + validate  3 live rate  4 insert raw (unordered, w:majority)  5 mark touched cells due
     6 dead letters acknowledged  7 commit explicit offsets of partitions still owned
 
-    reader (this thread)    1 2 3 of batch n+1           7 of batch n    1 2 3 of batch n+2 ...
-    writers (writing.py)    4 of batch n    5 6 of batch n
-                                            4 of batch n+1               5 6 of batch n+1 ...
+    reader (this thread)    1 2 3 of batch n+2     7 of batch n       1 2 3 of batch n+3     7 of batch n+1 ...
+    writers (writing.py)    4 of batch n       5 6 of batch n
+                            4 of batch n+1 . . . . . . . . . . . . .  5 6 of batch n+1
+                                               4 of batch n+2 . . . . . . . . . . . . . . .  5 6 of batch n+2 ...
 
-One batch is stored while the next is read and the one before settles, never more. They settle and are committed in order: a
-batch after one that failed is not committed. While MongoDB or Kafka does not acknowledge, a writer repeats its batch and the
-reader keeps polling with its partitions paused: an outage is no reason for dead letters, and none to lose the partitions.
+Two batches are stored while the next one is read and the one before them settles, never more. They settle and are committed
+in order: a batch after one that failed is not committed. While MongoDB or Kafka does not acknowledge, a writer repeats its
+batch and the reader keeps polling with its partitions paused: an outage is no reason for dead letters, and none to lose the
+partitions.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ _log = logging.getLogger(__name__)
 
 STOP_WITHIN_SECONDS = 20.0
 REVOKE_WITHIN_SECONDS = 24.0  # a fifth of max.poll.interval.ms
+_STORED_AT_ONCE = 2  # MongoDB has the next batch when it is through with one; a third would only wait
 _PATIENCE_SECONDS = 1.0  # a write that takes longer makes the reader poll, paused
 _LAG_EVERY_SECONDS = 2.0
 
@@ -57,7 +60,7 @@ class Ingest:
         self._breaker = BadRecordBreaker(settings.bad_record_limit_ratio)
         rate = LiveRate(settings.live_rate_window_seconds, settings.price_per_hour_usd)
         self._shaper = Shaper(rate, settings.sample_gap_limit_seconds)
-        self._in_flight: deque[_Write] = deque()  # oldest first: at most one that settles and one that is stored
+        self._in_flight: deque[_Write] = deque()  # oldest first
         self._catching_up = False
         self._lagging: set[str] = set()  # partitions with a lag shown
         self._lag_due = self._progress = clock.monotonic()
@@ -69,16 +72,17 @@ class Ingest:
         try:
             while not stop.is_set():
                 shaped = self._read()  # 1 2 3
-                if self._in_flight and not self._wait(self._in_flight[-1].stored, stop):
+                if len(self._in_flight) == _STORED_AT_ONCE and not self._wait(self._in_flight[0].stored, stop):
                     break  # the batch just read is read again; what is in flight is finished by _close
                 if shaped is not None:
                     self._start(shaped)  # 4 5 6
-                while len(self._in_flight) > (shaped is not None) and self._wait(self._in_flight[0].done, stop):
+                most = 0 if shaped is None else _STORED_AT_ONCE
+                while len(self._in_flight) > most and self._wait(self._in_flight[0].done, stop):
                     self._commit_oldest()  # 7
-        except BaseException:
-            self._close(failed=True)
+        except BaseException as error:
+            self._close(error)
             raise
-        self._close(failed=False)
+        self._close(None)
 
     @property
     def catching_up(self) -> bool:
@@ -128,9 +132,10 @@ class Ingest:
         return not stop.is_set()
 
     def _start(self, shaped: Shaped) -> None:
+        for write in self._in_flight:
+            if write.failed:
+                write.check()  # _close commits those before it
         before = self._in_flight[-1] if self._in_flight else None
-        if before is not None and before.failed:
-            self._commit_oldest()  # raises
         self._in_flight.append(_Write(self._writer, shaped, before))
 
     def _commit_oldest(self) -> None:
@@ -152,17 +157,18 @@ class Ingest:
         while self._in_flight and self._in_flight[0].done(max(0.0, deadline - self._clock.monotonic())):
             self._commit_oldest()
 
-    def _close(self, *, failed: bool) -> None:
+    def _close(self, cause: BaseException | None) -> None:
         """Leave in order: finish the batch, commit it, leave the group."""
         self._source.on_revoke = lambda: None
         try:
             self._settle(STOP_WITHIN_SECONDS)
             if self._in_flight:
                 _log.warning("stopping without the last batches: they are not acknowledged; their records are read again")
-        except Exception:
-            if not failed:
+        except Exception as error:
+            if cause is None:
                 raise
-            _log.exception("the last batch failed, too")
+            if error is not cause:
+                _log.exception("the last batches failed, too")
         finally:
             self._writer.abandon()
             self._source.close()

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import bson
 import numpy as np
-from bson.raw_bson import RawBSONDocument
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
@@ -26,21 +26,30 @@ from gpu_token_analytics.events import EARLIEST_TS, TokenUsage, to_us
 from gpu_token_analytics.ledger.labels import LabelColumn, Labels
 from gpu_token_analytics.ledger.money import Float64, Int64
 from gpu_token_analytics.ledger.requests import UNKNOWN_US, UsageRows, objects
+from gpu_token_analytics.store.encoded import EncodedDocuments
 
 # Element types
 _DOUBLE, _BINARY, _BOOLEAN, _DATE, _NULL, _INT32, _INT64 = b"\x01", b"\x05", b"\x08", b"\x09", b"\x0a", b"\x10", b"\x12"
 
 _FIELDS = TokenUsage.__struct_fields__
 _EARLIEST_US = to_us(EARLIEST_TS)
+_DEFAULT_TENANT = "default"
 _SHORT_LATENCY_MS = 3_600_000  # on however many GPUs, it touches fewer cells than events.MAX_CELLS
 
 _MAX_LABEL_BYTES = 8 * 1024 * 1024
 
-_LENGTHS = [(length + 1).to_bytes(4, "little") for length in range(4 * 256 + 1)]  # of ids and sources, in bytes
-_ID, _REQUEST_ID, _SOURCE, _END = b"\x02_id\x00", b"\x00\x02request_id\x00", b"\x00\x02src\x00", b"\x00"
-_OTHER_BYTES = (
-    4 + 3 * 4 + len(_ID + _REQUEST_ID + _SOURCE + 2 * _END)
-)  # the length of all and of each text; what is between them
+# Before a text: the end of the one before it, its name, and its length in bytes with the NUL at its end.
+_LONGEST_TEXT = 4 * 256
+_ID, _REQUEST_ID, _SOURCE = (
+    [before + (length + 1).to_bytes(4, "little") for length in range(_LONGEST_TEXT + 1)]
+    for before in (b"\x02_id\x00", b"\x00\x02request_id\x00", b"\x00\x02src\x00")
+)
+_END = b"\x00"
+_OTHER_BYTES = 4 + len(_ID[0] + _REQUEST_ID[0] + _SOURCE[0])  # the length of the document is the first 4
+
+# Quotation marks that a record needs: for its keys, and for values that are texts. See events.Records.
+_KEY, _TEXT = 2, 2
+_REQUIRED_QUOTES = 8 * _KEY + 6 * _TEXT  # schema, event_id, ts, host, model, request_id; prompt_tokens, completion_tokens
 
 
 class LabelBook:
@@ -49,8 +58,9 @@ class LabelBook:
     def __init__(self) -> None:
         self._forget()
 
-    def of(self, events: Sequence[TokenUsage]) -> tuple[LabelColumn, list[bytes]]:
-        """The labels of the requests; and of each these with the reason why it finished, as BSON elements."""
+    def of(self, events: Sequence[TokenUsage]) -> tuple[LabelColumn, list[bytes], Int64]:
+        """The labels of the requests; of each these with the reason why it finished, as BSON elements; and the quotation marks
+        that its record needs for what it says of these."""
         if self._bytes > _MAX_LABEL_BYTES:
             self._forget()  # costs an encoding, nothing else
         known = self._codes
@@ -68,13 +78,15 @@ class LabelBook:
             if code is None:
                 code = known[key] = self._learn(event)
             codes.append(code)
-        encoded = self._encoded
-        return LabelColumn(self._labels, np.array(codes, dtype=np.int64)).compact(), [encoded[code] for code in codes]
+        encoded, places = self._encoded, np.array(codes, dtype=np.int64)
+        quotes = np.array(self._quotes, dtype=np.int64)[places]
+        return LabelColumn(self._labels, places).compact(), [encoded[code] for code in codes], quotes
 
     def _learn(self, event: TokenUsage) -> int:
         labels, encoded = _labels(event)
         self._labels.append(labels)
         self._encoded.append(encoded)
+        self._quotes.append(_quotes(event))
         self._bytes += len(encoded)
         return len(self._labels) - 1
 
@@ -82,6 +94,7 @@ class LabelBook:
         self._codes: dict[tuple[object, ...], int] = {}
         self._labels: list[Labels] = []
         self._encoded: list[bytes] = []
+        self._quotes: list[int] = []
         self._bytes = 0
 
 
@@ -94,7 +107,17 @@ def _labels(event: TokenUsage) -> tuple[Labels, bytes]:
         "finish_reason": event.finish_reason,
     }
     elements = bson.encode(document)[4:-1]  # without its length and its end
-    return Labels(event.host, tuple(event.gpus), event.model, event.tenant), elements
+    return Labels(event.host, tuple(event.gpus), event.model, event.tenant), _END + elements
+
+
+def _quotes(event: TokenUsage) -> int:
+    """For the labels that are not required."""
+    found = _KEY + _TEXT * len(event.gpu_uuids) if event.gpu_uuids else 0
+    if event.tenant != _DEFAULT_TENANT:
+        found += _KEY + _TEXT
+    if event.finish_reason is not None:
+        found += _KEY + _TEXT
+    return found
 
 
 @dataclass(slots=True)
@@ -104,7 +127,8 @@ class UsageColumns:
     ids: Sequence[str]
     request_ids: Sequence[str]
     labels: LabelColumn
-    encoded_labels: list[bytes]  # and the reason why it finished
+    encoded_labels: list[bytes]  # and the reason why it finished; after the end of the text before them
+    label_quotes: Int64  # quotation marks for them in the record
     ts_us: Int64
     start_us: Int64  # when it began to use its GPUs (end - latency + queue); ts_us when no latency is known
     first_us: Int64  # first token; UNKNOWN_US: not known
@@ -128,12 +152,13 @@ class UsageColumns:
         ts_us = np.rint(np.array([ts.timestamp() for ts in fields["ts"]]) * 1e6).astype(np.int64)
         active_us = np.rint((np.nan_to_num(latency_ms) - np.nan_to_num(queue_ms)) * 1000).astype(np.int64)
         to_end_us = np.rint(np.nan_to_num(latency_ms - ttft_ms) * 1000).astype(np.int64)
-        labels, encoded_labels = book.of(events)
+        labels, encoded_labels, label_quotes = book.of(events)
         return UsageColumns(
             ids=fields["event_id"],
             request_ids=fields["request_id"],
             labels=labels,
             encoded_labels=encoded_labels,
+            label_quotes=label_quotes,
             ts_us=ts_us,
             start_us=ts_us - np.maximum(active_us, 0),
             first_us=np.where(np.isnan(latency_ms) | np.isnan(ttft_ms), UNKNOWN_US, ts_us - to_end_us),
@@ -165,9 +190,20 @@ class UsageColumns:
             reasoning=self.reasoning_tokens,
         )
 
-    def doubtful(self, latest_us: int) -> Int64:
-        """Places of the requests that may break a rule between their fields, or have a time before EARLIEST_TS or after
-        `latest_us`: events.broken_rule() knows. All others keep every rule."""
+    @property
+    def quotes(self) -> Int64:
+        """Quotation marks that the record of each needs: events.Records.unlike() holds them against those it has."""
+        found = _REQUIRED_QUOTES + self.label_quotes
+        for known in (
+            *(count != 0 for count in (self.cached_tokens, self.reasoning_tokens)),
+            *(~np.isnan(number) for number in (self.gpu_index, self.latency_ms, self.queue_ms, self.ttft_ms)),
+        ):
+            found += _KEY * known
+        return found
+
+    def doubtful(self, latest_us: int) -> NDArray[np.bool_]:
+        """Whether each request may break a rule between its fields, or have a time before EARLIEST_TS or after `latest_us`:
+        events.decode() knows. All others keep every rule."""
         by_uuid = self.labels.each(lambda labels: not any("/" in gpu for gpu in labels.gpus), np.bool_)
         by_label = self.labels.each(lambda labels: all("/" in gpu for gpu in labels.gpus), np.bool_)
         fine = by_uuid | by_label & ~np.isnan(self.gpu_index)  # else none may be named
@@ -177,7 +213,8 @@ class UsageColumns:
         fine &= (self.latency_ms <= _SHORT_LATENCY_MS) | no_latency
         fine &= no_queue | (self.queue_ms <= self.latency_ms)  # not, where a part of something unknown is known
         fine &= no_ttft | (self.ttft_ms <= self.latency_ms)
-        return np.flatnonzero(~fine)
+        doubtful: NDArray[np.bool_] = ~fine
+        return doubtful
 
     @property
     def tokens(self) -> Int64:
@@ -186,42 +223,43 @@ class UsageColumns:
 
 
 def encode_usages(
+    found: EncodedDocuments,
     usages: UsageColumns,
     values: Sequence[bytes],
     sources: Sequence[str],
     tps: Float64,
     cost_per_token_usd: Float64,
     stored_at: datetime,
-) -> list[RawBSONDocument]:
-    """One document of `token_usage` for each request.
+) -> None:
+    """One document of `token_usage` for each request, added to `found`.
 
     values: the records themselves (for `h`); sources: where each was read, `topic/partition/offset`; tps and
     cost_per_token_usd: the live rate, nan where it is not known. Lengths and shapes (n,).
     """
-    columns = _numbers(usages, values, stored_at) | {"tps": tps, "cost_per_token": cost_per_token_usd}
+    hashes = list(map(payload_hash, values))
+    columns = _numbers(usages, hashes, stored_at) | {"tps": tps, "cost_per_token": cost_per_token_usd}
     rows = _rows(columns, len(usages))
-    texts = (map(str.encode, column) for column in (usages.ids, usages.request_ids, sources))
-    found = []
-    for event_id, request_id, source, labels, row in zip(*texts, usages.encoded_labels, rows, strict=True):
-        length = _OTHER_BYTES + len(event_id) + len(request_id) + len(source) + len(labels) + len(row)
-        parts = (
-            length.to_bytes(4, "little"),
-            _ID,
-            _LENGTHS[len(event_id)],
-            event_id,
-            _REQUEST_ID,
-            _LENGTHS[len(request_id)],
-            request_id,
-            _SOURCE,
-            _LENGTHS[len(source)],
-            source,
-            _END,
-            labels,
-            row,
-            _END,
-        )
-        found.append(RawBSONDocument(b"".join(parts)))
-    return found
+    ids, request_ids, where = ([text.encode() for text in column] for column in (usages.ids, usages.request_ids, sources))
+    id_bytes, request_id_bytes, where_bytes = (_sizes(texts) for texts in (ids, request_ids, where))
+    lengths = _OTHER_BYTES + id_bytes + request_id_bytes + where_bytes + _sizes(usages.encoded_labels) + _sizes(rows)
+    # In C from here to the end: a loop over the documents would cost as much as all of the above.
+    pieces = zip(
+        lengths.astype("<i4").view("V4").tolist(),
+        map(_ID.__getitem__, id_bytes.tolist()),
+        ids,
+        map(_REQUEST_ID.__getitem__, request_id_bytes.tolist()),
+        request_ids,
+        map(_SOURCE.__getitem__, where_bytes.tolist()),
+        where,
+        usages.encoded_labels,
+        rows,
+        strict=True,
+    )
+    found.extend(usages.ids, hashes, lengths.tolist(), b"".join(chain.from_iterable(pieces)))
+
+
+def _sizes(texts: Sequence[bytes]) -> Int64:
+    return np.fromiter(map(len, texts), np.int64, len(texts))
 
 
 # -- numbers --------------------------------------------------------------------------------------------------------------
@@ -260,9 +298,8 @@ _NUMBERS = (
 )
 
 
-def _numbers(usages: UsageColumns, values: Sequence[bytes], stored_at: datetime) -> dict[str, NDArray[Any]]:
+def _numbers(usages: UsageColumns, hashes: Sequence[bytes], stored_at: datetime) -> dict[str, NDArray[Any]]:
     long = usages.ts_us - usages.start_us > LONG_REQUEST_US
-    hashes = b"".join(map(payload_hash, values))
     return {
         "ts": usages.ts_us // 1000,
         "ts_us": usages.ts_us,
@@ -277,14 +314,14 @@ def _numbers(usages: UsageColumns, values: Sequence[bytes], stored_at: datetime)
         "ttft_ms": usages.ttft_ms,
         "gpu_index": usages.gpu_index,
         "long": np.where(long, 1.0, np.nan),
-        "h": np.frombuffer(hashes, dtype="V8"),
+        "h": np.frombuffer(b"".join(hashes), dtype="V8"),
         "ingested_at": np.full(len(usages), to_us(stored_at) // 1000, dtype=np.int64),
         "tokens": usages.tokens,
     }
 
 
 def _rows(columns: dict[str, NDArray[Any]], count: int) -> list[bytes]:
-    """The numbers of each document, as BSON elements."""
+    """The numbers of each document as BSON elements, and its end."""
     known = {name: ~np.isnan(column) for name, column in columns.items() if column.dtype.kind == "f"}
     variants = np.zeros(count, dtype=np.int64)
     for bit, is_known in enumerate(known.values()):
@@ -294,13 +331,11 @@ def _rows(columns: dict[str, NDArray[Any]], count: int) -> list[bytes]:
         missing = frozenset(name for bit, name in enumerate(known) if not variant >> bit & 1)
         dtype, template = _layout(missing)
         where = np.flatnonzero(variants == variant)
-        packed = bytearray(template * len(where))
-        block = np.frombuffer(packed, dtype=dtype)
+        block = np.frombuffer(bytearray(template * len(where)), dtype=dtype)
         for name in dtype.names or ():
             block[name] = columns[name][where]
-        width, whole = len(template), bytes(packed)
-        for index, at in zip(where.tolist(), range(0, len(whole), width), strict=True):
-            rows[index] = whole[at : at + width]
+        for index, row in zip(where.tolist(), block.view(f"V{len(template)}").tolist(), strict=True):
+            rows[index] = row
     return rows
 
 
@@ -319,4 +354,5 @@ def _layout(missing: frozenset[str]) -> tuple[np.dtype[Any], bytes]:
         formats.append(number.format)
         offsets.append(len(row))
         row += bytes(np.dtype(number.format).itemsize)
+    row += _END
     return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": len(row)}), row

@@ -8,30 +8,25 @@
     a code that names the document as bad      this one will never be accepted         dead letter: refused_by_store
     any other code                             an operator has to act                  StoreRefused: stop, nothing committed
 
-Repeating a batch is always safe, because `_id` is the event's own id. A batch goes out as one `insert` command, encoded in one
-go; what cannot be encoded, or is too much for one command, is found by halving (docs/decisions/0015).
+Repeating a batch is always safe, because `_id` is the event's own id. A batch goes out as one `insert` command, unless it is
+too much for one (docs/decisions/0015).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
-from bson.errors import BSONError
 from pymongo.collection import Collection as MongoCollection
 
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.store.client import Document, Store, store_errors
 from gpu_token_analytics.store.commands import write_command
+from gpu_token_analytics.store.encoded import EncodedDocuments
 
-RawDocument: TypeAlias = Mapping[str, Any]  # of documents.py; also one that is encoded already
-
-MAX_CHUNK_DOCUMENTS = 10_000
-# What the driver raises for a document it cannot encode, or for more of them than fit one command (16 MiB). An integer past
-# 64 bit is an OverflowError.
-_NOT_ENCODED = (BSONError, OverflowError, ValueError, TypeError)
+MAX_COMMAND_DOCUMENTS = 10_000
+MAX_COMMAND_BYTES = 12 * 1024 * 1024  # the driver sends no command of more than 16 MiB
 
 _DUPLICATE_KEY = 11000
 # The document itself is at fault (mongodb src/mongo/base/error_codes.yml); everything else is the server's state.
@@ -50,7 +45,7 @@ _BAD_DOCUMENT = frozenset(
 
 @dataclass(slots=True)
 class InsertOutcome:
-    """What became of a batch. `conflicts` and `refused` are indexes into it, with a message each."""
+    """What became of a batch. `conflicts` and `refused` are places in it, with a message each."""
 
     inserted: int = 0
     duplicates: int = 0
@@ -58,10 +53,8 @@ class InsertOutcome:
     refused: dict[int, str] = field(default_factory=dict)
 
 
-def insert_raw(
-    store: Store, collection: Collection, documents: Sequence[RawDocument], *, ask_first: bool = False
-) -> InsertOutcome:
-    """Insert what is not stored yet; returns when all of `documents` (documents.py) are durable.
+def insert_raw(store: Store, collection: Collection, documents: EncodedDocuments, *, ask_first: bool = False) -> InsertOutcome:
+    """Insert what is not stored yet; returns when all of `documents` are durable.
 
     ask_first: look up which ids exist before inserting. Worth it from a few percent of duplicates on (a duplicate-key
     error costs the server ten times an insert). Raises StoreUnreachable or StoreOutcomeUnknown: call again with the same
@@ -69,57 +62,42 @@ def insert_raw(
     """
     outcome = InsertOutcome()
     where = store[collection]
-    todo = _unknown(where, documents, outcome) if ask_first else list(range(len(documents)))
-    for at in range(0, len(todo), MAX_CHUNK_DOCUMENTS):
-        _insert_chunk(where, documents, todo[at : at + MAX_CHUNK_DOCUMENTS], outcome)
+    todo = _unknown(where, documents, outcome) if ask_first else range(len(documents))
+    for places, joined in documents.commands(todo, MAX_COMMAND_DOCUMENTS, MAX_COMMAND_BYTES):
+        reply = write_command(where, "insert", joined)
+        outcome.inserted += reply["n"]
+        _judge_errors(where, documents, places, reply.get("writeErrors", ()), outcome)
     return outcome
 
 
-def _unknown(where: MongoCollection[Document], documents: Sequence[RawDocument], outcome: InsertOutcome) -> list[int]:
-    """Indexes of the documents whose id is not stored; the others are judged."""
-    stored = _stored_hashes(where, [document["_id"] for document in documents])
+def _unknown(where: MongoCollection[Document], documents: EncodedDocuments, outcome: InsertOutcome) -> list[int]:
+    """Places of the documents whose id is not stored; the others are judged."""
+    stored = _stored_hashes(where, documents.ids)
     fresh: list[int] = []
-    for index, document in enumerate(documents):
-        h = stored.get(document["_id"])
+    for place, name in enumerate(documents.ids):
+        h = stored.get(name)
         if h is None:
-            stored[document["_id"]] = document["h"]  # a second one of this id in the batch is judged by the first
-            fresh.append(index)
+            stored[name] = documents.hashes[place]  # a second one of this id in the batch is judged by the first
+            fresh.append(place)
         else:
-            _judge(index, document, h, outcome)
+            _judge(place, documents, h, outcome)
     return fresh
-
-
-def _insert_chunk(
-    where: MongoCollection[Document], documents: Sequence[RawDocument], chunk: list[int], outcome: InsertOutcome
-) -> None:
-    try:
-        reply = write_command(where, "insert", [documents[index] for index in chunk])
-    except _NOT_ENCODED as error:  # before anything was sent
-        if len(chunk) == 1:
-            outcome.refused[chunk[0]] = f"the event cannot be stored: {error}"
-            return
-        middle = len(chunk) // 2
-        _insert_chunk(where, documents, chunk[:middle], outcome)
-        _insert_chunk(where, documents, chunk[middle:], outcome)
-        return
-    outcome.inserted += reply["n"]
-    _judge_errors(where, documents, chunk, reply.get("writeErrors", ()), outcome)
 
 
 def _judge_errors(
     where: MongoCollection[Document],
-    documents: Sequence[RawDocument],
-    chunk: list[int],
+    documents: EncodedDocuments,
+    places: Sequence[int],
     errors: Sequence[Document],
     outcome: InsertOutcome,
 ) -> None:
     again: list[int] = []
     for error in errors:
-        index = chunk[error["index"]]
+        place = places[error["index"]]
         if error["code"] == _DUPLICATE_KEY and error.get("keyPattern", {"_id": 1}) == {"_id": 1}:
-            again.append(index)
+            again.append(place)
         elif error["code"] in _BAD_DOCUMENT:
-            outcome.refused[index] = str(error.get("errmsg", ""))
+            outcome.refused[place] = str(error.get("errmsg", ""))
         else:
             raise StoreRefused(
                 f"MongoDB refused documents of {where.name}: {error.get('errmsg')} (code {error['code']}); nothing is lost, "
@@ -127,21 +105,22 @@ def _judge_errors(
             )
     if not again:
         return
-    stored = _stored_hashes(where, [documents[index]["_id"] for index in again])
-    for index in again:
-        h = stored.get(documents[index]["_id"])
+    stored = _stored_hashes(where, [documents.ids[place] for place in again])
+    for place in again:
+        h = stored.get(documents.ids[place])
         if h is None:
-            raise StoreOutcomeUnknown(f"{where.name} {documents[index]['_id']!r} exists and does not: expired or rolled back")
-        _judge(index, documents[index], h, outcome)
+            raise StoreOutcomeUnknown(f"{where.name} {documents.ids[place]!r} exists and does not: expired or rolled back")
+        _judge(place, documents, h, outcome)
 
 
-def _judge(index: int, document: RawDocument, stored_h: bytes, outcome: InsertOutcome) -> None:
-    if stored_h == document["h"]:
+def _judge(place: int, documents: EncodedDocuments, stored_h: bytes, outcome: InsertOutcome) -> None:
+    h = documents.hashes[place]
+    if stored_h == h:
         outcome.duplicates += 1
     else:
-        outcome.conflicts[index] = (
-            f"event_id {document['_id'][:80]!r} is stored with another payload (hash {stored_h.hex()}, this one "
-            f"{document['h'].hex()}); an event's id is its own for ever: send corrections under a new id"
+        outcome.conflicts[place] = (
+            f"event_id {documents.ids[place][:80]!r} is stored with another payload (hash {stored_h.hex()}, this one "
+            f"{h.hex()}); an event's id is its own for ever: send corrections under a new id"
         )
 
 

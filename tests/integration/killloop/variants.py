@@ -45,10 +45,10 @@ class IncSums(BatchWriter):
     def _insert(self, collection: Collection, raws: Raws) -> InsertOutcome:
         fresh: set[str] = set()
         if collection is Collection.TOKEN_USAGE:
-            fresh = self._fresh([document["_id"] for document in raws.documents])
+            fresh = self._fresh(raws.documents.ids)
         outcome = super()._insert(collection, raws)
         sums: dict[int, list[int]] = {}
-        for document in raws.documents:
+        for document in raws.documents.decoded():
             if document["_id"] in fresh:
                 fresh.remove(document["_id"])
                 total = sums.setdefault(minute_of(document["ts_us"]), [0, 0])

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import bson  # what is stored is looked at as MongoDB will
 import pytest
 
 from gpu_token_analytics.documents import US_PER_MINUTE, payload_hash
@@ -85,7 +84,7 @@ def minutes(shaped: Shaped) -> set[tuple[str, int]]:
 def test_a_document_says_where_it_was_read_and_carries_the_live_rate() -> None:
     shaped = shape(usage(), usage(1))
     assert shaped.usages.records == [0, 1]
-    first = bson.decode(bson.encode(shaped.usages.documents[0]))
+    first = shaped.usages.documents.decoded()[0]
     assert first["_id"] == "u0"
     assert first["src"] == "tokens/3/10"
     assert first["tokens"] == 120
@@ -101,8 +100,8 @@ def test_another_zone_is_stored_as_the_same_instant() -> None:
     value = encode(usage()).replace(b"12:00:30Z", b"14:00:30+02:00")
     records = batch([value])
     shaped = Shaper(LiveRate(30, 1.0), 20).shape(records, NOW)
-    (document,) = shaped.usages.documents
-    assert bson.decode(bson.encode(document))["ts"] == (MINUTE + timedelta(seconds=30)).replace(tzinfo=None)
+    (document,) = shaped.usages.documents.decoded()
+    assert document["ts"] == (MINUTE + timedelta(seconds=30)).replace(tzinfo=None)
 
 
 @pytest.mark.parametrize(

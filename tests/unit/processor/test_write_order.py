@@ -1,4 +1,4 @@
-"""Batches in flight: one settles while the next is stored, and they are committed in order or not at all."""
+"""Batches in flight: one settles while the next are stored, and they are committed in order or not at all."""
 
 from __future__ import annotations
 
@@ -121,6 +121,43 @@ def test_one_settles_while_the_next_is_stored(monkeypatch: pytest.MonkeyPatch, r
     loop, source, stop = ingest(monkeypatch, writer, revoke_at)
     loop.run(stop)
     assert source.committed == writer.settled == list(range(BATCHES))
+
+
+@pytest.mark.timeout(30)
+def test_two_are_stored_at_once_and_whichever_is_first_they_are_committed_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Overtaken(Writer):
+        """An even batch is stored when the next one has been: one at a time would wait for ever."""
+
+        def store(self, shaped: Shaped) -> list[DeadLetter]:
+            number = number_of(shaped)
+            if number % 2 == 0:
+                assert self.stored[number + 1].wait(LONG_SECONDS), "the next one is not stored meanwhile"
+            return super().store(shaped)
+
+    writer = Overtaken()
+    loop, source, stop = ingest(monkeypatch, writer)
+    loop.run(stop)
+    assert source.committed == writer.settled == list(range(BATCHES))
+
+
+@pytest.mark.timeout(30)
+def test_what_was_read_before_a_failed_batch_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Writer):
+        """The second batch fails while the first is being stored."""
+
+        failed = threading.Event()
+
+        def store(self, shaped: Shaped) -> list[DeadLetter]:
+            if number_of(shaped) == 1:
+                self.failed.set()
+                raise StoreRefused("full")
+            assert self.failed.wait(LONG_SECONDS)
+            return super().store(shaped)
+
+    loop, source, stop = ingest(monkeypatch, Failing())
+    with pytest.raises(StoreRefused):
+        loop.run(stop)
+    assert source.committed == [0]
 
 
 @pytest.mark.timeout(30)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-import bson
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from tests.oracle.usage_document import usage_document
 
 from gpu_token_analytics.events import MAX_LATENCY_MS, MAX_TOKENS, TokenUsage, decode, encode
+from gpu_token_analytics.store.encoded import EncodedDocuments
 from gpu_token_analytics.store.usage_columns import LabelBook, UsageColumns, encode_usages
 
 STORED = datetime(2026, 2, 1, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -64,8 +64,12 @@ def encoded(events: Sequence[TokenUsage], tps: Sequence[float | None], costs: Se
     values = [encode(event) for event in events]
     sources = [f"tokens/0/{index}" for index in range(len(events))]
     known_tps, known_costs = (np.array(numbers, dtype=np.float64) for numbers in (tps, costs))
-    documents = encode_usages(UsageColumns.of(events, LabelBook()), values, sources, known_tps, known_costs, STORED)
-    return [bson.decode(document.raw) for document in documents]
+    documents = EncodedDocuments()
+    columns = UsageColumns.of(events, LabelBook())
+    encode_usages(documents, columns, values, sources, known_tps, known_costs, STORED)
+    assert columns.quotes.tolist() == [value.replace(rb"\\", b"").replace(rb"\"", b"").count(b'"') for value in values]
+    assert [len(part) for part in (documents.ids, documents.hashes, documents.lengths)] == [len(events)] * 3
+    return documents.decoded()
 
 
 @given(st.lists(st.tuples(usages(), _rate, _rate), min_size=1, max_size=12))
