@@ -14,17 +14,13 @@ Counts are inclusive (OpenTelemetry GenAI rule): `cached_tokens` is part of `pro
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
-import numpy as np
 import uuid_utils
 from msgspec import Meta
-from numpy.typing import NDArray
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.strict_json import nul_refused, read_strictly, shorten, utf8_text
@@ -40,9 +36,6 @@ EARLIEST_TS = datetime(2015, 1, 1, tzinfo=UTC)  # before the first LLM was serve
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MAX_AHEAD = timedelta(seconds=MAX_AHEAD_SECONDS)
-# Records read at once: one that cannot be sends all of them through the next smaller size, the last through decode().
-_READ_TOGETHER = (1024, 32)
-_JUDGED = 0
 
 Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 EventId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -176,40 +169,29 @@ def decode(value: bytes | None, broker_ts: datetime | None = None) -> Event:
     return event
 
 
-@dataclass(frozen=True, slots=True)
-class Records:
-    """Records read together."""
-
-    events: list[Event | InvalidRecord]  # an error takes the place of its record
-    # Quotation marks in each; _JUDGED: decode() has had its say. Shape (n,).
-    quotes: NDArray[np.int64]
-
-    def unlike(self, places: NDArray[np.int64], own_quotes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether the record of each of these events may hold more than the event: fields that are not known, or given twice.
-
-        own_quotes: the marks that the event alone needs, with each field once and only where it is not the default. A record
-        has at least those, as what the event says must stand there; a further field is a further key, in further marks.
-        """
-        quotes = self.quotes[places]
-        unlike: NDArray[np.bool_] = (quotes != own_quotes) & (quotes != _JUDGED)
-        return unlike
-
-
-def read_many(values: Sequence[bytes | None], broker_ms: Sequence[int]) -> Records:
-    """`decode` of each value, several times as fast. One thing is left to the caller: a TokenUsage that is unlike its record
-    (see Records), or may break a rule between its fields, is still to be judged by decode().
-
-    broker_ms: the broker's time of each record in milliseconds since 1970, where decode() takes a datetime.
-    """
-    return _read(values, broker_ms, _READ_TOGETHER)
-
-
 def decode_or_error(value: bytes | None, broker_ms: int) -> Event | InvalidRecord:
-    """decode(), with the error returned."""
+    """decode(), with the error returned. broker_ms: the broker's time in milliseconds since 1970."""
     try:
         return decode(value, from_us(broker_ms * 1000))
     except InvalidRecord as error:
         return _bare(error)
+
+
+def read_lines(records: bytes) -> list[Event] | None:
+    """The events of records that stand on a line each, read but not judged; None where one cannot be read."""
+    try:
+        return _decoder.decode_lines(records)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
+        return None
+
+
+def judged(event: Event, value: bytes, broker_ms: int) -> Event | InvalidRecord:
+    """What decode_or_error() would find, for an event that was read from `value` already."""
+    try:
+        _judge(event, value, from_us(broker_ms * 1000))
+    except InvalidRecord as error:
+        return _bare(error)
+    return event
 
 
 def _bare(error: InvalidRecord) -> InvalidRecord:
@@ -217,60 +199,6 @@ def _bare(error: InvalidRecord) -> InvalidRecord:
     # collector comes round - at a megabyte each that is too late.
     error.__context__ = None
     return error.with_traceback(None)
-
-
-def _read(values: Sequence[bytes | None], broker_ms: Sequence[int], together: Sequence[int]) -> Records:
-    if not together:
-        events = [decode_or_error(value, at) for value, at in zip(values, broker_ms, strict=True)]
-        return Records(events, np.full(len(events), _JUDGED))
-    parts = []
-    for start in range(0, len(values), together[0]):
-        chunk, clock = values[start : start + together[0]], broker_ms[start : start + together[0]]
-        parts.append(_read_together(chunk, clock) or _read(chunk, clock, together[1:]))
-    if len(parts) == 1:
-        return parts[0]
-    return Records(
-        [event for part in parts for event in part.events],
-        np.concatenate([part.quotes for part in parts]) if parts else np.zeros(0, dtype=np.int64),
-    )
-
-
-def _read_together(values: Sequence[bytes | None], broker_ms: Sequence[int]) -> Records | None:
-    """They are read as lines. None where one is not one object, or has a backslash in it, which would quote what is not a
-    quotation mark.
-
-    No JSON goes on from `}` with `{`. So an object ends in the record that it begins in, each record has one or more, and as
-    many as there are records is one in each.
-    """
-    try:
-        joined = b"\n".join(values) + b"\n"  # type: ignore[arg-type]  # a None raises TypeError
-        lengths = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]
-        if lengths.max() > MAX_RECORD_BYTES:
-            return None
-        characters = np.frombuffer(joined, dtype=np.uint8)
-        ends = np.cumsum(lengths + 1)
-        begins = ends - lengths - 1
-        braces = (characters[begins] == ord("{")) & (characters[ends - 2] == ord("}"))
-        if not braces.all() or b"\\" in joined:
-            return None
-        events = _decoder.decode_lines(joined)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError, TypeError):
-        return None
-    if len(events) != len(values):
-        return None
-    quotes = np.add.reduceat(characters == ord('"'), begins, dtype=np.int64)
-    for place, event in enumerate(events):
-        if type(event) is GpuSample:
-            events[place] = _judged(event, values[place], broker_ms[place])  # type: ignore[arg-type]  # it is no None
-    return Records(events, quotes)
-
-
-def _judged(event: Event, value: bytes, broker_ms: int) -> Event | InvalidRecord:
-    try:
-        _judge(event, value, from_us(broker_ms * 1000))
-    except InvalidRecord as error:
-        return _bare(error)
-    return event
 
 
 def _judge(event: Event, value: bytes, broker_ts: datetime | None) -> None:

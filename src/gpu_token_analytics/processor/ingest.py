@@ -25,10 +25,8 @@ from gpu_token_analytics.events import (
     MAX_AHEAD_SECONDS,
     Event,
     GpuSample,
-    Records,
     TokenUsage,
     decode_or_error,
-    read_many,
 )
 from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
@@ -36,6 +34,7 @@ from gpu_token_analytics.ledger.money import Float64
 from gpu_token_analytics.ledger.parts import sum_by
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.processor.live_rate import LiveRate
+from gpu_token_analytics.processor.reading import ReadRecords, read_many
 from gpu_token_analytics.store.encoded import EncodedDocuments
 from gpu_token_analytics.store.inventory import GpuDescription, Sighting
 from gpu_token_analytics.store.marks import Cell
@@ -160,7 +159,7 @@ class Shaper:
         return events
 
     def _columns(
-        self, found: Records, values: Sequence[bytes | None], broker_ms: Sequence[int]
+        self, found: ReadRecords, values: Sequence[bytes | None], broker_ms: Sequence[int]
     ) -> tuple[UsageColumns | None, list[int]]:
         """The requests among the events, and their places. One that is no good record is replaced by its error."""
         events = found.events

@@ -47,7 +47,7 @@ _ID, _REQUEST_ID, _SOURCE = (
 _END = b"\x00"
 _OTHER_BYTES = 4 + len(_ID[0] + _REQUEST_ID[0] + _SOURCE[0])  # the length of the document is the first 4
 
-# Quotation marks that a record needs: for its keys, and for values that are texts. See events.Records.
+# Quotation marks that a record needs: for its keys, and for values that are texts. See processor/reading.py.
 _KEY, _TEXT = 2, 2
 _REQUIRED_QUOTES = 8 * _KEY + 6 * _TEXT  # schema, event_id, ts, host, model, request_id; prompt_tokens, completion_tokens
 
@@ -192,7 +192,7 @@ class UsageColumns:
 
     @property
     def quotes(self) -> Int64:
-        """Quotation marks that the record of each needs: events.Records.unlike() holds them against those it has."""
+        """Quotation marks that the record of each needs: processor/reading.py holds them against those it has."""
         found = _REQUIRED_QUOTES + self.label_quotes
         for known in (
             *(count != 0 for count in (self.cached_tokens, self.reasoning_tokens)),
