@@ -83,6 +83,19 @@ def test_a_late_sample_names_and_prices_the_minutes_it_speaks_for(pipeline: Call
     assert one.audit().holds
 
 
+def test_a_sample_older_than_the_first_one_names_what_was_before_both(pipeline: Callable[..., Pipeline]) -> None:
+    """The GPU is known by then: nothing but the sample itself tells of it."""
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(40)
+    one.ingest([usage(1, at + timedelta(seconds=40)), sample(1, at + 20 * MINUTE, source="replay")])
+    one.close()
+    one.ingest([sample(2, at + 10 * MINUTE, source="replay", host="h2")])
+    one.close()
+    (busy,) = (cell for cell in one.cells().values() if cell["lines"])
+    assert busy["host"] == "h2"
+    assert one.audit().holds
+
+
 def test_a_late_first_sample_without_a_price_ends_what_the_next_one_said_of_its_whole_minute(
     pipeline: Callable[..., Pipeline],
 ) -> None:

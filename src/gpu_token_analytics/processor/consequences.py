@@ -80,6 +80,7 @@ class _Around:
     """What lies around the runs of several GPUs."""
 
     newest: Set[GpuId]  # nothing was computed, or is being, of any minute after their run
+    oldest: Set[GpuId]  # there is no cell of any minute before their run
     before: Mapping[GpuId, int]  # the minute with evidence before `untold_before`
     after: Mapping[GpuId, int]  # and after `untold_after`
 
@@ -100,13 +101,15 @@ class Consequences:
             if self._params.silent_owned_us:
                 self._own_silence_around(each, around)
             self._mark_card(each, books)
-            self._carry(each, books, newest=each.gpu in around.newest)
+            self._carry(each, books, around)
 
     def _look_around(self, closed: Sequence[Closed], books: Books) -> _Around:
         """What lies around the runs, with a few commands for all of them. Read after their events: what is opened or taken
         from now on is read later, too."""
         later = self._store.cells.minutes_after({each.gpu: each.run.last_us for each in closed})
         following = {(gpu, minute) for gpu, minutes in later.items() for minute in minutes}
+        first = {each.gpu: each.run.start_us for each in closed if any(cell.oldest for cell in each.run.cells)}
+        earlier = self._store.cells.with_cells_before(first)
         before: dict[GpuId, int] = {}
         after: dict[GpuId, int] = {}
         if self._params.silent_owned_us:
@@ -121,6 +124,7 @@ class Consequences:
         asked_after = {gpu: minute for gpu, minute in after.items() - heard if gpu not in newest}
         return _Around(
             newest,
+            first.keys() - earlier,
             dict(before.items() & heard) | evidence_before(self._store, books, asked_before),
             dict(after.items() & heard) | evidence_from(self._store, books, asked_after),
         )
@@ -177,7 +181,7 @@ class Consequences:
         family = [card or gpu, *books.slices_of.get(card or gpu, ())]
         self._store.cells.mark_existing([cell_id(other, minute) for other in family if other != gpu for minute in minutes])
 
-    def _carry(self, closed: Closed, books: Books, *, newest: bool) -> None:
+    def _carry(self, closed: Closed, books: Books, around: _Around) -> None:
         """What a sample says (host, name, price) holds up to the next one; the first one's host and name hold before it,
         too. Cells computed before that was known are marked, up to the next minute with a sample, which it opens."""
         gpu, computed = closed.gpu, closed.run.cells
@@ -186,13 +190,13 @@ class Consequences:
         here = {cell.content.start_us: cell for cell in computed}  # of one reading, so they agree with each other
         if news:
             whole = closed.run.last_us - closed.run.start_us == (len(computed) - 1) * US_PER_MINUTE
-            if not (newest and whole):
+            if not (gpu in around.newest and whole):
                 self._store.cells.mark_existing(self._stale_after(gpu, news, here, closed.own_lease))
         repriced = [cell.content.start_us for cell, mark in sampled if cell.reprices_slices and mark["_id"] in closed.changed]
         if repriced:
             self._store.cells.mark_range({"gpu": {"$in": books.slices_of[gpu]}}, from_us(repriced[0]), None)
         for cell, mark in sampled:
-            if cell.oldest and mark.get("samples") != cell.content.samples:
+            if cell.oldest and gpu not in around.oldest and mark.get("samples") != cell.content.samples:
                 before = self._store.cells.cells_before(gpu, cell.content.start_us)
                 stale = (each for each in before if _stale(each, _carried(each)[:2] == cell.carried[:2], closed.own_lease))
                 self._store.cells.mark_existing([each["_id"] for each in stale if to_us(each["minute"]) not in here])

@@ -28,6 +28,7 @@ from gpu_token_analytics.store.marks import SAFETY, Cell
 LEASE_SECONDS = 60
 _LONGER = 12  # times as long as others wait for the idle, they wait for those who have cells of their own
 _LOOKED_AT = 4  # times as many as are taken, to find one's own among others'
+EARLIER_CELLS = 5  # read per GPU, on average, to learn that there is none
 LATER_CELLS = 5  # per GPU, on average: in order there is one, of the minute that has begun
 
 _DUE_FIELDS = dict.fromkeys(
@@ -262,6 +263,18 @@ class CellStore:
             if (minute := to_us(cell["minute"])) > last_us[cell["gpu"]]:
                 later[cell["gpu"]].append(minute)
         return later
+
+    @mapped
+    def with_cells_before(self, first_us: Mapping[GpuId, int]) -> set[GpuId]:
+        """Those of these GPUs that may have a cell before a minute of theirs."""
+        if not first_us:
+            return set()
+        where = {"gpu": {"$in": sorted(first_us)}, "minute": {"$lt": from_us(max(first_us.values()))}}
+        limit = EARLIER_CELLS * len(first_us)
+        found = list(self._cells.find(where, {"_id": 0, "gpu": 1, "minute": 1}).limit(limit))  # from the index alone
+        if len(found) == limit:
+            return set(first_us)
+        return {cell["gpu"] for cell in found if to_us(cell["minute"]) < first_us[cell["gpu"]]}
 
     @mapped
     def count_cells(self, gpu: GpuId, start_us: int, end_us: int) -> int:

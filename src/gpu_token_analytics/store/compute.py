@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
@@ -44,17 +45,20 @@ def compute_runs(
     now_us: int,
     *,
     with_shares: bool = False,
+    turn: AbstractContextManager[object] | None = None,
 ) -> list[ComputedRun]:
     """The cells of each GPU at the given minutes (ascending, one run), from what is stored now.
 
-    Samples are read for all of them at once, requests for a few after the other.
+    Samples are read for all of them at once, requests for a few after the other. turn: held while a run is computed.
     """
     cards: dict[GpuId, GpuId] = {gpu: card for gpu in runs if (card := books.inventory.get(gpu, {}).get("parent_uuid"))}
     samples = RunSamples(store.raw, runs, cards, params.gap_us)
-    return [
-        _Run(store, books, params, gpu, runs[gpu], requests, samples, now_us).compute(with_shares=with_shares)
-        for gpu, requests in requests_by_gpu(store.raw, books, runs)
-    ]
+    found = []
+    for gpu, requests in requests_by_gpu(store.raw, books, runs):
+        with turn or nullcontext():
+            run = _Run(store, books, params, gpu, runs[gpu], requests, samples, now_us)
+            found.append(run.compute(with_shares=with_shares))
+    return found
 
 
 def compute_run(
