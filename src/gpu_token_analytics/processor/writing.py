@@ -53,8 +53,8 @@ class Abandoned(Exception):
 
 
 class BatchWriter:
-    """Makes batches durable, in two stages of one batch each. An outage is waited out; what raises is for an operator
-    (StoreRefused)."""
+    """Makes batches durable, in two stages. Several threads may store a batch each, one settles. An outage is waited out; what
+    raises is for an operator (StoreRefused)."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class BatchWriter:
         outcome = self._timed("insert", insert)
         if outcome.duplicates > _ASK_FIRST_SHARE * len(raws.documents):
             self._ask_first[collection] = _ASK_FIRST_BATCHES
-        elif self._ask_first[collection]:
+        elif self._ask_first[collection] > 0:
             self._ask_first[collection] -= 1
         self._metrics.inserted.labels(collection.value).inc(outcome.inserted)
         self._metrics.duplicates.labels(collection.value).inc(outcome.duplicates)
@@ -175,9 +175,9 @@ class BatchWriter:
                     raise Abandoned(str(error)) from error
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             else:
-                if self.waiting_since is not None:
-                    _log.info("writes go through again after %.1f s", self._clock.monotonic() - self.waiting_since)
-                self.waiting_since = None
+                since, self.waiting_since = self.waiting_since, None  # another thread may do the same
+                if since is not None:
+                    _log.info("writes go through again after %.1f s", self._clock.monotonic() - since)
                 self._metrics.store_up.set(1)
                 return result
 

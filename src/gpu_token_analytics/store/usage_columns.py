@@ -78,9 +78,12 @@ class LabelBook:
             if code is None:
                 code = known[key] = self._learn(event)
             codes.append(code)
-        encoded, places = self._encoded, np.array(codes, dtype=np.int64)
-        quotes = np.array(self._quotes, dtype=np.int64)[places]
-        return LabelColumn(self._labels, places).compact(), [encoded[code] for code in codes], quotes
+        encoded, quotes = self._encoded, self._quotes
+        return (
+            LabelColumn(self._labels, np.array(codes, dtype=np.int64)).compact(),
+            [encoded[code] for code in codes],
+            np.array([quotes[code] for code in codes], dtype=np.int64),
+        )
 
     def _learn(self, event: TokenUsage) -> int:
         labels, encoded = _labels(event)
