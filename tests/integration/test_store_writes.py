@@ -159,7 +159,8 @@ def test_a_lookup_that_fails_is_repeated_too(store: Store) -> None:
 def test_large_batches_go_in_parts(store: Store) -> None:
     batch = [raw(f"x{number}", text="y" * 60_000) for number in range(300)]
     assert insert(store, batch).inserted == 300
-    assert insert(store, [*batch, raw("last")]).duplicates == 300
+    again = insert(store, [*batch[:-1], raw("x299", b"other"), raw("last")])
+    assert (again.inserted, again.duplicates, set(again.conflicts)) == (1, 299, {299})
 
 
 # -- marks -----------------------------------------------------------------------------------------------------------
