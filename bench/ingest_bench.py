@@ -141,9 +141,10 @@ def _baseline(settings: Settings, events: Sequence[Event]) -> float:
     ]
     with _database(settings) as store:
         begun = time.perf_counter()
-        for name, joined in commands:
-            write_command(store[name], "insert", joined)
-        return size / (time.perf_counter() - begun)
+        inserted = sum(write_command(store[name], "insert", joined)["n"] for name, joined in commands)
+        seconds = time.perf_counter() - begun
+        assert inserted == size, f"{inserted:,} of {size:,} documents were inserted"
+        return size / seconds
 
 
 def _processors(settings: Settings, events: Sequence[Event], folder: Path, count: int, *, ledger: bool) -> Measured:
