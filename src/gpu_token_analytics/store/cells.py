@@ -28,8 +28,7 @@ from gpu_token_analytics.store.marks import SAFETY, Cell
 LEASE_SECONDS = 60
 _LONGER = 12  # times as long as others wait for the idle, they wait for those who have cells of their own
 _LOOKED_AT = 4  # times as many as are taken, to find one's own among others'
-EARLIER_CELLS = 5  # read per GPU, on average, to learn that there is none
-LATER_CELLS = 5  # per GPU, on average: in order there is one, of the minute that has begun
+LATER_CELLS = 5  # per GPU, on average: in order there is one, of the minute that has begun, and none before the first
 
 _DUE_FIELDS = dict.fromkeys(
     (
@@ -252,29 +251,32 @@ class CellStore:
     @mapped
     def minutes_after(self, last_us: Mapping[GpuId, int]) -> dict[GpuId, list[int]]:
         """The minutes of the cells that each GPU has after a minute; {} where there are too many to be read."""
-        limit = LATER_CELLS * len(last_us)
-        since = from_us(min(last_us.values()))
-        where = {"gpu": {"$in": sorted(last_us)}, "minute": {"$gt": since}}
-        found = list(self._cells.find(where, {"_id": 0, "gpu": 1, "minute": 1}).limit(limit))  # from the index alone
-        if len(found) == limit:
+        found = self._few_cells(last_us, {"$gt": from_us(min(last_us.values()))})
+        if found is None:
             return {}
         later: dict[GpuId, list[int]] = {gpu: [] for gpu in last_us}
-        for cell in found:
-            if (minute := to_us(cell["minute"])) > last_us[cell["gpu"]]:
-                later[cell["gpu"]].append(minute)
+        for gpu, minute in found:
+            if minute > last_us[gpu]:
+                later[gpu].append(minute)
         return later
 
     @mapped
     def with_cells_before(self, first_us: Mapping[GpuId, int]) -> set[GpuId]:
-        """Those of these GPUs that may have a cell before a minute of theirs."""
+        """Those of these GPUs that have a cell before a minute of theirs; all of them where there are too many to be read."""
         if not first_us:
             return set()
-        where = {"gpu": {"$in": sorted(first_us)}, "minute": {"$lt": from_us(max(first_us.values()))}}
-        limit = EARLIER_CELLS * len(first_us)
-        found = list(self._cells.find(where, {"_id": 0, "gpu": 1, "minute": 1}).limit(limit))  # from the index alone
-        if len(found) == limit:
+        found = self._few_cells(first_us, {"$lt": from_us(max(first_us.values()))})
+        if found is None:
             return set(first_us)
-        return {cell["gpu"] for cell in found if to_us(cell["minute"]) < first_us[cell["gpu"]]}
+        return {gpu for gpu, minute in found if minute < first_us[gpu]}
+
+    def _few_cells(self, gpus: Iterable[GpuId], minute: Document) -> list[Cell] | None:
+        """The cells of these GPUs in these minutes, from the index alone; None where there are too many to be read."""
+        names = sorted(gpus)
+        limit = LATER_CELLS * len(names)
+        where = {"gpu": {"$in": names}, "minute": minute}
+        found = list(self._cells.find(where, {"_id": 0, "gpu": 1, "minute": 1}).limit(limit))
+        return None if len(found) == limit else [(cell["gpu"], to_us(cell["minute"])) for cell in found]
 
     @mapped
     def count_cells(self, gpu: GpuId, start_us: int, end_us: int) -> int:
