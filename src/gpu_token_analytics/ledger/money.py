@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ Float64 = NDArray[np.float64]
 NDArrayBool = NDArray[np.bool_]
 
 
+@lru_cache(maxsize=4096, typed=True)  # a fleet has few prices, and each sample names one
 def nusd_per_hour(usd_per_hour: float | str | Decimal) -> NanoUsd:
     """A price in integer nano-USD per hour, through Decimal so that 0.85 is 850,000,000 exactly.
 

@@ -38,18 +38,6 @@ class _Batch:
         return self.parts[0]
 
     @cached_property
-    def by_name(self) -> dict[str, Int64]:
-        """Where each GPU is named, by the id or label it is named by. Ascending."""
-        table, codes = self.rows.labels.table, self.rows.labels.codes
-        order = np.argsort(codes, kind="stable")
-        of_labels = np.split(order, np.searchsorted(codes[order], np.arange(1, len(table))))
-        places: dict[str, list[Int64]] = {}
-        for labels, found in zip(table, of_labels, strict=True):
-            for name in labels.gpus:
-                places.setdefault(name, []).append(found)
-        return {name: np.sort(np.concatenate(found)) for name, found in places.items()}
-
-    @cached_property
     def span_us(self) -> tuple[int, int]:
         """The first and the last end of a request."""
         return int(self.rows.ts_us.min()), int(self.rows.ts_us.max())
@@ -102,16 +90,11 @@ class RecentUsage:
                 for batch in batches
                 if batch.span_us[0] < end_us
                 and batch.span_us[1] >= start_us
-                and len(where := _places(batch, wanted, start_us, end_us))
+                and len(where := _places(batch.rows, wanted, start_us, end_us))
             ]
         )
 
 
-def _places(batch: _Batch, names: Sequence[str], start_us: int, end_us: int) -> Int64:
-    found = [batch.by_name[name] for name in names if name in batch.by_name]
-    if not found:
-        return np.zeros(0, dtype=np.int64)
-    places = found[0] if len(found) == 1 else np.unique(np.concatenate(found))
-    ended = batch.rows.ts_us[places]
-    inside: Int64 = places[(ended >= start_us) & (ended < end_us)]
-    return inside
+def _places(rows: UsageRows, names: Iterable[str], start_us: int, end_us: int) -> Int64:
+    found: Int64 = np.flatnonzero(rows.labels.named(names) & (rows.ts_us >= start_us) & (rows.ts_us < end_us))
+    return found
