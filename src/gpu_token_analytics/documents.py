@@ -124,6 +124,20 @@ class CellDocument(TypedDict):
     corrections: NotRequired[list[dict[str, Any]]]  # changes after final: {revision, at, moved: {class: delta}, lines: [...]}
 
 
+# What the ledger reads of a GPU sample, besides its id.
+LEDGER_SAMPLE_FIELDS = (
+    "gpu",
+    "ts_us",
+    "host",
+    "name",
+    "utilization",
+    "mem_used_mb",
+    "power_w",
+    "energy_j",
+    "price_per_hour_usd",
+)
+
+
 def minute_of(us: int) -> int:
     """Start of the UTC minute that holds `us`, in microseconds."""
     return us - us % US_PER_MINUTE

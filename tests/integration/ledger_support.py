@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -16,7 +16,7 @@ from gpu_token_analytics.kafka.consumer import RecordBatch
 from gpu_token_analytics.ledger.params import LedgerParams, params_of
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.processor.closing import Closer, ClosingRules
-from gpu_token_analytics.processor.ingest import Shaper
+from gpu_token_analytics.processor.ingest import Shaped, Shaper
 from gpu_token_analytics.processor.live_rate import LiveRate
 from gpu_token_analytics.processor.writing import BatchWriter
 from gpu_token_analytics.settings import Settings, load
@@ -26,7 +26,7 @@ from gpu_token_analytics.store.audit import AuditReport, audit
 from gpu_token_analytics.store.client import Document, Store, open_store
 from gpu_token_analytics.store.indexes import ensure_indexes
 from gpu_token_analytics.store.ledger import LedgerStore
-from gpu_token_analytics.store.recent_usage import RecentUsage
+from gpu_token_analytics.store.recent_events import RecentEvents
 
 MINUTE = timedelta(minutes=1)
 HOUR_NUSD = 850_000_000  # PRICE_PER_HOUR_USD's default
@@ -51,14 +51,14 @@ class Pipeline:
         self.ledger = LedgerStore(self.store, self.settings.close_debounce_seconds)
         self.ledger.books.ensure_default_price(self.settings.price_per_hour_usd)
         self.metrics = Metrics()
-        self._recent = RecentUsage()
+        self._recent = RecentEvents()
         self._offsets = count()
         self._writer = self._new_writer()
         self._shaper = self._new_shaper()
 
     def restart(self) -> None:
         """Forget everything a process remembers."""
-        self._recent = RecentUsage()
+        self._recent = RecentEvents()
         self._writer, self._shaper = self._new_writer(), self._new_shaper()
 
     def _new_writer(self) -> BatchWriter:
@@ -79,6 +79,15 @@ class Pipeline:
 
     def ingest(self, events: Sequence[Event], batch: int = 1000) -> None:
         """Steps 2 to 5 of the loop."""
+        for shaped in self._batches(events, batch):
+            self._writer.settle(shaped, self._writer.store(shaped))
+
+    def store_only(self, events: Sequence[Event]) -> None:
+        """Steps 2 to 4: as if the process had died then."""
+        for shaped in self._batches(events, len(events)):
+            self._writer.store(shaped)
+
+    def _batches(self, events: Sequence[Event], batch: int) -> Iterator[Shaped]:
         for at in range(0, len(events), batch):
             values: list[bytes | None] = [encode(event) for event in events[at : at + batch]]
             now = datetime.now(UTC)
@@ -86,8 +95,7 @@ class Pipeline:
             records = RecordBatch(
                 "tokens", values, [0] * size, [next(self._offsets) for _ in values], [int(now.timestamp() * 1000)] * size
             )
-            shaped = self._shaper.shape(records, now)
-            self._writer.settle(shaped, self._writer.store(shaped))
+            yield self._shaper.shape(records, now)
 
     def closer(self) -> Closer:
         ledger = LedgerStore(self.store, self.settings.close_debounce_seconds, self._recent)

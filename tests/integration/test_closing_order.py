@@ -201,3 +201,37 @@ def test_sparse_events_while_two_closers_are_at_work(pipeline: Callable[..., Pip
     report = wild.audit()
     assert report.holds, report.findings
     assert contents(wild.cells()) == contents(straight.cells())
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CLOSING_SEEDS", "4"))))
+def test_sparse_events_that_two_processes_store(pipeline: Callable[..., Pipeline], seed: int) -> None:
+    """Each remembers what it stored. Some events come to both, and sometimes one dies before it has marked what it stored."""
+    dice = random.Random(2000 + seed)
+    events = sparse_events(dice)
+    owned = dice.choice((0, 2, 10, 1440))
+    straight = pipeline("a", silent_gpu_owned_minutes=owned)
+    both = [pipeline("b", silent_gpu_owned_minutes=owned) for _ in range(2)]
+    straight.ingest(events)
+    straight.close()
+    mixed = dice.sample(events, len(events))
+    while mixed:
+        size = dice.randrange(1, 6)
+        part, mixed = mixed[:size], mixed[size:]
+        one, other = dice.sample(both, 2)
+        if dice.random() < 0.2:
+            one.store_only(part)
+            one.restart()
+            mixed += part  # read again, by either
+        else:
+            one.ingest(part, batch=dice.randrange(1, 6))
+        if dice.random() < 0.2:
+            other.ingest(part)
+        if dice.random() < 0.4:
+            dice.choice(both).closer().step()
+        if dice.random() < 0.2:
+            dice.choice(both).closer().housekeep()
+    for one in both:
+        one.close()
+    report = both[0].audit()
+    assert report.holds, report.findings
+    assert contents(both[0].cells()) == contents(straight.cells())

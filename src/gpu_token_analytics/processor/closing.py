@@ -44,6 +44,7 @@ from gpu_token_analytics.store.cells import CellWrite
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.compute import compute_runs
 from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.store.recent_events import NOTHING_KNOWN, Known
 from gpu_token_analytics.store.runs import ComputedCell, groups_of, runs_of
 
 log = logging.getLogger(__name__)
@@ -149,6 +150,7 @@ class Closer:
 
     def step(self) -> int:
         """Take, compute and write one batch of due cells. Returns how many were taken."""
+        moment = 0 if self._store.recent is None else self._store.recent.moment
         due = self._store.cells.take_due(CELLS_PER_STEP, self._store.own_gpus, self._rules.others_wait)
         if not due:
             return 0
@@ -168,20 +170,28 @@ class Closer:
                 # Runs of one GPU after another: what one implies for the next is marked before that is read.
                 for number in range(max(map(len, runs.values()), default=0)):
                     groups = groups_of({gpu: found[number] for gpu, found in runs.items() if number < len(found)}, MAX_GROUP_US)
-                    for closing in [threads.submit(self._close, group, by_gpu, books, now) for group in groups]:
+                    for closing in [threads.submit(self._close, group, by_gpu, books, now, moment) for group in groups]:
                         closing.result()
             finally:
                 threads.shutdown(cancel_futures=True)  # of one error only: in an outage each would wait for its own
         return len(due)
 
     def _close(
-        self, group: Mapping[GpuId, Sequence[int]], due: Mapping[GpuId, Mapping[int, Document]], books: Books, now: datetime
+        self,
+        group: Mapping[GpuId, Sequence[int]],
+        due: Mapping[GpuId, Mapping[int, Document]],
+        books: Books,
+        now: datetime,
+        moment: int,
     ) -> None:
         """Compute and write due cells, by GPU and minute: one run each of several GPUs, so that a few commands do for all."""
         with self._observer.cpu("close"):
             closed: list[Closed] = []
             writes: list[CellWrite] = []
-            for run in compute_runs(self._store, books, self._params, group, to_us(now), turn=self._turn):
+            known = self._known(
+                {gpu: {minute: due[gpu][minute]["gen"] for minute in run} for gpu, run in group.items()}, moment
+            )
+            for run in compute_runs(self._store, books, self._params, group, to_us(now), known=known, turn=self._turn):
                 marks = [due[run.gpu][minute] for minute in group[run.gpu]]
                 written = self._writes(run.cells, marks, now)
                 closed.append(Closed(run, marks, {write.cell for write in written if write.changed}))
@@ -190,6 +200,9 @@ class Closer:
             self._consequences.follow_up(closed, books)
             self._store.cells.write(writes)
             self._observer.cells_closed(len(writes), sum(write.changed for write in writes))
+
+    def _known(self, gens: Mapping[GpuId, Mapping[int, int]], moment: int) -> Known:
+        return NOTHING_KNOWN if self._store.recent is None else self._store.recent.known(gens, moment)
 
     def housekeep(self) -> None:
         """The slow, rare work: changed GPUs, placements and prices, silent GPUs, finality."""

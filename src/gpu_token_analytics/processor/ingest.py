@@ -10,10 +10,12 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
 from gpu_token_analytics.documents import (
+    LEDGER_SAMPLE_FIELDS,
     US_PER_MINUTE,
     US_PER_SECOND,
     minute_of,
@@ -62,6 +64,7 @@ class Shaped:
     usages: Raws = field(default_factory=Raws)
     samples: Raws = field(default_factory=Raws)
     rows: list[UsageRows] = field(default_factory=list)  # the usages again, as closing needs them
+    sampled: list[dict[str, Any]] = field(default_factory=list)  # and the samples
     touched: set[Cell] = field(default_factory=set)
     labelled: set[tuple[str, int, int]] = field(default_factory=set)  # label, start_us, end_us of requests that named it
     seen: dict[GpuDescription, tuple[int, int]] = field(default_factory=dict)  # the minutes its samples reach over
@@ -213,6 +216,7 @@ class Shaper:
         document = sample_document(event, value, now.replace(tzinfo=None), source)
         shaped.samples.documents.add(document)
         shaped.samples.records.append(index)
+        shaped.sampled.append({name: document[name] for name in ("_id", *LEDGER_SAMPLE_FIELDS)})
         ts_us, gpu = document["ts_us"], document["gpu"]
         self._rate.see_price(gpu, event.price_per_hour_usd, event.mig_profile)
         _see(shaped.seen, event, ts_us)

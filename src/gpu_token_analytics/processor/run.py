@@ -29,7 +29,7 @@ from gpu_token_analytics.processor.live_rate import LiveRate
 from gpu_token_analytics.processor.writing import Abandoned, BatchWriter, Step
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.store.client import Store
-from gpu_token_analytics.store.recent_usage import RecentUsage
+from gpu_token_analytics.store.recent_events import RecentEvents
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Ingest:
         metrics: Metrics,
         clock: Clock,
         checkpoint: Callable[[Step], None] = lambda _step: None,
-        recent: RecentUsage | None = None,
+        recent: RecentEvents | None = None,
     ) -> None:
         self._source, self._clock, self._metrics, self._settings = source, clock, metrics, settings
         self._checkpoint = checkpoint
@@ -207,12 +207,12 @@ class _Write:
 
     def _run(self) -> None:
         try:
-            letters = self._writer.store(self.batch)
+            stored = self._writer.store(self.batch)
             self._stored.set()
             if self._before is not None:
                 self._before.done(None)
                 self._before = None  # else each would hold the one before, and all of its batch
-            self._writer.settle(self.batch, letters)
+            self._writer.settle(self.batch, stored)
         except BaseException as error:  # noqa: BLE001  # check() raises it in the reader
             self._error = error
         finally:

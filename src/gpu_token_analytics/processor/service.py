@@ -33,7 +33,7 @@ from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.store.client import Store, open_store
 from gpu_token_analytics.store.indexes import ensure_indexes
 from gpu_token_analytics.store.ledger import LedgerStore
-from gpu_token_analytics.store.recent_usage import RecentUsage
+from gpu_token_analytics.store.recent_events import RecentEvents
 from gpu_token_analytics.store.rollups import RollupStore
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def run_processor(
         stack.callback(store.close)
         _log.info("MongoDB %s", store.server)
         ensure_indexes(store, settings)
-        recent = RecentUsage(clock)
+        recent = RecentEvents(clock)
         ledger = LedgerStore(store, settings.close_debounce_seconds, recent)
         ledger.books.ensure_default_price(settings.price_per_hour_usd)
         source = EventSource(settings, clock)

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from gpu_token_analytics.processor.ingest import Raws, Shaped, refused_letters
 from gpu_token_analytics.store.client import Store
 from gpu_token_analytics.store.inventory import read_placements, upsert_inventory
 from gpu_token_analytics.store.marks import Cell, CellMarker
-from gpu_token_analytics.store.recent_usage import RecentUsage
+from gpu_token_analytics.store.recent_events import RecentEvents
 from gpu_token_analytics.store.writes import InsertOutcome, insert_raw
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,14 @@ class Abandoned(Exception):
     """The process stops and the batch did not get through: nothing is committed, its records are read again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A batch whose events are durable."""
+
+    letters: Sequence[DeadLetter]
+    first_time: bool  # none of them was stored before
+
+
 class BatchWriter:
     """Makes batches durable, in two stages. Several threads may store a batch each, one settles. An outage is waited out; what
     raises is for an operator (StoreRefused)."""
@@ -64,7 +73,7 @@ class BatchWriter:
         metrics: Metrics,
         clock: Clock,
         checkpoint: Callable[[Step], None],
-        recent: RecentUsage | None = None,
+        recent: RecentEvents | None = None,
     ) -> None:
         """recent: told of what is stored, so that closing need not read it back."""
         self._store, self._dead_letters, self._metrics, self._clock = store, dead_letters, metrics, clock
@@ -76,51 +85,58 @@ class BatchWriter:
         metrics.store_up.set(1)  # it answered when it was opened
         self.waiting_since: float | None = None  # monotonic; set while an outage is waited out
 
-    def store(self, batch: Shaped) -> list[DeadLetter]:
+    def store(self, batch: Shaped) -> Stored:
         """Step 4: returns when all events are durable, with the letters of this batch. Raises Abandoned after abandon()."""
         with self._metrics.cpu("store"):
             return self._store_events(batch)
 
-    def settle(self, batch: Shaped, letters: Sequence[DeadLetter]) -> None:
+    def settle(self, batch: Shaped, stored: Stored) -> None:
         """Steps 5 and 6 of a stored batch: returns when what follows from it is durable, too. Batches settle in order, and
         while the next one is stored. Raises Abandoned after abandon()."""
         with self._metrics.cpu("settle"):
-            self._settle(batch, letters)
+            self._settle(batch, stored)
 
     def abandon(self) -> None:
         """Give up waiting; store() and settle() raise Abandoned."""
         self._abandon.set()
 
-    def _store_events(self, batch: Shaped) -> list[DeadLetter]:
+    def _store_events(self, batch: Shaped) -> Stored:
         letters = list(batch.letters)
+        first_time = True
         for collection, raws in ((Collection.TOKEN_USAGE, batch.usages), (Collection.GPU_METRICS, batch.samples)):
             if raws.documents:
                 outcome = self._insert(collection, raws)
-                if collection is Collection.TOKEN_USAGE and outcome.inserted == len(raws.documents) and self._recent:
-                    self._recent.add(batch.rows, sum(len(value or b"") for value in batch.records.values))
+                first_time = first_time and outcome.inserted == len(raws.documents)
                 letters += refused_letters(batch, raws, Reason.ID_CONFLICT, outcome.conflicts)
                 letters += refused_letters(batch, raws, Reason.REFUSED_BY_STORE, outcome.refused)
         self._checkpoint(Step.INSERTED)
         self._observe_delays(batch.event_us)
-        return letters
+        return Stored(letters, first_time)
 
-    def _settle(self, batch: Shaped, letters: Sequence[DeadLetter]) -> None:
+    def _settle(self, batch: Shaped, stored: Stored) -> None:
         if sightings := batch.sightings():
             self._timed("inventory", lambda: upsert_inventory(self._store, sightings))
-        cells = self._timed("mark", lambda: self._mark(batch))  # 5
+        touched, marked = self._timed("mark", lambda: self._mark(batch))  # 5
         if self._recent is not None:
-            self._recent.touch({gpu for gpu, _ in cells})
+            if stored.first_time:
+                size_bytes = sum(len(value or b"") for value in batch.records.values)
+                self._recent.add(batch.rows, batch.sampled, size_bytes, touched, marked)
+            else:
+                self._recent.forget(touched)
+            self._recent.touch({gpu for gpu, _ in touched})
         self._checkpoint(Step.MARKED)
-        if letters:
-            self._timed("dead_letters", lambda: self._dead_letters.deliver(letters, _DELIVERY_SECONDS))  # 6
-            for letter in letters:
+        if stored.letters:
+            self._timed("dead_letters", lambda: self._dead_letters.deliver(stored.letters, _DELIVERY_SECONDS))  # 6
+            for letter in stored.letters:
                 self._metrics.dead_letters.labels(letter.reason).inc()
         self._checkpoint(Step.DEAD_LETTERED)
 
-    def _mark(self, batch: Shaped) -> set[Cell]:
-        cells = self._cells(batch)
-        self._metrics.marks.inc(self._marker.mark(cells))
-        return cells
+    def _mark(self, batch: Shaped) -> tuple[set[Cell], Sequence[Cell]]:
+        """The cells it touches, and those of them that were marked now."""
+        touched = self._cells(batch)
+        marked = self._marker.mark(touched)
+        self._metrics.marks.inc(len(marked))
+        return touched, marked
 
     def _insert(self, collection: Collection, raws: Raws) -> InsertOutcome:
         ask_first = self._ask_first[collection] > 0

@@ -32,6 +32,7 @@ from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.evidence import last_activity, next_activity
 from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.store.recent_events import NOTHING_KNOWN, Known
 from gpu_token_analytics.store.run_requests import requests_by_gpu
 from gpu_token_analytics.store.run_samples import RunSamples
 from gpu_token_analytics.store.runs import ComputedCell, ComputedRun
@@ -45,16 +46,18 @@ def compute_runs(
     now_us: int,
     *,
     with_shares: bool = False,
+    known: Known = NOTHING_KNOWN,
     turn: AbstractContextManager[object] | None = None,
 ) -> list[ComputedRun]:
     """The cells of each GPU at the given minutes (ascending, one run), from what is stored now.
 
-    Samples are read for all of them at once, requests for a few after the other. turn: held while a run is computed.
+    Samples are read for all of them at once, requests for a few after the other. known: what need not be read. turn: held
+    while a run is computed.
     """
     cards: dict[GpuId, GpuId] = {gpu: card for gpu in runs if (card := books.inventory.get(gpu, {}).get("parent_uuid"))}
-    samples = RunSamples(store.raw, runs, cards, params.gap_us)
+    samples = RunSamples(store.raw, runs, cards, params.gap_us, known)
     found = []
-    for gpu, requests in requests_by_gpu(store.raw, books, runs):
+    for gpu, requests in requests_by_gpu(store.raw, books, runs, known):
         with turn or nullcontext():
             run = _Run(store, books, params, gpu, runs[gpu], requests, samples, now_us)
             found.append(run.compute(with_shares=with_shares))

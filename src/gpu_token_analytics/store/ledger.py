@@ -7,21 +7,21 @@ from gpu_token_analytics.store.books import BookStore
 from gpu_token_analytics.store.cells import CellStore
 from gpu_token_analytics.store.client import Store
 from gpu_token_analytics.store.raw_reads import RawReads
-from gpu_token_analytics.store.recent_usage import RecentUsage
+from gpu_token_analytics.store.recent_events import RecentEvents
 
 
 class LedgerStore:
     """One database as closing, the audit and the API's request view see it."""
 
-    def __init__(self, store: Store, debounce_seconds: float = 10.0, recent: RecentUsage | None = None) -> None:
-        """recent: requests that need not be read back; None reads everything from MongoDB, as an audit must."""
+    def __init__(self, store: Store, debounce_seconds: float = 10.0, recent: RecentEvents | None = None) -> None:
+        """recent: events that need not be read back; None reads everything from MongoDB, as an audit must."""
         self.now = store.now
-        self._recent = recent
+        self.recent = recent
         self.cells = CellStore(store, debounce_seconds)
-        self.raw = RawReads(store, recent)
+        self.raw = RawReads(store)
         self.books = BookStore(store)
 
     @property
     def own_gpus(self) -> frozenset[GpuId] | None:
         """GPUs whose events this process stored lately; None: it stores none."""
-        return None if self._recent is None else self._recent.gpus
+        return None if self.recent is None else self.recent.gpus

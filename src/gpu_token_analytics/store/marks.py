@@ -39,18 +39,19 @@ class CellMarker:
         self._remembered = remembered
         self._due: dict[Cell, datetime] = {}
 
-    def mark(self, touched: Iterable[Cell]) -> int:
-        """Mark every cell that needs it, durably; returns how many. Their events must be durable already.
+    def mark(self, touched: Iterable[Cell]) -> Sequence[Cell]:
+        """Mark every cell that needs it, durably. Returns these, each once: it may have been marked more often, after an
+        outage, but not less. Their events must be durable already.
 
         Raises StoreUnreachable or StoreOutcomeUnknown: call again with the same cells; StoreRefused: stop.
         """
         now = self._store.now()
         soon = now + SAFETY
         due = self._due
-        cells = [cell for cell in touched if (at := due.get(cell)) is None or at <= soon]
+        cells = [cell for cell in dict.fromkeys(touched) if (at := due.get(cell)) is None or at <= soon]
         for start in range(0, len(cells), _CHUNK):
             self._mark(cells[start : start + _CHUNK], now)
-        return len(cells)
+        return cells
 
     def _mark(self, cells: Sequence[Cell], now: datetime) -> None:
         ids = {cell_id(gpu, minute_us): (gpu, minute_us) for gpu, minute_us in cells}

@@ -8,11 +8,10 @@ from typing import NamedTuple, TypeAlias
 from pymongo import ASCENDING, DESCENDING
 from pymongo.collection import Collection as MongoCollection
 
-from gpu_token_analytics.documents import LONG_REQUEST_US, Collection, GpuId
+from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS, LONG_REQUEST_US, Collection, GpuId
 from gpu_token_analytics.events import MAX_LATENCY_MS
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.store.client import Document, Store, each, mapped
-from gpu_token_analytics.store.recent_usage import RecentUsage
 
 GpuTime: TypeAlias = tuple[GpuId, int]  # a GPU and a time in microseconds
 
@@ -20,9 +19,7 @@ _SEARCHES_AT_ONCE = 250  # MongoDB takes 1000 stages
 
 MAX_REQUEST_US = MAX_LATENCY_MS * 1000
 
-_SAMPLE_FIELDS = dict.fromkeys(
-    ("gpu", "ts_us", "host", "name", "utilization", "mem_used_mb", "power_w", "energy_j", "price_per_hour_usd"), 1
-)
+_SAMPLE_FIELDS = dict.fromkeys(LEDGER_SAMPLE_FIELDS, 1)
 _USAGE_FIELDS = dict.fromkeys(
     (
         "ts_us",
@@ -53,9 +50,7 @@ class UsageTime(NamedTuple):
 class RawReads:
     """Reads of `token_usage` and `gpu_metrics`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
 
-    def __init__(self, store: Store, recent: RecentUsage | None = None) -> None:
-        """recent: what this process stored last; None reads everything from MongoDB."""
-        self._recent = recent
+    def __init__(self, store: Store) -> None:
         self._usage = store[Collection.TOKEN_USAGE]
         self._samples = store[Collection.GPU_METRICS]
 
@@ -65,18 +60,6 @@ class RawReads:
         near, far = _near(names, start_us, end_us), _far(names, start_us, end_us)
         either = {"$or": [{**near, "start_us": {"$lt": end_us}}, far]}  # an index for each
         return UsageRows.of(list(self._usage.find(either, _USAGE_FIELDS).batch_size(20_000)))
-
-    @mapped
-    def recent_usage(self, names: Sequence[str], start_us: int, end_us: int) -> UsageRows | None:
-        """The same without reading them, where this process has stored all of them lately; else None."""
-        if self._recent is None:
-            return None
-        found = self._recent.ended(names, start_us, end_us + LONG_REQUEST_US)
-        # All of `found` are stored, so as many are the same ones.
-        if not len(found) or self._usage.count_documents(_near(names, start_us, end_us)) != len(found):
-            return None
-        far = self._usage.find(_far(names, start_us, end_us), _USAGE_FIELDS)
-        return UsageRows.joined([found, UsageRows.of(list(far))])
 
     @mapped
     def samples(self, gpus: Set[GpuId], start_us: int, end_us: int) -> dict[GpuId, list[Document]]:

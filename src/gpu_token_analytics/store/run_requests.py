@@ -1,4 +1,5 @@
-"""The requests that runs of several GPUs depend on: a few GPUs with each command, as many as their minutes allow."""
+"""The requests that runs of several GPUs depend on: from memory, or a few GPUs with each command, as many as their minutes
+allow."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from gpu_token_analytics.documents import US_PER_MINUTE, GpuId
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.raw_reads import RawReads
+from gpu_token_analytics.store.recent_events import Known
 from gpu_token_analytics.store.runs import groups_of
 
 # GPUs x the time read for each. A minute of one GPU can have thousands of requests; the few of a live minute are not worth
@@ -17,14 +19,15 @@ from gpu_token_analytics.store.runs import groups_of
 MAX_READ_US = 12 * US_PER_MINUTE
 
 
-def requests_by_gpu(raw: RawReads, books: Books, runs: Mapping[GpuId, Sequence[int]]) -> Iterator[tuple[GpuId, UsageRows]]:
+def requests_by_gpu(
+    raw: RawReads, books: Books, runs: Mapping[GpuId, Sequence[int]], known: Known
+) -> Iterator[tuple[GpuId, UsageRows]]:
     """Each GPU with the requests that name it, by its UUID or a label it ever had, and can be active in its run."""
     names = {gpu: frozenset((gpu, *books.placements.labels(gpu))) for gpu in runs}
-    recent = raw.recent_usage(*_asked(names, runs))
-    if recent is not None:
-        yield from _distributed(recent, names, runs)
-        return
-    for group in groups_of(runs, MAX_READ_US):
+    remembered = {gpu: run for gpu, run in runs.items() if gpu in known.gpus}
+    if remembered:
+        yield from _distributed(known.requests(*_asked(names, remembered)), names, remembered)
+    for group in groups_of({gpu: run for gpu, run in runs.items() if gpu not in known.gpus}, MAX_READ_US):
         found = raw.usage(*_asked(names, group))
         if len(group) == 1:
             yield next(iter(group)), found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,12 +12,13 @@ import pytest
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import StoreRefused
 from gpu_token_analytics.events import TokenUsage, encode
-from gpu_token_analytics.kafka import DeadLetter, RecordBatch
+from gpu_token_analytics.kafka import RecordBatch
 from gpu_token_analytics.kafka.consumer import Position
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.processor import run
 from gpu_token_analytics.processor.ingest import Shaped
 from gpu_token_analytics.processor.run import Ingest
+from gpu_token_analytics.processor.writing import Stored
 from gpu_token_analytics.settings import load
 
 BATCHES = 4
@@ -82,11 +83,11 @@ class Writer:
         self.settled: list[int] = []
         self.stored = [threading.Event() for _ in range(BATCHES)]
 
-    def store(self, shaped: Shaped) -> list[DeadLetter]:
+    def store(self, shaped: Shaped) -> Stored:
         self.stored[number_of(shaped)].set()
-        return []
+        return Stored([], first_time=True)
 
-    def settle(self, shaped: Shaped, _letters: Sequence[DeadLetter]) -> None:
+    def settle(self, shaped: Shaped, _stored: Stored) -> None:
         self.settled.append(number_of(shaped))
 
     def abandon(self) -> None: ...
@@ -111,11 +112,11 @@ def test_one_settles_while_the_next_is_stored(monkeypatch: pytest.MonkeyPatch, r
     class Patient(Writer):
         """A batch settles when the next one is stored, and not before: one at a time would wait for ever."""
 
-        def settle(self, shaped: Shaped, letters: Sequence[DeadLetter]) -> None:
+        def settle(self, shaped: Shaped, stored: Stored) -> None:
             following = number_of(shaped) + 1
             if following < BATCHES and following != revoke_at:
                 assert self.stored[following].wait(LONG_SECONDS), "nothing is stored meanwhile"
-            super().settle(shaped, letters)
+            super().settle(shaped, stored)
 
     writer = Patient()
     loop, source, stop = ingest(monkeypatch, writer, revoke_at)
@@ -128,7 +129,7 @@ def test_two_are_stored_at_once_and_whichever_is_first_they_are_committed_in_ord
     class Overtaken(Writer):
         """An even batch is stored when the next one has been: one at a time would wait for ever."""
 
-        def store(self, shaped: Shaped) -> list[DeadLetter]:
+        def store(self, shaped: Shaped) -> Stored:
             number = number_of(shaped)
             if number % 2 == 0:
                 assert self.stored[number + 1].wait(LONG_SECONDS), "the next one is not stored meanwhile"
@@ -147,7 +148,7 @@ def test_what_was_read_before_a_failed_batch_is_committed(monkeypatch: pytest.Mo
 
         failed = threading.Event()
 
-        def store(self, shaped: Shaped) -> list[DeadLetter]:
+        def store(self, shaped: Shaped) -> Stored:
             if number_of(shaped) == 1:
                 self.failed.set()
                 raise StoreRefused("full")
@@ -166,16 +167,16 @@ def test_what_was_read_after_a_failed_batch_is_not_committed(monkeypatch: pytest
     class Failing(Writer):
         """The second batch fails; the third would go through."""
 
-        def store(self, shaped: Shaped) -> list[DeadLetter]:
+        def store(self, shaped: Shaped) -> Stored:
             if (stage, number_of(shaped)) == ("store", 1):
                 raise StoreRefused("full")
             return super().store(shaped)
 
-        def settle(self, shaped: Shaped, letters: Sequence[DeadLetter]) -> None:
+        def settle(self, shaped: Shaped, stored: Stored) -> None:
             if number_of(shaped) == 1:
                 assert self.stored[2].wait(LONG_SECONDS)
                 raise StoreRefused("full")
-            super().settle(shaped, letters)
+            super().settle(shaped, stored)
 
     loop, source, stop = ingest(monkeypatch, Failing())
     with pytest.raises(StoreRefused):
