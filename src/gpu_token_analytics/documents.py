@@ -14,13 +14,13 @@ or a BSON date. Unknown is null. The indexes and TTLs live in store/indexes.py.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, NotRequired, TypeAlias, TypedDict
 
 from xxhash import xxh3_64_digest
 
-from gpu_token_analytics.events import GpuSample, from_us, to_us
+from gpu_token_analytics.events import from_us
 
 GpuId: TypeAlias = str
 CellId: TypeAlias = str
@@ -151,36 +151,6 @@ def cell_id(gpu: GpuId, minute_us: int) -> CellId:
 def payload_hash(value: bytes) -> bytes:
     """8 bytes that tell a repeated event from another event under the same id: xxHash3, big-endian."""
     return xxh3_64_digest(value)
-
-
-def sample_document(event: GpuSample, value: bytes, stored_at: datetime, source: str) -> dict[str, Any]:
-    """The raw document of one GPU sample. Dates are UTC without a zone to ask: encoding an aware datetime costs a Python
-    call, half of all encoding."""
-    document: dict[str, Any] = {
-        "_id": event.event_id,
-        "ts": event.ts.astimezone(UTC).replace(tzinfo=None),
-        "ts_us": to_us(event.ts),
-        "host": event.host,
-        "gpu": event.gpu,
-        "gpu_uuid": event.gpu_uuid,
-        "gpu_index": event.gpu_index,
-        "name": event.name,
-        "utilization": event.utilization,
-        "mem_used_mb": event.mem_used_mb,
-        "mem_total_mb": event.mem_total_mb,
-        "power_w": event.power_w,
-        "temperature_c": event.temperature_c,
-        "energy_j": event.energy_j,
-        "price_per_hour_usd": event.price_per_hour_usd,
-        "source": event.source,
-        "h": payload_hash(value),
-        "src": source,
-        "ingested_at": stored_at,
-    }
-    if event.parent_uuid is not None:
-        document["parent_uuid"] = event.parent_uuid
-        document["mig_profile"] = event.mig_profile
-    return document
 
 
 def touched_minutes(start_us: int, end_us: int) -> range:

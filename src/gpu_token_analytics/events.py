@@ -125,6 +125,8 @@ EVENT_TYPES: tuple[type[TokenUsage], type[GpuSample]] = (TokenUsage, GpuSample)
 _decoder = msgspec.json.Decoder(TokenUsage | GpuSample)
 _encoder = msgspec.json.Encoder()
 
+KEY_QUOTES, TEXT_QUOTES = 2, 2  # quotation marks in a record: around a key, and around a value that is a text
+
 
 def gpu_label(host: str, index: int) -> str:
     """`host/index`: how people name a GPU, and its id as long as no UUID is known."""
@@ -183,15 +185,6 @@ def read_lines(records: bytes) -> list[Event] | None:
         return _decoder.decode_lines(records)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
         return None
-
-
-def judged(event: Event, value: bytes, broker_ms: int) -> Event | InvalidRecord:
-    """What decode_or_error() would find, for an event that was read from `value` already."""
-    try:
-        _judge(event, value, from_us(broker_ms * 1000))
-    except InvalidRecord as error:
-        return _bare(error)
-    return event
 
 
 def _bare(error: InvalidRecord) -> InvalidRecord:

@@ -169,6 +169,30 @@ def test_a_batch_refuses_what_breaks_a_rule_between_fields(rows: list[dict[str, 
     assert refused(values) == {place: error.reason for place, value in enumerate(values) if (error := broken(value))}
 
 
+_sample_values = {
+    "ts": _values["ts"],
+    **dict.fromkeys(("mem_used_mb", "mem_total_mb"), st.sampled_from([None, 1.0, 2.0])),
+    "gpu_uuid": st.sampled_from([None, "GPU-a"]),
+    "mig_profile": st.sampled_from([None, "3g.40gb"]),
+    "parent_uuid": st.sampled_from([None, "GPU-b"]),
+}
+_sample_row = st.sets(st.sampled_from(sorted(_sample_values)), max_size=3).flatmap(
+    lambda names: st.fixed_dictionaries({name: _sample_values[name] for name in names})
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(_sample_row, min_size=1, max_size=8))
+@with_example([{"mig_profile": "3g.40gb", "parent_uuid": "GPU-b"}])
+def test_a_batch_refuses_samples_that_break_a_rule_between_fields(rows: list[dict[str, Any]]) -> None:
+    events = [
+        GpuSample(**{"ts": NOW, "host": "h", "gpu_index": 0, "source": "nvml", "event_id": f"e{number}", **row})
+        for number, row in enumerate(rows)
+    ]
+    values = [encode(event) for event in events]
+    assert refused(values) == {place: error.reason for place, value in enumerate(values) if (error := broken(value))}
+
+
 # A record as it may be written: keys with their values as JSON text, in any order and spacing.
 _required = {
     "schema": '"token.usage.v1"',
@@ -196,14 +220,35 @@ _optional = {
     "prompt_tokens": ["20", "-1"],
     "": ['""'],
 }
-_pair = st.sampled_from(sorted(_optional)).flatmap(lambda key: st.tuples(st.just(key), st.sampled_from(_optional[key])))
+_required_of_sample = {
+    "schema": '"gpu.metrics.v1"',
+    "ts": '"2026-01-31T12:00:00Z"',
+    "host": '"h"',
+    "gpu_index": "0",
+    "source": '"nvml"',
+}
+_optional_of_sample = {
+    "gpu_uuid": ['"GPU-a"', "null", r'"GPU\u002da"'],
+    "name": ['"H100"', "null", '"\t"'],
+    "utilization": ["0.5", "null", "1", "1.5", "0." + 5000 * "1"],
+    "mem_used_mb": ["10.0", "1e999", "null"],
+    "mem_total_mb": ["5.0", "20"],
+    "power_w": ["100.0"],
+    "mig_profile": ['"3g.40gb"'],
+    "parent_uuid": ['"GPU-b"'],
+    "source": ['"replay"', '"me"'],
+    "gpu_index": ["1", "-1"],
+    **{key: _optional[key] for key in ("extra", '","', "")},
+}
 
 
 @st.composite
 def _written(draw: st.DrawFn) -> bytes:
-    added = draw(st.lists(_pair, max_size=4))
+    required, optional = draw(st.sampled_from([(_required, _optional), (_required_of_sample, _optional_of_sample)]))
+    pair = st.sampled_from(sorted(optional)).flatmap(lambda key: st.tuples(st.just(key), st.sampled_from(optional[key])))
+    added = draw(st.lists(pair, max_size=4))
     named = {key for key, _ in added} if draw(st.booleans()) else set()  # those are replaced, not given twice
-    pairs = draw(st.permutations([pair for pair in _required.items() if pair[0] not in named] + added))
+    pairs = draw(st.permutations([pair for pair in required.items() if pair[0] not in named] + added))
     space, end = draw(st.sampled_from(["", "", " ", "\n", "\t"])), draw(st.sampled_from(["}", "}", "}", "} ", "", "}}", "},"]))
     members = [f'"event_id":{space}"e{draw(st.integers(0, 10**6))}"', *(f'"{key}":{space}{text}' for key, text in pairs)]
     return ("{" + f",{space}".join(members) + end).encode()

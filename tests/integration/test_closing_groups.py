@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 from pymongo.monitoring import CommandListener
-from tests.integration.ledger_support import MINUTE, Pipeline, contents, minutes_ago, sample, usage
+from tests.integration.ledger_support import HOUR_NUSD, MINUTE, Pipeline, contents, minutes_ago, sample, usage
 
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.events import Event, TokenUsage, to_us
+from gpu_token_analytics.events import Event, GpuSample, TokenUsage, to_us
 from gpu_token_analytics.processor import closing
 from gpu_token_analytics.store import client
 from gpu_token_analytics.store.raw_reads import UsageTime
@@ -217,11 +217,14 @@ def test_what_another_process_stored_is_not_missed(pipeline: Callable[..., Pipel
     assert one.audit().holds
 
 
-def test_what_was_stored_by_somebody_who_died_before_he_marked_it_is_not_missed(pipeline: Callable[..., Pipeline]) -> None:
+@pytest.mark.parametrize("kinds", [(TokenUsage,), (GpuSample,), (TokenUsage, GpuSample)], ids=["requests", "samples", "both"])
+def test_what_was_stored_by_somebody_who_died_before_he_marked_it_is_not_missed(
+    pipeline: Callable[..., Pipeline], kinds: tuple[type[Event], ...]
+) -> None:
     """His events come again, as duplicates, and the marks for them are left out: this process's own are still ahead."""
     events = fleet_minutes(2, 0, 2)
     dead, one = pipeline(), pipeline(close_debounce_seconds=3)
-    dead.store_only(events[:10])
+    dead.store_only([event for event in events[:10] if isinstance(event, kinds)])
     one.ingest(events[10:])
     gens = {name: cell["gen"] for name, cell in one.cells().items()}
     one.ingest(events[:10])
@@ -231,9 +234,48 @@ def test_what_was_stored_by_somebody_who_died_before_he_marked_it_is_not_missed(
     assert one.audit().holds
 
 
+@pytest.mark.parametrize("kinds", [(TokenUsage,), (GpuSample,)], ids=["requests", "samples"])
+def test_what_comes_twice_is_not_taken_twice(pipeline: Callable[..., Pipeline], kinds: tuple[type[Event], ...]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    events = fleet_minutes(2, 0, 2)
+    one.ingest(events[:-8])
+    one.ingest([*(event for event in events[:-8] if isinstance(event, kinds)), *events[-8:]])
+    one.close()
+    assert one.audit().holds
+
+
+def test_a_late_request_among_samples_that_are_known(pipeline: Callable[..., Pipeline]) -> None:
+    """The energy up to the next sample, which is in a minute that is not due."""
+    one = pipeline(silent_gpu_owned_minutes=0)
+    one.ingest([sample(n, START + timedelta(seconds=10 + 20 * n), source="replay") for n in range(9)])
+    one.close()
+    one.ingest([usage(1, START + timedelta(seconds=50), 5.0)])
+    one.close()
+    (busy,) = (cell for cell in one.cells().values() if cell["lines"])
+    assert busy["energy_observed_us"] == 50_000_000, "from the first sample to the end of the minute"
+    assert one.audit().holds
+
+
 def wait_until_due(one: Pipeline) -> None:
     due_at = max(cell["due_at"] for cell in one.cells().values())
     time.sleep(max(0.0, (due_at - one.ledger.now()).total_seconds()) + 0.01)
+
+
+def test_a_slice_is_priced_by_samples_of_its_card_beyond_the_minutes_in_which_the_card_is_due(
+    pipeline: Callable[..., Pipeline],
+) -> None:
+    """All of them are in memory, but those that a card's own minutes need are not all that its slices need."""
+    one = pipeline(silent_gpu_owned_minutes=0)
+    part = sample(1, START, gpu_uuid="MIG-1", mig_profile="3g.40gb", parent_uuid="GPU-a", source="replay")
+    one.ingest([part, sample(2, START + 3 * MINUTE, source="replay", price_per_hour_usd=2.0)])
+    one.close()
+    late = sample(3, START + MINUTE + timedelta(seconds=30), source="replay", price_per_hour_usd=1.0)
+    one.ingest([late, *(usage(n, START + n * MINUTE + timedelta(seconds=40), gpu_uuids=["MIG-1"]) for n in range(6))])
+    one.closer().step()
+    prices = [cell["price"]["nusd_per_hour"] for cell in one.cells(gpu="MIG-1").values() if cell["lines"]]
+    assert prices == [HOUR_NUSD] + [1_000_000_000] * 2 + [2_000_000_000] * 3
+    one.close()
+    assert one.audit().holds
 
 
 def test_gpus_that_are_heard_of_cost_housekeeping_nothing(pipeline: Callable[..., Pipeline], commands: Commands) -> None:

@@ -7,21 +7,15 @@ step 3   events -> raw documents with their live rate, cells touched
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gpu_token_analytics.documents import (
-    LEDGER_SAMPLE_FIELDS,
-    US_PER_MINUTE,
-    US_PER_SECOND,
-    minute_of,
-    sample_document,
-    touched_minutes,
-)
+from gpu_token_analytics.documents import US_PER_MINUTE, US_PER_SECOND, minute_of
 from gpu_token_analytics.errors import InvalidRecord, Reason, TooManyBadRecords
 from gpu_token_analytics.events import (
     MAX_AHEAD_SECONDS,
@@ -32,7 +26,7 @@ from gpu_token_analytics.events import (
 )
 from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
-from gpu_token_analytics.ledger.money import Float64
+from gpu_token_analytics.ledger.money import Float64, Int64
 from gpu_token_analytics.ledger.parts import sum_by
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.processor.live_rate import LiveRate
@@ -40,12 +34,12 @@ from gpu_token_analytics.processor.reading import ReadRecords, read_many
 from gpu_token_analytics.store.encoded import EncodedDocuments
 from gpu_token_analytics.store.inventory import GpuDescription, Sighting
 from gpu_token_analytics.store.marks import Cell
+from gpu_token_analytics.store.sample_columns import DescriptionBook, SampleColumns, encode_samples
 from gpu_token_analytics.store.usage_columns import LabelBook, UsageColumns, encode_usages
 
 BAD_RECORD_WINDOW = 1000
 _SLICE_RECORDS = 1000
 MAX_KNOWN_GPUS = 50_000
-LIVE_SOURCES = frozenset({"nvml", "nvidia-smi", "seed"})  # not "replay": nobody pays for a GPU of a trace by the clock
 
 
 @dataclass(slots=True)
@@ -124,6 +118,7 @@ class Shaper:
         self._rate = live_rate
         self._gap_us = sample_gap_seconds * US_PER_SECOND
         self._labels = LabelBook()
+        self._descriptions = DescriptionBook()
 
     def shape(self, records: RecordBatch, now: datetime, breaker: BadRecordBreaker | None = None) -> Shaped:
         """The batch, ready to be written; `now` becomes `ingested_at`. Raises TooManyBadRecords where a breaker is given.
@@ -150,33 +145,21 @@ class Shaper:
             broker_ms = [now_ms if at == NO_BROKER_TIME else at for at in broker_ms]
         values = records.values[start : start + _SLICE_RECORDS]
         found = read_many(values, broker_ms)
+        usages, usage_places = _columns(
+            found, values, broker_ms, TokenUsage, lambda events: UsageColumns.of(events, self._labels)
+        )
+        samples, sample_places = _columns(
+            found, values, broker_ms, GpuSample, lambda events: SampleColumns.of(events, self._descriptions)
+        )
         events = found.events
-        usages, places = self._columns(found, values, broker_ms)
-        for index, event in enumerate(events, start):
-            if isinstance(event, GpuSample):
-                self._sample(shaped, index, event, sources[index], now)
-            elif not isinstance(event, TokenUsage):
-                shaped.letters.append(dead_letter(records, index, event))
+        if len(usage_places) + len(sample_places) < len(events):
+            bad = [(place, event) for place, event in enumerate(events, start) if isinstance(event, InvalidRecord)]
+            shaped.letters += [dead_letter(records, place, error) for place, error in bad]
+        if samples is not None:  # before requests, whose live cost is by the prices that these name
+            self._samples(shaped, samples, [start + place for place in sample_places], sources, now)
         if usages is not None:
-            self._usages(shaped, usages, [start + place for place in places], sources, now)
+            self._usages(shaped, usages, [start + place for place in usage_places], sources, now)
         return events
-
-    def _columns(
-        self, found: ReadRecords, values: Sequence[bytes | None], broker_ms: Sequence[int]
-    ) -> tuple[UsageColumns | None, list[int]]:
-        """The requests among the events, and their places. One that is no good record is replaced by its error."""
-        events = found.events
-        places = [place for place, event in enumerate(events) if isinstance(event, TokenUsage)]
-        if not places:
-            return None, places
-        usages = UsageColumns.of([events[place] for place in places], self._labels)  # type: ignore[misc]  # each is one
-        latest_us = min(broker_ms) * 1000 + MAX_AHEAD_SECONDS * US_PER_SECOND
-        doubtful = found.unlike(np.array(places), usages.quotes) | usages.doubtful(latest_us)
-        bad = False
-        for place in [places[at] for at in np.flatnonzero(doubtful).tolist()]:
-            events[place] = decode_or_error(values[place], broker_ms[place])
-            bad = bad or isinstance(events[place], InvalidRecord)
-        return self._columns(found, values, broker_ms) if bad else (usages, places)
 
     def _leave_out_known(self, shaped: Shaped) -> None:
         """Times are whole minutes, so most batches tell the inventory nothing new. What is left in counts as written: the
@@ -210,22 +193,64 @@ class Shaper:
         _count(shaped, usages, cost_per_token_usd)
         _touch(shaped, usages)
 
-    def _sample(self, shaped: Shaped, index: int, event: GpuSample, source: str, now: datetime) -> None:
-        value = shaped.records.values[index]
-        assert value is not None
-        document = sample_document(event, value, now.replace(tzinfo=None), source)
-        shaped.samples.documents.add(document)
-        shaped.samples.records.append(index)
-        shaped.sampled.append({name: document[name] for name in ("_id", *LEDGER_SAMPLE_FIELDS)})
-        ts_us, gpu = document["ts_us"], document["gpu"]
-        self._rate.see_price(gpu, event.price_per_hour_usd, event.mig_profile)
-        _see(shaped.seen, event, ts_us)
-        shaped.event_us.append(ts_us)
+    def _samples(
+        self, shaped: Shaped, samples: SampleColumns, where: Sequence[int], sources: Sequence[str], now: datetime
+    ) -> None:
+        values = [shaped.records.values[index] for index in where]
+        encode_samples(
+            shaped.samples.documents,
+            samples,
+            values,  # type: ignore[arg-type]  # a record that is an event has a value
+            [sources[index] for index in where],
+            now,
+        )
+        shaped.samples.records += where
+        shaped.sampled += samples.ledger_documents
+        shaped.event_us += samples.ts_us.tolist()
+        last = {code: place for place, code in enumerate(samples.codes.tolist())}
+        for code, place in sorted(last.items(), key=lambda item: item[1]):
+            described = samples.table[code]
+            self._rate.see_price(described.gpu, samples.events[place].price_per_hour_usd, described.mig_profile)
+        _see(shaped.seen, samples)
         # It speaks for the time since the sample before and until the next one, at most the gap limit each.
-        minutes = touched_minutes(ts_us - self._gap_us, ts_us + self._gap_us)
-        shaped.touched.update((gpu, at) for at in minutes)
-        if event.parent_uuid is not None:
-            shaped.touched.update((event.parent_uuid, at) for at in minutes)
+        for code, minute_us in _minutes(samples.codes, samples.ts_us - self._gap_us, samples.ts_us + self._gap_us):
+            described = samples.table[code]
+            shaped.touched.add((described.gpu, minute_us))
+            if described.parent_uuid is not None:
+                shaped.touched.add((described.parent_uuid, minute_us))
+
+
+class _Columns(Protocol):
+    @property
+    def quotes(self) -> Int64: ...
+
+    def doubtful(self, latest_us: int) -> NDArray[np.bool_]: ...
+
+
+_E = TypeVar("_E", TokenUsage, GpuSample)
+_C = TypeVar("_C", bound=_Columns)
+
+
+def _columns(
+    found: ReadRecords,
+    values: Sequence[bytes | None],
+    broker_ms: Sequence[int],
+    kind: type[_E],
+    columns_of: Callable[[Sequence[_E]], _C],
+) -> tuple[_C | None, list[int]]:
+    """The events of one kind, and their places. One that is no good record is replaced by its error."""
+    events = found.events
+    places = [place for place, event in enumerate(events) if type(event) is kind]
+    if not places:
+        return None, places
+    columns = columns_of([events[place] for place in places])  # type: ignore[misc]  # each is of that kind
+    latest_us = min(broker_ms) * 1000 + MAX_AHEAD_SECONDS * US_PER_SECOND
+    doubtful = found.unlike(np.array(places), columns.quotes) | columns.doubtful(latest_us)
+    bad = False
+    for place in [places[at] for at in np.flatnonzero(doubtful).tolist()]:
+        events[place] = decode_or_error(values[place], broker_ms[place])
+        bad = bad or isinstance(events[place], InvalidRecord)
+    return _columns(found, values, broker_ms, kind, columns_of) if bad else (columns, places)
 
 
 def _count(shaped: Shaped, usages: UsageColumns, cost_per_token_usd: Float64) -> None:
@@ -245,35 +270,33 @@ def _touch(shaped: Shaped, usages: UsageColumns) -> None:
     gpus: dict[tuple[str, ...], int] = {}
     code = usages.labels.each(lambda labels: gpus.setdefault(labels.gpus, len(gpus)), np.int64)
     named = list(gpus)
-    first = usages.start_us // US_PER_MINUTE
-    last = (np.maximum(usages.ts_us, usages.start_us + 1) - 1) // US_PER_MINUTE  # as in touched_minutes()
-    count = last - first + 1
-    minute = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
-    for key in np.unique(np.repeat(code, count) << 32 | minute).tolist():  # minutes since 1970 are far below 2^32
-        at_us = (key & 0xFFFF_FFFF) * US_PER_MINUTE
-        shaped.touched.update((gpu, at_us) for gpu in named[key >> 32] if "/" not in gpu)
+    for each, minute_us in _minutes(code, usages.start_us, usages.ts_us):
+        shaped.touched.update((gpu, minute_us) for gpu in named[each] if "/" not in gpu)
     by_label = np.array([any("/" in gpu for gpu in names) for names in named], dtype=bool)
     for index in np.flatnonzero(by_label[code]).tolist():
         start_us, end_us = int(usages.start_us[index]), int(usages.ts_us[index])
         shaped.labelled.update((gpu, start_us, end_us) for gpu in named[code[index]] if "/" in gpu)
 
 
-def _see(seen: dict[GpuDescription, tuple[int, int]], sample: GpuSample, ts_us: int) -> None:
-    described = GpuDescription(
-        gpu=sample.gpu,
-        has_uuid=sample.gpu_uuid is not None,
-        host=sample.host,
-        gpu_index=sample.gpu_index,
-        name=sample.name,
-        mig_profile=sample.mig_profile,
-        parent_uuid=sample.parent_uuid,
-        source=sample.source,
-        live=sample.source in LIVE_SOURCES,
-    )
-    minute_us = minute_of(ts_us)
-    end_us = minute_us + US_PER_MINUTE - 1
-    first_us, last_us = seen.get(described, (minute_us, end_us))
-    seen[described] = (min(first_us, minute_us), max(last_us, end_us))
+def _minutes(codes: Int64, start_us: Int64, end_us: Int64) -> Iterator[tuple[int, int]]:
+    """Each (code, start of a minute in microseconds) that one of [start, end) meets, once; as documents.touched_minutes()."""
+    first = start_us // US_PER_MINUTE
+    last = (np.maximum(end_us, start_us + 1) - 1) // US_PER_MINUTE
+    count = last - first + 1
+    minute = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
+    for key in np.unique(np.repeat(codes, count) << 32 | minute).tolist():  # minutes since 1970 are far below 2^32
+        yield key >> 32, (key & 0xFFFF_FFFF) * US_PER_MINUTE
+
+
+def _see(seen: dict[GpuDescription, tuple[int, int]], samples: SampleColumns) -> None:
+    first = np.full(len(samples.table), np.iinfo(np.int64).max)
+    last = np.zeros(len(samples.table), dtype=np.int64)
+    np.minimum.at(first, samples.codes, samples.ts_us)
+    np.maximum.at(last, samples.codes, samples.ts_us)
+    for described, first_us, last_us in zip(samples.table, first.tolist(), last.tolist(), strict=True):
+        minute_us, end_us = minute_of(first_us), minute_of(last_us) + US_PER_MINUTE - 1
+        known_first, known_last = seen.get(described, (minute_us, end_us))
+        seen[described] = (min(known_first, minute_us), max(known_last, end_us))
 
 
 def refused_letters(shaped: Shaped, raws: Raws, reason: Reason, messages: dict[int, str]) -> list[DeadLetter]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_token_analytics.errors import InvalidRecord
-from gpu_token_analytics.events import MAX_RECORD_BYTES, Event, GpuSample, decode_or_error, judged, read_lines
+from gpu_token_analytics.events import MAX_RECORD_BYTES, Event, decode_or_error, read_lines
 from gpu_token_analytics.ledger.money import Int64
 
 # Records read at once: one that cannot be sends all of them through the next smaller size, the last through decode().
@@ -40,8 +40,8 @@ class ReadRecords:
 
 
 def read_many(values: Sequence[bytes | None], broker_ms: Sequence[int], together: Sequence[int] = _TOGETHER) -> ReadRecords:
-    """`decode` of each value. One thing is left to the caller: a TokenUsage that is unlike its record, or may break a rule
-    between its fields, is still to be judged by decode().
+    """`decode` of each value. One thing is left to the caller: an event that is unlike its record, or may break a rule between
+    its fields, is still to be judged by decode().
 
     broker_ms: the broker's time of each record in milliseconds since 1970; together: how many are tried at once.
     """
@@ -52,7 +52,7 @@ def read_many(values: Sequence[bytes | None], broker_ms: Sequence[int], together
     parts = []
     for start in range(0, len(values), size):
         chunk, clock = values[start : start + size], broker_ms[start : start + size]
-        parts.append(_read_together(chunk, clock) or read_many(chunk, clock, smaller))
+        parts.append(_read_together(chunk) or read_many(chunk, clock, smaller))
     if len(parts) == 1:
         return parts[0]
     return ReadRecords(
@@ -61,7 +61,7 @@ def read_many(values: Sequence[bytes | None], broker_ms: Sequence[int], together
     )
 
 
-def _read_together(values: Sequence[bytes | None], broker_ms: Sequence[int]) -> ReadRecords | None:
+def _read_together(values: Sequence[bytes | None]) -> ReadRecords | None:
     """They are read as lines. None where one is not one object, or has a backslash in it, which would quote what is not a
     quotation mark.
 
@@ -81,8 +81,4 @@ def _read_together(values: Sequence[bytes | None], broker_ms: Sequence[int]) -> 
     read = read_lines(joined)
     if read is None or len(read) != len(values):
         return None
-    events = [
-        judged(event, value, at) if type(event) is GpuSample else event  # type: ignore[arg-type]  # as above
-        for event, value, at in zip(read, values, broker_ms, strict=True)
-    ]
-    return ReadRecords(events, np.add.reduceat(characters == ord('"'), begins, dtype=np.int64))
+    return ReadRecords(list(read), np.add.reduceat(characters == ord('"'), begins, dtype=np.int64))

@@ -1,35 +1,37 @@
-"""Requests of a batch as columns, and all their documents of `token_usage` encoded at once.
-
-A document is text (the id, where it came from, its labels) and numbers. The numbers of all documents with the same ones known
-are laid out together, in one array whose rows are BSON already: building each document as a dict and encoding that costs the
-interpreter three times as much, and the interpreter is what bounds ingest (docs/decisions/0016).
-
-BSON as of https://bsonspec.org/spec.html, version 1.1.
-"""
+"""Requests of a batch as columns, and all their documents of `token_usage` encoded at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from itertools import chain
 from typing import Any
 
-import bson
 import numpy as np
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from gpu_token_analytics.documents import LONG_REQUEST_US, payload_hash
-from gpu_token_analytics.events import EARLIEST_TS, TokenUsage, to_us
+from gpu_token_analytics.events import EARLIEST_TS, KEY_QUOTES, TEXT_QUOTES, TokenUsage, to_us
 from gpu_token_analytics.ledger.labels import LabelColumn, Labels
 from gpu_token_analytics.ledger.money import Float64, Int64
 from gpu_token_analytics.ledger.requests import UNKNOWN_US, UsageRows, objects
+from gpu_token_analytics.store.columns import (
+    BOOLEAN,
+    DOUBLE,
+    HASH,
+    INGESTED_AT,
+    INT32,
+    INT64,
+    TS,
+    TS_US,
+    Number,
+    encode_together,
+    label_elements,
+    stored_columns,
+    times_us,
+)
 from gpu_token_analytics.store.encoded import EncodedDocuments
-
-# Element types
-_DOUBLE, _BINARY, _BOOLEAN, _DATE, _NULL, _INT32, _INT64 = b"\x01", b"\x05", b"\x08", b"\x09", b"\x0a", b"\x10", b"\x12"
 
 _FIELDS = TokenUsage.__struct_fields__
 _EARLIEST_US = to_us(EARLIEST_TS)
@@ -38,18 +40,8 @@ _SHORT_LATENCY_MS = 3_600_000  # on however many GPUs, it touches fewer cells th
 
 _MAX_LABEL_BYTES = 8 * 1024 * 1024
 
-# Before a text: the end of the one before it, its name, and its length in bytes with the NUL at its end.
-_LONGEST_TEXT = 4 * 256
-_ID, _REQUEST_ID, _SOURCE = (
-    [before + (length + 1).to_bytes(4, "little") for length in range(_LONGEST_TEXT + 1)]
-    for before in (b"\x02_id\x00", b"\x00\x02request_id\x00", b"\x00\x02src\x00")
-)
-_END = b"\x00"
-_OTHER_BYTES = 4 + len(_ID[0] + _REQUEST_ID[0] + _SOURCE[0])  # the length of the document is the first 4
-
-# Quotation marks that a record needs: for its keys, and for values that are texts. See processor/reading.py.
-_KEY, _TEXT = 2, 2
-_REQUIRED_QUOTES = 8 * _KEY + 6 * _TEXT  # schema, event_id, ts, host, model, request_id; prompt_tokens, completion_tokens
+# In every record: schema, event_id, ts, host, model, request_id; prompt_tokens, completion_tokens.
+_REQUIRED_QUOTES = 8 * KEY_QUOTES + 6 * TEXT_QUOTES
 
 
 class LabelBook:
@@ -109,17 +101,16 @@ def _labels(event: TokenUsage) -> tuple[Labels, bytes]:
         "tenant": event.tenant,
         "finish_reason": event.finish_reason,
     }
-    elements = bson.encode(document)[4:-1]  # without its length and its end
-    return Labels(event.host, tuple(event.gpus), event.model, event.tenant), _END + elements
+    return Labels(event.host, tuple(event.gpus), event.model, event.tenant), label_elements(document)
 
 
 def _quotes(event: TokenUsage) -> int:
     """For the labels that are not required."""
-    found = _KEY + _TEXT * len(event.gpu_uuids) if event.gpu_uuids else 0
+    found = KEY_QUOTES + TEXT_QUOTES * len(event.gpu_uuids) if event.gpu_uuids else 0
     if event.tenant != _DEFAULT_TENANT:
-        found += _KEY + _TEXT
+        found += KEY_QUOTES + TEXT_QUOTES
     if event.finish_reason is not None:
-        found += _KEY + _TEXT
+        found += KEY_QUOTES + TEXT_QUOTES
     return found
 
 
@@ -151,8 +142,7 @@ class UsageColumns:
         latency_ms = np.array(fields["latency_ms"], dtype=np.float64)  # None becomes nan
         queue_ms = np.array(fields["queue_ms"], dtype=np.float64)
         ttft_ms = np.array(fields["ttft_ms"], dtype=np.float64)
-        # Exact: seconds since 1970 as a float are within 0.25 us of the time, up to the year 2106.
-        ts_us = np.rint(np.array([ts.timestamp() for ts in fields["ts"]]) * 1e6).astype(np.int64)
+        ts_us = times_us(fields["ts"])
         active_us = np.rint((np.nan_to_num(latency_ms) - np.nan_to_num(queue_ms)) * 1000).astype(np.int64)
         to_end_us = np.rint(np.nan_to_num(latency_ms - ttft_ms) * 1000).astype(np.int64)
         labels, encoded_labels, label_quotes = book.of(events)
@@ -201,7 +191,7 @@ class UsageColumns:
             *(count != 0 for count in (self.cached_tokens, self.reasoning_tokens)),
             *(~np.isnan(number) for number in (self.gpu_index, self.latency_ms, self.queue_ms, self.ttft_ms)),
         ):
-            found += _KEY * known
+            found += KEY_QUOTES * known
         return found
 
     def doubtful(self, latest_us: int) -> NDArray[np.bool_]:
@@ -241,71 +231,35 @@ def encode_usages(
     """
     hashes = list(map(payload_hash, values))
     columns = _numbers(usages, hashes, stored_at) | {"tps": tps, "cost_per_token": cost_per_token_usd}
-    rows = _rows(columns, len(usages))
-    ids, request_ids, where = ([text.encode() for text in column] for column in (usages.ids, usages.request_ids, sources))
-    id_bytes, request_id_bytes, where_bytes = (_sizes(texts) for texts in (ids, request_ids, where))
-    lengths = _OTHER_BYTES + id_bytes + request_id_bytes + where_bytes + _sizes(usages.encoded_labels) + _sizes(rows)
-    # In C from here to the end: a loop over the documents would cost as much as all of the above.
-    pieces = zip(
-        lengths.astype("<i4").view("V4").tolist(),
-        map(_ID.__getitem__, id_bytes.tolist()),
-        ids,
-        map(_REQUEST_ID.__getitem__, request_id_bytes.tolist()),
-        request_ids,
-        map(_SOURCE.__getitem__, where_bytes.tolist()),
-        where,
-        usages.encoded_labels,
-        rows,
-        strict=True,
-    )
-    found.extend(usages.ids, hashes, lengths.tolist(), b"".join(chain.from_iterable(pieces)))
-
-
-def _sizes(texts: Sequence[bytes]) -> Int64:
-    return np.fromiter(map(len, texts), np.int64, len(texts))
-
-
-# -- numbers --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Number:
-    """An element of fixed size. `absent`: what is not known is left out; else it is null."""
-
-    name: str
-    kind: bytes
-    format: str  # numpy's, little-endian
-    before: bytes = b""  # between the name and the value
-    absent: bool = False
+    texts = {"_id": usages.ids, "request_id": usages.request_ids, "src": sources}
+    encode_together(found, texts, usages.encoded_labels, _NUMBERS, columns, hashes)
 
 
 _NUMBERS = (
-    _Number("ts", _DATE, "<i8"),
-    _Number("ts_us", _INT64, "<i8"),
-    _Number("start_us", _INT64, "<i8"),
-    _Number("first_us", _INT64, "<i8", absent=True),
-    _Number("prompt_tokens", _INT32, "<i4"),
-    _Number("completion_tokens", _INT32, "<i4"),
-    _Number("cached_tokens", _INT32, "<i4"),
-    _Number("reasoning_tokens", _INT32, "<i4"),
-    _Number("latency_ms", _DOUBLE, "<f8"),
-    _Number("queue_ms", _DOUBLE, "<f8"),
-    _Number("ttft_ms", _DOUBLE, "<f8"),
-    _Number("gpu_index", _INT32, "<i4", absent=True),
-    _Number("long", _BOOLEAN, "<u1", absent=True),
-    _Number("h", _BINARY, "V8", before=b"\x08\x00\x00\x00\x00"),  # its length, generic subtype
-    _Number("ingested_at", _DATE, "<i8"),
-    _Number("tokens", _INT32, "<i4"),
-    _Number("tps", _DOUBLE, "<f8"),
-    _Number("cost_per_token", _DOUBLE, "<f8"),
+    TS,
+    TS_US,
+    Number("start_us", INT64, "<i8"),
+    Number("first_us", INT64, "<i8", absent=True),
+    Number("prompt_tokens", INT32, "<i4"),
+    Number("completion_tokens", INT32, "<i4"),
+    Number("cached_tokens", INT32, "<i4"),
+    Number("reasoning_tokens", INT32, "<i4"),
+    Number("latency_ms", DOUBLE, "<f8"),
+    Number("queue_ms", DOUBLE, "<f8"),
+    Number("ttft_ms", DOUBLE, "<f8"),
+    Number("gpu_index", INT32, "<i4", absent=True),
+    Number("long", BOOLEAN, "<u1", absent=True),
+    HASH,
+    INGESTED_AT,
+    Number("tokens", INT32, "<i4"),
+    Number("tps", DOUBLE, "<f8"),
+    Number("cost_per_token", DOUBLE, "<f8"),
 )
 
 
 def _numbers(usages: UsageColumns, hashes: Sequence[bytes], stored_at: datetime) -> dict[str, NDArray[Any]]:
     long = usages.ts_us - usages.start_us > LONG_REQUEST_US
-    return {
-        "ts": usages.ts_us // 1000,
-        "ts_us": usages.ts_us,
+    return stored_columns(usages.ts_us, hashes, stored_at) | {
         "start_us": usages.start_us,
         "first_us": np.where(usages.first_us == UNKNOWN_US, np.nan, usages.first_us),
         "prompt_tokens": usages.prompt_tokens,
@@ -317,45 +271,5 @@ def _numbers(usages: UsageColumns, hashes: Sequence[bytes], stored_at: datetime)
         "ttft_ms": usages.ttft_ms,
         "gpu_index": usages.gpu_index,
         "long": np.where(long, 1.0, np.nan),
-        "h": np.frombuffer(b"".join(hashes), dtype="V8"),
-        "ingested_at": np.full(len(usages), to_us(stored_at) // 1000, dtype=np.int64),
         "tokens": usages.tokens,
     }
-
-
-def _rows(columns: dict[str, NDArray[Any]], count: int) -> list[bytes]:
-    """The numbers of each document as BSON elements, and its end."""
-    known = {name: ~np.isnan(column) for name, column in columns.items() if column.dtype.kind == "f"}
-    variants = np.zeros(count, dtype=np.int64)
-    for bit, is_known in enumerate(known.values()):
-        variants |= is_known.astype(np.int64) << bit
-    rows = [b""] * count
-    for variant in np.unique(variants).tolist():
-        missing = frozenset(name for bit, name in enumerate(known) if not variant >> bit & 1)
-        dtype, template = _layout(missing)
-        where = np.flatnonzero(variants == variant)
-        block = np.frombuffer(bytearray(template * len(where)), dtype=dtype)
-        for name in dtype.names or ():
-            block[name] = columns[name][where]
-        for index, row in zip(where.tolist(), block.view(f"V{len(template)}").tolist(), strict=True):
-            rows[index] = row
-    return rows
-
-
-@cache
-def _layout(missing: frozenset[str]) -> tuple[np.dtype[Any], bytes]:
-    """Where the values of a row lie, and a row with zeros in their places."""
-    row = b""
-    names, formats, offsets = [], [], []
-    for number in _NUMBERS:
-        name = number.name.encode() + b"\x00"
-        if number.name in missing:
-            row += b"" if number.absent else _NULL + name
-            continue
-        row += number.kind + name + number.before
-        names.append(number.name)
-        formats.append(number.format)
-        offsets.append(len(row))
-        row += bytes(np.dtype(number.format).itemsize)
-    row += _END
-    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": len(row)}), row

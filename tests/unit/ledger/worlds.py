@@ -9,9 +9,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 from tests.oracle.ledger import OracleCard, OracleCell, OracleParams, oracle_cells
-from tests.oracle.usage_document import usage_document
+from tests.oracle.raw_documents import sample_document, usage_document
 
-from gpu_token_analytics.documents import sample_document
 from gpu_token_analytics.events import GpuSample, TokenUsage, from_us
 from gpu_token_analytics.ledger.cells import CardShare, CellContent, CellInput, Samples, compute_cells
 from gpu_token_analytics.ledger.money import nusd_per_hour

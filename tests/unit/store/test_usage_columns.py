@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.oracle.usage_document import usage_document
+from tests.oracle.raw_documents import usage_document
 
 from gpu_token_analytics.events import MAX_LATENCY_MS, MAX_TOKENS, TokenUsage, decode, encode
 from gpu_token_analytics.store.encoded import EncodedDocuments

@@ -1,4 +1,4 @@
-"""The document of one request, written plainly: what the encoder of whole batches has to make of it."""
+"""The documents of one request and of one sample, written plainly: what the encoders of whole batches have to make of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from xxhash import xxh3_64_digest
 
-from gpu_token_analytics.events import TokenUsage, to_us
+from gpu_token_analytics.events import GpuSample, TokenUsage, to_us
 
 LONG_US = 5 * 60 * 1_000_000
 
@@ -46,6 +46,35 @@ def usage_document(event: TokenUsage, value: bytes, stored_at: datetime, source:
         document["first_us"] = ts_us - round((latency_ms - ttft_ms) * 1000)
     if active_us > LONG_US:
         document["long"] = True
+    return document
+
+
+def sample_document(event: GpuSample, value: bytes, stored_at: datetime, source: str) -> dict[str, Any]:
+    """As MongoDB gives it back."""
+    document: dict[str, Any] = {
+        "_id": event.event_id,
+        "ts": _bson_date(event.ts),
+        "ts_us": to_us(event.ts),
+        "host": event.host,
+        "gpu": event.gpu,
+        "gpu_uuid": event.gpu_uuid,
+        "gpu_index": event.gpu_index,
+        "name": event.name,
+        "utilization": event.utilization,
+        "mem_used_mb": event.mem_used_mb,
+        "mem_total_mb": event.mem_total_mb,
+        "power_w": event.power_w,
+        "temperature_c": event.temperature_c,
+        "energy_j": event.energy_j,
+        "price_per_hour_usd": event.price_per_hour_usd,
+        "source": event.source,
+        "h": xxh3_64_digest(value),
+        "src": source,
+        "ingested_at": _bson_date(stored_at),
+    }
+    if event.parent_uuid is not None:
+        document["parent_uuid"] = event.parent_uuid
+        document["mig_profile"] = event.mig_profile
     return document
 
 

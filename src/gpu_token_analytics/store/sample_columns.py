@@ -1,0 +1,194 @@
+"""GPU samples of a batch as columns, and all their documents of `gpu_metrics` encoded at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from msgspec.structs import astuple
+from numpy.typing import NDArray
+
+from gpu_token_analytics.documents import payload_hash
+from gpu_token_analytics.events import EARLIEST_TS, KEY_QUOTES, TEXT_QUOTES, GpuSample, to_us
+from gpu_token_analytics.ledger.money import Float64, Int64
+from gpu_token_analytics.store.columns import (
+    DOUBLE,
+    HASH,
+    INGESTED_AT,
+    TS,
+    TS_US,
+    Number,
+    encode_together,
+    label_elements,
+    stored_columns,
+    times_us,
+)
+from gpu_token_analytics.store.encoded import EncodedDocuments
+from gpu_token_analytics.store.inventory import GpuDescription
+
+LIVE_SOURCES = frozenset({"nvml", "nvidia-smi", "seed"})  # not "replay": nobody pays for a GPU of a trace by the clock
+
+_FIELDS = GpuSample.__struct_fields__
+_EARLIEST_US = to_us(EARLIEST_TS)
+_MAX_DESCRIPTIONS = 20_000
+_READINGS = ("utilization", "mem_used_mb", "mem_total_mb", "power_w", "temperature_c", "energy_j", "price_per_hour_usd")
+_NUMBERS = (TS, TS_US, *(Number(name, DOUBLE, "<f8") for name in _READINGS), HASH, INGESTED_AT)
+
+# In every record: schema, event_id, ts, host, source; gpu_index.
+_REQUIRED_QUOTES = 6 * KEY_QUOTES + 5 * TEXT_QUOTES
+
+
+class DescriptionBook:
+    """The GPUs seen so far, as samples describe them: few different ones, again and again."""
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def codes(self, events: Sequence[GpuSample]) -> list[int]:
+        """Which of the descriptions each sample has; its place in the lists below."""
+        if len(self.descriptions) > _MAX_DESCRIPTIONS:
+            self._forget()  # costs an encoding, nothing else
+        known = self._codes
+        codes = []
+        for event in events:
+            key = (
+                event.gpu_uuid,
+                event.host,
+                event.gpu_index,
+                event.name,
+                event.source,
+                event.mig_profile,
+                event.parent_uuid,
+            )
+            code = known.get(key)
+            if code is None:
+                code = known[key] = self._learn(event)
+            codes.append(code)
+        return codes
+
+    def _learn(self, event: GpuSample) -> int:
+        document = {
+            "host": event.host,
+            "gpu": event.gpu,
+            "gpu_uuid": event.gpu_uuid,
+            "gpu_index": event.gpu_index,
+            "name": event.name,
+            "source": event.source,
+        }
+        if event.parent_uuid is not None:
+            document |= {"parent_uuid": event.parent_uuid, "mig_profile": event.mig_profile}
+        texts = (event.gpu_uuid, event.name, event.mig_profile, event.parent_uuid)
+        self.descriptions.append(_described(event))
+        self.encoded.append(label_elements(document))
+        self.quotes.append((KEY_QUOTES + TEXT_QUOTES) * sum(text is not None for text in texts))
+        return len(self.descriptions) - 1
+
+    def _forget(self) -> None:
+        self._codes: dict[tuple[object, ...], int] = {}
+        self.descriptions: list[GpuDescription] = []
+        self.encoded: list[bytes] = []  # BSON elements
+        self.quotes: list[int] = []  # quotation marks that a record needs for the description, beyond those in every record
+
+
+def _described(event: GpuSample) -> GpuDescription:
+    return GpuDescription(
+        gpu=event.gpu,
+        has_uuid=event.gpu_uuid is not None,
+        host=event.host,
+        gpu_index=event.gpu_index,
+        name=event.name,
+        mig_profile=event.mig_profile,
+        parent_uuid=event.parent_uuid,
+        source=event.source,
+        live=event.source in LIVE_SOURCES,
+    )
+
+
+@dataclass(slots=True)
+class SampleColumns:
+    """Samples in the order they were read. All of length n, but for `table`."""
+
+    events: Sequence[GpuSample]
+    ids: Sequence[str]
+    table: Sequence[GpuDescription]  # those that occur, each once
+    codes: Int64  # which of `table` each sample has
+    encoded_labels: list[bytes]
+    label_quotes: Int64
+    ts_us: Int64
+    readings: dict[str, Float64]  # by name; nan: not known
+
+    @staticmethod
+    def of(events: Sequence[GpuSample], book: DescriptionBook) -> SampleColumns:
+        """The events' own fields."""
+        fields = dict(zip(_FIELDS, zip(*map(astuple, events), strict=True), strict=True))
+        codes = book.codes(events)
+        present, own_codes = np.unique(np.array(codes, dtype=np.int64), return_inverse=True)
+        return SampleColumns(
+            events=events,
+            ids=fields["event_id"],
+            table=[book.descriptions[code] for code in present.tolist()],
+            codes=own_codes,
+            encoded_labels=[book.encoded[code] for code in codes],
+            label_quotes=np.array([book.quotes[code] for code in codes], dtype=np.int64),
+            ts_us=times_us(fields["ts"]),
+            readings={name: np.array(fields[name], dtype=np.float64) for name in _READINGS},  # None becomes nan
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def quotes(self) -> Int64:
+        """Quotation marks that the record of each needs: processor/reading.py holds them against those it has."""
+        found = _REQUIRED_QUOTES + self.label_quotes
+        for reading in self.readings.values():
+            found += KEY_QUOTES * ~np.isnan(reading)
+        return found
+
+    def doubtful(self, latest_us: int) -> NDArray[np.bool_]:
+        """Whether each sample may break a rule between its fields, or have a time before EARLIEST_TS or after `latest_us`:
+        events.decode() knows. All others keep every rule."""
+        whole = [
+            (each.mig_profile is None) == (each.parent_uuid is None) and (each.mig_profile is None or each.has_uuid)
+            for each in self.table
+        ]
+        used, total = self.readings["mem_used_mb"], self.readings["mem_total_mb"]
+        fine = np.array(whole, dtype=np.bool_)[self.codes]
+        fine &= (self.ts_us >= _EARLIEST_US) & (self.ts_us <= latest_us)
+        fine &= (used <= total) | np.isnan(used) | np.isnan(total)
+        doubtful: NDArray[np.bool_] = ~fine
+        return doubtful
+
+    @property
+    def ledger_documents(self) -> list[dict[str, Any]]:
+        """What the ledger reads of them: `_id` and documents.LEDGER_SAMPLE_FIELDS."""
+        return [
+            {
+                "_id": event.event_id,
+                "gpu": self.table[code].gpu,
+                "ts_us": ts_us,
+                "host": event.host,
+                "name": event.name,
+                "utilization": event.utilization,
+                "mem_used_mb": event.mem_used_mb,
+                "power_w": event.power_w,
+                "energy_j": event.energy_j,
+                "price_per_hour_usd": event.price_per_hour_usd,
+            }
+            for event, code, ts_us in zip(self.events, self.codes.tolist(), self.ts_us.tolist(), strict=True)
+        ]
+
+
+def encode_samples(
+    found: EncodedDocuments, samples: SampleColumns, values: Sequence[bytes], sources: Sequence[str], stored_at: datetime
+) -> None:
+    """One document of `gpu_metrics` for each sample, added to `found`.
+
+    values: the records themselves (for `h`); sources: where each was read, `topic/partition/offset`. Lengths (n,).
+    """
+    hashes = list(map(payload_hash, values))
+    columns = stored_columns(samples.ts_us, hashes, stored_at) | samples.readings
+    encode_together(found, {"_id": samples.ids, "src": sources}, samples.encoded_labels, _NUMBERS, columns, hashes)
