@@ -6,11 +6,13 @@ A test keeps picture and ledger equal. Plain SVG text: no drawing library for on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gpu_token_analytics.documents import US_PER_MINUTE, US_PER_SECOND
-from gpu_token_analytics.ledger.cells import CellContent, CellInput, Samples, compute_cells
+from gpu_token_analytics.ledger.cells import CellContent, compute_cells
+from gpu_token_analytics.ledger.inputs import CellInput, GpuInput, Samples
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import PriceMode, PricePiece
 from gpu_token_analytics.ledger.requests import Requests, UsageRows
@@ -47,7 +49,7 @@ def request(name: str, start_s: int, end_s: int, prompt: int, completion: int) -
 REQUESTS = [request("r0", 0, 30, 220, 250), request("r1", 20, 40, 100, 400)]
 
 
-def cells_of(size_s: int) -> list[CellContent]:
+def cells_of(size_s: int) -> Sequence[CellContent]:
     """The minute in cells of `size_s` seconds. The GPU holds a model all along, its samples come every 5 s."""
     params = LedgerParams(cell_us=size_s * US_PER_SECOND)
     starts = range(START_US, START_US + US_PER_MINUTE, params.cell_us)
@@ -59,7 +61,8 @@ def cells_of(size_s: int) -> list[CellContent]:
         for at in range(0, 60, 5)
     ]
     requests = Requests.of(UsageRows.of(REQUESTS), frozenset((GPU,)), params.cell_us)
-    return compute_cells(inputs, requests, Samples.of(samples), params, with_shares=True)
+    (found,) = compute_cells([GpuInput(inputs, requests, Samples.of(samples))], params, with_shares=True)
+    return found
 
 
 def parts_of(cell: CellContent) -> list[tuple[str, int]]:
@@ -104,7 +107,7 @@ def _requests() -> list[str]:
     return found
 
 
-def _money(slices: list[CellContent]) -> list[str]:
+def _money(slices: Sequence[CellContent]) -> list[str]:
     """What each 10 s cost, stacked by who pays: heights are nano-USD the ledger computed."""
     top, height = 130, 120
     found = [

@@ -8,6 +8,7 @@ replay gives the same cells.
     classes.py      what a GPU without a known request was doing
     energy.py       joules between samples
     attribution.py  the sweep: how concurrent requests share a GPU, instant by instant
-    cells.py        all of it together: the cells of one GPU
+    inputs.py       what cells are computed from; several GPUs laid out together
+    cells.py        all of it together: the cells of GPUs
     ownership.py    the minutes a GPU has to be paid for
 """

@@ -1,4 +1,4 @@
-"""The cells of one GPU: money, classes, lines and energy of each asked minute, from events, prices and parameters.
+"""The cells of GPUs: money, classes, lines and energy of each asked minute, from events, prices and parameters.
 
     money     C of the cell = R(end) - R(start), telescoping integers (money.py); a part of it under MIG
     edges     every time anything changes inside a cell: its ends, segments, samples, price changes
@@ -14,7 +14,7 @@ Order, duplicates and neighbours do not matter: events are sorted by id, and eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,67 +24,14 @@ from gpu_token_analytics.documents import US_PER_HOUR, LedgerLine, MoneyClass, N
 from gpu_token_analytics.ledger.attribution import Sweep
 from gpu_token_analytics.ledger.classes import CLASS_INDEX, CLASS_NAMES, class_at, sample_classes
 from gpu_token_analytics.ledger.energy import EnergyCurve
-from gpu_token_analytics.ledger.money import Float64, Int64, price_integral, split_exactly
+from gpu_token_analytics.ledger.inputs import CellInput, GpuInput, Samples, Together
+from gpu_token_analytics.ledger.money import Int64, price_integral, split_exactly
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.parts import Busy, Pairs, Parts, RequestShare, distinct, sum_by
 from gpu_token_analytics.ledger.prices import MJ_PER_KWH, PricePiece
 from gpu_token_analytics.ledger.requests import Requests, Segments
 
-MIG_SEVENTHS = 7
 _ATTRIBUTED = CLASS_INDEX[MoneyClass.ATTRIBUTED]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Samples of one GPU in time order (equal times by event id). All shapes (n,); NaN is unknown."""
-
-    ts_us: Int64
-    utilization: Float64
-    mem_used_mb: Float64
-    power_w: Float64
-    energy_j: Float64
-
-    @staticmethod
-    def of(documents: Sequence[Mapping[str, Any]]) -> Samples:
-        """From documents of `gpu_metrics`."""
-        docs = sorted(documents, key=lambda doc: (doc["ts_us"], doc["_id"]))
-        return Samples(
-            np.array([doc["ts_us"] for doc in docs], dtype=np.int64),
-            *(_floats(docs, name) for name in ("utilization", "mem_used_mb", "power_w", "energy_j")),
-        )
-
-
-@dataclass(frozen=True)
-class CardShare:
-    """MIG: what part of a card's money is this GPU's. Denominator 7, or the sum of all slices seen where that is more.
-
-    A slice: `slice_parts` = its sevenths. A card: `child_parts` = the sevenths of its slices; it keeps what they leave.
-    """
-
-    denominator: int = MIG_SEVENTHS
-    slice_parts: int | None = None
-    child_parts: tuple[int, ...] = ()
-
-    @property
-    def parts(self) -> int:
-        """This GPU's numerator; 0 for a card that is partitioned completely."""
-        return self.denominator - sum(self.child_parts) if self.slice_parts is None else self.slice_parts
-
-    def of(self, whole: NanoUsd) -> NanoUsd:
-        """This GPU's part of its card's money: a slice's rounded down; a card keeps all that its slices leave."""
-        if self.slice_parts is not None:
-            return whole * self.slice_parts // self.denominator
-        return whole - sum(whole * parts // self.denominator for parts in self.child_parts)
-
-
-@dataclass(frozen=True)
-class CellInput:
-    """One minute to compute. `until_us`: the owned part is [start, until); `prices` cover it (PriceBook.pieces)."""
-
-    start_us: int
-    until_us: int
-    prices: Sequence[PricePiece]
-    card: CardShare | None = None  # None: a whole GPU
 
 
 @dataclass(frozen=True)
@@ -118,21 +65,23 @@ class CellContent:
         }
 
 
-def compute_cells(
-    cells: Sequence[CellInput],
-    requests: Requests,
-    samples: Samples,
-    params: LedgerParams,
-    *,
-    with_shares: bool = False,
-) -> list[CellContent]:
-    """The content of each cell of one GPU, in the given order (ascending by start, not overlapping).
+def compute_cells(gpus: Sequence[GpuInput], params: LedgerParams, *, with_shares: bool = False) -> list[Sequence[CellContent]]:
+    """The content of each cell of each GPU, in the given order; the same whichever GPUs are computed together.
 
-    requests and samples: all that can touch the cells; more do no harm. with_shares: also list each request's part.
+    with_shares: also list each request's part.
     """
-    if not cells:
-        return []
-    grid = _Grid(cells, requests.segments(params), samples, params)
+    asked = [gpu for gpu in gpus if gpu.cells]
+    if not asked:
+        return [[] for _ in gpus]
+    together = Together.of(asked, params)
+    contents = _contents(together, params, with_shares=with_shares)
+    found = iter(together.by_gpu())
+    return [contents[next(found)] if gpu.cells else [] for gpu in gpus]
+
+
+def _contents(together: Together, params: LedgerParams, *, with_shares: bool) -> list[CellContent]:
+    cells, requests, samples = together.cells, together.requests, together.samples
+    grid = _Grid(together, requests.segments(params), params)
     money = grid.classes()
     time = grid.by_class(grid.length_us).tolist()
     observed = sum_by(grid.cell_of_edge, np.where(grid.energy_known, grid.length_us, 0), len(cells)).tolist()
@@ -141,7 +90,7 @@ def compute_cells(
     parts = grid.parts(requests, money)
     has_energy = [bool(us) for us in observed]
     lines = parts.lines(requests, has_energy)
-    shares = parts.shares(has_energy) if with_shares else [[] for _ in cells]
+    shares = parts.shares(has_energy, together.first_request[together.gpu]) if with_shares else [[] for _ in cells]
     actives = np.bincount(parts.cell, minlength=len(cells)).tolist()
     return [
         CellContent(
@@ -164,13 +113,13 @@ def compute_cells(
 class _Grid:
     """The flat edges of all cells and what happens on the intervals between them. Interval arrays have shape (edges,)."""
 
-    def __init__(self, cells: Sequence[CellInput], segments: Segments, samples: Samples, params: LedgerParams) -> None:
-        self._cells = cells
+    def __init__(self, together: Together, segments: Segments, params: LedgerParams) -> None:
+        self._cells = cells = together.cells
         self._shift = int(params.cell_us).bit_length() + 1
-        self.start = np.array([cell.start_us for cell in cells], dtype=np.int64)
-        self.until = np.array([max(cell.until_us, cell.start_us) for cell in cells], dtype=np.int64)
+        self.start, self.until = together.start, together.until
+        samples = together.samples
         self._segments = segments
-        self._pairs = self._cut(segments)
+        self._pairs = self._cut(segments, together)
         self._spans = [span for index, cell in enumerate(cells) for span in _spans(index, cell)]
         span_keys = self._span_keys()
         keys = self._edge_keys(samples, params, span_keys)
@@ -250,17 +199,22 @@ class _Grid:
         return found
 
     def _key(self, cell: Int64, at_us: Int64) -> Int64:
-        found: Int64 = (cell << self._shift) + (at_us - self.start[cell])
+        return self._key_after(cell, at_us - self.start[cell])
+
+    def _key_after(self, cell: Int64, us: Int64) -> Int64:
+        found: Int64 = (cell << self._shift) + us
         return found
 
     def _span_keys(self) -> Int64:
         cell = np.array([cell for cell, _, _ in self._spans], dtype=np.int64)
-        return self._key(cell, np.array([piece.from_us for _, piece, _ in self._spans], dtype=np.int64))
+        after = [piece.from_us - self._cells[cell].start_us for cell, piece, _ in self._spans]
+        return self._key_after(cell, np.array(after, dtype=np.int64))
 
-    def _cut(self, segments: Segments) -> Pairs:
-        """Every overlap of a segment and a cell."""
-        first = np.searchsorted(self.until, segments.start_us, side="right")
-        stop = np.searchsorted(self.start, segments.end_us, side="left")
+    def _cut(self, segments: Segments, together: Together) -> Pairs:
+        """Every overlap of a segment and a cell of its GPU."""
+        gpu = together.gpu[segments.request]
+        first = np.maximum(np.searchsorted(self.until, segments.start_us, side="right"), together.first_cell[gpu])
+        stop = np.minimum(np.searchsorted(self.start, segments.end_us, side="left"), together.first_cell[gpu + 1])
         count = np.maximum(stop - first, 0)
         segment = np.repeat(np.arange(len(count)), count)
         cell = first[segment] + (np.arange(len(segment)) - (np.cumsum(count) - count)[segment])
@@ -307,12 +261,3 @@ def _part(cell: CellInput) -> tuple[int, int]:
 def _ratio(cell: CellInput) -> float:
     numerator, denominator = _part(cell)
     return numerator / denominator
-
-
-def slice_sevenths(mig_profile: str) -> int:
-    """Compute slices of a MIG profile: 3 for `3g.40gb`."""
-    return int(mig_profile.split("g.", 1)[0])
-
-
-def _floats(documents: Sequence[Mapping[str, Any]], name: str) -> Float64:
-    return np.array([np.nan if doc.get(name) is None else doc[name] for doc in documents], dtype=np.float64)

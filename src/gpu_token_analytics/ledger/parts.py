@@ -15,7 +15,7 @@ from gpu_token_analytics.ledger.requests import METHODS, PREFILL, Requests, Segm
 class RequestShare:
     """One request's part in one cell."""
 
-    request: int  # index into Requests
+    request: int  # index into the GPU's Requests
     cost_nusd: NanoUsd
     prefill_cost_nusd: NanoUsd
     energy_mj: int | None
@@ -131,13 +131,14 @@ class Parts:
             )
         return found
 
-    def shares(self, has_energy: list[bool]) -> list[list[RequestShare]]:
-        """The part of each request in each cell. has_energy: of each cell."""
+    def shares(self, has_energy: list[bool], first_request: Int64) -> list[list[RequestShare]]:
+        """The part of each request in each cell. has_energy: of each cell; first_request: of each request, the first one of its
+        GPU, from which RequestShare.request counts."""
         found: list[list[RequestShare]] = [[] for _ in has_energy]
         for index, cell in enumerate(self.cell.tolist()):
             found[cell].append(
                 RequestShare(
-                    request=int(self.request[index]),
+                    request=int(self.request[index] - first_request[self.request[index]]),
                     cost_nusd=int(self.cost[index]),
                     prefill_cost_nusd=int(self.prefill[index]),
                     energy_mj=int(self.energy[index]) if has_energy[cell] else None,

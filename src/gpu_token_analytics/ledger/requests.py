@@ -137,6 +137,21 @@ class Requests:
             reasoning=rows.reasoning,
         )
 
+    @staticmethod
+    def joined(parts: Sequence[Requests], moves_us: Sequence[int]) -> Requests:
+        """Those of all parts, one after another, the times of each moved. Ids come in order within each part only."""
+        if len(parts) == 1 and not moves_us[0]:
+            return parts[0]
+        move = np.repeat(np.array(moves_us, dtype=np.int64), [len(part) for part in parts])
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _REQUEST_ARRAYS}
+        arrays |= {name: arrays[name] + move for name in ("start_us", "end_us", "ts_us")}
+        arrays["first_us"] = np.where(arrays["first_us"] == UNKNOWN_US, UNKNOWN_US, arrays["first_us"] + move)
+        return Requests(
+            ids=[name for part in parts for name in part.ids],
+            labels=LabelColumn.joined([part.labels for part in parts]),
+            **arrays,
+        )
+
     def work(self, params: LedgerParams) -> tuple[Float64, Float64]:
         """(W_in, W_out) on this GPU. Shapes (n,)."""
         a_in = self.labels.each(lambda each: params.weights(each.model).input, np.float64)
@@ -163,6 +178,9 @@ class Requests:
         work = np.where(split, np.where(is_second, w_out[index], w_in[index]), (w_in + w_out)[index])
         phase = np.where(split & ~is_second, PREFILL, DECODE)
         return Segments(index, phase.astype(np.int64), start, end, work / (end - start))
+
+
+_REQUEST_ARRAYS = tuple(field.name for field in fields(Requests) if field.name not in ("ids", "labels"))
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,6 @@ class Closer:
     def __init__(self, store: LedgerStore, params: LedgerParams, rules: ClosingRules, observer: Observer) -> None:
         self._store, self._params, self._rules, self._observer = store, params, rules, observer
         self._version = params.version
-        self._turn = threading.Lock()  # two that compute at once wake each other up every millisecond, at a fifth more CPU time
         self._consequences = Consequences(store, params, rules.raw_complete_for)
 
     def run(
@@ -191,7 +190,7 @@ class Closer:
             known = self._known(
                 {gpu: {minute: due[gpu][minute]["gen"] for minute in run} for gpu, run in group.items()}, moment
             )
-            for run in compute_runs(self._store, books, self._params, group, to_us(now), known=known, turn=self._turn):
+            for run in compute_runs(self._store, books, self._params, group, to_us(now), known=known):
                 marks = [due[run.gpu][minute] for minute in group[run.gpu]]
                 written = self._writes(run.cells, marks, now)
                 closed.append(Closed(run, marks, {write.cell for write in written if write.changed}))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
@@ -15,14 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, NanoUsd, minute_of, touched_minutes
-from gpu_token_analytics.ledger.cells import (
-    MIG_SEVENTHS,
-    CardShare,
-    CellInput,
-    Samples,
-    compute_cells,
-    slice_sevenths,
-)
+from gpu_token_analytics.ledger.cells import CellContent, compute_cells
+from gpu_token_analytics.ledger.inputs import MIG_SEVENTHS, CardShare, CellInput, GpuInput, Samples, slice_sevenths
 from gpu_token_analytics.ledger.money import Int64, nusd_per_hour
 from gpu_token_analytics.ledger.ownership import owned_until
 from gpu_token_analytics.ledger.params import LedgerParams
@@ -37,6 +30,9 @@ from gpu_token_analytics.store.run_requests import requests_by_gpu
 from gpu_token_analytics.store.run_samples import RunSamples
 from gpu_token_analytics.store.runs import ComputedCell, ComputedRun
 
+# Requests of GPUs that are computed together: enough to be worth numpy's while, few enough to stay in the processor's cache.
+_TOGETHER_REQUESTS = 6_000
+
 
 def compute_runs(
     store: LedgerStore,
@@ -47,20 +43,26 @@ def compute_runs(
     *,
     with_shares: bool = False,
     known: Known = NOTHING_KNOWN,
-    turn: AbstractContextManager[object] | None = None,
 ) -> list[ComputedRun]:
     """The cells of each GPU at the given minutes (ascending, one run), from what is stored now.
 
-    Samples are read for all of them at once, requests for a few after the other. known: what need not be read. turn: held
-    while a run is computed.
+    Samples are read for all of them at once, requests for a few after the other. known: what need not be read.
     """
     cards: dict[GpuId, GpuId] = {gpu: card for gpu in runs if (card := books.inventory.get(gpu, {}).get("parent_uuid"))}
     samples = RunSamples(store.raw, runs, cards, params.gap_us, known)
-    found = []
+    found: list[ComputedRun] = []
+    ready: list[_Run] = []
+
+    def compute() -> None:
+        contents = compute_cells([run.input for run in ready], params, with_shares=with_shares)
+        found.extend(run.computed(cells, with_shares=with_shares) for run, cells in zip(ready, contents, strict=True))
+        ready.clear()
+
     for gpu, requests in requests_by_gpu(store.raw, books, runs, known):
-        with turn or nullcontext():
-            run = _Run(store, books, params, gpu, runs[gpu], requests, samples, now_us)
-            found.append(run.compute(with_shares=with_shares))
+        ready.append(_Run(store, books, params, gpu, runs[gpu], requests, samples, now_us))
+        if sum(len(run.input.requests) for run in ready) >= _TOGETHER_REQUESTS:
+            compute()
+    compute()
     return found
 
 
@@ -106,12 +108,13 @@ class _Run:
         self._samples = samples.within(gpu, self._start - params.gap_us, self._end + params.gap_us)
         self._asof = samples.before(gpu, self._start)
         self._sample_us = [doc["ts_us"] for doc in self._samples]
+        cells = [self._input(minute) for minute in minutes_us]
+        self.input = GpuInput(cells, self._requests, Samples.of(self._samples))
 
-    def compute(self, *, with_shares: bool) -> ComputedRun:
-        inputs = [self._input(minute) for minute in self._minutes]
-        contents = compute_cells(inputs, self._requests, Samples.of(self._samples), self._params, with_shares=with_shares)
+    def computed(self, contents: Sequence[CellContent], *, with_shares: bool) -> ComputedRun:
+        """The cells, by their contents as computed from `input`."""
         found = []
-        for cell, content in zip(inputs, contents, strict=True):
+        for cell, content in zip(self.input.cells, contents, strict=True):
             host, name = self._identity(cell.start_us)
             found.append(
                 ComputedCell(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, NanoUsd
-from gpu_token_analytics.ledger.cells import CardShare, CellContent
+from gpu_token_analytics.ledger.cells import CellContent
+from gpu_token_analytics.ledger.inputs import CardShare
 from gpu_token_analytics.ledger.prices import PricePiece
 from gpu_token_analytics.store.client import Document
 

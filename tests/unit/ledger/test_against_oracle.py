@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.ledger.worlds import GPU, GPUS, MINUTE, SECOND, T0, World, minutes, worlds
 
+from gpu_token_analytics.ledger.cells import compute_cells
+
 SPANS = minutes(3)
 ALL_MODES = ("on_demand", "reserved", "spot", "owned")
 NOISE = Fraction(1, 100)  # float noise allowed on a request's quota; attribution.NOISE_LIMIT
@@ -106,10 +108,19 @@ def test_order_duplicates_and_neighbours_change_nothing(world: World, random: An
     for documents in (shuffled.usages, shuffled.samples, shuffled.prices):
         random.shuffle(documents)
     cut = data.draw(st.integers(0, len(SPANS)))
-    apart = shuffled.cells(SPANS[:cut]) + shuffled.cells(SPANS[cut:])
+    apart = [*shuffled.cells(SPANS[:cut]), *shuffled.cells(SPANS[cut:])]
     assert apart == together, "bit for bit"
     alone = [shuffled.cells([span])[0] for span in reversed(SPANS)]
     assert alone[::-1] == together
+
+
+@quick
+@given(worlds(), st.lists(st.tuples(st.sampled_from(GPUS), st.sets(st.sampled_from(SPANS))), max_size=6))
+def test_gpus_computed_together_are_what_they_are_alone(world: World, asked: list[tuple[str, set[tuple[int, int]]]]) -> None:
+    """Bit for bit, the places of requests included; their minutes overlap or are far from each other, or there are none."""
+    inputs = [world.input(sorted(spans), gpu) for gpu, spans in asked]
+    alone = [compute_cells([each], world.params, with_shares=True)[0] for each in inputs]
+    assert compute_cells(inputs, world.params, with_shares=True) == alone
 
 
 @quick

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.ledger.worlds import GPU, MINUTE, SECOND, T0, World, by_request, minutes, price, sample, usage
 
-from gpu_token_analytics.ledger.cells import CellInput, Samples, compute_cells
+from gpu_token_analytics.ledger.cells import compute_cells
+from gpu_token_analytics.ledger.inputs import CellInput, GpuInput, Samples
 from gpu_token_analytics.ledger.params import LedgerParams, WorkWeights
 from gpu_token_analytics.ledger.prices import PriceMode, PricePiece
 from gpu_token_analytics.ledger.requests import Requests, UsageRows, spread_tokens
@@ -41,12 +42,9 @@ def test_a_partly_owned_minute() -> None:
     start, until = T0, T0 + 30 * SECOND
     piece, later = (PricePiece(at, row, 3_600_000_000, PriceMode.SPOT) for at, row in ((T0, "a"), (T0 + 45 * SECOND, "b")))
     world = World([usage("r", 50, 40)], [sample("s", 40, mem_mb=1)], PRICES)
-    (cell,) = compute_cells(
-        [CellInput(start, until, [piece, later])],
-        Requests.of(UsageRows.of(world.usages), frozenset((GPU,)), MINUTE),
-        Samples.of(world.samples),
-        world.params,
-    )
+    requests = Requests.of(UsageRows.of(world.usages), frozenset((GPU,)), MINUTE)
+    gpu = GpuInput([CellInput(start, until, [piece, later])], requests, Samples.of(world.samples))
+    ((cell,),) = compute_cells([gpu], world.params)
     assert cell.cost_nusd == cell.owned_us == sum(cell.class_us.values()) == 30 * SECOND
     assert cell.classes["attributed"] == 20 * SECOND
     assert cell.lines[0]["requests"] == 0, "counted when its end is owned"

@@ -12,7 +12,8 @@ from tests.oracle.ledger import OracleCard, OracleCell, OracleParams, oracle_cel
 from tests.oracle.raw_documents import sample_document, usage_document
 
 from gpu_token_analytics.events import GpuSample, TokenUsage, from_us
-from gpu_token_analytics.ledger.cells import CardShare, CellContent, CellInput, Samples, compute_cells
+from gpu_token_analytics.ledger.cells import CellContent, compute_cells
+from gpu_token_analytics.ledger.inputs import CardShare, CellInput, GpuInput, Samples
 from gpu_token_analytics.ledger.money import nusd_per_hour
 from gpu_token_analytics.ledger.params import LedgerParams, WorkWeights
 from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
@@ -44,8 +45,15 @@ class World:
         card: CardShare | None = None,
         priced_as: str | None = None,
         with_shares: bool = True,
-    ) -> list[CellContent]:
+    ) -> Sequence[CellContent]:
         """The product's cells [start, until) of one GPU."""
+        (found,) = compute_cells([self.input(spans, gpu, card, priced_as)], self.params, with_shares=with_shares)
+        return found
+
+    def input(
+        self, spans: Sequence[tuple[int, int]], gpu: str = GPU, card: CardShare | None = None, priced_as: str | None = None
+    ) -> GpuInput:
+        """What these cells are computed from."""
         book = PriceBook(PriceRow.of(row) for row in self.prices)
         samples = self._samples(gpu)
         own = [(doc["ts_us"], self._own_price(doc)) for doc in samples]
@@ -56,7 +64,7 @@ class World:
         requests = Requests.of(
             UsageRows.of([doc for doc in self.usages if gpu in doc["gpus"]]), frozenset((gpu,)), self.params.cell_us
         )
-        return compute_cells(inputs, requests, Samples.of(samples), self.params, with_shares=with_shares)
+        return GpuInput(inputs, requests, Samples.of(samples))
 
     def oracle(
         self, spans: Sequence[tuple[int, int]], gpu: str = GPU, card: CardShare | None = None, priced_as: str | None = None
