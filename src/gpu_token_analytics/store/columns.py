@@ -9,12 +9,12 @@ BSON as of https://bsonspec.org/spec.html, version 1.1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from itertools import chain
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import bson
 import numpy as np
@@ -26,6 +26,11 @@ from gpu_token_analytics.store.encoded import EncodedDocuments
 
 # Element types
 DOUBLE, TEXT, BINARY, BOOLEAN, DATE, NULL, INT32, INT64 = b"\x01", b"\x02", b"\x05", b"\x08", b"\x09", b"\x0a", b"\x10", b"\x12"
+
+MOST_BOOK_BYTES = 8 * 1024 * 1024
+
+E = TypeVar("E")  # an event
+T = TypeVar("T")
 
 _LONGEST_TEXT = 4 * 256
 _END = b"\x00"  # of a text, and of a document
@@ -46,6 +51,43 @@ class Number:
 TS, TS_US = Number("ts", DATE, "<i8"), Number("ts_us", INT64, "<i8")
 HASH = Number("h", BINARY, "V8", before=b"\x08\x00\x00\x00\x00")  # its length, generic subtype
 INGESTED_AT = Number("ingested_at", DATE, "<i8")
+
+
+class Book(Generic[E, T]):
+    """What events have in common with many others: few different entries, again and again, so each has a code. Bounded."""
+
+    def __init__(self, most_bytes: int = MOST_BOOK_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._forget()
+
+    def learn(self, event: E) -> tuple[T, bytes, int]:
+        """Of one event: its entry; the entry as label_elements(); the quotation marks that a record needs for it."""
+        raise NotImplementedError
+
+    def codes(self, events: Sequence[E], keys: Iterable[Hashable]) -> list[int]:
+        """The code of each event's entry: its place in `entries`, `encoded` and `quotes`. Events of one key share an entry."""
+        if self._bytes > self._most_bytes:
+            self._forget()  # costs an encoding, nothing else
+        known = self._codes
+        codes = []
+        for event, key in zip(events, keys, strict=True):
+            code = known.get(key)
+            if code is None:
+                entry, encoded, quotes = self.learn(event)
+                code = known[key] = len(self.entries)
+                self.entries.append(entry)
+                self.encoded.append(encoded)
+                self.quotes.append(quotes)
+                self._bytes += len(encoded)
+            codes.append(code)
+        return codes
+
+    def _forget(self) -> None:
+        self._codes: dict[Hashable, int] = {}
+        self.entries: list[T] = []
+        self.encoded: list[bytes] = []
+        self.quotes: list[int] = []
+        self._bytes = 0
 
 
 def times_us(times: Sequence[datetime]) -> Int64:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,7 @@ from gpu_token_analytics.store.columns import (
     INGESTED_AT,
     TS,
     TS_US,
+    Book,
     Number,
     encode_together,
     label_elements,
@@ -33,7 +34,6 @@ LIVE_SOURCES = frozenset({"nvml", "nvidia-smi", "seed"})  # not "replay": nobody
 
 _FIELDS = GpuSample.__struct_fields__
 _EARLIEST_US = to_us(EARLIEST_TS)
-_MAX_DESCRIPTIONS = 20_000
 _READINGS = ("utilization", "mem_used_mb", "mem_total_mb", "power_w", "temperature_c", "energy_j", "price_per_hour_usd")
 _NUMBERS = (TS, TS_US, *(Number(name, DOUBLE, "<f8") for name in _READINGS), HASH, INGESTED_AT)
 
@@ -41,35 +41,11 @@ _NUMBERS = (TS, TS_US, *(Number(name, DOUBLE, "<f8") for name in _READINGS), HAS
 _REQUIRED_QUOTES = 6 * KEY_QUOTES + 5 * TEXT_QUOTES
 
 
-class DescriptionBook:
-    """The GPUs seen so far, as samples describe them: few different ones, again and again."""
+class DescriptionBook(Book[GpuSample, GpuDescription]):
+    """The GPUs seen so far, as samples describe them."""
 
-    def __init__(self) -> None:
-        self._forget()
-
-    def codes(self, events: Sequence[GpuSample]) -> list[int]:
-        """Which of the descriptions each sample has; its place in the lists below."""
-        if len(self.descriptions) > _MAX_DESCRIPTIONS:
-            self._forget()  # costs an encoding, nothing else
-        known = self._codes
-        codes = []
-        for event in events:
-            key = (
-                event.gpu_uuid,
-                event.host,
-                event.gpu_index,
-                event.name,
-                event.source,
-                event.mig_profile,
-                event.parent_uuid,
-            )
-            code = known.get(key)
-            if code is None:
-                code = known[key] = self._learn(event)
-            codes.append(code)
-        return codes
-
-    def _learn(self, event: GpuSample) -> int:
+    def learn(self, event: GpuSample) -> tuple[GpuDescription, bytes, int]:
+        """As in Book."""
         document = {
             "host": event.host,
             "gpu": event.gpu,
@@ -81,16 +57,12 @@ class DescriptionBook:
         if event.parent_uuid is not None:
             document |= {"parent_uuid": event.parent_uuid, "mig_profile": event.mig_profile}
         texts = (event.gpu_uuid, event.name, event.mig_profile, event.parent_uuid)
-        self.descriptions.append(_described(event))
-        self.encoded.append(label_elements(document))
-        self.quotes.append((KEY_QUOTES + TEXT_QUOTES) * sum(text is not None for text in texts))
-        return len(self.descriptions) - 1
+        quotes = (KEY_QUOTES + TEXT_QUOTES) * sum(text is not None for text in texts)
+        return _described(event), label_elements(document), quotes
 
-    def _forget(self) -> None:
-        self._codes: dict[tuple[object, ...], int] = {}
-        self.descriptions: list[GpuDescription] = []
-        self.encoded: list[bytes] = []  # BSON elements
-        self.quotes: list[int] = []  # quotation marks that a record needs for the description, beyond those in every record
+
+def _key(event: GpuSample) -> Hashable:
+    return event.gpu_uuid, event.host, event.gpu_index, event.name, event.source, event.mig_profile, event.parent_uuid
 
 
 def _described(event: GpuSample) -> GpuDescription:
@@ -124,12 +96,12 @@ class SampleColumns:
     def of(events: Sequence[GpuSample], book: DescriptionBook) -> SampleColumns:
         """The events' own fields."""
         fields = dict(zip(_FIELDS, zip(*map(astuple, events), strict=True), strict=True))
-        codes = book.codes(events)
+        codes = book.codes(events, map(_key, events))
         present, own_codes = np.unique(np.array(codes, dtype=np.int64), return_inverse=True)
         return SampleColumns(
             events=events,
             ids=fields["event_id"],
-            table=[book.descriptions[code] for code in present.tolist()],
+            table=[book.entries[code] for code in present.tolist()],
             codes=own_codes,
             encoded_labels=[book.encoded[code] for code in codes],
             label_quotes=np.array([book.quotes[code] for code in codes], dtype=np.int64),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,6 +25,7 @@ from gpu_token_analytics.store.columns import (
     INT64,
     TS,
     TS_US,
+    Book,
     Number,
     encode_together,
     label_elements,
@@ -38,70 +39,30 @@ _EARLIEST_US = to_us(EARLIEST_TS)
 _DEFAULT_TENANT = "default"
 _SHORT_LATENCY_MS = 3_600_000  # on however many GPUs, it touches fewer cells than events.MAX_CELLS
 
-_MAX_LABEL_BYTES = 8 * 1024 * 1024
-
 # In every record: schema, event_id, ts, host, model, request_id; prompt_tokens, completion_tokens.
 _REQUIRED_QUOTES = 8 * KEY_QUOTES + 6 * TEXT_QUOTES
 
 
-class LabelBook:
-    """The labels seen so far: there are few different ones, again and again."""
+class LabelBook(Book[TokenUsage, Labels]):
+    """The labels seen so far, as BSON with the reason why a request finished."""
 
-    def __init__(self) -> None:
-        self._forget()
-
-    def of(self, events: Sequence[TokenUsage]) -> tuple[LabelColumn, list[bytes], Int64]:
-        """The labels of the requests; of each these with the reason why it finished, as BSON elements; and the quotation marks
-        that its record needs for what it says of these."""
-        if self._bytes > _MAX_LABEL_BYTES:
-            self._forget()  # costs an encoding, nothing else
-        known = self._codes
-        codes = []
-        for event in events:
-            names = event.gpu_uuids
-            key = (
-                event.host,
-                names[0] if len(names) == 1 else (event.gpu_index, *names),
-                event.model,
-                event.tenant,
-                event.finish_reason,
-            )
-            code = known.get(key)
-            if code is None:
-                code = known[key] = self._learn(event)
-            codes.append(code)
-        encoded, quotes = self._encoded, self._quotes
-        return (
-            LabelColumn(self._labels, np.array(codes, dtype=np.int64)).compact(),
-            [encoded[code] for code in codes],
-            np.array([quotes[code] for code in codes], dtype=np.int64),
-        )
-
-    def _learn(self, event: TokenUsage) -> int:
-        labels, encoded = _labels(event)
-        self._labels.append(labels)
-        self._encoded.append(encoded)
-        self._quotes.append(_quotes(event))
-        self._bytes += len(encoded)
-        return len(self._labels) - 1
-
-    def _forget(self) -> None:
-        self._codes: dict[tuple[object, ...], int] = {}
-        self._labels: list[Labels] = []
-        self._encoded: list[bytes] = []
-        self._quotes: list[int] = []
-        self._bytes = 0
+    def learn(self, event: TokenUsage) -> tuple[Labels, bytes, int]:
+        """As in Book."""
+        document = {
+            "host": event.host,
+            "gpus": event.gpus,
+            "model": event.model,
+            "tenant": event.tenant,
+            "finish_reason": event.finish_reason,
+        }
+        labels = Labels(event.host, tuple(event.gpus), event.model, event.tenant)
+        return labels, label_elements(document), _quotes(event)
 
 
-def _labels(event: TokenUsage) -> tuple[Labels, bytes]:
-    document = {
-        "host": event.host,
-        "gpus": event.gpus,
-        "model": event.model,
-        "tenant": event.tenant,
-        "finish_reason": event.finish_reason,
-    }
-    return Labels(event.host, tuple(event.gpus), event.model, event.tenant), label_elements(document)
+def _key(event: TokenUsage) -> Hashable:
+    names = event.gpu_uuids
+    gpus = names[0] if len(names) == 1 else (event.gpu_index, *names)
+    return event.host, gpus, event.model, event.tenant, event.finish_reason
 
 
 def _quotes(event: TokenUsage) -> int:
@@ -145,13 +106,13 @@ class UsageColumns:
         ts_us = times_us(fields["ts"])
         active_us = np.rint((np.nan_to_num(latency_ms) - np.nan_to_num(queue_ms)) * 1000).astype(np.int64)
         to_end_us = np.rint(np.nan_to_num(latency_ms - ttft_ms) * 1000).astype(np.int64)
-        labels, encoded_labels, label_quotes = book.of(events)
+        codes = book.codes(events, map(_key, events))
         return UsageColumns(
             ids=fields["event_id"],
             request_ids=fields["request_id"],
-            labels=labels,
-            encoded_labels=encoded_labels,
-            label_quotes=label_quotes,
+            labels=LabelColumn(book.entries, np.array(codes, dtype=np.int64)).compact(),
+            encoded_labels=[book.encoded[code] for code in codes],
+            label_quotes=np.array([book.quotes[code] for code in codes], dtype=np.int64),
             ts_us=ts_us,
             start_us=ts_us - np.maximum(active_us, 0),
             first_us=np.where(np.isnan(latency_ms) | np.isnan(ttft_ms), UNKNOWN_US, ts_us - to_end_us),

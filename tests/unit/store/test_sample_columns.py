@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.oracle.raw_documents import sample_document
 
 from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS
 from gpu_token_analytics.events import GpuSample, encode
-from gpu_token_analytics.store import sample_columns
 from gpu_token_analytics.store.encoded import EncodedDocuments
 from gpu_token_analytics.store.sample_columns import DescriptionBook, SampleColumns, encode_samples
 
@@ -72,10 +70,9 @@ def test_each_document_is_what_it_would_be_alone(batches: list[list[GpuSample]])
         assert encoded(events, book) == expected
 
 
-def test_descriptions_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample_columns, "_MAX_DESCRIPTIONS", 2)
-    book = DescriptionBook()
+def test_descriptions_are_forgotten_when_they_are_too_many() -> None:
+    book = DescriptionBook(most_bytes=200)
     for number in range(6):
         event = GpuSample(event_id="e", ts=STORED, host=f"h{number}", gpu_index=0, source="nvml")
         assert encoded([event], book) == [sample_document(event, encode(event), STORED, "tokens/0/0")]
-        assert len(book.descriptions) <= 3
+        assert len(book.entries) <= 3
