@@ -1,10 +1,10 @@
-"""The store's shapes: what a document of each collection holds, and how a sample becomes one.
+"""The store's shapes: what a document of each collection holds.
 
 Money is integer nano-USD (`_nusd`), energy integer millijoules (`_mj`), time integer microseconds since 1970 UTC (`_us`)
 or a BSON date. Unknown is null. The indexes and TTLs live in store/indexes.py.
 
-    token_usage     one finished request      _id = event_id (store/usage_columns.py encodes them)
-    gpu_metrics     one GPU sample            _id = event_id
+    token_usage     one finished request      _id = event_id (encoded by store/usage_columns.py)
+    gpu_metrics     one GPU sample            _id = event_id (store/sample_columns.py)
     ledger_cells    one GPU, one UTC minute   _id = cell_id(gpu, minute)
     rollups_hourly, rollups_daily             sums of cells
     prices          the price book, append-only

@@ -7,6 +7,7 @@ replay gives the same cells.
     prices.py       which price is in force for a GPU at a time
     classes.py      what a GPU without a known request was doing
     energy.py       joules between samples
+    arrays.py       sums of integer columns
     attribution.py  the sweep: how concurrent requests share a GPU, instant by instant
     inputs.py       what cells are computed from; several GPUs laid out together
     cells.py        all of it together: the cells of GPUs

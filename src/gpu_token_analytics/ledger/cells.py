@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 
 from gpu_token_analytics.documents import US_PER_HOUR, LedgerLine, MoneyClass, NanoUsd
+from gpu_token_analytics.ledger.arrays import distinct, sum_by
 from gpu_token_analytics.ledger.attribution import Sweep
 from gpu_token_analytics.ledger.classes import CLASS_INDEX, CLASS_NAMES, class_at, sample_classes
 from gpu_token_analytics.ledger.energy import EnergyCurve
 from gpu_token_analytics.ledger.inputs import CellInput, GpuInput, Samples, Together
 from gpu_token_analytics.ledger.money import Int64, price_integral, split_exactly
 from gpu_token_analytics.ledger.params import LedgerParams
-from gpu_token_analytics.ledger.parts import Busy, Pairs, Parts, RequestShare, distinct, sum_by
+from gpu_token_analytics.ledger.parts import Busy, Pairs, Parts, RequestShare
 from gpu_token_analytics.ledger.prices import MJ_PER_KWH, PricePiece
 from gpu_token_analytics.ledger.requests import Requests, Segments
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu_token_analytics.documents import LedgerLine, NanoUsd
+from gpu_token_analytics.ledger.arrays import distinct, sum_by
 from gpu_token_analytics.ledger.money import Float64, Int64, largest_remainder
 from gpu_token_analytics.ledger.requests import METHODS, PREFILL, Requests, Segments, spread_tokens
 
@@ -148,20 +149,6 @@ class Parts:
                 )
             )
         return found
-
-
-def distinct(ascending: Int64) -> tuple[Int64, Int64]:
-    """The different values of an array in ascending order, and which of them each element has. Shapes (m,), (n,)."""
-    first = np.ones(len(ascending), dtype=bool)
-    np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
-    return ascending[first], np.cumsum(first) - 1
-
-
-def sum_by(index: Int64, values: Int64, size: int) -> Int64:
-    """Integer sums of `values` by their index in [0, size)."""
-    found = np.zeros(size, dtype=np.int64)
-    np.add.at(found, index, values)
-    return found
 
 
 def _tokens(requests: Requests, owner: Int64, low: Int64, high: Int64) -> dict[str, Int64]:

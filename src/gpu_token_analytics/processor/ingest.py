@@ -26,8 +26,8 @@ from gpu_token_analytics.events import (
 )
 from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
+from gpu_token_analytics.ledger.arrays import sum_by
 from gpu_token_analytics.ledger.money import Float64, Int64
-from gpu_token_analytics.ledger.parts import sum_by
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.processor.live_rate import LiveRate
 from gpu_token_analytics.processor.reading import ReadRecords, read_many

@@ -8,6 +8,9 @@ are durable before anybody is asked to mark. Three things make that true, and br
 - nobody takes a cell before its `due_at`, measured on the MongoDB server's clock (two processes may read that clock a
   little differently, hence SAFETY);
 - nobody brings a `due_at` forward that was set: every mark writes now + debounce, the closer computes and clears it.
+
+A mark is left out only after one of the same process: whoever stored events of a cell is in its `gen` at least once. Closing
+relies on that (recent_events.py).
 """
 
 from __future__ import annotations
