@@ -47,20 +47,13 @@ class _Marks:
 
 class _Batch:
     def __init__(
-        self, number: int, stored_at: float, size_bytes: int, parts: Sequence[UsageRows], samples: Sequence[Document]
+        self, number: int, stored_at: float, size_bytes: int, requests: UsageRows, samples: Sequence[Document]
     ) -> None:
         self.number, self.stored_at, self.size_bytes = number, stored_at, size_bytes
         self.opened: list[Cell] = []  # cells that no batch before it touched
-        self._parts, self._samples = parts, samples
+        self.requests, self._samples = requests, samples
 
     # What costs time is done when somebody looks; two threads may do it at once.
-
-    @property
-    def requests(self) -> UsageRows:
-        parts = self._parts
-        if len(parts) != 1:
-            parts = self._parts = [UsageRows.joined(parts)]
-        return parts[0]
 
     @cached_property
     def samples(self) -> Mapping[GpuId, Sequence[Document]]:
@@ -138,9 +131,13 @@ class RecentEvents:
 
         size_bytes: of its records. touched: the cells its events touch; marked: those whose mark was not left out.
         """
+        if not parts and not samples:
+            return
+        # At once: thousands of small arrays, each of its own moment, would keep the memory around them from being freed.
+        requests = UsageRows.joined(parts)
         with self._lock:
             self._number += 1
-            batch = _Batch(self._number, self._clock.monotonic(), size_bytes, parts, samples)
+            batch = _Batch(self._number, self._clock.monotonic(), size_bytes, requests, samples)
             for cell in touched:
                 if cell not in self._cells:
                     self._cells[cell] = _Marks(first=batch.number)
