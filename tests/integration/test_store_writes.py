@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient  # the failing server is set up past the store
+from tests.oracle.raw_documents import encoded_documents
 
 from gpu_token_analytics.documents import Collection, cell_id
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
@@ -20,7 +21,6 @@ from gpu_token_analytics.events import from_us
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.store import client as store_client
 from gpu_token_analytics.store.client import Store, open_store
-from gpu_token_analytics.store.encoded import EncodedDocuments
 from gpu_token_analytics.store.indexes import INDEXES, VIEWS, ensure_indexes
 from gpu_token_analytics.store.inventory import (
     GpuDescription,
@@ -98,7 +98,7 @@ def raws(count: int) -> list[dict[str, Any]]:
 
 
 def insert(store: Store, documents: list[dict[str, Any]], *, ask_first: bool = False) -> InsertOutcome:
-    return insert_raw(store, USAGE, EncodedDocuments.of(documents), ask_first=ask_first)
+    return insert_raw(store, USAGE, encoded_documents(documents), ask_first=ask_first)
 
 
 def ids(store: Store) -> set[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import bson
 from xxhash import xxh3_64_digest
 
 from gpu_token_analytics.events import GpuSample, TokenUsage, to_us
+from gpu_token_analytics.store.encoded import EncodedDocuments
 
 LONG_US = 5 * 60 * 1_000_000
 
@@ -76,6 +79,15 @@ def sample_document(event: GpuSample, value: bytes, stored_at: datetime, source:
         document["parent_uuid"] = event.parent_uuid
         document["mig_profile"] = event.mig_profile
     return document
+
+
+def encoded_documents(documents: Iterable[Mapping[str, Any]]) -> EncodedDocuments:
+    """Any documents with an id and a hash, encoded one by one."""
+    found = EncodedDocuments()
+    for document in documents:
+        encoded = bson.encode(document)
+        found.extend([document["_id"]], [document["h"]], [len(encoded)], encoded)
+    return found
 
 
 def _bson_date(at: datetime) -> datetime:

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from gpu_token_analytics.documents import US_PER_MINUTE, US_PER_SECOND, minute_of
 from gpu_token_analytics.errors import InvalidRecord, Reason, TooManyBadRecords
 from gpu_token_analytics.events import (
+    EARLIEST_TS,
     MAX_AHEAD_SECONDS,
     Event,
     GpuSample,
     TokenUsage,
     decode_or_error,
+    to_us,
 )
 from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
@@ -39,6 +41,7 @@ from gpu_token_analytics.store.usage_columns import LabelBook, UsageColumns, enc
 
 BAD_RECORD_WINDOW = 1000
 _SLICE_RECORDS = 1000
+_EARLIEST_US = to_us(EARLIEST_TS)
 MAX_KNOWN_GPUS = 50_000
 
 
@@ -221,10 +224,13 @@ class Shaper:
 
 
 class _Columns(Protocol):
+    ts_us: Int64
+
     @property
     def quotes(self) -> Int64: ...
 
-    def doubtful(self, latest_us: int) -> NDArray[np.bool_]: ...
+    @property
+    def doubtful(self) -> NDArray[np.bool_]: ...
 
 
 _E = TypeVar("_E", TokenUsage, GpuSample)
@@ -245,7 +251,8 @@ def _columns(
         return None, places
     columns = columns_of([events[place] for place in places])  # type: ignore[misc]  # each is of that kind
     latest_us = min(broker_ms) * 1000 + MAX_AHEAD_SECONDS * US_PER_SECOND
-    doubtful = found.unlike(np.array(places), columns.quotes) | columns.doubtful(latest_us)
+    untimely = (columns.ts_us < _EARLIEST_US) | (columns.ts_us > latest_us)
+    doubtful = found.unlike(np.array(places), columns.quotes) | columns.doubtful | untimely
     bad = False
     for place in [places[at] for at in np.flatnonzero(doubtful).tolist()]:
         events[place] = decode_or_error(values[place], broker_ms[place])

@@ -123,7 +123,6 @@ class BatchWriter:
                 self._recent.add(batch.rows, batch.sampled, size_bytes, touched, marked)
             else:
                 self._recent.forget(touched)
-            self._recent.touch({gpu for gpu, _ in touched})
         self._checkpoint(Step.MARKED)
         if stored.letters:
             self._timed("dead_letters", lambda: self._dead_letters.deliver(stored.letters, _DELIVERY_SECONDS))  # 6

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -19,19 +19,6 @@ class EncodedDocuments:
     hashes: list[bytes] = field(default_factory=list)  # `h`, see documents.payload_hash
     lengths: list[int] = field(default_factory=list)  # in bytes
     parts: list[bytes] = field(default_factory=list)  # joined, these are all of them
-
-    @staticmethod
-    def of(documents: Iterable[Mapping[str, Any]]) -> EncodedDocuments:
-        """Those of documents.py, encoded."""
-        found = EncodedDocuments()
-        for document in documents:
-            found.add(document)
-        return found
-
-    def add(self, document: Mapping[str, Any]) -> None:
-        """One more. Raises what bson.encode does."""
-        encoded = bson.encode(document)
-        self.extend([document["_id"]], [document["h"]], [len(encoded)], encoded)
 
     def extend(self, ids: Iterable[str], hashes: Iterable[bytes], lengths: Iterable[int], encoded: bytes) -> None:
         """More of them, encoded already: one after another."""

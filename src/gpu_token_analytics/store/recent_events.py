@@ -124,7 +124,7 @@ class RecentEvents:
         parts: Sequence[UsageRows],
         samples: Sequence[Document],
         size_bytes: int,
-        touched: Iterable[Cell],
+        touched: Collection[Cell],
         marked: Iterable[Cell],
     ) -> None:
         """A batch that this process has just stored, each event for the first time, and durably.
@@ -138,6 +138,7 @@ class RecentEvents:
         with self._lock:
             self._number += 1
             batch = _Batch(self._number, self._clock.monotonic(), size_bytes, requests, samples)
+            self._touch(touched)
             for cell in touched:
                 if cell not in self._cells:
                     self._cells[cell] = _Marks(first=batch.number)
@@ -150,16 +151,12 @@ class RecentEvents:
             self._bytes += size_bytes
             self._let_go()
 
-    def forget(self, touched: Iterable[Cell]) -> None:
+    def forget(self, touched: Collection[Cell]) -> None:
         """Events of these cells were stored, but not all of the batch for the first time by this process."""
         with self._lock:
+            self._touch(touched)
             for cell in touched:
                 self._cells.pop(cell, None)
-
-    def touch(self, gpus: Iterable[GpuId]) -> None:
-        """Events of these GPUs were stored by this process, requests or samples."""
-        with self._lock:
-            self._gpus |= dict.fromkeys(gpus, self._clock.monotonic())
 
     @property
     def gpus(self) -> frozenset[GpuId]:
@@ -188,6 +185,9 @@ class RecentEvents:
             if marks is None or marks.count != gen or marks.last > moment:
                 return False
         return True
+
+    def _touch(self, cells: Iterable[Cell]) -> None:
+        self._gpus |= dict.fromkeys((gpu for gpu, _ in cells), self._clock.monotonic())
 
     def _let_go(self) -> None:
         oldest = self._clock.monotonic() - KEPT_SECONDS

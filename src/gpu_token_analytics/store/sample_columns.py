@@ -12,7 +12,7 @@ from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from gpu_token_analytics.documents import payload_hash
-from gpu_token_analytics.events import EARLIEST_TS, KEY_QUOTES, TEXT_QUOTES, GpuSample, to_us
+from gpu_token_analytics.events import KEY_QUOTES, TEXT_QUOTES, GpuSample
 from gpu_token_analytics.ledger.money import Float64, Int64
 from gpu_token_analytics.store.columns import (
     DOUBLE,
@@ -33,7 +33,6 @@ from gpu_token_analytics.store.inventory import GpuDescription
 LIVE_SOURCES = frozenset({"nvml", "nvidia-smi", "seed"})  # not "replay": nobody pays for a GPU of a trace by the clock
 
 _FIELDS = GpuSample.__struct_fields__
-_EARLIEST_US = to_us(EARLIEST_TS)
 _READINGS = ("utilization", "mem_used_mb", "mem_total_mb", "power_w", "temperature_c", "energy_j", "price_per_hour_usd")
 _NUMBERS = (TS, TS_US, *(Number(name, DOUBLE, "<f8") for name in _READINGS), HASH, INGESTED_AT)
 
@@ -109,9 +108,6 @@ class SampleColumns:
             readings={name: np.array(fields[name], dtype=np.float64) for name in _READINGS},  # None becomes nan
         )
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     @property
     def quotes(self) -> Int64:
         """Quotation marks that the record of each needs: processor/reading.py holds them against those it has."""
@@ -120,16 +116,15 @@ class SampleColumns:
             found += KEY_QUOTES * ~np.isnan(reading)
         return found
 
-    def doubtful(self, latest_us: int) -> NDArray[np.bool_]:
-        """Whether each sample may break a rule between its fields, or have a time before EARLIEST_TS or after `latest_us`:
-        events.decode() knows. All others keep every rule."""
+    @property
+    def doubtful(self) -> NDArray[np.bool_]:
+        """Whether each sample may break a rule between its fields: events.decode() knows. All others keep them."""
         whole = [
             (each.mig_profile is None) == (each.parent_uuid is None) and (each.mig_profile is None or each.has_uuid)
             for each in self.table
         ]
         used, total = self.readings["mem_used_mb"], self.readings["mem_total_mb"]
         fine = np.array(whole, dtype=np.bool_)[self.codes]
-        fine &= (self.ts_us >= _EARLIEST_US) & (self.ts_us <= latest_us)
         fine &= (used <= total) | np.isnan(used) | np.isnan(total)
         doubtful: NDArray[np.bool_] = ~fine
         return doubtful

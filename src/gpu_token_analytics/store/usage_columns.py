@@ -12,7 +12,7 @@ from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from gpu_token_analytics.documents import LONG_REQUEST_US, payload_hash
-from gpu_token_analytics.events import EARLIEST_TS, KEY_QUOTES, TEXT_QUOTES, TokenUsage, to_us
+from gpu_token_analytics.events import KEY_QUOTES, TEXT_QUOTES, TokenUsage
 from gpu_token_analytics.ledger.labels import LabelColumn, Labels
 from gpu_token_analytics.ledger.money import Float64, Int64
 from gpu_token_analytics.ledger.requests import UNKNOWN_US, UsageRows, objects
@@ -35,7 +35,6 @@ from gpu_token_analytics.store.columns import (
 from gpu_token_analytics.store.encoded import EncodedDocuments
 
 _FIELDS = TokenUsage.__struct_fields__
-_EARLIEST_US = to_us(EARLIEST_TS)
 _DEFAULT_TENANT = "default"
 _SHORT_LATENCY_MS = 3_600_000  # on however many GPUs, it touches fewer cells than events.MAX_CELLS
 
@@ -126,9 +125,6 @@ class UsageColumns:
             gpu_index=np.array(fields["gpu_index"], dtype=np.float64),
         )
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     @property
     def rows(self) -> UsageRows:
         """What the ledger needs of them."""
@@ -155,13 +151,12 @@ class UsageColumns:
             found += KEY_QUOTES * known
         return found
 
-    def doubtful(self, latest_us: int) -> NDArray[np.bool_]:
-        """Whether each request may break a rule between its fields, or have a time before EARLIEST_TS or after `latest_us`:
-        events.decode() knows. All others keep every rule."""
+    @property
+    def doubtful(self) -> NDArray[np.bool_]:
+        """Whether each request may break a rule between its fields: events.decode() knows. All others keep them."""
         by_uuid = self.labels.each(lambda labels: not any("/" in gpu for gpu in labels.gpus), np.bool_)
         by_label = self.labels.each(lambda labels: all("/" in gpu for gpu in labels.gpus), np.bool_)
         fine = by_uuid | by_label & ~np.isnan(self.gpu_index)  # else none may be named
-        fine &= (self.ts_us >= _EARLIEST_US) & (self.ts_us <= latest_us)
         fine &= (self.cached_tokens <= self.prompt_tokens) & (self.reasoning_tokens <= self.completion_tokens)
         no_latency, no_queue, no_ttft = (np.isnan(part) for part in (self.latency_ms, self.queue_ms, self.ttft_ms))
         fine &= (self.latency_ms <= _SHORT_LATENCY_MS) | no_latency

@@ -7,6 +7,7 @@ from typing import Any
 import bson
 import pytest
 from bson.json_util import dumps
+from tests.oracle.raw_documents import encoded_documents
 
 from gpu_token_analytics.store.encoded import EncodedDocuments, Joined
 
@@ -23,11 +24,11 @@ def sent(found: EncodedDocuments, places: range | list[int], most: int, most_byt
 
 
 def test_what_was_added_in_parts_is_one() -> None:
-    found, more = EncodedDocuments.of(documents(2)), documents(5)[2:]
+    found, more = encoded_documents(documents(2)), documents(5)[2:]
     encoded = [bson.encode(document) for document in more]
     found.extend(["e2", "e3", "e4"], [b"\x02", b"\x03", b"\x04"], map(len, encoded), b"".join(encoded))
     assert found.decoded() == documents(5)
-    assert found.lengths == EncodedDocuments.of(documents(5)).lengths
+    assert found.lengths == encoded_documents(documents(5)).lengths
     assert sent(found, range(5), 10, 1000) == [([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])]
     assert sent(found, [1, 4], 10, 1000) == [([1, 4], [1, 4])]
     assert sent(found, [0], 10, 1000) == [([0], [0])]
@@ -36,7 +37,7 @@ def test_what_was_added_in_parts_is_one() -> None:
 
 @pytest.mark.parametrize(("most", "most_bytes"), [(2, 10_000), (1000, 70), (1000, 99)])
 def test_pieces_keep_both_limits(most: int, most_bytes: int) -> None:
-    found = EncodedDocuments.of(documents(5))
+    found = encoded_documents(documents(5))
     assert set(found.lengths) == {33}
     assert sent(found, range(5), most, most_bytes) == [
         (piece, piece) for piece in ([[0, 1], [2, 3], [4]] if most_bytes != 99 else [[0, 1, 2], [3, 4]])
@@ -44,7 +45,7 @@ def test_pieces_keep_both_limits(most: int, most_bytes: int) -> None:
 
 
 def test_a_document_over_the_limit_is_alone() -> None:
-    found = EncodedDocuments.of([*documents(1), {"_id": "l", "h": b"", "n": 9, "x": "x" * 100}, *documents(1)])
+    found = encoded_documents([*documents(1), {"_id": "l", "h": b"", "n": 9, "x": "x" * 100}, *documents(1)])
     assert [piece for piece, _ in sent(found, range(3), 10, 50)] == [[0], [1], [2]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,7 +45,7 @@ def samples(*seen: tuple[str, int, str]) -> list[dict[str, Any]]:
     return [{"_id": name, "ts_us": ts_us, "gpu": gpu} for name, ts_us, gpu in seen]
 
 
-def add(recent: RecentEvents, name: str, touched: Iterable[Cell], marked: Iterable[Cell], size_bytes: int = 100) -> None:
+def add(recent: RecentEvents, name: str, touched: Collection[Cell], marked: Iterable[Cell], size_bytes: int = 100) -> None:
     """A batch of one request."""
     recent.add(rows((name, 5, 10, ("g",))), [], size_bytes, touched, marked)
 
