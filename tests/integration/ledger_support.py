@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -120,8 +120,13 @@ class Pipeline:
     def cells(self, **where: Any) -> dict[str, Document]:
         return {cell["_id"]: cell for cell in self.store[Collection.LEDGER_CELLS].find(where)}
 
-    def audit(self) -> AuditReport:
-        return audit(self.ledger, self.params, raw_complete_for=self.settings.raw_complete_for)
+    def audit(self, before_second_look: Callable[[int], object] = lambda _: None) -> AuditReport:
+        return audit(
+            self.ledger,
+            self.params,
+            raw_complete_for=self.settings.raw_complete_for,
+            before_second_look=before_second_look,
+        )
 
 
 CONTENT = (

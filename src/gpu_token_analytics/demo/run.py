@@ -28,7 +28,7 @@ from gpu_token_analytics.simulate.load import Load, generate
 from gpu_token_analytics.simulate.replay import Assumptions, replay
 from gpu_token_analytics.simulate.run import Sent, send_stream
 from gpu_token_analytics.simulate.trace import read_trace, survey
-from gpu_token_analytics.store.audit import audit, describe
+from gpu_token_analytics.store.audit import SECOND_LOOK_SECONDS, audit, describe
 from gpu_token_analytics.store.client import Store, open_store
 from gpu_token_analytics.store.cost_reads import CostReads
 from gpu_token_analytics.store.ledger import LedgerStore
@@ -220,7 +220,12 @@ class Demo:
         figures = self._figures(reads, store)
         if figures is not None:
             self._console.print(render(figures, self._extra))
-        report = audit(ledger, params_of(self._settings), raw_complete_for=self._settings.raw_complete_for)
+        report = audit(
+            ledger,
+            params_of(self._settings),
+            raw_complete_for=self._settings.raw_complete_for,
+            before_second_look=lambda _: self._clock.wait(never, SECOND_LOOK_SECONDS),
+        )
         self._console.print()
         for line in describe(report):
             self._console.print(line, highlight=False)

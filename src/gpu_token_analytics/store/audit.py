@@ -7,12 +7,16 @@
 
 Of cells that are due, of minutes that are not over, and of cells that are older than raw events are kept, only the identity
 is judged: what they say is, or may be, not what the raw events say now.
+
+A ledger that is audited while it is written has differences that are none: an event is stored before its cells are marked,
+a price reaches its cells within seconds, a silence is opened after it. So a cell that differs is looked at a second time,
+after such changes had time to arrive. It is wrong if it was not touched in between (its `gen`); else it is told as changing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,6 +34,10 @@ from gpu_token_analytics.store.runs import ComputedCell, runs_of
 
 COUNTED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
 MAX_LISTED = 100
+SECOND_LOOK_SECONDS = 15.0  # what the processor's housekeeping, every 10 s, has to bring and closing to compute
+# The minutes a live GPU says nothing in are opened by housekeeping, too: younger ones may be missing.
+_SILENCE_OPENED_US = US_PER_MINUTE
+_LOOKED_AT = 10_000  # cells in one command
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,17 @@ class Finding:
 
     cell: str
     problem: str
+
+
+@dataclass(frozen=True)
+class _Doubt:
+    """A cell that is not what raw events say: wrong, or changing."""
+
+    cell: str
+    gen: int | None  # None: there is no such cell
+    problem: str
+    stored_nusd: int = 0
+    price_time_nusd: int = 0
 
 
 @dataclass
@@ -52,6 +71,7 @@ class AuditReport:
     cells_pending: int = 0
     cells_not_over: int = 0
     cells_kept: int = 0  # too old to be computed again: their raw events may have expired
+    cells_changing: int = 0  # differed, but were touched meanwhile
     cost_nusd: int = 0
     compared: int = 0  # cells computed again and compared
     compared_nusd: int = 0  # their stored C
@@ -80,6 +100,7 @@ class AuditReport:
             "cells_pending": self.cells_pending,
             "cells_not_over": self.cells_not_over,
             "cells_kept": self.cells_kept,
+            "cells_changing": self.cells_changing,
             "cost_nusd": self.cost_nusd,
             "compared": self.compared,
             "compared_nusd": self.compared_nusd,
@@ -91,6 +112,12 @@ class AuditReport:
             "findings_count": self.findings_count,
             "findings": [{"cell": item.cell, "problem": item.problem} for item in self.findings],
         }
+
+    def compare(self, stored_nusd: int, price_time_nusd: int) -> None:
+        """Count a cell that was computed again and compared."""
+        self.compared += 1
+        self.compared_nusd += stored_nusd
+        self.price_time_nusd += price_time_nusd
 
     def found(self, cell: str, problem: str) -> None:
         """Note a finding; the first MAX_LISTED are listed, all are counted."""
@@ -108,11 +135,13 @@ def audit(
     fresh: bool = True,
     raw_complete_for: timedelta | None = None,
     on_gpu: Callable[[int, int], None] = lambda _done, _total: None,
+    before_second_look: Callable[[int], object] = lambda _cells: None,
 ) -> AuditReport:
     """Audit the cells with start <= minute < end (all without bounds). on_gpu(done, total) reports progress.
 
     fresh=False leaves out the computation from raw events and the totals. raw_complete_for: cells that opened longer ago
-    are not computed again (Settings.raw_complete_for); None: all are.
+    are not computed again (Settings.raw_complete_for); None: all are. before_second_look(cells) is called when so many cells
+    differ, to wait SECOND_LOOK_SECONDS in where a processor may be at work; without it they are looked at again at once.
     """
     report = AuditReport(start, end, fresh)
     now = store.now()
@@ -120,13 +149,18 @@ def audit(
     books = store.books.read()
     gpus = sorted({*store.cells.cell_gpus(), *_raw_gpus(store, books)} if fresh else store.cells.cell_gpus())
     report.gpus = len(gpus)
+    doubts: list[_Doubt] = []
     for done, gpu in enumerate(gpus):
         on_gpu(done, len(gpus))
-        _audit_gpu(store, books, params, gpu, now, horizon, report)
+        doubts += _audit_gpu(store, books, params, gpu, now, horizon, report)
     on_gpu(len(gpus), len(gpus))
+    if doubts:
+        before_second_look(len(doubts))
+        _look_again(store, doubts, report)
     if report.cost_nusd != sum(report.classes_nusd.values()):
         report.found("total", f"classes sum to {sum(report.classes_nusd.values())}, C to {report.cost_nusd}")
-    if fresh and start is None and end is None and not (report.cells_pending or report.cells_not_over or report.cells_kept):
+    unsettled = report.cells_pending or report.cells_not_over or report.cells_kept or report.cells_changing
+    if fresh and start is None and end is None and not unsettled:
         report.raw_counts = Counter(store.raw.usage_totals())
         for name in COUNTED:
             if report.raw_counts[name] != report.ledger_counts[name]:
@@ -144,7 +178,7 @@ def _audit_gpu(
     now: datetime,
     horizon: datetime | None,
     report: AuditReport,
-) -> None:
+) -> list[_Doubt]:
     stored: dict[int, Document] = {}
     kept: set[int] = set()
     now_us = to_us(now)
@@ -163,9 +197,23 @@ def _audit_gpu(
             report.cells_kept += 1
             kept.add(minute)
     if not report.fresh:
-        return
-    for computed in _compute_again(store, books, params, gpu, set(stored), kept, now_us, report):
-        _compare(computed, stored.get(computed.content.start_us), report)
+        return []
+    again = _compute_again(store, books, params, gpu, set(stored), kept, now_us, report)
+    doubts = (_compare(computed, stored.get(computed.content.start_us), report) for computed in again)
+    return [doubt for doubt in doubts if doubt is not None]
+
+
+def _look_again(store: LedgerStore, doubts: Sequence[_Doubt], report: AuditReport) -> None:
+    for at in range(0, len(doubts), _LOOKED_AT):
+        asked = doubts[at : at + _LOOKED_AT]
+        gens = store.cells.gens(doubt.cell for doubt in asked)
+        for doubt in asked:
+            if gens.get(doubt.cell) != doubt.gen:
+                report.cells_changing += 1
+                continue
+            report.found(doubt.cell, doubt.problem)
+            if doubt.gen is not None:
+                report.compare(doubt.stored_nusd, doubt.price_time_nusd)
 
 
 def _check_identity(cell: Document, report: AuditReport) -> None:
@@ -200,8 +248,8 @@ def _compute_again(
     row = books.inventory.get(gpu, {})
     owned = set(evidence)
     if not row.get("parent_uuid"):
-        silent_us = params.silent_owned_us
-        owned.update(owned_silent_minutes(evidence, now_us, silent_us, live=bool(row.get("live"))))
+        until_us = now_us - _SILENCE_OPENED_US
+        owned.update(owned_silent_minutes(evidence, until_us, params.silent_owned_us, live=bool(row.get("live"))))
     low = None if report.start is None else to_us(report.start)
     high = None if report.end is None else to_us(report.end)
     minutes = [
@@ -213,26 +261,26 @@ def _compute_again(
         yield from compute_run(store, books, params, gpu, run, now_us)
 
 
-def _compare(computed: ComputedCell, stored: Document | None, report: AuditReport) -> None:
+def _compare(computed: ComputedCell, stored: Document | None, report: AuditReport) -> _Doubt | None:
     content = computed.content
     name = cell_id(computed.gpu, content.start_us)
     expected = _price_time(computed)
     if expected is not None and expected != content.cost_nusd:
         report.found(name, f"price x time is {expected}, computed C is {content.cost_nusd}")
     if stored is None:
-        if content.owned_us:
-            report.found(name, f"the cell is missing: {content.cost_nusd} nano-USD are not in the ledger")
-        return
+        missing = f"the cell is missing: {content.cost_nusd} nano-USD are not in the ledger"
+        return _Doubt(name, None, missing) if content.owned_us else None
     if stored["done_gen"] < stored["gen"]:
-        return
-    report.compared += 1
-    report.compared_nusd += stored["cost_nusd"]
-    report.price_time_nusd += content.cost_nusd if expected is None else expected
+        return None
+    price_time = content.cost_nusd if expected is None else expected
     fields = computed.fields()
     different = sorted(key for key, value in fields.items() if stored.get(key) != value)
-    if different:
-        shown = ", ".join(f"{key}: stored {_short(stored.get(key))}, fresh {_short(fields[key])}" for key in different[:3])
-        report.found(name, f"differs from a fresh computation in {shown}")
+    if not different:
+        report.compare(stored["cost_nusd"], price_time)
+        return None
+    shown = ", ".join(f"{key}: stored {_short(stored.get(key))}, fresh {_short(fields[key])}" for key in different[:3])
+    problem = f"differs from a fresh computation in {shown}"
+    return _Doubt(name, stored["gen"], problem, stored["cost_nusd"], price_time)
 
 
 def _price_time(computed: ComputedCell) -> int | None:
@@ -288,7 +336,8 @@ def describe(report: AuditReport) -> list[str]:
         f"{report.cells:,} cells of {report.gpus:,} GPUs"
         + (f", {report.cells_pending:,} still to be computed" if report.cells_pending else "")
         + (f", {report.cells_not_over:,} of minutes not over" if report.cells_not_over else "")
-        + (f", {report.cells_kept:,} older than their raw events are kept" if report.cells_kept else ""),
+        + (f", {report.cells_kept:,} older than their raw events are kept" if report.cells_kept else "")
+        + (f", {report.cells_changing:,} changing while they were audited" if report.cells_changing else ""),
         f"C = {report.cost_nusd:,} nano-USD ({report.cost_nusd / usd:,.6f} USD)",
         *(f"    {name.value:<15}{report.classes_nusd[name.value]:>24,}" for name in MoneyClass),
         f"    {'sum':<15}{sum(report.classes_nusd.values()):>24,}",

@@ -249,6 +249,11 @@ class CellStore:
         return {ids[cell["_id"]]: cell for cell in found}
 
     @mapped
+    def gens(self, ids: Iterable[str]) -> dict[str, int]:
+        """How often each of these cells was touched; those that do not exist are left out."""
+        return {cell["_id"]: cell["gen"] for cell in self._cells.find({"_id": {"$in": list(ids)}}, {"gen": 1})}
+
+    @mapped
     def minutes_after(self, last_us: Mapping[GpuId, int]) -> dict[GpuId, list[int]]:
         """The minutes of the cells that each GPU has after a minute; {} where there are too many to be read."""
         found = self._few_cells(last_us, {"$gt": from_us(min(last_us.values()))})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -40,10 +41,11 @@ def audit_ledger(
 
     Cell by cell: classes sum to price x time, lines to what is attributed, and everything equals a fresh computation from
     raw events; in total: requests and tokens of the raw events equal those of the ledger. Exit code 1 when it does not hold.
+    Events may come in meanwhile: cells that differ are looked at again after 15 s, and told as changing if they were touched.
 
     Examples: `gpu-tokens audit` | `gpu-tokens audit --from 2026-01-31T00:00Z --to 2026-02-01T00:00Z --json`
     """
-    from gpu_token_analytics.store.audit import audit, describe
+    from gpu_token_analytics.store.audit import SECOND_LOOK_SECONDS, audit, describe
     from gpu_token_analytics.store.client import open_store
     from gpu_token_analytics.store.ledger import LedgerStore
 
@@ -52,9 +54,13 @@ def audit_ledger(
     store = open_store(settings, "gpu-tokens-audit")
     ledger = LedgerStore(store, settings.close_debounce_seconds)
     _wait_until_closed(ledger.cells.count_due, wait)
-    with Progress(
-        TextColumn("auditing GPUs"), BarColumn(), MofNCompleteColumn(), console=Console(stderr=True), transient=True
-    ) as bar:
+    console = Console(stderr=True)
+
+    def second_look(cells: int) -> None:
+        console.print(f"{cells:,} cells differ; looking again in {SECOND_LOOK_SECONDS:.0f} s whether they are being changed")
+        SystemClock().wait(threading.Event(), SECOND_LOOK_SECONDS)
+
+    with Progress(TextColumn("auditing GPUs"), BarColumn(), MofNCompleteColumn(), console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
         report = audit(
             ledger,
@@ -64,6 +70,7 @@ def audit_ledger(
             fresh=not stored_only,
             raw_complete_for=settings.raw_complete_for,
             on_gpu=lambda done, total: bar.update(task, completed=done, total=total),
+            before_second_look=second_look,
         )
     if as_json:
         typer.echo(json.dumps(report.as_json()))
@@ -120,9 +127,9 @@ def show_settings(as_json: _Json = False) -> None:
 
 
 def _wait_until_closed(count_due: Any, seconds: float) -> None:
-    clock, stop = SystemClock(), stop_on_signals()
+    clock, never = SystemClock(), threading.Event()
     until = clock.monotonic() + seconds
-    while clock.monotonic() < until and count_due() and not clock.wait(stop, 0.5):
+    while clock.monotonic() < until and count_due() and not clock.wait(never, 0.5):
         pass
 
 

@@ -1,0 +1,101 @@
+"""The audit on a real MongoDB: it finds what is wrong, and takes nothing for wrong that is only on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from tests.integration.ledger_support import MINUTE, Pipeline, minutes_ago, sample, usage
+
+from gpu_token_analytics.documents import Collection
+
+
+def test_a_cell_that_is_due_again_still_counts_in_the_audit(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(30)
+    one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(3)])
+    one.close()
+    before = one.audit()
+    one.ingest([usage(9, at + timedelta(seconds=55)), usage(10, at + 5 * MINUTE + timedelta(seconds=55))])
+    during = one.audit()
+    assert during.holds
+    assert during.cells_pending == 2, "one to be computed again, one for the first time"
+    assert (during.cost_nusd, during.compared) == (before.cost_nusd, 2)
+    one.close()
+    assert one.audit().cost_nusd > before.cost_nusd
+
+
+def test_the_audit_finds_what_is_wrong(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(30)
+    one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(4)])
+    one.close()
+    assert one.audit().holds
+    cells = one.store[Collection.LEDGER_CELLS]
+    cells.update_one({"minute": at}, {"$inc": {"classes.attributed": 1}})
+    cells.update_one({"minute": at + MINUTE}, {"$inc": {"lines.0.prompt_tokens": 1}})
+    cells.delete_one({"minute": at + 2 * MINUTE})
+    report = one.audit()
+    assert not report.holds
+    problems = [(finding.cell, finding.problem) for finding in report.findings]
+    for cell, text in (
+        (f"{at:%H:%MZ}", "classes sum to"),
+        (f"{at + MINUTE:%H:%MZ}", "fresh computation in lines"),
+        (f"{at + 2 * MINUTE:%H:%MZ}", "missing"),
+        ("total", "prompt_tokens"),
+    ):
+        assert any(name.endswith(cell) and text in problem for name, problem in problems), (cell, text)
+
+
+def test_events_that_are_stored_and_not_yet_marked_are_changes_if_the_marks_come(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(30)
+    one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(3)])
+    one.close()
+    before = one.audit()
+    late = [usage(9, at + timedelta(seconds=55)), usage(10, at + 5 * MINUTE + timedelta(seconds=55))]
+    one.store_only(late)
+    asked: list[int] = []
+    nothing_came = one.audit(asked.append)
+    assert asked == [2], "the cell of the one differs, the other's is missing"
+    assert {finding.problem.split(" ")[0] for finding in nothing_came.findings if finding.cell != "total"} == {"differs", "the"}
+    assert (nothing_came.cells_changing, nothing_came.compared) == (0, 3)
+
+    def marks_come(_: int) -> None:
+        one.restart()
+        one.ingest(late)
+
+    meanwhile = one.audit(marks_come)
+    assert meanwhile.holds, meanwhile.findings
+    assert (meanwhile.cells_changing, meanwhile.compared, meanwhile.raw_counts) == (2, 2, None)
+    assert meanwhile.compared_nusd == meanwhile.price_time_nusd < before.compared_nusd, "what changes is in neither sum"
+    one.close()
+    assert one.audit().holds
+
+
+def test_a_silence_between_two_samples_is_opened_when_the_second_one_is_closed(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline()
+    first = minutes_ago(12) + timedelta(seconds=30)
+    one.ingest([sample(1, first)])
+    one.close()
+    one.store[Collection.LEDGER_CELLS].delete_many({"silent": True, "minute": {"$lt": first + 9 * MINUTE}})
+    one.ingest([sample(2, first + 9 * MINUTE)])
+    report = one.audit(lambda _: one.close())
+    assert report.holds, report.findings
+    assert report.cells_changing == 8, "the minutes between"
+    assert one.audit().holds
+
+
+def test_a_minute_of_silence_may_be_missing_until_housekeeping_had_time_to_open_it(
+    pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = pipeline()
+    at = minutes_ago(2)
+    one.ingest([sample(1, at)])
+    monkeypatch.setattr(one.store, "now", lambda: at + timedelta(seconds=210))  # its fourth minute has begun
+    one.close()
+    assert max(cell["minute"] for cell in one.cells().values()) == at + 2 * MINUTE
+    for seconds, findings in ((241, 0), (299, 0), (301, 1), (361, 2)):
+        monkeypatch.setattr(one.ledger, "now", lambda after=seconds: at + timedelta(seconds=after))
+        assert [finding.problem.split(":")[0] for finding in one.audit().findings] == ["the cell is missing"] * findings
