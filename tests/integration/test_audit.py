@@ -74,6 +74,33 @@ def test_events_that_are_stored_and_not_yet_marked_are_changes_if_the_marks_come
     assert one.audit().holds
 
 
+def test_requests_that_come_after_their_cells_were_looked_at_are_no_difference_of_totals(
+    pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    one.ingest([usage(1, minutes_ago(30))])
+    one.close()
+    more = [usage(2, minutes_ago(20))]
+    count = one.ledger.raw.usage_totals
+
+    def count_one_more() -> dict[str, int]:
+        one.store_only(more)
+        return count()
+
+    monkeypatch.setattr(one.ledger.raw, "usage_totals", count_one_more)
+    assert {finding.cell for finding in one.audit().findings} == {"total"}, "no mark and no cell came of it"
+
+    def closed_meanwhile(_: int) -> None:
+        one.restart()
+        one.ingest(more)
+        one.close()
+
+    one.store[Collection.TOKEN_USAGE].delete_one({"_id": "usage-2"})
+    report = one.audit(closed_meanwhile)
+    assert report.holds, report.findings
+    assert report.raw_counts is None, "they were not compared"
+
+
 def test_a_silence_between_two_samples_is_opened_when_the_second_one_is_closed(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline()
     first = minutes_ago(12) + timedelta(seconds=30)

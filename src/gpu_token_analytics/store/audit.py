@@ -141,7 +141,8 @@ def audit(
 
     fresh=False leaves out the computation from raw events and the totals. raw_complete_for: cells that opened longer ago
     are not computed again (Settings.raw_complete_for); None: all are. before_second_look(cells) is called when so many cells
-    differ, to wait SECOND_LOOK_SECONDS in where a processor may be at work; without it they are looked at again at once.
+    differ (0: totals do), to wait SECOND_LOOK_SECONDS in where a processor may be at work; without it they are looked at
+    again at once.
     """
     report = AuditReport(start, end, fresh)
     now = store.now()
@@ -161,12 +162,7 @@ def audit(
         report.found("total", f"classes sum to {sum(report.classes_nusd.values())}, C to {report.cost_nusd}")
     unsettled = report.cells_pending or report.cells_not_over or report.cells_kept or report.cells_changing
     if fresh and start is None and end is None and not unsettled:
-        report.raw_counts = Counter(store.raw.usage_totals())
-        for name in COUNTED:
-            if report.raw_counts[name] != report.ledger_counts[name]:
-                report.found(
-                    "total", f"{name}: {report.raw_counts[name]} in raw events, {report.ledger_counts[name]} in the ledger"
-                )
+        _compare_totals(store, now, report, before_second_look)
     return report
 
 
@@ -214,6 +210,20 @@ def _look_again(store: LedgerStore, doubts: Sequence[_Doubt], report: AuditRepor
             report.found(doubt.cell, doubt.problem)
             if doubt.gen is not None:
                 report.compare(doubt.stored_nusd, doubt.price_time_nusd)
+
+
+def _compare_totals(
+    store: LedgerStore, started: datetime, report: AuditReport, before_second_look: Callable[[int], object]
+) -> None:
+    raw = Counter(store.raw.usage_totals())
+    different = [name for name in COUNTED if raw[name] != report.ledger_counts[name]]
+    if different and not report.findings_count:
+        before_second_look(0)
+        if store.cells.is_changing(started):
+            return
+    report.raw_counts = raw
+    for name in different:
+        report.found("total", f"{name}: {raw[name]} in raw events, {report.ledger_counts[name]} in the ledger")
 
 
 def _check_identity(cell: Document, report: AuditReport) -> None:

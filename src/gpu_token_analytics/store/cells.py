@@ -254,6 +254,12 @@ class CellStore:
         return {cell["_id"]: cell["gen"] for cell in self._cells.find({"_id": {"$in": list(ids)}}, {"gen": 1})}
 
     @mapped
+    def is_changing(self, since: datetime) -> bool:
+        """Whether any cell is due or was computed since. May look at all of them."""
+        changing = {"$or": [{"due_at": {"$exists": True}}, {"computed_at": {"$gte": since}}]}
+        return self._cells.find_one(changing, {"_id": 1}) is not None
+
+    @mapped
     def minutes_after(self, last_us: Mapping[GpuId, int]) -> dict[GpuId, list[int]]:
         """The minutes of the cells that each GPU has after a minute; {} where there are too many to be read."""
         found = self._few_cells(last_us, {"$gt": from_us(min(last_us.values()))})

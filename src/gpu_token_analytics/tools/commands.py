@@ -57,7 +57,8 @@ def audit_ledger(
     console = Console(stderr=True)
 
     def second_look(cells: int) -> None:
-        console.print(f"{cells:,} cells differ; looking again in {SECOND_LOOK_SECONDS:.0f} s whether they are being changed")
+        what = f"{cells:,} cells differ" if cells else "the totals differ"
+        console.print(f"{what}; looking again in {SECOND_LOOK_SECONDS:.0f} s whether something is being changed")
         SystemClock().wait(threading.Event(), SECOND_LOOK_SECONDS)
 
     with Progress(TextColumn("auditing GPUs"), BarColumn(), MofNCompleteColumn(), console=console, transient=True) as bar:
