@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
-from tests.integration.ledger_support import Pipeline
+from pymongo import MongoClient
+from tests.integration.ledger_support import Commands, Pipeline
+
+from gpu_token_analytics.store import client
 
 
 @pytest.fixture
@@ -22,3 +26,11 @@ def pipeline(mongo_uri: str, mongo_database: str) -> Iterator[Callable[..., Pipe
     for each in made:
         each.store.client.drop_database(each.settings.mongodb_database)
         each.store.close()
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """Counts the commands of every store opened from now on."""
+    listener = Commands()
+    monkeypatch.setattr(client, "MongoClient", partial(MongoClient, event_listeners=[listener]))
+    return listener

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, cast
+
+from pymongo.monitoring import CommandListener
 
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.documents import Collection
@@ -127,6 +130,25 @@ class Pipeline:
             raw_complete_for=self.settings.raw_complete_for,
             before_second_look=before_second_look,
         )
+
+
+class Commands(CommandListener):
+    """Counts what is sent to MongoDB, by command and collection, and the documents that `find` answers with, by collection."""
+
+    def __init__(self) -> None:
+        self.sent: Counter[str] = Counter()
+        self.documents: Counter[str] = Counter()
+
+    def started(self, event: Any) -> None:
+        self.sent[f"{event.command_name} {event.command.get(event.command_name)}"] += 1
+
+    def succeeded(self, event: Any) -> None:
+        if event.command_name == "find":
+            cursor = event.reply["cursor"]
+            self.documents[cursor["ns"].split(".", 1)[1]] += len(cursor["firstBatch"])
+
+    def failed(self, event: Any) -> None:
+        """Counted when it started."""
 
 
 CONTENT = (

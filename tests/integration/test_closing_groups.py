@@ -4,52 +4,20 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
-from pymongo.monitoring import CommandListener
-from tests.integration.ledger_support import HOUR_NUSD, MINUTE, Pipeline, contents, minutes_ago, sample, usage
+from tests.integration.ledger_support import HOUR_NUSD, MINUTE, Commands, Pipeline, contents, minutes_ago, sample, usage
 
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.events import Event, GpuSample, TokenUsage, to_us
 from gpu_token_analytics.processor import closing
-from gpu_token_analytics.store import client
 from gpu_token_analytics.store.raw_reads import UsageTime
 from gpu_token_analytics.store.runs import runs_of
 
 START = minutes_ago(60)
-
-
-class Commands(CommandListener):
-    """Counts what is sent to MongoDB, by command and collection, and the documents that `find` answers with, by collection."""
-
-    def __init__(self) -> None:
-        self.sent: Counter[str] = Counter()
-        self.documents: Counter[str] = Counter()
-
-    def started(self, event: Any) -> None:
-        self.sent[f"{event.command_name} {event.command.get(event.command_name)}"] += 1
-
-    def succeeded(self, event: Any) -> None:
-        if event.command_name == "find":
-            cursor = event.reply["cursor"]
-            self.documents[cursor["ns"].split(".", 1)[1]] += len(cursor["firstBatch"])
-
-    def failed(self, event: Any) -> None:
-        """Counted when it started."""
-
-
-@pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
-    """Counts the commands of every store opened from now on."""
-    listener = Commands()
-    monkeypatch.setattr(client, "MongoClient", partial(MongoClient, event_listeners=[listener]))
-    return listener
 
 
 def fleet_minutes(gpus: int, first: int, count: int) -> list[Event]:
@@ -276,19 +244,6 @@ def test_a_slice_is_priced_by_samples_of_its_card_beyond_the_minutes_in_which_th
     assert prices == [HOUR_NUSD] + [1_000_000_000] * 2 + [2_000_000_000] * 3
     one.close()
     assert one.audit().holds
-
-
-def test_gpus_that_are_heard_of_cost_housekeeping_nothing(pipeline: Callable[..., Pipeline], commands: Commands) -> None:
-    def housekeeping(gpus: int) -> Counter[str]:
-        one = pipeline(f"_{gpus}", silent_gpu_owned_minutes=1440)
-        now = datetime.now(UTC)
-        one.ingest([sample(number, now, gpu_uuid=f"GPU-{number}", gpu_index=number) for number in range(gpus)])
-        one.close()
-        closer, before = one.closer(), commands.sent.copy()
-        closer.housekeep()
-        return commands.sent - before
-
-    assert housekeeping(1) == housekeeping(20)
 
 
 def test_two_closers_share_a_backlog(pipeline: Callable[..., Pipeline]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 
-from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, cell_id, minute_of, touched_minutes
+from gpu_token_analytics.documents import US_PER_HOUR, US_PER_MINUTE, GpuId, cell_id, minute_of, touched_minutes
 from gpu_token_analytics.events import from_us, to_us
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import Scope
@@ -24,6 +24,8 @@ from gpu_token_analytics.store.ledger import LedgerStore
 from gpu_token_analytics.store.runs import Carried, ComputedCell, ComputedRun
 
 log = logging.getLogger(__name__)
+
+LOOK_AGAIN_US = US_PER_HOUR  # another process may have died between closing a cell and opening the silence after it
 
 
 @dataclass(frozen=True)
@@ -85,17 +87,29 @@ class _Around:
     after: Mapping[GpuId, int]  # and after `untold_after`
 
 
+@dataclass(slots=True)
+class _Silence:
+    """How far the silence is opened that a GPU is in."""
+
+    opened_until_us: int
+    owned_until_us: int  # if nothing is heard until then
+    looked_at_us: int
+
+
 class Consequences:
     """Marks and opens cells that follow from others, from the books, and from silence."""
 
     def __init__(self, store: LedgerStore, params: LedgerParams, raw_complete_for: timedelta) -> None:
         self._store, self._params, self._raw_complete_for = store, params, raw_complete_for
+        self._silences: dict[GpuId, _Silence] = {}
 
     def follow_up(self, closed: Sequence[Closed], books: Books) -> None:
         """What these cells imply, before they are written: one run each of several GPUs."""
         heard = [each for each in closed if each.heard]
         if not heard:
             return
+        for each in heard:
+            self._silences.pop(each.gpu, None)
         around = self._look_around(heard, books)
         for each in heard:
             if self._params.silent_owned_us:
@@ -282,23 +296,41 @@ class Consequences:
             self._store.books.clear_pending_price(row)
 
     def extend_silence(self) -> None:
-        """GPUs that are paid for but say nothing: open their minutes up to the last whole one."""
+        """GPUs that are paid for but say nothing: open their minutes up to the last whole one.
+
+        One that was switched off for good stays in the inventory, so what was opened is remembered: while it is silent, it is
+        one command a minute until nobody owns its minutes any more, and then a few an hour.
+        """
         now_us = to_us(self._store.now())
         limit = minute_of(now_us)
-        for gpu in self._store.books.gpus():
-            if not gpu.get("live") or gpu.get("parent_uuid"):
+        for row in self._store.books.gpus():
+            if not row.get("live") or row.get("parent_uuid"):
                 continue
-            if gpu["last_us"] >= limit - 1:
+            if row["last_us"] >= limit - 1:
+                self._silences.pop(row["_id"], None)
                 continue  # sampled in the last whole minute or since: closing that opens what silence lies before it
-            heard = self._store.cells.last_heard(gpu["_id"])
-            if heard is None:
+            silence = self._silences.get(row["_id"])
+            if silence is None or now_us - silence.looked_at_us >= LOOK_AGAIN_US:
+                self._open_silence(row["_id"], now_us)
                 continue
-            silence = to_us(heard["minute"]) + US_PER_MINUTE
-            minutes = range(silence, min(limit, silence + self._params.silent_owned_us), US_PER_MINUTE)
-            if minutes:
-                if self._store.cells.count_cells(gpu["_id"], silence, minutes.stop) < len(minutes):
-                    self._store.cells.mark_missing(gpu["_id"], minutes)
-                self._store.cells.mark_not_owned(gpu["_id"], silence, minutes.stop)
+            until = min(limit, silence.owned_until_us)
+            if silence.opened_until_us < until:
+                self._store.cells.mark_missing(row["_id"], range(silence.opened_until_us, until, US_PER_MINUTE))
+                silence.opened_until_us = until
+
+    def _open_silence(self, gpu: GpuId, now_us: int) -> None:
+        """The minutes since a GPU was last heard of. Those computed as not owned are looked at again."""
+        heard = self._store.cells.last_heard(gpu)
+        if heard is None:
+            return
+        start = to_us(heard["minute"]) + US_PER_MINUTE
+        owned_until = start + self._params.silent_owned_us
+        minutes = range(start, min(minute_of(now_us), owned_until), US_PER_MINUTE)
+        if minutes:
+            if self._store.cells.count_cells(gpu, start, minutes.stop) < len(minutes):
+                self._store.cells.mark_missing(gpu, minutes)
+            self._store.cells.mark_not_owned(gpu, start, minutes.stop)
+        self._silences[gpu] = _Silence(max(start, minutes.stop), owned_until, now_us)
 
 
 def _carried(cell: Document) -> Carried:
