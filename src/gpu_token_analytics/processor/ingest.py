@@ -70,6 +70,11 @@ class Shaped:
     tokens_by_model: dict[str, int] = field(default_factory=dict)
     cost_per_token_by_model: dict[str, float] = field(default_factory=dict)
 
+    def shares_ids(self, other: Shaped) -> bool:
+        """Whether an event here has the id of one there."""
+        of_one_kind = ((self.usages, other.usages), (self.samples, other.samples))
+        return not all(set(here.documents.ids).isdisjoint(there.documents.ids) for here, there in of_one_kind)
+
     def sightings(self) -> list[Sighting]:
         """What the samples say about their GPUs, oldest first."""
         found = [Sighting(described, first_us, last_us) for described, (first_us, last_us) in self.seen.items()]

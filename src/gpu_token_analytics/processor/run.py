@@ -9,9 +9,10 @@
                                                4 of batch n+2 . . . . . . . . . . . . . . .  5 6 of batch n+2 ...
 
 Two batches are stored while the next one is read and the one before them settles, never more. They settle and are committed
-in order: a batch after one that failed is not committed. While MongoDB or Kafka does not acknowledge, a writer repeats its
-batch and the reader keeps polling with its partitions paused: an outage is no reason for dead letters, and none to lose the
-partitions.
+in order: a batch after one that failed is not committed. Two with an id in common are stored one after another.
+
+While MongoDB or Kafka does not acknowledge, a writer repeats its batch and the reader keeps polling with its partitions paused:
+an outage is no reason for dead letters, and none to lose the partitions.
 """
 
 from __future__ import annotations
@@ -207,6 +208,8 @@ class _Write:
 
     def _run(self) -> None:
         try:
+            if self._before is not None:
+                self._keep_order_of_ids(self._before)
             stored = self._writer.store(self.batch)
             self._stored.set()
             if self._before is not None:
@@ -218,7 +221,14 @@ class _Write:
         finally:
             self._stored.set()
 
-    def stored(self, within_seconds: float) -> bool:
+    def _keep_order_of_ids(self, before: _Write) -> None:
+        """Of two events with one id the first in its partition stays, whatever dies when; so they are not stored at once."""
+        if self.batch.shares_ids(before.batch):
+            before.stored(None)
+            if before.failed:
+                raise Abandoned("the batch before did not get through, and has an id in common")
+
+    def stored(self, within_seconds: float | None) -> bool:
         """Wait; True when its events are stored, or it failed."""
         return self._stored.wait(within_seconds)
 

@@ -90,7 +90,8 @@ class World:
         kind = self._random.choice(_BAD_KINDS)
         number = self._random.getrandbits(60)  # every bad record is one of its own
         if kind is _conflict:
-            original = self._random.choice(self._sent_events)
+            # A recent one, mostly: the second use of an id is read while the first is on its way.
+            original = self._random.choice(self._sent_events[-400:] if self._random.random() < 0.8 else self._sent_events)
             event = json.loads(original.value) | {"host": original.key, "note": str(number)}
             if event["schema"] == "token.usage.v1":
                 event["model"] = f"another-{number}"

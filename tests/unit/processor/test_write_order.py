@@ -16,18 +16,19 @@ from gpu_token_analytics.kafka import RecordBatch
 from gpu_token_analytics.kafka.consumer import Position
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.processor import run
-from gpu_token_analytics.processor.ingest import Shaped
+from gpu_token_analytics.processor.ingest import Raws, Shaped
 from gpu_token_analytics.processor.run import Ingest
 from gpu_token_analytics.processor.writing import Stored
 from gpu_token_analytics.settings import load
+from gpu_token_analytics.store.encoded import EncodedDocuments
 
 BATCHES = 4
 LONG_SECONDS = 10.0
 
 
-def batch(number: int) -> RecordBatch:
+def batch(number: int, event_id: str) -> RecordBatch:
     event = TokenUsage(
-        event_id=f"u{number}",
+        event_id=event_id,
         ts=datetime(2026, 1, 1, tzinfo=UTC),
         host="h",
         model="m",
@@ -46,6 +47,7 @@ class Source:
         self.on_revoke: Callable[[], None] = lambda: None
         self.committed: list[int] = []
         self.revoke_at = -1
+        self.ids = [f"u{number}" for number in range(BATCHES)]
         self._stop, self._next = stop, 0
         self.owned: frozenset[int] = frozenset({0})
 
@@ -54,7 +56,7 @@ class Source:
         if number == self.revoke_at:
             self.on_revoke()
         if number < BATCHES:
-            return batch(number)
+            return batch(number, self.ids[number])
         if number > BATCHES:
             self._stop.set()
         return RecordBatch("tokens")
@@ -182,3 +184,51 @@ def test_what_was_read_after_a_failed_batch_is_not_committed(monkeypatch: pytest
     with pytest.raises(StoreRefused):
         loop.run(stop)
     assert source.committed == [0]
+
+
+@pytest.mark.timeout(30)
+def test_batches_with_an_id_in_common_are_stored_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Writer):
+        """The second batch takes its time, in which the third would be stored."""
+
+        def store(self, shaped: Shaped) -> Stored:
+            if number_of(shaped) == 1:
+                assert not self.stored[2].wait(0.5), "of two events with one id the second is stored"
+            return super().store(shaped)
+
+    loop, source, stop = ingest(monkeypatch, Slow())
+    source.ids = ["u0", "same", "same", "u3"]
+    loop.run(stop)
+    assert source.committed == list(range(BATCHES))
+
+
+@pytest.mark.timeout(30)
+def test_a_batch_with_an_id_of_one_that_failed_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Writer):
+        def store(self, shaped: Shaped) -> Stored:
+            if number_of(shaped) == 1:
+                threading.Event().wait(0.3)  # the third has begun, and waits
+                raise StoreRefused("full")
+            return super().store(shaped)
+
+    writer = Failing()
+    loop, source, stop = ingest(monkeypatch, writer)
+    source.ids = ["u0", "same", "same", "u3"]
+    with pytest.raises(StoreRefused):
+        loop.run(stop)
+    assert not writer.stored[2].wait(0.3), "after a restart the first one would be the conflict"
+    assert source.committed == [0]
+
+
+@pytest.mark.parametrize(("samples", "shared"), [(["a", "b"], True), (["b"], False)])
+def test_ids_are_in_common_within_a_collection(samples: list[str], shared: bool) -> None:
+    def shaped(usages: list[str], samples: list[str]) -> Shaped:
+        return Shaped(
+            RecordBatch("tokens"),
+            usages=Raws(EncodedDocuments(ids=usages)),
+            samples=Raws(EncodedDocuments(ids=samples)),
+        )
+
+    here = shaped(["u0", "b"], ["a"])
+    assert here.shares_ids(shaped(["u1", "a"], samples)) is shared
+    assert here.shares_ids(shaped(["u1", "u0"], [])) is True
