@@ -126,3 +126,41 @@ def test_a_minute_of_silence_may_be_missing_until_housekeeping_had_time_to_open_
     for seconds, findings in ((241, 0), (299, 0), (301, 1), (361, 2)):
         monkeypatch.setattr(one.ledger, "now", lambda after=seconds: at + timedelta(seconds=after))
         assert [finding.problem.split(":")[0] for finding in one.audit().findings] == ["the cell is missing"] * findings
+
+
+def test_a_cell_that_was_computed_before_its_minute_was_over_is_due_when_it_is(
+    pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = pipeline()
+    at = minutes_ago(1)
+    one.ingest([sample(n, at + timedelta(seconds=10 * n)) for n in range(6)])
+    clock = at + timedelta(seconds=59.5)
+    monkeypatch.setattr(one.store, "now", lambda: clock)
+    monkeypatch.setattr(one.ledger, "now", lambda: clock)
+    one.store[Collection.LEDGER_CELLS].update_many({}, {"$set": {"due_at": at}})
+    one.close()
+    assert one.cells(minute=at)[f"GPU-a|{at:%Y-%m-%dT%H:%MZ}"]["owned_us"] == 59_500_000
+    assert one.audit().cells_not_over == 2, "and the next one, which the last sample speaks of"
+    clock = at + timedelta(seconds=60.5)  # it is computed again a second after its end
+    report = one.audit()
+    assert report.holds, report.findings
+    assert (report.cells_not_over, report.cells_pending) == (1, 1)
+
+
+def test_a_cell_that_was_computed_again_untouched_is_changing(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(30)
+    one.ingest([usage(1, at + timedelta(seconds=50))])
+    one.close()
+    cells = one.store[Collection.LEDGER_CELLS]
+    cells.update_one({"minute": at}, {"$set": {"owned_us": 1}})
+    assert not one.audit().holds
+
+    def compute_again(_: int) -> None:
+        cells.update_one({"minute": at}, {"$set": {"due_at": at, "content": b""}})
+        one.close()
+
+    report = one.audit(compute_again)
+    assert report.cells_changing == 1
+    assert {finding.problem.split(" ")[0] for finding in report.findings} == {"class"}, "its identity did not hold before"
+    assert one.audit().holds

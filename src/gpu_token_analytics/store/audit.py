@@ -10,7 +10,8 @@ is judged: what they say is, or may be, not what the raw events say now.
 
 A ledger that is audited while it is written has differences that are none: an event is stored before its cells are marked,
 a price reaches its cells within seconds, a silence is opened after it. So a cell that differs is looked at a second time,
-after such changes had time to arrive. It is wrong if it was not touched in between (its `gen`); else it is told as changing.
+after such changes had time to arrive. It is wrong if it was neither touched nor computed in between; else it is told as
+changing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from gpu_token_analytics.ledger.ownership import owned_silent_minutes
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import NO_ROW, PriceMode
 from gpu_token_analytics.store.books import Books
+from gpu_token_analytics.store.cells import Version, version_of
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.compute import compute_run
 from gpu_token_analytics.store.ledger import LedgerStore
@@ -53,7 +55,7 @@ class _Doubt:
     """A cell that is not what raw events say: wrong, or changing."""
 
     cell: str
-    gen: int | None  # None: there is no such cell
+    version: Version | None  # None: there is no such cell
     problem: str
     stored_nusd: int = 0
     price_time_nusd: int = 0
@@ -182,13 +184,13 @@ def _audit_gpu(
         minute = to_us(cell["minute"])
         stored[minute] = cell
         report.cells += 1
-        if cell["done_gen"] < cell["gen"]:
+        over = minute + US_PER_MINUTE <= now_us
+        if _is_due(cell) if over else cell["done_gen"] < cell["gen"]:
             report.cells_pending += 1
         if "cost_nusd" not in cell:
             continue
         _check_identity(cell, report)
-        if minute + US_PER_MINUTE > now_us:
-            report.cells_not_over += 1
+        report.cells_not_over += not over
         if horizon is not None and cell["opened_at"] < horizon:
             report.cells_kept += 1
             kept.add(minute)
@@ -202,13 +204,13 @@ def _audit_gpu(
 def _look_again(store: LedgerStore, doubts: Sequence[_Doubt], report: AuditReport) -> None:
     for at in range(0, len(doubts), _LOOKED_AT):
         asked = doubts[at : at + _LOOKED_AT]
-        gens = store.cells.gens(doubt.cell for doubt in asked)
+        versions = store.cells.versions(doubt.cell for doubt in asked)
         for doubt in asked:
-            if gens.get(doubt.cell) != doubt.gen:
+            if versions.get(doubt.cell) != doubt.version:
                 report.cells_changing += 1
                 continue
             report.found(doubt.cell, doubt.problem)
-            if doubt.gen is not None:
+            if doubt.version is not None:
                 report.compare(doubt.stored_nusd, doubt.price_time_nusd)
 
 
@@ -224,6 +226,11 @@ def _compare_totals(
     report.raw_counts = raw
     for name in different:
         report.found("total", f"{name}: {raw[name]} in raw events, {report.ledger_counts[name]} in the ledger")
+
+
+def _is_due(cell: Document) -> bool:
+    """Whether it is still to be computed: it was touched, or its minute was not over when it was."""
+    return cell["done_gen"] < cell["gen"] or "due_at" in cell
 
 
 def _check_identity(cell: Document, report: AuditReport) -> None:
@@ -280,7 +287,7 @@ def _compare(computed: ComputedCell, stored: Document | None, report: AuditRepor
     if stored is None:
         missing = f"the cell is missing: {content.cost_nusd} nano-USD are not in the ledger"
         return _Doubt(name, None, missing) if content.owned_us else None
-    if stored["done_gen"] < stored["gen"]:
+    if _is_due(stored):
         return None
     price_time = content.cost_nusd if expected is None else expected
     fields = computed.fields()
@@ -290,7 +297,7 @@ def _compare(computed: ComputedCell, stored: Document | None, report: AuditRepor
         return None
     shown = ", ".join(f"{key}: stored {_short(stored.get(key))}, fresh {_short(fields[key])}" for key in different[:3])
     problem = f"differs from a fresh computation in {shown}"
-    return _Doubt(name, stored["gen"], problem, stored["cost_nusd"], price_time)
+    return _Doubt(name, version_of(stored), problem, stored["cost_nusd"], price_time)
 
 
 def _price_time(computed: ComputedCell) -> int | None:

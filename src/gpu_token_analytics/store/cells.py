@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from pymongo import ASCENDING, DESCENDING, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError
@@ -24,6 +24,8 @@ from gpu_token_analytics.events import from_us, to_us
 from gpu_token_analytics.store.client import Document, Store, each, mapped
 from gpu_token_analytics.store.commands import write_command
 from gpu_token_analytics.store.marks import SAFETY, Cell
+
+Version: TypeAlias = tuple[int, datetime | None]
 
 LEASE_SECONDS = 60
 _LONGER = 12  # times as long as others wait for the idle, they wait for those who have cells of their own
@@ -53,6 +55,11 @@ _DUE_FIELDS = dict.fromkeys(
 )
 
 _CARRIED_FIELDS = dict.fromkeys(("minute", "host", "gpu_name", "own_price", "samples", "due_at", "lease"), 1)
+
+
+def version_of(cell: Document) -> Version:
+    """What is another one whenever a cell was touched or computed."""
+    return cell["gen"], cell.get("computed_at")
 
 
 def _computed_by_others(own_lease: str | None) -> Document:
@@ -249,9 +256,10 @@ class CellStore:
         return {ids[cell["_id"]]: cell for cell in found}
 
     @mapped
-    def gens(self, ids: Iterable[str]) -> dict[str, int]:
-        """How often each of these cells was touched; those that do not exist are left out."""
-        return {cell["_id"]: cell["gen"] for cell in self._cells.find({"_id": {"$in": list(ids)}}, {"gen": 1})}
+    def versions(self, ids: Iterable[str]) -> dict[str, Version]:
+        """The version of each of these cells; those that do not exist are left out."""
+        found = self._cells.find({"_id": {"$in": list(ids)}}, {"gen": 1, "computed_at": 1})
+        return {cell["_id"]: version_of(cell) for cell in found}
 
     @mapped
     def is_changing(self, since: datetime) -> bool:
