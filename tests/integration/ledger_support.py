@@ -42,6 +42,12 @@ class NoLetters:
         raise AssertionError(f"unexpected dead letters: {letters}")
 
 
+def close_due(closer: Closer) -> None:
+    """Compute until nothing is due, and nothing else."""
+    while closer.step():
+        pass
+
+
 class Pipeline:
     """One database with the ingest steps and a closer on it."""
 
@@ -114,11 +120,9 @@ class Pipeline:
         """Compute until nothing is due."""
         closer = self.closer()
         closer.housekeep()
-        while closer.step():
-            pass
+        close_due(closer)
         closer.housekeep()
-        while closer.step():
-            pass
+        close_due(closer)
 
     def cells(self, **where: Any) -> dict[str, Document]:
         return {cell["_id"]: cell for cell in self.store[Collection.LEDGER_CELLS].find(where)}

@@ -9,7 +9,17 @@ from fractions import Fraction
 from math import floor
 
 import pytest
-from tests.integration.ledger_support import HOUR_NUSD, MINUTE, Pipeline, contents, fleet_events, minutes_ago, sample, usage
+from tests.integration.ledger_support import (
+    HOUR_NUSD,
+    MINUTE,
+    Pipeline,
+    close_due,
+    contents,
+    fleet_events,
+    minutes_ago,
+    sample,
+    usage,
+)
 
 from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.events import Event, to_us
@@ -149,9 +159,7 @@ def test_two_closers_at_once_agree(pipeline: Callable[..., Pipeline]) -> None:
 
     def work() -> None:
         try:
-            closer = one.closer()
-            while closer.step():
-                pass
+            close_due(one.closer())
         except BaseException as error:  # noqa: BLE001 - shown by the assertion below
             failures.append(error)
 

@@ -9,7 +9,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.integration.ledger_support import HOUR_NUSD, MINUTE, Commands, Pipeline, contents, minutes_ago, sample, usage
+from tests.integration.ledger_support import (
+    HOUR_NUSD,
+    MINUTE,
+    Commands,
+    Pipeline,
+    close_due,
+    contents,
+    minutes_ago,
+    sample,
+    usage,
+)
 
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.events import Event, GpuSample, TokenUsage, to_us
@@ -43,8 +53,7 @@ def close_counting(one: Pipeline, commands: Commands) -> float:
     closed = sum(len(runs_of(minutes)) for minutes in by_gpu.values())
     before = commands.sent.total()
     closer = one.closer()
-    while closer.step():
-        pass
+    close_due(closer)
     return (commands.sent.total() - before) / closed
 
 

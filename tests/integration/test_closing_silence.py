@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from tests.integration.ledger_support import MINUTE, Commands, Pipeline, minutes_ago, sample, usage
+from tests.integration.ledger_support import MINUTE, Commands, Pipeline, close_due, minutes_ago, sample, usage
 
 
 class Silent:
@@ -22,8 +22,7 @@ class Silent:
         self.close()
 
     def close(self) -> None:
-        while self.closer.step():
-            pass
+        close_due(self.closer)
 
     def housekeep(self, minute: float) -> None:
         self._now = self.at + minute * MINUTE
@@ -82,9 +81,7 @@ def test_silence_is_opened_minute_by_minute_and_goes_on_after_what_is_heard_in_i
     silent.close()
     assert silent.owned == [0, 1, 2, 3, 4, 5], "heard of again in minute 1"
     one.ingest([usage(2, silent.at + 2.5 * MINUTE, 5.0, gpu_uuids=["GPU-0"])])
-    other = one.closer()
-    while other.step():
-        pass  # and it dies
+    close_due(one.closer())  # which dies then
     silent.housekeep(9.2)
     silent.close()
     assert silent.owned == [0, 1, 2, 3, 4, 5], "minute 6 has no cell yet"
@@ -101,9 +98,7 @@ def test_a_gpu_that_another_process_heard_of_is_looked_at_again(
     silent.housekeep(3.0)
     silent.close()
     one.ingest([sample(2, silent.at + 2 * MINUTE, gpu_uuid="GPU-0", gpu_index=0)])
-    other = one.closer()
-    while other.step():
-        pass
+    close_due(one.closer())
     for minute in (3.1, 5.0, 9.0):
         silent.housekeep(minute)
         silent.close()

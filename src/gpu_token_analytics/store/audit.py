@@ -185,8 +185,7 @@ def _audit_gpu(
         stored[minute] = cell
         report.cells += 1
         over = minute + US_PER_MINUTE <= now_us
-        if _is_due(cell) if over else cell["done_gen"] < cell["gen"]:
-            report.cells_pending += 1
+        report.cells_pending += _is_due(cell, over)
         if "cost_nusd" not in cell:
             continue
         _check_identity(cell, report)
@@ -228,9 +227,9 @@ def _compare_totals(
         report.found("total", f"{name}: {raw[name]} in raw events, {report.ledger_counts[name]} in the ledger")
 
 
-def _is_due(cell: Document) -> bool:
-    """Whether it is still to be computed: it was touched, or its minute was not over when it was."""
-    return cell["done_gen"] < cell["gen"] or "due_at" in cell
+def _is_due(cell: Document, over: bool) -> bool:
+    """Whether it is still to be computed: it was touched, or its minute is over, and was not when it was computed."""
+    return cell["done_gen"] < cell["gen"] or (over and "due_at" in cell)
 
 
 def _check_identity(cell: Document, report: AuditReport) -> None:
@@ -287,7 +286,7 @@ def _compare(computed: ComputedCell, stored: Document | None, report: AuditRepor
     if stored is None:
         missing = f"the cell is missing: {content.cost_nusd} nano-USD are not in the ledger"
         return _Doubt(name, None, missing) if content.owned_us else None
-    if _is_due(stored):
+    if _is_due(stored, over=True):  # no other minute is computed again
         return None
     price_time = content.cost_nusd if expected is None else expected
     fields = computed.fields()
