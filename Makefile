@@ -72,13 +72,13 @@ flows: $(VENV)/.dev  ## write firewall rules, addresses and tables from deploy/f
 	$(BIN)/python -m deploy.flows write
 
 vms: $(VENV)/.dev  ## CA0 and CA1 on four systemd machines of this one (root): make vms ARGS="--install"
-	@$(BIN)/python -m deploy.vms $(ARGS)
+	@$(BIN)/python -m deploy.bench vms $(ARGS)
 
 vms-full: $(VENV)/.dev  ## the same, and each machine loses power during a replay
-	@$(BIN)/python -m deploy.vms --full $(ARGS)
+	@$(BIN)/python -m deploy.bench vms --full $(ARGS)
 
 vms-evidence: $(VENV)/.dev  ## vms-full, and its output into the READMEs of CA0 and CA1
-	@$(BIN)/python -m deploy.vms --full --evidence $(ARGS)
+	@$(BIN)/python -m deploy.bench vms --full --evidence $(ARGS)
 
 vms-clean:  ## remove what the machines' next run would reuse (about 6 GB)
 	rm -rf build/vms

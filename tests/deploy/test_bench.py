@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from deploy.vms import matrix
-from deploy.vms.report import CheckFailed, NotChecked, Report, expect
+from deploy.bench.checks import matrix
+from deploy.bench.report import CheckFailed, NotChecked, Report, expect
+from deploy.bench.vms import reachability
 
 from deploy import flows
 
@@ -22,7 +23,7 @@ def right() -> dict[tuple[str, str, int], str]:
         (source, target, port): "open" if TABLE.allowed(source, target, port) else "silent"
         for source in sources
         for target in TABLE.machines
-        for port in [*TABLE.ports, *matrix.CLOSED_PORTS]
+        for port in [*TABLE.ports, *reachability.CLOSED_PORTS]
         if source != target
     }
 
@@ -32,7 +33,7 @@ def breaks(error: Exception) -> None:
 
 
 def test_a_correct_matrix_has_no_differences() -> None:
-    assert matrix.differences(TABLE, right()) == []
+    assert matrix.differences(TABLE.allowed, right()) == []
 
 
 @pytest.mark.parametrize(
@@ -45,13 +46,13 @@ def test_a_correct_matrix_has_no_differences() -> None:
     ],
 )
 def test_every_kind_of_wrong_firewall_is_noticed(source: str, target: str, port: int, seen: str) -> None:
-    wrong = matrix.differences(TABLE, right() | {(source, target, port): seen})
+    wrong = matrix.differences(TABLE.allowed, right() | {(source, target, port): seen})
     assert len(wrong) == 1
     assert f"{source} -> {target}:{port} is {seen}" in wrong[0]
 
 
 def test_the_drawing_names_the_open_ports_only() -> None:
-    drawn = dict(line.split(maxsplit=1) for line in matrix.draw(TABLE, right()).splitlines())
+    drawn = dict(line.split(maxsplit=1) for line in reachability.draw(TABLE, right()).splitlines())
     assert drawn["vm3-processor"].split() == ["vm1-kafka:9092", "vm2-mongo:27017", "vm4-producers:-"]
     assert "9092" not in drawn["outsider"]
 
@@ -114,7 +115,7 @@ def test_health_says_what_is_not_well(lines: str, status: int, says: str) -> Non
 
 def test_makefiles_run_by_the_bench_do_not_see_the_arguments_of_make_vms(tmp_path: Path) -> None:
     (tmp_path / "inner").write_text("ARGS ?=\ndown:\n\t@echo down $(ARGS).\n")
-    inner = f"from deploy.vms.shell import run; print(run(['make', '-sf', '{tmp_path}/inner', 'down']).stdout)"
+    inner = f"from deploy.bench.shell import run; print(run(['make', '-sf', '{tmp_path}/inner', 'down']).stdout)"
     (tmp_path / "outer").write_text(f'vms:\n\t@{sys.executable} -c "{inner}"\n')
     outer = ["make", "-sf", str(tmp_path / "outer"), "vms", "ARGS=--install --strict"]
     assert subprocess.run(outer, capture_output=True, text=True, check=True).stdout.split("\n")[0] == "down ."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -33,18 +33,26 @@ class Report:
     not_checked: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     stages: dict[str, list[str]] = field(default_factory=dict)
+    tables: dict[str, list[str]] = field(default_factory=dict)
     stage: str = ""
 
     def begin(self, stage: str) -> None:
         """What is said from here on belongs to `stage`."""
         self.stage = stage
-        self.stages[stage] = []
+        self.stages.setdefault(stage, [])
 
     def say(self, text: str) -> None:
         """A line with the seconds since the start of the run."""
         line = f"[{time.monotonic() - self.started:6.1f} s] {text}"
         self.stages.setdefault(self.stage, []).append(line)
         print(line, flush=True)
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A table of measured figures, said at once and kept for the stage's README."""
+        cells = [list(header), ["---"] * len(header), *([str(cell) for cell in row] for row in rows)]
+        text = "".join("| " + " | ".join(line) + " |\n" for line in cells)
+        self.tables.setdefault(self.stage, []).append(text)
+        self.say("\n" + text.rstrip())
 
     @contextmanager
     def check(self, name: str) -> Iterator[None]:

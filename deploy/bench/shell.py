@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 # What `make vms ARGS=...` leaves in the environment. A Makefile run by the bench would take the bench's ARGS for its own.
@@ -53,3 +54,12 @@ def run(
 def _end(output: bytes | str | None) -> str:
     text = output.decode(errors="replace") if isinstance(output, bytes) else output or ""
     return "it said: " + text.strip()[-3000:]
+
+
+def wait(done: Callable[[], bool], timeout_seconds: float, otherwise: str) -> None:
+    """Polls until `done`. Raises CommandFailed saying `otherwise` when time is up."""
+    end = time.monotonic() + timeout_seconds
+    while not done():
+        if time.monotonic() > end:
+            raise CommandFailed(f"{otherwise} after {timeout_seconds:.0f} s")
+        time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""python -m deploy.vms [--full] [--install] [--strict] [--only ca0|ca1]: the checks of CA0 and CA1 on four machines here.
+"""python -m deploy.bench vms [--full] [--install] [--strict] [--only ca0|ca1]: the checks of CA0 and CA1 on four machines here.
 
 Needs root on Linux. --full also takes the power from each machine in turn. --install fetches missing Debian packages first.
 Everything is removed at the end, also after a failure or Ctrl-C; only build/vms/cache stays, to make the next run faster
@@ -18,26 +18,33 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy import flows
+from deploy.bench import evidence
+from deploy.bench.images import engine as images
+from deploy.bench.machines import roots
+from deploy.bench.report import NotChecked, Report
+from deploy.bench.shell import run
+from deploy.bench.vms import ca0, ca1, end_to_end, machines, product
+from deploy.bench.vms.machines import Bench
+from deploy.bench.vms.workstation import Operator
 from deploy.flows import ROOT
-from deploy.vms import ca0, ca1, end_to_end, evidence, images, machines, product, roots
-from deploy.vms.machines import Bench
-from deploy.vms.report import NotChecked, Report
-from deploy.vms.shell import run
-from deploy.vms.workstation import Operator
 
 _FOLDER = ROOT / "build" / "vms"
 _PACKAGES = "debootstrap systemd-container openssh-client iproute2 procps util-linux make curl maven"
 
 
-def main() -> int:
+def main(arguments_given: Sequence[str]) -> int:
     """Runs the checks; returns 1 when one failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "deploy.bench vms", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--full", action="store_true", help="also kill each machine during a replay")
     parser.add_argument("--install", action="store_true", help="apt-get install what is missing")
     parser.add_argument("--strict", action="store_true", help="exit 1 also when something could not be checked")
-    parser.add_argument("--evidence", action="store_true", help="write the output into CA0/README.md and CA1/README.md")
+    parser.add_argument(
+        "--evidence", action="store_true", help="write the output into evidence.md and README.md of CA0 and CA1"
+    )
     parser.add_argument("--only", choices=["ca0", "ca1"], help="one stage")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments_given)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clean-up below runs
     report = Report()
     if arguments.install and (machines.lacking() or images.lacking()):
@@ -47,7 +54,7 @@ def main() -> int:
     with only_run():
         _stages(report, arguments.only, arguments.full)
     if arguments.evidence:
-        for path in evidence.write(report):
+        for path in evidence.write(report, "make vms-evidence", list(images.versions().values())):
             print(f"written: {path.relative_to(ROOT)}")
     return report.close(strict=arguments.strict)
 
@@ -64,7 +71,7 @@ def _stages(report: Report, only: str | None, full: bool) -> None:
         images_by_name |= images.build(_FOLDER / "run", cache, [builder, machine, minimal])
         layers += [machine, minimal]
         for name in images_by_name:
-            report.say(f"image {name}: built here under the reference tag, not the vendor's (deploy/vms/images/README.md)")
+            report.say(f"image {name}: built here under the reference tag, not the vendor's (deploy/bench/images/README.md)")
     if not layers:
         for stage in ("CA0", "CA1", "end to end"):
             if only == "ca0" and stage != "CA0":
@@ -154,7 +161,3 @@ def only_run() -> Iterator[None]:
             if os.geteuid() == 0:
                 machines.remove_leftovers(_FOLDER / "run")
                 shutil.rmtree(_FOLDER / "run", ignore_errors=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

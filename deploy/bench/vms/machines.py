@@ -14,14 +14,14 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.bench.machines import leftovers, nspawn
+from deploy.bench.machines.roots import mount_overlay
+from deploy.bench.shell import CommandFailed, run, wait
 from deploy.flows import FlowTable, Machine
-from deploy.vms.roots import mount_overlay
-from deploy.vms.shell import CommandFailed, run
 
 PREFIX = "gtv"
 BRIDGE = f"{PREFIX}br0"
@@ -31,7 +31,6 @@ OUTSIDER = "outsider"
 OUTSIDER_ADDRESS = "10.0.1.99"
 USER = "ubuntu"
 _BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
-_CGROUPS = Path("/sys/fs/cgroup")
 _NEEDED = {
     "debootstrap": "debootstrap",
     "systemd-nspawn": "systemd-container",
@@ -147,13 +146,13 @@ class Bench:
             f"--bind={store / 'docker'}:/var/lib/docker", f"--bind={store / 'containerd'}:/var/lib/containerd",
             "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1",  # read by systemd 256 and later on cgroup v1 hosts
         ]  # fmt: skip
-        self._pids[name] = spawn(name, command, store / "console.log")
+        self._pids[name] = nspawn.spawn(f"{PREFIX}-{name}", command, store / "console.log")
 
     def kill(self, name: str) -> None:
         """Power loss: SIGKILL to the machine's PID 1 takes every process of it, at once."""
         pid = self.leader(name)
         os.kill(pid, signal.SIGKILL)
-        wait(lambda: not _alive(self._pids[name]), 20, f"{name} did not die")
+        wait(lambda: not nspawn.alive(self._pids[name]), 20, f"{name} did not die")
 
     def leader(self, name: str) -> int:
         """This host's pid of the machine's PID 1. Raises CommandFailed when it is not running."""
@@ -239,105 +238,10 @@ class Bench:
         run(["chroot", str(root), "chown", "-R", f"{USER}:{USER}", f"/home/{USER}/.ssh"])
 
 
-def spawn(name: str, command: Sequence[str], log: Path) -> int:
-    """Starts a machine's supervisor in its own cgroups; returns its pid on this host."""
-    procs = []
-    for hierarchy in (_CGROUPS / "systemd", _CGROUPS / "unified", _CGROUPS):
-        if (hierarchy / "cgroup.procs").exists():
-            group = hierarchy / f"{PREFIX}-{name}"
-            group.mkdir(exist_ok=True)
-            procs.append(str(group / "cgroup.procs"))
-    enter = 'for f in $1; do echo $$ >"$f"; done; shift; exec "$@"'
-    # `network`: sysctls of the machine's own network namespace are writable, as an engine needs; no others are.
-    env = {**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network", "SYSTEMD_SECCOMP": "0"}
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            ["sh", "-c", enter, "sh", " ".join(procs), *command],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True,
-        )  # fmt: skip
-    _children.append(process)
-    wait(lambda: bool(run(["pgrep", "-P", str(process.pid)], check=False).stdout.split()), 20, f"{name} did not start")
-    return process.pid
-
-
-_children: list[subprocess.Popen[bytes]] = []
-
-
 def remove_leftovers(folder: Path) -> None:
-    """Ends what carries the bench's prefix: processes, mounts under `folder`, namespaces, links, cgroups."""
-    for pid in _bench_pids():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(TimeoutError, CommandFailed):
-        wait(lambda: not any(True for _ in _bench_pids()), 20, "processes of the bench do not end")
-    for _ in range(3):
-        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for mountpoint in sorted((m for m in mounts if m.startswith(f"{folder}/")), key=len, reverse=True):
-            run(["umount", "-l", mountpoint], check=False)
+    """Ends and removes what carries the bench's prefix, and puts back the host's bridge filter."""
+    leftovers.remove(f"{PREFIX}-", folder)
     saved = folder / _BRIDGE_FILTER.name
     if saved.exists():
         _BRIDGE_FILTER.write_text(saved.read_text())
-    for line in run(["ip", "-o", "link", "show", "type", "veth"], check=False).stdout.splitlines():
-        if (link := line.split()[1].split("@")[0]).startswith(f"{PREFIX}-"):
-            run(["ip", "link", "del", link], check=False)
-    for line in run(["ip", "netns", "list"], check=False).stdout.splitlines():
-        if line.startswith(f"{PREFIX}-"):
-            run(["ip", "netns", "del", line.split()[0]], check=False)
     run(["ip", "link", "del", BRIDGE], check=False)
-    wait(_cgroups_gone, 20, "cgroups of the bench are still in use")
-    for process in _children:
-        process.poll()
-
-
-def _cgroups_gone() -> bool:
-    left = 0
-    # At any depth: an engine puts its containers below the cgroup that its own process was started in.
-    for top in list(_CGROUPS.rglob(f"{PREFIX}-*")):
-        for group, _, _ in os.walk(top, topdown=False):
-            try:
-                Path(group).rmdir()
-            except FileNotFoundError:
-                continue
-            except OSError:
-                left += 1
-    return left == 0
-
-
-def _bench_pids(marks: Sequence[str] = (f"/{PREFIX}-",)) -> Iterator[int]:
-    """Processes in a cgroup of the bench, or of one machine. Nothing else can be in one."""
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            groups = (folder / "cgroup").read_text()
-            if any(mark in groups for mark in marks) and _state(folder) != "Z":
-                yield int(folder.name)
-
-
-def _state(process: Path) -> str:
-    return (process / "stat").read_text().rpartition(")")[2].split()[0]
-
-
-def _alive(pid: int) -> bool:
-    for process in _children:
-        if process.pid == pid:
-            return process.poll() is None
-    return False
-
-
-def end(name: str) -> None:
-    """Ends a supervisor that `spawn` started, and everything below it."""
-    marks = [f"/{PREFIX}-{name}"]
-    for pid in _bench_pids(marks):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    wait(lambda: not any(True for _ in _bench_pids(marks)), 20, f"processes of {name} do not end")
-
-
-def wait(done: Callable[[], bool], timeout_seconds: float, otherwise: str) -> None:
-    """Polls until `done`. Raises CommandFailed saying `otherwise` when time is up."""
-    end = time.monotonic() + timeout_seconds
-    while not done():
-        if time.monotonic() > end:
-            raise CommandFailed(f"{otherwise} after {timeout_seconds:.0f} s")
-        time.sleep(0.2)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 
-from deploy.vms import matrix
-from deploy.vms.machines import Bench
-from deploy.vms.report import Report, expect
-from deploy.vms.shell import run
-from deploy.vms.workstation import Operator, authentication_methods
+from deploy.bench.checks import matrix
+from deploy.bench.report import Report, expect
+from deploy.bench.shell import run
+from deploy.bench.vms import reachability as reach
+from deploy.bench.vms.machines import Bench
+from deploy.bench.vms.workstation import Operator, authentication_methods
 
 _BYPASS_PORT = 9393
 _HOME = "/opt/gpu-tokens"
@@ -59,11 +60,11 @@ def logins(report: Report, bench: Bench, stage: str) -> None:
 def reachability(report: Report, bench: Bench, when: str) -> None:
     """The flow table against real connections, with a listener on every port that has no service."""
     with report.check(f"{when}: exactly the flow table's flows are open"):
-        ports = [*bench.table.ports, *matrix.CLOSED_PORTS]
-        with matrix.listeners(bench, ports):
-            seen = matrix.observe(bench, ports)
-        report.say(f"{len(seen)} connections tried; open:\n{matrix.draw(bench.table, seen)}")
-        wrong = matrix.differences(bench.table, seen)
+        ports = [*bench.table.ports, *reach.CLOSED_PORTS]
+        with reach.listeners(bench, ports):
+            seen = reach.observe(bench, ports)
+        report.say(f"{len(seen)} connections tried; open:\n{reach.draw(bench.table, seen)}")
+        wrong = matrix.differences(bench.table.allowed, seen)
         expect(not wrong, "; ".join(wrong))
 
 

@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from deploy.bench.machines import nspawn
+from deploy.bench.machines.roots import mount_overlay
+from deploy.bench.report import NotChecked
+from deploy.bench.shell import CommandFailed, run, wait
 from deploy.flows import ROOT
-from deploy.vms import machines
-from deploy.vms.report import NotChecked
-from deploy.vms.roots import mount_overlay
-from deploy.vms.shell import CommandFailed, run
 from gpu_token_analytics.embedded.kafka_jvm import resolve_jars
 
-_HERE = Path(__file__).resolve().parent / "images"
+_HERE = Path(__file__).resolve().parent
 _BUILDER = "builder"
+_GROUP = "gtv-builder"  # of the prefix that the vms topology removes
 _MONGOSH = "2.12.0"
 _CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _PIP_CONF = Path("/etc/pip.conf")
@@ -64,7 +65,7 @@ def builder(folder: Path, cache: Path, layers: Sequence[Path]) -> Iterator[Calla
     start = (
         "for d in /sys/fs/cgroup/*/; do mount -o remount,bind,rw,nosuid,nodev,noexec $d; done 2>/dev/null; "
         "exec dockerd --iptables=false --ip6tables=false --ip-forward=false --bridge=none "
-        f"--cgroup-parent=/{machines.PREFIX}-{_BUILDER}/containers"
+        f"--cgroup-parent=/{_GROUP}/containers"
     )
     command = [
         "systemd-nspawn", "-q", "-D", str(own / "root"), "--as-pid2", "-M", _BUILDER, "--register=no", "--keep-unit",
@@ -74,7 +75,7 @@ def builder(folder: Path, cache: Path, layers: Sequence[Path]) -> Iterator[Calla
         *(f"--bind-ro={path}:/host{path}" for path in (_CA_BUNDLE, _PIP_CONF) if path.exists()),
         "bash", "-c", start,
     ]  # fmt: skip
-    pid = machines.spawn(_BUILDER, command, own / "console.log")
+    pid = nspawn.spawn(_GROUP, command, own / "console.log")
     leader = run(["pgrep", "-P", str(pid)]).stdout.split()[0]
 
     def beside(*words: str, timeout_seconds: float = 600, check: bool = True) -> str:
@@ -82,12 +83,12 @@ def builder(folder: Path, cache: Path, layers: Sequence[Path]) -> Iterator[Calla
         return run(enter, timeout_seconds=timeout_seconds, check=check).stdout
 
     try:
-        machines.wait(lambda: "Server" in beside("docker", "version", check=False), 60, "the builder's engine does not answer")
+        wait(lambda: "Server" in beside("docker", "version", check=False), 60, "the builder's engine does not answer")
         yield beside
     except CommandFailed as error:
         raise CommandFailed(f"{error}\nthe engine's log: {(own / 'console.log').read_text(errors='replace')[-1500:]}") from None
     finally:
-        machines.end(_BUILDER)
+        nspawn.end(_GROUP)
         run(["umount", "-l", str(own / "root")], check=False)
 
 

@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy.bench.shell import run
+from deploy.bench.vms.machines import ADMIN_ADDRESS, USER, Bench
 from deploy.flows import ROOT
-from deploy.vms.machines import ADMIN_ADDRESS, USER, Bench
-from deploy.vms.shell import run
 
 # The bench's own settings. Machines here may open fewer files than MongoDB asks for, and share two cores and their memory.
 _SETTINGS = """MONGO_OPEN_FILES=20000

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
+from deploy.bench.report import NotChecked, Report, expect
+from deploy.bench.shell import run
+from deploy.bench.vms import ca0
+from deploy.bench.vms.machines import ADMIN_ADDRESS, Bench
+from deploy.bench.vms.workstation import Operator
 from deploy.flows import ROOT
-from deploy.vms import ca0
-from deploy.vms.machines import ADMIN_ADDRESS, Bench
-from deploy.vms.report import NotChecked, Report, expect
-from deploy.vms.shell import run
-from deploy.vms.workstation import Operator
 
 _HERE = Path(__file__).resolve().parent
 _BUCKET = "your-terraform-state"  # as backend.tf.example names it

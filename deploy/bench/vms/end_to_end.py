@@ -2,60 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.flows import ROOT
-from deploy.vms import machines
-from deploy.vms.machines import USER, Bench
-from deploy.vms.report import NotChecked, Report, expect
-from deploy.vms.shell import CommandFailed, run
+from deploy.bench.checks import replay
+from deploy.bench.checks.replay import Sums
+from deploy.bench.report import Report, expect
+from deploy.bench.shell import CommandFailed, run, wait
+from deploy.bench.vms.machines import USER, Bench
 
-_NAME = "AzureLLMInferenceTrace_conv.csv"
 _HOME = "/opt/gpu-tokens"
 _COMPOSE = "sudo docker compose -p gpu-tokens"
 _TRACE = f"/home/{USER}/trace.csv"  # not /tmp: that is gone when the machine loses power
 _REPLAYED = "replayed"
 
 
-@dataclass(frozen=True)
-class Sums:
-    """What must be in MongoDB after a replay: requests, prompt tokens, completion tokens."""
-
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-
-
-def find_trace() -> Path:
-    """TRACE_FILE, else a `data/traces` folder beside the checkout. Raises NotChecked when there is none."""
-    named = os.environ.get("TRACE_FILE")
-    for path in [Path(named)] if named else sorted(ROOT.parent.glob(f"*/data/traces/{_NAME}")):
-        if path.exists():
-            return path
-    raise NotChecked(
-        f"the trace {_NAME} is not here (set TRACE_FILE); it is Azure/AzurePublicDataset's, CC-BY 4.0, not this repository's"
-    )
-
-
-def sums_of(trace: Path) -> Sums:
-    """Counted from the file itself, not taken from what the pipeline says."""
-    with trace.open(newline="") as file:
-        rows = [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in csv.DictReader(file)]
-    return Sums(len(rows), sum(prompt for prompt, _ in rows), sum(completion for _, completion in rows))
-
-
 def run_checks(report: Report, bench: Bench, *, kill_machines: bool) -> None:
     """Needs CA1's machines with everything running; leaves the producers stopped."""
     trace: list[Path] = []
     with report.check("end to end: the trace is on vm4"):
-        trace.append(find_trace())
+        trace.append(replay.find_trace())
         run(
             [
                 "scp",
@@ -68,7 +35,7 @@ def run_checks(report: Report, bench: Bench, *, kill_machines: bool) -> None:
         bench.ssh("vm4-producers", f"cd {_HOME}/vm4-producers && {_COMPOSE} stop -t 20")
     if not trace:
         return
-    expected = sums_of(trace[0])
+    expected = replay.sums_of(trace[0])
     with report.check(
         f"end to end: {expected.requests:,} requests replayed from vm4 are on vm2, each once, their tokens exact"
     ):
@@ -102,7 +69,7 @@ def killed_during_replay(report: Report, bench: Bench, name: str, expected: Sums
             bench.ssh(name, f"cd {_HOME}/{name} && {_COMPOSE} stop -t 20; sudo docker rm -f {_REPLAYED}", check=False)
             _replay(bench, model, "--speed 0")
         _await_stored(bench, model, expected, 240)
-        machines.wait(lambda: _healthy(bench), 120, "not every container is healthy again")
+        wait(lambda: _healthy(bench), 120, "not every container is healthy again")
     audited(report, bench, model, expected)
 
 
@@ -110,7 +77,7 @@ def audited(report: Report, bench: Bench, model: str, expected: Sums) -> None:
     """The ledger's own sums for these models, and the audit of everything."""
     with report.check(f"end to end ({model}): exactly these requests and tokens in the ledger, audit exact to the nano-dollar"):
         # This machine's own GPU samples go on, so some cell is always due: wait for the replay's cells, not for all.
-        _await(lambda: _in_ledger(bench, model), expected, 180, "in the ledger")
+        replay.await_sums(lambda: _in_ledger(bench, model), expected, 180, "in the ledger")
         said = bench.ssh("vm3-processor", f"make -s -C {_HOME}/vm3-processor audit", timeout_seconds=240)
         report.say("\n".join(["", *(f"    {line}" for line in said.strip().splitlines()[-8:] if "CONFWARN" not in line)]))
 
@@ -130,7 +97,7 @@ def _replay(bench: Bench, model: str, speed: str, *, detached: bool = False) -> 
     how = f"-d --name {_REPLAYED}" if detached else "--rm -T"
     command = (
         f"cd {_HOME}/vm4-producers && sudo docker rm -f {_REPLAYED} >/dev/null 2>&1; "
-        f"{_COMPOSE} run {how} --no-deps -v {_TRACE}:/data/{_NAME}:ro simulate replay /data/{_NAME} {speed} "
+        f"{_COMPOSE} run {how} --no-deps -v {_TRACE}:/data/{replay.NAME}:ro simulate replay /data/{replay.NAME} {speed} "
         f"--models {model}-a,{model}-b --gpu-samples"
     )
     return bench.ssh("vm4-producers", command, timeout_seconds=240)
@@ -146,7 +113,7 @@ def _stored(bench: Bench, model: str) -> Sums:
 
 def _await_some(bench: Bench, model: str, requests: int) -> int:
     """Waits until a replay is on its way; returns how many of its requests are stored."""
-    machines.wait(lambda: _stored(bench, model).requests >= requests, 120, f"fewer than {requests} requests stored")
+    wait(lambda: _stored(bench, model).requests >= requests, 120, f"fewer than {requests} requests stored")
     return _stored(bench, model).requests
 
 
@@ -157,17 +124,7 @@ def _healthy(bench: Bench) -> bool:
 
 
 def _await_stored(bench: Bench, model: str, expected: Sums, timeout_seconds: float) -> None:
-    _await(lambda: _stored(bench, model), expected, timeout_seconds, "stored")
-
-
-def _await(sums: Callable[[], Sums], expected: Sums, timeout_seconds: float, what: str) -> None:
-    end = time.monotonic() + timeout_seconds
-    seen = Sums(0, 0, 0)
-    while seen != expected and time.monotonic() < end:
-        with suppress(CommandFailed):  # MongoDB's machine may be starting
-            seen = sums()
-        time.sleep(2)
-    expect(seen == expected, f"{what} after {timeout_seconds:.0f} s: {seen}, not {expected}")
+    replay.await_sums(lambda: _stored(bench, model), expected, timeout_seconds, "stored")
 
 
 def _query(bench: Bench, pipeline: str) -> Sums:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.vms.shell import run
+from deploy.bench.shell import run
 
 SUITE = "trixie"  # Debian 13: its Docker Engine and Compose v2 are what Ubuntu 24.04 has too
 MIRROR = os.environ.get("DEBIAN_MIRROR", "")  # empty: debootstrap's own default

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from deploy.bench.images import engine as images
+from deploy.bench.report import Report, expect
+from deploy.bench.shell import CommandFailed, run
+from deploy.bench.vms.machines import Bench
 from deploy.flows import ROOT
-from deploy.vms import images
-from deploy.vms.machines import Bench
-from deploy.vms.report import Report, expect
-from deploy.vms.shell import CommandFailed, run
 
 _MACHINE = "vm3-processor"
 _FOLDER = "/srv/product"

@@ -1,0 +1,65 @@
+"""Control groups by prefix: the processes in them, and their removal. cgroup v1 hierarchies, v2, or both."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from deploy.bench.shell import wait
+
+ROOT = Path("/sys/fs/cgroup")
+
+
+def hierarchies() -> list[Path]:
+    """The top folder of every hierarchy of this machine that takes processes."""
+    return [folder for folder in (ROOT, *sorted(ROOT.glob("*/"))) if (folder / "cgroup.procs").exists()]
+
+
+def processes(marks: Sequence[str]) -> Iterator[int]:
+    """Pids whose cgroup path holds one of `marks` (such as `/gtv-`): nothing but a bench puts a process there."""
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            groups = (folder / "cgroup").read_text()
+            if any(mark in groups for mark in marks) and _state(folder) != "Z":
+                yield int(folder.name)
+
+
+def kill(marks: Sequence[str], timeout_seconds: float = 20) -> None:
+    """SIGKILL to all of them, and again to what they started meanwhile. Raises CommandFailed when some do not end."""
+
+    def none_left() -> bool:
+        pids = list(processes(marks))
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not pids
+
+    wait(none_left, timeout_seconds, f"processes in cgroups named {', '.join(marks)} do not end")
+
+
+def remove(prefix: str) -> None:
+    """Removes every group whose name starts with `prefix`, at any depth. Raises CommandFailed when one stays in use."""
+    # At any depth: an engine puts its containers below the cgroup that its own process was started in.
+
+    def gone() -> bool:
+        busy = 0
+        for top in list(ROOT.rglob(f"{prefix}*")):
+            for group, _, _ in os.walk(top, topdown=False):
+                try:
+                    Path(group).rmdir()
+                except FileNotFoundError:
+                    continue
+                except OSError:
+                    busy += 1
+        return busy == 0
+
+    wait(gone, 20, f"cgroups named {prefix}* are still in use")
+
+
+def _state(process: Path) -> str:
+    return (process / "stat").read_text().rpartition(")")[2].split()[0]
