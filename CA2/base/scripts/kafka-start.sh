@@ -20,8 +20,12 @@ inter.broker.listener.name=CLIENT
 listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs=$KAFKA_LOG_DIRS
 END
+  # What it prints holds the password's salted keys: kept out of the log.
   KAFKA_HEAP_OPTS=-Xmx128m /opt/kafka/bin/kafka-storage.sh format --config /tmp/format.properties --cluster-id "$CLUSTER_ID" \
-    --add-scram "SCRAM-SHA-512=[name=$CLIENT_USERNAME,password=$CLIENT_PASSWORD]"
-  rm /tmp/format.properties
+    --add-scram "SCRAM-SHA-512=[name=$CLIENT_USERNAME,password=$CLIENT_PASSWORD]" >/tmp/format.log 2>&1 || {
+    grep -v ScramCredential /tmp/format.log
+    exit 1
+  }
+  rm /tmp/format.properties /tmp/format.log
 fi
 exec /etc/kafka/docker/run

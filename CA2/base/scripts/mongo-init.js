@@ -9,7 +9,8 @@ const until = Date.now() + 10 * 60 * 1000;
 function patiently(what, ask) {
   for (let last = ""; ; sleep(2000)) {
     try {
-      return ask();
+      const answer = ask(); // not `return ask()`: mongosh would wait for it outside of this try
+      return answer;
     } catch (error) {
       if (Date.now() > until) throw new Error(`${what}: ${error.message}`);
       if (error.message !== last) print(`waiting: ${what}: ${(last = error.message)}`);
@@ -28,8 +29,12 @@ function configuration(host) {
   }
 }
 
-const known = members.map((host) => patiently(`${host} answers`, () => configuration(host)));
-if (known.every((config) => config === null)) {
+let made = false;
+for (const host of members) {
+  const config = patiently(`${host} answers`, () => configuration(host));
+  if (config !== null) made = true;
+}
+if (!made) {
   const config = { _id: "rs0", members: members.map((host, _id) => ({ _id, host })) };
   patiently("replica set made", () => connect(uri(members[0], "directConnection=true")).adminCommand({ replSetInitiate: config }));
   print(`replica set rs0 made of ${members.join(", ")}`);
