@@ -8,6 +8,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from gpu_token_analytics.agent.metrics import AgentMetrics
+from gpu_token_analytics.api.metrics import ApiMetrics
+from gpu_token_analytics.exporter.metrics import ExporterMetrics
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.tools.reference import metrics_markdown, settings_markdown
 
@@ -18,7 +20,12 @@ def pages() -> dict[Path, str]:
     """Each generated page and its text."""
     agent = CollectorRegistry()
     AgentMetrics(agent)
-    registries = (("processor", Metrics().registry), ("agent", agent))
+    registries = (
+        ("processor", Metrics().registry),
+        ("api", ApiMetrics().registry),
+        ("exporter", ExporterMetrics().registry),
+        ("agent", agent),
+    )
     return {DOCS / "settings.md": settings_markdown(), DOCS / "metrics.md": metrics_markdown(registries)}
 
 

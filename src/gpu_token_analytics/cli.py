@@ -20,6 +20,7 @@ from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.demo import commands as demo_commands
 from gpu_token_analytics.embedded import commands as embedded_commands
 from gpu_token_analytics.errors import GpuTokensError, SettingsError
+from gpu_token_analytics.exporter import commands as exporter_commands
 from gpu_token_analytics.kafka import commands as kafka_commands
 from gpu_token_analytics.processor import commands as processor_commands
 from gpu_token_analytics.settings import Settings
@@ -72,6 +73,7 @@ demo_commands.register(app)
 processor_commands.register(app, agent=_agent_beside)
 for _commands in (
     api_commands,
+    exporter_commands,
     agent_commands,
     simulate_commands,
     kafka_commands,

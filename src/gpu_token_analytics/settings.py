@@ -120,6 +120,19 @@ class Settings(BaseSettings):
     nvidia_smi_path: str = Field("nvidia-smi", description="The nvidia-smi executable.")
     host_name: str = Field("", description="Name of this host in events; empty: the machine's host name.")
 
+    # Exporter
+    exporter_refresh_seconds: float = Field(
+        15, ge=1, le=3600, description="How often the exporter looks at Kafka and at the ledger."
+    )
+    metrics_max_names: int = Field(
+        50,
+        ge=0,
+        le=1000,
+        description="Most models, and most tenants, that the exporter's metrics name; the others are `(other)`.",
+    )
+    audit_every_seconds: float = Field(900, ge=0, description="How often the exporter audits the ledger; 0: never.")
+    audit_last_hours: float = Field(3, gt=0, le=24 * 31, description="How far back the exporter's audit looks.")
+
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="`json` writes one object per line.")

@@ -1,9 +1,9 @@
 """Imports go one way: cli -> demo -> processes -> {kafka, store} -> ledger -> the shared vocabulary (ARCHITECTURE.md).
 
-shared     events, strict_json, documents, settings, errors, metrics, clock, sinks, logs, signals
+shared     events, strict_json, documents, settings, errors, metrics, clock, sinks, logs, signals, http_server
 ledger     pure: of the shared only events, documents, settings, errors; besides numpy nothing that is not Python's own
 clients    kafka (alone imports confluent_kafka), store (alone imports pymongo)
-processes  agent, processor, api, simulate, embedded, tools: never each other
+processes  agent, processor, api, exporter, simulate, embedded, tools: never each other
 demo       runs all of them on one machine; cli lists their commands
 """
 
@@ -19,9 +19,21 @@ import pytest
 PACKAGE = "gpu_token_analytics"
 SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
 
-SHARED = {"events", "strict_json", "documents", "settings", "errors", "metrics", "clock", "sinks", "logs", "signals"}
+SHARED = {
+    "events",
+    "strict_json",
+    "documents",
+    "settings",
+    "errors",
+    "metrics",
+    "clock",
+    "sinks",
+    "logs",
+    "signals",
+    "http_server",
+}
 CLIENTS = {"kafka", "store"}
-PROCESSES = {"agent", "processor", "api", "simulate", "embedded", "tools"}
+PROCESSES = {"agent", "processor", "api", "exporter", "simulate", "embedded", "tools"}
 
 # What each part may import of the package, besides itself.
 ALLOWED: dict[str, set[str]] = {

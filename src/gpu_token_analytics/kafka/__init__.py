@@ -4,12 +4,14 @@
     EventSource     topic -> batches of records, commits     consumer.py
     DeadLetters     bad records -> `<topic>.dlq` and back    dead_letters.py
     create_topics   topics and the group's first offsets     topics.py
+    GroupWatch      lag, age and loss, seen from outside     group_watch.py
 
 librdkafka's errors become ours in config.py, once.
 """
 
 from gpu_token_analytics.kafka.consumer import EventSource, RecordBatch
 from gpu_token_analytics.kafka.dead_letters import DeadLetter, DeadLetters, read_dead_letters
+from gpu_token_analytics.kafka.group_watch import GroupState, GroupWatch
 from gpu_token_analytics.kafka.producer import EventProducer
 from gpu_token_analytics.kafka.topics import PartitionState, TopicReport, create_topics, describe_group
 
@@ -18,6 +20,8 @@ __all__ = [
     "DeadLetters",
     "EventProducer",
     "EventSource",
+    "GroupState",
+    "GroupWatch",
     "PartitionState",
     "RecordBatch",
     "TopicReport",

@@ -90,7 +90,7 @@ def seed_offsets(settings: Settings) -> int:
     """
     consumer = offsets_client(settings, settings.kafka_group, "topics")
     try:
-        missing = [state for state in _states(consumer, settings) if state.committed is None]
+        missing = [state for state in states_of(consumer, settings) if state.committed is None]
         if missing:
             offsets = [TopicPartition(settings.kafka_topic, state.partition, state.low) for state in missing]
             _patiently(lambda: consumer.commit(offsets=offsets, asynchronous=False))
@@ -110,14 +110,15 @@ def describe_group(settings: Settings) -> list[PartitionState]:
     """Every partition of the topic with its oldest and next offset and the group's position."""
     consumer = offsets_client(settings, settings.kafka_group, "topics")
     try:
-        return _states(consumer, settings)
+        return states_of(consumer, settings)
     except KafkaException as error:
         raise mapped(error, f"read offsets of group {settings.kafka_group}", settings.kafka_bootstrap) from None
     finally:
         consumer.close()
 
 
-def _states(consumer: Consumer, settings: Settings) -> list[PartitionState]:
+def states_of(consumer: Consumer, settings: Settings) -> list[PartitionState]:
+    """Every partition of the topic as the group of this consumer sees it. Raises KafkaException, KafkaError."""
     topic = settings.kafka_topic
     partitions = [TopicPartition(topic, number) for number in range(partition_count(consumer, topic, settings))]
     found = []

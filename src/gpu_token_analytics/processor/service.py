@@ -15,13 +15,11 @@ import gc
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-
-import uvicorn
+from collections.abc import Callable
+from contextlib import ExitStack
 
 from gpu_token_analytics.clock import Clock, SystemClock
-from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.http_server import serving
 from gpu_token_analytics.kafka import DeadLetters, EventSource
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.metrics import Metrics
@@ -40,7 +38,6 @@ from gpu_token_analytics.store.rollups import RollupStore
 _log = logging.getLogger(__name__)
 
 _JOIN_SECONDS = 10.0
-_HTTP_START_SECONDS = 10.0
 _M_ARENA_MAX = -8  # of glibc's mallopt(3)
 _ARENAS = 2
 
@@ -88,7 +85,7 @@ def run_processor(
             )
 
         app = make_app(store, metrics, clock, settings.stuck_after_seconds, condition)
-        stack.enter_context(_serving(app, settings))
+        stack.enter_context(serving(app, settings))
         stack.callback(stop.set)  # whatever ended ingest ends the others
         for thread in threads.values():
             thread.start()
@@ -167,38 +164,3 @@ class _Task(threading.Thread):
         """Raise what it ended with."""
         if self._error is not None:
             raise self._error
-
-
-@contextmanager
-def _serving(app: object, settings: Settings) -> Iterator[None]:
-    """The HTTP server in its own thread; signals stay with the main thread."""
-    config = uvicorn.Config(
-        app,  # type: ignore[arg-type]  # an ASGI app
-        host=settings.http_host,
-        port=settings.http_port,
-        log_config=None,
-        access_log=False,
-        timeout_keep_alive=5,
-        limit_concurrency=100,
-        timeout_graceful_shutdown=2,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, name="http", daemon=True)
-    thread.start()
-    waited = threading.Event()
-    for _ in range(int(_HTTP_START_SECONDS * 20)):
-        if server.started or not thread.is_alive():
-            break
-        waited.wait(0.05)
-    if not server.started:
-        raise SettingsError(
-            f"HTTP_HOST={settings.http_host} HTTP_PORT={settings.http_port} cannot be listened on; "
-            "choose another port, or 0 for a free one"
-        )
-    host, port = server.servers[0].sockets[0].getsockname()[:2]
-    _log.info("listening on http://%s:%d", host, port)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        thread.join(_JOIN_SECONDS)

@@ -50,8 +50,9 @@ def metrics_markdown(registries: Iterable[tuple[str, CollectorRegistry]]) -> str
         "# Metrics",
         _GENERATED,
         "",
-        "Prometheus text format at `/metrics` of each process. Labels are closed or bounded sets; request ids and tenants are",
-        "never labels. Counters end in `_total`; histograms have `_bucket`, `_sum` and `_count`.",
+        "Prometheus text format at `/metrics` of each process. Labels are closed or bounded sets; request ids are never",
+        "labels, tenants only in the exporter (at most METRICS_MAX_NAMES). Counters end in `_total`; histograms have",
+        "`_bucket`, `_sum` and `_count`. What is not known is absent or NaN, never 0.",
     ]
     for title, registry in registries:
         lines += ["", f"## {title}", "", "| metric | type | labels | what it tells |", "|---|---|---|---|"]

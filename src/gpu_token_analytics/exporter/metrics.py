@@ -1,0 +1,124 @@
+"""Every metric of the exporter, declared once, with the sentence it tells you.
+
+This is the only process whose metrics name tenants: its port belongs to Prometheus alone. Models and tenants past
+METRICS_MAX_NAMES share the label value `(other)`, so no sender makes series without bound, and the sums stay whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+_AUDIT_SECONDS = (0.1, 0.5, 1, 5, 15, 30, 60, 120, 300, 900, 1800)
+UNKNOWN = float("nan")
+
+
+class LogRecords(Collector):
+    """Ends of the topics: counters that Kafka keeps, so they survive restarts of every process of ours."""
+
+    _labelnames = ("kind",)  # as prometheus_client's own collectors have it; docs/metrics.md is made from it
+
+    def __init__(self) -> None:
+        self._ends: dict[str, int] = {}
+
+    def set(self, ends: dict[str, int]) -> None:
+        """Records ever appended, by kind; empty: unknown."""
+        self._ends = dict(ends)
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """The counters as they are now."""
+        family = CounterMetricFamily(
+            "gpu_tokens_log_records",
+            "Records ever appended to the topic (events) and to its dead letters (dead_letters), as Kafka counts them.",
+            labels=["kind"],
+        )
+        for kind, records in self._ends.items():
+            family.add_metric([kind], records)
+        yield family
+
+
+class ExporterMetrics:
+    """The exporter's metrics in one registry. What is not known now is absent or NaN, never 0."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+
+        def gauge(name: str, sentence: str, *labels: str) -> Gauge:
+            made = Gauge(f"gpu_tokens_{name}", sentence, labels, registry=self.registry)
+            if not labels:
+                made.set(UNKNOWN)
+            return made
+
+        # What can be looked at
+        self.source_up = gauge("exporter_source_up", "1 while this source answered the last look: kafka or ledger.", "source")
+        self.looks = Counter(
+            "gpu_tokens_exporter_looks_total",
+            "Looks at a source, by result: done or failed.",
+            ["source", "result"],
+            registry=self.registry,
+        )
+
+        # The log and its group
+        self.log_records = LogRecords()
+        self.registry.register(self.log_records)
+        self.lag = gauge(
+            "group_lag_records",
+            "Records of the partition that the group has not committed; the number to scale processors by.",
+            "partition",
+        )
+        self.lost = gauge(
+            "group_lost_records",
+            "Records that retention deleted before the group read them. Anything over 0 is a loss.",
+            "partition",
+        )
+        self.partitions = gauge("topic_partitions", "Partitions of the topic: the most processors that have work.")
+        self.backlog_age = gauge(
+            "backlog_age_seconds",
+            "Age of the oldest that waits, by stage: kafka (a record not committed) or ledger (a touched cell not computed).",
+            "stage",
+        )
+
+        # The ledger
+        self.cells_due = gauge("ledger_cells_due", "Ledger cells that wait to be computed, their debounce included.")
+        self.cost = gauge(
+            "ledger_cost_usd",
+            "Money of the fleet by class, in a window: last_hour (the last whole UTC hour), this_hour or today (so far).",
+            "window",
+            "class",
+        )
+        self.gpu_seconds = gauge(
+            "ledger_gpu_seconds", "Owned GPU time by what it was spent on, in a window.", "window", "class"
+        )
+        self.model_cost = gauge(
+            "ledger_model_cost_usd",
+            "Money by model, in a window: attributed, and the warm idle money of GPUs that held the model.",
+            "window",
+            "model",
+            "class",
+        )
+        self.model_tokens = gauge(
+            "ledger_model_tokens", "Tokens (prompt and completion) by model, in a window.", "window", "model"
+        )
+        self.tenant_cost = gauge("ledger_tenant_cost_usd", "Attributed money by tenant, in a window.", "window", "tenant")
+        self.tenant_tokens = gauge(
+            "ledger_tenant_tokens", "Tokens (prompt and completion) by tenant, in a window.", "window", "tenant"
+        )
+        self.requests = gauge("ledger_requests", "Requests in the ledger, in a window.", "window")
+
+        # The audit
+        self.audit_findings = gauge("audit_findings", "What the last audit found wrong. Anything over 0 breaks the promise.")
+        self.audit_cells = gauge("audit_cells", "Cells that the last audit computed again and compared.")
+        self.audit_last = gauge("audit_last_timestamp_seconds", "When the last audit ended, in seconds since 1970.")
+        self.audit_interval = gauge("audit_interval_seconds", "Time between two audits (AUDIT_EVERY_SECONDS); 0: none.")
+        self.audits = Counter(
+            "gpu_tokens_audits_total",
+            "Audits by result: holds, broken (something found) or failed (could not be done).",
+            ["result"],
+            registry=self.registry,
+        )
+        self.audit_seconds = Histogram(
+            "gpu_tokens_audit_seconds", "Duration of an audit.", buckets=_AUDIT_SECONDS, registry=self.registry
+        )
