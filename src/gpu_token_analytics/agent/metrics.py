@@ -25,7 +25,8 @@ class AgentMetrics:
         self.gpus = Gauge("gpu_tokens_agent_gpus", "GPUs and MIG slices in the last read", ["source"], registry=registry)
         self.gpu_problems = Gauge(
             "gpu_tokens_agent_gpu_problems",
-            "GPUs that cannot be read now, by what is wrong (lost, reset_required, unreadable, gone, malformed)",
+            "GPUs that cannot be read now, by what is wrong (lost, reset_required, unreadable, gone, malformed); shared_uuid: "
+            "they are read, but have no UUID of their own",
             ["source", "problem"],
             registry=registry,
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, TypeAlias
@@ -24,6 +26,7 @@ class Problem(StrEnum):
     UNREADABLE = "unreadable"  # the driver answers with an error that names no better reason
     GONE = "gone"  # it was there before and is no longer listed
     MALFORMED = "malformed"  # the tool's text about it cannot be read
+    SHARED_UUID = "shared_uuid"  # read and sent, but its UUID is no identity: all zeros, or that of another card
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,37 @@ class GpuSource(Protocol):
 
     def close(self) -> None:
         """Release the driver; read() may be called again afterwards."""
+
+
+def is_blank_uuid(uuid: str) -> bool:
+    """Whether a UUID says nothing: virtual cards and passed-through ones show zeros only."""
+    return not set(uuid.removeprefix("GPU-").removeprefix("MIG-")) - set("0-")
+
+
+def tell_apart(readings: Sequence[Reading], host: str) -> list[Reading]:
+    """The readings of one look, each GPU under an identity of its own.
+
+    A UUID of zeros, or one that two cards show, is none: such a card goes by `host/index`, so that both are sampled and paid,
+    and a problem says so. Cards that share their index, too, cannot be told apart: the first is kept.
+    """
+    seen = Counter(reading.gpu_uuid for reading in readings if isinstance(reading, GpuReading) and reading.gpu_uuid)
+    apart: list[Reading] = []
+    identities: set[str] = set()
+    for reading in readings:
+        if not isinstance(reading, GpuReading):
+            apart.append(reading)
+            continue
+        uuid = reading.gpu_uuid
+        shared = uuid is not None and (seen[uuid] > 1 or is_blank_uuid(uuid))
+        named = replace(reading, gpu_uuid=None) if shared else reading
+        if shared:
+            message = f"its UUID {uuid} is no identity (zeros, or two cards show it); it goes by {named.gpu(host)}"
+            apart.append(GpuProblem(named.gpu(host), Problem.SHARED_UUID, message))
+        if named.gpu(host) in identities or (shared and named.parent_uuid is not None):
+            continue
+        identities.add(named.gpu(host))
+        apart.append(named)
+    return apart
 
 
 def within(value: float | None, least: float, most: float) -> float | None:

@@ -14,7 +14,7 @@ import threading
 from prometheus_client import CollectorRegistry
 
 from gpu_token_analytics.agent.metrics import AgentMetrics
-from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, GpuSource, Problem, Reading
+from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, GpuSource, Problem, Reading, tell_apart
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.errors import KafkaError, SourceUnavailable
 from gpu_token_analytics.sinks import EventSink
@@ -75,7 +75,7 @@ class _Agent:
         """One round. False when the source could not be read at all."""
         name = self._source.name
         try:
-            readings = self._source.read()
+            readings = tell_apart(self._source.read(), self._host)
         except SourceUnavailable as error:
             self._failures += 1
             self._metrics.source_failures.labels(name).inc()
@@ -149,7 +149,8 @@ class _Agent:
         for gpu, problem in found.items():
             before = self._problems.get(gpu)
             if before is None or before.problem != problem.problem:
-                _log.error("GPU %s cannot be read (%s): %s", gpu, problem.problem, problem.message)
+                trouble = "has no identity" if problem.problem is Problem.SHARED_UUID else "cannot be read"
+                _log.error("GPU %s %s (%s): %s", gpu, trouble, problem.problem, problem.message)
                 self._metrics.gpu_problem_changes.labels(name, problem.problem).inc()
         for gpu in self._problems.keys() - found.keys():
             _log.info("GPU %s can be read again", gpu)

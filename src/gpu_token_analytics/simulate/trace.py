@@ -2,11 +2,14 @@
 
 The format is that of the Azure LLM inference traces (Azure/AzurePublicDataset, CC-BY 4.0; Patel et al., "Splitwise",
 ISCA 2024): UTC times with seven fractional digits, no zone, CRLF, no newline at the end. Columns are found by name, in
-any order and case; a time may carry a zone; blank lines are skipped; a row that cannot be read is named by its line.
+any order and case; a time may carry a zone; blank lines are skipped. A row has as many values as the header has columns, or
+it is a bad row, named by its line: a comma that is no separator (`18:17:03,97`) must not shift it. A quoted count may have
+thousands separators (`"1,024"`).
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import re
 from collections.abc import Callable, Iterator
@@ -21,7 +24,7 @@ _BAD_ROWS_NAMED = 10
 _HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 _COLUMNS = ("timestamp", "contexttokens", "generatedtokens")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII)
-_COUNT = re.compile(r"\d{1,9}(?:\.0+)?", re.ASCII)
+_COUNT = re.compile(r"(?:\d{1,9}|\d{1,3}(?:,\d{3}){1,2})(?:\.0+)?", re.ASCII)
 
 
 class TraceRow(NamedTuple):
@@ -54,18 +57,18 @@ def read_trace(path: Path, on_bad_row: Callable[[BadRow], None]) -> Iterator[Tra
     """The requests of `path` in the order of the file. Raises TraceUnreadable when there is no such file or header."""
     number = 0
     places: list[int] | None = None
+    width = 0
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
-            # Split by hand: a stray quote in one row would make a CSV reader swallow the rows after it.
             for line, text in enumerate(file, start=1):
                 if not text.strip():
                     continue
-                cells = [cell.strip().strip('"').strip() for cell in text.split(",")]
                 if places is None:
-                    places = _find_columns(path, cells)
+                    header = _split(text, strict=False)
+                    places, width = _find_columns(path, header), len(header)
                     continue
                 try:
-                    values = _read_row(cells, places)
+                    values = _read_row(_split(text, strict=True), places, width)
                 except ValueError as problem:
                     on_bad_row(BadRow(line, str(problem)))
                     continue
@@ -105,10 +108,23 @@ def _find_columns(path: Path, header: list[str]) -> list[int]:
     return [names.index(column) for column in _COLUMNS]
 
 
-def _read_row(cells: list[str], places: list[int]) -> tuple[int, int, int]:
+def _split(text: str, *, strict: bool) -> list[str]:
+    """The values of one line. Raises ValueError where strict and the quotes do not close.
+
+    Line by line: a stray quote in one row would make a reader of the whole file swallow the rows after it.
+    """
+    try:
+        return [cell.strip() for cell in next(csv.reader([text.strip()], skipinitialspace=True, strict=strict))]
+    except csv.Error as error:
+        if strict:
+            raise ValueError(f"not CSV ({error})") from None
+        return [text]
+
+
+def _read_row(cells: list[str], places: list[int], width: int) -> tuple[int, int, int]:
     """Arrival in microseconds, context and generated tokens. Raises ValueError saying what is wrong."""
-    if len(cells) <= max(places):
-        raise ValueError(f"{len(cells)} columns, {max(places) + 1} expected")
+    if len(cells) != width:
+        raise ValueError(f"{len(cells)} columns, {width} expected")
     time, context, generated = (cells[place] for place in places)
     return _arrival_us(time), _tokens("ContextTokens", context), _tokens("GeneratedTokens", generated)
 
@@ -132,7 +148,7 @@ def _arrival_us(text: str) -> int:
 def _tokens(column: str, text: str) -> int:
     if not _COUNT.fullmatch(text):
         raise ValueError(f"{column}={text[:40]!r} is not a whole number of tokens")
-    count = int(text.split(".", maxsplit=1)[0])
+    count = int(text.split(".", maxsplit=1)[0].replace(",", ""))
     if count > MAX_TOKENS:
         raise ValueError(f"{column}={count} is more than {MAX_TOKENS:,}")
     return count

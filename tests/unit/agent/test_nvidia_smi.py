@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, Problem, Reading
+from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, Problem, Reading, tell_apart
 from gpu_token_analytics.agent.sources.nvidia_smi import NvidiaSmiSource, Output
 from gpu_token_analytics.agent.sources.smi_text import (
     FIELDS,
@@ -156,9 +156,99 @@ def test_power_is_the_first_of_its_columns_that_has_a_value() -> None:
     assert reading(f"{header}\nGPU-a, 70.0, [N/A], 71.5\n").power_w == 70.0
 
 
-def test_a_name_with_commas_and_quotes() -> None:
-    assert reading("uuid, memory.total [MiB], name\nGPU-a, 10, Board, rev. 2\n").name == "Board, rev. 2"
+def test_a_name_with_a_comma_is_read_where_it_is_quoted() -> None:
     assert reading('uuid, memory.total [MiB], name\nGPU-a, 10, "Board, rev. 2"\n').name == "Board, rev. 2"
+
+
+def case(name: str) -> str:
+    """A small input that is kept beside the captures."""
+    path = SHARED / "cases" / name
+    if not path.exists():
+        pytest.skip(f"{name} is not here (GPU_TOKENS_SHARED_DATA)")
+    return path.read_text()
+
+
+LOADER = "ERROR: ld.so: object '/opt/vgpu/libvgpu.so' from /etc/ld.so.preload cannot be preloaded: ignored."
+BANNER = "Authorised use only, see the index of rules, uuid on request\n\nWarning: persistence mode is disabled, GPU 0, GPU 1"
+
+
+def test_the_case_of_a_loader_line() -> None:
+    assert names([row.reading for row in parse_gpus(case("smi-loader-line-before-header.txt"))]) == ["GPU-a", "GPU-b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{LOADER}\n{HEADER}\n{ROW_A}\n{ROW_B}\n",
+        f"{BANNER}\n{HEADER}\n{ROW_A}\n{ROW_B}\n",
+        f"{HEADER}\n{LOADER}\n{ROW_A}\n{BANNER}\n{ROW_B}\n{LOADER}\n",
+        f"\ufeff{HEADER.upper().replace('MIB', 'MiB')}\n{ROW_A}\n{HEADER.upper().replace('MIB', 'MiB')}\n{ROW_B}\n",
+        f'{LOADER}\nan open " quote\n{HEADER}\n{ROW_A}\n{ROW_B}\n',
+    ],
+    ids=["loader", "banner", "between-the-rows", "capitals-and-header-twice", "quote"],
+)
+def test_what_stands_around_the_rows_costs_no_gpu(text: str) -> None:
+    first, second = (row.reading for row in parse_gpus(text))
+    assert isinstance(first, GpuReading)
+    assert (first.gpu_uuid, first.power_w, first.gpu_index) == ("GPU-a", 110.23, 0)
+    assert isinstance(second, GpuReading)
+    assert (second.gpu_uuid, second.power_w, second.gpu_index) == ("GPU-b", 38.5, 1)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "0, GPU-a, 00000000:3B:00.0, [N/A], 57, 46068, 1235, 110,23, 54, NVIDIA L40S",
+        "0, GPU-a, 00000000:3B:00.0, [N/A], 57, 46,068, 1,235, 110.23, 54, NVIDIA L40S",
+        "0, GPU-a, 00000000:3B:00.0, [N/A], 57, 46068, 1235, 110.23, 54, NVIDIA L40S, rev. 2",
+        "0, GPU-a, 00000000:3B:00.0, [N/A], 57, 46068",
+    ],
+    ids=["decimal-comma", "thousands", "name", "cut-off"],
+)
+def test_a_row_with_other_columns_than_the_header_is_malformed_and_named(row: str) -> None:
+    first, second = (row.reading for row in parse_gpus(f"{HEADER}\n{row}\n{ROW_B}\n"))
+    assert isinstance(first, GpuProblem)
+    assert (first.gpu, first.problem) == ("GPU-a", Problem.MALFORMED)
+    assert isinstance(second, GpuReading)
+    assert second.gpu_uuid == "GPU-b"
+
+
+def test_the_case_of_a_decimal_comma() -> None:
+    (row,) = parse_gpus(case("smi-comma-decimal.txt"))
+    assert isinstance(row.reading, GpuProblem)
+    assert row.reading.problem == Problem.MALFORMED
+
+
+@pytest.mark.parametrize("number", ['"110,23"', "110'230", "1 102"])
+def test_a_number_with_a_separator_is_not_guessed(number: str) -> None:
+    assert reading(f"uuid, power.draw [W]\nGPU-a, {number}\n").power_w is None
+
+
+def test_the_case_of_two_cards_with_one_uuid_of_zeros() -> None:
+    text = case("smi-zero-uuid-twice.txt")
+    cards = tell_apart(NvidiaSmiSource(run=FakeTool(lambda _: text)).read(), "node1")
+    assert names(cards) == ["node1/0: shared_uuid", None, "node1/1: shared_uuid", None]
+    assert [(card.gpu("node1"), card.power_w) for card in cards if isinstance(card, GpuReading)] == [
+        ("node1/0", 110.23),
+        ("node1/1", 38.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("uuids", "identities"),
+    [
+        (["GPU-a", "GPU-a", "GPU-b"], ["h/0", "h/1", "GPU-b"]),
+        (["GPU-00000000-0000-0000-0000-000000000000", "GPU-b"], ["h/0", "GPU-b"]),
+        (["GPU-a", None], ["GPU-a", "h/1"]),
+    ],
+)
+def test_each_gpu_has_an_identity_of_its_own(uuids: list[str | None], identities: list[str]) -> None:
+    readings = [GpuReading(gpu_index=index, gpu_uuid=uuid) for index, uuid in enumerate(uuids)]
+    told = tell_apart(readings, "h")
+    assert [item.gpu("h") for item in told if isinstance(item, GpuReading)] == identities
+    assert [item.gpu for item in told if isinstance(item, GpuProblem)] == [
+        one for one, uuid in zip(identities, uuids, strict=True) if "/" in one and uuid
+    ]
 
 
 def test_a_row_that_cannot_be_aligned_is_a_problem_and_costs_no_other() -> None:
@@ -322,6 +412,45 @@ def test_a_lost_gpu_that_silences_the_tool_does_not_silence_the_others() -> None
 
     tool.answer = answer
     assert names(source.read()) == ["GPU-a", "GPU-b: lost"]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "Unable to determine the device handle for gpu 0000:5E:00.0: Not Found\n",
+        f"{LOADER}\nunable to determine the device handle for GPU1: 0000:5E:00.0: Unknown Error\n",
+        f"Unable to determine the device handle for gpu 0000:5E:00.0: GPU is lost.\n{BANNER}\n",
+    ],
+)
+@pytest.mark.parametrize("known", [True, False], ids=["seen-before", "just-started"])
+@pytest.mark.parametrize("lists", [True, False], ids=["lists", "lists-nothing"])
+def test_a_lost_gpu_in_lower_case_does_not_silence_the_others(lost: str, known: bool, lists: bool) -> None:
+    tool = FakeTool(lambda _: f"{HEADER}\n{ROW_A}\n{ROW_B}\n")
+    source = NvidiaSmiSource(run=tool)
+    if known:
+        source.read()
+
+    def answer(arguments: list[str]) -> Output:
+        if arguments == ["-L"]:
+            return Output(f"GPU 0: NVIDIA L40S (UUID: GPU-a)\n{lost}" if lists else lost, 15)
+        if arguments[-2:] == ["-i", "GPU-a"] or (arguments[-2:] == ["-i", "0"] and not lists):
+            return Output(f"{HEADER}\n{ROW_A}\n", 0)
+        return Output(lost if arguments[-1] in ("1", "GPU-b") or "-i" not in arguments else "No devices were found\n", 15)
+
+    tool.answer = answer
+    assert names(source.read()) == ["GPU-a", "GPU-b: lost" if known else "0000:5E:00.0: lost"]
+
+
+def test_the_case_of_a_lost_gpu_in_lower_case() -> None:
+    (problem,) = parse_lost(case("smi-lower-case-gpu-only.txt"))
+    assert (problem.gpu, problem.problem) == ("0000:5E:00.0", Problem.LOST)
+
+
+def test_a_cell_without_permission_is_no_failure_of_the_tool() -> None:
+    row = ROW_A.replace("110.23", "[Insufficient Permissions]")
+    (item,) = NvidiaSmiSource(run=FakeTool(lambda _: f"{HEADER}\n{row}\n")).read()
+    assert isinstance(item, GpuReading)
+    assert (item.gpu_uuid, item.power_w) == ("GPU-a", None)
 
 
 def test_mig_slices_follow_with_their_memory_and_no_utilization() -> None:

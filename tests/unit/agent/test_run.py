@@ -194,3 +194,12 @@ def test_stopping_releases_the_source_and_flushes() -> None:
     world = World([A]).run()
     assert world.source.closed == 1
     assert len(world.sink.flushes) == 2  # after the round, and at the end
+
+
+def test_two_cards_that_show_one_uuid_of_zeros_are_both_sampled(reports: Callable[[], list[str]]) -> None:
+    zeros = "GPU-00000000-0000-0000-0000-000000000000"
+    world = World([GpuReading(gpu_index=0, gpu_uuid=zeros), GpuReading(gpu_index=1, gpu_uuid=zeros)]).run()
+    assert [sample.gpu for sample in world.samples()] == ["vm1/0", "vm1/1"]
+    assert [message.split(" (")[0] for message in reports()] == ["GPU vm1/0 has no identity", "GPU vm1/1 has no identity"]
+    assert world.metric("gpu_problems", source="nvml", problem="shared_uuid") == 2
+    assert world.metric("gpus", source="nvml") == 2

@@ -42,9 +42,10 @@ def test_azure_format(tmp_path: Path) -> None:
         "GeneratedTokens,model,ContextTokens,TIMESTAMP\n2,x,1,2023-11-16T18:15:46Z\n",
         f'\n\n{HEADER}\n\n"2023-11-16 18:15:46.000"," 1 ","2"\n \n',
         f"{HEADER}\n2023-11-16 19:15:46.0+01:00,1,2\n",
+        '"TIMESTAMP","ContextTokens","GeneratedTokens","note"\n2023-11-16 18:15:46,1,2,"a, b ""c"""\n',
         f"{HEADER}\n2023-11-16 18:15:46.123,1.0,2.0\n".replace(".123", ""),
     ],
-    ids=["names-and-bom", "order-and-more-columns", "blank-lines-and-quotes", "zone", "whole-floats"],
+    ids=["names-and-bom", "order-and-more-columns", "blank-lines-and-quotes", "zone", "quoted-comma", "whole-floats"],
 )
 def test_variants_read_the_same(tmp_path: Path, text: str) -> None:
     rows, bad = read(tmp_path, text)
@@ -66,7 +67,14 @@ def test_variants_read_the_same(tmp_path: Path, text: str) -> None:
         ("2023-11-16 18:15:46,1,", "GeneratedTokens=''"),
         ("2023-11-16 18:15:46,999999999,2", "ContextTokens=999999999 is more than"),
         ("2023-11-16 18:15:46,1.5,2", "ContextTokens='1.5'"),
-        ('"2023-11-16 18:15:46,\0,2', "ContextTokens"),
+        ('"2023-11-16 18:15:46,\0,2', "not CSV"),
+        ("2023-11-16 18:15:46,9799600,1,2", "4 columns, 3 expected"),
+        ('"2023-11-16 18:15:46,9799600",1,2', "TIMESTAMP='2023-11-16 18:15:46,9799600'"),
+        ("2023-11-16 18:15:46,1,024,2", "4 columns, 3 expected"),
+        ('2023-11-16 18:15:46,"1,24",2', "ContextTokens='1,24'"),
+        ('2023-11-16 18:15:46,"1.024",2', "ContextTokens='1.024'"),
+        ("2023-11-16 18:15:46,1 024,2", "ContextTokens='1 024'"),
+        ("2023-11-16 18:15:46,1,2,", "4 columns, 3 expected"),
     ],
 )
 def test_a_bad_row_is_named_by_its_line_and_costs_no_other(tmp_path: Path, row: str, named: str) -> None:
@@ -74,6 +82,26 @@ def test_a_bad_row_is_named_by_its_line_and_costs_no_other(tmp_path: Path, row: 
     assert [item.line for item in bad] == [3]
     assert named in bad[0].problem
     assert [(item.number, item.line, item.context_tokens) for item in rows] == [(1, 2, 1), (2, 4, 3)]
+
+
+@pytest.mark.parametrize(("count", "tokens"), [('"1,024"', 1024), ('"12,345,678"', 12_345_678), ('"1,024.0"', 1024)])
+def test_a_quoted_count_may_have_thousands_separators(tmp_path: Path, count: str, tokens: int) -> None:
+    rows, bad = read(tmp_path, f"{HEADER}\n2023-11-16 18:15:46,{count},10\n")
+    assert not bad
+    assert [(row.context_tokens, row.generated_tokens) for row in rows] == [(tokens, 10)]
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "bad_rows"),
+    [("trace-thousands-separator.csv", [(1024, 10)], 0), ("trace-comma-in-seconds.csv", [], 1)],
+)
+def test_the_cases_of_commas(name: str, tokens: list[tuple[int, int]], bad_rows: int) -> None:
+    path = SHARED / "cases" / name
+    if not path.exists():
+        pytest.skip(f"{name} is not here (GPU_TOKENS_SHARED_DATA)")
+    bad: list[BadRow] = []
+    rows = list(read_trace(path, bad.append))
+    assert ([(row.context_tokens, row.generated_tokens) for row in rows], len(bad)) == (tokens, bad_rows)
 
 
 @pytest.mark.parametrize("text", [b"", b"\n \n", b"a,b\n1,2\n", b"\x1f\x8b\x08\x00\xff\xfe"])

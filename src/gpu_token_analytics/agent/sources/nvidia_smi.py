@@ -16,10 +16,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, Problem, Reading
+from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, Problem, Reading, is_blank_uuid
 from gpu_token_analytics.agent.sources.smi_text import (
     FIELDS,
     GpuRow,
+    parse_cards,
     parse_gpus,
     parse_lost,
     parse_slice_memory,
@@ -32,6 +33,7 @@ from gpu_token_analytics.events import Source
 _log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 20.0  # without persistence mode the tool loads the driver each time, which takes seconds per GPU
+_MOST_INDEXES = 16  # GPUs asked for by number where none is known by its UUID; the largest boards carry as many
 _INVALID_FIELD = re.compile(r'Field "([^"]+)" is not a valid field to query')
 
 # Text of the tool -> what to do. Its exit codes are not enough: some failures exit with 0.
@@ -88,7 +90,7 @@ class NvidiaSmiSource:
     def _remember(self, rows: list[GpuRow]) -> None:
         """Who is there, to name a GPU by its UUID when the tool later only tells its bus id."""
         for row in rows:
-            if isinstance(row.reading, GpuReading) and row.reading.gpu_uuid:
+            if isinstance(row.reading, GpuReading) and row.reading.gpu_uuid and not is_blank_uuid(row.reading.gpu_uuid):
                 self._bus_ids[row.reading.gpu_uuid] = row.bus_id
 
     def _named(self, problem: GpuProblem) -> GpuProblem:
@@ -107,34 +109,44 @@ class NvidiaSmiSource:
             self._fields.remove(unknown[1])
 
     def _rows(self, output: Output, tolerate: bool) -> list[GpuRow]:
-        said = " ".join(output.text.split())[:200]
-        for words, fix in _FIXES:
-            if words in output.text and not tolerate:
-                raise SourceUnavailable(f"nvidia-smi says {said!r}; {fix}")
         try:
-            rows = parse_gpus(output.text)
+            rows, why = parse_gpus(output.text), "no GPU"
         except ValueError:
-            if tolerate:
-                return []
+            rows, why = [], f"said {self._said(output)!r}"
+        if rows or tolerate:
+            return rows
+        for words, fix in _FIXES:
+            if words.lower() in output.text.lower():
+                raise SourceUnavailable(f"nvidia-smi says {self._said(output)!r}; {fix}")
+        if output.code != 0 or why != "no GPU":
             raise SourceUnavailable(
-                f"nvidia-smi ended with code {output.code} and said {said!r}; run `{self._path}` by hand to see why"
-            ) from None
-        if output.code != 0 and not tolerate and not rows:
-            raise SourceUnavailable(
-                f"nvidia-smi ended with code {output.code} and no GPU; run `{self._path}` by hand to see why"
+                f"nvidia-smi ended with code {output.code} and {why}; run `{self._path}` by hand to see why"
             )
         return rows
 
+    @staticmethod
+    def _said(output: Output) -> str:
+        return " ".join(output.text.split())[:200]
+
     def _one_by_one(self) -> list[GpuRow]:
-        """One lost GPU can make the tool say nothing about the others: ask for each that was there before."""
-        rows: list[GpuRow] = []
-        for uuid in self._bus_ids:
-            output = self._query(["-i", uuid])
-            for row in self._rows(output, tolerate=True):
-                # With `-i` a missing index column cannot be counted, so a row must say who it is.
-                if isinstance(row.reading, GpuReading) and row.reading.gpu_uuid == uuid:
-                    rows.append(row)
-        return rows
+        """One lost GPU can make the tool say nothing about the others: ask for each that was there before.
+
+        Just started, nobody was: `-L` names those that answer, and where it is silent, too, each index is tried.
+        """
+        uuids = list(self._bus_ids) or parse_cards(self._run([self._path, "-L"]).text)
+        # With `-i` a missing index column cannot be counted, so a row must say who it is.
+        if uuids:
+            return [row for uuid in uuids for row in self._asked(uuid) if _reading_of(row).gpu_uuid == uuid]
+        return [
+            row
+            for index in range(_MOST_INDEXES)
+            for row in self._asked(str(index))
+            if _reading_of(row).gpu_index == index and _reading_of(row).gpu_uuid
+        ]
+
+    def _asked(self, gpu: str) -> list[GpuRow]:
+        output = self._query(["-i", gpu])
+        return [row for row in self._rows(output, tolerate=True) if isinstance(row.reading, GpuReading)]
 
     def _slices(self, cards: list[Reading]) -> list[Reading]:
         """The MIG slices. Utilization, power and energy of a slice are not reported by the driver: unknown."""
@@ -161,6 +173,11 @@ class NvidiaSmiSource:
                 )
             )
         return readings
+
+
+def _reading_of(row: GpuRow) -> GpuReading:
+    assert isinstance(row.reading, GpuReading)  # _asked() hands on no other
+    return row.reading
 
 
 class CommandRunner:

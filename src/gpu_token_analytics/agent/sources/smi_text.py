@@ -6,8 +6,12 @@
 
 Columns are found by name: their set and order differ by driver. What the tool writes in place of a value it does not have
 is unknown (None), in every spelling: empty, N/A, [N/A], [Not Supported], [Insufficient Permissions], [Unknown Error],
-"Requested functionality has been deprecated", with or without brackets. The CSV has no quoting rule of its own, so a
-device name with a comma is only readable in the last column; the query asks for it there.
+"Requested functionality has been deprecated", with or without brackets.
+
+Both streams of the tool come as one text, so anything may stand before, between and after the rows: lines of the dynamic
+loader, of the kernel, of a login banner. The header is found by its names; after it a line is a row when it has as many
+values as the header has columns, or says who it is (index and UUID where they belong). A row whose number of values is
+another one is a malformed row, never read shifted: a locale's decimal comma would make 110 W and 23 C of 110.23 W.
 """
 
 from __future__ import annotations
@@ -18,7 +22,6 @@ from typing import NamedTuple
 
 from gpu_token_analytics.agent.readings import MIB, GpuProblem, GpuReading, Problem, Reading, mig_profile
 
-# name last: see above.
 FIELDS = (
     "index",
     "uuid",
@@ -62,13 +65,14 @@ _DIVISORS: dict[str, dict[str, float]] = {
     "W": {"W": 1, "mW": 1000},
     "C": {"C": 1},
 }
-_NOT_ROWS = ("Unable to determine the device handle", "WARNING:")  # printed between the rows, on the same stream
+_IDENTITY = {"index": re.compile(r"\d{1,4}", re.ASCII), "uuid": re.compile(r"(?:GPU|MIG)-\S+")}
 _LIST_GPU = re.compile(r"GPU (?P<index>\d+): .*\(UUID: (?P<uuid>[^)]+)\)")
 _LIST_SLICE = re.compile(r"\s+MIG (?P<profile>.+?)\s+Device\s+(?P<place>\d+):\s+\(UUID: (?P<uuid>[^)]+)\)")
 # "... GPU1: 0000:34:00.0: Unknown Error", "... GPU 0000:0B:00.0: GPU is lost. Reboot ...", "... GPU 0: Unknown Error"
 _LOST_DEVICE = re.compile(
     r"Unable to determine the device handle for GPU\s*(?:(?P<index>\d+):\s+)?"
-    r"(?:(?P<bus>[0-9A-Fa-f]{3,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d+):\s*)?(?P<why>.*)"
+    r"(?:(?P<bus>[0-9A-F]{3,8}:[0-9A-F]{2}:[0-9A-F]{2}\.\d+):\s*)?(?P<why>.*)",
+    re.IGNORECASE,  # "for gpu" in drivers before 460
 )
 
 
@@ -91,18 +95,31 @@ class GpuRow(NamedTuple):
 
 def parse_gpus(text: str) -> list[GpuRow]:
     """The rows of `--query-gpu`. Raises ValueError when there is no header that names a known column."""
-    lines = [line for line in text.replace("\0", "").splitlines() if line.strip() and not line.startswith(_NOT_ROWS)]
+    # Line by line: a stray quote in one row must not swallow the rows after it.
+    table = [_cells(line) for line in text.replace("\0", "").replace("\ufeff", "").splitlines() if line.strip()]
+    for place, header in enumerate(table):
+        columns = [_HEADER_CELL.fullmatch(cell) for cell in header]
+        fields = [column["field"].lower() if column else "" for column in columns]
+        if _IDENTITY.keys() & set(fields):
+            units = {field: column["unit"] for field, column in zip(fields, columns, strict=True) if column and column["unit"]}
+            rows = [cells for cells in table[place + 1 :] if cells != header and _is_row(cells, fields)]
+            return [_parse_row(cells, fields, units, number) for number, cells in enumerate(rows)]
+    raise ValueError(f"no header with index or uuid in {text.strip()[:80]!r}")
+
+
+def _cells(line: str) -> list[str]:
     try:
-        # Line by line: a stray quote in one row must not swallow the rows after it.
-        table = [next(csv.reader([line], skipinitialspace=True)) for line in lines]
-    except csv.Error as error:
-        raise ValueError(f"not CSV ({error})") from None
-    header = [_HEADER_CELL.fullmatch(cell.strip()) for cell in table[0]] if table else []
-    fields = [cell["field"] if cell else "" for cell in header]
-    units = {cell["field"]: cell["unit"] for cell in header if cell and cell["unit"]}
-    if not {"uuid", "index"} & set(fields):
-        raise ValueError(f"no header with index or uuid in {text.strip()[:80]!r}")
-    return [_parse_row(cells, fields, units, number) for number, cells in enumerate(table[1:])]
+        return [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True))]
+    except csv.Error:  # longer than the reader takes: no row of this tool
+        return [line]
+
+
+def _is_row(cells: list[str], fields: list[str]) -> bool:
+    """Whether a line after the header is meant as a row; messages stand between rows on the same stream."""
+    identities = [(cell, _IDENTITY[field]) for field, cell in zip(fields, cells, strict=False) if field in _IDENTITY]
+    if len(cells) != len(fields):
+        return any(pattern.fullmatch(cell) for cell, pattern in identities)
+    return len(fields) > 1 or all(pattern.fullmatch(cell) or _bare(cell) in _ABSENT for cell, pattern in identities)
 
 
 def parse_lost(text: str) -> list[GpuProblem]:
@@ -113,6 +130,12 @@ def parse_lost(text: str) -> list[GpuProblem]:
         for match in found
         if match
     ]
+
+
+def parse_cards(text: str) -> list[str]:
+    """The UUIDs of the GPUs in `nvidia-smi -L`, those that it can open."""
+    cards = (_LIST_GPU.match(line) for line in text.splitlines())
+    return [card["uuid"] for card in cards if card]
 
 
 def parse_slices(text: str) -> list[MigSlice]:
@@ -156,13 +179,15 @@ def parse_slice_memory(text: str) -> dict[tuple[str, int], tuple[float | None, f
 
 
 def _parse_row(cells: list[str], fields: list[str], units: dict[str, str], number: int) -> GpuRow:
-    if len(cells) > len(fields) and fields[-1] == "name":
-        cells = [*cells[: len(fields) - 1], ", ".join(cells[len(fields) - 1 :])]
     if len(cells) != len(fields):
-        message = f"row {number} has {len(cells)} values for {len(fields)} columns: {', '.join(cells)[:80]}"
-        return GpuRow(GpuProblem(f"row {number}", Problem.MALFORMED, message))
-    row = {field: cell.strip() for field, cell in zip(fields, cells, strict=True)}
+        named = next((cell for cell in cells if _IDENTITY["uuid"].fullmatch(cell)), f"row {number}")
+        message = f"row {number} has {len(cells)} values for {len(fields)} columns (decimal commas?): {', '.join(cells)[:80]}"
+        return GpuRow(GpuProblem(named[:_LONGEST_TEXT], Problem.MALFORMED, message))
+    row = dict(zip(fields, cells, strict=True))
     uuid, index = _text(row.get("uuid")), _text(row.get("index"))
+    if index and not _IDENTITY["index"].fullmatch(index):
+        message = f"row {number}: index {index[:40]!r} is not a number"
+        return GpuRow(GpuProblem(uuid or f"row {number}", Problem.MALFORMED, message))
     values = [row.get(field, "") for field in ("utilization.gpu", "memory.total", "memory.used", "power.draw")]
     for value in values:
         problem = _WHOLE_GPU.get(_bare(value))
@@ -173,7 +198,7 @@ def _parse_row(cells: list[str], fields: list[str], units: dict[str, str], numbe
         return _number(row[field], dimension, units.get(field)) if field in row else None
 
     reading = GpuReading(
-        gpu_index=int(index) if index and re.fullmatch(r"\d{1,3}", index, re.ASCII) else min(number, 4095),
+        gpu_index=min(int(index) if index else number, 4095),
         gpu_uuid=uuid,
         name=_text(row.get("name")),
         utilization=value_of("utilization.gpu", "%"),
