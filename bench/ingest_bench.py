@@ -44,10 +44,9 @@ from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.simulate.load import events_for_bench
 from gpu_token_analytics.store.audit import audit
 from gpu_token_analytics.store.client import Store, open_store
-from gpu_token_analytics.store.commands import write_command
+from gpu_token_analytics.store.commands import MAX_COMMAND_BYTES, write_command
 from gpu_token_analytics.store.indexes import ensure_indexes
 from gpu_token_analytics.store.ledger import LedgerStore
-from gpu_token_analytics.store.writes import MAX_COMMAND_BYTES
 
 PARTITIONS = 12
 NEVER_SECONDS = 3600

@@ -160,8 +160,8 @@ def test_a_writer_with_old_cells_in_hand_does_no_harm(store: Store) -> None:
         def find(self, *_args: Any, **_kwargs: Any) -> list[dict[str, Any]]:
             return [cell for cell in stale if cell["minute"] < START + timedelta(hours=1)]
 
-        def bulk_write(self, *args: Any, **kwargs: Any) -> Any:
-            return ledger.bulk_write(*args, **kwargs)
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ledger, name)
 
     change(store, random.Random(7), 300)
     roll_all(store)
@@ -193,8 +193,8 @@ def test_two_half_views_of_one_version_leave_the_cells_dirty(store: Store) -> No
             def find(self, *_args: Any, half: dict[str, Any] = half, **_kwargs: Any) -> list[dict[str, Any]]:
                 return list(half.values())
 
-            def bulk_write(self, *args: Any, **kwargs: Any) -> Any:
-                return ledger.bulk_write(*args, **kwargs)
+            def __getattr__(self, name: str) -> Any:
+                return getattr(ledger, name)
 
         writer = RollupStore(store.database)
         writer._cells = Half()  # type: ignore[assignment]

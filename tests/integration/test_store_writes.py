@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.synthetic_cells import Fleet
+from bench.synthetic_cells import cells as synthetic_cells
 from pymongo import MongoClient  # the failing server is set up past the store
 from tests.oracle.raw_documents import encoded_documents
 
@@ -20,7 +22,9 @@ from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused, StoreU
 from gpu_token_analytics.events import from_us
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.store import client as store_client
+from gpu_token_analytics.store.cells import CellStore, CellWrite
 from gpu_token_analytics.store.client import Store, open_store
+from gpu_token_analytics.store.commands import update_many
 from gpu_token_analytics.store.indexes import INDEXES, VIEWS, ensure_indexes
 from gpu_token_analytics.store.inventory import (
     GpuDescription,
@@ -31,6 +35,7 @@ from gpu_token_analytics.store.inventory import (
 )
 from gpu_token_analytics.store.ledger import LedgerStore
 from gpu_token_analytics.store.marks import CellMarker
+from gpu_token_analytics.store.rollups import RollupStore
 from gpu_token_analytics.store.writes import InsertOutcome, insert_raw
 
 USAGE = Collection.TOKEN_USAGE
@@ -191,6 +196,49 @@ def test_a_mark_counts_only_until_the_cell_is_really_due(store: Store) -> None:
     marker.mark([("g", 0)])
     assert cells(store)[cell_id("g", 0)]["due_at"] == early.replace(microsecond=early.microsecond // 1000 * 1000), "not later"
     assert marker.mark([("g", 0)]), "it may be computed any moment: a mark left out now would be lost"
+
+
+UNSURE = {"code": 64, "errmsg": "waiting for replication timed out"}
+HOUR = datetime(2026, 1, 30, 21, tzinfo=UTC)
+
+
+LEDGER_WRITES: dict[str, Callable[[CellStore, RollupStore], object]] = {
+    "mark_missing": lambda cells, _: cells.mark_missing("g", [0, MINUTE_US]),
+    "mark_existing": lambda cells, _: cells.mark_existing([cell_id("g", 0)]),
+    "mark_range": lambda cells, _: cells.mark_range({"gpu": "g"}, None, None),
+    "mark_silent": lambda cells, _: cells.mark_silent("g", 0, MINUTE_US),
+    "write": lambda cells, _: cells.write([CellWrite(cell_id("g", 0), 1, 0, {"computed_at": HOUR})]),
+    "roll_gpu_hours": lambda _, rollups: rollups.roll_gpu_hours([("GPU-0000", HOUR)]),
+    "roll_fleet_hours": lambda _, rollups: rollups.roll_fleet_hours([HOUR]),
+    "mark_rolled": lambda _, rollups: rollups.mark_rolled([{"_id": "x", "version": 1}]),
+}
+
+
+@pytest.mark.parametrize("name", LEDGER_WRITES)
+def test_a_ledger_write_of_unknown_durability_is_no_success(store: Store, name: str) -> None:
+    """An answer that holds nothing but a write concern's error: applied, and not known to last."""
+    store[Collection.LEDGER_CELLS].insert_many(synthetic_cells(Fleet(gpus=1), HOUR, 60))
+    both = CellStore(store, 0.0), RollupStore(store.database)
+    with failing(store, "update", writeConcernError=UNSURE), pytest.raises(StoreOutcomeUnknown):
+        LEDGER_WRITES[name](*both)
+    LEDGER_WRITES[name](*both)
+
+
+def test_updates_are_split_by_bytes_and_one_that_is_too_large_is_singled_out(store: Store) -> None:
+    sizes = [9_000_000, 9_000_000, 17_000_000, 1_000, 9_000_000]
+    statements = [{"q": {"_id": n}, "u": {"$set": {"text": "x" * size}}, "upsert": True} for n, size in enumerate(sizes)]
+    outcome = update_many(store[Collection.ROLLUPS_DAILY], statements)
+    assert (outcome.upserted, list(outcome.refused)) == (4, [2])
+    assert "17,000," in outcome.refused[2]
+    store.database.command("collMod", Collection.ROLLUPS_DAILY.value, validator={"n": {"$ne": "bad"}})
+    outcome = update_many(
+        store[Collection.ROLLUPS_DAILY],
+        [
+            {"q": {"_id": f"n{n}"}, "u": {"$set": {"n": value}}, "upsert": True}
+            for n, value in enumerate(("a", "bad", 2**70, "b"))
+        ],
+    )
+    assert (outcome.upserted, sorted(outcome.refused)) == (2, [1, 2])
 
 
 def test_a_mark_after_the_cell_was_computed_makes_it_due_again(store: Store) -> None:

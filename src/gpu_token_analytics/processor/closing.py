@@ -1,6 +1,6 @@
 """Closing: due cells are computed from the stored events and written, by any replica, any number of times.
 
-    1 take due cells (their gen is read here, before any event)   2 read prices, placements, inventory
+    1 take due cells, live minutes first (their gen is read here, before any event)   2 read prices, placements, inventory
     3 read the events of a few GPUs and compute their cells   4 open or mark what a first result implies for others: silent
       minutes between this one and its neighbours, the card of a MIG slice, what samples say of the minutes up to the next one
     5 write where nobody was faster   6 now and then: GPUs, placements and prices that changed, GPUs that fell silent,
@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -40,7 +40,7 @@ from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.processor.consequences import Closed, Consequences
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.store.books import Books
-from gpu_token_analytics.store.cells import CellWrite
+from gpu_token_analytics.store.cells import CellWrite, is_live
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.compute import compute_runs
 from gpu_token_analytics.store.ledger import LedgerStore
@@ -58,6 +58,8 @@ CATCH_UP_LOOK_SECONDS = 0.02  # how often closing looks whether ingest has caugh
 CATCH_UP_REST_SECONDS = 10.0  # at most, between rounds of closing while ingest catches up
 GROUPS_AT_ONCE = 2  # groups of GPUs: one is computed here while MongoDB reads for the other
 AFTER_MINUTE = timedelta(seconds=1)
+
+_ByGpu: TypeAlias = dict[GpuId, dict[int, Document]]  # due cells, by GPU and start of the minute
 
 _content_encoder = msgspec.json.Encoder(order="sorted")
 
@@ -155,25 +157,30 @@ class Closer:
             return 0
         now = self._store.now()
         expired: list[Document] = []
-        by_gpu: dict[GpuId, dict[int, Document]] = {}
+        live: _ByGpu = {}
+        history: _ByGpu = {}
         for cell in due:
             if self._expired(cell, now):
                 expired.append(cell)
             else:
-                by_gpu.setdefault(cell["gpu"], {})[to_us(cell["minute"])] = cell
+                (live if is_live(cell, now) else history).setdefault(cell["gpu"], {})[to_us(cell["minute"])] = cell
         self._keep(expired)
         books = self._store.books.read()
-        runs = {gpu: runs_of(cells) for gpu, cells in by_gpu.items()}
         with ThreadPoolExecutor(GROUPS_AT_ONCE, "closer") as threads:
             try:
-                # Runs of one GPU after another: what one implies for the next is marked before that is read.
-                for number in range(max(map(len, runs.values()), default=0)):
-                    groups = groups_of({gpu: found[number] for gpu, found in runs.items() if number < len(found)}, MAX_GROUP_US)
-                    for closing in [threads.submit(self._close, group, by_gpu, books, now, moment) for group in groups]:
-                        closing.result()
+                for by_gpu in (live, history):
+                    self._close_all(by_gpu, threads, books, now, moment)
             finally:
                 threads.shutdown(cancel_futures=True)  # of one error only: in an outage each would wait for its own
         return len(due)
+
+    def _close_all(self, by_gpu: _ByGpu, threads: ThreadPoolExecutor, books: Books, now: datetime, moment: int) -> None:
+        runs = {gpu: runs_of(cells) for gpu, cells in by_gpu.items()}
+        # Runs of one GPU after another: what one implies for the next is marked before that is read.
+        for number in range(max(map(len, runs.values()), default=0)):
+            groups = groups_of({gpu: found[number] for gpu, found in runs.items() if number < len(found)}, MAX_GROUP_US)
+            for closing in [threads.submit(self._close, group, by_gpu, books, now, moment) for group in groups]:
+                closing.result()
 
     def _close(
         self,

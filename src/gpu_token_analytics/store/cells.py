@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
-from pymongo import ASCENDING, DESCENDING, UpdateMany, UpdateOne
-from pymongo.errors import BulkWriteError
+from pymongo import ASCENDING, DESCENDING
 
 from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
-from gpu_token_analytics.errors import StoreRefused
 from gpu_token_analytics.events import from_us, to_us
 from gpu_token_analytics.store.client import Document, Store, each, mapped
-from gpu_token_analytics.store.commands import write_command
+from gpu_token_analytics.store.commands import by_bytes, update_many
 from gpu_token_analytics.store.marks import SAFETY, Cell
 
 Version: TypeAlias = tuple[int, datetime | None]
@@ -30,6 +28,9 @@ Version: TypeAlias = tuple[int, datetime | None]
 LEASE_SECONDS = 60
 _LONGER = 12  # times as long as others wait for the idle, they wait for those who have cells of their own
 _LOOKED_AT = 4  # times as many as are taken, to find one's own among others'
+LIVE = timedelta(minutes=10)  # minutes younger than this are live: their costs are being watched
+HISTORY_SHARE = 4  # of this many due cells taken, one is of history, however many live ones there are
+_TAKEN_BY = {"gpu": 1, "minute": 1, "due_at": 1}
 LATER_CELLS = 5  # per GPU, on average: in order there is one, of the minute that has begun, and none before the first
 
 _DUE_FIELDS = dict.fromkeys(
@@ -60,6 +61,20 @@ _CARRIED_FIELDS = dict.fromkeys(("minute", "host", "gpu_name", "own_price", "sam
 def version_of(cell: Document) -> Version:
     """What is another one whenever a cell was touched or computed."""
     return cell["gen"], cell.get("computed_at")
+
+
+def is_live(cell: Document, now: datetime) -> bool:
+    """Whether a cell is of a minute that is being watched."""
+    minute: datetime = cell["minute"]
+    return minute >= now - LIVE
+
+
+def _live_and_history(cells: Iterable[Document], now: datetime) -> tuple[list[Document], list[Document]]:
+    live: list[Document] = []
+    history: list[Document] = []
+    for cell in cells:
+        (live if is_live(cell, now) else history).append(cell)
+    return live, history
 
 
 def _computed_by_others(own_lease: str | None) -> Document:
@@ -97,7 +112,10 @@ class CellStore:
 
     @mapped
     def take_due(self, limit: int, own: Set[GpuId] | None = None, others_wait: timedelta = timedelta()) -> list[Document]:
-        """Lease up to `limit` due cells, longest due first. Their `gen` is read before any event is.
+        """Lease up to `limit` due cells. Their `gen` is read before any event is.
+
+        Live minutes come first (LIVE), then history; each longest due first. History always gets its share, else a fleet that
+        keeps a processor busy would never see a price of last month (docs/decisions/0023).
 
         own: GPUs whose cells come first. Cells of other GPUs are taken when they have been due for `others_wait`; while there
         are cells of one's own, for longer, but not for ever.
@@ -108,11 +126,23 @@ class CellStore:
             "$or": [{"lease_until": {"$exists": False}}, {"lease_until": {"$lt": now}}],
         }
         many = limit if own is None else _LOOKED_AT * limit
-        found = list(self._cells.find(due, {"gpu": 1, "due_at": 1}).sort("due_at", ASCENDING).limit(many))
+        waiting = list(self._cells.find(due, _TAKEN_BY).sort("due_at", ASCENDING).limit(many))
+        live, history = _live_and_history(waiting, now)
+        if len(waiting) == many:
+            # A backlog: live minutes may be due behind it. Few cells are that young, and their index finds them.
+            young = self._cells.find({"minute": {"$gte": now - LIVE}, **due}, _TAKEN_BY).hint([("minute", ASCENDING)])
+            live = list(young.sort("due_at", ASCENDING).limit(many))
+            if not history:
+                old = self._cells.find({"minute": {"$lt": now - LIVE}, **due}, _TAKEN_BY)
+                history = list(old.sort("due_at", ASCENDING).limit(limit))
         if own is not None:
-            busy = any(cell["gpu"] in own for cell in found)
+            busy = any(cell["gpu"] in own for cell in (*live, *history))
             overdue = now - others_wait * (_LONGER if busy else 1)
-            found = [cell for cell in found if cell["gpu"] in own or cell["due_at"] <= overdue][:limit]
+            live, history = (
+                [cell for cell in cells if cell["gpu"] in own or cell["due_at"] <= overdue] for cells in (live, history)
+            )
+        share = min(len(history), max(1, limit // HISTORY_SHARE, limit - len(live)))
+        found = live[: limit - share] + history[:share]
         if not found:
             return []
         lease = secrets.token_hex(8)
@@ -137,10 +167,9 @@ class CellStore:
         """Write computed cells where nobody was faster; a cell touched meanwhile stays due. Returns how many were taken."""
         if not writes:
             return 0
-        reply = write_command(self._cells, "update", [self._write_one(write) for write in writes])
-        if failed := reply.get("writeErrors"):
-            raise StoreRefused(f"MongoDB refused computed cells: {failed[0].get('errmsg')} (code {failed[0]['code']})")
-        return int(reply["n"])
+        outcome = update_many(self._cells, [self._write_one(write) for write in writes])
+        outcome.raise_refused("computed cells")
+        return outcome.matched
 
     def _touch(self) -> Document:
         return {"$inc": {"gen": 1}, "$min": {"due_at": self.now() + self._debounce}}
@@ -178,10 +207,10 @@ class CellStore:
     def mark_missing(self, gpu: GpuId, minutes_us: Iterable[int]) -> int:
         """Open cells for silent minutes that have none; those that exist are left alone. Returns how many were opened."""
         now = self.now()
-        operations = [
-            UpdateOne(
-                {"_id": cell_id(gpu, minute)},
-                {
+        statements: list[Document] = [
+            {
+                "q": {"_id": cell_id(gpu, minute)},
+                "u": {
                     "$setOnInsert": {
                         "gpu": gpu,
                         "minute": from_us(minute),
@@ -194,33 +223,27 @@ class CellStore:
                         "rolled": True,
                     }
                 },
-                upsert=True,
-            )
+                "upsert": True,
+            }
             for minute in minutes_us
         ]
-        opened = 0
-        for at in range(0, len(operations), 1000):
-            try:
-                opened += self._cells.bulk_write(operations[at : at + 1000], ordered=False).upserted_count
-            except BulkWriteError as error:
-                if any(item["code"] != 11000 for item in error.details["writeErrors"]):
-                    raise
-                opened += error.details["nUpserted"]  # another processor opened the rest at the same moment
-        return opened
+        # Duplicates: another processor opened them at the same moment.
+        outcome = update_many(self._cells, statements)
+        outcome.raise_refused("to open cells")
+        return outcome.upserted
 
     @mapped
     def mark_existing(self, ids: Sequence[str]) -> None:
         """Mark cells that exist as touched; ids without a cell are left out."""
-        for at in range(0, len(ids), 1000):
-            self._cells.update_many({"_id": {"$in": list(ids[at : at + 1000])}}, self._touch())
+        for some in by_bytes(ids):
+            self._cells.update_many({"_id": {"$in": some}}, self._touch())
 
     @mapped
     def mark_range(self, match: Mapping[str, Any], start: datetime | None, end: datetime | None) -> int:
         """Mark every existing cell of `match` with start <= minute < end as touched (a price or a name changed)."""
         minute = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
         where = {**match, **({"minute": minute} if minute else {})}
-        result = self._cells.bulk_write([UpdateMany(where, self._touch())])
-        return result.matched_count
+        return self._cells.update_many(where, self._touch()).matched_count
 
     @mapped
     def mark_not_owned(self, gpu: GpuId, start_us: int, end_us: int, own_lease: str | None = None) -> None:

@@ -187,10 +187,7 @@ def make_client(settings: Settings, app: str, *, patient: bool = False) -> Mongo
 
 @contextmanager
 def store_errors(doing: str, where: str = "") -> Iterator[None]:
-    """Turn the driver's errors into ours; `doing` completes "MongoDB: cannot ...".
-
-    BulkWriteError passes through: what it means depends on the write (see cells.py, rollups.py).
-    """
+    """Turn the driver's errors into ours; `doing` completes "MongoDB: cannot ..."."""
     try:
         yield
     except PyMongoError as error:

@@ -23,12 +23,11 @@ from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.events import from_us
 from gpu_token_analytics.store.client import Document, Store, store_errors
-from gpu_token_analytics.store.commands import write_command
+from gpu_token_analytics.store.commands import DUPLICATE_KEY, write_command
 
 Cell: TypeAlias = tuple[GpuId, int]  # GPU, start of the minute in microseconds
 
 SAFETY = timedelta(seconds=1)
-_DUPLICATE_KEY = 11000
 _TRIES = 10
 _CHUNK = 1000
 
@@ -71,7 +70,7 @@ class CellMarker:
         """Returns the updates to repeat: two processes that create one cell at the same moment collide once."""
         failed = write_command(self._store[Collection.LEDGER_CELLS], "update", updates).get("writeErrors", ())
         for error in failed:
-            if error["code"] != _DUPLICATE_KEY:
+            if error["code"] != DUPLICATE_KEY:
                 raise StoreRefused(f"MongoDB refused to mark cells: {error.get('errmsg')}")
         return [updates[error["index"]] for error in failed]
 

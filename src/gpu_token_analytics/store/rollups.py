@@ -20,17 +20,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from pymongo import ReadPreference, UpdateMany, UpdateOne, WriteConcern
+from pymongo import ASCENDING, DESCENDING, ReadPreference, WriteConcern
 from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
 from gpu_token_analytics.documents import Collection, GpuId
+from gpu_token_analytics.store.commands import by_bytes, update_many
 from gpu_token_analytics.store.rollup_documents import Document, fleet, gpu_day, gpu_hour, rollup_id
 from gpu_token_analytics.store.spans import DAY, HOUR
 
-DUPLICATE_KEY = 11000
+OLDEST_SHARE = 4  # of this many dirty documents taken, one is of the oldest
 
 _CELL_FIELDS = dict.fromkeys(
     (
@@ -79,8 +79,8 @@ class RollupStore:
         self._daily = collection(Collection.ROLLUPS_DAILY)
 
     def dirty_gpu_hours(self, limit: int) -> list[tuple[GpuId, datetime]]:
-        """Up to `limit` dirty cells, as the distinct (GPU, hour) they lie in."""
-        found = self._cells.find({"rolled": False}, {"_id": 0, "gpu": 1, "minute": 1}).sort("minute", 1).limit(limit)
+        """Up to `limit` dirty cells, as the distinct (GPU, hour) they lie in: newest first, then a part of the oldest."""
+        found = _from_both_ends(self._cells, {"rolled": False}, {"_id": 0, "gpu": 1, "minute": 1}, "minute", limit)
         return list(dict.fromkeys((cell["gpu"], hour_of(cell["minute"])) for cell in found))
 
     def roll_gpu_hours(self, gpu_hours: Iterable[tuple[GpuId, datetime]]) -> None:
@@ -98,9 +98,10 @@ class RollupStore:
         self._mark_cells(cell for id_ in stored for cell in read[id_])
 
     def dirty_hours(self, scope: str, limit: int) -> list[Document]:
-        """Up to `limit` hourly documents of a scope whose parents do not hold them yet: {_id, gpu?, start, version}."""
+        """Up to `limit` hourly documents of a scope whose parents do not hold them yet: {_id, gpu?, start, version}, newest
+        first, then a part of the oldest."""
         where = {"rolled": False, "scope": scope}
-        return list(self._hourly.find(where, {"gpu": 1, "start": 1, "version": 1}).sort("start", 1).limit(limit))
+        return _from_both_ends(self._hourly, where, {"gpu": 1, "start": 1, "version": 1}, "start", limit)
 
     def roll_fleet_hours(self, hours: Iterable[datetime]) -> set[datetime]:
         """Recompute fleet hours from their GPU hours. Returns those that are stored."""
@@ -128,24 +129,23 @@ class RollupStore:
 
     def mark_rolled(self, hours: Sequence[Document]) -> None:
         """These hourly documents are in their parents, unless they changed since they were listed."""
-        operations = [UpdateOne({"_id": hour["_id"], "version": hour["version"]}, {"$set": {"rolled": True}}) for hour in hours]
-        if operations:
-            self._hourly.bulk_write(operations, ordered=False)
+        where = ({"_id": hour["_id"], "version": hour["version"]} for hour in hours)
+        update_many(self._hourly, [{"q": one, "u": {"$set": {"rolled": True}}} for one in where])
 
     def _store(self, into: MongoCollection[Document], documents: Sequence[Document]) -> set[str]:
         """Write documents where theirs is a newer version. Returns the ids whose stored content is exactly ours."""
         if not documents:
             return set()
-        operations = [
-            UpdateOne({"_id": document["_id"], "version": {"$lt": document["version"]}}, {"$set": document}, upsert=True)
+        statements: list[Document] = [
+            {
+                "q": {"_id": document["_id"], "version": {"$lt": document["version"]}},
+                "u": {"$set": document},
+                "upsert": True,
+            }
             for document in documents
         ]
-        try:
-            into.bulk_write(operations, ordered=False)
-        except BulkWriteError as error:
-            # The upsert of an id whose stored version is as new or newer: not ours to overwrite.
-            if any(item["code"] != DUPLICATE_KEY for item in error.details["writeErrors"]):
-                raise
+        # Duplicates: the stored version is as new or newer, not ours to overwrite.
+        update_many(into, statements).raise_refused("sums of cells")
         seen = {document["_id"]: document["seen"] for document in documents}
         found = into.find({"_id": {"$in": list(seen)}}, {"seen": 1})
         return {document["_id"] for document in found if document["seen"] == seen[document["_id"]]}
@@ -154,16 +154,27 @@ class RollupStore:
         groups: dict[tuple[int, str], list[str]] = {}
         for cell in cells:
             groups.setdefault((cell["revision"], cell["state"]), []).append(cell["_id"])
-        operations = [
-            UpdateMany(
-                {"_id": {"$in": ids[at : at + 2000]}, "rolled": False, "revision": revision, "state": state},
-                {"$set": {"rolled": True}},
-            )
+        statements: list[Document] = [
+            {
+                "q": {"_id": {"$in": some}, "rolled": False, "revision": revision, "state": state},
+                "u": {"$set": {"rolled": True}},
+                "multi": True,
+            }
             for (revision, state), ids in groups.items()
-            for at in range(0, len(ids), 2000)
+            for some in by_bytes(ids)
         ]
-        if operations:
-            self._cells.bulk_write(operations, ordered=False)
+        update_many(self._cells, statements)
+
+
+def _from_both_ends(
+    collection: MongoCollection[Document], where: Document, fields: Document, by: str, limit: int
+) -> list[Document]:
+    """Up to `limit` documents: what is watched first, and history never stands still (decision 23)."""
+    newest = list(collection.find(where, fields).sort(by, DESCENDING).limit(limit))
+    if len(newest) < limit:
+        return newest
+    oldest = limit // OLDEST_SHARE
+    return newest[: limit - oldest] + list(collection.find(where, fields).sort(by, ASCENDING).limit(oldest))
 
 
 def hour_of(at: datetime) -> datetime:

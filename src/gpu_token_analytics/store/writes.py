@@ -22,25 +22,10 @@ from pymongo.collection import Collection as MongoCollection
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.store.client import Document, Store, store_errors
-from gpu_token_analytics.store.commands import write_command
+from gpu_token_analytics.store.commands import BAD_DOCUMENT, DUPLICATE_KEY, MAX_COMMAND_BYTES, write_command
 from gpu_token_analytics.store.encoded import EncodedDocuments
 
 MAX_COMMAND_DOCUMENTS = 10_000
-MAX_COMMAND_BYTES = 12 * 1024 * 1024  # the driver sends no command of more than 16 MiB
-
-_DUPLICATE_KEY = 11000
-# The document itself is at fault (mongodb src/mongo/base/error_codes.yml); everything else is the server's state.
-_BAD_DOCUMENT = frozenset(
-    {
-        2,  # BadValue
-        22,  # InvalidBSON
-        52,  # DollarPrefixedFieldName
-        53,  # InvalidIdField
-        121,  # DocumentValidationFailure: an operator's validator
-        10334,  # BSONObjectTooLarge
-        17280,  # KeyTooLong
-    }
-)
 
 
 @dataclass(slots=True)
@@ -94,9 +79,9 @@ def _judge_errors(
     again: list[int] = []
     for error in errors:
         place = places[error["index"]]
-        if error["code"] == _DUPLICATE_KEY and error.get("keyPattern", {"_id": 1}) == {"_id": 1}:
+        if error["code"] == DUPLICATE_KEY and error.get("keyPattern", {"_id": 1}) == {"_id": 1}:
             again.append(place)
-        elif error["code"] in _BAD_DOCUMENT:
+        elif error["code"] in BAD_DOCUMENT:
             outcome.refused[place] = str(error.get("errmsg", ""))
         else:
             raise StoreRefused(
