@@ -6,7 +6,7 @@ ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev lint format types integration check bench kafka lock schemas docs clean flows vms vms-full vms-evidence vms-clean
+.PHONY: help demo test setup setup-dev lint format types integration check bench kafka lock schemas docs clean flows vms vms-full vms-evidence vms-clean sites-files
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | expand -t 16
@@ -31,9 +31,10 @@ $(VENV)/.demo: requirements/demo.txt requirements/build.txt pyproject.toml | $(V
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
+$(VENV)/.dev: requirements/dev.txt requirements/sites.txt $(VENV)/.demo
 	@echo "installing the pinned test tools into $(VENV)"
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/sites.txt
 	@touch $@
 
 lint: $(VENV)/.dev  ## ruff, formatting included
@@ -70,6 +71,9 @@ docs: $(VENV)/.dev  ## write the generated pages: settings, metrics, API
 
 flows: $(VENV)/.dev  ## write firewall rules, addresses and tables from deploy/flows.yaml
 	$(BIN)/python -m deploy.flows write
+
+sites-files: $(VENV)/.dev  ## write Envoy, MirrorMaker, Terraform and tables from deploy/sites.yaml
+	$(BIN)/python -m deploy.sites write
 
 vms: $(VENV)/.dev  ## CA0 and CA1 on four systemd machines of this one (root): make vms ARGS="--install"
 	@$(BIN)/python -m deploy.bench vms $(ARGS)

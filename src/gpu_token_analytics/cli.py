@@ -58,7 +58,7 @@ def _agent_beside(settings: Settings) -> Callable[[threading.Event], None]:
     from gpu_token_analytics.agent.sources import open_source
     from gpu_token_analytics.kafka import EventProducer
 
-    host = settings.host_name or socket.gethostname()
+    host = settings.host_at_site(settings.host_name or socket.gethostname())
     gpus = open_source(settings.gpu_metrics_source, settings, host)
 
     def sample(stop: threading.Event) -> None:

@@ -34,12 +34,12 @@ def secrets_of(settings: Settings) -> list[str]:
 
 def _formatter(settings: Settings) -> logging.Formatter:
     secrets = secrets_of(settings)
-    return _JsonFormatter(secrets) if settings.log_format == "json" else _TextFormatter(secrets)
+    return _JsonFormatter(secrets, settings.site) if settings.log_format == "json" else _TextFormatter(secrets, settings.site)
 
 
 class _TextFormatter(logging.Formatter):
-    def __init__(self, secrets: list[str]) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    def __init__(self, secrets: list[str], site: str) -> None:
+        super().__init__(f"%(asctime)s %(levelname)s {f'site={site} ' if site else ''}%(name)s: %(message)s")
         self._secrets = secrets
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002 - logging's name
@@ -51,16 +51,19 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    """`ts` (RFC 3339, UTC), `level`, `logger`, `message`, and `error` with the traceback where there is one."""
+    """`ts` (RFC 3339, UTC), `level`, `site` where there are several, `logger`, `message`, and `error` with the traceback where
+    there is one."""
 
-    def __init__(self, secrets: list[str]) -> None:
+    def __init__(self, secrets: list[str], site: str) -> None:
         super().__init__()
         self._secrets = secrets
+        self._site = {"site": site} if site else {}
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "ts": _time(record),
             "level": record.levelname,
+            **self._site,
             "logger": record.name,
             "message": _redact(record.getMessage(), self._secrets),
         }

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 
 MAX_MODEL_LABELS = 200
 OTHER_MODELS = "(other)"
@@ -17,6 +17,22 @@ OTHER_MODELS = "(other)"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _DELAY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 900, 3600)
 _RECORDS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 4000, 10_000, 100_000)
+
+
+class SiteRegistry(CollectorRegistry):
+    """A registry whose every sample has the label `site`, where there are several sites; prometheus_client has no constant
+    labels of its own, and a metric that forgot its site would be added up with the other site's."""
+
+    def __init__(self, site: str = "") -> None:
+        super().__init__()
+        self._site = site
+
+    def collect(self) -> Iterator[Metric]:
+        """What is exposed."""
+        for metric in super().collect():
+            if self._site:
+                metric.samples = [sample._replace(labels={"site": self._site, **sample.labels}) for sample in metric.samples]
+            yield metric
 
 
 class Metrics:

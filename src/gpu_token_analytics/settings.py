@@ -133,6 +133,14 @@ class Settings(BaseSettings):
     audit_every_seconds: float = Field(900, ge=0, description="How often the exporter audits the ledger; 0: never.")
     audit_last_hours: float = Field(3, gt=0, le=24 * 31, description="How far back the exporter's audit looks.")
 
+    # Sites
+    site: str = Field(
+        "",
+        pattern=r"^[a-z0-9-]{0,32}$",
+        description="Name of the site this process runs at, where there are several: lower-case letters, digits, dashes. It is "
+        "the label `site` of every metric, a field of every log line, and ends the agent's host name (`HOST_NAME` too).",
+    )
+
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="`json` writes one object per line.")
@@ -156,6 +164,12 @@ class Settings(BaseSettings):
     def dlq_topic(self) -> str:
         """Where bad records go."""
         return f"{self.kafka_topic}.dlq"
+
+    def host_at_site(self, host: str) -> str:
+        """A host's name in events: unique among all sites, as hosts of two sites may have the same name, and a GPU without a
+        UUID is known by its host. A name that says its site already stays as it is."""
+        suffix = f".{self.site}"
+        return host if not self.site or host.endswith(suffix) else host + suffix
 
     @property
     def raw_complete_for(self) -> timedelta:

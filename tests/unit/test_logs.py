@@ -70,3 +70,15 @@ def test_level_is_obeyed() -> None:
     logging.getLogger("x").warning("loud")
     assert "quiet" not in out.getvalue()
     assert "loud" in out.getvalue()
+
+
+@pytest.mark.parametrize(("log_format", "said"), [("text", " INFO site=b app: up"), ("json", '"site": "b"')])
+def test_lines_say_their_site_where_there_are_several(log_format: str, said: str) -> None:
+    out = io.StringIO()
+    logs.configure(load(log_format=log_format, site="b"), out)
+    logging.getLogger("app").info("up")
+    assert said in out.getvalue()
+    out = io.StringIO()
+    logs.configure(load(log_format=log_format), out)
+    logging.getLogger("app").info("up")
+    assert "site" not in out.getvalue()

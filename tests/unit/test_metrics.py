@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-from gpu_token_analytics.metrics import MAX_MODEL_LABELS, OTHER_MODELS, Metrics
+from prometheus_client import generate_latest
+
+from gpu_token_analytics.metrics import MAX_MODEL_LABELS, OTHER_MODELS, Metrics, SiteRegistry
 
 BOUNDED_LABELS = {"collection", "reason", "partition", "result", "step", "model", "le"}
 
@@ -45,3 +47,17 @@ def test_cpu_time_is_what_a_thread_computes_not_what_it_waits_for() -> None:
     assert waited is not None
     assert computed is not None
     assert waited < 0.05 <= computed
+
+
+def test_every_sample_says_its_site_where_there_are_several() -> None:
+    metrics = Metrics(SiteRegistry("a"))
+    metrics.dead_letters.labels("not_json").inc()
+    metrics.write_seconds.labels("insert").observe(1)
+    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
+    assert samples
+    assert {sample.labels["site"] for sample in samples} == {"a"}
+    assert b'gpu_tokens_dead_letters_total{reason="not_json",site="a"} 1.0' in generate_latest(metrics.registry)
+
+
+def test_one_site_has_no_label_of_it() -> None:
+    assert b"site=" not in generate_latest(Metrics(SiteRegistry()).registry)

@@ -37,3 +37,17 @@ def test_an_unusable_uri_is_not_shown() -> None:
 def test_raw_events_are_complete_for_the_retention_less_a_day_and_the_silence_they_own() -> None:
     settings = load(raw_retention_days=30, silent_gpu_owned_minutes=120)
     assert settings.raw_complete_for == timedelta(days=29) - timedelta(hours=2)
+
+
+@pytest.mark.parametrize(
+    ("site", "host", "named"),
+    [("", "node-1", "node-1"), ("a", "node-1", "node-1.a"), ("a", "node-1.a", "node-1.a"), ("b", "node-1.a", "node-1.a.b")],
+)
+def test_hosts_of_two_sites_never_share_a_name(site: str, host: str, named: str) -> None:
+    assert load(site=site).host_at_site(host) == named
+
+
+@pytest.mark.parametrize("site", ["A", "a b", "x" * 33, "a.b"])
+def test_a_site_has_a_name_that_labels_and_hosts_can_carry(site: str) -> None:
+    with pytest.raises(SettingsError, match="SITE="):
+        load(site=site)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import start_http_server
 
 from gpu_token_analytics import logs
 from gpu_token_analytics.agent.metrics import AgentMetrics
@@ -18,6 +18,7 @@ from gpu_token_analytics.agent.sources import open_source
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.events import encode
+from gpu_token_analytics.metrics import SiteRegistry
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.signals import stoppable
 
@@ -52,7 +53,7 @@ def agent(
         host_name=host or None,
     )
     logs.configure(settings)
-    name = settings.host_name or socket.gethostname()
+    name = settings.host_at_site(settings.host_name or socket.gethostname())
     gpus = open_source(settings.gpu_metrics_source, settings, name)
     if once:
         _print_once(gpus, name)
@@ -76,7 +77,7 @@ def _print_once(gpus: GpuSource, host: str) -> None:
 def _sample_into_kafka(gpus: GpuSource, host: str, settings: Settings, metrics_port: int) -> None:
     from gpu_token_analytics.kafka import EventProducer  # loads librdkafka: not for `--once` and `--help`
 
-    registry = CollectorRegistry()
+    registry = SiteRegistry(settings.site)
     if metrics_port:
         try:
             start_http_server(metrics_port, settings.http_host, registry)

@@ -14,6 +14,7 @@ from gpu_token_analytics.api.auth import Authority, Principal
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.limits import Slots
 from gpu_token_analytics.api.metrics import ApiMetrics
+from gpu_token_analytics.metrics import SiteRegistry
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.sinks import EventSink
 from gpu_token_analytics.store.client import Store
@@ -72,6 +73,7 @@ class Services:
                 requests_per_second=settings.api_requests_per_second,
                 burst=settings.api_request_burst,
             ),
+            metrics=ApiMetrics(SiteRegistry(settings.site)),
             streams=Slots(settings.api_max_streams),
             sink=sink,
             dead_letters=dead_letters,

@@ -20,6 +20,7 @@ from gpu_token_analytics.exporter.watch import Audit, KafkaLook, LedgerLook, Loo
 from gpu_token_analytics.http_server import serving
 from gpu_token_analytics.kafka import GroupWatch
 from gpu_token_analytics.ledger.params import params_of
+from gpu_token_analytics.metrics import SiteRegistry
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.store.audit import AuditReport, audit
 from gpu_token_analytics.store.client import Store, open_store
@@ -35,7 +36,7 @@ _LONGEST_LOOK_SECONDS = 60.0  # timeouts of Kafka and MongoDB, one after another
 
 def run_exporter(settings: Settings, stop: threading.Event) -> None:
     """Run until `stop`. Raises StoreError when MongoDB cannot be used at the start, SettingsError for a port that is taken."""
-    clock, metrics = SystemClock(), ExporterMetrics()
+    clock, metrics = SystemClock(), ExporterMetrics(SiteRegistry(settings.site))
     every = settings.exporter_refresh_seconds
     with ExitStack() as stack:
         store = open_store(settings, "gpu-tokens-exporter")

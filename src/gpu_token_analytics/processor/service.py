@@ -22,7 +22,7 @@ from gpu_token_analytics.clock import Clock, SystemClock
 from gpu_token_analytics.http_server import serving
 from gpu_token_analytics.kafka import DeadLetters, EventSource
 from gpu_token_analytics.ledger.params import params_of
-from gpu_token_analytics.metrics import Metrics
+from gpu_token_analytics.metrics import Metrics, SiteRegistry
 from gpu_token_analytics.processor.app import Condition, make_app
 from gpu_token_analytics.processor.closing import Closer, ClosingRules
 from gpu_token_analytics.processor.rollups import Rollups
@@ -58,7 +58,7 @@ def run_processor(
     _calm_garbage_collection()
     _hand_over_sooner()
     _share_heaps()
-    clock, metrics = SystemClock(), Metrics()
+    clock, metrics = SystemClock(), Metrics(SiteRegistry(settings.site))
     with ExitStack() as stack:
         store = open_store(settings, "gpu-tokens-processor")
         stack.callback(store.close)

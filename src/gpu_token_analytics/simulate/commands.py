@@ -66,7 +66,7 @@ def simulate(
     history = bool(start) or hours is not None
     begin, seconds = _span(SystemClock().now(), start, hours, duration)
     seed = secrets.randbelow(2**32) if seed is None else seed
-    fleet = default_fleet(hosts, gpus_per_host)
+    fleet = default_fleet(hosts, gpus_per_host, name_host=load().host_at_site)
     load_ = Load(rate, 0.0) if flat else Load(rate)
     events = generate(fleet, begin, seconds, seed, load=load_, sample_interval_seconds=sample_interval or None)
     if seconds is not None:

@@ -6,6 +6,7 @@ per GPU-hour; token times are of the order that serving benchmarks report for su
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -142,8 +143,10 @@ _PATTERN: tuple[tuple[GpuModel, ModelProfile | None, float, float], ...] = (
 TENANTS = (("search", 5.0), ("support-bot", 3.0), ("research", 1.5), ("default", 0.5))
 
 
-def default_fleet(hosts: int = 3, gpus_per_host: int = 4, prefix: str = "gpu-node") -> Fleet:
-    """A fleet of `hosts` x `gpus_per_host` GPUs; the roles repeat over it in a fixed order.
+def default_fleet(
+    hosts: int = 3, gpus_per_host: int = 4, prefix: str = "gpu-node", name_host: Callable[[str], str] = str
+) -> Fleet:
+    """A fleet of `hosts` x `gpus_per_host` GPUs; the roles repeat over it in a fixed order. `name_host` may add the site.
 
     A model that needs more GPUs than its host has left is not placed, and these GPUs stay cold. Raises SettingsError
     for sizes that are not 1..1000 hosts or 1..16 GPUs per host.
@@ -155,7 +158,7 @@ def default_fleet(hosts: int = 3, gpus_per_host: int = 4, prefix: str = "gpu-nod
     deployments: list[Deployment] = []
     slot = 0
     for number in range(1, hosts + 1):
-        host = f"{prefix}-{number}"
+        host = name_host(f"{prefix}-{number}")
         index = 0
         while index < gpus_per_host:
             kind, model, weight, background = _PATTERN[slot % len(_PATTERN)]
