@@ -38,6 +38,7 @@ def request(name: str, start_s: int, end_s: int, prompt: int, completion: int) -
         "tenant": "search",
         "gpus": [GPU],
         "start_us": START_US + start_s * US_PER_SECOND,
+        "latency_ms": (end_s - start_s) * 1000,
         "ts_us": START_US + end_s * US_PER_SECOND,
         "prompt_tokens": prompt,
         "cached_tokens": 0,

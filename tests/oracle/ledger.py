@@ -19,6 +19,7 @@ HOUR_US = 3_600_000_000
 MINUTE_US = 60_000_000
 MJ_PER_KWH = 3_600_000_000
 MAX_POWER_W = 100_000
+COUNTER_RATIO = 30
 CLASSES = ("attributed", "unmetered_work", "warm_idle", "cold_idle", "unobserved")
 METHODS = ("sweep", "sweep_no_ttft", "window")
 TINY = 10**45  # parts of a unit in which shares are summed
@@ -238,7 +239,7 @@ class _Work:
         if self.first is not None and not self.start < self.first < self.end:
             self.first = None
         self.method = "sweep_no_ttft" if self.first is None else "sweep"
-        if self.start >= self.end:
+        if doc.get("latency_ms") is None:
             self.method, self.first = "window", None
             self.start = doc["ts_us"] // params.cell_us * params.cell_us
             self.end = self.start + params.cell_us
@@ -255,7 +256,13 @@ class _Work:
                 (self.first, self.end, w_out / (self.end - self.first), False),
             ]
         else:
-            self.segments = [(self.start, self.end, (w_in + w_out) / (self.end - self.start), False)]
+            # Known to have been active for no time at all: a point, which counts its tokens and shares in nothing.
+            active = self.end - self.start
+            self.segments = [(self.start, self.end, (w_in + w_out) / active, False)] if active else []
+
+    def touches(self, low: int, high: int) -> bool:
+        """Whether it is active in [low, high), or is a point in it."""
+        return self.start < high and max(self.end, self.start + 1) > low and low < high
 
     def tokens(self, low: int, high: int) -> tuple[int, int, int, int]:
         """Tokens inside [low, high) that this GPU carries: every count-th one, from its own rank."""
@@ -264,6 +271,8 @@ class _Work:
 
         def carried(name: str, span: tuple[int, int]) -> int:
             total, (begin, end) = self.doc[name], span
+            if begin == end:
+                end += 1  # all of a point's tokens are in its microsecond
 
             def upto(at: int) -> int:
                 return round_half_up(Fraction(total * min(max(at - begin, 0), end - begin), end - begin))
@@ -293,7 +302,7 @@ def _cell(
 ) -> OracleCell:
     until = max(until, start)
     pieces = book.pieces(start, until)
-    here = [item for item in work if min(item.end, until) > max(item.start, start)]
+    here = [item for item in work if item.touches(start, until)]
     segments = [(begin, end, _tiny(rate), prefill, item) for item in here for begin, end, rate, prefill in item.segments]
     shares = {item.doc["_id"]: [0, 0, 0] for item in here}  # cost, of it prefill, energy
     cuts = {start, until, *(begin for begin, _, _ in pieces)}
@@ -341,7 +350,7 @@ def _cell(
     _settle(requests, classes["attributed"], exact["attributed"])
     for item in here:
         requests[item.doc["_id"]].tokens = item.tokens(start, until)
-        requests[item.doc["_id"]].ends_here = item.rank == 0 and start < item.end <= until
+        requests[item.doc["_id"]].ends_here = item.rank == 0 and item.touches(start, until) and item.end <= until
     return OracleCell(
         start_us=start,
         owned_us=until - start,
@@ -419,7 +428,7 @@ def _energy(samples: list[Doc], low: int, high: int, params: OracleParams) -> Fr
         return None
     if first["energy_j"] is not None and last["energy_j"] is not None:
         counted = Fraction(last["energy_j"]) - Fraction(first["energy_j"])
-        if 0 <= counted * 1_000_000 <= MAX_POWER_W * span:
+        if _counter_counts(counted * 1_000_000 / span, first["power_w"], last["power_w"]):
             return counted * 1000 * Fraction(high - low, span)
     if first["power_w"] is None or last["power_w"] is None:
         return None
@@ -429,3 +438,13 @@ def _energy(samples: list[Doc], low: int, high: int, params: OracleParams) -> Fr
         return begin + (end - begin) * Fraction(at - first["ts_us"], span)
 
     return (watts(low) + watts(high)) / 2 * Fraction(high - low, 1000)
+
+
+def _counter_counts(mean_w: Fraction, first_w: float | None, last_w: float | None) -> bool:
+    """A counter that stood still, ran backwards, or contradicts both power readings did not count."""
+    if not 0 < mean_w <= MAX_POWER_W:
+        return False
+    if first_w is None or last_w is None:
+        return True
+    low, high = Fraction(min(first_w, last_w)), Fraction(max(first_w, last_w))
+    return low <= COUNTER_RATIO * mean_w and (high == 0 or mean_w <= COUNTER_RATIO * high)

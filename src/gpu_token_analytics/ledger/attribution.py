@@ -44,7 +44,7 @@ class Sweep:
     cell: Int64  # index of the cell
     start: Int64  # index of its first edge
     end: Int64  # index of the edge where it stops
-    rate: Float64  # work per microsecond, > 0
+    rate: Float64  # work per microsecond, > 0; 0 where it stops at its first edge: that pair gets nothing
     first_edge: Int64  # (cells + 1,): where each cell's edges begin
 
     @cached_property

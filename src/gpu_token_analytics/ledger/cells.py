@@ -214,8 +214,10 @@ class _Grid:
     def _cut(self, segments: Segments, together: Together) -> Pairs:
         """Every overlap of a segment and a cell of its GPU."""
         gpu = together.gpu[segments.request]
+        # A point in time is in the cell that its microsecond is in.
+        seen_until = np.maximum(segments.end_us, segments.start_us + 1)
         first = np.maximum(np.searchsorted(self.until, segments.start_us, side="right"), together.first_cell[gpu])
-        stop = np.minimum(np.searchsorted(self.start, segments.end_us, side="left"), together.first_cell[gpu + 1])
+        stop = np.minimum(np.searchsorted(self.start, seen_until, side="left"), together.first_cell[gpu + 1])
         count = np.maximum(stop - first, 0)
         segment = np.repeat(np.arange(len(count)), count)
         cell = first[segment] + (np.arange(len(segment)) - (np.cumsum(count) - count)[segment])
@@ -223,7 +225,7 @@ class _Grid:
         cell, segment = cell[order], segment[order]
         start = np.maximum(segments.start_us[segment], self.start[cell])
         end = np.minimum(segments.end_us[segment], self.until[cell])
-        real = end > start
+        real = np.minimum(seen_until[segment], self.until[cell]) > start
         return Pairs(cell[real], segment[real], start[real], end[real])
 
     def _edge_keys(self, samples: Samples, params: LedgerParams, span_keys: Int64) -> Int64:

@@ -1,7 +1,9 @@
 """Joules between samples, in integer millijoules.
 
-Between two samples at most the gap limit apart: the difference of the energy counter where both have it and it did not run
-backwards (driver reload), else the trapezoid of the power readings, else unknown. Each pair of samples telescopes by itself:
+Between two samples at most the gap limit apart: the difference of the energy counter where both have it and it counted,
+else the trapezoid of the power readings, else unknown. A counter did not count where it ran backwards (driver reload), where it
+stood still (a GPU that is switched on draws power), where it says more than any GPU draws, and where it contradicts both power
+readings of the pair by more than any GPU varies (COUNTER_RATIO). Each pair of samples telescopes by itself:
 Q(t) = round(energy from the first sample to t), so the parts of a pair always sum to the pair, wherever cells cut it.
 """
 
@@ -16,6 +18,10 @@ from gpu_token_analytics.ledger.money import Float64, Int64, NDArrayBool
 
 # The most a GPU sample may say (events.py, Watts). A counter that implies more did not count: it was replaced or blank.
 MAX_POWER_W = 1e5
+
+# How far the counter's mean power may be below both power readings of its pair, or above both. Between idle and full load lies
+# a factor of about 10, so readings at a bad moment stay within; a counter that crawls, or counts in another unit, does not.
+COUNTER_RATIO = 30
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class EnergyCurve:
         span_us = np.diff(sample_us)
         usable = (span_us > 0) & (span_us <= gap_us)
         mean_w = np.diff(energy_j) / np.where(usable, span_us, 1) * US_PER_SECOND
-        by_counter = usable & (mean_w >= 0) & (mean_w <= MAX_POWER_W)
+        by_counter = usable & _counted(mean_w, power_w[:-1], power_w[1:])
         known = by_counter | (usable & ~np.isnan(power_w[:-1]) & ~np.isnan(power_w[1:]))
         return EnergyCurve(
             sample_us,
@@ -65,3 +71,12 @@ class EnergyCurve:
             return found
 
         return np.where(known, upto(end_us) - upto(start_us), 0), known
+
+
+def _counted(mean_w: Float64, first_w: Float64, last_w: Float64) -> NDArrayBool:
+    """Whether the counter's mean power of each pair can be. NaN is unknown. Shapes (n,)."""
+    low, high = np.minimum(first_w, last_w), np.maximum(first_w, last_w)  # NaN where one is unknown: no contradiction
+    crawls = mean_w * COUNTER_RATIO < low
+    races = (mean_w > high * COUNTER_RATIO) & (high > 0)  # a power sensor that says 0 W is what is broken
+    found: NDArrayBool = (mean_w > 0) & (mean_w <= MAX_POWER_W) & ~crawls & ~races
+    return found

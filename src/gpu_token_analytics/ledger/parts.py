@@ -90,7 +90,7 @@ class Parts:
             energy=largest_remainder(joules, cell, energy.totals),
             busy_us=sum_by(row, pairs.end_us - pairs.start_us, size),
             tokens=_tokens(requests, owner, low, high),
-            # A part exists only where the request is active, so this is the one cell that holds its end.
+            # A part exists only where the request is active (or, never active, at its end), so this is the one cell of its end.
             ends_here=((requests.end_us[owner] <= high) & (requests.gpu_rank[owner] == 0)).astype(np.int64),
         )
 

@@ -7,6 +7,9 @@ A request works in one or two segments on each of its GPUs:
 
 start = end - latency + queue: waiting in a queue uses no GPU. Without a usable first token there is one segment of
 W_in + W_out. Without a latency the request is spread over its own minute (method `window`). Work on n GPUs is W/n on each.
+
+A latency that is known and leaves no microsecond of active time (0, or all of it in the queue) is not a missing one: the
+request is a point in time at its end. It costs nothing and uses no energy, and its tokens count in the cell of that point.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from numpy.typing import NDArray
 
 from gpu_token_analytics.documents import Method
 from gpu_token_analytics.ledger.labels import LabelColumn, Labels
-from gpu_token_analytics.ledger.money import Float64, Int64
+from gpu_token_analytics.ledger.money import Float64, Int64, NDArrayBool
 from gpu_token_analytics.ledger.params import LedgerParams
 
 Objects: TypeAlias = NDArray[np.object_]
@@ -41,6 +44,7 @@ class UsageRows:
     start_us: Int64
     ts_us: Int64
     first_us: Int64  # UNKNOWN_US: not known
+    has_latency: NDArrayBool  # False: `start_us` is `ts_us` because nothing else is known
     prompt: Int64
     cached: Int64
     completion: Int64
@@ -58,6 +62,7 @@ class UsageRows:
             start_us=_ints(documents, "start_us"),
             ts_us=_ints(documents, "ts_us"),
             first_us=np.array([doc.get("first_us", UNKNOWN_US) for doc in documents], dtype=np.int64),
+            has_latency=np.array([doc.get("latency_ms") is not None for doc in documents], dtype=bool),
             prompt=_ints(documents, "prompt_tokens"),
             cached=_ints(documents, "cached_tokens"),
             completion=_ints(documents, "completion_tokens"),
@@ -96,7 +101,7 @@ class Requests:
     ids: Sequence[str]
     labels: LabelColumn  # those that occur and no others
     start_us: Int64
-    end_us: Int64  # > start_us; for `window` the end of its minute
+    end_us: Int64  # >= start_us, equal for a request that was never active; for `window` the end of its minute
     ts_us: Int64
     first_us: Int64  # first token; UNKNOWN_US: not known
     method: Int64  # index into METHODS
@@ -118,7 +123,7 @@ class Requests:
         rows = usage.take(np.array(order, dtype=np.int64))
         labels = rows.labels.compact()
         start, ts, first = rows.start_us, rows.ts_us, rows.first_us
-        window = start >= ts
+        window = ~rows.has_latency
         begin = ts - ts % cell_us
         usable = (first > start) & (first < ts) & ~window
         return Requests(
@@ -152,6 +157,11 @@ class Requests:
             **arrays,
         )
 
+    @property
+    def seen_until_us(self) -> Int64:
+        """The end of the time in which each is seen on its GPU: `end_us`, and for a point in time the microsecond after it."""
+        return np.maximum(self.end_us, self.start_us + 1)
+
     def work(self, params: LedgerParams) -> tuple[Float64, Float64]:
         """(W_in, W_out) on this GPU. Shapes (n,)."""
         a_in = self.labels.each(lambda each: params.weights(each.model).input, np.float64)
@@ -177,7 +187,9 @@ class Requests:
         end = np.where(split & ~is_second, self.first_us[index], self.end_us[index])
         work = np.where(split, np.where(is_second, w_out[index], w_in[index]), (w_in + w_out)[index])
         phase = np.where(split & ~is_second, PREFILL, DECODE)
-        return Segments(index, phase.astype(np.int64), start, end, work / (end - start))
+        active_us = end - start
+        rate = np.divide(work, active_us, out=np.zeros(len(work)), where=active_us > 0)
+        return Segments(index, phase.astype(np.int64), start, end, rate)
 
 
 _REQUEST_ARRAYS = tuple(field.name for field in fields(Requests) if field.name not in ("ids", "labels"))
@@ -190,8 +202,8 @@ class Segments:
     request: Int64
     phase: Int64  # PREFILL only where a first token splits the request; else DECODE
     start_us: Int64
-    end_us: Int64
-    rate: Float64  # work per microsecond on this GPU
+    end_us: Int64  # >= start_us
+    rate: Float64  # work per microsecond on this GPU; 0 for a point in time, which has no share in anything
 
 
 def spread_tokens(

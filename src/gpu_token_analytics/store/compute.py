@@ -189,7 +189,7 @@ class _Run:
 
     @cached_property
     def _request_edges(self) -> tuple[Int64, Int64]:
-        return np.sort(self._requests.start_us), np.sort(self._requests.end_us)
+        return np.sort(self._requests.start_us), np.sort(self._requests.seen_until_us)
 
     def _heard(self) -> list[int]:
         """Minutes with evidence, ascending, of the run and as far around it as its events show."""
@@ -201,8 +201,10 @@ class _Run:
         end = minute_us + US_PER_MINUTE
         if end <= self._now_us:
             return end - 1
-        active = (self._requests.start_us < end) & (self._requests.end_us > minute_us)
-        return max(minute_us, min(end, int(self._requests.ts_us[active].max())) - 1)
+        requests = self._requests
+        active = (requests.start_us < end) & (requests.seen_until_us > minute_us)
+        last = np.maximum(requests.ts_us[active] - 1, requests.start_us[active])  # of a point in time the point itself
+        return max(minute_us, min(end - 1, int(last.max())))
 
     @cached_property
     def _before(self) -> dict[int, int | None]:
@@ -210,7 +212,7 @@ class _Run:
         minutes = np.array(self._minutes, dtype=np.int64)
         order = np.argsort(self._requests.start_us, kind="stable")
         begins = self._requests.start_us[order]
-        ends = np.maximum.accumulate(self._requests.end_us[order])
+        ends = np.maximum.accumulate(self._requests.seen_until_us[order])
         begun = np.searchsorted(begins, minutes).tolist()
         heard = np.searchsorted(self._sample_us, minutes).tolist()
         found: dict[int, int | None] = {}
@@ -239,7 +241,7 @@ class _Run:
     def _followed(self, end_us: int) -> bool:
         if self._sample_us and self._sample_us[-1] >= end_us:
             return True
-        if len(self._requests) and int(self._requests.end_us.max()) > end_us:
+        if len(self._requests) and int(self._requests.seen_until_us.max()) > end_us:
             return True
         return self._followed_after_run
 
@@ -263,7 +265,7 @@ class _Run:
         sample = self._sample_at(minute_us + US_PER_MINUTE - 1) or self._read.first(self._gpu)
         if sample is not None:
             return sample["host"], sample.get("name")
-        active = (self._requests.start_us < minute_us + US_PER_MINUTE) & (self._requests.end_us > minute_us)
+        active = (self._requests.start_us < minute_us + US_PER_MINUTE) & (self._requests.seen_until_us > minute_us)
         first = np.flatnonzero(active)
         if len(first):
             return self._requests.labels.at(int(first[0])).host, None

@@ -25,6 +25,7 @@ _USAGE_FIELDS = dict.fromkeys(
         "ts_us",
         "start_us",
         "first_us",
+        "latency_ms",
         "host",
         "gpus",
         "model",

@@ -71,7 +71,7 @@ def _of_cell(computed: ComputedCell, usage: Mapping[str, Any]) -> Iterable[Reque
 
 def _method(usage: Mapping[str, Any]) -> str:
     """As ledger/requests.py finds it."""
-    if usage["start_us"] >= usage["ts_us"]:
+    if usage.get("latency_ms") is None:
         return str(Method.WINDOW)
     first = usage.get("first_us", UNKNOWN_US)
     return str(Method.SWEEP if usage["start_us"] < first < usage["ts_us"] else Method.SWEEP_NO_TTFT)

@@ -134,6 +134,7 @@ class UsageColumns:
             start_us=self.start_us,
             ts_us=self.ts_us,
             first_us=self.first_us,
+            has_latency=~np.isnan(self.latency_ms),
             prompt=self.prompt_tokens,
             cached=self.cached_tokens,
             completion=self.completion_tokens,

@@ -37,12 +37,44 @@ def test_the_counter_goes_first() -> None:
         ([905.0, 5.0], 1_000_000),  # driver reload: it ran backwards
         ([NAN, 5.0], 1_000_000),
         ([0.0, 1e15], 1_000_000),  # 100 TW: a blank value, not energy
-        ([0.0, 1_000_000.0], 1_000_000_000),  # exactly 100 kW over 10 s
-        ([7.0, 7.0], 0),
+        ([7.0, 7.0], 1_000_000),  # it stands still, at 100 W
+        ([0.0, 0.0], 1_000_000),
+        ([7.0, 8.0], 1_000_000),  # it crawls: 0.1 W
+        ([7.0, 40.0], 1_000_000),  # 3.3 W
+        ([0.0, 1_000_000.0], 1_000_000),  # it counts millijoules: 100 kW
+        ([0.0, 30_001.0], 1_000_000),
     ],
 )
 def test_a_counter_that_cannot_be(counter: list[float], expected: int) -> None:
     assert millijoules([0, 10], [100, 100], counter) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("counter", "power", "expected"),
+    [
+        ([7.0, 41.0], [100.0, 100.0], 34_000),  # low, but not out of the question
+        ([0.0, 30_000.0], [100.0, 100.0], 30_000_000),
+        ([0.0, 700.0], [700.0, 3.0], 700_000),  # one reading is near enough
+        ([0.0, 3000.0], [0.0, 0.0], 3_000_000),  # a power sensor that says 0 W says nothing
+        ([0.0, 1_000_000.0], [NAN, NAN], 1_000_000_000),  # exactly 100 kW over 10 s
+        ([0.0, 1.0], [NAN, 300.0], 1000),  # one reading contradicts nothing
+        ([7.0, 7.0], [NAN, NAN], None),  # it stands still, and nothing else is known: never 0 J
+        ([7.0, 7.0], [300.0, NAN], None),
+        ([7.0, 7.0], [0.0, 0.0], 0),  # the power readings know of a 0
+    ],
+)
+def test_a_counter_next_to_power_readings(counter: list[float], power: list[float], expected: int | None) -> None:
+    assert millijoules([0, 10], power, counter) == [expected]
+
+
+def test_a_counter_that_is_stuck_for_a_while_is_left_for_that_while() -> None:
+    counter = [0.0, 1000.0, 1000.0, 1000.0, 2000.0]
+    assert millijoules([0, 10, 20, 30, 40], [100, 100, 300, 300, 100], counter) == [
+        1_000_000,
+        2_000_000,
+        3_000_000,
+        1_000_000,
+    ]
 
 
 def test_unknown_is_unknown() -> None:
