@@ -31,10 +31,11 @@ $(VENV)/.demo: requirements/demo.txt requirements/build.txt pyproject.toml | $(V
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt requirements/sites.txt $(VENV)/.demo
+$(VENV)/.dev: requirements/dev.txt requirements/sites.txt clients/python/pyproject.toml $(VENV)/.demo
 	@echo "installing the pinned test tools into $(VENV)"
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/sites.txt
+	@$(PIP) install --no-deps --no-build-isolation -e clients/python
 	@touch $@
 
 lint: $(VENV)/.dev  ## ruff, formatting included
