@@ -6,7 +6,7 @@ ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev lint format types integration check bench kafka lock schemas docs clean flows vms vms-full vms-evidence vms-clean sites-files
+.PHONY: help demo test setup setup-dev lint format types integration check bench kafka lock schemas docs clean flows manifests vms vms-full vms-evidence vms-clean sites-files
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | expand -t 16
@@ -66,12 +66,17 @@ lock:  ## pin every dependency with hashes (needs uv)
 schemas: $(VENV)/.demo  ## write the JSON Schemas from the types
 	$(BIN)/gpu-tokens schemas write src/gpu_token_analytics/schemas CA0/schemas
 
-docs: $(VENV)/.dev  ## write the generated pages: settings, metrics, API
+docs: $(VENV)/.dev  ## write the generated pages (settings, metrics, API) and CA2's settings
 	$(BIN)/python scripts/reference_docs.py
 	$(BIN)/python -m gpu_token_analytics.api.reference
+	$(BIN)/python -m deploy.manifests write
 
-flows: $(VENV)/.dev  ## write firewall rules, addresses and tables from deploy/flows.yaml
+flows: $(VENV)/.dev  ## write firewall rules, network policies, addresses and tables from deploy/flows.yaml
 	$(BIN)/python -m deploy.flows write
+	$(BIN)/python -m deploy.policies write
+
+manifests: $(VENV)/.dev  ## write CA2's images and settings from .env.example and the settings table
+	$(BIN)/python -m deploy.manifests write
 
 sites-files: $(VENV)/.dev  ## write Envoy, MirrorMaker, Terraform and tables from deploy/sites.yaml
 	$(BIN)/python -m deploy.sites write

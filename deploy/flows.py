@@ -12,7 +12,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ TABLE = ROOT / "deploy" / "flows.yaml"
 ADMIN = "admin"
 ADMIN_PLACEHOLDER = "ADMIN_CIDR"
 _BLOCK = re.compile(r"(<!-- flows:(\w+) -->\n).*?(<!-- /flows -->)", re.DOTALL)
-_GENERATED = "Written by `make flows` from deploy/flows.yaml: change it there."
+GENERATED = "Written by `make flows` from deploy/flows.yaml: change it there."
 
 
 class FlowTableError(ValueError):
@@ -99,7 +99,7 @@ def load(path: Path = TABLE) -> FlowTable:
 def firewall_rules(table: FlowTable, machine: Machine) -> str:
     """The machine's inbound rules, one per line as `port/tcp from address`, for CA0/common/firewall.sh."""
     lines = [
-        f"# {_GENERATED}",
+        f"# {GENERATED}",
         f"# Everything else into {machine.name} is denied. {ADMIN_PLACEHOLDER} is filled in on the machine.",
     ]
     for flow in table.into(machine.name):
@@ -112,7 +112,7 @@ def topology_env(table: FlowTable) -> str:
     """Addresses and ports as shell variables, for the Makefiles and compose files."""
     port = {flow.target: flow.port for flow in table.flows if flow.port != 22}
     ip = {machine.name: machine.ip for machine in table.machines.values()}
-    lines = [f"# {_GENERATED}"]
+    lines = [f"# {GENERATED}"]
     lines += [f"{name.split('-')[0].upper()}_IP={address}" for name, address in ip.items()]
     lines += [
         f"KAFKA_HOST={ip['vm1-kafka']}",
@@ -125,7 +125,8 @@ def topology_env(table: FlowTable) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
 
@@ -153,10 +154,10 @@ def documents_tables(table: FlowTable) -> dict[str, str]:
         for source in [*table.machines, ADMIN]
     ]
     return {
-        "machines": _markdown(["VM", "Runs", "Size", "Disk", "OS", "Private IP", "Security group"], vms),
-        "flows": _markdown(["From", "To", "Port", "Why"], flows),
-        "groups": _markdown(["Security group", "Inbound", "Source", "Why"], groups),
-        "matrix": _markdown(["open ports", *(f"to **{m.name}**" for m in machines)], matrix),
+        "machines": markdown(["VM", "Runs", "Size", "Disk", "OS", "Private IP", "Security group"], vms),
+        "flows": markdown(["From", "To", "Port", "Why"], flows),
+        "groups": markdown(["Security group", "Inbound", "Source", "Why"], groups),
+        "matrix": markdown(["open ports", *(f"to **{m.name}**" for m in machines)], matrix),
     }
 
 
@@ -166,7 +167,7 @@ def _group(table: FlowTable, flow: Flow) -> str:
 
 
 def _with_tables(text: str, tables: dict[str, str]) -> str:
-    return _BLOCK.sub(lambda found: found[1] + tables[found[2]] + found[3], text)
+    return _BLOCK.sub(lambda block: block[1] + tables[block[2]] + block[3] if block[2] in tables else block[0], text)
 
 
 def rendered(table: FlowTable) -> Iterator[tuple[Path, str]]:
@@ -174,16 +175,36 @@ def rendered(table: FlowTable) -> Iterator[tuple[Path, str]]:
     for machine in table.machines.values():
         yield ROOT / "CA0" / machine.name / "firewall.rules", firewall_rules(table, machine)
     yield ROOT / "CA0" / "topology.env", topology_env(table)
-    tables = documents_tables(table)
-    for path in sorted([*(ROOT / "CA0").rglob("*.md"), *(ROOT / "CA1").rglob("*.md")]):
+    yield from documents(("CA0", "CA1"), documents_tables(table))
+
+
+def documents(stages: tuple[str, ...], tables: dict[str, str]) -> Iterator[tuple[Path, str]]:
+    """The stages' documents that carry one of `tables`, with the text they must have."""
+    for path in sorted(page for stage in stages for page in (ROOT / stage).rglob("*.md")):
         text = path.read_text()
-        if _BLOCK.search(text):
+        if any(name in tables for _, name, _ in _BLOCK.findall(text)):
             yield path, _with_tables(text, tables)
 
 
 def stale(table: FlowTable) -> list[Path]:
     """The files that differ from what the table says."""
-    return [path for path, text in rendered(table) if not path.exists() or path.read_text() != text]
+    return [path for path, _ in _differing(rendered(table))]
+
+
+def _differing(files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    return [(path, text) for path, text in files if not path.exists() or path.read_text() != text]
+
+
+def write_or_check(files: Iterable[tuple[Path, str]], write: bool, command: str = "make flows") -> int:
+    """Write what differs, or only say so and name `command`; returns the exit status: 1 when something was left stale."""
+    changed = _differing(files)
+    for path, text in changed:
+        if write:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        said = "written" if write else f"differs from what it is written from, {command}"
+        print(f"{said}: {path.relative_to(ROOT)}")
+    return 1 if changed and not write else 0
 
 
 def main(arguments: list[str]) -> int:
@@ -191,18 +212,7 @@ def main(arguments: list[str]) -> int:
     if arguments not in (["write"], ["check"]):
         print(__doc__, file=sys.stderr)
         return 2
-    table = load()
-    changed = stale(table)
-    if arguments == ["write"]:
-        for path, text in rendered(table):
-            if path in changed:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text)
-    for path in changed:
-        print(
-            f"{'written' if arguments == ['write'] else 'differs from deploy/flows.yaml, make flows'}: {path.relative_to(ROOT)}"
-        )
-    return 1 if changed and arguments == ["check"] else 0
+    return write_or_check(rendered(load()), arguments == ["write"])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, tex
 DEPLOYMENT = [
     ROOT / name
     for name in TRACKED
-    if name.startswith(("CA0/", "CA1/", "compose.yaml", "Dockerfile", ".env.example")) and not name.endswith(".svg")
+    if name.startswith(("CA0/", "CA1/", "CA2/", "CA3/", "compose.yaml", "Dockerfile", ".env.example"))
+    and not name.endswith(".svg")
 ]
 
 

@@ -13,8 +13,10 @@ write() { # file, text: only when it differs, so that nothing looks new
 write kafka-servers.env "CLUSTER_ID=$KAFKA_CLUSTER_ID
 CLIENT_PASSWORD=$KAFKA_CLIENT_PASSWORD
 SERVER_PASSWORD=$SERVER_PASSWORD"
-write kafka-client.env "KAFKA_SASL_USERNAME=gpu_tokens
+for file in kafka-client.env ../agent-secrets/kafka-client.env; do
+  write $file "KAFKA_SASL_USERNAME=gpu_tokens
 KAFKA_SASL_PASSWORD=$KAFKA_CLIENT_PASSWORD"
+done
 write mongo-servers.env "ROOT_PASSWORD=$MONGO_ROOT_PASSWORD"
 write mongo-client.env "MONGO_APP_PASSWORD=$MONGO_APP_PASSWORD"
 write mongo-keyfile "$MONGO_KEYFILE"
