@@ -14,6 +14,7 @@ from gpu_token_analytics.documents import US_PER_MINUTE, US_PER_SECOND
 from gpu_token_analytics.ledger.cells import CellContent, compute_cells
 from gpu_token_analytics.ledger.inputs import CellInput, GpuInput, Samples
 from gpu_token_analytics.ledger.params import LedgerParams
+from gpu_token_analytics.ledger.placements import Placements
 from gpu_token_analytics.ledger.prices import PriceMode, PricePiece
 from gpu_token_analytics.ledger.requests import Requests, UsageRows
 
@@ -61,7 +62,7 @@ def cells_of(size_s: int) -> Sequence[CellContent]:
         {"_id": f"s{at:02d}", "ts_us": START_US + at * US_PER_SECOND, "utilization": None, "mem_used_mb": 70_000.0}
         for at in range(0, 60, 5)
     ]
-    requests = Requests.of(UsageRows.of(REQUESTS), frozenset((GPU,)), params.cell_us)
+    requests = Requests.of(UsageRows.of(REQUESTS), GPU, Placements(), params.cell_us)
     (found,) = compute_cells([GpuInput(inputs, requests, Samples.of(samples))], params, with_shares=True)
     return found
 

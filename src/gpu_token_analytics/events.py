@@ -38,6 +38,8 @@ _MICROSECOND = timedelta(microseconds=1)
 _MAX_AHEAD = timedelta(seconds=MAX_AHEAD_SECONDS)
 
 Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
+# "/" is what tells a label (`host/index`) from a UUID.
+GpuUuid: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128, pattern="^[^/]+$")]
 EventId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Label: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 Timestamp: TypeAlias = Annotated[datetime, Meta(tz=True)]
@@ -101,7 +103,7 @@ class GpuSample(
     host: Id
     gpu_index: GpuIndex
     source: Source
-    gpu_uuid: Id | None = None
+    gpu_uuid: GpuUuid | None = None
     name: Label | None = None
     utilization: Ratio | None = None
     mem_used_mb: Megabytes | None = None
@@ -111,7 +113,7 @@ class GpuSample(
     energy_j: Joules | None = None
     price_per_hour_usd: UsdPerHour | None = None
     mig_profile: Annotated[str, Meta(pattern=r"^[1-7]g\.", max_length=32)] | None = None
-    parent_uuid: Id | None = None
+    parent_uuid: GpuUuid | None = None
 
     @property
     def gpu(self) -> str:
@@ -295,6 +297,8 @@ def _explain(value: bytes, error: Exception) -> InvalidRecord:
     )
     bad_time = field == "ts" and isinstance(document.get("ts"), str)
     hint = " (RFC 3339 with a zone, such as 2026-01-31T12:00:00Z)" if bad_time else ""
+    if field in ("gpu_uuid", "parent_uuid") and "matching" in message:
+        hint = " (a UUID holds no `/`: host/index is a label, so leave gpu_uuid out where no UUID is known)"
     missing = "missing required field" in message
     reason = Reason.OUT_OF_RANGE if (ranged or bad_time) and not missing else Reason.WRONG_TYPE
     return InvalidRecord(reason, shown + message + hint, field)

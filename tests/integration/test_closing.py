@@ -261,3 +261,30 @@ def test_a_late_sample_of_a_card_prices_its_slices_anew(
     assert contents(one.cells(gpu="MIG-1")) != before
     report = one.audit()
     assert report.holds, report.findings
+
+
+def test_a_request_that_names_two_labels_of_one_gpu_keeps_all_of_its_tokens(pipeline: Callable[..., Pipeline]) -> None:
+    """The card moved from slot 0 to slot 1; the placement is learned before the request or after it."""
+    start = minutes_ago(30)
+    end = start + timedelta(seconds=30)
+    tokens = {"prompt_tokens": 1001, "completion_tokens": 101}
+    events: list[Event] = [
+        sample(1, start, gpu_index=0),
+        sample(2, start + timedelta(seconds=40), gpu_index=1),
+        sample(3, start, gpu_index=2, gpu_uuid="GPU-b"),
+        usage(1, end, gpu_uuids=["h1/0", "h1/1"], **tokens),
+        usage(2, end, gpu_uuids=["h1/0", "h1/1", "h1/2"], **tokens),
+    ]
+    seen = []
+    for name, order in (("samples", events), ("requests", events[::-1])):
+        one = pipeline(name)
+        for event in order:
+            one.ingest([event])
+            one.close()
+        report = one.audit()
+        assert report.holds, report.findings
+        lines = [line for cell in one.cells().values() for line in cell["lines"]]
+        assert sum(line["requests"] for line in lines) == 2
+        assert sum(line["prompt_tokens"] for line in lines) == 2 * 1001
+        seen.append(contents(one.cells(minute=start)))
+    assert seen[0] == seen[1]

@@ -123,19 +123,23 @@ def oracle_cells(
     prices: Iterable[Doc],
     params: OracleParams | None = None,
     *,
-    names: frozenset[str] | None = None,
+    meanings: Mapping[str, str] | None = None,
+    priced_as: str | None = None,
     host: str | None = None,
     gpu_name: str | None = None,
     card: OracleCard | None = None,
 ) -> list[OracleCell]:
-    """The cells [start_us, until_us) of one GPU. names: every id under which a usage may name it."""
+    """The cells [start_us, until_us) of one GPU.
+
+    meanings: label -> the GPU it means; any other name stands for itself. priced_as: the card of a MIG slice.
+    """
     params = params or OracleParams()
-    known = names or frozenset({gpu})
+    meant = meanings or {}
     by_id = {doc["_id"]: doc for doc in usages}
-    on_gpu = [by_id[key] for key in sorted(by_id) if any(name in known for name in by_id[key]["gpus"])]
+    on_gpu = [by_id[key] for key in sorted(by_id) if gpu in _gpus(by_id[key], meant)]
     found = sorted({doc["_id"]: doc for doc in samples}.values(), key=lambda doc: (doc["ts_us"], doc["_id"]))
-    work = [_Work(doc, known, params) for doc in on_gpu]
-    book = _Book(list(prices), gpu, host, gpu_name, found)
+    work = [_Work(doc, _gpus(doc, meant), gpu, params) for doc in on_gpu]
+    book = _Book(list(prices), priced_as or gpu, host, gpu_name, found)
     return [_cell(start, until, work, found, book, params, card) for start, until in cells]
 
 
@@ -226,13 +230,17 @@ def _us(at: datetime) -> int:
 # -- usage ---------------------------------------------------------------------------------------------------------------
 
 
+def _gpus(doc: Doc, meanings: Mapping[str, str]) -> list[str]:
+    """The distinct GPUs of a usage, in the order of their names: two names of one GPU are one GPU."""
+    return list(dict.fromkeys(meanings.get(name, name) for name in sorted(set(doc["gpus"]))))
+
+
 class _Work:
     """One usage event as work on this GPU: (from, to, work per microsecond, is prefill) segments."""
 
-    def __init__(self, doc: Doc, names: frozenset[str], params: OracleParams) -> None:
+    def __init__(self, doc: Doc, gpus: list[str], gpu: str, params: OracleParams) -> None:
         self.doc = doc
-        gpus = sorted(set(doc["gpus"]))
-        self.rank = next(i for i, gpu in enumerate(gpus) if gpu in names)
+        self.rank = gpus.index(gpu)
         self.count = len(gpus)
         self.start, self.end = doc["start_us"], doc["ts_us"]
         self.first: int | None = doc.get("first_us")

@@ -7,7 +7,7 @@ samples, not of the order in which they came.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -54,6 +54,14 @@ class Placements:
     def meanings(self, label: str) -> list[GpuId]:
         """Every GPU that ever carried a label, sorted."""
         return sorted({placement.gpu for placement in self._by_label.get(label, ())})
+
+    def is_label(self, name: str) -> bool:
+        """Whether a GPU ever carried this name as a label: what it means then depends on the time."""
+        return name in self._by_label
+
+    def resolve_all(self, names: Sequence[str], at_us: int) -> list[GpuId]:
+        """The distinct GPUs that these names mean at a time, in the order of the names: two labels of one GPU are one GPU."""
+        return list(dict.fromkeys(self.resolve(name, at_us) for name in names))
 
     def resolve(self, name: str, at_us: int) -> GpuId:
         """The GPU that `name` (a UUID or a label) means at a time; an unknown label stands for itself."""

@@ -6,7 +6,8 @@ A request works in one or two segments on each of its GPUs:
       |--- prefill: W_in ---|--- decode: W_out ---|         W_out = output*completion
 
 start = end - latency + queue: waiting in a queue uses no GPU. Without a usable first token there is one segment of
-W_in + W_out. Without a latency the request is spread over its own minute (method `window`). Work on n GPUs is W/n on each.
+W_in + W_out. Without a latency the request is spread over its own minute (method `window`). Work on n GPUs is W/n on each;
+n counts GPUs, not names: two labels that one GPU carried are one GPU.
 
 A latency that is known and leaves no microsecond of active time (0, or all of it in the queue) is not a missing one: the
 request is a point in time at its end. It costs nothing and uses no energy, and its tokens count in the cell of that point.
@@ -21,10 +22,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_token_analytics.documents import Method
+from gpu_token_analytics.documents import GpuId, Method
 from gpu_token_analytics.ledger.labels import LabelColumn, Labels
 from gpu_token_analytics.ledger.money import Float64, Int64, NDArrayBool
 from gpu_token_analytics.ledger.params import LedgerParams
+from gpu_token_analytics.ledger.placements import Placements
 
 Objects: TypeAlias = NDArray[np.object_]
 
@@ -106,7 +108,7 @@ class Requests:
     first_us: Int64  # first token; UNKNOWN_US: not known
     method: Int64  # index into METHODS
     gpu_count: Int64
-    gpu_rank: Int64  # position of this GPU among the request's GPUs, sorted
+    gpu_rank: Int64  # position of this GPU among the request's GPUs, in the order of their names
     prompt: Int64
     cached: Int64
     completion: Int64
@@ -116,13 +118,14 @@ class Requests:
         return len(self.ids)
 
     @staticmethod
-    def of(usage: UsageRows, names: frozenset[str], cell_us: int) -> Requests:
-        """names: the ids under which they may name this GPU (its UUID, its labels)."""
+    def of(usage: UsageRows, gpu: GpuId, placements: Placements, cell_us: int) -> Requests:
+        """usage: requests on this GPU, all of them, under whatever name."""
         ids = usage.ids.tolist()
         order = sorted(range(len(ids)), key=ids.__getitem__)  # mostly in order already; numpy takes three times as long
         rows = usage.take(np.array(order, dtype=np.int64))
         labels = rows.labels.compact()
         start, ts, first = rows.start_us, rows.ts_us, rows.first_us
+        gpu_count, gpu_rank = _shared(labels, ts, gpu, placements)
         window = ~rows.has_latency
         begin = ts - ts % cell_us
         usable = (first > start) & (first < ts) & ~window
@@ -134,8 +137,8 @@ class Requests:
             ts_us=ts,
             first_us=np.where(usable, first, UNKNOWN_US),
             method=np.where(window, _WINDOW, np.where(usable, _SWEEP, _NO_TTFT)),
-            gpu_count=labels.each(lambda each: len(each.gpus), np.int64),
-            gpu_rank=labels.each(lambda each: _rank(each.gpus, names), np.int64),
+            gpu_count=gpu_count,
+            gpu_rank=gpu_rank,
             prompt=rows.prompt,
             cached=rows.cached,
             completion=rows.completion,
@@ -229,7 +232,12 @@ def _ints(documents: Sequence[Mapping[str, Any]], field: str) -> Int64:
     return np.array([doc[field] for doc in documents], dtype=np.int64)
 
 
-def _rank(gpus: Sequence[str], names: frozenset[str]) -> int:
-    if len(gpus) == 1:
-        return 0
-    return next(rank for rank, gpu in enumerate(gpus) if gpu in names)
+def _shared(labels: LabelColumn, ts_us: Int64, gpu: GpuId, placements: Placements) -> tuple[Int64, Int64]:
+    """(number of GPUs of each request, place of this one among them). Shapes (n,)."""
+    by_label = [len(each.gpus) > 1 and any(map(placements.is_label, each.gpus)) for each in labels.table]
+    count = labels.each(lambda each: len(each.gpus), np.int64)
+    rank = labels.each(lambda each: each.gpus.index(gpu) if gpu in each.gpus else 0, np.int64)
+    for place in np.flatnonzero(np.array(by_label, dtype=np.bool_)[labels.codes]).tolist():
+        gpus = placements.resolve_all(labels.at(place).gpus, int(ts_us[place]))
+        count[place], rank[place] = len(gpus), gpus.index(gpu)
+    return count, rank

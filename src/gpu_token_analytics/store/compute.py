@@ -103,7 +103,7 @@ class _Run:
         self._card: GpuId | None = self._row.get("parent_uuid")
         # A label that turned out to be a UUID: nothing is its own any more.
         self._is_alias = books.placements.resolve(gpu, self._start) != gpu
-        self._requests = Requests.of(self._own(requests), frozenset(self._names), params.cell_us)
+        self._requests = Requests.of(self._own(requests), gpu, books.placements, params.cell_us)
         self._read = samples
         self._samples = samples.within(gpu, self._start - params.gap_us, self._end + params.gap_us)
         self._asof = samples.before(gpu, self._start)

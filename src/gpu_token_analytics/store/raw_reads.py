@@ -154,8 +154,8 @@ class RawReads:
 
     @mapped
     def labelled_usage(self, label: str) -> Iterable[Document]:
-        """Requests that named a GPU by its `host/index` label: {start_us, ts_us}."""
-        return each(self._usage.find({"gpus": label}, {"_id": 0, "start_us": 1, "ts_us": 1}))
+        """Requests that named a GPU by its `host/index` label: {start_us, ts_us, gpus}."""
+        return each(self._usage.find({"gpus": label}, {"_id": 0, "start_us": 1, "ts_us": 1, "gpus": 1}))
 
     @mapped
     def sampled_gpus(self) -> list[GpuId]:

@@ -161,6 +161,28 @@ def test_tokens_and_requests_count_once_over_cells_and_gpus(world: World) -> Non
     assert found["requests"] == len(world.usages)
 
 
+LABELS = {"h/0": "GPU-a", "h/1": "GPU-a", "h/2": "GPU-b"}
+
+
+@quick
+@given(worlds(tuple(LABELS)))
+def test_two_labels_of_one_gpu_are_one_gpu(world: World) -> None:
+    """Its tokens count once, all of them, and its cost is by the number of GPUs, not of names."""
+    world.labels = LABELS
+    found: Counter[str] = Counter()
+    first = min([doc["start_us"] for doc in world.usages], default=T0) // MINUTE * MINUTE
+    spans = minutes((T0 + 6 * MINUTE - first) // MINUTE, first_us=first)
+    for gpu in ("GPU-a", "GPU-b"):
+        for cell, expected in zip(world.cells(spans, gpu), world.oracle(spans, gpu), strict=True):
+            assert cell.classes == expected.classes
+            assert [line["requests"] for line in cell.lines] == [line["requests"] for line in expected.lines()]
+            for line in cell.lines:
+                found.update({name: dict(line)[name] for name in (*_COUNTS, "requests")})
+    for name in _COUNTS:
+        assert found[name] == sum(doc[name] for doc in world.usages)
+    assert found["requests"] == len(world.usages)
+
+
 @quick
 @given(worlds())
 def test_energy_conserves(world: World) -> None:

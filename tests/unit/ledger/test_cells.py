@@ -13,6 +13,7 @@ from tests.unit.ledger.worlds import GPU, MINUTE, SECOND, T0, World, by_request,
 from gpu_token_analytics.ledger.cells import compute_cells
 from gpu_token_analytics.ledger.inputs import CellInput, GpuInput, Samples
 from gpu_token_analytics.ledger.params import LedgerParams, WorkWeights
+from gpu_token_analytics.ledger.placements import Placements
 from gpu_token_analytics.ledger.prices import PriceMode, PricePiece
 from gpu_token_analytics.ledger.requests import Requests, UsageRows, spread_tokens
 
@@ -42,7 +43,7 @@ def test_a_partly_owned_minute() -> None:
     start, until = T0, T0 + 30 * SECOND
     piece, later = (PricePiece(at, row, 3_600_000_000, PriceMode.SPOT) for at, row in ((T0, "a"), (T0 + 45 * SECOND, "b")))
     world = World([usage("r", 50, 40)], [sample("s", 40, mem_mb=1)], PRICES)
-    requests = Requests.of(UsageRows.of(world.usages), frozenset((GPU,)), MINUTE)
+    requests = Requests.of(UsageRows.of(world.usages), GPU, Placements(), MINUTE)
     gpu = GpuInput([CellInput(start, until, [piece, later])], requests, Samples.of(world.samples))
     ((cell,),) = compute_cells([gpu], world.params)
     assert cell.cost_nusd == cell.owned_us == sum(cell.class_us.values()) == 30 * SECOND

@@ -16,6 +16,7 @@ from gpu_token_analytics.ledger.cells import CellContent, compute_cells
 from gpu_token_analytics.ledger.inputs import CardShare, CellInput, GpuInput, Samples
 from gpu_token_analytics.ledger.money import nusd_per_hour
 from gpu_token_analytics.ledger.params import LedgerParams, WorkWeights
+from gpu_token_analytics.ledger.placements import Placement, Placements
 from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
 from gpu_token_analytics.ledger.requests import Requests, UsageRows
 
@@ -37,6 +38,7 @@ class World:
     samples: list[Document] = field(default_factory=list)  # of all GPUs
     prices: list[Document] = field(default_factory=list)
     params: LedgerParams = field(default_factory=LedgerParams)
+    labels: Mapping[str, str] = field(default_factory=dict)  # label -> the GPU that carries it, at all times
 
     def cells(
         self,
@@ -61,9 +63,7 @@ class World:
             CellInput(start, until, book.pieces(priced_as or gpu, "h", "H100", start, max(until, start + 1), own), card)
             for start, until in spans
         ]
-        requests = Requests.of(
-            UsageRows.of([doc for doc in self.usages if gpu in doc["gpus"]]), frozenset((gpu,)), self.params.cell_us
-        )
+        requests = Requests.of(UsageRows.of(self.of_gpu(gpu)), gpu, self.placements, self.params.cell_us)
         return GpuInput(inputs, requests, Samples.of(samples))
 
     def oracle(
@@ -79,17 +79,27 @@ class World:
         )
         share = None if card is None else OracleCard(card.denominator, card.slice_parts, card.child_parts)
         return oracle_cells(
-            priced_as or gpu,
+            gpu,
             spans,
-            [doc for doc in self.usages if gpu in doc["gpus"]],
+            self.of_gpu(gpu),
             self._samples(gpu),
             self.prices,
             params,
-            names=frozenset((gpu,)),
+            meanings=self.labels,
+            priced_as=priced_as,
             host="h",
             gpu_name="H100",
             card=share,
         )
+
+    @property
+    def placements(self) -> Placements:
+        """What the labels mean."""
+        return Placements(Placement(label, gpu, 0, 2 * T0) for label, gpu in self.labels.items())
+
+    def of_gpu(self, gpu: str) -> list[Document]:
+        """Usages that name this GPU, by its id or a label."""
+        return [doc for doc in self.usages if gpu in (self.labels.get(name, name) for name in doc["gpus"])]
 
     def _samples(self, gpu: str) -> list[Document]:
         return sorted((doc for doc in self.samples if doc["gpu"] == gpu), key=lambda doc: (doc["ts_us"], doc["_id"]))
