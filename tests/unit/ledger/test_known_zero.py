@@ -8,6 +8,7 @@ from tests.unit.ledger.worlds import GPU, MINUTE, T0, World, by_request, minutes
 from gpu_token_analytics.ledger.cells import compute_cells
 from gpu_token_analytics.ledger.inputs import CellInput, GpuInput, Samples
 from gpu_token_analytics.ledger.params import LedgerParams, WorkWeights
+from gpu_token_analytics.ledger.placements import Placements
 from gpu_token_analytics.ledger.prices import PriceMode, PricePiece
 from gpu_token_analytics.ledger.requests import Requests, UsageRows
 
@@ -72,7 +73,7 @@ def test_on_several_gpus_it_counts_once() -> None:
 def test_in_a_part_that_nobody_owns_yet_it_waits() -> None:
     pieces = [PricePiece(T0, "a", 3_600_000_000, PriceMode.SPOT)]
     world = World([usage("z", 30, 0.0)], [], PRICES)
-    requests = Requests.of(UsageRows.of(world.usages), frozenset((GPU,)), MINUTE)
+    requests = Requests.of(UsageRows.of(world.usages), GPU, Placements(), MINUTE)
     for until, lines in ((T0, 0), (T0 + 30_000_000, 0), (T0 + 30_000_001, 1)):
         ((cell,),) = compute_cells(
             [GpuInput([CellInput(T0, until, pieces)], requests, Samples.of([]))],
