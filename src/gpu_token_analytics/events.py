@@ -234,6 +234,14 @@ def _check_sample(event: GpuSample) -> None:
         raise InvalidRecord(
             Reason.INCONSISTENT, "mig_profile and parent_uuid belong together: send both or neither", "mig_profile"
         )
+    if event.parent_uuid is not None and event.parent_uuid == event.gpu_uuid:
+        # A card that is its own slice would cost only its own sevenths of itself: the rest of its money would be nobody's.
+        raise InvalidRecord(
+            Reason.INCONSISTENT,
+            f"parent_uuid={event.parent_uuid!r} is gpu_uuid itself: a MIG slice has a UUID of its own and names its card as "
+            "parent_uuid; a whole GPU sends neither mig_profile nor parent_uuid",
+            "parent_uuid",
+        )
     if event.mig_profile is not None and event.gpu_uuid is None:
         raise InvalidRecord(Reason.INCONSISTENT, "gpu_uuid is missing: a MIG slice has no other identity", "gpu_uuid")
 

@@ -235,7 +235,7 @@ _optional_of_sample = {
     "mem_total_mb": ["5.0", "20"],
     "power_w": ["100.0"],
     "mig_profile": ['"3g.40gb"'],
-    "parent_uuid": ['"GPU-b"'],
+    "parent_uuid": ['"GPU-b"', '"GPU-a"'],
     "source": ['"replay"', '"me"'],
     "gpu_index": ["1", "-1"],
     **{key: _optional[key] for key in ("extra", '","', "")},

@@ -184,15 +184,16 @@ class Consequences:
         self._store.cells.mark_not_owned(gpu, start_us, end_us, None if closed is None else closed.own_lease)
 
     def _mark_card(self, closed: Closed, books: Books) -> None:
-        """Card and slices depend on each other: a slice seen for the first time in a minute changes what its card keeps and
-        maybe its siblings' parts; a card's samples price its slices."""
+        """Card and slices depend on each other: a slice seen for the first time in a minute, or known to be this card's for the
+        first time, changes what its card keeps and maybe its siblings' parts; a card's samples price its slices."""
         gpu, card = closed.gpu, closed.run.cells[0].card
-        minutes = sorted({to_us(mark["minute"]) for mark in closed.due if mark.get("silent", True)} & closed.heard)
+        news = (mark for mark in closed.due if mark.get("silent", True) or mark.get("card") != card)
+        minutes = sorted({to_us(mark["minute"]) for mark in news} & closed.heard)
         if not minutes or (card is None and gpu not in books.slices_of):
             return
         if card is not None:
             self._store.cells.mark_missing(card, minutes)
-        family = [card or gpu, *books.slices_of.get(card or gpu, ())]
+        family = books.family(card or gpu)
         self._store.cells.mark_existing([cell_id(other, minute) for other in family if other != gpu for minute in minutes])
 
     def _carry(self, closed: Closed, books: Books, around: _Around) -> None:
@@ -245,9 +246,10 @@ class Consequences:
         """A GPU is new, or its card, profile, name or being live changed: mark what was computed without knowing. Parts of a
         card depend on all of its slices."""
         for row in self._store.books.pending_gpus():
-            slices = self._store.books.read().slices_of
-            card = row.get("parent_uuid") or row["_id"]
-            self._store.cells.mark_computed_before(sorted({row["_id"], card, *slices.get(card, ())}), row["changed_at"])
+            books = self._store.books.read()
+            named = {row["_id"], row.get("parent_uuid") or row["_id"], books.card_of(row["_id"]) or row["_id"]}
+            family = {member for gpu in named for member in books.family(gpu)}
+            self._store.cells.mark_computed_before(sorted(family), row["changed_at"])
             self._store.books.clear_pending_gpu(row)
 
     def spread_placements(self) -> None:
@@ -309,19 +311,21 @@ class Consequences:
         """
         now_us = to_us(self._store.now())
         limit = minute_of(now_us)
-        for row in self._store.books.gpus():
-            if not row.get("live") or row.get("parent_uuid"):
+        books = self._store.books.read()
+        for gpu in books.whole_gpus:
+            row = books.row(gpu)
+            if not row.get("live"):
                 continue
             if row["last_us"] >= limit - 1:
-                self._silences.pop(row["_id"], None)
+                self._silences.pop(gpu, None)
                 continue  # sampled in the last whole minute or since: closing that opens what silence lies before it
-            silence = self._silences.get(row["_id"])
+            silence = self._silences.get(gpu)
             if silence is None or now_us - silence.looked_at_us >= LOOK_AGAIN_US:
-                self._open_silence(row["_id"], now_us)
+                self._open_silence(gpu, now_us)
                 continue
             until = min(limit, silence.owned_until_us)
             if silence.opened_until_us < until:
-                self._store.cells.mark_missing(row["_id"], range(silence.opened_until_us, until, US_PER_MINUTE))
+                self._store.cells.mark_missing(gpu, range(silence.opened_until_us, until, US_PER_MINUTE))
                 silence.opened_until_us = until
 
     def _open_silence(self, gpu: GpuId, now_us: int) -> None:

@@ -261,11 +261,11 @@ def _compute_again(
     report: AuditReport,
 ) -> Iterator[ComputedCell]:
     evidence = _evidence_minutes(store, books, gpu)
-    row = books.inventory.get(gpu, {})
     owned = set(evidence)
-    if not row.get("parent_uuid"):
+    if books.card_of(gpu) is None:
         until_us = now_us - _SILENCE_OPENED_US
-        owned.update(owned_silent_minutes(evidence, until_us, params.silent_owned_us, live=bool(row.get("live"))))
+        live = bool(books.row(gpu).get("live"))
+        owned.update(owned_silent_minutes(evidence, until_us, params.silent_owned_us, live=live))
     low = None if report.start is None else to_us(report.start)
     high = None if report.end is None else to_us(report.end)
     minutes = [
@@ -325,18 +325,20 @@ def _raw_gpus(store: LedgerStore, books: Books) -> set[GpuId]:
         meanings = books.placements.meanings(name)
         found.update(meanings or [name])
     for gpu in list(found):
-        card = books.inventory.get(gpu, {}).get("parent_uuid")
+        card = books.card_of(gpu)
         if card:
             found.add(card)
     return found
 
 
 def _evidence_minutes(store: LedgerStore, books: Books, gpu: GpuId) -> list[int]:
-    minutes = {minute_of(at) for at in store.raw.sample_times(gpu)}
-    for name in [gpu, *books.placements.labels(gpu)]:
-        for usage in store.raw.labelled_usage(name):
-            if books.placements.resolve(name, usage["ts_us"]) == gpu:
-                minutes.update(touched_minutes(usage["start_us"], usage["ts_us"]))
+    minutes: set[int] = set()
+    for member in books.family(gpu):
+        minutes.update(minute_of(at) for at in store.raw.sample_times(member))
+        for name in [member, *books.placements.labels(member)]:
+            for usage in store.raw.labelled_usage(name):
+                if books.placements.resolve(name, usage["ts_us"]) == member:
+                    minutes.update(touched_minutes(usage["start_us"], usage["ts_us"]))
     return sorted(minutes)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from pymongo import ASCENDING
 from pymongo.errors import DuplicateKeyError
@@ -29,12 +30,48 @@ class Books:
 
     @cached_property
     def slices_of(self) -> dict[GpuId, list[GpuId]]:
-        """MIG slices by their card."""
-        found: dict[GpuId, list[GpuId]] = {}
-        for gpu, row in sorted(self.inventory.items()):
-            if row.get("parent_uuid"):
-                found.setdefault(row["parent_uuid"], []).append(gpu)
-        return found
+        """MIG slices by their card, sorted. A card need not have sent a sample itself."""
+        slices: dict[GpuId, list[GpuId]] = {}
+        for gpu, card in sorted(self._cards.items()):
+            slices.setdefault(card, []).append(gpu)
+        return slices
+
+    def card_of(self, gpu: GpuId) -> GpuId | None:
+        """The card of a MIG slice; None for a whole GPU, and for a card."""
+        return self._cards.get(gpu)
+
+    def family(self, gpu: GpuId) -> list[GpuId]:
+        """A card and its slices, whose evidence is its own, too; of any other GPU itself alone."""
+        return [gpu, *self.slices_of.get(gpu, ())]
+
+    def row(self, gpu: GpuId) -> Mapping[str, Any]:
+        """What the inventory says of a GPU, and of a card besides what its slices say of it; {} where nobody says anything."""
+        own = self.inventory.get(gpu, {})
+        if gpu not in self.slices_of:
+            return own
+        rows = [own, *(self.inventory[name] for name in self.slices_of[gpu])]
+        told = {field: next((row[field] for row in rows if row.get(field) is not None), None) for field in ("host", "name")}
+        last_us = max(row["last_us"] for row in rows if "last_us" in row)
+        return {**own, **told, "live": any(row.get("live") for row in rows), "last_us": last_us}
+
+    @property
+    def whole_gpus(self) -> list[GpuId]:
+        """Every GPU that is no slice, the cards that only their slices tell of included."""
+        return sorted((self.inventory.keys() | self.slices_of.keys()) - self._cards.keys())
+
+    @cached_property
+    def _cards(self) -> dict[GpuId, GpuId]:
+        """Slice -> card. What a slice names as its card may call itself a slice: the last one of that chain is the card. Where
+        there is no last one, all of them are whole GPUs: each is paid for, rather than parts of them by nobody."""
+        parents = {gpu: row["parent_uuid"] for gpu, row in self.inventory.items() if row.get("parent_uuid")}
+        cards = {}
+        for gpu in parents:
+            chain = [gpu]
+            while (parent := parents.get(chain[-1])) is not None and parent not in chain:
+                chain.append(parent)
+            if parent is None:
+                cards[gpu] = chain[-1]
+        return cards
 
 
 class BookStore:

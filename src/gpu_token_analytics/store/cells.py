@@ -48,6 +48,7 @@ _DUE_FIELDS = dict.fromkeys(
         "silent",
         "host",
         "gpu_name",
+        "card",
         "own_price",
         "samples",
         "lease",

@@ -23,7 +23,7 @@ from gpu_token_analytics.ledger.prices import PricePiece
 from gpu_token_analytics.ledger.requests import Requests, UsageRows
 from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.client import Document
-from gpu_token_analytics.store.evidence import last_activity, next_activity
+from gpu_token_analytics.store.evidence import evidence_before, last_activity, next_activity
 from gpu_token_analytics.store.ledger import LedgerStore
 from gpu_token_analytics.store.recent_events import NOTHING_KNOWN, Known
 from gpu_token_analytics.store.run_requests import requests_by_gpu
@@ -48,7 +48,7 @@ def compute_runs(
 
     Samples are read for all of them at once, requests for a few after the other. known: what need not be read.
     """
-    cards: dict[GpuId, GpuId] = {gpu: card for gpu in runs if (card := books.inventory.get(gpu, {}).get("parent_uuid"))}
+    cards: dict[GpuId, GpuId] = {gpu: card for gpu in runs if (card := books.card_of(gpu))}
     samples = RunSamples(store.raw, runs, cards, params.gap_us, known)
     found: list[ComputedRun] = []
     ready: list[_Run] = []
@@ -99,8 +99,9 @@ class _Run:
         self._minutes, self._now_us = minutes_us, now_us
         self._start, self._end = minutes_us[0], minutes_us[-1] + US_PER_MINUTE
         self._names = [gpu, *books.placements.labels(gpu)]
-        self._row: Mapping[str, Any] = books.inventory.get(gpu, {})
-        self._card: GpuId | None = self._row.get("parent_uuid")
+        self._row: Mapping[str, Any] = books.row(gpu)
+        self._card: GpuId | None = books.card_of(gpu)
+        self._is_card = gpu in books.slices_of
         # A label that turned out to be a UUID: nothing is its own any more.
         self._is_alias = books.placements.resolve(gpu, self._start) != gpu
         self._requests = Requests.of(self._own(requests), gpu, books.placements, params.cell_us)
@@ -128,7 +129,7 @@ class _Run:
                     silent=self._evidence[cell.start_us] is None,
                     own_price=self._own_price(cell.start_us + US_PER_MINUTE - 1),
                     oldest=self._sample_at(cell.start_us - 1) is None,
-                    reprices_slices=self._gpu in self._books.slices_of and self._reprices(cell.start_us),
+                    reprices_slices=self._is_card and self._reprices(cell.start_us),
                     request_ids=self._requests.ids if with_shares else (),
                 )
             )
@@ -177,6 +178,8 @@ class _Run:
         for minute, busy, index in zip(self._minutes, active.tolist(), last.tolist(), strict=True):
             heard = self._sample_us[index] if index >= 0 and self._sample_us[index] >= minute else None
             found[minute] = max(heard or 0, self._last_activity(minute)) if busy else heard
+            if found[minute] is None and self._is_card and minute in self._minutes_of_slices:
+                found[minute] = minute  # the card is there as long as a slice of it is
         return found
 
     def _active(self, minutes: Int64) -> npt.NDArray[np.bool_]:
@@ -194,7 +197,8 @@ class _Run:
     def _heard(self) -> list[int]:
         """Minutes with evidence, ascending, of the run and as far around it as its events show."""
         minutes = np.arange(self._start - US_PER_MINUTE, self._end + US_PER_MINUTE, US_PER_MINUTE, dtype=np.int64)
-        return sorted({*minutes[self._active(minutes)].tolist(), *map(minute_of, self._sample_us)})
+        slices = self._minutes_of_slices if self._is_card else ()
+        return sorted({*minutes[self._active(minutes)].tolist(), *map(minute_of, self._sample_us), *slices})
 
     def _last_activity(self, minute_us: int) -> int:
         """Latest instant of a request inside a busy minute. Exact only while the minute runs; it decides nothing later."""
@@ -218,7 +222,8 @@ class _Run:
         found: dict[int, int | None] = {}
         for minute, requests, samples in zip(self._minutes, begun, heard, strict=True):
             times = [min(int(ends[requests - 1]), minute) - 1] if requests else []
-            found[minute] = max([*times, *self._sample_us[samples - 1 : samples]], default=None)
+            slices = [at for at in self._minutes_of_slices if at < minute] if self._is_card else []
+            found[minute] = max([*times, *self._sample_us[samples - 1 : samples], *slices], default=None)
         return found
 
     def _last_before(self, minute_us: int) -> int | None:
@@ -234,6 +239,8 @@ class _Run:
 
     @cached_property
     def _before_run(self) -> int | None:
+        if self._is_card:
+            return evidence_before(self._store, self._books, {self._gpu: self._start}).get(self._gpu)
         heard = [] if self._asof is None else [self._asof["ts_us"]]
         active = last_activity(self._store, self._books, {self._gpu: self._start}).get(self._gpu)
         return max(heard if active is None else [*heard, active], default=None)
@@ -243,11 +250,13 @@ class _Run:
             return True
         if len(self._requests) and int(self._requests.seen_until_us.max()) > end_us:
             return True
+        if self._is_card and max(self._minutes_of_slices, default=end_us - 1) >= end_us:
+            return True
         return self._followed_after_run
 
     @cached_property
     def _followed_after_run(self) -> bool:
-        if self._store.raw.has_sample_from(self._gpu, self._end):
+        if any(self._store.raw.has_sample_from(name, self._end) for name in self._books.family(self._gpu)):
             return True
         return bool(next_activity(self._store, self._books, {self._gpu: self._end}))
 
@@ -261,14 +270,14 @@ class _Run:
 
     def _identity(self, minute_us: int) -> tuple[str | None, str | None]:
         """(host, GPU name): the newest sample's by the end of the minute, else the first one's ever; without samples the
-        requests' host; the inventory's where the samples have expired."""
+        requests' host; the inventory's where the samples have expired, or were its slices' alone."""
         sample = self._sample_at(minute_us + US_PER_MINUTE - 1) or self._read.first(self._gpu)
         if sample is not None:
             return sample["host"], sample.get("name")
         active = (self._requests.start_us < minute_us + US_PER_MINUTE) & (self._requests.seen_until_us > minute_us)
         first = np.flatnonzero(active)
         if len(first):
-            return self._requests.labels.at(int(first[0])).host, None
+            return self._requests.labels.at(int(first[0])).host, self._row.get("name")
         return self._row.get("host"), self._row.get("name")
 
     def _own_price(self, at_us: int) -> NanoUsd | None:
@@ -290,7 +299,7 @@ class _Run:
         gpu = self._gpu
         if self._card is not None:
             # Slices and card are priced alike, by the card: else their sum could not be the card's price.
-            gpu, name = self._card, self._books.inventory.get(self._card, {}).get("name") or name
+            gpu, name = self._card, self._books.row(self._card).get("name") or name
         points: list[tuple[int, NanoUsd | None]] = []
         times, docs = self._price_samples
         low, high = bisect_right(times, start_us), bisect_left(times, end_us)
@@ -320,7 +329,7 @@ class _Run:
     # -- MIG ---------------------------------------------------------------------------------------------------------
 
     def _share(self, start_us: int) -> CardShare | None:
-        if self._card is None and self._gpu not in self._books.slices_of:
+        if self._card is None and not self._is_card:
             return None
         seen = {
             gpu: sevenths for gpu, (sevenths, minutes) in self._siblings.items() if start_us in minutes and (gpu != self._gpu)
@@ -341,10 +350,9 @@ class _Run:
             profile = self._books.inventory[gpu].get("mig_profile")
             if profile:
                 found[gpu] = (slice_sevenths(profile), set())
-        for doc in self._store.raw.slices(card, self._start, self._end):
-            if doc["gpu"] in found:
-                found[doc["gpu"]][1].add(minute_of(doc["ts_us"]))
         if found:
+            for gpu, times in self._store.raw.sampled(sorted(found), self._start, self._end):
+                found[gpu][1].update(map(minute_of, times))
             usage = self._store.raw.usage(sorted(found), self._start, self._end)
             for gpus, start_us, ts_us in zip(usage.labels.gpus(), usage.start_us.tolist(), usage.ts_us.tolist(), strict=True):
                 for minute in touched_minutes(start_us, ts_us):
@@ -352,3 +360,8 @@ class _Run:
                         if gpu in found:
                             found[gpu][1].add(minute)
         return found
+
+    @cached_property
+    def _minutes_of_slices(self) -> set[int]:
+        """Of a card: the minutes of this run with evidence of a slice."""
+        return set().union(*(minutes for _, minutes in self._siblings.values()))

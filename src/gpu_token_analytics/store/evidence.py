@@ -1,4 +1,5 @@
-"""The evidence of a GPU next to a minute: samples, and requests that named it by its UUID or by a label that meant it.
+"""The evidence of a GPU next to a minute: samples, and requests that named it by its UUID or by a label that meant it. What
+tells of a MIG slice tells of its card, which may be silent itself.
 
 Looked for among the events, not among the cells, which may be in somebody's hands.
 """
@@ -16,16 +17,22 @@ from gpu_token_analytics.store.raw_reads import UsageTime
 def evidence_before(store: LedgerStore, books: Books, minutes_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
     """For each GPU the last minute before one with evidence; GPUs without are left out. Two commands for all."""
     found = last_activity(store, books, minutes_us)
-    for (gpu, _), sample in store.raw.last_samples(set(minutes_us.items())).items():
-        found[gpu] = max(sample["ts_us"], found.get(gpu, sample["ts_us"]))
+    sampled = store.raw.last_samples({(name, at) for gpu, at in minutes_us.items() for name in books.family(gpu)})
+    for gpu, at in minutes_us.items():
+        times = [sampled[name, at]["ts_us"] for name in books.family(gpu) if (name, at) in sampled]
+        if times:
+            found[gpu] = max(*times, found.get(gpu, times[0]))
     return {gpu: minute_of(at_us) for gpu, at_us in found.items()}
 
 
 def evidence_from(store: LedgerStore, books: Books, minutes_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
     """For each GPU the first minute from one on with evidence; GPUs without are left out. Two commands for all."""
     found = next_activity(store, books, minutes_us)
-    for (gpu, _), sample in store.raw.first_samples(set(minutes_us.items())).items():
-        found[gpu] = min(sample["ts_us"], found.get(gpu, sample["ts_us"]))
+    sampled = store.raw.first_samples({(name, at) for gpu, at in minutes_us.items() for name in books.family(gpu)})
+    for gpu, at in minutes_us.items():
+        times = [sampled[name, at]["ts_us"] for name in books.family(gpu) if (name, at) in sampled]
+        if times:
+            found[gpu] = min(*times, found.get(gpu, times[0]))
     return {gpu: minute_of(at_us) for gpu, at_us in found.items()}
 
 
@@ -52,11 +59,13 @@ def next_activity(store: LedgerStore, books: Books, from_us: Mapping[GpuId, int]
 
 
 def _own_times(books: Books, at_us: Mapping[GpuId, int]) -> list[tuple[GpuId, UsageTime]]:
-    """Under which names, and when, requests were a GPU's own: another one may have had its label for millions since."""
+    """Under which names, and when, requests were a GPU's own: another one may have had its label for millions since. Those of
+    its slices are a card's, too."""
     placements = books.placements
     return [
         (gpu, UsageTime(name, start_us, end_us, at))
         for gpu, at in at_us.items()
-        for name in (gpu, *placements.labels(gpu))
-        for start_us, end_us in placements.times(name, gpu)
+        for member in books.family(gpu)
+        for name in (member, *placements.labels(member))
+        for start_us, end_us in placements.times(name, member)
     ]

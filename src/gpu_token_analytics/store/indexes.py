@@ -63,12 +63,6 @@ INDEXES: tuple[Index, ...] = (
     Index(Collection.TOKEN_USAGE, ("request_id",), "one request, by the id its engine gave it"),
     Index(Collection.TOKEN_USAGE, ("ingested_at",), "retention", ttl=True),
     Index(Collection.GPU_METRICS, ("gpu", "ts_us"), "samples of a GPU in a time; the latest of each GPU"),
-    Index(
-        Collection.GPU_METRICS,
-        ("parent_uuid", "ts_us"),
-        "MIG slices of a card in a time",
-        partial={"parent_uuid": {"$exists": True}},
-    ),
     Index(Collection.GPU_METRICS, ("ingested_at",), "retention", ttl=True),
     Index(Collection.LEDGER_CELLS, ("due_at",), "cells to compute, longest due first", partial={"due_at": {"$exists": True}}),
     Index(

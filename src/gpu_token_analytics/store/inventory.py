@@ -145,7 +145,9 @@ def _gpu(sighting: Sighting) -> Document:
         for name in _DESCRIPTION
     }
     fields["live"] = {"$or": ["$live", described.live]}  # live once is live
-    changed: Document = {"$or": [{"$ne": [{"$ifNull": [f"${name}", None]}, fields[name]]} for name in _LEDGER_DEPENDS_ON]}
+    # A card that sends no samples has the host of its slices.
+    names = _LEDGER_DEPENDS_ON if described.parent_uuid is None else (*_LEDGER_DEPENDS_ON, "host")
+    changed: Document = {"$or": [{"$ne": [{"$ifNull": [f"${name}", None]}, fields[name]]} for name in names]}
     fields |= {
         "pending": {"$or": [changed, "$pending"]},
         "changed_at": {"$cond": [changed, "$$NOW", "$changed_at"]},

@@ -109,10 +109,13 @@ class RawReads:
         return self._samples.find_one({"gpu": gpu, "ts_us": {"$gte": from_us_}}, {"_id": 1}) is not None
 
     @mapped
-    def slices(self, card: GpuId, start_us: int, end_us: int) -> list[Document]:
-        """MIG slices of a card seen in [start, end): {ts_us, gpu, mig_profile}."""
-        where = {"parent_uuid": card, "ts_us": {"$gte": start_us, "$lt": end_us}}
-        return list(self._samples.find(where, {"_id": 0, "ts_us": 1, "gpu": 1, "mig_profile": 1}))
+    def sampled(self, gpus: Sequence[GpuId], start_us: int, end_us: int) -> list[tuple[GpuId, list[int]]]:
+        """The times of the samples of these GPUs in [start, end), from the index alone."""
+        where = {"gpu": {"$in": list(gpus)}, "ts_us": {"$gte": start_us, "$lt": end_us}}
+        times: dict[GpuId, list[int]] = {gpu: [] for gpu in gpus}
+        for doc in self._samples.find(where, {"_id": 0, "gpu": 1, "ts_us": 1}):
+            times[doc["gpu"]].append(doc["ts_us"])
+        return list(times.items())
 
     def usage_before(self, asked: Sequence[UsageTime]) -> dict[int, Document]:
         """The newest request of each that was active before its time: {start_us, ts_us}, by place in `asked`."""

@@ -120,7 +120,8 @@ class SampleColumns:
     def doubtful(self) -> NDArray[np.bool_]:
         """Whether each sample may break a rule between its fields: events.decode() knows. All others keep them."""
         whole = [
-            (each.mig_profile is None) == (each.parent_uuid is None) and (each.mig_profile is None or each.has_uuid)
+            (each.mig_profile is None) == (each.parent_uuid is None)
+            and (each.mig_profile is None or (each.has_uuid and each.parent_uuid != each.gpu))
             for each in self.table
         ]
         used, total = self.readings["mem_used_mb"], self.readings["mem_total_mb"]
