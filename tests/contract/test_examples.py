@@ -174,7 +174,7 @@ _sample_values = {
     **dict.fromkeys(("mem_used_mb", "mem_total_mb"), st.sampled_from([None, 1.0, 2.0])),
     "gpu_uuid": st.sampled_from([None, "GPU-a"]),
     "mig_profile": st.sampled_from([None, "3g.40gb"]),
-    "parent_uuid": st.sampled_from([None, "GPU-b"]),
+    "parent_uuid": st.sampled_from([None, "GPU-b", "GPU-a"]),
 }
 _sample_row = st.sets(st.sampled_from(sorted(_sample_values)), max_size=3).flatmap(
     lambda names: st.fixed_dictionaries({name: _sample_values[name] for name in names})
@@ -184,6 +184,7 @@ _sample_row = st.sets(st.sampled_from(sorted(_sample_values)), max_size=3).flatm
 @settings(max_examples=300)
 @given(st.lists(_sample_row, min_size=1, max_size=8))
 @with_example([{"mig_profile": "3g.40gb", "parent_uuid": "GPU-b"}])
+@with_example([{"mig_profile": "3g.40gb", "gpu_uuid": "GPU-a", "parent_uuid": "GPU-a"}])
 def test_a_batch_refuses_samples_that_break_a_rule_between_fields(rows: list[dict[str, Any]]) -> None:
     events = [
         GpuSample(**{"ts": NOW, "host": "h", "gpu_index": 0, "source": "nvml", "event_id": f"e{number}", **row})
