@@ -5,6 +5,7 @@
     bytes -> limits (size, UTF-8, NUL) -> msgspec tagged union (types, ranges) -> rules between fields
           -> a record that is not byte for byte what we would have written is looked at again, slowly
              (duplicate keys, depth, key count, numbers in unknown fields)
+          -> one that the types refuse, too: it may say the same in other words (values.py)
 
 The JSON Schemas are generated from these types (`json_schemas()`), a test keeps the two equal.
 Counts are inclusive (OpenTelemetry GenAI rule): `cached_tokens` is part of `prompt_tokens`, `reasoning_tokens` of
@@ -23,7 +24,8 @@ import uuid_utils
 from msgspec import Meta
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
-from gpu_token_analytics.strict_json import nul_refused, read_strictly, shorten, utf8_text
+from gpu_token_analytics.strict_json import MAX_KEYS, MAX_STRING, nul_refused, read_strictly, shorten, utf8_text
+from gpu_token_analytics.values import NOISE_MS, TIMESTAMP_PATTERN, Forms, is_noise
 
 MAX_RECORD_BYTES = 64 * 1024
 MAX_TOKENS = 100_000_000
@@ -124,6 +126,9 @@ class GpuSample(
 Event: TypeAlias = TokenUsage | GpuSample
 EVENT_TYPES: tuple[type[TokenUsage], type[GpuSample]] = (TokenUsage, GpuSample)
 
+_KINDS: dict[object, type[TokenUsage] | type[GpuSample]] = {kind.__struct_config__.tag: kind for kind in EVENT_TYPES}
+_FORMS = {kind: Forms.of(kind) for kind in EVENT_TYPES}
+
 _decoder = msgspec.json.Decoder(TokenUsage | GpuSample)
 _encoder = msgspec.json.Encoder()
 
@@ -167,8 +172,13 @@ def decode(value: bytes | None, broker_ts: datetime | None = None) -> Event:
         raise InvalidRecord(Reason.TOO_LARGE, f"{len(value):,} bytes; a record has at most {MAX_RECORD_BYTES:,}")
     try:
         event: Event = _decoder.decode(value)
-        _judge(event, value, broker_ts)
+        _check_form(event, value)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError) as error:
+        event = _in_other_words(value, error)
+    try:
+        event = _without_noise(event)
+        _check_rules(event, broker_ts)
+    except OverflowError as error:  # a time that no calendar has, after its zone is taken off
         raise _explain(value, error) from None
     return event
 
@@ -196,24 +206,47 @@ def _bare(error: InvalidRecord) -> InvalidRecord:
     return error.with_traceback(None)
 
 
-def _judge(event: Event, value: bytes, broker_ts: datetime | None) -> None:
-    """Raises InvalidRecord where `value`, which was read as `event`, is not a good record."""
+def _check_form(event: Event, value: bytes) -> None:
+    """Raises InvalidRecord where `value`, which was read as `event`, is not a well-formed record."""
     if _encoder.encode(event) != value:
         # Not what encode() writes: another producer, extra fields, other spacing - or something hostile that msgspec
         # reads past (duplicate keys, 1e999 or deep nesting in unknown fields). The slow reader sees all of it.
         read_strictly(value)
     elif b"\\u0000" in value:
         raise nul_refused()
-    _check_rules(event, broker_ts)
+
+
+def _in_other_words(value: bytes, error: Exception) -> Event:
+    """The event of a record that the fast reader refused with `error`. Raises InvalidRecord where it means none."""
+    try:
+        document = read_strictly(value)
+        kind = _KINDS.get(document.get("schema")) if isinstance(document, dict) else None
+        if kind is not None:
+            return msgspec.convert(_FORMS[kind].plain(document), type=kind)
+    except (msgspec.MsgspecError, RecursionError, OverflowError, TypeError):
+        pass
+    raise _explain(value, error) from None
+
+
+def _without_noise(event: Event) -> Event:
+    """Parts that are more than their whole by no more than a float loses on its way are all of it."""
+    if isinstance(event, GpuSample):
+        parts = {"mem_used_mb": (event.mem_used_mb, event.mem_total_mb)}
+    else:
+        parts = {"queue_ms": (event.queue_ms, event.latency_ms), "ttft_ms": (event.ttft_ms, event.latency_ms)}
+    noisy = {
+        name: whole
+        for name, (part, whole) in parts.items()
+        if part is not None and whole is not None and part > whole and is_noise(part, whole, NOISE_MS)
+    }
+    return msgspec.structs.replace(event, **noisy) if noisy else event
 
 
 def _check_rules(event: Event, broker_ts: datetime | None) -> None:
     """Rules between fields; each error names field, value and rule."""
     ts = event.ts
-    if ts < EARLIEST_TS:
-        raise InvalidRecord(
-            Reason.OUT_OF_RANGE, f"ts={ts.isoformat()} is before {EARLIEST_TS:%Y-%m-%d}: is the clock set?", "ts"
-        )
+    if ts.year < EARLIEST_TS.year:  # as it is written: the schema can say that, too
+        raise InvalidRecord(Reason.OUT_OF_RANGE, f"ts={ts.isoformat()} is before {EARLIEST_TS.year}: is the clock set?", "ts")
     if broker_ts is not None and ts - broker_ts > _MAX_AHEAD:
         raise InvalidRecord(
             Reason.FUTURE_TS,
@@ -221,6 +254,8 @@ def _check_rules(event: Event, broker_ts: datetime | None) -> None:
             "set the producer's clock (NTP)",
             "ts",
         )
+    if ts.year > 2099:
+        raise InvalidRecord(Reason.OUT_OF_RANGE, f"ts={ts.isoformat()} is after 2099: is the clock set?", "ts")
     if isinstance(event, GpuSample):
         _check_sample(event)
     else:
@@ -312,6 +347,20 @@ def _explain(value: bytes, error: Exception) -> InvalidRecord:
     return InvalidRecord(reason, shown + message + hint, field)
 
 
+def _as_read(field: dict[str, Any], *, nullable: bool) -> dict[str, Any]:
+    """A field's schema with what decode() does beyond the type: null is unknown, and no text has a NUL in it."""
+    if field.get("type") == "array":
+        field = field | {"items": _as_read(field["items"], nullable=False)}
+    if field.get("type") == "string" and "format" not in field:
+        field = field | {"not": {"pattern": "\\u0000"}}
+    if "anyOf" in field:
+        return field | {"anyOf": [_as_read(one, nullable=False) for one in field["anyOf"]]}
+    if not nullable:
+        return field
+    rest = {name: value for name, value in field.items() if name != "default"}
+    return {"anyOf": [rest, {"type": "null"}], "default": field.get("default")}
+
+
 @cache
 def json_schemas() -> dict[str, dict[str, Any]]:
     """JSON Schema (2020-12) of each contract, by schema tag; generated, never written by hand."""
@@ -321,7 +370,11 @@ def json_schemas() -> dict[str, dict[str, Any]]:
         definition = dict(schema["$defs"][kind.__name__])
         tag = str(kind.__struct_config__.tag)
         definition["description"] = (kind.__doc__ or "").strip()
-        definition["properties"]["ts"]["format"] = "date-time"
+        definition["maxProperties"] = MAX_KEYS
+        optional = definition["properties"].keys() - set(definition["required"])
+        for name, field in definition["properties"].items():
+            definition["properties"][name] = _as_read(field, nullable=name in optional)
+        definition["properties"]["ts"] |= {"format": "date-time", "pattern": TIMESTAMP_PATTERN, "maxLength": MAX_STRING}
         found[tag] = {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "$id": f"urn:gpu-token-analytics:{tag}",

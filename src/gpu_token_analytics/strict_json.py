@@ -37,9 +37,9 @@ def utf8_text(value: bytes) -> str:
     return text
 
 
-def read_strictly(value: bytes) -> None:
-    """Raises InvalidRecord for what a forgiving JSON reader lets pass: not JSON, too deep, too many keys, keys given twice,
-    numbers that are not finite or not exact, strings that are too long or no text."""
+def read_strictly(value: bytes) -> Any:
+    """The record as plain values. Raises InvalidRecord for what a forgiving JSON reader lets pass: not JSON, too deep, too
+    many keys, keys given twice, numbers that are not finite or not exact, strings that are too long or no text."""
     text = utf8_text(value)
     _check_depth(text)
     keys = 0
@@ -55,9 +55,8 @@ def read_strictly(value: bytes) -> None:
             again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
             raise InvalidRecord(Reason.DUPLICATE_KEY, f"key {shorten(again)} is given twice", again)
         for key, item in pairs:
-            for string in (key, item):
-                if isinstance(string, str):
-                    _check_string(string)
+            _check_strings(key)
+            _check_strings(item)
         return found
 
     def integer(digits: str) -> int:
@@ -74,9 +73,20 @@ def read_strictly(value: bytes) -> None:
         raise InvalidRecord(Reason.NOT_JSON, f"{name} is not JSON; leave an unknown value out or send null")
 
     try:
-        json.loads(text, object_pairs_hook=members, parse_int=integer, parse_float=number, parse_constant=constant)
+        document = json.loads(text, object_pairs_hook=members, parse_int=integer, parse_float=number, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise InvalidRecord(Reason.NOT_JSON, f"not JSON: {error.msg} at character {error.pos}") from None
+    _check_strings(document)
+    return document
+
+
+def _check_strings(value: object) -> None:
+    """A text, or the texts in an array; those of an object within were looked at as it was read."""
+    if isinstance(value, str):
+        _check_string(value)
+    elif isinstance(value, list):
+        for item in value:
+            _check_strings(item)
 
 
 def _check_string(string: str) -> None:

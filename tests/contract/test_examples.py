@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,6 +36,7 @@ from gpu_token_analytics.kafka import RecordBatch
 from gpu_token_analytics.processor.ingest import Shaper
 from gpu_token_analytics.processor.live_rate import LiveRate
 
+SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
 GOOD, BAD = load("good"), load("bad")
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 NOW_MS = int(NOW.timestamp() * 1000)

@@ -199,7 +199,7 @@ class FakeApi:
         whole = not {"model", "tenant", "class"} & set(group_by)
         return [
             _row(label, dict(zip(group_by, key, strict=True)), money, tokens, low, high)
-            | {"gpu_seconds": max(0.0, seconds) * len(cards) if whole and not tenant else 0.0}
+            | {"gpu_seconds": max(0.0, seconds) * len(cards) if whole and not tenant else None}
             for key, (money, tokens, cards) in sorted(groups.items(), key=lambda item: [(v is None, v or "") for v in item[0]])
         ]
 
@@ -577,7 +577,7 @@ def _row(label: Any, group: Json, money: Any, tokens: int, low: datetime, high: 
             "total": tokens,
         },
         "requests": tokens // 4_500,
-        "gpu_seconds": 0.0,
+        "gpu_seconds": None,
         "rates": {
             "active_usd_per_million": spent / tokens / 1000 if tokens else None,
             "loaded_usd_per_million": (spent + warm) / tokens / 1000 if tokens else None,

@@ -1,6 +1,6 @@
 """Imports go one way: cli -> demo -> processes -> {kafka, store} -> ledger -> the shared vocabulary (ARCHITECTURE.md).
 
-shared     events, strict_json, documents, settings, errors, metrics, clock, sinks, logs, signals, http_server
+shared     events, strict_json, values, documents, settings, errors, metrics, clock, sinks, logs, signals, http_server
 ledger     pure: of the shared only events, documents, settings, errors; besides numpy nothing that is not Python's own
 clients    kafka (alone imports confluent_kafka), store (alone imports pymongo)
 processes  agent, processor, api, exporter, simulate, embedded, tools: never each other
@@ -22,6 +22,7 @@ SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
 SHARED = {
     "events",
     "strict_json",
+    "values",
     "documents",
     "settings",
     "errors",

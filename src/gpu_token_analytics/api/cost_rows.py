@@ -79,7 +79,7 @@ class CostRow(Struct, gc=False):
     money: Money
     tokens: Tokens
     requests: int
-    gpu_seconds: float
+    gpu_seconds: float | None
     rates: Rates
     quality: Quality
 
@@ -92,6 +92,16 @@ def ratio(numerator: float, denominator: float) -> float | None:
 def usd_per_million(nusd: int, tokens: int) -> float | None:
     """USD per million tokens."""
     return nusd / tokens * USD_PER_MILLION if tokens else None
+
+
+def gpu_seconds(query: CostQuery, row: Row) -> float | None:
+    """Owned GPU time of a row. None where it is not known: time is owned by a GPU, a model or tenant has only money of it."""
+    gpu_us = row.values[_GPU_US]
+    if gpu_us:
+        return gpu_us / US_PER_SECOND
+    named = any(value is not None and name in ("model", "tenant") for name, value in zip(query.group_by, row.key, strict=False))
+    of_lines = named or query.tenant_lock is not None or bool(query.models or query.tenants)
+    return None if of_lines else 0.0
 
 
 def money_of(row: Row) -> Money:
@@ -137,7 +147,7 @@ def cost_rows(rows: Iterable[Row], query: CostQuery, now: datetime, low_volume_t
             money,
             Tokens(v[_PROMPT], v[_CACHED], v[_COMPLETION], v[_REASONING], tokens),
             v[_REQUESTS],
-            gpu_us / US_PER_SECOND,
+            gpu_seconds(query, row),
             rates_of(row, elapsed, loaded=loaded),
             Quality(
                 v[_PROVISIONAL] > 0,

@@ -249,7 +249,8 @@ def _columns(
     kind: type[_E],
     columns_of: Callable[[Sequence[_E]], _C],
 ) -> tuple[_C | None, list[int]]:
-    """The events of one kind, and their places. One that is no good record is replaced by its error."""
+    """The events of one kind, and their places. One that is no good record is replaced by its error, one with float noise by
+    the event without."""
     events = found.events
     places = [place for place, event in enumerate(events) if type(event) is kind]
     if not places:
@@ -258,11 +259,12 @@ def _columns(
     latest_us = min(broker_ms) * 1000 + MAX_AHEAD_SECONDS * US_PER_SECOND
     untimely = (columns.ts_us < _EARLIEST_US) | (columns.ts_us > latest_us)
     doubtful = found.unlike(np.array(places), columns.quotes) | columns.doubtful | untimely
-    bad = False
+    again = False
     for place in [places[at] for at in np.flatnonzero(doubtful).tolist()]:
-        events[place] = decode_or_error(values[place], broker_ms[place])
-        bad = bad or isinstance(events[place], InvalidRecord)
-    return _columns(found, values, broker_ms, kind, columns_of) if bad else (columns, places)
+        judged = decode_or_error(values[place], broker_ms[place])
+        again = again or judged != events[place]  # bad, or without float noise: not what the columns were made of
+        events[place] = judged
+    return _columns(found, values, broker_ms, kind, columns_of) if again else (columns, places)
 
 
 def _count(shaped: Shaped, usages: UsageColumns, cost_per_token_usd: Float64) -> None:

@@ -120,7 +120,7 @@ def test_a_tenants_costs_are_its_lines_and_nothing_else(api: Api) -> None:
     for row in [*body["rows"], body["totals"]]:
         assert row["money"]["total_nusd"] == row["money"]["attributed_nusd"]
         assert row["rates"]["loaded_usd_per_million"] is None
-        assert row["gpu_seconds"] == 0
+        assert row["gpu_seconds"] is None  # not 0: what a tenant had of the GPUs is not known
     assert body["scope"] == {
         "cost_nusd": None,
         "selected_nusd": expected,

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from gpu_token_analytics.api import focus
 from gpu_token_analytics.api import params as p
-from gpu_token_analytics.api.cost_rows import elapsed_seconds, rates_of
+from gpu_token_analytics.api.cost_rows import elapsed_seconds, gpu_seconds, rates_of
 from gpu_token_analytics.api.errors import ApiProblem, field_problem
 from gpu_token_analytics.api.queries import EXPORT, check_cost
 from gpu_token_analytics.api.selection import SelectDep
@@ -111,7 +111,7 @@ def _line(query: CostQuery, row: Row, now: datetime) -> list[Any]:
         *(row[column] for column in _MONEY.values()),
         row.money_nusd,
         *(row[name] for name in _COUNTS),
-        row["gpu_us"] / 1e6,
+        gpu_seconds(query, row),
         *(getattr(rates, name) for name in _RATES),
         row["provisional_cells"] > 0,
     ]

@@ -75,7 +75,7 @@ class CostRow(Model):
     money: Money
     tokens: Tokens
     requests: Count = Field(description="Counted where they ended.")
-    gpu_seconds: float = Field(ge=0, description="Owned GPU time; 0 on rows of a model or tenant.")
+    gpu_seconds: float | None = Field(ge=0, description="Owned GPU time; null (not known) on rows of a model or tenant.")
     rates: Rates
     quality: Quality
 
