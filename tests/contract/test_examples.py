@@ -33,7 +33,7 @@ from gpu_token_analytics.events import (
     json_schemas,
 )
 from gpu_token_analytics.kafka import RecordBatch
-from gpu_token_analytics.processor.ingest import Shaper
+from gpu_token_analytics.processor.ingest import Shaped, Shaper
 from gpu_token_analytics.processor.live_rate import LiveRate
 
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -100,13 +100,18 @@ def test_bad_records_are_refused_quickly() -> None:
     assert (time.perf_counter() - begun) / len(BAD) < 0.05, "on average; the slowest look at 64 KiB"
 
 
-def refused(values: Sequence[bytes | None], broker_ms: Sequence[int] | None = None) -> dict[int, str]:
-    """What ingest refuses of a batch: reasons by place."""
+def shape(values: Sequence[bytes | None], broker_ms: Sequence[int] | None = None) -> Shaped:
+    """What ingest makes of a batch."""
     count = len(values)
     clock = list(broker_ms or [NOW_MS] * count)
     records = RecordBatch("tokens", list(values), [0] * count, list(range(count)), clock, {}, [_NO_KEY] * count)
-    shaped = Shaper(LiveRate(30, 1.0), 30).shape(records, NOW)
-    assert len(shaped.usages.documents) + len(shaped.samples.documents) + len(shaped.letters) == count
+    return Shaper(LiveRate(30, 1.0), 30).shape(records, NOW)
+
+
+def refused(values: Sequence[bytes | None], broker_ms: Sequence[int] | None = None) -> dict[int, str]:
+    """What ingest refuses of a batch: reasons by place."""
+    shaped = shape(values, broker_ms)
+    assert len(shaped.usages.documents) + len(shaped.samples.documents) + len(shaped.letters) == len(values)
     return {int(letter.at.rsplit("/", 1)[1]): letter.reason for letter in shaped.letters}
 
 

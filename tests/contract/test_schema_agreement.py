@@ -11,7 +11,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.contract.test_examples import SHARED, refused
+from tests.contract.test_examples import SHARED, refused, shape
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.events import Event, GpuSample, TokenUsage, decode, encode, json_schemas
@@ -238,3 +238,8 @@ def test_noise_is_left_out_of_what_is_stored() -> None:
     event = read(USAGE | {"ttft_ms": 100.0000001})
     assert isinstance(event, TokenUsage)
     assert event.ttft_ms == event.latency_ms == 100.0
+
+
+def test_a_batch_stores_the_event_without_noise_too() -> None:
+    values = [json.dumps(USAGE | {"ttft_ms": 100.0000001, "event_id": name}).encode() for name in ("a", "b")]
+    assert [document["ttft_ms"] for document in shape(values).usages.documents.decoded()] == [100.0, 100.0]
