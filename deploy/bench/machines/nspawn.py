@@ -15,18 +15,15 @@ _children: list[subprocess.Popen[bytes]] = []
 
 def spawn(group: str, command: Sequence[str], log: Path) -> int:
     """Starts a machine's supervisor in the cgroups `group` (prefix and name); returns its pid on this host."""
-    procs = []
-    for hierarchy in (cgroups.ROOT / "systemd", cgroups.ROOT / "unified", cgroups.ROOT):
-        if (hierarchy / "cgroup.procs").exists():
-            folder = hierarchy / group
-            folder.mkdir(exist_ok=True)
-            procs.append(str(folder / "cgroup.procs"))
-    enter = 'for f in $1; do echo $$ >"$f"; done; shift; exec "$@"'
+    tops = (cgroups.ROOT / "systemd", cgroups.ROOT / "unified", cgroups.ROOT)
+    groups = [top / group for top in tops if (top / "cgroup.procs").exists()]
+    for folder in groups:
+        folder.mkdir(exist_ok=True)
     # `network`: sysctls of the machine's own network namespace are writable, as an engine needs; no others are.
     env = {**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network", "SYSTEMD_SECCOMP": "0"}
     with log.open("ab") as output:
         process = subprocess.Popen(
-            ["sh", "-c", enter, "sh", " ".join(procs), *command],
+            cgroups.enter(groups, command),
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True,
         )  # fmt: skip
     _children.append(process)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.bench.images import engine as images
+from deploy.bench.images import servers
 from deploy.bench.report import Report, expect
 from deploy.bench.shell import CommandFailed, run
 from deploy.bench.vms.machines import Bench
@@ -21,7 +21,7 @@ def run_checks(report: Report, bench: Bench, images_by_name: dict[str, Path]) ->
         "compose.yaml: the whole product on one machine, every container healthy, marked events stored and accounted"
     ):
         for variable in ("KAFKA_IMAGE", "MONGO_IMAGE"):
-            bench.load(_MACHINE, images_by_name[images.versions()[variable]])
+            bench.load(_MACHINE, images_by_name[servers.versions()[variable]])
         target = bench.folder / _MACHINE / "root" / _FOLDER.lstrip("/")
         (target / "CA0").mkdir(parents=True)
         run(["cp", "-r", str(ROOT / "compose.yaml"), str(target)])

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from deploy import flows
 from deploy.bench import evidence
-from deploy.bench.images import engine as images
+from deploy.bench.images import engine, servers
 from deploy.bench.machines import roots
 from deploy.bench.report import NotChecked, Report
 from deploy.bench.shell import run
@@ -47,14 +47,14 @@ def main(arguments_given: Sequence[str]) -> int:
     arguments = parser.parse_args(arguments_given)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clean-up below runs
     report = Report()
-    if arguments.install and (machines.lacking() or images.lacking()):
+    if arguments.install and (machines.lacking() or servers.lacking()):
         report.say(f"installing {_PACKAGES}")
         run(["apt-get", "update", "-qq"], timeout_seconds=300)
         run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *_PACKAGES.split()], timeout_seconds=600)
     with only_run():
         _stages(report, arguments.only, arguments.full)
     if arguments.evidence:
-        for path in evidence.write(report, "make vms-evidence", list(images.versions().values())):
+        for path in evidence.write(report, "make vms-evidence", list(servers.versions().values())):
             print(f"written: {path.relative_to(ROOT)}")
     return report.close(strict=arguments.strict)
 
@@ -68,7 +68,7 @@ def _stages(report: Report, only: str | None, full: bool) -> None:
             raise NotChecked(f"four machines cannot run here, this machine lacks: {'; '.join(lacks)}")
         minimal, machine, builder = roots.ensure(cache)
         report.say("file systems of Debian 13 are there")
-        images_by_name |= images.build(_FOLDER / "run", cache, [builder, machine, minimal])
+        images_by_name |= engine.build(_FOLDER / "run", cache, [builder, machine, minimal])
         layers += [machine, minimal]
         for name in images_by_name:
             report.say(f"image {name}: built here under the reference tag, not the vendor's (deploy/bench/images/README.md)")
@@ -79,7 +79,7 @@ def _stages(report: Report, only: str | None, full: bool) -> None:
             report.skip(f"{stage}: everything that needs the four machines", "see above")
     if only != "ca1" and layers:
         with report.check("CA0: ran to its end"), fresh_machines(report, layers, images_by_name, "CA0") as (bench, operator):
-            ca0.run_checks(report, bench, operator, images.versions()["GPU_TOKENS_IMAGE"])
+            ca0.run_checks(report, bench, operator, servers.versions()["GPU_TOKENS_IMAGE"])
             ca0.down(report, bench, operator)
             product.run_checks(report, bench, images_by_name)
     if only != "ca0":
@@ -101,7 +101,7 @@ def _ca1(report: Report, cache: Path, layers: Sequence[Path], images_by_name: di
             ca1.infrastructure(report, operator, terraform, tools, aws)
             ca1.state_in_s3(report, operator, terraform, tools, aws)
             if layers:
-                image = images_by_name[images.versions()["GPU_TOKENS_IMAGE"]]
+                image = images_by_name[servers.versions()["GPU_TOKENS_IMAGE"]]
                 ca1.configuration(report, bench, operator, image)
                 ca1.verification(report, operator)
                 end_to_end.run_checks(report, bench, kill_machines=full)
@@ -118,7 +118,7 @@ def fresh_machines(
     machines.remove_leftovers(folder)
     shutil.rmtree(folder, ignore_errors=True)
     bench = Bench(flows.load(), folder, layers)
-    names = images.versions()
+    names = servers.versions()
     try:
         if layers:
             bench.up()

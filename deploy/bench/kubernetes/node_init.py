@@ -1,0 +1,91 @@
+"""python -m deploy.bench.kubernetes.node_init NODE.json: the first process of a node, in namespaces that `unshare` made.
+
+Mounts what the node writes, starts containerd, the kubelet, kube-proxy and kube-router, and reaps orphans. It never restarts
+anything: a program that ends is a fault of the bench, and its log says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_WRITTEN = {
+    "kubelet": "/var/lib/kubelet",
+    "containerd": "/var/lib/containerd",
+    "cni": "/var/lib/cni",
+    "net.d": "/etc/cni/net.d",
+    "pods": "/var/log/pods",
+    "containers": "/var/log/containers",
+    "pv": "/mnt",
+}
+# The kubelet would set these for the whole host. Here it finds them as it wants them, and writes nothing.
+_KERNEL_PARAMETERS = {
+    "vm/overcommit_memory": "1",
+    "vm/panic_on_oom": "0",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+    "kernel/keys/root_maxkeys": "1000000",
+    "kernel/keys/root_maxbytes": "25000000",
+}
+
+
+def main(path: str) -> None:
+    """Never returns."""
+    node: dict[str, Any] = json.loads(Path(path).read_text())
+    folder = Path(node["folder"])
+    _mount(folder, node["node"], node["disks"])
+    programs = dict(node["programs"])
+    _start("containerd", programs.pop("containerd"), folder)
+    _wait_for(Path("/run/containerd/containerd.sock"), 60)
+    for name, command in programs.items():
+        _start(name, command, folder)
+    while True:
+        try:
+            pid, status = os.wait()
+            print(f"{time.time():.1f} process {pid} ended, status {status}", flush=True)
+        except ChildProcessError:
+            time.sleep(1)
+
+
+def _mount(folder: Path, name: str, disks: int) -> None:
+    _run("mount", "--make-rshared", "/")
+    _run("hostname", name)
+    for source, target in _WRITTEN.items():
+        (folder / source).mkdir(exist_ok=True)
+        Path(target).mkdir(parents=True, exist_ok=True)
+        _run("mount", "--bind", str(folder / source), target)
+        _run("mount", "--make-shared", target)
+    for number in range(1, disks + 1):
+        Path(f"/mnt/disk{number}").mkdir(exist_ok=True)
+    _run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
+    Path("/run/lock").mkdir()
+    for parameter, value in _KERNEL_PARAMETERS.items():
+        file = folder / Path(parameter).name
+        file.write_text(f"{value}\n")
+        _run("mount", "--bind", str(file), f"/proc/sys/{parameter}")
+
+
+def _start(name: str, command: list[str], folder: Path) -> None:
+    with (folder / f"{name}.log").open("ab") as log:
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+
+def _wait_for(socket: Path, timeout_seconds: float) -> None:
+    end = time.monotonic() + timeout_seconds
+    while not socket.exists():
+        if time.monotonic() > end:
+            sys.exit(f"no {socket} after {timeout_seconds:.0f} s")
+        time.sleep(0.1)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
