@@ -145,23 +145,35 @@ class Cluster:
         """Applies a manifest that is no file."""
         return self.kubectl("apply", "-f", "-", stdin=manifest)
 
+    def ready_nodes(self) -> set[str]:
+        """The names of the nodes that are Ready."""
+        return {item["metadata"]["name"] for item in self.get("nodes")["items"] if _is_ready(item)}
+
     def wait_for_nodes(self, names: Sequence[str], timeout_seconds: float = 120) -> None:
         """Until these nodes are Ready."""
 
         def ready() -> bool:
             with contextlib.suppress(CommandFailed):
-                return set(names) <= {item["metadata"]["name"] for item in self.get("nodes")["items"] if _is_ready(item)}
+                return set(names) <= self.ready_nodes()
             return False
 
         wait(ready, timeout_seconds, f"not Ready: some of {', '.join(names)}")
 
     def cut_power(self, node: str) -> None:
         """The node dies at once; its disks keep what was written."""
-        nodes.cut_power(node)
+        nodes.cut_power(self._of(node), node)
 
     def power_on(self, node: str) -> None:
         """The node boots again with its disks."""
         nodes.start(self._of(node), node)
+
+    def inside(self, node: str, *command: str, timeout_seconds: float = 60, check: bool = True) -> str:
+        """Runs a command on the node, as root."""
+        return nodes.inside(self._of(node), command, timeout_seconds=timeout_seconds, check=check)
+
+    def plug(self, node: str, *, connected: bool) -> None:
+        """Pulls the node's network cable, or puts it back."""
+        namespaces.plug(topology.SWITCH, node, connected=connected)
 
     def spawn(self, command: Sequence[str], log: str) -> subprocess.Popen[bytes]:
         """A program beside the control plane, reached at its address; it ends with the cluster."""

@@ -21,8 +21,6 @@ from deploy.bench.machines import cgroups, namespaces
 from deploy.bench.shell import CommandFailed, run, wait
 from deploy.flows import ROOT
 
-_SUPERVISORS: dict[str, subprocess.Popen[bytes]] = {}
-
 
 def prepare(folder: Path, node: str, authority: Authority, kube: Path) -> None:
     """Writes the configuration of everything that runs on the node."""
@@ -47,28 +45,28 @@ def start(folder: Path, node: str) -> None:
     machine = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
                sys.executable, "-m", "deploy.bench.kubernetes.node_init", str(folder / "node.json")]  # fmt: skip
     with (folder / "node.log").open("ab") as output:
-        _SUPERVISORS[node] = subprocess.Popen(
+        supervisor = subprocess.Popen(
             cgroups.enter(groups, namespaces.enter(topology.namespace(node), machine)),
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )  # fmt: skip
-    wait(lambda: bool(_children(node)), 30, f"{node} did not start, see {folder / 'node.log'}")
+    _pid_file(folder).write_text(str(supervisor.pid))
+    wait(lambda: bool(_children(folder)), 30, f"{node} did not start, see {folder / 'node.log'}")
 
 
-def leader(node: str) -> int:
+def leader(folder: Path) -> int:
     """This host's number of the node's first process. Raises CommandFailed when the node is off."""
-    children = _children(node)
+    children = _children(folder)
     if not children:
-        raise CommandFailed(f"{node} is off")
+        raise CommandFailed(f"{folder.name} is off")
     return children[0]
 
 
-def cut_power(node: str) -> None:
+def cut_power(folder: Path, node: str) -> None:
     """Everything on the node ends at once, without a word to anybody."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(leader(node), signal.SIGKILL)
-    supervisor = _SUPERVISORS.pop(node)
-    supervisor.wait(timeout=30)
+        os.kill(leader(folder), signal.SIGKILL)
+    wait(lambda: not _children(folder), 30, f"{node} did not die")
     group = f"{topology.PREFIX}{node}"
     cgroups.kill([f"/{group}/"])
     # The kubelet refuses nothing that is left here, but its counters would go on from the dead pods' groups.
@@ -76,17 +74,22 @@ def cut_power(node: str) -> None:
         cgroups.remove(group)
 
 
-def inside(node: str, command: Sequence[str], *, timeout_seconds: float = 60, check: bool = True) -> str:
+def inside(folder: Path, command: Sequence[str], *, timeout_seconds: float = 60, check: bool = True) -> str:
     """Runs a command on the node, as root."""
-    enter = ["nsenter", "-t", str(leader(node)), "-m", "-n", "-p", "-u", "--", *command]
+    enter = ["nsenter", "-t", str(leader(folder)), "-m", "-n", "-p", "-u", "--", *command]
     return run(enter, timeout_seconds=timeout_seconds, check=check).stdout
 
 
-def _children(node: str) -> list[int]:
-    supervisor = _SUPERVISORS.get(node)
-    if supervisor is None or supervisor.poll() is not None:
+def _pid_file(folder: Path) -> Path:
+    return folder / "supervisor.pid"
+
+
+def _children(folder: Path) -> list[int]:
+    """The node's first process, as a child of `unshare`; empty when it is off."""
+    if not _pid_file(folder).exists():
         return []
-    return [int(pid) for pid in run(["pgrep", "-P", str(supervisor.pid)], check=False).stdout.split()]
+    supervisor = _pid_file(folder).read_text()
+    return [int(pid) for pid in run(["pgrep", "-P", supervisor, "--runstates", "DRSTI"], check=False).stdout.split()]
 
 
 def _pod_network(node: str) -> dict[str, object]:

@@ -1,0 +1,125 @@
+"""Whatever is killed, drained or cut off during a replay: nothing lost, nothing doubled, and how long until all is whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deploy.bench.checks import replay
+from deploy.bench.kubernetes import topology
+from deploy.bench.kubernetes.database import Database
+from deploy.bench.kubernetes.replays import Replays, audit
+from deploy.bench.report import expect
+from deploy.bench.shell import wait
+
+if TYPE_CHECKING:
+    from deploy.bench.kubernetes.checks import Bench
+
+_SPEED = 30
+_RECOVERY_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Blow:
+    """Something that happens during a replay. `strike` returns when the cluster may heal; what it returns is said in the row."""
+
+    name: str
+    strike: Callable[[Bench], str]
+
+
+@dataclass(frozen=True)
+class _Row:
+    blow: str
+    model: str
+    stored_before: int
+    seconds: float
+    said: str
+
+
+def run_checks(bench: Bench) -> None:
+    """One row per blow, then the audit of everything."""
+    trace = replay.find_trace()
+    replays = Replays(bench.workload, Database(bench.workload), trace, _SPEED)
+    replays.prepare()
+    rows: list[_Row] = []
+    for blow in _blows(bench):
+        with bench.report.check(f"CA2: {blow.name} during a replay: whole again"):
+            rows.append(_struck(bench, replays, blow))
+    table = []
+    for row in rows:
+        with bench.report.check(f"CA2: {row.blow} during a replay: lost 0, doubled 0, every token in the ledger"):
+            outcome = replays.outcome(row.model)
+            table.append([row.blow, f"{row.stored_before:,}", outcome.lost, outcome.doubled, f"{row.seconds:.0f}", row.said])
+            expect((outcome.lost, outcome.doubled, outcome.wrong) == (0, 0, ""), f"{outcome}")
+    header = ["during a replay of 19,366 requests", "stored before", "lost", "doubled", "whole again after (s)", ""]
+    bench.report.table(header, table)
+    with bench.report.check("CA2: the audit of everything is exact to the nano-dollar"):
+        said = audit(bench.workload)
+        bench.report.say("\n".join(["", *(f"    {line}" for line in said.strip().splitlines()[-8:])]))
+
+
+def _struck(bench: Bench, replays: Replays, blow: Blow) -> _Row:
+    model = replays.in_progress()
+    before = replays.database.stored(model).requests
+    expect(0 < before < replays.expected.requests, f"{before} requests were stored: {blow.name} would not be in the middle")
+    started = time.monotonic()
+    said = blow.strike(bench)
+    bench.workload.wait_until_ready(_RECOVERY_SECONDS)
+    return _Row(blow.name, model, before, time.monotonic() - started, said)
+
+
+def _blows(bench: Bench) -> Iterator[Blow]:
+    yield Blow("rolling update of the processor", _rolling_update("processor"))
+    for name in ("kafka", "mongo"):
+        for number in range(3):
+            yield Blow(f"deletion of {name}-{number}", _deletion(f"{name}-{number}"))
+    for node in topology.NODES if bench.full else topology.NODES[:1]:
+        yield Blow(f"drain of {node}", _drain(node))
+    yield Blow(f"power cut of {topology.NODES[1]}", _power_cut(topology.NODES[1]))
+
+
+def _rolling_update(name: str) -> Callable[[Bench], str]:
+    def strike(bench: Bench) -> str:
+        bench.workload.kubectl("rollout", "restart", f"deployment/{name}")
+        return f"{len(bench.workload.pods(name))} pods replaced one by one"
+
+    return strike
+
+
+def _deletion(pod: str) -> Callable[[Bench], str]:
+    def strike(bench: Bench) -> str:
+        before = bench.workload.get("pod", pod)["metadata"]["uid"]
+        bench.workload.kubectl("delete", "pod", pod, "--wait=true", timeout_seconds=180)
+        wait(lambda: bench.workload.get("pod", pod)["metadata"]["uid"] != before, 60, f"{pod} was not made again")
+        return ""
+
+    return strike
+
+
+def _drain(node: str) -> Callable[[Bench], str]:
+    def strike(bench: Bench) -> str:
+        started = time.monotonic()
+        drain = ["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s"]
+        bench.cluster.kubectl(*drain, timeout_seconds=260)
+        seconds = time.monotonic() - started
+        bench.cluster.kubectl("uncordon", node)
+        return f"drained in {seconds:.0f} s, then uncordoned"
+
+    return strike
+
+
+def _power_cut(node: str) -> Callable[[Bench], str]:
+    def strike(bench: Bench) -> str:
+        held = [pod["metadata"]["name"] for pod in bench.workload.pods() if pod["spec"].get("nodeName") == node]
+        bench.cluster.cut_power(node)
+        started = time.monotonic()
+        wait(lambda: node not in bench.cluster.ready_nodes(), 90, f"{node} is still Ready")
+        seconds = time.monotonic() - started
+        time.sleep(5)
+        bench.cluster.power_on(node)
+        bench.cluster.wait_for_nodes([node])
+        return f"held {', '.join(sorted(held))}; NotReady after {seconds:.0f} s, powered on 5 s later"
+
+    return strike
