@@ -6,7 +6,7 @@ ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev lint format types integration check bench kafka lock schemas docs clean flows manifests vms vms-full vms-evidence vms-clean sites-files
+.PHONY: help demo test setup setup-dev lint format types integration check bench kafka lock schemas docs clean flows manifests vms vms-full vms-evidence vms-clean kubernetes kubernetes-full kubernetes-evidence kubernetes-build kubernetes-up kubernetes-down kubernetes-clean sites-files
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | expand -t 16
@@ -92,6 +92,27 @@ vms-evidence: $(VENV)/.dev  ## vms-full, and its output into the READMEs of CA0 
 
 vms-clean:  ## remove what the machines' next run would reuse (about 6 GB)
 	rm -rf build/vms
+
+kubernetes: $(VENV)/.dev  ## CA2 and CA3 on a real cluster of this machine (root, Go): make kubernetes ARGS="--install"
+	@$(BIN)/python -m deploy.bench kubernetes $(ARGS)
+
+kubernetes-full: $(VENV)/.dev  ## the same with the long rows: every node drained, disks filled, networks cut
+	@$(BIN)/python -m deploy.bench kubernetes --full $(ARGS)
+
+kubernetes-evidence: $(VENV)/.dev  ## kubernetes-full, and its output into the documents of CA2 and CA3
+	@$(BIN)/python -m deploy.bench kubernetes --full --evidence $(ARGS)
+
+kubernetes-build: $(VENV)/.dev  ## only the Kubernetes binary, into the user's cache folder (11 minutes of two cores, once)
+	@$(BIN)/python -m deploy.bench kubernetes build
+
+kubernetes-up: $(VENV)/.dev  ## the cluster alone, left running, with its kubectl in build/kubernetes/run/bin
+	@$(BIN)/python -m deploy.bench kubernetes up $(ARGS)
+
+kubernetes-down: $(VENV)/.dev  ## remove what kubernetes-up, or a run that was killed, left
+	@$(BIN)/python -m deploy.bench kubernetes down
+
+kubernetes-clean: kubernetes-down  ## remove what the cluster's next run would reuse (about 3 GB)
+	rm -rf build/kubernetes
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

@@ -32,9 +32,8 @@ class Layer:
 
     def _owned(self, info: tarfile.TarInfo) -> tarfile.TarInfo:
         owner = next((uid for top, uid in self.owners.items() if info.name == top or info.name.startswith(f"{top}/")), 0)
+        _plain(info)
         info.uid = info.gid = owner
-        info.uname = info.gname = ""
-        info.mtime = 0
         return info
 
 
@@ -54,7 +53,7 @@ def write(image: Image, target: Path, scratch: Path) -> None:
         for layer in image.layers:
             file = scratch / "layer.tar"
             digest = layer.write(file)
-            archive.add(file, arcname=f"{digest}/layer.tar")
+            archive.add(file, arcname=f"{digest}/layer.tar", filter=_plain)
             file.unlink()
             names.append(f"{digest}/layer.tar")
             digests.append(f"sha256:{digest}")
@@ -68,6 +67,12 @@ def write(image: Image, target: Path, scratch: Path) -> None:
         config_name = f"{hashlib.sha256(body).hexdigest()}.json"
         _add(archive, config_name, body)
         _add(archive, "manifest.json", json.dumps([{"Config": config_name, "RepoTags": [image.tag], "Layers": names}]).encode())
+
+
+def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    info.mtime = info.uid = info.gid = 0
+    info.uname = info.gname = ""
+    return info
 
 
 def _add(archive: tarfile.TarFile, name: str, body: bytes) -> None:

@@ -36,7 +36,7 @@ def pod(name: str, namespace: str, labels: Mapping[str, str] | None = None) -> d
 
 
 def create(cluster: Cluster, pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Creates the pods, with the namespaces that are missing, and waits until they run; returns them as the cluster has them."""
+    """Creates the pods, and the namespaces that are missing; returns them as the cluster has them once all run."""
     spaces = sorted({item["metadata"]["namespace"] for item in pods})
     known = {item["metadata"]["name"] for item in cluster.get("namespaces")["items"]}
     items = [

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from deploy.bench.checks import replay
 from deploy.bench.checks.replay import Sums
@@ -99,17 +98,16 @@ class Replays:
             container.pop(probe, None)
         container.setdefault("volumeMounts", []).append({"name": _TRACE, "mountPath": "/trace", "readOnly": True})
         spec.setdefault("volumes", []).append({"name": _TRACE, "configMap": {"name": _TRACE}})
-        # A replay whose node dies is run again by another pod: it sends the same events.
-        job: dict[str, Any] = {
-            "backoffLimit": 10,
-            "template": {"metadata": {"labels": template["metadata"]["labels"]}, "spec": spec},
-        }
         spec["restartPolicy"] = "Never"
-        spec["tolerations"] = []
-        self.workload.kubectl("apply", "-f", "-", stdin=json.dumps(
-            {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": f"{REPLAY}{model}", "namespace": self.workload.namespace},
-             "spec": job}
-        ))  # fmt: skip
+        # A replay whose node dies is run again by another pod: it sends the same events.
+        pods = {"metadata": {"labels": template["metadata"]["labels"]}, "spec": spec}
+        job = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": f"{REPLAY}{model}", "namespace": self.workload.namespace},
+            "spec": {"backoffLimit": 10, "template": pods},
+        }
+        self.workload.kubectl("apply", "-f", "-", stdin=json.dumps(job))
 
 
 def audit(workload: Workload, timeout_seconds: float = 240) -> str:

@@ -23,7 +23,7 @@ _RECOVERY_SECONDS = 300
 
 @dataclass(frozen=True)
 class Blow:
-    """Something that happens during a replay. `strike` returns when the cluster may heal; what it returns is said in the row."""
+    """Something that happens during a replay. `strike` returns when the cluster may heal, with what the row says of it."""
 
     name: str
     strike: Callable[[Bench], str]

@@ -42,7 +42,7 @@ class Workload:
 
     def unready(self) -> list[str]:
         """Which workloads are not at full strength and in their newest form, each with its numbers; empty when all is well."""
-        lacking = [lack for kind in _KINDS for item in self.get(kind)["items"] if (lack := _lack(kind, item))]
+        lacking = [said for kind in _KINDS for item in self.get(kind)["items"] if (said := lack(kind, item))]
         for job in self.get("jobs")["items"]:
             name = job["metadata"]["name"]
             if not job["status"].get("succeeded") and not name.startswith(REPLAY):
@@ -94,7 +94,7 @@ class Workload:
         return base64.b64decode(newest["data"][key]).decode()
 
 
-def _lack(kind: str, item: dict[str, Any]) -> str:
+def lack(kind: str, item: dict[str, Any]) -> str:
     """What a StatefulSet or Deployment lacks to its full strength in its newest form; empty when nothing."""
     status, wanted = item["status"], item["spec"].get("replicas", 1)
     ready, updated = status.get("readyReplicas", 0), status.get("updatedReplicas", 0)

@@ -1,0 +1,123 @@
+"""The parts of the Kubernetes bench that need no cluster: what it counts, builds from and would notice."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deploy.bench import __main__ as bench
+from deploy.bench.checks import matrix
+from deploy.bench.images import archive
+from deploy.bench.images.archive import Image, Layer
+from deploy.bench.kubernetes import binary, lag_server, topology, workload
+
+
+@pytest.mark.parametrize(
+    ("committed", "ends", "threshold", "value"),
+    [
+        ({0: 5, 1: 10}, {0: 10, 1: 10}, 100, 5),
+        ({0: -1001, 1: 10}, {0: 7, 1: 10}, 100, 7),  # no offset committed: all of the partition, as `earliest` would read it
+        ({}, {0: 7, 1: 3}, 100, 10),
+        ({0: 0, 1: 0}, {0: 900, 1: 900}, 100, 200),  # two partitions never ask for more than two consumers
+        ({0: 4}, {0: 4}, 100, 0),
+    ],
+)
+def test_the_lag_is_the_number_that_keda_gives(
+    committed: dict[int, int], ends: dict[int, int], threshold: int, value: int
+) -> None:
+    assert lag_server.keda_lag(committed, ends, threshold) == value
+
+
+def test_the_metrics_api_answers_discovery_and_the_metric_only() -> None:
+    prefix = "/apis/external.metrics.k8s.io/v1beta1"
+    discovery = lag_server.answer(prefix, "lag", 3)
+    assert discovery is not None
+    assert discovery["resources"][0]["name"] == "lag"
+    value = lag_server.answer(f"{prefix}/namespaces/gpu-tokens/lag", "lag", 3)
+    assert value is not None
+    assert value["items"][0]["value"] == "3"
+    assert lag_server.answer(f"{prefix}/namespaces/gpu-tokens/other", "lag", 3) is None
+
+
+def item(ready: int, updated: int, replicas: int, *, wanted: int = 3, observed: int = 2) -> dict[str, Any]:
+    status = {"readyReplicas": ready, "updatedReplicas": updated, "replicas": replicas, "observedGeneration": observed}
+    return {"metadata": {"name": "kafka", "generation": 2}, "spec": {"replicas": wanted}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("seen", "lacks"),
+    [
+        (item(3, 3, 3), ""),
+        (item(2, 3, 3), "2/3 ready"),
+        (item(3, 1, 3), "1 new"),  # a rolling update under way
+        (item(3, 3, 4), "3/3 ready"),  # the old pod is still there
+        (item(3, 3, 3, observed=1), "not looked at yet"),
+        (item(0, 0, 0, wanted=0), ""),
+    ],
+)
+def test_whole_means_full_strength_in_the_newest_form(seen: dict[str, Any], lacks: str) -> None:
+    said = workload.lack("statefulset", seen)
+    assert lacks in said
+    assert bool(said) == bool(lacks)
+
+
+def test_an_image_file_has_what_the_importer_reads_and_the_same_folder_gives_the_same_layer(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "data").mkdir(parents=True)
+    (root / "data/file").write_text("content")
+    (root / "link").symlink_to("data/file")
+    for name in ("first", "second"):
+        archive.write(Image("bench.local/x:1", [Layer(root, {"data": 999})], {"User": "1:1"}), tmp_path / name, tmp_path)
+        (root / "data/file").touch()
+    with tarfile.open(tmp_path / "first") as tar:
+        manifest = json.load(tar.extractfile("manifest.json") or pytest.fail("no manifest"))[0]
+        config = json.load(tar.extractfile(manifest["Config"]) or pytest.fail("no config"))
+        with tarfile.open(fileobj=tar.extractfile(manifest["Layers"][0])) as layer:
+            owners = {member.name: member.uid for member in layer}
+        assert manifest["RepoTags"] == ["bench.local/x:1"]
+        assert config["rootfs"]["diff_ids"] == [f"sha256:{manifest['Layers'][0].partition('/')[0]}"]
+        assert owners == {"data": 999, "data/file": 999, "link": 0}
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def test_the_binary_is_another_one_when_a_source_or_a_flag_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binary, "shutil", type("none", (), {"which": staticmethod(lambda _: None)}))
+    before = binary.identity()
+    assert binary.identity() == before
+    monkeypatch.setattr(binary, "_FLAGS", ["-race"])
+    assert binary.identity() != before
+
+
+def test_every_kubernetes_module_has_the_version_that_the_servers_report() -> None:
+    modules = (binary.SOURCES / "go.mod").read_text()
+    staging = binary.KUBERNETES_VERSION.replace("v1.", "v0.")
+    replaced = [line.split("=>")[1].split() for line in modules.splitlines() if "=> k8s.io/" in line]
+    assert len(replaced) > 25
+    assert {version for _, version in replaced} == {staging}
+
+
+def test_the_patch_takes_the_plain_list_out_of_its_wrapper() -> None:
+    plain = "&cache.ListWatch{\n\t\t\tListFunc: f(a, b),\n\t\t}"
+    wrapped = f"x(\n\tcache.ToListWatcherWithWatchListSemantics(\n\t\t{plain},\n\t\tkubeClient,\n\t),\n)"
+    assert binary.NEWER_CLIENT.sub(r"\1", wrapped) == f"x(\n\t{plain},\n)"
+
+
+def test_a_filter_that_rejects_holds_where_it_may() -> None:
+    seen = {("a", "b", 1): "refused", ("a", "b", 2): "open", ("a", "b", 3): "silent"}
+    assert matrix.differences(lambda *_: False, {**seen, ("a", "b", 2): "refused"}, ("refused", "silent")) == []
+    assert len(matrix.differences(lambda *_: False, seen, ("refused", "silent"))) == 1
+    assert len(matrix.differences(lambda *_: True, seen, ("refused", "silent"))) == 2
+
+
+def test_machines_have_names_and_addresses_of_their_own() -> None:
+    machines = (topology.CONTROL_PLANE, *topology.NODES)
+    assert len({topology.address(machine) for machine in machines}) == len(machines)
+    assert all(topology.namespace(machine).startswith(topology.PREFIX) for machine in machines)
+
+
+def test_the_bench_knows_its_topologies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["nothing"]) == 2
+    assert {"vms", "kubernetes"} <= set(capsys.readouterr().err.rpartition("topologies: ")[2].strip().split(", "))
