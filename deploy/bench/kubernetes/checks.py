@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deploy.bench.kubernetes import deployment, reachability, resilience
+from deploy.bench.kubernetes import autoscaling, deployment, reachability, resilience
 from deploy.bench.kubernetes.cluster import Cluster
 from deploy.bench.kubernetes.operator import Operator
 from deploy.bench.kubernetes.workload import Workload
@@ -32,7 +32,9 @@ def run_all(report: Report, cluster: Cluster, *, full: bool, only: str) -> None:
     groups: list[tuple[str, Callable[[Bench], None]]] = [
         ("deployment", deployment.run_checks),
         ("resilience", resilience.run_checks),
+        ("cpu", autoscaling.by_cpu),
         ("reachability", reachability.run_checks),
+        ("lag", autoscaling.by_lag),
     ]
     for name, group in groups:
         if only in name:

@@ -26,6 +26,7 @@ _BASE_PACKAGES = [
     *("libexpat1", "libreadline8", "libncursesw6", "libuuid1", "libcurl4", "libatomic1", "netbase", "tzdata", "openssl"),
 ]
 _JAVA = ("openjdk-21-jre-headless", "openjdk-17-jre-headless")  # Debian's; Kafka 4 wants 17 or newer
+_COMMITS_BACK = 30
 _PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -46,39 +47,39 @@ def build(kube: Path, cache: Path) -> tuple[list[Image], str]:
         Image(names["MONGO_IMAGE"], [layers.base(), layers.mongo()], _MONGO),
         _product(layers, names["GPU_TOKENS_IMAGE"], ROOT),
     ]
+    if earlier := _previous(layers, previous_tag(), cache):
+        images.append(earlier)
     return images, layers.identity()
 
 
-def previous_product(cache: Path, reference: str, scratch: Path) -> Image:
-    """The product's image as the commit `reference` would have built it. Raises NotChecked when git has no such commit."""
+def _previous(layers: _Layers, tag: str, scratch: Path) -> Image | None:
+    """The product as an earlier commit would have built it, for upgrades; None when git has no history here."""
+    commit = previous_commit()
+    if commit is None:
+        return None
     checkout = scratch / "previous"
     shutil.rmtree(checkout, ignore_errors=True)
     checkout.mkdir(parents=True)
-    if run(["git", "-C", str(ROOT), "rev-parse", "--verify", "-q", f"{reference}^{{commit}}"], check=False).returncode != 0:
-        raise NotChecked(f"git here has no commit {reference}: this clone is too shallow to build an earlier image")
     archived = checkout / "source.tar"
-    run(
-        [
-            "git",
-            "-C",
-            str(ROOT),
-            "archive",
-            "-o",
-            str(archived),
-            reference,
-            "pyproject.toml",
-            "README.md",
-            "LICENSE",
-            "src",
-            "requirements",
-        ]
-    )
+    content = ["pyproject.toml", "README.md", "LICENSE", "src", "requirements"]
+    run(["git", "-C", str(ROOT), "archive", "-o", str(archived), commit, *content])
     run(["tar", "-C", str(checkout), "-xf", str(archived)])
-    names = servers.versions()
-    name = names["GPU_TOKENS_IMAGE"].partition(":")[0]
-    return _product(
-        _Layers(cache, servers.contexts(servers.versions()["KAFKA_IMAGE"].partition(":")[2])), f"{name}:previous", checkout
-    )
+    return _product(layers, tag, checkout)
+
+
+def previous_tag() -> str:
+    """The tag of the earlier image."""
+    return f"{servers.versions()['GPU_TOKENS_IMAGE'].partition(':')[0]}:previous"
+
+
+def previous_commit() -> str | None:
+    """The newest release tag's commit, else one some thirty commits ago; None in a clone without history."""
+    git = ["git", "-C", str(ROOT)]
+    described = run([*git, "describe", "--tags", "--abbrev=0", "HEAD~1"], check=False)
+    if described.returncode == 0:
+        return described.stdout.strip()
+    history = run([*git, "rev-list", "--first-parent", f"--max-count={_COMMITS_BACK + 1}", "HEAD"], check=False).stdout.split()
+    return history[-1] if len(history) > 1 else None
 
 
 _KAFKA = {"User": "1000:1000", "Cmd": ["/etc/kafka/docker/run"], "Env": [f"PATH={_PATH}"], "WorkingDir": "/"}

@@ -56,10 +56,15 @@ class Replays:
     def in_progress(self) -> str:
         """The name of a replay that is in its middle: the one that runs, or a new one once a tenth of it is stored."""
         if not self.current or self._stored() > 0.6 * self.expected.requests:
-            self.current = f"replay{self._numbers()}"
-            self._start(self.current)
+            self.current = self.start()
             wait(lambda: self._stored() > self.expected.requests / 10, 180, f"{self.current}: a tenth is not stored")
         return self.current
+
+    def start(self) -> str:
+        """Starts another replay; returns its name."""
+        model = f"replay{self._numbers()}at{self.speed}"
+        self._start(model)
+        return model
 
     def outcome(self, model: str) -> Outcome:
         """Waits until all of a replay is stored and in the ledger, and compares. The same replay is only judged once."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deploy.bench.checks import replay
-from deploy.bench.kubernetes import topology
+from deploy.bench.images import servers
+from deploy.bench.kubernetes import deployment, images, topology
 from deploy.bench.kubernetes.database import Database
 from deploy.bench.kubernetes.replays import Replays, audit
 from deploy.bench.report import expect
@@ -71,7 +72,7 @@ def _struck(bench: Bench, replays: Replays, blow: Blow) -> _Row:
 
 
 def _blows(bench: Bench) -> Iterator[Blow]:
-    yield Blow("rolling update of the processor", _rolling_update("processor"))
+    yield Blow("upgrade of processor and API from the previous image, a rolling update", _upgrade)
     for name in ("kafka", "mongo"):
         for number in range(3):
             yield Blow(f"deletion of {name}-{number}", _deletion(f"{name}-{number}"))
@@ -80,12 +81,13 @@ def _blows(bench: Bench) -> Iterator[Blow]:
     yield Blow(f"power cut of {topology.NODES[1]}", _power_cut(topology.NODES[1]))
 
 
-def _rolling_update(name: str) -> Callable[[Bench], str]:
-    def strike(bench: Bench) -> str:
-        bench.workload.kubectl("rollout", "restart", f"deployment/{name}")
-        return f"{len(bench.workload.pods(name))} pods replaced one by one"
-
-    return strike
+def _upgrade(bench: Bench) -> str:
+    commit = images.previous_commit()
+    if commit is None:
+        bench.workload.kubectl("rollout", "restart", "deployment/processor", "deployment/api")
+        return "same image: this clone has no earlier commit"
+    deployment.set_image(bench, servers.versions()["GPU_TOKENS_IMAGE"])
+    return f"from the image of commit {commit[:10]}"
 
 
 def _deletion(pod: str) -> Callable[[Bench], str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deploy.bench.kubernetes import topology
 from deploy.bench.kubernetes.cluster import Cluster
 from deploy.bench.machines import cgroups
 from deploy.bench.shell import CommandFailed, run, wait
@@ -86,6 +88,14 @@ class Workload:
         """Runs a program of this host in the pod's network: what it may reach, the pod may reach."""
         enter = ["nsenter", "-t", str(self.process_of(pod)), "-n", "--", *command]
         return run(enter, timeout_seconds=timeout_seconds).stdout
+
+    def spawn_in_network_of(self, pod: dict[str, Any], command: Sequence[str]) -> None:
+        """Starts a program of this host in the pod's network. It has to end by itself; after a kill its cgroup finds it."""
+        enter = ["nsenter", "-t", str(self.process_of(pod)), "-n", "--", *command]
+        groups = cgroups.make(f"{topology.PREFIX}visitors")
+        subprocess.Popen(
+            cgroups.enter(groups, enter), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
     def secret(self, prefix: str, key: str) -> str:
         """A value of the newest Secret whose name starts with `prefix` (generated names end with a hash)."""
