@@ -17,7 +17,14 @@ import yaml
 from deploy.flows import ROOT
 
 Manifest = dict[str, Any]
-OVERLAYS = ("CA2/overlays/laptop", "CA2/overlays/cluster", "CA2/overlays/bench", "CA3/overlays/cluster", "CA3/overlays/bench")
+OVERLAYS = (
+    "CA2/overlays/laptop",
+    "CA2/overlays/cluster",
+    "CA2/overlays/bench",
+    "CA3/overlays/cluster",
+    "CA3/overlays/bench",
+    "CA3/overlays/external-secrets",
+)
 _NO_KUSTOMIZE = (
     "kustomize is not here: put kubectl or kustomize on PATH, or name one in KUBECTL "
     "(go install sigs.k8s.io/kustomize/kustomize/v5@latest makes one)"
