@@ -254,6 +254,23 @@ def test_both_ways_of_scaling_by_lag_have_the_same_numbers(rendered: dict[str, l
     assert trigger["metadata"]["consumerGroup"] == Settings.model_fields["kafka_group"].default
 
 
+def test_the_overlay_that_the_readme_shows_renders(tmp_path: Path, rendered: dict[str, list[Manifest]]) -> None:
+    (text,) = re.findall(
+        r"```yaml\n(# overlays/ours/kustomization.yaml\n.*?)```", (ROOT / "CA2/README.md").read_text(), re.DOTALL
+    )
+    ours = copy_with_secrets(tmp_path) / "CA2/overlays/ours"
+    ours.mkdir()
+    (ours / "kustomization.yaml").write_text(text)
+    objects = render(ours)
+    assert len(objects) == len(rendered["CA2/overlays/cluster"])
+    assert config(objects, "settings")["PRICE_PER_HOUR_USD"] == "2.10"
+    images = {container["image"] for _, _, template in pods(objects) for container in containers(template)}
+    assert any(image.startswith("registry.example.com/gpu-token-analytics@sha256:") for image in images)
+    assert not any(image.startswith("gpu-token-analytics") for image in images)
+    claims = [item["spec"]["volumeClaimTemplates"][0]["spec"] for item in by_kind(objects, "StatefulSet").values()]
+    assert [claim["storageClassName"] for claim in claims] == ["gp3", "gp3"]
+
+
 def test_secrets_reach_only_those_who_use_them(overlay: list[Manifest]) -> None:
     holders: dict[str, set[str]] = {}
     for _, name, template in pods(overlay):
