@@ -6,7 +6,7 @@ ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev lint format types integration check bench kafka lock schemas docs clean flows manifests vms vms-full vms-evidence vms-clean kubernetes kubernetes-full kubernetes-evidence kubernetes-build kubernetes-up kubernetes-down kubernetes-clean sites-files
+.PHONY: observability help demo test setup setup-dev lint format types integration check bench kafka lock schemas docs clean flows manifests vms vms-full vms-evidence vms-clean kubernetes kubernetes-full kubernetes-evidence kubernetes-build kubernetes-up kubernetes-down kubernetes-clean sites-files
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | expand -t 16
@@ -80,6 +80,9 @@ manifests: $(VENV)/.dev  ## write CA2's images and settings from .env.example an
 
 sites-files: $(VENV)/.dev  ## write Envoy, MirrorMaker, Terraform and tables from deploy/sites.yaml
 	$(BIN)/python -m deploy.sites write
+
+observability: $(VENV)/.dev  ## write Prometheus rules and Grafana dashboards from their tables
+	$(BIN)/python -m deploy.observability write
 
 vms: $(VENV)/.dev  ## CA0 and CA1 on four systemd machines of this one (root): make vms ARGS="--install"
 	@$(BIN)/python -m deploy.bench vms $(ARGS)

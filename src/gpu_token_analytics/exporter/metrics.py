@@ -28,16 +28,24 @@ class LogRecords(Collector):
         """Records ever appended, by kind; empty: unknown."""
         self._ends = dict(ends)
 
+    def describe(self) -> Iterator[CounterMetricFamily]:
+        """Its name and labels, for the registry and for docs/metrics.md."""
+        yield self._family()
+
     def collect(self) -> Iterator[CounterMetricFamily]:
         """The counters as they are now."""
-        family = CounterMetricFamily(
+        family = self._family()
+        for kind, records in self._ends.items():
+            family.add_metric([kind], records)
+        yield family
+
+    @staticmethod
+    def _family() -> CounterMetricFamily:
+        return CounterMetricFamily(
             "gpu_tokens_log_records",
             "Records ever appended to the topic (events) and to its dead letters (dead_letters), as Kafka counts them.",
             labels=["kind"],
         )
-        for kind, records in self._ends.items():
-            family.add_metric([kind], records)
-        yield family
 
 
 class ExporterMetrics:

@@ -1,0 +1,1 @@
+"""Rules and dashboards for Prometheus and Grafana, written from tables: `make observability`."""
