@@ -17,6 +17,7 @@ from deploy.observability.grafana import names_in, registries, sentences
 from deploy.observability.panels import DASHBOARDS
 from deploy.observability.rules import RUNBOOKS, duration, errors_metric, rule_groups
 from deploy.observability.table import ALERTS, SLOS, alert_names
+from deploy.rendering import Manifest, NoKustomize, copy_with_secrets, kustomize, render
 
 ROOT = observability.ROOT
 ROOM = observability.ROOM
@@ -314,32 +315,31 @@ def test_alertmanager_tells_the_right_receiver(labels: tuple[str, ...], receiver
 
 
 @pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """CA2's bench overlay and the observability, rendered together; the secrets are made up."""
-    kubectl = tool("kubectl", "kubernetes-client, or kubectl 1.27 or newer from kubernetes.io")
-    copy = tmp_path_factory.mktemp("stages")
-    for stage in ("CA2", "CA3"):
-        shutil.copytree(ROOT / stage, copy / stage)
-    for name in ("kafka-servers.env", "kafka-client.env", "mongo-client.env", "mongo-servers.env", "mongo-keyfile"):
-        (copy / "CA2/components/secrets" / name).write_text("NAME=value\n")
-    text = run(kubectl, "kustomize", str(copy / "CA3/overlays/observed"))
-    return [found for found in yaml.safe_load_all(text) if found]
+def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
+    """CA3's bench overlay and the observability, rendered together."""
+    try:
+        kustomize()
+    except NoKustomize as lack:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(str(lack))
+        pytest.skip(f"NOT CHECKED: {lack}")
+    return render(copy_with_secrets(tmp_path_factory.mktemp("stages")) / "CA3/overlays/observed")
 
 
-def named(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+def named(objects: list[Manifest], kind: str, name: str) -> dict[str, Any]:
     return next(
         one for one in objects if one["kind"] == kind and re.sub(r"-[a-z0-9]{10}$", "", one["metadata"]["name"]) == name
     )
 
 
-def test_the_exporter_gets_the_settings_and_secrets_of_the_others(objects: list[dict[str, Any]]) -> None:
+def test_the_exporter_gets_the_settings_and_secrets_of_the_others(objects: list[Manifest]) -> None:
     def sources(name: str) -> Any:
         return named(objects, "Deployment", name)["spec"]["template"]["spec"]["containers"][0]["envFrom"]
 
     assert sources("exporter") == sources("processor")
 
 
-def test_prometheus_has_no_right_at_the_api_server(objects: list[dict[str, Any]]) -> None:
+def test_prometheus_has_no_right_at_the_api_server(objects: list[Manifest]) -> None:
     bound = [subject["name"] for one in objects if one["kind"].endswith("Binding") for subject in one["subjects"]]
     assert not {"prometheus", "alertmanager", "exporter"} & set(bound)
     for kind, name in (("StatefulSet", "prometheus"), ("Deployment", "alertmanager"), ("Deployment", "exporter")):
@@ -359,7 +359,7 @@ def scraped() -> dict[str, tuple[str, str, int]]:
     return found
 
 
-def test_every_scraped_name_is_a_headless_service_of_pods_that_listen_there(objects: list[dict[str, Any]]) -> None:
+def test_every_scraped_name_is_a_headless_service_of_pods_that_listen_there(objects: list[Manifest]) -> None:
     optional = [
         document
         for part in ("agents", "servers")
@@ -396,7 +396,7 @@ def test_prometheus_may_reach_what_it_scrapes() -> None:
     assert deny["spec"]["podSelector"] == {}
 
 
-def test_observability_pods_are_restricted(objects: list[dict[str, Any]]) -> None:
+def test_observability_pods_are_restricted(objects: list[Manifest]) -> None:
     for kind, name in (("Deployment", "exporter"), ("StatefulSet", "prometheus"), ("Deployment", "alertmanager")):
         pod = named(objects, kind, name)["spec"]["template"]["spec"]
         assert pod["securityContext"]["runAsNonRoot"]
@@ -408,7 +408,7 @@ def test_observability_pods_are_restricted(objects: list[dict[str, Any]]) -> Non
             assert container["resources"]["limits"]["memory"]
 
 
-def test_dashboards_carry_the_label_that_grafana_looks_for(objects: list[dict[str, Any]]) -> None:
+def test_dashboards_carry_the_label_that_grafana_looks_for(objects: list[Manifest]) -> None:
     packed = named(objects, "ConfigMap", "grafana-dashboards")
     assert packed["metadata"]["labels"]["grafana_dashboard"] == "1"
     for text in packed["data"].values():
