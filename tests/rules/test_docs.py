@@ -21,7 +21,7 @@ PAGES = [
     ).stdout.splitlines()
 ]
 LINK = re.compile(r"(?<!`)\[[^\]`]+\]\(([^)#\s]+)(?:#[^)]*)?\)")
-COMMAND = re.compile(r"(?<!-p )gpu-tokens ([a-z][a-z-]+)")  # `-p gpu-tokens` is a project name of docker compose
+COMMAND = re.compile(r"(?<!-n )(?<!-p )gpu-tokens ([a-z][a-z-]+)")  # `-p gpu-tokens` is a project name of docker compose
 
 
 def test_generated_pages_are_up_to_date() -> None:
