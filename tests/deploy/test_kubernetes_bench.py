@@ -70,7 +70,7 @@ def test_an_image_file_has_what_the_importer_reads_and_the_same_folder_gives_the
     (root / "data/file").write_text("content")
     (root / "link").symlink_to("data/file")
     for name in ("first", "second"):
-        archive.write(Image("bench.local/x:1", [Layer(root, {"data": 999})], {"User": "1:1"}), tmp_path / name, tmp_path)
+        archive.write([Image("bench.local/x:1", [Layer(root, {"data": 999})], {"User": "1:1"})], tmp_path / name, tmp_path)
         (root / "data/file").touch()
     with tarfile.open(tmp_path / "first") as tar:
         manifest = json.load(tar.extractfile("manifest.json") or pytest.fail("no manifest"))[0]

@@ -46,27 +46,29 @@ class Image:
     config: Mapping[str, Any]
 
 
-def write(image: Image, target: Path, scratch: Path) -> None:
-    """Writes the image file `target`; `scratch` is a folder for one layer at a time."""
+def write(images: Sequence[Image], target: Path, scratch: Path) -> None:
+    """Writes the images to one file, each layer once; `scratch` is a folder for one layer at a time."""
+    digests: dict[Path, str] = {}
+    manifest = []
     with tarfile.open(target, "w") as archive:
-        names, digests = [], []
-        for layer in image.layers:
-            file = scratch / "layer.tar"
-            digest = layer.write(file)
-            archive.add(file, arcname=f"{digest}/layer.tar", filter=_plain)
-            file.unlink()
-            names.append(f"{digest}/layer.tar")
-            digests.append(f"sha256:{digest}")
-        config = {
-            "architecture": "amd64",
-            "os": "linux",
-            "config": dict(image.config),
-            "rootfs": {"type": "layers", "diff_ids": digests},
-        }
-        body = json.dumps(config, sort_keys=True).encode()
-        config_name = f"{hashlib.sha256(body).hexdigest()}.json"
-        _add(archive, config_name, body)
-        _add(archive, "manifest.json", json.dumps([{"Config": config_name, "RepoTags": [image.tag], "Layers": names}]).encode())
+        for image in images:
+            for layer in image.layers:
+                if layer.folder not in digests:
+                    file = scratch / "layer.tar"
+                    digests[layer.folder] = layer.write(file)
+                    archive.add(file, arcname=f"{digests[layer.folder]}/layer.tar", filter=_plain)
+                    file.unlink()
+            layers = [digests[layer.folder] for layer in image.layers]
+            body = json.dumps(_config(image, layers), sort_keys=True).encode()
+            name = f"{hashlib.sha256(body).hexdigest()}.json"
+            _add(archive, name, body)
+            manifest.append({"Config": name, "RepoTags": [image.tag], "Layers": [f"{layer}/layer.tar" for layer in layers]})
+        _add(archive, "manifest.json", json.dumps(manifest).encode())
+
+
+def _config(image: Image, digests: Sequence[str]) -> dict[str, Any]:
+    layers = {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]}
+    return {"architecture": "amd64", "os": "linux", "config": dict(image.config), "rootfs": layers}
 
 
 def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:

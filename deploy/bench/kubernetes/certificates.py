@@ -17,12 +17,15 @@ class Authority:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, mode=0o700)
+
+    def found(self) -> None:
+        """Makes the authorities themselves and the pair that signs ServiceAccounts' tokens."""
+        self.folder.mkdir(parents=True, mode=0o700)
         for name, subject in (("ca", "bench"), ("front", "bench-front-proxy")):
             run(["openssl", "req", "-x509", *_KEY, "-days", _DAYS, "-subj", f"/CN={subject}", "-keyout", self.key(name), "-out",
                  self.certificate(name)])  # fmt: skip
         run(["openssl", "genrsa", "-out", self.key("sa"), "2048"])
-        run(["openssl", "rsa", "-in", self.key("sa"), "-pubout", "-out", str(folder / "sa.pub")])
+        run(["openssl", "rsa", "-in", self.key("sa"), "-pubout", "-out", str(self.folder / "sa.pub")])
 
     def key(self, name: str) -> str:
         """The path of a private key."""
@@ -61,6 +64,7 @@ class Authority:
 def make(folder: Path) -> Authority:
     """Everything that the control plane and the nodes need. Takes about a second."""
     authority = Authority(folder)
+    authority.found()
     service = "kubernetes.default.svc"
     names = [f"IP:{ip}" for ip in (topology.CONTROL_ADDRESS, "127.0.0.1", topology.API_SERVICE)]
     names += [f"DNS:{name}" for name in ("kubernetes", "kubernetes.default", service, f"{service}.{topology.CLUSTER_DOMAIN}")]

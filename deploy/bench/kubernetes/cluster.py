@@ -30,6 +30,7 @@ _PROGRAMS = {
     "openssl": "openssl",
     "pgrep": "procps",
     "sysctl": "procps",
+    "mkfs.ext4": "e2fsprogs",
 }
 PACKAGES = sorted({*_PROGRAMS.values(), "containernetworking-plugins"})
 # Mount points that a node needs on the root that it shares with this host; removed again when they are empty.
@@ -81,6 +82,7 @@ class Cluster:
         self.images = images
         self.logs = folder / "log"
         self.bin = folder / "bin"
+        self.authority = certificates.Authority(folder / "pki")
 
     # -- the whole
 
@@ -88,8 +90,7 @@ class Cluster:
         """Network, control plane, nodes; returns when the API server answers and three nodes are Ready."""
         self.logs.mkdir(parents=True)
         self._make_network()
-        authority = certificates.make(self.folder / "pki")
-        self.authority = authority
+        authority = self.authority = certificates.make(self.folder / "pki")
         self._make_kubectl()
         control.start(self.kube, control.etcd(self.folder), self.logs / "etcd.log")
         control.start(self.kube, control.api_server(authority), self.logs / "apiserver.log")
@@ -104,6 +105,10 @@ class Cluster:
         for node in topology.NODES:
             nodes.start(self._of(node), node)
         self.wait_for_nodes(topology.NODES)
+
+    def runs(self) -> bool:
+        """Whether the cluster is there and answers."""
+        return (self.bin / "kubectl").exists() and self._api_answers()
 
     def down(self) -> None:
         """Removes every trace of it."""
@@ -225,7 +230,7 @@ def _disk(node: str, number: int) -> dict[str, object]:
         "kind": "PersistentVolume",
         "metadata": {"name": f"{node}-disk{number}"},
         "spec": {
-            "capacity": {"storage": "20Gi"},
+            "capacity": {"storage": "2Gi"},
             "accessModes": ["ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": "Retain",
             "storageClassName": "standard",

@@ -23,6 +23,7 @@ _WRITTEN = {
     "containers": "/var/log/containers",
     "pv": "/mnt",
 }
+_DISK_BYTES = 2 << 30
 # The kubelet would set these for the whole host. Here it finds them as it wants them, and writes nothing.
 _KERNEL_PARAMETERS = {
     "vm/overcommit_memory": "1",
@@ -61,13 +62,23 @@ def _mount(folder: Path, name: str, disks: int) -> None:
         _run("mount", "--bind", str(folder / source), target)
         _run("mount", "--make-shared", target)
     for number in range(1, disks + 1):
-        Path(f"/mnt/disk{number}").mkdir(exist_ok=True)
+        _disk(folder / f"disk{number}.img", Path(f"/mnt/disk{number}"))
     _run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
     Path("/run/lock").mkdir()
     for parameter, value in _KERNEL_PARAMETERS.items():
         file = folder / Path(parameter).name
         file.write_text(f"{value}\n")
         _run("mount", "--bind", str(file), f"/proc/sys/{parameter}")
+
+
+def _disk(image: Path, mountpoint: Path) -> None:
+    """A volume with an end: a sparse file with its own file system, which stays when the node loses power."""
+    if not image.exists():
+        with image.open("wb") as file:
+            file.truncate(_DISK_BYTES)
+        _run("mkfs.ext4", "-q", "-F", "-m", "0", str(image))
+    mountpoint.mkdir(exist_ok=True)
+    _run("mount", "-o", "loop", str(image), str(mountpoint))
 
 
 def _start(name: str, command: list[str], folder: Path) -> None:

@@ -38,6 +38,7 @@ def main(arguments_given: Sequence[str]) -> int:
     )
     parser.add_argument("step", nargs="?", choices=["check", "build", "up", "down"], default="check")
     parser.add_argument("--full", action="store_true", help="also the long rows (README.md of CA2 and CA3 name them)")
+    parser.add_argument("--running", action="store_true", help="check the cluster that `up` left running, and leave it running")
     parser.add_argument("--only", default="", help="only the groups of checks whose name holds this word")
     parser.add_argument("--install", action="store_true", help="apt-get install what is missing")
     parser.add_argument("--strict", action="store_true", help="exit 1 also when something could not be checked")
@@ -56,7 +57,7 @@ def main(arguments_given: Sequence[str]) -> int:
             install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *cluster.PACKAGES]
             run(install, timeout_seconds=600, env={"DEBIAN_FRONTEND": "noninteractive"})
         report = Report()
-        made = make(report)
+        made = running() if arguments.running else make(report)
         if arguments.step == "up":
             if made is None:
                 return 1
@@ -71,12 +72,21 @@ def main(arguments_given: Sequence[str]) -> int:
             if made is not None:
                 if report.failed or sys.exc_info()[0]:
                     made.keep_logs(_LOGS)
-                made.down()
-                report.say("the cluster, its machines and its files are removed")
+                if not arguments.running:
+                    made.down()
+                    report.say("the cluster, its machines and its files are removed")
     if arguments.evidence:
         for path in evidence.write(report, "make kubernetes-evidence", list(servers.versions().values())):
             print(f"written: {path.relative_to(ROOT)}")
     return report.close(strict=arguments.strict)
+
+
+def running() -> Cluster:
+    """The cluster that `up` left. Exits with 2 when there is none."""
+    bench = Cluster(_FOLDER / "run", binary.ensure() / "kube", _FOLDER)
+    if not bench.runs():
+        sys.exit("no cluster runs: python -m deploy.bench kubernetes up")
+    return bench
 
 
 def make(report: Report) -> Cluster | None:

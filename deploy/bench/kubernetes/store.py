@@ -53,13 +53,12 @@ def _fill(folder: Path, images: Sequence[Image]) -> None:
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         wait(socket.exists, 60, f"containerd did not start, see {log}")
-        for image in images:
-            file = folder / "image.tar"
-            archive.write(image, file, folder)
-            said = run(["ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", str(file)], timeout_seconds=300).stdout
-            if image.tag.rpartition("/")[2] not in said:
-                raise CommandFailed(f"import of {image.tag}: {said[-500:]}")
-            file.unlink()
+        file = folder / "images.tar"
+        archive.write(images, file, folder)
+        said = run(["ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", str(file)], timeout_seconds=590).stdout
+        file.unlink()
+        if missing := [image.tag for image in images if image.tag.rpartition("/")[2] not in said]:
+            raise CommandFailed(f"not imported: {', '.join(missing)}; {said[-500:]}")
     finally:
         cgroups.kill([f"/{_GROUP}"])
         cgroups.remove(_GROUP)

@@ -18,7 +18,7 @@ API_SERVICE = "10.96.0.1"
 DNS_SERVICE = "10.96.0.10"
 PODS_CIDR = "10.244.0.0/16"
 CLUSTER_DOMAIN = "cluster.local"
-DISKS_PER_NODE = 4
+DISKS_PER_NODE = 2
 
 
 def namespace(machine: str) -> str:

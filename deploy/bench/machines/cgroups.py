@@ -51,6 +51,8 @@ def processes(marks: Sequence[str]) -> Iterator[int]:
 def kill(marks: Sequence[str], timeout_seconds: float = 20) -> None:
     """SIGKILL to all of them, and again to what they started meanwhile. Raises CommandFailed when some do not end."""
 
+    _thaw(marks)
+
     def none_left() -> bool:
         pids = list(processes(marks))
         for pid in pids:
@@ -59,6 +61,14 @@ def kill(marks: Sequence[str], timeout_seconds: float = 20) -> None:
         return not pids
 
     wait(none_left, timeout_seconds, f"processes in cgroups named {', '.join(marks)} do not end")
+
+
+def _thaw(marks: Sequence[str]) -> None:
+    """A frozen process takes no signal, not even SIGKILL, before it is thawed (cgroup v1)."""
+    for state in (ROOT / "freezer").rglob("freezer.state"):
+        if any(mark in f"{state.parent}/" for mark in marks):
+            with contextlib.suppress(OSError):
+                state.write_text("THAWED")
 
 
 def remove(prefix: str) -> None:
