@@ -7,6 +7,8 @@ or a BSON date. Unknown is null. The indexes and TTLs live in store/indexes.py.
     gpu_metrics     one GPU sample            _id = event_id (store/sample_columns.py)
     ledger_cells    one GPU, one UTC minute   _id = cell_id(gpu, minute)
     rollups_hourly, rollups_daily             sums of cells
+    line_chunks     lines of cells and sums that are too many for their document (store/line_chunks.py)
+    set_aside       cells and sums that MongoDB refused for good (store/aside.py)
     prices          the price book, append-only
     inventory       the GPUs known and which host/index carried which UUID when
     corrections     a view on ledger_cells: what changed in a cell after it was final
@@ -46,6 +48,8 @@ class Collection(StrEnum):
     ROLLUPS_DAILY = "rollups_daily"
     PRICES = "prices"
     INVENTORY = "inventory"
+    LINE_CHUNKS = "line_chunks"
+    SET_ASIDE = "set_aside"
     CORRECTIONS = "corrections"
     API_KEYS = "api_keys"
 
@@ -107,7 +111,12 @@ class CellDocument(TypedDict):
     class_us: dict[str, int]  # MoneyClass -> microseconds; sums to owned_us
     energy_mj: int | None  # null: no two samples to integrate between
     energy_observed_us: int  # the part of owned_us that energy_mj covers
-    lines: list[LedgerLine]
+    lines: NotRequired[list[LedgerLine]]  # as long as they are few
+    # Else in chunks (store/line_chunks.py): `chunks` is their token, `line_ref` names them, `lines_total` is their sum.
+    chunks: NotRequired[str]
+    line_ref: NotRequired[dict[str, Any]]  # {token, section, chunks, lines}
+    lines_total: NotRequired[dict[str, int]]
+    top_models: NotRequired[list[dict[str, Any]]]  # {model, cost_nusd} of those that cost most
     price: dict[str, Any]  # {row: price row _id or "sample", usd_per_hour, mode}: the price at the start of the cell
     samples: int  # GPU samples inside the minute; 0: a silent minute
     requests_active: int  # requests active in the minute
@@ -121,7 +130,8 @@ class CellDocument(TypedDict):
     computed_at: datetime
     revision: int  # number of times the content changed
     rolled: bool  # false: the rollups do not hold this revision yet
-    corrections: NotRequired[list[dict[str, Any]]]  # changes after final: {revision, at, moved: {class: delta}, lines: [...]}
+    # Changes after final, bounded (store/corrections.py): {revision, at, moved_nusd: {class: delta}, lines: [...]}
+    corrections: NotRequired[list[dict[str, Any]]]
 
 
 # What the ledger reads of a GPU sample, besides its id.

@@ -97,6 +97,13 @@ class Metrics:
         self.ledger_delay = histogram(
             "event_to_ledger_seconds", "Delay from a cell's first open mark to its being in the ledger.", _DELAY_SECONDS
         )
+        self.aside = gauge(
+            "documents_set_aside", "Cells and sums that MongoDB refuses for good: they stay as they were, all else goes on."
+        )
+        self.set_aside_now = 0
+        self.sums_lag = gauge(
+            "sums_lag_seconds", "For how long a computed cell has been waiting to be in the hourly and daily sums."
+        )
         self.closer_up = gauge("closer_up", "1 while the thread that computes ledger cells runs.")
 
     def model_label(self, model: str) -> str:
@@ -135,3 +142,8 @@ class Metrics:
     def event_to_ledger_seconds(self, seconds: float) -> None:
         """Time from a cell's first open mark to its being written."""
         self.ledger_delay.observe(seconds)
+
+    def set_aside(self, count: int) -> None:
+        """So many cells and sums are set aside, because MongoDB refuses them for good."""
+        self.set_aside_now = count
+        self.aside.set(count)

@@ -364,6 +364,7 @@ class FakeApi:
             "energy_mj": None,
             "energy_observed_us": 0,
             "lines": [],
+            "lines_left_out": 0,
             "price": {"row": "price-h100", "usd_per_hour": 2.49, "mode": "on_demand"},
             "samples": 12,
             "requests_active": 4,
@@ -438,6 +439,11 @@ class FakeApi:
                 "corrected_cells": sum(hour["corrected_cells"] for hour in hours),
                 "cells_pending": 2,
                 "cells_not_rolled": 3,
+                "sums_behind_since": datetime.now(UTC) - timedelta(minutes=3),
+                "set_aside_count": 1,
+                "set_aside": [
+                    {"document": "rollups_hourly fleet|2026-01-31T12", "why": "too large", "since": datetime.now(UTC)}
+                ],
                 "oldest_due_at": datetime.now(UTC) - timedelta(seconds=4),
                 "late_cells": 118,
                 "first_token_known": 0.94,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from tests.integration.ledger_support import MINUTE, Pipeline, minutes_ago, sample, usage
 
 from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.processor.rollups import Rollups
+from gpu_token_analytics.store.audit import audit, describe
 
 
 def test_a_cell_that_is_due_again_still_counts_in_the_audit(pipeline: Callable[..., Pipeline]) -> None:
@@ -164,3 +167,84 @@ def test_a_cell_that_was_computed_again_untouched_is_changing(pipeline: Callable
     assert report.cells_changing == 1
     assert {finding.problem.split(" ")[0] for finding in report.findings} == {"class"}, "its identity did not hold before"
     assert one.audit().holds
+
+
+def rolled(one: Pipeline) -> None:
+    rollups = Rollups(one.ledger.rollups)
+    while rollups.step_now():
+        pass
+
+
+SUMS: dict[str, tuple[Collection, dict[str, Any], dict[str, Any]]] = {
+    "an hour of a GPU": (Collection.ROLLUPS_HOURLY, {"scope": "gpu"}, {"$inc": {"places.0.space.cost_nusd": 1}}),
+    "its second half": (Collection.ROLLUPS_HOURLY, {"scope": "gpu"}, {"$inc": {"places.0.second_half.total.cost_nusd": 1}}),
+    "its lines": (Collection.ROLLUPS_HOURLY, {"scope": "gpu"}, {"$set": {"places.0.lines.tenant.0": "somebody else"}}),
+    "an hour of the fleet": (Collection.ROLLUPS_HOURLY, {"scope": "fleet"}, {"$inc": {"total.requests": 1}}),
+    "its models": (Collection.ROLLUPS_HOURLY, {"scope": "fleet"}, {"$set": {"by_model.model.0": "another"}}),
+    "a day of a GPU": (Collection.ROLLUPS_DAILY, {"scope": "gpu"}, {"$inc": {"places.0.total.requests": -1}}),
+    "a day of the fleet": (Collection.ROLLUPS_DAILY, {"scope": "fleet"}, {"$inc": {"space.warm_idle_nusd": 1}}),
+}
+
+
+@pytest.mark.parametrize("what", SUMS)
+def test_a_sum_that_is_not_what_its_parts_are_is_found(pipeline: Callable[..., Pipeline], what: str) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(120).replace(minute=40)
+    one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(3)])
+    one.close()
+    rolled(one)
+    before = one.audit()
+    assert before.holds
+    assert (before.sums_compared, before.sums_behind) == (4, 0)
+    collection, where, update = SUMS[what]
+    document = one.store[collection].find_one_and_update(where, update)
+    assert document is not None
+    report = one.audit()
+    # What is made of the wrong sum is not the sum of its parts either.
+    assert document["_id"] in [finding.cell for finding in report.findings]
+    assert not report.holds
+    assert one.audit().as_json()["sums_compared"] == 4
+
+
+def test_sums_that_are_missing_are_found_and_those_that_wait_are_behind(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(120).replace(minute=40)
+    one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(3)])
+    one.close()
+    before = one.audit()
+    assert before.holds, "nothing is rolled up yet, and all of it waits"
+    assert before.sums_behind == 1, "of an hour that is not stored nothing else is a sum yet"
+    rolled(one)
+    one.ingest([usage(9, at + timedelta(seconds=55))])
+    one.close()
+    during = one.audit()
+    assert (during.holds, during.sums_behind) == (True, 1)
+    assert any("1 of them behind" in line for line in describe(during))
+    rolled(one)
+    assert one.audit().sums_behind == 0
+    one.store[Collection.ROLLUPS_HOURLY].delete_many({"scope": "gpu"})
+    assert not one.audit().holds
+
+
+def test_an_audit_of_a_part_of_the_time_compares_the_sums_within_it(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(180).replace(minute=0)
+    one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in (5, 50, 70)])
+    one.close()
+    rolled(one)
+
+    def compared(start: int, end: int) -> int:
+        return audit(one.ledger, one.params, at + start * MINUTE, at + end * MINUTE).sums_compared
+
+    assert compared(0, 120) == 4, "two hours, of the GPU and of the fleet"
+    assert compared(0, 60) == 2
+    assert compared(1, 119) == 0
+
+
+def test_what_is_set_aside_is_found(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    one.ledger.rollups.aside.put(Collection.ROLLUPS_HOURLY, "fleet|2026-01-31T12", "too large")
+    report = one.audit()
+    assert not report.holds
+    assert report.set_aside == 1
+    assert "too large" in report.findings[0].problem

@@ -15,7 +15,7 @@ from bench.synthetic_cells import Fleet, cells
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.processor.rollups import Rollups
 from gpu_token_analytics.settings import load
-from gpu_token_analytics.store import sums
+from gpu_token_analytics.store import pieces, rollup_lines, sums
 from gpu_token_analytics.store.client import Store, open_store
 from gpu_token_analytics.store.cost_reads import ROW, CostQuery, CostReads
 from gpu_token_analytics.store.indexes import ensure_indexes
@@ -32,8 +32,14 @@ class Died(Exception):
     """A crash, on purpose."""
 
 
-@pytest.fixture
-def store(mongo_uri: str, mongo_database: str) -> Iterator[Store]:
+@pytest.fixture(params=["inline", "chunks"])
+def store(
+    mongo_uri: str, mongo_database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Store]:
+    """With lines in the documents of sums, and with nearly all of them in chunks."""
+    if request.param == "chunks":
+        monkeypatch.setattr(rollup_lines, "MAX_INLINE_LINES", 1)
+        monkeypatch.setattr(pieces, "MAX_PIECE_ITEMS", 2)
     settings = load(mongodb_uri=mongo_uri, mongodb_database=mongo_database)
     opened = open_store(settings)
     ensure_indexes(opened, settings)
@@ -81,6 +87,16 @@ def assert_equal_to_cells(store: Store) -> None:
                 assert held == half, rollup["_id"]
 
 
+def assert_no_orphans(store: Store) -> None:
+    """Every chunk belongs to the document as it is now."""
+    chunks = list(store[Collection.LINE_CHUNKS].find({}, {"of": 1, "owner": 1}))
+    assert bool(chunks) == (rollup_lines.MAX_INLINE_LINES == 1)
+    for chunk in chunks:
+        header = store.database[chunk["of"]].find_one({"_id": chunk["owner"]}, {"chunks": 1})
+        assert header is not None
+        assert chunk["_id"].startswith(header["chunks"] + "|")
+
+
 def roll_all(store: Store) -> int:
     rollups, steps = Rollups(RollupStore(store.database)), 0
     while rollups.step_now():
@@ -92,6 +108,7 @@ def roll_all(store: Store) -> int:
 def test_rollups_equal_their_cells_and_change_nothing_the_second_time(store: Store) -> None:
     roll_all(store)
     assert_equal_to_cells(store)
+    assert_no_orphans(store)
     before = list(store[Collection.ROLLUPS_HOURLY].find().sort("_id")) + list(store[Collection.ROLLUPS_DAILY].find())
     store[Collection.LEDGER_CELLS].update_many({}, {"$set": {"rolled": False}})
     roll_all(store)
@@ -145,6 +162,7 @@ def test_two_writers_and_a_closer_at_once_end_in_the_right_sums(store: Store) ->
     assert not failures
     roll_all(store)
     assert_equal_to_cells(store)
+    assert_no_orphans(store)
 
 
 def test_a_writer_with_old_cells_in_hand_does_no_harm(store: Store) -> None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -31,13 +31,20 @@ class Condition:
     waiting_seconds: float  # since writes stopped going through; 0: they do
     partitions: int
     threads: dict[str, bool]  # name -> runs
+    sums_lag_seconds: float = 0.0  # for how long a computed cell has been waiting to be in the sums
+    set_aside: int = 0  # cells and sums that MongoDB refuses for good
+
+
+SUMS_LAG_WARNING_SECONDS = 60.0
+SUMS_LAG_PROBLEM_SECONDS = 900.0
 
 
 class Problems(BaseModel):
-    """`status` is "ok", or `problems` says what is wrong."""
+    """`status` is "ok", or `problems` says what is wrong. `warnings` ask for somebody's look, while work goes on."""
 
     status: str
     problems: list[str]
+    warnings: list[str] = []
 
 
 class GpuInfo(BaseModel):
@@ -74,7 +81,7 @@ def make_app(
 
     @app.get("/ready", response_model=Problems)
     def ready() -> JSONResponse:
-        """200 when partitions are assigned, MongoDB answers and writes go through."""
+        """200 when partitions are assigned, MongoDB answers, writes go through and the sums are not far behind the cells."""
         now = condition()
         problems = unhealthy(now, stuck_after_seconds)
         if not now.partitions:
@@ -85,7 +92,9 @@ def make_app(
             store.ping()
         except StoreError as error:
             problems.append(str(error))
-        return _answer(problems)
+        if now.sums_lag_seconds > SUMS_LAG_PROBLEM_SECONDS:
+            problems.append(_sums_lag(now))
+        return _answer(problems, _warnings(now))
 
     @app.get("/metrics", response_class=Response)
     def prometheus() -> Response:
@@ -113,8 +122,24 @@ def unhealthy(condition: Condition, stuck_after_seconds: float) -> list[str]:
     return problems
 
 
-def _answer(problems: list[str]) -> JSONResponse:
-    body = {"status": "failing" if problems else "ok", "problems": problems}
+def _warnings(condition: Condition) -> list[str]:
+    warnings = []
+    if SUMS_LAG_WARNING_SECONDS < condition.sums_lag_seconds <= SUMS_LAG_PROBLEM_SECONDS:
+        warnings.append(_sums_lag(condition))
+    if condition.set_aside:
+        warnings.append(
+            f"{condition.set_aside} cells or sums are set aside: MongoDB refuses them for good (see /v1/quality); "
+            "they stay as they were, and everything else goes on"
+        )
+    return warnings
+
+
+def _sums_lag(condition: Condition) -> str:
+    return f"the hourly and daily sums are {condition.sums_lag_seconds:.0f} s behind the cells: costs shown are too old"
+
+
+def _answer(problems: list[str], warnings: Sequence[str] = ()) -> JSONResponse:
+    body = {"status": "failing" if problems else "ok", "problems": problems, "warnings": list(warnings)}
     return JSONResponse(body, status_code=503 if problems else 200)
 
 

@@ -40,6 +40,7 @@ from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.processor.consequences import Closed, Consequences
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.store.books import Books
+from gpu_token_analytics.store.cell_lines import bounded_correction, bounded_corrections
 from gpu_token_analytics.store.cells import CellWrite, is_live
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.compute import compute_runs
@@ -81,6 +82,9 @@ class Observer(Protocol):
 
     def event_to_ledger_seconds(self, seconds: float) -> None:
         """Time from a cell's first open mark to its being written."""
+
+    def set_aside(self, count: int) -> None:
+        """So many cells and sums are set aside, because MongoDB refuses them for good."""
 
 
 class RollupStep(Protocol):
@@ -217,6 +221,7 @@ class Closer:
         self._consequences.spread_prices()
         self._consequences.extend_silence()
         self._store.cells.finalise()
+        self._observer.set_aside(self._store.cells.look_after_set_aside())
         self._observer.cells_due(self._store.cells.count_due())
 
     # -- cells that cannot be computed again -------------------------------------------------------------------------
@@ -252,7 +257,6 @@ class Closer:
         content = blake2b(_content_encoder.encode(fields), digest_size=8).digest()
         end = mark["minute"] + timedelta(microseconds=US_PER_MINUTE)
         changes: Document = {"computed_at": now}
-        correction = None
         if content != mark.get("content"):
             revision = mark["revision"] + 1
             changes |= fields | {"content": content, "revision": revision, "rolled": False}
@@ -260,14 +264,15 @@ class Closer:
             if mark["state"] == CellState.PENDING:
                 changes["state"] = CellState.PROVISIONAL.value
             if final is not None:
-                correction = _correction(final, fields, revision, now)
+                correction = bounded_correction(_correction(final, fields, revision, now))
+                changes["corrections"] = bounded_corrections([*final.get("corrections", ()), correction])
         return CellWrite(
             cell=mark["_id"],
             gen=mark["gen"],
             revision=mark["revision"],
             changes=changes,
             due_again_at=end + AFTER_MINUTE if end > now else None,
-            correction=correction,
+            replaces=mark.get("chunks"),
         )
 
 

@@ -11,6 +11,7 @@ so no step remembers anything.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from time import monotonic
 
 from gpu_token_analytics.store.client import store_errors
@@ -19,6 +20,7 @@ from gpu_token_analytics.store.rollups import RollupStore, chunks, day_of
 CELLS_PER_STEP = 10_000
 GPU_HOURS_PER_WRITE = 100
 HOURS_PER_STEP = 2_000
+LOOK_AFTER_SECONDS = 600.0
 
 
 class Rollups:
@@ -37,7 +39,14 @@ class Rollups:
         self._interval_seconds = min_interval_seconds
         self._clock = monotonic_seconds
         self._crash_point = crash_point
-        self._not_before = float("-inf")
+        self._behind_since: datetime | None = None
+        self._not_before = self._look_after_at = float("-inf")
+
+    @property
+    def lag_seconds(self) -> float:
+        """For how long a computed cell has been waiting to be in the sums, as of the last step; 0: none waits."""
+        since = self._behind_since
+        return 0.0 if since is None else max(0.0, (self._store.now() - since).total_seconds())
 
     def step(self) -> int:
         """Roll a bounded part of what is dirty. Returns how many GPU hours and hours were recomputed; 0: nothing to do."""
@@ -51,7 +60,17 @@ class Rollups:
         with store_errors("roll cells up"):
             return self._step()
 
+    def _look_after(self) -> None:
+        """Now and then: what crashes left, what was set aside."""
+        if self._clock() >= self._look_after_at:
+            self._look_after_at = self._clock() + LOOK_AFTER_SECONDS
+            self._store.sweep()
+            self._store.retry_set_aside()
+
     def _step(self) -> int:
+        self._look_after()
+        oldest = self._store.oldest_dirty()
+        self._behind_since = None if oldest is None else oldest.get("computed_at")
         gpu_hours = self._store.dirty_gpu_hours(CELLS_PER_STEP)
         for chunk in chunks(gpu_hours, GPU_HOURS_PER_WRITE):
             self._store.roll_gpu_hours(chunk)

@@ -29,11 +29,10 @@ from gpu_token_analytics.processor.rollups import Rollups
 from gpu_token_analytics.processor.run import Ingest
 from gpu_token_analytics.processor.writing import Step
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.client import Store, open_store
+from gpu_token_analytics.store.client import open_store
 from gpu_token_analytics.store.indexes import ensure_indexes
 from gpu_token_analytics.store.ledger import LedgerStore
 from gpu_token_analytics.store.recent_events import RecentEvents
-from gpu_token_analytics.store.rollups import RollupStore
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +71,9 @@ def run_processor(
         stack.callback(dead_letters.close)
         dead_letters.check()
         ingest = Ingest(source, store, dead_letters, settings, metrics, clock, checkpoint, recent)
-        closer = _closer(ledger, store, settings, metrics, clock, lambda: ingest.catching_up)
+        rollups = Rollups(ledger.rollups)
+        metrics.sums_lag.set_function(lambda: rollups.lag_seconds)
+        closer = _closer(ledger, settings, metrics, clock, rollups, lambda: ingest.catching_up)
         tasks = {"the closer": closer, **(beside or {})}
         threads = {name: _Task(name, task, stop) for name, task in tasks.items()}
 
@@ -82,6 +83,8 @@ def run_processor(
                 waiting_seconds=ingest.waiting_seconds,
                 partitions=len(source.owned),
                 threads={name: thread.is_alive() for name, thread in threads.items()},
+                sums_lag_seconds=rollups.lag_seconds,
+                set_aside=metrics.set_aside_now,
             )
 
         app = make_app(store, metrics, clock, settings.stuck_after_seconds, condition)
@@ -127,11 +130,15 @@ def _share_heaps() -> None:
 
 
 def _closer(
-    ledger: LedgerStore, store: Store, settings: Settings, metrics: Metrics, clock: Clock, catching_up: Callable[[], bool]
+    ledger: LedgerStore,
+    settings: Settings,
+    metrics: Metrics,
+    clock: Clock,
+    rollups: Rollups,
+    catching_up: Callable[[], bool],
 ) -> Beside:
     rules = ClosingRules.of(settings)
     closer = Closer(ledger, params_of(settings), rules, metrics)
-    rollups = Rollups(RollupStore(store.database))
 
     def run(stop: threading.Event) -> None:
         metrics.closer_up.set(1)

@@ -3,6 +3,8 @@
     identity   in every stored cell: classes sum to C, class times to the owned time, lines to `attributed`
     price      C again from price x time alone, in Python integers, without the ledger's own arithmetic
     fresh      every cell computed again from raw events and compared, cells missing or too many included
+    sums       every hourly and daily sum, added up again from its parts (rollup_audit.py), also without `fresh`
+    aside      what MongoDB refused for good and is not in the ledger as it should be
     totals     requests and tokens of the raw events against the sums of the ledger's lines, exactly
 
 Of cells that are due, of minutes that are not over, and of cells that are older than raw events are kept, only the identity
@@ -28,17 +30,21 @@ from gpu_token_analytics.ledger.ownership import owned_silent_minutes
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import NO_ROW, PriceMode
 from gpu_token_analytics.store.books import Books
+from gpu_token_analytics.store.cell_lines import lines_digest
 from gpu_token_analytics.store.cells import Version, version_of
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.compute import compute_run
 from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.store.rollup_audit import audit_sums
 from gpu_token_analytics.store.runs import ComputedCell, runs_of
+from gpu_token_analytics.store.spans import HOUR, floor
 
 COUNTED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
 MAX_LISTED = 100
 SECOND_LOOK_SECONDS = 15.0  # what the processor's housekeeping, every 10 s, has to bring and closing to compute
 # The minutes a live GPU says nothing in are opened by housekeeping, too: younger ones may be missing.
 _SILENCE_OPENED_US = US_PER_MINUTE
+_MANY_LINES = 256
 _LOOKED_AT = 10_000  # cells in one command
 
 
@@ -78,6 +84,9 @@ class AuditReport:
     compared: int = 0  # cells computed again and compared
     compared_nusd: int = 0  # their stored C
     price_time_nusd: int = 0  # price x time of the same cells
+    sums_compared: int = 0  # hourly and daily sums, with what they are sums of
+    sums_behind: int = 0  # of these, they do not hold the newest content of their parts yet
+    set_aside: int = 0  # cells and sums that MongoDB refuses for good
     unpriced: int = 0  # owned cells that no price row, sample or default has a price for, if only for a part
     classes_nusd: Counter[str] = field(default_factory=Counter)
     ledger_counts: Counter[str] = field(default_factory=Counter)
@@ -107,6 +116,9 @@ class AuditReport:
             "compared": self.compared,
             "compared_nusd": self.compared_nusd,
             "price_time_nusd": self.price_time_nusd,
+            "sums_compared": self.sums_compared,
+            "sums_behind": self.sums_behind,
+            "set_aside": self.set_aside,
             "unpriced": self.unpriced,
             "classes_nusd": {name.value: self.classes_nusd[name.value] for name in MoneyClass},
             "ledger": {name: self.ledger_counts[name] for name in COUNTED},
@@ -153,13 +165,18 @@ def audit(
     gpus = sorted({*store.cells.cell_gpus(), *_raw_gpus(store, books)} if fresh else store.cells.cell_gpus())
     report.gpus = len(gpus)
     doubts: list[_Doubt] = []
+    gpu_hours: set[tuple[GpuId, datetime]] = set()
     for done, gpu in enumerate(gpus):
         on_gpu(done, len(gpus))
-        doubts += _audit_gpu(store, books, params, gpu, now, horizon, report)
+        doubts += _audit_gpu(store, books, params, gpu, now, horizon, report, gpu_hours)
     on_gpu(len(gpus), len(gpus))
     if doubts:
         before_second_look(len(doubts))
         _look_again(store, doubts, report)
+    _audit_sums(store, gpu_hours, report, before_second_look)
+    for row in store.rollups.aside.rows():
+        report.set_aside += 1
+        report.found(row["owner"], f"set aside since {row['since']:%Y-%m-%dT%H:%MZ}: {row['why']}")
     if report.cost_nusd != sum(report.classes_nusd.values()):
         report.found("total", f"classes sum to {sum(report.classes_nusd.values())}, C to {report.cost_nusd}")
     unsettled = report.cells_pending or report.cells_not_over or report.cells_kept or report.cells_changing
@@ -176,6 +193,7 @@ def _audit_gpu(
     now: datetime,
     horizon: datetime | None,
     report: AuditReport,
+    gpu_hours: set[tuple[GpuId, datetime]],
 ) -> list[_Doubt]:
     stored: dict[int, Document] = {}
     kept: set[int] = set()
@@ -183,12 +201,15 @@ def _audit_gpu(
     for cell in store.cells.cells_of(gpu, report.start, report.end):
         minute = to_us(cell["minute"])
         stored[minute] = cell
+        gpu_hours.add((gpu, floor(cell["minute"], HOUR)))
         report.cells += 1
         over = minute + US_PER_MINUTE <= now_us
         report.cells_pending += _is_due(cell, over)
         if "cost_nusd" not in cell:
             continue
         _check_identity(cell, report)
+        if len(cell["lines"]) > _MANY_LINES:  # all cells of a GPU are in memory
+            cell["lines"] = lines_digest(cell["lines"])
         report.cells_not_over += not over
         if horizon is not None and cell["opened_at"] < horizon:
             report.cells_kept += 1
@@ -198,6 +219,21 @@ def _audit_gpu(
     again = _compute_again(store, books, params, gpu, set(stored), kept, now_us, report)
     doubts = (_compare(computed, stored.get(computed.content.start_us), report) for computed in again)
     return [doubt for doubt in doubts if doubt is not None]
+
+
+def _audit_sums(
+    store: LedgerStore,
+    gpu_hours: set[tuple[GpuId, datetime]],
+    report: AuditReport,
+    before_second_look: Callable[[int], object],
+) -> None:
+    def covered(start: datetime, end: datetime) -> bool:
+        return (report.start is None or report.start <= start) and (report.end is None or end <= report.end)
+
+    found = audit_sums(store.rollups, gpu_hours, covered, before_second_look)
+    report.sums_compared, report.sums_behind = found.compared, found.behind
+    for name in found.different:
+        report.found(name, "the sum is not what its parts sum to, and none of them waits to be rolled up")
 
 
 def _look_again(store: LedgerStore, doubts: Sequence[_Doubt], report: AuditReport) -> None:
@@ -290,6 +326,8 @@ def _compare(computed: ComputedCell, stored: Document | None, report: AuditRepor
         return None
     price_time = content.cost_nusd if expected is None else expected
     fields = computed.fields()
+    if isinstance(stored["lines"], bytes):
+        fields["lines"] = lines_digest(fields["lines"])
     different = sorted(key for key, value in fields.items() if stored.get(key) != value)
     if not different:
         report.compare(stored["cost_nusd"], price_time)
@@ -369,6 +407,9 @@ def describe(report: AuditReport) -> list[str]:
             f"{name}: {report.raw_counts[name]:,} in raw events, {report.ledger_counts[name]:,} in the ledger"
             for name in COUNTED
         ]
+    if report.sums_compared:
+        behind = f", {report.sums_behind:,} of them behind" if report.sums_behind else ""
+        lines.append(f"added up again from their parts: {report.sums_compared:,} sums of hours and days{behind}")
     if report.unpriced:
         lines.append(f"{report.unpriced:,} cells have no price and cost 0: add a `default` row with `gpu-tokens prices add`")
     lines += [f"WRONG {finding.cell}: {finding.problem}" for finding in report.findings]

@@ -19,13 +19,17 @@ from pymongo import ASCENDING, DESCENDING
 
 from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
 from gpu_token_analytics.events import from_us, to_us
+from gpu_token_analytics.store.aside import Aside
+from gpu_token_analytics.store.cell_lines import CHUNKED_FIELDS, are_many, complete_cells, put_lines
 from gpu_token_analytics.store.client import Document, Store, each, mapped
 from gpu_token_analytics.store.commands import by_bytes, update_many
+from gpu_token_analytics.store.line_chunks import LineChunks
 from gpu_token_analytics.store.marks import SAFETY, Cell
 
 Version: TypeAlias = tuple[int, datetime | None]
 
 LEASE_SECONDS = 60
+_BATCH_CELLS = 100  # whole cells read at a time: each may have half a megabyte of lines
 _LONGER = 12  # times as long as others wait for the idle, they wait for those who have cells of their own
 _LOOKED_AT = 4  # times as many as are taken, to find one's own among others'
 LIVE = timedelta(minutes=10)  # minutes younger than this are live: their costs are being watched
@@ -52,6 +56,7 @@ _DUE_FIELDS = dict.fromkeys(
         "own_price",
         "samples",
         "lease",
+        "chunks",
     ),
     1,
 )
@@ -93,7 +98,7 @@ class CellWrite:
     revision: int
     changes: Document  # fields to set; {} when the content is what is stored already
     due_again_at: datetime | None = None
-    correction: Document | None = None
+    replaces: str | None = None  # the token of the chunks that hold the lines of the stored content
 
     @property
     def changed(self) -> bool:
@@ -108,6 +113,8 @@ class CellStore:
         self.now = store.now
         self._debounce = timedelta(seconds=debounce_seconds)
         self._cells = store[Collection.LEDGER_CELLS]
+        self._chunks = LineChunks(store.database, store.now)
+        self.aside = Aside(store.database, store.now)
 
     # -- due cells ---------------------------------------------------------------------------------------------------
 
@@ -165,34 +172,75 @@ class CellStore:
 
     @mapped
     def write(self, writes: Sequence[CellWrite]) -> int:
-        """Write computed cells where nobody was faster; a cell touched meanwhile stays due. Returns how many were taken."""
+        """Write computed cells where nobody was faster; a cell touched meanwhile stays due. Returns how many were taken.
+
+        What MongoDB refuses for good is set aside, and is due no more until it is touched again.
+        """
         if not writes:
             return 0
-        outcome = update_many(self._cells, [self._write_one(write) for write in writes])
-        outcome.raise_refused("computed cells")
+        chunked = {write.cell: write for write in writes if write.changed and are_many(write.changes["lines"])}
+        fields = {name: put_lines(self._chunks, name, write.changes["lines"]) for name, write in chunked.items()}
+        outcome = update_many(self._cells, (self._write_one(write, fields.get(write.cell)) for write in writes))
+        tokens = {name: str(put["chunks"]) for name, put in fields.items()}
+        self._drop_replaced([write for write in writes if write.cell in tokens or write.replaces], tokens)
+        refused = {writes[place].cell: why for place, why in outcome.refused.items()}
+        self.aside.clear(Collection.LEDGER_CELLS, (write.cell for write in writes if write.cell not in refused))
+        for place in outcome.refused:
+            self._set_aside(writes[place], refused[writes[place].cell])
         return outcome.matched
+
+    def _drop_replaced(self, writes: Sequence[CellWrite], tokens: Mapping[str, str]) -> None:
+        """Of cells that have or had lines in chunks: remove those that no cell refers to now."""
+        if not writes:
+            return
+        found = self._cells.find({"_id": {"$in": [write.cell for write in writes]}}, {"chunks": 1, "revision": 1})
+        now = {cell["_id"]: cell for cell in found}
+        for write in writes:
+            cell, token = now.get(write.cell, {}), tokens.get(write.cell)
+            if token is not None and cell.get("chunks") != token:
+                self._chunks.drop([token])  # somebody was faster
+            elif write.changed and cell.get("revision") == write.changes["revision"] and cell.get("chunks") == token:
+                self._chunks.drop([write.replaces])
+
+    def _set_aside(self, write: CellWrite, why: str) -> None:
+        self.aside.put(Collection.LEDGER_CELLS, write.cell, why)
+        # Not due, but not done: a mark makes it due again, and the audit sees that it is behind.
+        untouched = {"_id": write.cell, "gen": write.gen, "revision": write.revision}
+        self._cells.update_one(untouched, {"$unset": {"due_at": "", "lease": "", "lease_until": ""}})
+
+    @mapped
+    def look_after_set_aside(self) -> int:
+        """Try again what was set aside an hour ago. Returns how many documents are."""
+        names = self.aside.to_retry(Collection.LEDGER_CELLS)
+        if names:
+            self.mark_existing(names)
+        return self.aside.refresh()
 
     def _touch(self) -> Document:
         return {"$inc": {"gen": 1}, "$min": {"due_at": self.now() + self._debounce}}
 
-    def _write_one(self, write: CellWrite) -> Document:
+    def _write_one(self, write: CellWrite, chunked: Document | None) -> Document:
         again: Any = "$$REMOVE" if write.due_again_at is None else write.due_again_at
         touched = self.now() + self._debounce
         # $literal: field values are data; a model named "$x" must not become an expression.
-        fields: Document = {name: {"$literal": value} for name, value in write.changes.items()}
+        changes = write.changes if chunked is None else {**write.changes, **chunked}
+        fields: Document = {name: {"$literal": value} for name, value in changes.items()}
+        if chunked is not None:
+            fields["lines"] = "$$REMOVE"
+        elif write.replaces is not None and write.changed:
+            fields |= dict.fromkeys(CHUNKED_FIELDS, "$$REMOVE")
         fields["done_gen"] = write.gen
         fields["due_at"] = {"$cond": [{"$eq": ["$gen", write.gen]}, again, touched]}
         fields["lease_until"] = fields["lease"] = "$$REMOVE"
-        if write.correction is not None:
-            fields["corrections"] = {"$concatArrays": [{"$ifNull": ["$corrections", []]}, [{"$literal": write.correction}]]}
         # `done_gen <= gen`: a cell may be due again without a new mark, because its minute was not over.
         guard = {"_id": write.cell, "revision": write.revision, "done_gen": {"$lte": write.gen}}
         return {"q": guard, "u": [{"$set": fields}]}
 
     @mapped
     def contents(self, ids: Iterable[str]) -> dict[str, Document]:
-        """Whole cell documents by id."""
-        return {found["_id"]: found for found in self._cells.find({"_id": {"$in": list(ids)}})}
+        """Whole cell documents by id, all their lines included."""
+        found = self._cells.find({"_id": {"$in": list(ids)}})
+        return {cell["_id"]: cell for cell in complete_cells(self._chunks, self._cells, found)}
 
     @mapped
     def finalise(self) -> int:
@@ -347,9 +395,10 @@ class CellStore:
 
     @mapped
     def cells_of(self, gpu: GpuId, start: datetime | None, end: datetime | None) -> Iterable[Document]:
-        """The cells of one GPU with start <= minute < end, in time order."""
+        """The cells of one GPU with start <= minute < end, in time order, all their lines included; one at a time."""
         minute = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
-        return each(self._cells.find({"gpu": gpu, **({"minute": minute} if minute else {})}).sort("minute", ASCENDING))
+        found = self._cells.find({"gpu": gpu, **({"minute": minute} if minute else {})}).sort("minute", ASCENDING)
+        return complete_cells(self._chunks, self._cells, each(found.batch_size(_BATCH_CELLS)))
 
     @mapped
     def cell_gpus(self) -> list[GpuId]:

@@ -10,7 +10,7 @@ Not retried by the driver; every caller's write can be repeated. What the answer
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ import bson
 from bson.errors import BSONError
 from pymongo.collection import Collection as MongoCollection
 
-from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
+from gpu_token_analytics.errors import StoreError, StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.store.client import Document, store_errors
 from gpu_token_analytics.store.encoded import Joined
 
@@ -76,7 +76,7 @@ class Updated:
             raise StoreRefused(f"MongoDB refused {what}: {why}")
 
 
-def update_many(where: MongoCollection[Document], statements: Sequence[Document]) -> Updated:
+def update_many(where: MongoCollection[Document], statements: Iterable[Document]) -> Updated:
     """Any number of update statements {q, u, upsert?, multi?} in as few commands as their number and bytes allow.
 
     Unordered: one that is refused does not hold up the others. Raises StoreUnreachable, StoreRefused (an operator has to act)
@@ -92,7 +92,28 @@ def update_many(where: MongoCollection[Document], statements: Sequence[Document]
     return outcome
 
 
-def _pieces(statements: Sequence[Document], outcome: Updated) -> Iterator[tuple[list[int], Joined]]:
+def swap(where: MongoCollection[Document], query: Document, update: Document) -> tuple[Document | None, str | None]:
+    """Update one document, or insert it where there is none of its _id.
+
+    Returns ({chunks?} of the document it replaced, None), ({}, None) where there was none, (None, None) where the query did not
+    let it, and (None, why) where MongoDB refuses it for good. Raises StoreUnreachable, StoreRefused, StoreOutcomeUnknown.
+    """
+    try:
+        with store_errors(f"update {where.name}"):
+            before = where.find_one_and_update(query, update, {"chunks": 1}, upsert=True)
+    except StoreError as error:
+        code = getattr(error.__cause__, "code", None)
+        if code == DUPLICATE_KEY:
+            return None, None
+        if code in BAD_DOCUMENT:
+            return None, str(error)
+        raise
+    except (BSONError, OverflowError) as error:
+        return None, f"it cannot be encoded: {error}"
+    return before or {}, None
+
+
+def _pieces(statements: Iterable[Document], outcome: Updated) -> Iterator[tuple[list[int], Joined]]:
     places: list[int] = []
     parts: list[bytes] = []
     size = 0

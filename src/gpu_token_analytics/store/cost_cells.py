@@ -18,7 +18,7 @@ from gpu_token_analytics.store.cost_query import FLEET, CostQuery, Place
 from gpu_token_analytics.store.spans import HOUR, Span, buckets, floor
 
 SharesOfHour: TypeAlias = Callable[[datetime], Mapping[str, sums.WarmShares]]
-CELL_FIELDS = {"_id": 0} | dict.fromkeys(
+CELL_FIELDS = dict.fromkeys(
     (
         "gpu",
         "minute",
@@ -33,6 +33,7 @@ CELL_FIELDS = {"_id": 0} | dict.fromkeys(
         "energy_mj",
         "energy_observed_us",
         "lines",
+        "line_ref",
         "price.mode",
         "corrections.revision",
     ),

@@ -13,7 +13,8 @@ Question and rows: cost_query.py. How pieces become rows, and the tenant lock: c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
@@ -21,14 +22,16 @@ from operator import itemgetter, sub
 from typing import Any
 
 from pymongo.collection import Collection as MongoCollection
-from pymongo.cursor import Cursor
 from pymongo.database import Database
 
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.store import sums
+from gpu_token_analytics.store.cell_lines import complete_cells
 from gpu_token_analytics.store.cost_cells import CELL_FIELDS, cell_pieces
 from gpu_token_analytics.store.cost_collect import Collector, Piece, settled
 from gpu_token_analytics.store.cost_query import FLAG_COLUMNS, FLEET, ROW, ROW_COLUMNS, CostQuery, Place, Row, Scope, sort_key
+from gpu_token_analytics.store.line_chunks import LineChunks
+from gpu_token_analytics.store.rollup_lines import complete
 from gpu_token_analytics.store.spans import HALF_HOUR, HOUR, Grain, Span, ceil, floor
 
 __all__ = ["FLAG_COLUMNS", "ROW", "ROW_COLUMNS", "CostQuery", "CostReads", "Row", "Scope", "sort_key"]
@@ -47,6 +50,7 @@ class CostReads:
         self._cells: MongoCollection[Document] = database[Collection.LEDGER_CELLS]
         self._hourly: MongoCollection[Document] = database[Collection.ROLLUPS_HOURLY]
         self._daily: MongoCollection[Document] = database[Collection.ROLLUPS_DAILY]
+        self._chunks = LineChunks(database)
         self._timeout_ms = timeout_ms
 
     def rows(self, query: CostQuery, now: datetime, scope: Scope | None = None) -> Iterator[Row]:
@@ -78,7 +82,7 @@ class CostReads:
         self, collection: MongoCollection[Document], query: CostQuery, span: Span, now: datetime
     ) -> Iterator[Piece]:
         section = query.section
-        with self._find_fleet(collection, span, ("space", section)) as found:
+        with closing(self._find_fleet(collection, span, ("space", section))) as found:
             for document in found:
                 space = settled(sums.read_space(document["space"]), document["final_at"], now)
                 yield Piece(document["start"], FLEET, space, _read_section(document[section], section))
@@ -87,7 +91,7 @@ class CostReads:
         self, collection: MongoCollection[Document], query: CostQuery, span: Span, now: datetime
     ) -> Iterator[Piece]:
         section = query.section
-        with self._find_gpus(collection, query, span, ("space", section)) as found:
+        with closing(self._find_gpus(collection, query, span, ("space", section))) as found:
             for document in found:
                 for place in document["places"]:
                     space = settled(sums.read_space(place["space"]), document["final_at"], now)
@@ -103,7 +107,7 @@ class CostReads:
             if query.by_place
             else self._find_fleet(self._hourly, hours, (*fields, "seen", "second_half.of"))
         )
-        with found:
+        with closing(found):
             for hour, together in groupby(found, key=itemgetter("start")):
                 documents = list(together)
                 for start in (hour, hour + HALF_HOUR):
@@ -130,56 +134,70 @@ class CostReads:
                 lines = sums.lines_less(_read_section(place[section], section), lines)
             yield Piece(start, _place(document, place), settled(space, document["final_at"], now), lines)
 
-    def _find_fleet(self, collection: MongoCollection[Document], span: Span, fields: Iterable[str]) -> Cursor[Document]:
+    def _find_fleet(
+        self, collection: MongoCollection[Document], span: Span, fields: Iterable[str]
+    ) -> Generator[Document, None, None]:
         where = {"scope": "fleet", "start": {"$gte": span.start, "$lt": span.end}}
-        shown = {"_id": 0} | dict.fromkeys(("start", "final_at", *fields), 1)
-        found = collection.find(where, shown, max_time_ms=self._timeout_ms).sort("start", 1)
-        return found.batch_size(BATCH_FLEET_DOCUMENTS)
+        shown: Document = dict.fromkeys(("start", "final_at", *fields), 1)
+        return self._find(collection, where, shown, BATCH_FLEET_DOCUMENTS)
 
     def _find_gpus(
         self, collection: MongoCollection[Document], query: CostQuery, span: Span, fields: Iterable[str]
-    ) -> Cursor[Document]:
-        shown = {"_id": 0} | dict.fromkeys(("start", "final_at", "gpu"), 1)
+    ) -> Generator[Document, None, None]:
+        shown: Document = dict.fromkeys(("start", "final_at", "gpu"), 1)
         shown |= {f"places.{name}": 1 for name in ("host", "gpu_name", "price_mode", *fields)}
         where: Document = {"scope": "gpu", "start": {"$gte": span.start, "$lt": span.end}, **_in("gpu", query.gpus)}
         where |= _in("places.host", query.hosts) | _in("places.gpu_name", query.gpu_names)
+        return self._find(collection, where, shown, BATCH_DOCUMENTS)
+
+    def _find(
+        self, collection: MongoCollection[Document], where: Document, shown: Document, batch: int
+    ) -> Generator[Document, None, None]:
+        """Documents by start, with those of their lines that are shown."""
         found = collection.find(where, shown, max_time_ms=self._timeout_ms).sort("start", 1)
-        return found.batch_size(BATCH_DOCUMENTS)
+
+        def read_one(name: Any) -> Document | None:
+            return collection.find_one({"_id": name}, shown, max_time_ms=self._timeout_ms)
+
+        with found.batch_size(batch):
+            yield from complete(self._chunks, collection, found, read_one)
 
     def _cell_pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
         where: Document = {"minute": {"$gte": span.start, "$lt": span.end}, "state": {"$in": ["provisional", "final"]}}
         where |= _in("gpu", query.gpus) | _in("host", query.hosts) | _in("gpu_name", query.gpu_names)
         cursor = self._cells.find(where, CELL_FIELDS, max_time_ms=self._timeout_ms).sort("minute", 1)
-        shares = _SharesOfHour(self._hourly, query.gpus, self._timeout_ms)
+        shares = _SharesOfHour(self._shares_of_hour, query.gpus)
         with cursor.batch_size(BATCH_DOCUMENTS) as found:
-            yield from cell_pieces(query, span, found, shares, now)
+            cells = complete_cells(self._chunks, self._cells, found, CELL_FIELDS)
+            yield from cell_pieces(query, span, cells, shares, now)
 
-
-class _SharesOfHour:
-    """The weights by which warm idle money is shared: those of a GPU's whole hour, from the hourly documents."""
-
-    def __init__(self, hourly: MongoCollection[Document], gpus: frozenset[str], timeout_ms: int) -> None:
-        self._hourly = hourly
-        self._gpus = gpus
-        self._timeout_ms = timeout_ms
-        self._hour: datetime | None = None
-        self._of_gpu: dict[str, sums.WarmShares] = {}
-
-    def __call__(self, hour: datetime) -> Mapping[str, sums.WarmShares]:
-        """By GPU. Asked in order of time: one hour is held."""
-        if hour != self._hour:
-            self._hour, self._of_gpu = hour, dict(self._read(hour))
-        return self._of_gpu
-
-    def _read(self, hour: datetime) -> Iterator[tuple[str, sums.WarmShares]]:
-        where, fields = {"scope": "gpu", "start": hour, **_in("gpu", self._gpus)}, {"_id": 0, "gpu": 1, "places.lines": 1}
-        for document in self._hourly.find(where, fields, max_time_ms=self._timeout_ms):
+    def _shares_of_hour(self, hour: datetime, gpus: frozenset[str]) -> Iterator[tuple[str, sums.WarmShares]]:
+        where: Document = {"scope": "gpu", "start": hour, **_in("gpu", gpus)}
+        for document in self._find(self._hourly, where, {"gpu": 1, "places.lines": 1}, BATCH_DOCUMENTS):
             attributed: dict[sums.LineKey, int] = {}
             for place in document["places"]:
                 for model, tenant, vector in sums.unpack(place["lines"]):
                     key = (model, str(tenant))
                     attributed[key] = attributed.get(key, 0) + vector[sums.COST]
             yield document["gpu"], sums.WarmShares(attributed)
+
+
+class _SharesOfHour:
+    """The weights by which warm idle money is shared: those of a GPU's whole hour, from the hourly documents."""
+
+    def __init__(
+        self, read: Callable[[datetime, frozenset[str]], Iterable[tuple[str, sums.WarmShares]]], gpus: frozenset[str]
+    ) -> None:
+        self._read = read
+        self._gpus = gpus
+        self._hour: datetime | None = None
+        self._of_gpu: dict[str, sums.WarmShares] = {}
+
+    def __call__(self, hour: datetime) -> Mapping[str, sums.WarmShares]:
+        """By GPU. Asked in order of time: one hour is held."""
+        if hour != self._hour:
+            self._hour, self._of_gpu = hour, dict(self._read(hour, self._gpus))
+        return self._of_gpu
 
 
 def _place(document: Mapping[str, Any], place: Mapping[str, Any]) -> Place:

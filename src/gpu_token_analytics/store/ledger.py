@@ -8,6 +8,7 @@ from gpu_token_analytics.store.cells import CellStore
 from gpu_token_analytics.store.client import Store
 from gpu_token_analytics.store.raw_reads import RawReads
 from gpu_token_analytics.store.recent_events import RecentEvents
+from gpu_token_analytics.store.rollups import RollupStore
 
 
 class LedgerStore:
@@ -20,6 +21,7 @@ class LedgerStore:
         self.cells = CellStore(store, debounce_seconds)
         self.raw = RawReads(store)
         self.books = BookStore(store)
+        self.rollups = RollupStore(store.database, store.now)
 
     @property
     def own_gpus(self) -> frozenset[GpuId] | None:

@@ -6,7 +6,7 @@ bounded by `timeout_ms`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,11 +16,17 @@ from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
 
 from gpu_token_analytics.documents import Collection, GpuId
+from gpu_token_analytics.store.cell_lines import first_lines
+from gpu_token_analytics.store.line_chunks import LineChunks
+from gpu_token_analytics.store.rollup_lines import complete
 from gpu_token_analytics.store.spans import DAY, HOUR, ceil, floor, spans
 
 Document = dict[str, Any]
 COMPUTED = {"$in": ["provisional", "final"]}
 MAX_IDENTITY_FINDINGS = 100
+MAX_SET_ASIDE = 20
+MAX_SHOWN_LINES = 1000  # of one cell on a page
+MAX_PAGE_LINES = 10_000
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Reads:
         self._usage = collection(Collection.TOKEN_USAGE)
         self._samples = collection(Collection.GPU_METRICS)
         self._inventory = collection(Collection.INVENTORY)
+        self._chunks = LineChunks(database)
         self._timeout_ms = timeout_ms
 
     def ping(self) -> None:
@@ -95,10 +102,8 @@ class Reads:
                 "class_us",
                 "price",
                 "lines.model",
-                "lines.tenant",
                 "lines.cost_nusd",
-                "lines.prompt_tokens",
-                "lines.completion_tokens",
+                "top_models",
                 "computed_at",
                 "revision",
             ),
@@ -111,8 +116,11 @@ class Reads:
 
     # -- cells -------------------------------------------------------------------------------------------------------
 
-    def cells(self, which: CellFilter, after: tuple[datetime, str] | None, limit: int) -> list[Document]:
-        """Cells by minute then GPU, after a position."""
+    def cells(self, which: CellFilter, after: tuple[datetime, str] | None, limit: int) -> tuple[list[Document], bool]:
+        """(cells by minute then GPU, after a position; whether there are more). A page ends early when its lines are many.
+
+        Of a cell with more than MAX_SHOWN_LINES lines these are its first.
+        """
         where: Document = {"minute": {"$gte": which.start, "$lt": which.end}}
         if which.gpus:
             where["gpu"] = {"$in": sorted(which.gpus)}
@@ -123,11 +131,21 @@ class Reads:
             where["$or"] = [{"minute": {"$gt": minute}}, {"minute": minute, "gpu": {"$gt": gpu}}]
             where["minute"] = {"$gte": minute, "$lt": which.end}
         order = [("minute", ASCENDING), ("gpu", ASCENDING)]
-        return list(self._cells.find(where, max_time_ms=self._timeout_ms).sort(order).limit(limit))
+        page: list[Document] = []
+        lines = 0
+        with self._cells.find(where, max_time_ms=self._timeout_ms).sort(order).limit(limit + 1).batch_size(50) as found:
+            for cell in found:
+                if len(page) == limit or (page and lines > MAX_PAGE_LINES):
+                    return page, True
+                first_lines(self._chunks, cell, MAX_SHOWN_LINES)
+                lines += len(cell.get("lines", ()))
+                page.append(cell)
+        return page, False
 
     def cells_by_id(self, ids: Sequence[str]) -> dict[str, Document]:
-        """Whole cells."""
-        found = self._cells.find({"_id": {"$in": list(ids)}}, max_time_ms=self._timeout_ms)
+        """Cells without their lines."""
+        hidden = {"lines": 0, "corrections": 0}
+        found = self._cells.find({"_id": {"$in": list(ids)}}, hidden, max_time_ms=self._timeout_ms)
         return {cell["_id"]: cell for cell in found}
 
     def cell_count(self, start: datetime, end: datetime) -> int:
@@ -146,6 +164,18 @@ class Reads:
         count = self._cells.count_documents(waiting, maxTimeMS=self._timeout_ms)
         return count, None if first is None else first["due_at"]
 
+    def sums_behind_since(self) -> datetime | None:
+        """Since when the oldest cell that the sums do not hold is computed; None: they hold all."""
+        order = [("minute", ASCENDING)]
+        found = self._cells.find_one({"rolled": False}, {"computed_at": 1}, sort=order, max_time_ms=self._timeout_ms)
+        return None if found is None else found.get("computed_at")
+
+    def set_aside(self) -> tuple[int, list[Document]]:
+        """(how many cells and sums MongoDB refuses for good, the first of them: {of, owner, why, since})."""
+        rows = self._database[Collection.SET_ASIDE.value]
+        first = rows.find(max_time_ms=self._timeout_ms).sort("since", ASCENDING).limit(MAX_SET_ASIDE)
+        return rows.count_documents({}, maxTimeMS=self._timeout_ms), list(first)
+
     def late_count(self, start: datetime, end: datetime, after: timedelta) -> int:
         """Cells of a range whose content changed again more than `after` past the end of their minute."""
         late_ms = int((after + timedelta(minutes=1)).total_seconds() * 1000)
@@ -162,7 +192,7 @@ class Reads:
         Sums: cells, cost_nusd, lines_nusd, and each class.
         """
         match = {"$match": {"minute": {"$gte": start, "$lt": end}, "state": COMPUTED}}
-        lines = {"$sum": "$lines.cost_nusd"}
+        lines = {"$ifNull": ["$lines_total.cost_nusd", {"$sum": "$lines.cost_nusd"}]}
         class_sum = {"$sum": {"$map": {"input": {"$objectToArray": "$classes"}, "in": "$$this.v"}}}
         time_sum = {"$sum": {"$map": {"input": {"$objectToArray": "$class_us"}, "in": "$$this.v"}}}
         names = ("attributed", "unmetered_work", "warm_idle", "cold_idle", "unobserved")
@@ -209,8 +239,8 @@ class Reads:
         for span in spans(floor(start, HOUR), ceil(end, HOUR)):
             collection = self._daily if span.end - span.start >= DAY else self._hourly
             where = {"start": {"$gte": span.start, "$lt": span.end}}
-            fields = {"lines.model": 1, "lines.tenant": 1}
-            for found in collection.find({"scope": "fleet", **where}, fields, max_time_ms=self._timeout_ms):
+            fields = dict.fromkeys(("lines.model", "lines.tenant", "lines.ref"), 1)
+            for found in self._complete(collection, {"scope": "fleet", **where}, fields):
                 _add_lines(values, found["lines"], tenant)
             if tenant is not None:
                 continue
@@ -221,8 +251,20 @@ class Reads:
                 values.gpu_names.update(place["gpu_name"] for place in found["places"] if place["gpu_name"])
         return values
 
+    def _complete(self, collection: MongoCollection[Document], where: Document, fields: Document) -> Iterator[Document]:
+        found = collection.find(where, fields, max_time_ms=self._timeout_ms).batch_size(24)
 
-def _add_lines(values: Values, lines: Mapping[str, Sequence[str]], tenant: str | None) -> None:
+        def read_one(name: Any) -> Document | None:
+            return collection.find_one({"_id": name}, fields, max_time_ms=self._timeout_ms)
+
+        return complete(self._chunks, collection, found, read_one, ("model", "tenant"))
+
+
+def _add_lines(values: Values, lines: Mapping[str, Any], tenant: str | None) -> None:
+    for piece in lines.get("pieces", ()):
+        _add_lines(values, piece, tenant)
+    if "pieces" in lines:
+        return
     for model, owner in zip(lines["model"], lines["tenant"], strict=True):
         if tenant is None or owner == tenant:
             values.models.add(model)

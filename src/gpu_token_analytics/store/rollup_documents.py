@@ -5,6 +5,7 @@
     rollups_daily   "gpu|<gpu>|2026-01-31", "fleet|2026-01-31"      the same of UTC days, without halves
 
 SUMS are space, total and lines, the fleet's also by_model. Columns are those of sums.py; lines are packed (sums.pack_lines).
+Many lines stand in chunks: as stored, `lines` and `by_model` are then a reference (rollup_lines.py).
 `places` has one entry unless the GPU changed host, name or the way it is paid for within the time.
 
 `second_half` is minutes 30 to 59, and the whole less them is the first half: a half hour is where hours and days of zones
@@ -14,7 +15,7 @@ versions have neither price_mode nor second_half; a fleet hour has halves when a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -70,29 +71,36 @@ class _Sum:
         return found
 
 
-def gpu_hour(gpu: GpuId, hour: datetime, cells: Sequence[Mapping[str, Any]]) -> Document:
-    """The hourly document of one GPU from all its cells of that hour (computed or not)."""
-    counted = [cell for cell in cells if sums.counts(cell)]
-    attributed: dict[sums.LineKey, int] = {}
+def gpu_hour(gpu: GpuId, hour: datetime, cells: Iterable[Mapping[str, Any]]) -> Document:
+    """The hourly document of one GPU from all its cells of that hour (computed or not), each looked at once."""
+    parts: list[tuple[str, int]] = []
+    finals: list[datetime | None] = []
     places: dict[Place, tuple[_Sum, _Sum]] = {}
-    for cell in counted:
-        for line in cell["lines"]:
-            key = line["model"], line["tenant"]
-            attributed[key] = attributed.get(key, 0) + line["cost_nusd"]
+    for cell in cells:
+        parts.append((cell["_id"], _cell_version(cell)))
+        if not sums.counts(cell):
+            continue
+        finals.append(cell.get("final_at"))
         place = cell["host"], cell["gpu_name"], sums.price_mode(cell)
         halves = places.get(place)
         if halves is None:
             halves = places[place] = (_Sum(), _Sum())
         halves[cell["minute"].minute >= _SECOND_HALF_MINUTE].add_cell(cell)
+    attributed: dict[sums.LineKey, int] = {}
+    for halves in places.values():
+        for half in halves:
+            for key, vector in half.lines.items():
+                attributed[key] = attributed.get(key, 0) + vector[sums.COST]
     shares = sums.WarmShares(attributed)
+    del attributed
     listed = []
     for place, (whole, second) in sorted(places.items(), key=_place_order):
         whole.share(shares)
         second.share(shares)
         whole.add_sum(second)  # it held the first half until here
         listed.append({**_names(place), **whole.document(), "second_half": second.document()})
-    parts = [(cell["_id"], _cell_version(cell)) for cell in cells]
-    head = _head("gpu", gpu, hour, HOUR, parts, (cell.get("final_at") for cell in counted))
+        places[place] = (_Sum(), _Sum())  # its lines are packed: with many, that is half of the memory
+    head = _head("gpu", gpu, hour, HOUR, parts, finals)
     return {**head, "rolled": False, "places": listed}
 
 

@@ -11,6 +11,7 @@ A sum has two parts. `space` is about GPU time (money by class, owned time, ener
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from operator import add, sub
 from struct import Struct
 from typing import Any, TypeAlias
@@ -18,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gpu_token_analytics.documents import Method, MoneyClass
+from gpu_token_analytics.store.pieces import pieces, utf8_length
 
 LINE_COLUMNS = (
     "requests",
@@ -53,6 +55,7 @@ WARM = LINE_COLUMNS.index("warm_idle_nusd")
 SPACE_COST = SPACE_COLUMNS.index("cost_nusd")
 SPACE_WARM = SPACE_COLUMNS.index("warm_idle_nusd")
 MAX_INT64 = 2**63 - 1
+MANY_WEIGHTS = 256  # above this many, cells are shared one after the other
 FEW_AMOUNTS = 8  # below this many, plain integers are faster than arrays
 ZERO_LINE = (0,) * len(LINE_COLUMNS)
 ZERO_SPACE = (0,) * len(SPACE_COLUMNS)
@@ -166,6 +169,19 @@ def share_out_each(amounts: Sequence[int], weights: Sequence[int]) -> list[list[
     return found
 
 
+def share_out_quickly(amount: int, weights: Sequence[int]) -> list[int]:
+    """`share_out` for many weights: the same result from arrays, where their products fit."""
+    if len(weights) < FEW_AMOUNTS or amount * max(weights) > MAX_INT64:
+        return share_out(amount, weights)
+    products = np.array(weights, np.int64) * amount
+    shares, rests = np.divmod(products, sum(weights))
+    left = amount - int(shares.sum())
+    if left:
+        shares[np.argsort(-rests, kind="stable")[:left]] += 1  # stable: ties stay in order
+    found: list[int] = shares.tolist()
+    return found
+
+
 class WarmShares:
     """Who a GPU's warm idle money is for, in one UTC hour.
 
@@ -188,12 +204,44 @@ class WarmShares:
         """The shares of several cells, each shared by itself, as sums; those of 0 are left out. by_tenant false: by model."""
         if not amounts_nusd or not self._keys:
             return
+        if len(self._weights) > MANY_WEIGHTS:
+            yield from self._of_each(amounts_nusd, by_tenant=by_tenant)
+            return
         for keys, within, parts in zip(self._keys, self._within, share_out_each(amounts_nusd, self._weights), strict=True):
             if not by_tenant:
                 found: Iterable[tuple[tuple[str, str | None], int]] = [((keys[0][0], None), sum(parts))]
-            else:
+            elif len(within) <= MANY_WEIGHTS:
                 found = zip(keys, map(sum, share_out_each(parts, within)), strict=True)
+            else:
+                found = zip(keys, _summed(parts, within), strict=True)
             yield from ((key, nusd) for key, nusd in found if nusd)
+
+    def _of_each(self, amounts_nusd: Sequence[int], *, by_tenant: bool) -> Iterator[tuple[tuple[str, str | None], int]]:
+        """The same one cell after the other: with weights x cells in one array, a hundred thousand models took a gigabyte."""
+        several = [index for index, keys in enumerate(self._keys) if len(keys) > 1] if by_tenant else []
+        sums = [0] * len(self._keys)
+        within = {index: [0] * len(self._keys[index]) for index in several}
+        for amount in amounts_nusd:
+            parts = share_out_quickly(amount, self._weights)
+            sums = list(map(add, sums, parts))
+            for index in several:
+                if parts[index]:
+                    within[index] = list(map(add, within[index], share_out_quickly(parts[index], self._within[index])))
+        for index, keys in enumerate(self._keys):
+            if not by_tenant:
+                found: Iterable[tuple[tuple[str, str | None], int]] = [((keys[0][0], None), sums[index])]
+            else:
+                found = zip(keys, within.get(index, [sums[index]]), strict=True)
+            yield from ((key, nusd) for key, nusd in found if nusd)
+
+
+def _summed(amounts: Sequence[int], weights: Sequence[int]) -> list[int]:
+    """The sums by weight of `share_out` of each amount."""
+    total = [0] * len(weights)
+    for amount in amounts:
+        if amount:
+            total = list(map(add, total, share_out_quickly(amount, weights)))
+    return total
 
 
 def add_warm(lines: dict[Any, list[int]], key: Any, nusd: int) -> None:
@@ -236,10 +284,31 @@ def pack_models(lines: Mapping[LineKey, Vector]) -> dict[str, Any]:
 
 
 def unpack(packed: Mapping[str, Any]) -> Iterable[tuple[str, str | None, tuple[int, ...]]]:
-    """(model, tenant, vector) of packed lines; tenant None where they are by model."""
+    """(model, tenant, vector) of packed lines, or of all pieces of them; tenant None where they are by model."""
+    if "pieces" in packed:
+        return chain.from_iterable(map(unpack, packed["pieces"]))
     models = packed["model"]
     tenants = packed.get("tenant") or [None] * len(models)
     return zip(models, tenants, _VECTOR.iter_unpack(packed["values"]), strict=True)
+
+
+def packed_bytes(packed: Mapping[str, Any]) -> int:
+    """About how many bytes packed lines have in a document."""
+    names = sum(map(utf8_length, packed["model"])) + sum(map(utf8_length, packed.get("tenant", ())))
+    return len(packed["values"]) + names + 24 * len(packed["model"])
+
+
+def cut(packed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Packed lines in pieces that fit a chunk each: {model, tenant?, values}, `unpack`ed one after another the same lines."""
+    models, tenants, values = packed["model"], packed.get("tenant"), packed["values"]
+
+    def size_of(place: int) -> int:
+        return _VECTOR.size + utf8_length(models[place]) + (0 if tenants is None else utf8_length(tenants[place])) + 24
+
+    for places in pieces(range(len(models)), size_of):
+        low, high = places[0], places[-1] + 1
+        piece = {"model": models[low:high], "values": values[low * _VECTOR.size : high * _VECTOR.size]}
+        yield piece if tenants is None else piece | {"tenant": tenants[low:high]}
 
 
 def lines_less(

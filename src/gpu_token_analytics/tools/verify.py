@@ -126,7 +126,7 @@ def _stored(store: Store, name: Collection, events: Sequence[TokenUsage] | Seque
 
 def _in_ledger(store: Store, marked: Marked) -> str | None:
     cells = [cell for cell in store[Collection.LEDGER_CELLS].find({"gpu": marked.gpu}) if "cost_nusd" in cell]
-    lines = [line for cell in cells for line in cell["lines"]]
+    lines = [line for cell in cells for line in cell.get("lines", ())]
     sums = {name: sum(line[name] for line in lines) for name in ("requests", "prompt_tokens", "completion_tokens")}
     wanted = {
         "requests": len(marked.usages),

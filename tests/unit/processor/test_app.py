@@ -42,7 +42,7 @@ def get(path: str, condition: Condition, *, store_answers: bool = True) -> Respo
 def test_all_is_well() -> None:
     for path in ("/health", "/ready"):
         answer = get(path, WELL)
-        assert (answer.status_code, answer.json()) == (200, {"status": "ok", "problems": []})
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok", "problems": [], "warnings": []})
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,21 @@ def test_metrics_are_in_prometheus_format_and_say_what_they_mean() -> None:
     assert answer.status_code == 200
     assert "# HELP gpu_tokens_consumed_total Records read from Kafka" in answer.text
     assert answer.headers["content-type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize(
+    ("condition", "status", "said"),
+    [
+        (replace(WELL, sums_lag_seconds=30), 200, ""),
+        (replace(WELL, sums_lag_seconds=90), 200, "the hourly and daily sums are 90 s behind the cells"),
+        (replace(WELL, sums_lag_seconds=1000), 503, "the hourly and daily sums are 1000 s behind the cells"),
+        (replace(WELL, set_aside=2), 200, "2 cells or sums are set aside"),
+    ],
+)
+def test_sums_that_lag_and_documents_set_aside_are_told(condition: Condition, status: int, said: str) -> None:
+    answer = get("/ready", condition)
+    body = answer.json()
+    assert answer.status_code == status
+    assert said in " ".join(body["problems" if status == 503 else "warnings"])
+    assert bool(body["problems"]) == (status == 503)
+    assert bool(body["warnings"]) == (status == 200 and bool(said))

@@ -22,6 +22,7 @@ from gpu_token_analytics.store.spans import MINUTE, Step, bucket_start, ceil, fl
 
 Json = dict[str, Any]
 SHOWN_MINUTES = 60
+MAX_MODELS = 20
 MODELS_OF_LAST_MINUTES = 5
 _SAMPLE_FIELDS = ("utilization", "mem_used_mb", "mem_total_mb", "power_w", "temperature_c")
 
@@ -116,9 +117,9 @@ def _models(cells: list[Json], now: datetime) -> list[str]:
     spent: Counter[str] = Counter()
     for cell in cells:
         if cell["minute"] >= now - timedelta(minutes=MODELS_OF_LAST_MINUTES):
-            for line in cell["lines"]:
+            for line in cell.get("lines") or cell.get("top_models", ()):
                 spent[line["model"]] += line["cost_nusd"]
-    return [model for model, _ in sorted(spent.items(), key=lambda item: (-item[1], item[0]))]
+    return [model for model, _ in sorted(spent.items(), key=lambda item: (-item[1], item[0]))][:MAX_MODELS]
 
 
 def _newest_minutes(cells: list[Json], end: datetime) -> list[str | None]:

@@ -89,8 +89,7 @@ def _cell_page(
     if cursor is not None:
         minute, gpu = decode_cursor(cursor, (str, str))
         after = (max(low, cursor_time(minute)), gpu)
-    found = services.reads.cells(CellFilter(low, high, gpus, corrected), after, limit + 1)
-    more, found = len(found) > limit, found[:limit]
+    found, more = services.reads.cells(CellFilter(low, high, gpus, corrected), after, limit)
     following = encode_cursor(timestamp(found[-1]["minute"]), found[-1]["gpu"]) if more else None
     body = {"from": timestamp(low), "to": timestamp(high), "cells": [cell(one) for one in found], "next": following}
     return json_response(body)
@@ -99,6 +98,7 @@ def _cell_page(
 def cell(document: Json) -> Json:
     """A stored cell as /v1 shows it; one that is not computed yet has zeros and the state `pending`."""
     computed_at = document.get("computed_at")
+    lines = document.get("lines", ())
     return {
         "cell": document["_id"],
         "gpu": document["gpu"],
@@ -110,7 +110,8 @@ def cell(document: Json) -> Json:
         "class_us": document.get("class_us") or dict.fromkeys(map(str, MoneyClass), 0),
         "energy_observed_us": document.get("energy_observed_us", 0),
         **{name: document.get(name) for name in _CELL_FIELDS},
-        "lines": [{name: line[name] for name in _LINE_FIELDS} for line in document.get("lines", ())],
+        "lines": [{name: line[name] for name in _LINE_FIELDS} for line in lines],
+        "lines_left_out": document["line_ref"]["lines"] - len(lines) if "line_ref" in document else 0,
         "price": document.get("price") or {},
         "samples": document.get("samples", 0),
         "requests_active": document.get("requests_active", 0),
@@ -196,6 +197,8 @@ def quality(ask: AskDep, start: p.From, to: p.To) -> Response:
     hours = list(services.costs.rows(query, now))
     whole = total_row(query, hours)
     _, oldest_due = services.reads.due()
+    behind_since = services.reads.sums_behind_since()
+    set_aside, first = services.reads.set_aside()
     short = query.end - query.start <= MAX_LATE_RANGE
     attributed = whole["cost_nusd"]
     body = {
@@ -210,6 +213,11 @@ def quality(ask: AskDep, start: p.From, to: p.To) -> Response:
         "corrected_cells": whole["corrected_cells"],
         "cells_pending": services.reads.pending_count(query.start, query.end),
         "cells_not_rolled": services.costs.not_rolled(query.start, query.end),
+        "sums_behind_since": None if behind_since is None else timestamp(behind_since),
+        "set_aside_count": set_aside,
+        "set_aside": [
+            {"document": f"{row['of']} {row['owner']}", "why": row["why"], "since": timestamp(row["since"])} for row in first
+        ],
         "oldest_due_at": None if oldest_due is None else timestamp(oldest_due),
         "late_cells": services.reads.late_count(query.start, query.end, LATE_AFTER) if short else None,
         "first_token_known": ratio(whole["split_cost_nusd"], attributed),

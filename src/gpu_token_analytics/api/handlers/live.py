@@ -32,6 +32,7 @@ from gpu_token_analytics.store.spans import MINUTE, ceil
 Json = dict[str, Any]
 WINDOW_MINUTES = 5
 REFRESH_SECONDS = 2.0
+MAX_LIVE_MODELS = 200
 HEARTBEAT_SECONDS = 10.0
 NAP_SECONDS = 0.25
 NUSD_PER_USD = 1e9
@@ -82,10 +83,19 @@ def live_figures(services: Services, tenant: str | None) -> Json:
         "active_usd_per_million": usd_per_million(attributed, tokens),
         "loaded_usd_per_million": usd_per_million(attributed + warm, tokens) if tenant is None else None,
         "cost_nusd": sum(row.money_nusd for row in rows),
-        "models": [_model(row, owned_seconds, loaded=tenant is None) for row in models if _tokens(row) or row["cost_nusd"]],
+        "models": [_model(row, owned_seconds, loaded=tenant is None) for row in _most(models)],
         "changed": True,
         **fleet,
     }
+
+
+def _most(models: list[Row]) -> list[Row]:
+    """Those that did something, in their order; of very many the ones that cost most."""
+    busy = [row for row in models if _tokens(row) or row["cost_nusd"]]
+    if len(busy) <= MAX_LIVE_MODELS:
+        return busy
+    least = sorted((row["cost_nusd"] for row in busy), reverse=True)[MAX_LIVE_MODELS - 1]
+    return [row for row in busy if row["cost_nusd"] >= least][:MAX_LIVE_MODELS]
 
 
 def _fleet(services: Services, query: CostQuery, rows: list[Row]) -> Json:

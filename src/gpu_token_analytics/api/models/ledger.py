@@ -42,6 +42,7 @@ class Cell(Model):
     energy_mj: int | None
     energy_observed_us: Count
     lines: list[CellLine]
+    lines_left_out: Count = Field(description="Lines of the cell that are not listed: of very many the first are.")
     price: Json
     samples: Count
     requests_active: Count
@@ -99,6 +100,14 @@ class HourQuality(Model):
     unobserved_nusd: NanoUsd
 
 
+class SetAside(Model):
+    """A cell or a sum that MongoDB refuses for good: it stays as it was, and everything else goes on."""
+
+    document: str
+    why: str
+    since: datetime
+
+
 class QualityResponse(Ranged):
     """How good the data of a range is."""
 
@@ -110,6 +119,11 @@ class QualityResponse(Ranged):
     corrected_cells: Count
     cells_pending: Count
     cells_not_rolled: Count
+    sums_behind_since: datetime | None = Field(
+        description="Since when the oldest cell that the hourly and daily sums do not hold is computed; null: they hold all."
+    )
+    set_aside_count: Count = Field(description="Cells and sums that MongoDB refuses for good.")
+    set_aside: list[SetAside] = Field(description="The first of them.")
     oldest_due_at: datetime | None = Field(description="Since when the longest waiting cell is due; null: none waits.")
     late_cells: Count | None = Field(
         description="Cells that changed again over 10 minutes after their minute; null: range longer than 2 days."

@@ -41,6 +41,7 @@ export async function load({ state, signal }) {
 export function view({ state }, { quality, corrections, audit }) {
   return [
     tiles(quality),
+    ...(quality.set_aside_count ? [setAside(quality)] : []),
     quality.cells === 0 ? noCells(state) : [auditCard(audit), coverage(state, quality)],
     h('div', { class: 'pair' }, deadLetters(quality), correctionList(state, corrections.cells)),
   ];
@@ -59,7 +60,21 @@ function tiles(quality) {
       { id: 'q-late', sub: 'cells that changed over 10 minutes after their minute' }),
     tile('First token known', known(quality.first_token_known, percent, 'no attributed money'),
       { id: 'q-first', sub: 'of attributed money: what $/M input and output rest on' }),
-    tile('Waiting', integer(quality.cells_pending), { id: 'q-pending', sub: `cells to compute; ${waiting}` }));
+    tile('Waiting', integer(quality.cells_pending), { id: 'q-pending', sub: `cells to compute; ${waiting}; ${sumsBehind(quality)}` }));
+}
+
+function sumsBehind(quality) {
+  return quality.sums_behind_since ? `sums behind since ${ago(Date.parse(quality.sums_behind_since))}` : 'sums hold all';
+}
+
+function setAside(quality) {
+  const columns = [
+    { key: 'document', label: 'Cell or sum', cell: ({ document }) => h('code', null, document) },
+    { key: 'why', label: 'Refused because', cell: ({ why }) => why },
+  ];
+  return card('Set aside', { id: 'set-aside' },
+    h('p', null, `${integer(quality.set_aside_count)} cells or sums that MongoDB refuses for good stay as they were; all else goes on.`),
+    table({ id: 'set-aside-table', caption: 'Set aside', columns, rows: quality.set_aside }));
 }
 
 function auditCard(audit) {
