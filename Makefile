@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+SITE   ?= b
+DIR    ?= backup
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -57,6 +59,13 @@ check: lint types test integration  ## everything CI checks
 bench: $(VENV)/.dev  ## ratios against the same mongod in the same run
 	$(BIN)/python -m bench $(ARGS)
 
+backup: $(VENV)/.demo  ## the whole store as files: make backup DIR=... ARGS="--recipient age1..."
+	@$(BIN)/gpu-tokens backup $(DIR) $(ARGS)
+
+restore: $(VENV)/.demo  ## a backup into an empty database, and its audit: make restore DIR=... MONGODB_DATABASE=...
+	@$(BIN)/gpu-tokens restore $(DIR) $(ARGS)
+	@$(BIN)/gpu-tokens audit
+
 kafka: $(VENV)/.demo  ## a real Kafka broker without Docker (Java 17 and Maven): make kafka ARGS="--version 4.4.0"
 	@$(BIN)/gpu-tokens kafka $(ARGS)
 
@@ -83,6 +92,25 @@ sites-files: $(VENV)/.dev  ## write Envoy, MirrorMaker, Terraform and tables fro
 
 observability: $(VENV)/.dev  ## write Prometheus rules and Grafana dashboards from their tables
 	$(BIN)/python -m deploy.observability write
+
+.PHONY: backup restore sites promote failback sites-down drill drill-full
+sites: $(VENV)/.dev  ## two sites and a vote on this machine (root), left running: make sites-down ends them
+	@$(BIN)/python -m deploy.bench sites up
+
+promote: $(VENV)/.dev  ## the standby site takes over, on what runs: make promote SITE=b
+	@$(BIN)/python -m deploy.bench sites promote $(SITE)
+
+failback: $(VENV)/.dev  ## back to the active site, on what runs
+	@$(BIN)/python -m deploy.bench sites failback
+
+sites-down: $(VENV)/.dev  ## end the two sites and remove them
+	@$(BIN)/python -m deploy.bench sites down
+
+drill: $(VENV)/.dev  ## the disaster-recovery drill from nothing, one table (root): make drill ARGS="--install"
+	@$(BIN)/python -m deploy.bench sites drill $(ARGS)
+
+drill-full: $(VENV)/.dev  ## the same with the longer rows
+	@$(BIN)/python -m deploy.bench sites drill --full $(ARGS)
 
 vms: $(VENV)/.dev  ## CA0 and CA1 on four systemd machines of this one (root): make vms ARGS="--install"
 	@$(BIN)/python -m deploy.bench vms $(ARGS)

@@ -73,6 +73,9 @@ def mirror(table: SiteTable, *, both_ways: bool) -> str:
     lines = [
         f"clusters = {', '.join(kafka)}",
         *(f"{name}.bootstrap.servers = {LOOPBACK}:{service.port}" for name, service in kafka.items()),
+        "# The gateway takes connections also while the link is cut, and closes them: clients would try again at once, for ever.",
+        *(f"{name}.reconnect.backoff.ms = 500" for name in kafka),
+        *(f"{name}.reconnect.backoff.max.ms = 5000" for name in kafka),
         *(f"{source}->{target}.enabled = {_word((source, target) in ways)}" for source, target in _directions(kafka)),
         "",
         f"topics = {_pattern(table.topics.events)}, {_pattern(table.topics.dead_letters)}",

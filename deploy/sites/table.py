@@ -117,6 +117,13 @@ class Api:
 
 
 @dataclass(frozen=True)
+class Processor:
+    """Where a site's processor shows its health and metrics, on loopback."""
+
+    port: int
+
+
+@dataclass(frozen=True)
 class Topics:
     """What is mirrored."""
 
@@ -135,6 +142,7 @@ class SiteTable:
     services: dict[str, Service]
     replica_set: ReplicaSet
     api: Api
+    processor: Processor
     topics: Topics
     identities: dict[str, str]
     calls: tuple[Call, ...]
@@ -178,6 +186,7 @@ def load(path: Path = TABLE) -> SiteTable:
         },
         replica_set=ReplicaSet(**raw["replica_set"]),
         api=Api(**raw["api"]),
+        processor=Processor(**raw["processor"]),
         topics=Topics(**raw["topics"]),
         identities=raw["identities"],
         calls=tuple(calls),
@@ -213,7 +222,7 @@ def _of_services(table: SiteTable) -> list[str]:
     problems = [f"service {s.name}: unknown site {s.site}" for s in table.services.values() if s.site not in table.sites]
     # The API is called through Envoy's own port, so its processes may have the same one at each site.
     everywhere = [s.port for s in table.services.values() if s.kind is not Kind.API]
-    everywhere += [table.api.port, table.mesh.gateway_port, table.mesh.admin_port]
+    everywhere += [table.api.port, table.processor.port, table.mesh.gateway_port, table.mesh.admin_port]
     everywhere += sorted({s.port for s in table.of(Kind.API)})
     if repeated := _repeated([str(port) for port in everywhere]):
         problems.append(f"port {repeated} has two owners: an address that is the same everywhere names one service")

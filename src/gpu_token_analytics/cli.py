@@ -25,6 +25,7 @@ from gpu_token_analytics.kafka import commands as kafka_commands
 from gpu_token_analytics.processor import commands as processor_commands
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.simulate import commands as simulate_commands
+from gpu_token_analytics.tools import backup_commands
 from gpu_token_analytics.tools import commands as tools_commands
 
 app = typer.Typer(
@@ -78,6 +79,7 @@ for _commands in (
     simulate_commands,
     kafka_commands,
     tools_commands,
+    backup_commands,
     schemas_command,
     embedded_commands,
 ):

@@ -17,6 +17,7 @@
     |- TooManyBadRecords            the share of bad records passed the limit: a broken producer or a wrong topic
     |- SourceUnavailable            a GPU telemetry source cannot be read now (no driver, no tool, no file)
     |- TraceUnreadable              a trace file to replay is missing or is not a trace
+    |- BackupUnusable               a backup is incomplete, damaged, or encrypted for somebody else
     |- EmbeddedServiceError         the embedded broker or mongod cannot run on this machine
     |- VerifyFailed                 a step of the end-to-end check was not reached
     `- DemoFailed                   a process of the demo ended or does not answer
@@ -123,6 +124,10 @@ class SourceUnavailable(GpuTokensError):
 
 class TraceUnreadable(GpuTokensError):
     """A trace file is missing or is not a trace; the message names it and the columns it needs."""
+
+
+class BackupUnusable(GpuTokensError):
+    """A backup cannot be restored: incomplete, damaged, or encrypted for somebody else; the message says which."""
 
 
 class EmbeddedServiceError(GpuTokensError):

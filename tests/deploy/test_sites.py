@@ -211,3 +211,25 @@ def test_a_table_that_contradicts_itself_is_refused(replace: str, by: str, messa
     broken.write_text(text.replace(replace, by, 1))
     with pytest.raises(table.SiteTableError, match=message):
         table.load(broken)
+
+
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not here (Debian's package prometheus has it)")
+    folder = STAGE / "prometheus"
+    for command in (
+        ["check", "rules", "alerts.yml"],
+        ["check", "config", "prometheus.yml"],
+        ["test", "rules", "alerts_test.yml"],
+    ):
+        done = subprocess.run([promtool, *command], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_runbook() -> None:
+    rules = yaml.safe_load((STAGE / "prometheus/alerts.yml").read_text())["groups"][0]["rules"]
+    chapters = {line[3:].strip().lower() for line in (STAGE / "docs/runbooks.md").read_text().splitlines() if line[:3] == "## "}
+    for rule in rules:
+        named = rule["annotations"]["description"].partition("Runbook: ")[2].rstrip(".")
+        assert named in chapters, f"{rule['alert']}: CA4/docs/runbooks.md has no chapter `{named}`"

@@ -58,6 +58,7 @@ DOORS = {
     "bson": {"store"},
     "numpy": {"ledger", "store", "processor", "simulate"},
     "pynvml": {"agent"},
+    "pyrage": {"tools"},
 }
 
 Import = tuple[str, str, int]  # file, what it imports (dotted), line

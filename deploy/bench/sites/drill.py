@@ -1,0 +1,424 @@
+"""The disaster-recovery drill: one row per misfortune, real processes, ids compared.
+
+After each row, with nothing left under way: every acknowledged id is in the store and nothing else is; every id acknowledged
+at the active site is in the standby's topic once; `dbHash` is equal on all members; `gpu-tokens audit` holds at both sites.
+
+`--without REMEDY` takes one thing out that a row relies on; that row has to fail then (CA4/README.md has the list).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Set
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from deploy.bench.report import Report, expect
+from deploy.bench.shell import CommandFailed, run, wait
+from deploy.bench.sites import network
+from deploy.bench.sites.sites import PRODUCT, Probe, Sites
+from deploy.sites.table import LOOPBACK, Kind
+
+REMEDIES = {
+    "exactly-once": "MirrorMaker copies at least once",
+    "voter": "no third site: the member there is stopped",
+    "mirror": "MirrorMaker is stopped when the lost site returns",
+    "positions": "MirrorMaker keeps its positions when a site comes back without its disk",
+}
+MONGODB_RTO_SECONDS = 30
+CUT_SECONDS = 20
+_DRAIN_SECONDS = 400  # waits end as soon as they may; a machine that others use takes its time
+
+
+Ids = Set[str]
+
+
+@dataclass
+class Row:
+    """One row of the table; None is not measured in this row."""
+
+    name: str
+    acknowledged: int = 0
+    lost: int = 0
+    doubled_in_topic: int | None = None
+    doubled_in_store: int = 0
+    rpo: str = "-"
+    mongodb_rto_seconds: float | None = None
+    rto_seconds: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def cells(self) -> list[str]:
+        """As the table shows it."""
+        seconds = ["-" if value is None else f"{value:.1f} s" for value in (self.mongodb_rto_seconds, self.rto_seconds)]
+        topic = "-" if self.doubled_in_topic is None else str(self.doubled_in_topic)
+        numbers = [f"{self.acknowledged:,}", str(self.lost), topic, str(self.doubled_in_store)]
+        return [self.name, *numbers, self.rpo, *seconds, "; ".join(self.notes)]
+
+
+HEADER = (
+    "row", "acknowledged", "lost", "doubled in B's topic", "doubled in store", "RPO", "RTO MongoDB", "RTO end to end", "notes",
+)  # fmt: skip
+
+
+class Drill:
+    """The rows, in the order in which they build on each other."""
+
+    def __init__(self, sites: Sites, report: Report, without: str = "") -> None:
+        self.sites = sites
+        self.report = report
+        self.without = without
+        self.rows: list[Row] = []
+        self.a, self.b = sites.active, sites.standby
+        self._key = ""
+        self._uncopied: set[str] = set()
+        self._gone: set[str] = set()
+        self._began = datetime.now(UTC)
+
+    def run(self, *, full: bool = False) -> None:
+        """All rows; what a row leaves is what the next one starts from, so a row that failed is said and the next is tried."""
+        self._key = json.loads(self.sites.product(self.a, "keys", "create", "drill", "--scope", "read", "--json"))["secret"]
+        rows: list[tuple[str, Callable[[Row], None]]] = [
+            (f"link cut for {CUT_SECONDS} s while A lives", self.link_cut),
+            ("MirrorMaker killed twice", self.mirror_killed),
+            ("site A lost, B promoted", self.site_lost),
+            ("A returns with its disk, failback", self.site_returns),
+            ("A and its disk lost, B promoted, A comes back empty", self.disk_lost),
+            ("backup restored elsewhere", self.backup_restored),
+        ]
+        if full:
+            rows.append(("link cut for 120 s while A lives", lambda row: self.link_cut(row, 120)))
+        for name, step in rows:
+            row = Row(name)
+            self.rows.append(row)
+            with self.report.check(f"drill: {name}"):
+                try:
+                    step(row)
+                finally:
+                    for site in (self.a, self.b):
+                        self.sites.stop_load(site)
+
+    # The rows
+
+    def link_cut(self, row: Row, seconds: float = CUT_SECONDS) -> None:
+        """Nobody is promoted: a short cut is waited out, and both sides go on by themselves."""
+        self.sites.start_load(self.a)
+        self._await_growth(self.a)
+        network.cut(self.a)
+        try:
+            time.sleep(seconds)
+        finally:
+            network.heal(self.a)
+        healed = time.monotonic()
+        self._await_growth(self.a)
+        row.notes.append(f"the store grows {time.monotonic() - healed:.1f} s after the link is back")
+        self._await_mirrored_growth()
+        row.notes.append(f"B's topic {time.monotonic() - healed:.1f} s after")
+        self.sites.stop_load(self.a)
+        self._settle(row)
+
+    def mirror_killed(self, row: Row) -> None:
+        """kill -9 in the middle of copying, twice."""
+        self.sites.start_load(self.a, rate=50)
+        for _ in range(2):
+            self._await_mirrored_growth()
+            time.sleep(3)
+            self.sites.processes.kill(f"mirror-{self.b}")
+            time.sleep(2)
+            self.sites.servers.start_mirror(exactly_once=self.without != "exactly-once")
+        self._await_mirrored_growth()
+        self.sites.stop_load(self.a)
+        self._settle(row)
+        said = self.sites.servers.mirrors_exactly_once(self.b)
+        expect(said, "MirrorMaker's log does not say that exactly once is on")
+        row.notes.append("exactly once on, as MirrorMaker's log says")
+
+    def site_lost(self, row: Row) -> None:
+        """Cut first, dead three seconds later: what A acknowledged in between is on A's disk alone."""
+        self.sites.start_load(self.a)
+        self._await_growth(self.a)
+        self._await_mirrored_growth()
+        if self.without == "voter":
+            self.sites.processes.stop("mongo-5")
+        self._lose_and_promote(row, seconds_cut_before_dead=3)
+        at_risk = self._acknowledged() - self._stored_or_mirrored()
+        row.rpo = f"0 with A's disk, {len(at_risk)} without"
+        row.notes.append(f"{len(at_risk)} acknowledged events are on A's disk alone")
+        row.acknowledged = len(self._acknowledged())
+        expect(len(at_risk) > 0, "nothing was on A's disk alone: the next row would show nothing")
+        self._healthy_at((self.b,))
+
+    def site_returns(self, row: Row) -> None:
+        """A's disk has what nobody else had; MirrorMaker copies it by itself. Then back, while readers look at the totals."""
+        if self.without == "mirror":
+            self.sites.processes.stop(f"mirror-{self.b}")
+        with self._readers() as readers:
+            self.sites.bring_back(self.a)
+            self._await_stored(self._acknowledged())
+            row.notes.append("A's tail is in the store")
+            self.sites.fail_back(self.drained)
+            self.sites.start_load(self.a)
+            self._await_growth(self.a)
+            self.sites.stop_load(self.a)
+        self._settle(row)
+        readings, wrong = readers.judged()
+        row.notes.append(f"{readings} totals read meanwhile at both sites, {len(wrong)} wrong")
+        expect(not wrong, f"a reader saw a wrong total: {wrong[:3]}")
+        expect(readings > 10, f"only {readings} totals were read")
+
+    def disk_lost(self, row: Row) -> None:
+        """Everything at once, and the disk too: what was on its way is lost, and the row says how much."""
+        self.sites.start_load(self.a)
+        self._await_growth(self.a)
+        self._await_mirrored_growth()
+        self._lose_and_promote(row, seconds_cut_before_dead=0, lose_disk=True)
+        gone = self._acknowledged() - self._stored_or_mirrored()
+        uncopied = self._acknowledged(self.a) - set(self._mirrored())
+        row.rpo = f"{len(gone)} events"
+        row.notes.append(f"{len(uncopied)} events had not reached B's topic, {len(uncopied - gone)} of them are in the store")
+        self.sites.bring_back(self.a, empty=True, forget_positions=self.without != "positions")
+        self.sites.fail_back(lambda: not (self._missing_in_store() - gone))
+        self.sites.start_load(self.a)
+        self._await_growth(self.a)
+        self._await_mirrored_growth()
+        self.sites.stop_load(self.a)
+        self._settle(row, gone=gone, uncopied=uncopied)
+
+    def backup_restored(self, row: Row) -> None:
+        """Taken at B while events flow, encrypted; restored into a MongoDB of its own at C, which has nothing of ours."""
+        self.sites.start_load(self.a)
+        self._await_growth(self.a)
+        folder, key = self.sites.folder / "backup", self.sites.folder / "backup.key"
+        recipient = self.sites.product(self.b, "backup-key", str(key)).strip()
+        began = time.monotonic()
+        said = self.sites.product(self.b, "backup", str(folder), "--recipient", recipient, "--json")
+        manifest = json.loads(said.splitlines()[-1])
+        row.notes.append(f"backup {time.monotonic() - began:.1f} s while events flow")
+        self.sites.stop_load(self.a)
+        uri = self.sites.servers.start_elsewhere("c")
+        env = {"MONGODB_URI": uri, "SITE": "c"}
+        began = time.monotonic()
+        self.report.say(self.sites.product("c", "restore", str(folder), "--identity", str(key), env=env).strip())
+        row.notes.append(f"restore {time.monotonic() - began:.1f} s, every document as in the backup")
+        said = self.sites.product("c", "audit", env=env)  # raises when it does not hold
+        expect("holds" in said, said[-1000:])
+        self.sites.processes.stop("mongo-elsewhere")
+        documents = sum(part["documents"] for part in manifest["parts"].values())
+        row.notes.append(f"{documents:,} documents, audit of the copy holds")
+        expect(manifest["consistency"] == "snapshot", f"the backup is consistent by {manifest['consistency']}")
+        self._settle(row)
+
+    def _lose_and_promote(self, row: Row, *, seconds_cut_before_dead: float, lose_disk: bool = False) -> None:
+        ours = f".{self.b}"
+        before = self._ask(self.a, "in_ledger", host=ours)
+        cut = time.monotonic()
+        killer = threading.Thread(
+            target=self.sites.lose, args=(self.a,), kwargs={"seconds_cut_before_dead": seconds_cut_before_dead}
+        )
+        killer.start()
+        self.sites.start_load(self.b)  # producers go where a broker answers
+        row.mongodb_rto_seconds = self.sites.promote(self.b) - cut
+        wait(lambda: self._in_ledger(ours) > before, 180, "no event produced at B is in the ledger")
+        row.rto_seconds = time.monotonic() - cut
+        killer.join()
+        if lose_disk:
+            self.sites.lose_disk(self.a)
+        expect(
+            row.mongodb_rto_seconds < MONGODB_RTO_SECONDS, f"MongoDB took writes again after {row.mongodb_rto_seconds:.1f} s"
+        )
+
+    def _in_ledger(self, host: str) -> int:
+        with suppress(CommandFailed):
+            return int(self._ask(self.b, "in_ledger", host=host))
+        return 0
+
+    def drained(self) -> bool:
+        """Whether every acknowledged event is in the store."""
+        return not self._missing_in_store() - self._gone
+
+    # What holds after a row
+
+    def _settle(self, row: Row, gone: Ids = frozenset(), uncopied: Ids = frozenset()) -> None:
+        """Nothing is under way any more; then everything is compared.
+
+        gone: ids that went with a disk; uncopied: those that will never reach B's topic, though the store may have them.
+        """
+        self._gone |= gone
+        acknowledged = self._acknowledged() - self._gone
+        self._await_stored(acknowledged)
+        self._uncopied |= uncopied
+        at_a = self._acknowledged(self.a) - self._uncopied
+        self._await_mirrored(at_a)
+        stored, sent = self._stored(), self._sent()
+        row.acknowledged = len(acknowledged)
+        row.lost = len(acknowledged - set(stored)) + len(gone)
+        row.doubled_in_store = len(stored) - len(set(stored))
+        topic = self._mirrored()
+        row.doubled_in_topic = len(topic) - len(set(topic))
+        expect(not acknowledged - set(stored), f"lost in the store: {len(acknowledged - set(stored))}")
+        expect(not at_a - set(topic), f"lost in B's topic: {len(at_a - set(topic))}")
+        expect(set(stored) <= sent, f"{len(set(stored) - sent)} stored ids that nobody sent")
+        expect(row.doubled_in_store == 0, f"{row.doubled_in_store} doubled in the store")
+        expect(row.doubled_in_topic == 0, f"{row.doubled_in_topic} records doubled in B's topic")
+        self._healthy_at((self.a, self.b))
+
+    def _healthy_at(self, sites: tuple[str, ...]) -> None:
+        """The ledger holds at these sites, and all living members hold the same."""
+        wait(lambda: self._ask(sites[-1], "due") == 0, _DRAIN_SECONDS, "cells stay due")
+        with ThreadPoolExecutor(len(sites)) as pool:
+            for said in pool.map(self._audit, sites):
+                expect("holds" in said, said[-1500:])
+        homes = {member.port: member.site for member in self.sites.table.of(Kind.MONGODB)}
+        ports = [port for port, site in homes.items() if site in sites or site not in (self.a, self.b)]
+        if self.without == "voter":
+            ports = [port for port in ports if homes[port] in (self.a, self.b)]
+        seen: list[str] = []
+
+        def equal() -> bool:
+            seen[:] = self.sites.probe(sites[-1]).ask("hashes", ports=ports)
+            return len(set(seen)) == 1
+
+        wait(equal, 60, f"dbHash differs between members: {seen}")
+        self.report.say(f"dbHash of {len(seen)} members: {seen[0]}; audit holds at {' and '.join(sites)}")
+
+    def _audit(self, site: str) -> str:
+        done = run(network.inside(site, *PRODUCT, "audit"), env=self.sites.settings(site), timeout_seconds=300, check=False)
+        return done.stdout if done.returncode == 0 else f"audit at {site}: exit {done.returncode}: {done.stdout[-1500:]}"
+
+    # Ids
+
+    def _acknowledged(self, site: str = "") -> set[str]:
+        return self._noted(f"load-{site}*.acknowledged")
+
+    def _sent(self) -> set[str]:
+        return self._noted("load-*.sent")
+
+    def _noted(self, pattern: str) -> set[str]:
+        return {line for path in self.sites.folder.glob(pattern) for line in path.read_text().split("\n") if len(line) == 36}
+
+    def _stored(self) -> list[str]:
+        file = self.sites.folder / "stored"
+        self._ask(self.b, "store_ids", into=str(file))
+        return file.read_text().split()
+
+    def _mirrored(self, topic: str = "") -> list[str]:
+        file = self.sites.folder / "mirrored"
+        self.sites.probe(self.b).ask(
+            "topic_ids", bootstrap=self.sites.settings(self.b)["KAFKA_BOOTSTRAP"],
+            topic=topic or self.sites.table.topics.events, into=str(file),
+        )  # fmt: skip
+        return file.read_text().split()
+
+    def _stored_or_mirrored(self) -> set[str]:
+        return set(self._stored()) | set(self._mirrored())
+
+    def _missing_in_store(self) -> set[str]:
+        return self._acknowledged() - set(self._stored())
+
+    def _await_stored(self, ids: set[str]) -> None:
+        wait(
+            lambda: not ids - set(self._stored()), _DRAIN_SECONDS, f"not all of {len(ids)} acknowledged events are in the store"
+        )
+
+    def _await_mirrored(self, ids: set[str]) -> None:
+        wait(lambda: not ids - set(self._mirrored()), _DRAIN_SECONDS, f"not all of {len(ids)} events of A are in B's topic")
+
+    def _await_growth(self, site: str) -> None:
+        before = -1
+
+        def grows() -> bool:
+            nonlocal before
+            with suppress(CommandFailed):
+                now = int(self._ask(site, "count"))
+                if before < 0:
+                    before = now
+                return now > before + 20
+            return False
+
+        wait(grows, 180, "the store does not grow")
+
+    def _await_mirrored_growth(self) -> None:
+        before = len(self._mirrored())
+        wait(lambda: len(self._mirrored()) > before + 20, 300, "B's topic does not grow")
+
+    def _ask(self, site: str, question: str, **arguments: object) -> int:
+        answer: int = self.sites.probe(site).ask(question, uri=self.sites.uri, **arguments)
+        return answer
+
+    # Readers
+
+    @contextmanager
+    def _readers(self) -> Iterator[Readers]:
+        readers = Readers(self.sites, self._key, self._began)
+        readers.start((self.a, self.b))
+        try:
+            yield readers
+        finally:
+            readers.stop()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One total as a reader saw it, and how many requests had been sent by then."""
+
+    requests: int
+    sent: int
+    classes_nusd: int
+    total_nusd: int
+
+
+class Readers:
+    """Somebody at each site who reads the totals of the whole run through Envoy, over and over."""
+
+    def __init__(self, sites: Sites, key: str, began: datetime) -> None:
+        self._sites = sites
+        self._key = key
+        start = began.replace(second=0, microsecond=0)
+        end = (start + timedelta(hours=2)).strftime("%Y-%m-%dT%H:%MZ")
+        port = sites.table.api.port
+        self._url = f"http://{LOOPBACK}:{port}/v1/costs?from={start:%Y-%m-%dT%H:%MZ}&to={end}"
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._readings: dict[str, list[Reading]] = {}
+
+    def start(self, at: tuple[str, ...]) -> None:
+        """One reader at each of these sites."""
+        for site in at:
+            self._readings[site] = []
+            thread = threading.Thread(target=self._read, args=(site,))
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """No more readings."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def judged(self) -> tuple[int, list[str]]:
+        """How many totals were read, and those that were wrong: fewer requests than before, more than were sent by then, or
+        classes that do not add up to the money."""
+        wrong = []
+        for site, readings in self._readings.items():
+            before = 0
+            for reading in readings:
+                if not before <= reading.requests <= reading.sent or reading.classes_nusd != reading.total_nusd:
+                    wrong.append(f"{site}: {reading} after {before} requests")
+                before = reading.requests
+        return sum(len(readings) for readings in self._readings.values()), wrong
+
+    def _read(self, site: str) -> None:
+        probe = Probe(site)
+        try:
+            while not self._stop.wait(0.4):
+                with suppress(CommandFailed, ValueError, KeyError):
+                    totals = json.loads(probe.ask("page", url=self._url, key=self._key))["totals"]
+                    money = totals["money"]
+                    classes = sum(value for name, value in money.items() if name != "total_nusd")
+                    sent = sum(path.read_bytes().count(b"\n") for path in self._sites.folder.glob("load-*.usages"))
+                    self._readings[site].append(Reading(totals["requests"], sent, classes, money["total_nusd"]))
+        finally:
+            probe.close()
