@@ -73,7 +73,7 @@ def mirror(table: SiteTable, *, both_ways: bool) -> str:
     lines = [
         f"clusters = {', '.join(kafka)}",
         *(f"{name}.bootstrap.servers = {LOOPBACK}:{service.port}" for name, service in kafka.items()),
-        "# The gateway takes connections also while the link is cut, and closes them: clients would try again at once, for ever.",
+        "# The gateway takes connections also while the link is cut, and closes them: clients would try at once again.",
         *(f"{name}.reconnect.backoff.ms = 500" for name in kafka),
         *(f"{name}.reconnect.backoff.max.ms = 5000" for name in kafka),
         *(f"{source}->{target}.enabled = {_word((source, target) in ways)}" for source, target in _directions(kafka)),
