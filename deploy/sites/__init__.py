@@ -7,6 +7,7 @@ table.py       the table, checked
 envoy.py       listeners, clusters and bootstrap of each site's Envoy
 stores.py      MirrorMaker's properties, the replica set, each site's settings
 terraform.py   providers and modules: the part of the configuration that Terraform cannot loop over
+kubernetes.py  the same rules for Istio; by schema, not run
 documents.py   the tables that documents carry
 written.py     which file comes from what
 """

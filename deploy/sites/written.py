@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from deploy.sites import documents, envoy, stores, terraform
+from deploy.sites import documents, envoy, kubernetes, stores, terraform
 from deploy.sites.table import ROOT, Role, SiteTable
 
 _NOTE = "# Written by `make sites-files` from deploy/sites.yaml: change it there.\n"
@@ -34,6 +34,8 @@ def files(table: SiteTable) -> Iterator[tuple[Path, str]]:
         yield folder / "envoy.yaml", _NOTE + as_yaml(envoy.bootstrap(table, site))
         for kind, resources in (("listeners", envoy.listeners(table, site)), ("clusters", envoy.clusters(table, site))):
             yield folder / f"{kind}.yaml", _NOTE + as_yaml(envoy.discovery(kind, resources))
+        objects = "---\n".join(as_yaml(manifest) for manifest in kubernetes.manifests(table, site))
+        yield STAGE / "kubernetes" / f"istio-{site.name}.yaml", _NOTE + "# Checked by schema, not run.\n" + objects
         if site.role is not Role.VOTER:
             lines = "".join(f"{name}={value}\n" for name, value in stores.settings(table, site).items())
             yield STAGE / f"site-{site.name}.env", _NOTE + lines

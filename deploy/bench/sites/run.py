@@ -163,7 +163,7 @@ def _sites(report: Report, arguments: argparse.Namespace) -> None:
 
 def _infrastructure(report: Report) -> None:
     with report.check(f"{STAGE}: Terraform ran to its end"), tempfile.TemporaryDirectory(prefix="ca4-terraform-") as folder:
-        infrastructure.run_checks(report, tables.load(), Path(folder), network.FOLDER / "cache")
+        infrastructure.run_checks(report, tables.load(), Path(folder), ROOT / "build" / "vms" / "cache")
 
 
 def _checked(report: Report, arguments: argparse.Namespace) -> None:
