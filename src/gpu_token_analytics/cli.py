@@ -21,6 +21,7 @@ from gpu_token_analytics.demo import commands as demo_commands
 from gpu_token_analytics.embedded import commands as embedded_commands
 from gpu_token_analytics.errors import GpuTokensError, SettingsError
 from gpu_token_analytics.exporter import commands as exporter_commands
+from gpu_token_analytics.foreign_text import visible_lines
 from gpu_token_analytics.kafka import commands as kafka_commands
 from gpu_token_analytics.processor import commands as processor_commands
 from gpu_token_analytics.settings import Settings
@@ -91,10 +92,10 @@ def main() -> None:
     try:
         app()
     except SettingsError as error:
-        print(f"gpu-tokens: {error}", file=sys.stderr)
+        print(visible_lines(f"gpu-tokens: {error}"), file=sys.stderr)
         sys.exit(2)
     except GpuTokensError as error:
-        print(f"gpu-tokens: {error}", file=sys.stderr)
+        print(visible_lines(f"gpu-tokens: {error}"), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,9 +6,10 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Any, TextIO
 from urllib.parse import unquote, urlsplit
 
+from gpu_token_analytics.foreign_text import in_json_text, visible, visible_lines
 from gpu_token_analytics.settings import Settings
 
 _REDACTED = "***"
@@ -49,6 +50,15 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return _redact(super().format(record), self._secrets)
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name
+        """On one line: what a message quotes must not look like a line of its own."""
+        record.message = visible(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # logging's name
+        """A traceback keeps its lines."""
+        return visible_lines(super().formatException(ei))
+
 
 class _JsonFormatter(logging.Formatter):
     """`ts` (RFC 3339, UTC), `level`, `site` where there are several, `logger`, `message`, and `error` with the traceback where
@@ -69,7 +79,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = _redact(self.formatException(record.exc_info), self._secrets)
-        return json.dumps(line, ensure_ascii=False)
+        return in_json_text(json.dumps(line, ensure_ascii=False))
 
 
 def _time(record: logging.LogRecord) -> str:

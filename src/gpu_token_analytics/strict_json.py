@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
+from gpu_token_analytics.foreign_text import visible
 
 MAX_DEPTH = 8
 MAX_KEYS = 128
@@ -123,7 +124,7 @@ def _check_depth(text: str) -> None:
 
 
 def shorten(value: object) -> str:
-    """A value for an error message: at most 80 characters, all of them ASCII."""
-    shown = value if isinstance(value, str) else json.dumps(value, default=str)
+    """A value for an error message: at most 80 characters, all of them ASCII, none of them a control."""
+    shown = visible(value) if isinstance(value, str) else json.dumps(value, default=str)
     shown = shown.encode("ascii", "backslashreplace").decode()
     return shown if len(shown) <= 80 else shown[:77] + "..."

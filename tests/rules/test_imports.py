@@ -1,6 +1,7 @@
 """Imports go one way: cli -> demo -> processes -> {kafka, store} -> ledger -> the shared vocabulary (ARCHITECTURE.md).
 
-shared     events, strict_json, values, documents, settings, errors, metrics, clock, sinks, logs, signals, http_server
+shared     events, strict_json, values, foreign_text, terminal,
+           documents, settings, errors, metrics, clock, sinks, logs, signals, http_server, http_guard
 ledger     pure: of the shared only events, documents, settings, errors; besides numpy nothing that is not Python's own
 clients    kafka (alone imports confluent_kafka), store (alone imports pymongo)
 processes  agent, processor, api, exporter, simulate, embedded, tools: never each other
@@ -23,6 +24,8 @@ SHARED = {
     "events",
     "strict_json",
     "values",
+    "foreign_text",
+    "terminal",
     "documents",
     "settings",
     "errors",
@@ -32,6 +35,7 @@ SHARED = {
     "logs",
     "signals",
     "http_server",
+    "http_guard",
 }
 CLIENTS = {"kafka", "store"}
 PROCESSES = {"agent", "processor", "api", "exporter", "simulate", "embedded", "tools"}

@@ -18,6 +18,7 @@ from gpu_token_analytics.agent.sources import open_source
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.events import encode
+from gpu_token_analytics.foreign_text import in_json_text, visible
 from gpu_token_analytics.metrics import SiteRegistry
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.signals import stoppable
@@ -67,9 +68,10 @@ def _print_once(gpus: GpuSource, host: str) -> None:
     try:
         for reading in gpus.read():
             if isinstance(reading, GpuProblem):
-                typer.echo(f"GPU {reading.gpu} cannot be read ({reading.problem}): {reading.message}", err=True)
+                said = f"GPU {reading.gpu} cannot be read ({reading.problem}): {reading.message}"
+                typer.echo(visible(said), err=True)
             else:
-                typer.echo(encode(reading.to_sample(host, now, gpus.name)).decode())
+                typer.echo(in_json_text(encode(reading.to_sample(host, now, gpus.name)).decode()))
     finally:
         gpus.close()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.foreign_text import in_json_text
 
 if TYPE_CHECKING:  # drivers and rich are not loaded for `--help`
     from rich.console import Console
@@ -102,23 +103,23 @@ def print_json(body: Any) -> None:
     """One JSON document on standard output."""
     import msgspec
 
-    typer.echo(msgspec.json.format(msgspec.json.encode(body, enc_hook=int), indent=2).decode())
+    typer.echo(in_json_text(msgspec.json.format(msgspec.json.encode(body, enc_hook=int), indent=2).decode()))
 
 
 def console() -> Console:
     """Standard output."""
-    from rich.console import Console
+    from gpu_token_analytics.terminal import plain_console
 
-    return Console(highlight=False)
+    return plain_console()
 
 
 def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
     """A plain table; columns in `right` are aligned right."""
-    from rich.table import Table
+    from gpu_token_analytics.terminal import PlainTable, plain_line
 
-    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    made = PlainTable(title=plain_line(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", no_wrap=column in right)
+        made.add_column(plain_line(column), justify="right" if column in right else "left", no_wrap=column in right)
     return made
 
 

@@ -10,6 +10,7 @@ import typer
 
 from gpu_token_analytics.api import cli_support as cli
 from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.foreign_text import visible
 
 if TYPE_CHECKING:  # drivers are not loaded for `--help`
     from pydantic import ValidationError
@@ -103,7 +104,8 @@ def add_price(
     if as_json:
         cli.print_json(row)
     else:
-        typer.echo(f"appended: {row['usd_per_hour']} USD/h, {row['scope']} {row['key'] or ''} from {row['valid_from']}")
+        key = visible(row["key"] or "")
+        typer.echo(f"appended: {row['usd_per_hour']} USD/h, {row['scope']} {key} from {row['valid_from']}")
 
 
 @keys_app.command("create")

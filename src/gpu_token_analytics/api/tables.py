@@ -16,10 +16,10 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any
 
+from gpu_token_analytics.foreign_text import in_csv, in_json_text
+
 ROWS_PER_CHUNK = 1_000
 ROWS_PER_GROUP = 10_000
-# A spreadsheet runs a text that starts like this as a formula (OWASP: CSV injection); model and tenant names come from outside.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Kind(StrEnum):
@@ -64,13 +64,13 @@ def csv_chunks(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Iter
 
 
 _TO_TEXT: dict[Kind, Callable[[Any], str]] = {
-    Kind.TEXT: lambda value: f"'{value}" if value.startswith(_FORMULA) else value,
+    Kind.TEXT: in_csv,
     Kind.INTEGER: str,
     Kind.DECIMAL: lambda value: format(value, "f"),
     Kind.FLOAT: str,
     Kind.TIME: lambda value: f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
     Kind.BOOLEAN: lambda value: "true" if value else "false",
-    Kind.JSON: lambda value: json.dumps(value, ensure_ascii=False, sort_keys=True),
+    Kind.JSON: lambda value: in_json_text(json.dumps(value, ensure_ascii=False, sort_keys=True)),
 }
 
 

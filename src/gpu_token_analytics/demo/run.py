@@ -32,6 +32,7 @@ from gpu_token_analytics.store.audit import SECOND_LOOK_SECONDS, audit, describe
 from gpu_token_analytics.store.client import Store, open_store
 from gpu_token_analytics.store.cost_reads import CostReads
 from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.terminal import plain_line
 
 _log = logging.getLogger(__name__)
 
@@ -228,7 +229,7 @@ class Demo:
         )
         self._console.print()
         for line in describe(report):
-            self._console.print(line, highlight=False)
+            self._console.print(plain_line(line), highlight=False)
         return report.holds
 
 

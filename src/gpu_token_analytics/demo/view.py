@@ -16,6 +16,7 @@ from rich.text import Text
 
 from gpu_token_analytics.documents import NUSD_PER_USD, MoneyClass
 from gpu_token_analytics.store.cost_reads import CostQuery, CostReads, Row
+from gpu_token_analytics.terminal import PlainTable
 
 _BAR_WIDTH = 60
 _STYLE = {
@@ -97,7 +98,7 @@ def _now(figures: Figures) -> Text:
 
 
 def _models(figures: Figures) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = PlainTable(box=None, pad_edge=False, header_style="bold")
     table.add_column("model")
     for heading in ("requests", "prompt", "completion", "$", "active $/M", "loaded $/M", "J/token"):
         table.add_column(heading, justify="right")

@@ -15,6 +15,7 @@ import typer
 
 from gpu_token_analytics.errors import InvalidRecord, Reason, SettingsError
 from gpu_token_analytics.events import decode
+from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.kafka import (
     DeadLetter,
     EventProducer,
@@ -77,9 +78,9 @@ def dead_letters_list(
     for letter in _matching(load(), reason):
         counts[letter.reason] += 1
         if counts.total() <= limit:
-            typer.echo(json.dumps(_as_json(letter)) if as_json else _line(letter))
+            typer.echo(json.dumps(_as_json(letter)) if as_json else visible(_line(letter)))
     if not as_json:
-        shown = ", ".join(f"{name} {count}" for name, count in counts.most_common()) or "none"
+        shown = ", ".join(f"{visible(name)} {count}" for name, count in counts.most_common()) or "none"
         typer.echo(f"{counts.total()} dead letters: {shown}")
 
 
@@ -88,7 +89,7 @@ def dead_letters_show(at: _At) -> None:
     """One refused record: the reason on stderr, its exact bytes on stdout (`show 3/17 > record.json`)."""
     letter = _at(load(), at)
     where = f" in field {letter.field}" if letter.field else ""
-    typer.echo(f"{letter.topic} {letter.at}: {letter.reason}{where}: {letter.message}", err=True)
+    typer.echo(visible(f"{letter.topic} {letter.at}: {letter.reason}{where}: {letter.message}"), err=True)
     if letter.cut_from_bytes is not None:
         typer.echo(f"only the first {len(letter.value or b'')} of {letter.cut_from_bytes} bytes were kept", err=True)
     sys.stdout.buffer.write(letter.value or b"")

@@ -20,6 +20,7 @@ from gpu_token_analytics import logs
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import SettingsError, TraceUnreadable
 from gpu_token_analytics.events import MAX_AHEAD_SECONDS, Event, encode
+from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.signals import stoppable
 from gpu_token_analytics.simulate.disturb import Delivery, Disturbances, disturb
@@ -229,7 +230,7 @@ def _names(text: str) -> tuple[str, ...]:
 def _name_bad_rows(file: Path, facts: TraceFacts) -> None:
     """Say which rows are left out, before anything is sent."""
     for row in facts.first_bad_rows:
-        typer.echo(f"{file.name}: line {row.line} is left out: {row.problem}", err=True)
+        typer.echo(visible(f"{file.name}: line {row.line} is left out: {row.problem}"), err=True)
     if facts.bad_rows > len(facts.first_bad_rows):
         typer.echo(f"{file.name}: {facts.bad_rows - len(facts.first_bad_rows)} more lines are left out", err=True)
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from gpu_token_analytics import logs
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.signals import stop_on_signals
@@ -77,7 +78,7 @@ def audit_ledger(
         typer.echo(json.dumps(report.as_json()))
     else:
         for line in describe(report):
-            typer.echo(line)
+            typer.echo(visible(line))
     if not report.holds:
         raise typer.Exit(1)
 

@@ -7,6 +7,20 @@ const SVG_NAMESPACE = 'http://www.w3.org/2000/svg';
 const HANDLERS = ['onclick', 'onchange', 'oninput', 'onkeydown', 'onsubmit', 'ontoggle', 'onpointermove', 'onpointerleave',
   'onpointerdown', 'onpointerup', 'onfocus', 'onblur'];
 
+// What acts instead of showing (the same set as foreign_text.py): controls, separators of lines, changes of direction.
+const ACTING = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
+
+const SPOKEN = new Set(['title', 'aria-label', 'placeholder', 'alt']);
+
+/** Text that others wrote, as it is shown: characters that act become escapes that can be seen. */
+export function visible(text) {
+  return text.replace(ACTING, (found) => {
+    const code = found.charCodeAt(0);
+    if (found === '\n') return '\\n';
+    return code < 0x100 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16).padStart(4, '0')}`;
+  });
+}
+
 function fill(node, props, children) {
   const late = {};
   for (const [name, value] of Object.entries(props ?? {})) {
@@ -14,7 +28,7 @@ function fill(node, props, children) {
     if (name.startsWith('on')) node[name] = value;
     else if (name === 'vars') Object.entries(value).forEach(([key, text]) => node.style.setProperty(key, text));
     else if (name === 'value' || name === 'checked' || name === 'draw') late[name] = value;
-    else node.setAttribute(name, value === true ? '' : String(value));
+    else node.setAttribute(name, value === true ? '' : SPOKEN.has(name) ? visible(String(value)) : String(value));
   }
   append(node, children);
   Object.assign(node, late); // a select's value needs its options first
@@ -25,7 +39,7 @@ function fill(node, props, children) {
 function append(node, children) {
   for (const child of children.flat(Infinity)) {
     if (child === undefined || child === null || child === false) continue;
-    node.append(child instanceof Node ? child : document.createTextNode(String(child)));
+    node.append(child instanceof Node ? child : document.createTextNode(visible(String(child))));
   }
 }
 
