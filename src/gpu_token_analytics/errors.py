@@ -14,7 +14,6 @@
     |  |- StoreUnreachable          no MongoDB answered; the outcome of a write is unknown, retry it
     |  |- StoreRefused              wrong credentials, not authorised, too old, read-only: retrying does not help
     |  `- StoreOutcomeUnknown       a write was sent and its durability is not known; retry the same write
-    |- TooManyBadRecords            the share of bad records passed the limit: a broken producer or a wrong topic
     |- SourceUnavailable            a GPU telemetry source cannot be read now (no driver, no tool, no file)
     |- TraceUnreadable              a trace file to replay is missing or is not a trace
     |- BackupUnusable               a backup is incomplete, damaged, or encrypted for somebody else
@@ -112,10 +111,6 @@ class StoreRefused(StoreError):
 
 class StoreOutcomeUnknown(StoreError):
     """A write was sent but is not known to be durable; the same write must be repeated."""
-
-
-class TooManyBadRecords(GpuTokensError):
-    """The share of bad records passed its limit; nothing past it was committed."""
 
 
 class SourceUnavailable(GpuTokensError):

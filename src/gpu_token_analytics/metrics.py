@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 
+from gpu_token_analytics.foreign_text import visible
+
 MAX_MODEL_LABELS = 200
 OTHER_MODELS = "(other)"
 
@@ -64,6 +66,10 @@ class Metrics:
             "duplicates_total", "Events that were stored already (replays, re-sends), by collection.", "collection"
         )
         self.dead_letters = counter("dead_letters_total", "Records refused and put into the dead letters, by reason.", "reason")
+        self.bad_record_ratio = gauge(
+            "bad_record_ratio",
+            "Share of the last 1,000 records that were bad; past BAD_RECORD_LIMIT_RATIO the processor warns.",
+        )
         self.marks = counter("marks_total", "Ledger cells marked to be computed.")
         self.lag = gauge("lag_records", "Records in Kafka not read yet, by partition owned by this process.", "partition")
         self.assigned = gauge("assigned_partitions", "Partitions this process reads now.")
@@ -108,6 +114,7 @@ class Metrics:
 
     def model_label(self, model: str) -> str:
         """The model as a label value; past MAX_MODEL_LABELS different ones they share one."""
+        model = visible(model)
         if model in self._models:
             return model
         if len(self._models) >= MAX_MODEL_LABELS:

@@ -33,6 +33,7 @@ class Condition:
     threads: dict[str, bool]  # name -> runs
     sums_lag_seconds: float = 0.0  # for how long a computed cell has been waiting to be in the sums
     set_aside: int = 0  # cells and sums that MongoDB refuses for good
+    bad_records: str | None = None  # while too many of the records read are bad
 
 
 SUMS_LAG_WARNING_SECONDS = 60.0
@@ -131,6 +132,8 @@ def _warnings(condition: Condition) -> list[str]:
             f"{condition.set_aside} cells or sums are set aside: MongoDB refuses them for good (see /v1/quality); "
             "they stay as they were, and everything else goes on"
         )
+    if condition.bad_records is not None:  # no problem: whoever may send could keep a new processor from getting ready
+        warnings.append(condition.bad_records)
     return warnings
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_token_analytics.documents import US_PER_MINUTE, US_PER_SECOND, minute_of
-from gpu_token_analytics.errors import InvalidRecord, Reason, TooManyBadRecords
+from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.events import (
     EARLIEST_TS,
     MAX_AHEAD_SECONDS,
@@ -95,26 +95,32 @@ def dead_letter(records: RecordBatch, index: int, error: InvalidRecord) -> DeadL
     )
 
 
-class BadRecordBreaker:
-    """Stops when too many of the last BAD_RECORD_WINDOW records are bad: a broken producer, a wrong topic."""
+class BadRecordShare:
+    """How many of the last BAD_RECORD_WINDOW records are bad. Past the limit it warns - a broken producer, a wrong topic - and
+    stops nobody: bad records are in the dead letters, and the good ones between them are other people's (decision 26)."""
 
     def __init__(self, limit_ratio: float) -> None:
         self._limit = limit_ratio
         self._last: deque[bool] = deque(maxlen=BAD_RECORD_WINDOW)
+        self.warning: str | None = None  # while the share is past the limit; another thread may read it
+
+    @property
+    def ratio(self) -> float:
+        """Of the last full window; 0 before, so that a few bad records after a start are no alarm."""
+        return sum(self._last) / BAD_RECORD_WINDOW if len(self._last) == BAD_RECORD_WINDOW else 0.0
 
     def see(self, events: Sequence[Event | InvalidRecord], letters: Sequence[DeadLetter]) -> None:
-        """Raises TooManyBadRecords. Judges full windows only, so that a few bad records after a start are no alarm."""
-        if not letters:
-            self._last.extend([False] * min(len(events), BAD_RECORD_WINDOW))
-            return
-        self._last.extend([isinstance(event, InvalidRecord) for event in events])
-        bad = sum(self._last)
-        if len(self._last) == BAD_RECORD_WINDOW and bad > self._limit * BAD_RECORD_WINDOW:
-            first = letters[0]
-            raise TooManyBadRecords(
-                f"{bad} of the last {BAD_RECORD_WINDOW:,} records are bad (BAD_RECORD_LIMIT_RATIO={self._limit:g}), such as "
-                f"{first.topic} {first.at}: {first.reason}: {first.message}. Nothing past them is committed: stop the "
-                "producer that sends them, or raise the limit to let them all go to the dead letters"
+        """Take note of a batch, or a part of it."""
+        self._last.extend([isinstance(event, InvalidRecord) for event in events] if letters else [False] * len(events))
+        if self.ratio <= self._limit:
+            self.warning = None
+        elif letters:
+            last = letters[-1]
+            self.warning = (
+                f"{sum(self._last)} of the last {BAD_RECORD_WINDOW:,} records are bad "
+                f"(BAD_RECORD_LIMIT_RATIO={self._limit:g}), such as "
+                f"{last.topic} {last.at}: {last.reason}: {last.message}. They are in the dead letters; "
+                "`gpu-tokens dead-letters list` shows them: repair the producer that sends them"
             )
 
 
@@ -128,8 +134,8 @@ class Shaper:
         self._labels = LabelBook()
         self._descriptions = DescriptionBook()
 
-    def shape(self, records: RecordBatch, now: datetime, breaker: BadRecordBreaker | None = None) -> Shaped:
-        """The batch, ready to be written; `now` becomes `ingested_at`. Raises TooManyBadRecords where a breaker is given.
+    def shape(self, records: RecordBatch, now: datetime, share: BadRecordShare | None = None) -> Shaped:
+        """The batch, ready to be written; `now` becomes `ingested_at`. share: takes note of what is bad.
 
         It goes through in slices: what belongs to one is still in the processor's cache from one step to the next.
         """
@@ -140,8 +146,8 @@ class Shaper:
         ]
         for start in range(0, len(records), _SLICE_RECORDS):
             events = self._slice(shaped, start, sources, now)
-            if breaker is not None:
-                breaker.see(events, shaped.letters)
+            if share is not None:
+                share.see(events, shaped.letters)
         self._leave_out_known(shaped)
         return shaped
 

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.kafka import DeadLetters, EventSource, RecordBatch
 from gpu_token_analytics.metrics import Metrics
-from gpu_token_analytics.processor.ingest import BadRecordBreaker, Shaped, Shaper
+from gpu_token_analytics.processor.ingest import BadRecordShare, Shaped, Shaper
 from gpu_token_analytics.processor.live_rate import LiveRate
 from gpu_token_analytics.processor.writing import Abandoned, BatchWriter, Step
 from gpu_token_analytics.settings import Settings
@@ -58,16 +58,17 @@ class Ingest:
         self._source, self._clock, self._metrics, self._settings = source, clock, metrics, settings
         self._checkpoint = checkpoint
         self._writer = BatchWriter(store, dead_letters, settings.close_debounce_seconds, metrics, clock, checkpoint, recent)
-        self._breaker = BadRecordBreaker(settings.bad_record_limit_ratio)
+        self._bad_share = BadRecordShare(settings.bad_record_limit_ratio)
         rate = LiveRate(settings.live_rate_window_seconds, settings.price_per_hour_usd)
         self._shaper = Shaper(rate, settings.sample_gap_limit_seconds)
         self._in_flight: deque[_Write] = deque()  # oldest first
+        self._bad_records_said = False
         self._catching_up = False
         self._lagging: set[str] = set()  # partitions with a lag shown
         self._lag_due = self._progress = clock.monotonic()
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop`. Raises what makes going on unsafe: OffsetsLost, StoreRefused, TooManyBadRecords, ..."""
+        """Until `stop`. Raises what makes going on unsafe: OffsetsLost, StoreRefused, ..."""
         self._source.on_revoke = lambda: self._settle(REVOKE_WITHIN_SECONDS)
         self._source.start()
         try:
@@ -111,7 +112,7 @@ class Ingest:
         self._metrics.consumed.inc(len(records))
         self._metrics.batch_records.observe(len(records))
         with self._metrics.cpu("shape"):
-            shaped = self._shaper.shape(records, self._clock.now(), self._breaker)  # 2 3
+            shaped = self._shaper.shape(records, self._clock.now(), self._bad_share)  # 2 3
         self._observe(shaped)
         self._checkpoint(Step.SHAPED)
         return shaped
@@ -187,7 +188,19 @@ class Ingest:
                 self._metrics.lag.labels(partition).set(records)
             self._lagging = set(lag)
 
+    @property
+    def bad_records(self) -> str | None:
+        """What to say while too many records are bad; None: they are few. Any thread may ask."""
+        return self._bad_share.warning
+
     def _observe(self, shaped: Shaped) -> None:
+        self._metrics.bad_record_ratio.set(self._bad_share.ratio)
+        if (self.bad_records is not None) != self._bad_records_said:
+            self._bad_records_said = not self._bad_records_said
+            if self.bad_records is not None:
+                _log.error("%s", self.bad_records)
+            else:
+                _log.info("few records are bad again")
         for model, tokens in shaped.tokens_by_model.items():
             self._metrics.live_tokens.labels(self._metrics.model_label(model)).inc(tokens)
         for model, usd in shaped.cost_per_token_by_model.items():

@@ -50,7 +50,7 @@ def run_processor(
     beside: dict[str, Beside] | None = None,
     checkpoint: Callable[[Step], None] = lambda _step: None,
 ) -> None:
-    """Run until `stop`. Raises the error that ended it, such as OffsetsLost, StoreRefused or TooManyBadRecords.
+    """Run until `stop`. Raises the error that ended it, such as OffsetsLost or StoreRefused.
 
     beside: functions that run in threads of their own until the event they are given is set. checkpoint: see run.py.
     """
@@ -82,6 +82,7 @@ def run_processor(
                 idle_seconds=ingest.idle_seconds,
                 waiting_seconds=ingest.waiting_seconds,
                 partitions=len(source.owned),
+                bad_records=ingest.bad_records,
                 threads={name: thread.is_alive() for name, thread in threads.items()},
                 sums_lag_seconds=rollups.lag_seconds,
                 set_aside=metrics.set_aside_now,

@@ -45,6 +45,12 @@ def test_all_is_well() -> None:
         assert (answer.status_code, answer.json()) == (200, {"status": "ok", "problems": [], "warnings": []})
 
 
+def test_bad_records_of_others_are_a_warning_and_keep_nobody_from_getting_ready() -> None:
+    answer = get("/ready", replace(WELL, bad_records="1000 of the last 1,000 records are bad"))
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+    assert answer.json()["warnings"] == ["1000 of the last 1,000 records are bad"]
+
+
 @pytest.mark.parametrize(
     ("condition", "problem"),
     [

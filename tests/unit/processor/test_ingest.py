@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from gpu_token_analytics.documents import US_PER_MINUTE, payload_hash
-from gpu_token_analytics.errors import InvalidRecord, Reason, TooManyBadRecords
+from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.events import Event, GpuSample, TokenUsage, encode, to_us
 from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
 from gpu_token_analytics.processor.ingest import (
     BAD_RECORD_WINDOW,
-    BadRecordBreaker,
+    BadRecordShare,
     Shaped,
     Shaper,
     refused_letters,
@@ -206,25 +206,32 @@ def test_ahead_of_time_is_measured_on_the_brokers_clock_where_it_is_known() -> N
     assert len(shaper.shape(batch([ahead], broker_ms), NOW).usages.documents) == 1
 
 
-def _see(breaker: BadRecordBreaker, good: int, bad: int) -> None:
+def _see(share: BadRecordShare, good: int, bad: int) -> None:
     events: list[Event | InvalidRecord] = [*[usage()] * good, *[InvalidRecord(Reason.NOT_JSON, "x")] * bad]
     letter = DeadLetter("tokens", 1, 2, "not_json", "x", None, None, b"x")
-    breaker.see(events, [letter] * min(bad, 1))
+    share.see(events, [letter] * min(bad, 1))
 
 
-def test_the_breaker_judges_full_windows_only() -> None:
-    breaker = BadRecordBreaker(0.2)
-    _see(breaker, 0, BAD_RECORD_WINDOW - 1)
-    with pytest.raises(TooManyBadRecords, match=r"1000 of the last 1,000 records are bad .*tokens 1/2: not_json"):
-        _see(breaker, 0, 1)
+def test_the_share_of_bad_records_is_that_of_full_windows() -> None:
+    share = BadRecordShare(0.2)
+    _see(share, 0, BAD_RECORD_WINDOW - 1)
+    assert (share.ratio, share.warning) == (0.0, None)
+    _see(share, 0, 1)
+    assert share.ratio == 1.0
+    assert share.warning is not None
+    assert "1000 of the last 1,000 records are bad" in share.warning
+    assert "tokens 1/2: not_json" in share.warning
+    assert "dead-letters list" in share.warning
 
 
-def test_the_breaker_forgets_and_holds_at_its_limit() -> None:
-    breaker = BadRecordBreaker(0.2)
-    _see(breaker, 800, 200)
-    _see(breaker, 800, 0)
-    _see(breaker, 0, 200)
-    with pytest.raises(TooManyBadRecords):
-        _see(breaker, 0, 1)
-    never = BadRecordBreaker(1.0)
-    _see(never, 0, 5000)
+def test_the_share_of_bad_records_forgets_and_is_quiet_at_its_limit() -> None:
+    share = BadRecordShare(0.2)
+    _see(share, 800, 200)
+    assert share.warning is None
+    _see(share, 0, 1)
+    assert share.warning is not None
+    _see(share, 1000, 0)
+    assert (share.ratio, share.warning) == (0.0, None)
+    quiet = BadRecordShare(1.0)
+    _see(quiet, 0, 5000)
+    assert quiet.warning is None
