@@ -129,6 +129,8 @@ EVENT_TYPES: tuple[type[TokenUsage], type[GpuSample]] = (TokenUsage, GpuSample)
 _KINDS: dict[object, type[TokenUsage] | type[GpuSample]] = {kind.__struct_config__.tag: kind for kind in EVENT_TYPES}
 _FORMS = {kind: Forms.of(kind) for kind in EVENT_TYPES}
 
+FIELDS: dict[type[Event], tuple[str, ...]] = {kind: ("schema", *kind.__struct_fields__) for kind in EVENT_TYPES}
+
 _decoder = msgspec.json.Decoder(TokenUsage | GpuSample)
 _encoder = msgspec.json.Encoder()
 
@@ -189,6 +191,13 @@ def decode_or_error(value: bytes | None, broker_ms: int) -> Event | InvalidRecor
         return decode(value, from_us(broker_ms * 1000))
     except InvalidRecord as error:
         return _bare(error)
+
+
+def unknown_fields(event: Event, value: bytes) -> list[str]:
+    """The fields of a good record that its contract does not know; they are kept out. A misspelt one is such a field."""
+    if _encoder.encode(event) == value:
+        return []
+    return [name for name in json.loads(value) if name not in FIELDS[type(event)]]
 
 
 def read_lines(records: bytes) -> list[Event] | None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.http_guard import MAX_CONNECTIONS, guarded
 from gpu_token_analytics.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -30,8 +31,9 @@ def serving(app: object, settings: Settings) -> Iterator[None]:
         port=settings.http_port,
         log_config=None,
         access_log=False,
+        http=guarded(settings.http_max_connections_per_address, settings.http_silence_seconds),
         timeout_keep_alive=5,
-        limit_concurrency=100,
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)

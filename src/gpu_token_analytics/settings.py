@@ -90,11 +90,21 @@ class Settings(BaseSettings):
     # Processor and API
     http_host: str = Field("127.0.0.1", description="Address the process's HTTP server listens on.")
     http_port: int = Field(8080, ge=0, le=65535, description="Port of the process's HTTP server; 0 picks a free one.")
+    http_max_connections_per_address: int = Field(
+        400, ge=1, le=100_000, description="Open HTTP connections from one address; one more takes the place of an idle one."
+    )
+    http_silence_seconds: float = Field(
+        20, gt=0, le=3600, description="A connection whose next request, or the next piece of it, takes longer is closed."
+    )
     batch_max_records: int = Field(8000, ge=1, le=100_000, description="Most records in one ingest batch.")
     batch_max_wait_ms: int = Field(200, ge=1, le=60_000, description="Longest wait for a batch to fill.")
     live_rate_window_seconds: int = Field(30, ge=1, le=3600, description="Trailing event time of the live rate.")
     bad_record_limit_ratio: float = Field(
-        0.2, ge=0, le=1, description="Stop when more than this share of the last 1,000 records is bad; 1 never stops."
+        0.2,
+        ge=0,
+        le=1,
+        description="Log, `/ready` and `bad_record_ratio` warn while more than this share of the last 1,000 records is bad. "
+        "All of them go to the dead letters; the processor never stops for them.",
     )
     stuck_after_seconds: int = Field(
         60, ge=5, description="A partition that lags and yields nothing for this long is an error; so is a silent loop."
@@ -109,7 +119,8 @@ class Settings(BaseSettings):
         8 * 1024 * 1024, ge=65_536, le=1 << 30, description="Largest body of POST /v1/events; other bodies: 64 KiB."
     )
     api_query_timeout_ms: int = Field(10_000, ge=100, description="Longest database operation of one API request.")
-    api_max_streams: int = Field(50, ge=1, le=10_000, description="Open live streams (/v1/stream).")
+    api_max_streams: int = Field(100, ge=1, le=10_000, description="Open live streams (/v1/stream).")
+    api_max_streams_per_key: int = Field(25, ge=1, le=10_000, description="Open live streams of one API key.")
 
     # Agent
     gpu_metrics_source: GpuMetricsSource = Field(

@@ -15,6 +15,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from gpu_token_analytics import __version__
 from gpu_token_analytics.api import errors
@@ -23,6 +24,7 @@ from gpu_token_analytics.api.handlers.live import LiveFigures
 from gpu_token_analytics.api.limits import BodyLimit, Envelope
 from gpu_token_analytics.api.metrics import ApiMetrics
 from gpu_token_analytics.api.models.problem import Problem
+from gpu_token_analytics.api.names import known_parameters
 from gpu_token_analytics.api.routes import ROUTES, Access, Route
 from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.errors import StoreError
@@ -35,6 +37,15 @@ DESCRIPTION = (
     "What each LLM token really costs on your own GPUs. Money is integer nano-USD and always adds up: "
     "attributed + idle by class = price x owned time."
 )
+
+
+class _Anything(StringConvertor):
+    """A part of a path that may hold whatever an engine calls a request: slashes, and line feeds, too."""
+
+    regex = r"[\s\S]+"
+
+
+register_url_convertor("anything", _Anything())
 
 
 def create_app(services: Services) -> FastAPI:
@@ -86,10 +97,10 @@ def document() -> dict[str, Any]:
 def _add(app: FastAPI, route: Route) -> None:
     handler = HANDLERS[route.handler]
     app.router.add_api_route(
-        route.path.replace("{request_id}", "{request_id:path}"),  # an engine's request id may hold a slash
+        route.path.replace("{request_id}", "{request_id:anything}"),
         _guarded(handler, route),
         methods=[route.method],
-        dependencies=[] if route.access is Access.PUBLIC else [Depends(_check(route))],
+        dependencies=[*([] if route.access is Access.PUBLIC else [Depends(_check(route))]), Depends(known_parameters)],
         response_model=None,
         status_code=route.status,
         summary=route.summary,
@@ -111,7 +122,7 @@ def _check(route: Route) -> Callable[[Request], None]:
 
 def _guarded(handler: Callable[..., Any], route: Route) -> Callable[..., Any]:
     """`handler` with the database's errors in our words. Its signature stays: FastAPI reads the parameters from it."""
-    if route.handler in ("stream", "openapi"):
+    if route.handler in ("stream", "openapi", "events"):
         return handler
 
     @functools.wraps(handler)

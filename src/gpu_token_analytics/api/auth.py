@@ -87,6 +87,7 @@ class Authority:
         self._rate = RateLimit(requests_per_second, burst, clock)
         self._failures = RateLimit(FAILURES_PER_SECOND, FAILURE_BURST, clock)
         self._cache: OrderedDict[bytes, tuple[float, ApiKey]] = OrderedDict()  # by digest: no secret is kept
+        self._unknown: OrderedDict[bytes, float] = OrderedDict()  # asked for again and again, they cost one query
         self._lock = threading.Lock()
 
     def admit(self, request: Request, route: Route) -> Principal:
@@ -124,12 +125,17 @@ class Authority:
             held = self._cache.get(digest)
             if held is not None and held[0] > self._clock():
                 return held[1]
-        caller = request.client.host if request.client else "unknown"
-        wait_seconds = self._failures.take(caller)  # each miss asks the database: guessing keys must not load it
-        if wait_seconds:
-            raise _slow_down(wait_seconds)
-        key = self._keys.find(text)
+            unknown = self._unknown.get(digest, 0.0) > self._clock()
+        key = None if unknown else self._keys.find(text)
         if key is None:
+            with self._lock:
+                self._unknown[digest] = self._clock() + CACHE_SECONDS
+                while len(self._unknown) > MAX_CACHED:
+                    self._unknown.popitem(last=False)
+            # Only what failed is counted: behind one address stand many, and a valid key is never refused for its neighbours.
+            wait_seconds = self._failures.take(request.client.host if request.client else "unknown")
+            if wait_seconds:
+                raise _slow_down(wait_seconds)
             raise _unauthenticated("this key is not known; was it cut off or revoked and removed?")
         self._keys.used(key.id, self._now())
         with self._lock:

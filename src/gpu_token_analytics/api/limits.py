@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -139,25 +138,25 @@ class RateLimit:
 
 
 class Slots:
-    """A bounded number of things at once, such as open streams."""
+    """A bounded number of things at once, such as open streams; and of them a bounded number for each caller."""
 
-    def __init__(self, count: int) -> None:
-        self._free = threading.BoundedSemaphore(count)
+    def __init__(self, count: int, per_caller: int) -> None:
+        self._count, self._per_caller = count, per_caller
+        self._taken: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
-    @contextmanager
-    def one(self, refusal: Callable[[], Exception]) -> Iterator[None]:
-        """Hold one, or raise `refusal()`."""
-        self.take(refusal)
-        try:
-            yield
-        finally:
-            self.give()
+    def take(self, caller: str, refusal: Callable[[str], Exception]) -> None:
+        """Take one, or raise `refusal(why)`."""
+        with self._lock:
+            if self._taken[caller] >= self._per_caller:
+                raise refusal(f"{self._per_caller} are open with this key (API_MAX_STREAMS_PER_KEY)")
+            if self._taken.total() >= self._count:
+                raise refusal(f"{self._count} are open (API_MAX_STREAMS)")
+            self._taken[caller] += 1
 
-    def take(self, refusal: Callable[[], Exception]) -> None:
-        """Take one, or raise `refusal()`."""
-        if not self._free.acquire(blocking=False):
-            raise refusal()
-
-    def give(self) -> None:
+    def give(self, caller: str) -> None:
         """Give it back."""
-        self._free.release()
+        with self._lock:
+            self._taken[caller] -= 1
+            if self._taken[caller] <= 0:
+                del self._taken[caller]

@@ -31,4 +31,9 @@ class ApiMetrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.unknown_fields = Counter(
+            "gpu_tokens_api_unknown_fields_total",
+            "Fields of records on POST /v1/events that no contract knows, misspelt ones among them.",
+            registry=self.registry,
+        )
         self.streams = Gauge("gpu_tokens_api_streams", "Open live streams.", registry=self.registry)

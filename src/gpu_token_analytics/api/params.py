@@ -52,4 +52,6 @@ WhatIfPrice = Annotated[
     Query(ge=0, le=1e5, description="What if a GPU-hour cost this (USD)? Left out: the prices of the ledger."),
 ]
 
+Strict = Annotated[bool, Query(description="Refuse records with a field that their contract does not know.")]
+
 __all__ = ["Bucket", "Dimension", "ExportFormat", "ExportLayout", "MoneyClassName"]

@@ -134,6 +134,10 @@ def _over(query: CostQuery, width: int, budget: Budget) -> tuple[timedelta, str]
     """(longest time that could pass, the limit in words) when a query reads too much; None: it does not."""
     if query.step is not Step.NONE and (query.end - query.start) / _length(query.step) > MAX_BUCKETS:
         return MAX_BUCKETS * _length(query.step), f"{MAX_BUCKETS:,} buckets"
+    # By arithmetic first: a refusal must not cost the list of what would have been read.
+    most_days = (budget.gpu_documents // width if query.by_place else budget.fleet_documents) + 2
+    if query.end - query.start > most_days * DAY:
+        return most_days * DAY, f"{most_days:,} daily sums"
     read = dict.fromkeys(Grain, 0)
     for span in query.spans:
         read[span.grain] += span.units

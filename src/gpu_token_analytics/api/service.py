@@ -17,6 +17,7 @@ from gpu_token_analytics.api.auth import is_loopback
 from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.errors import KafkaError, SettingsError
 from gpu_token_analytics.events import Event, encode
+from gpu_token_analytics.http_guard import MAX_CONNECTIONS, guarded
 from gpu_token_analytics.kafka import EventProducer, read_dead_letters
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.store.client import open_store
@@ -27,8 +28,6 @@ _log = logging.getLogger(__name__)
 GRACE_SECONDS = 5
 DEAD_LETTERS_EVERY_SECONDS = 60.0
 MAX_DEAD_LETTERS = 100_000
-# Most requests handled at once; each holds its page in memory.
-MAX_CONNECTIONS = 1_000
 
 
 class LateProducer:
@@ -72,15 +71,32 @@ class DeadLetterCounts:
         self._lock = threading.Lock()
         self._at = float("-inf")
         self._counts: dict[str, int] = {}
+        self._failure: KafkaError | None = None
 
     def __call__(self) -> dict[str, int]:
-        """Counts of the first MAX_DEAD_LETTERS. Raises KafkaError."""
-        with self._lock:
-            if time.monotonic() - self._at > DEAD_LETTERS_EVERY_SECONDS:
-                letters = islice(read_dead_letters(self._settings), MAX_DEAD_LETTERS)
-                self._counts = dict(Counter(letter.reason for letter in letters))
-                self._at = time.monotonic()
-            return dict(self._counts)
+        """Counts of the first MAX_DEAD_LETTERS. Raises KafkaError.
+
+        While one request asks Kafka, which takes seconds where it is away, the others get what is known already.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                if time.monotonic() - self._at > DEAD_LETTERS_EVERY_SECONDS:
+                    self._refresh()
+            finally:
+                self._lock.release()
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+        return dict(self._counts)
+
+    def _refresh(self) -> None:
+        try:
+            letters = islice(read_dead_letters(self._settings), MAX_DEAD_LETTERS)
+            self._counts = dict(Counter(letter.reason for letter in letters))
+        except KafkaError as error:
+            self._failure = error
+        else:
+            self._failure = None
+        self._at = time.monotonic()
 
 
 def run_api(settings: Settings, stop: threading.Event) -> None:
@@ -110,6 +126,7 @@ def _serve(services: Services, settings: Settings, stop: threading.Event) -> Non
         access_log=False,  # request ids, tenants and keys are not for logs
         server_header=False,
         limit_concurrency=MAX_CONNECTIONS,
+        http=guarded(settings.http_max_connections_per_address, settings.http_silence_seconds),
         timeout_keep_alive=15,
         timeout_graceful_shutdown=GRACE_SECONDS,
         h11_max_incomplete_event_size=32_768,

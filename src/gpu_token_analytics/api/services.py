@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
+import anyio
 from fastapi import Depends, Request
 
 from gpu_token_analytics.api.auth import Authority, Principal
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.limits import Slots
 from gpu_token_analytics.api.metrics import ApiMetrics
+from gpu_token_analytics.errors import KafkaError
 from gpu_token_analytics.metrics import SiteRegistry
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.sinks import EventSink
@@ -25,6 +29,42 @@ from gpu_token_analytics.store.price_store import PriceStore
 from gpu_token_analytics.store.reads import Reads
 
 EXPORT_PATIENCE = 30
+INGEST_THREADS = 2  # a producer serves one thread at a time; the other one reads and judges meanwhile
+MOST_WAITING = 64
+SHUT_SECONDS = 5.0
+
+
+class Outlet:
+    """The way to Kafka, which may be away: it takes requests in threads of its own, so that reading waits for nobody, and
+    while Kafka does not acknowledge it says so at once."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limiter = anyio.CapacityLimiter(INGEST_THREADS)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._shut_until = float("-inf")
+
+    def check(self) -> None:
+        """Raises ApiProblem where a request would only wait."""
+        if self._clock() < self._shut_until:
+            raise _away("Kafka did not acknowledge a moment ago; nothing of this request was sent.", SHUT_SECONDS)
+        if self.limiter.statistics().tasks_waiting >= MOST_WAITING:
+            raise _away(f"{MOST_WAITING} requests wait for Kafka; nothing of this one was sent.", 1)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """One thread at a time. A KafkaError within shuts it for SHUT_SECONDS."""
+        with self._lock:
+            self.check()  # the one before may have waited in vain
+            try:
+                yield
+            except KafkaError:
+                self._shut_until = self._clock() + SHUT_SECONDS
+                raise
+
+
+def _away(detail: str, seconds: float) -> ApiProblem:
+    return ApiProblem("kafka_unavailable", detail, headers={"Retry-After": f"{seconds:.0f}"})
 
 
 @dataclass
@@ -42,7 +82,7 @@ class Services:
     streams: Slots
     sink: EventSink | None = None
     dead_letters: Callable[[], dict[str, int]] | None = None
-    sink_lock: threading.Lock = field(default_factory=threading.Lock)  # a producer serves one thread at a time
+    outlet: Outlet = field(default_factory=Outlet)
     metrics: ApiMetrics = field(default_factory=ApiMetrics)
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -74,7 +114,7 @@ class Services:
                 burst=settings.api_request_burst,
             ),
             metrics=ApiMetrics(SiteRegistry(settings.site)),
-            streams=Slots(settings.api_max_streams),
+            streams=Slots(settings.api_max_streams, settings.api_max_streams_per_key),
             sink=sink,
             dead_letters=dead_letters,
         )

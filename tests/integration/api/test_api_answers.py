@@ -9,6 +9,7 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -269,7 +270,7 @@ def test_events_reach_kafka_byte_for_byte_before_the_answer(api: Api) -> None:
         api.sink.records.clear()
         flushes = len(api.sink.flushes)
         answer = client.post("/v1/events", content=body, headers={"Content-Type": kind})
-        assert answer.json() == {"accepted": count, "rejected": 0, "errors": []}
+        assert answer.json() == {"accepted": count, "rejected": 0, "errors": [], "warnings": []}
         assert len(api.sink.records) == count
         assert len(api.sink.flushes) == flushes + 1
     api.sink.records.clear()
@@ -402,3 +403,65 @@ def test_probes_and_metrics_need_no_key_and_name_no_one(api: Api) -> None:
     text = httpx.get(f"{api.url}/metrics", trust_env=False).text
     assert 'gpu_tokens_api_requests_total{method="GET",route="/v1/costs",status="200"}' in text
     assert "tenant-" not in text
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "nearest"),
+    [
+        ("/v1/costs", {"groupby": "tenant"}, "group_by"),
+        ("/v1/costs", {"timezone": "Europe/Berlin"}, "time_zone"),
+        ("/v1/export", {"formt": "csv"}, "format"),
+        ("/v1/dimensions", {"form": "x"}, "from"),
+        ("/v1/gpus", {"Gpu": "GPU-a"}, "gpu"),
+        ("/v1/openapi.json", {"x[/b]\x1b": "1"}, None),
+    ],
+)
+def test_a_parameter_that_a_route_does_not_read_is_refused_with_the_nearest(
+    api: Api, path: str, asked: dict[str, str], nearest: str | None
+) -> None:
+    answer = api.reader.get(path, params={**RANGE, **asked} if path not in ("/v1/gpus", "/v1/openapi.json") else asked)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+    (problem,) = answer.json()["errors"]
+    assert problem["field"] == next(iter(asked)).replace("\x1b", "\\x1b")
+    if nearest is not None and nearest in str(api.app.openapi()["paths"][path]):
+        assert f"did you mean `{nearest}`?" in problem["message"]
+
+
+def test_every_route_refuses_what_it_does_not_read(api: Api) -> None:
+    admin = api.client(KeyScope.ADMIN)
+    for route in ROUTES:
+        if route.handler == "stream":
+            continue  # would not end if it were answered; its parameters are those of the next test
+        path = route.path.replace("{request_id}", "r-1")
+        answer = admin.request(route.method, path, params={"zzz_unknown": "1"}, json={})
+        assert answer.status_code == 422, route.path
+        assert "zzz_unknown" in answer.text, route.path
+    assert admin.get("/v1/stream", params={"zzz_unknown": "1"}).status_code == 422
+
+
+def test_a_misspelt_field_is_accepted_told_counted_and_refused_on_request(api: Api) -> None:
+    api.sink.records.clear()
+    record = json.loads(usage(1)) | {"tennant": "acme", "latency_msec": 12, "x" * 300: 1}
+    client = api.client(KeyScope.INGEST)
+    before = api.services.metrics.registry.get_sample_value("gpu_tokens_api_unknown_fields_total") or 0
+    body = m.EventsResponse.model_validate_json(client.post("/v1/events", json=[json.loads(usage(2)), record]).text)
+    assert (body.accepted, body.rejected) == (2, 0)
+    assert [(warning.index, warning.field) for warning in body.warnings][:2] == [(1, "tennant"), (1, "latency_msec")]
+    assert "did you mean `tenant`?" in body.warnings[0].message
+    assert "did you mean `latency_ms`?" in body.warnings[1].message
+    assert len(body.warnings[2].field) <= 80
+    assert api.services.metrics.registry.get_sample_value("gpu_tokens_api_unknown_fields_total") == before + 3
+    assert len(api.sink.records) == 2
+
+    answer = client.post("/v1/events", params={"strict": "true"}, json=[json.loads(usage(3)), record])
+    body = m.EventsResponse.model_validate_json(answer.text)
+    assert (body.accepted, body.rejected, body.warnings) == (1, 1, [])
+    assert (body.errors[0].index, body.errors[0].reason, body.errors[0].field) == (1, "unknown_field", "tennant")
+
+
+@pytest.mark.parametrize("identity", ["a\nb", "a\n", "[/INST]", "x\x1b[2J", "a/b c?d#e", "é"])
+def test_a_request_of_any_name_opens(api: Api, identity: str) -> None:
+    answer = api.reader.get(f"/v1/requests/{quote(identity, safe='')}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "openapi.json lists what does" not in answer.json()["detail"], "the route took it: there is no such request"

@@ -7,21 +7,25 @@ dead letter. Records are handed on as they came, byte for byte.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Any
 
+import anyio.to_thread
 import msgspec
 from fastapi import Depends, Request
 from fastapi.responses import Response
 
+from gpu_token_analytics.api import params as p
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.models.problem import FieldProblem
+from gpu_token_analytics.api.names import meant
 from gpu_token_analytics.api.render import json_response
-from gpu_token_analytics.api.services import AskDep
+from gpu_token_analytics.api.services import Ask, AskDep, Outlet
 from gpu_token_analytics.errors import InvalidRecord
-from gpu_token_analytics.events import Event, TokenUsage, decode
+from gpu_token_analytics.events import FIELDS, Event, TokenUsage, decode, unknown_fields
 from gpu_token_analytics.sinks import EventSink
+from gpu_token_analytics.strict_json import shorten
 
 Json = dict[str, Any]
 MAX_RECORDS = 10_000
@@ -30,6 +34,15 @@ ACKNOWLEDGE_SECONDS = 15.0
 JSON_TYPE = "application/json"
 NDJSON_TYPES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 _BLANK = b" \t\r\n"
+_LINE = re.compile(rb"[^ \t\r\n][^\n]*")
+_MAX_ARRAY_DEPTH = 64
+_MAX_ARRAY_TOKENS = 50 * MAX_RECORDS
+# A text, or a flat object or array as a whole, else one character of structure. Possessive: nothing is looked at twice.
+_TEXT = rb'"(?:[^"\\]|\\.)*+"'
+_TOKEN = re.compile(
+    rb"\{(?:[^{}\"]|" + _TEXT + rb")*+\}|\[(?:[^\[\]{}\"]|" + _TEXT + rb')*+\]|"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{},]',
+    re.DOTALL,
+)
 
 
 async def read_body(request: Request) -> bytes:
@@ -37,19 +50,31 @@ async def read_body(request: Request) -> bytes:
     return await request.body()
 
 
-def events(
+async def events(
     ask: AskDep,
     request: Request,
     body: Annotated[bytes, Depends(read_body)],
+    strict: p.Strict = False,
 ) -> Response:
     """Store one event, a JSON array, or NDJSON (`application/x-ndjson`), at most 10,000 records.
 
     Answered after Kafka acknowledged. Sending the same records again is harmless: an event counts once by its event_id.
+    A field that the contract does not know is left out and told as a warning; `strict=true` refuses its record.
     """
+    outlet = ask.services.outlet
+    if ask.services.sink is not None:
+        outlet.check()
+    return await anyio.to_thread.run_sync(
+        _take, ask, body, request.headers.get("content-type", ""), strict, limiter=outlet.limiter
+    )
+
+
+def _take(ask: Ask, body: bytes, content_type: str, strict: bool) -> Response:
     services = ask.services
-    records = split_records(body, request.headers.get("content-type", ""))
+    records = split_records(body, content_type)
     good: list[tuple[Event, bytes]] = []
     errors: list[Json] = []
+    warnings: list[Json] = []
     now = services.now()
     for index, record in enumerate(records):
         try:
@@ -57,11 +82,20 @@ def events(
         except InvalidRecord as error:
             errors.append(_outcome(index, "invalid", None, error.reason.value, error.field, str(error)))
             continue
+        unknown = unknown_fields(event, record)
+        services.metrics.unknown_fields.inc(len(unknown))
         refusal = _foreign(event, ask.tenant)
-        if refusal is not None:
+        if unknown and strict:
+            name = shorten(unknown[0])
+            errors.append(_outcome(index, "invalid", event.event_id, "unknown_field", name, _unknown(event, unknown[0])))
+        elif refusal is not None:
             errors.append(_outcome(index, "forbidden", event.event_id, "tenant", "tenant", refusal))
         else:
             good.append((event, record))
+            warnings += [
+                {"index": index, "field": shorten(name), "message": _unknown(event, name)}
+                for name in unknown[: MAX_ERRORS - len(warnings)]
+            ]
     services.metrics.events.labels("rejected").inc(len(errors))
     if errors and not good:
         found = [FieldProblem(field=f"[{e['index']}].{e['field'] or ''}".rstrip("."), message=e["message"]) for e in errors]
@@ -69,17 +103,17 @@ def events(
             "all_records_invalid", f"0 of {len(records)} records accepted; first: {errors[0]['message']}", errors=found[:50]
         )
     if good:
-        _send(services.sink, services.sink_lock, good)
+        _send(services.sink, services.outlet, good)
     services.metrics.events.labels("accepted").inc(len(good))
-    return json_response({"accepted": len(good), "rejected": len(errors), "errors": errors[:MAX_ERRORS]})
+    return json_response({"accepted": len(good), "rejected": len(errors), "errors": errors[:MAX_ERRORS], "warnings": warnings})
 
 
 def split_records(body: bytes, content_type: str) -> list[bytes]:
     """The records of a body, each as its own bytes. Raises ApiProblem."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind in NDJSON_TYPES:
-        records = [line.strip(_BLANK) for line in body.split(b"\n")]
-        found = [line for line in records if line]
+        # One by one, and no further than they are too many: a body of nothing but line feeds is not held as lines.
+        found = [line[0].rstrip(_BLANK) for line in islice(_LINE.finditer(body), MAX_RECORDS + 1)]
     elif kind == JSON_TYPE:
         found = _json_records(body)
     else:
@@ -87,19 +121,48 @@ def split_records(body: bytes, content_type: str) -> list[bytes]:
     if not found:
         raise ApiProblem("invalid_body", "the body has no record; send one JSON object, an array, or NDJSON")
     if len(found) > MAX_RECORDS:
-        raise ApiProblem("too_many_records", f"{len(found):,} records; send at most {MAX_RECORDS:,} in one request")
+        raise _too_many()
     return found
+
+
+def _too_many() -> ApiProblem:
+    return ApiProblem("too_many_records", f"more than {MAX_RECORDS:,} records; send at most as many in one request")
+
+
+def _has_too_many(array: bytes) -> bool:
+    """Whether a JSON array has more than MAX_RECORDS values, counted before any of them is held: 8 MB of `1,1,1` would be 4
+    million values, half a gigabyte. Linear in the length, whatever the bytes are; what is no JSON is refused afterwards."""
+    if array.count(b",") < MAX_RECORDS:
+        return False
+    depth = values = 1
+    for count, token in enumerate(_TOKEN.finditer(array, 1)):
+        if depth > _MAX_ARRAY_DEPTH or count > _MAX_ARRAY_TOKENS:
+            raise ApiProblem("invalid_body", "the array is nested too deep, or too often; no event is")
+        first = token[0][:1]
+        if first == b"," and depth == 1:
+            values += 1
+            if values > MAX_RECORDS:
+                return True
+        elif token.end() - token.start() == 1:
+            depth += (first in b"[{") - (first in b"]}")
+    return False
 
 
 def _json_records(body: bytes) -> list[bytes]:
     text = body.strip(_BLANK)
     if not text.startswith(b"["):
         return [text] if text else []
+    if _has_too_many(text):
+        raise _too_many()
     try:
         return [bytes(raw) for raw in msgspec.json.decode(text, type=list[msgspec.Raw])]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         where = re.sub(r"[^\x20-\x7e]", "?", str(error))[:200]
         raise ApiProblem("invalid_body", f"the array cannot be read as JSON: {where}") from None
+
+
+def _unknown(event: Event, name: str) -> str:
+    return f"{shorten(name)} is no field of {event.__struct_config__.tag}: {meant(name, FIELDS[type(event)])}"
 
 
 def _foreign(event: Event, tenant: str | None) -> str | None:
@@ -113,10 +176,10 @@ def _foreign(event: Event, tenant: str | None) -> str | None:
     return None
 
 
-def _send(sink: EventSink | None, lock: threading.Lock, records: Sequence[tuple[Event, bytes]]) -> None:
+def _send(sink: EventSink | None, outlet: Outlet, records: Sequence[tuple[Event, bytes]]) -> None:
     if sink is None:
         raise ApiProblem("ingest_disabled", "this process was started without Kafka; send to another one")
-    with lock:
+    with outlet.open():
         for event, record in records:
             sink.send_raw(record, event.host)
         sink.flush(ACKNOWLEDGE_SECONDS)

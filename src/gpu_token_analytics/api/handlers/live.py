@@ -155,29 +155,30 @@ async def stream(ask: AskDep, request: Request) -> StreamingResponse:
     """Spend rate, tokens/s and money by class of the last minutes, sent whenever they change (server-sent events)."""
     services = ask.services
 
-    def refusal() -> ApiProblem:
-        most = services.settings.api_max_streams
-        detail = f"{most} streams are open (API_MAX_STREAMS); close one or poll /v1/costs"
-        return ApiProblem("too_many_streams", detail, headers={"Retry-After": "10"})
+    def refusal(why: str) -> ApiProblem:
+        return ApiProblem(
+            "too_many_streams", f"of the streams {why}; close one or poll /v1/costs", headers={"Retry-After": "10"}
+        )
 
-    services.streams.take(refusal)
+    caller = ask.principal.key or "anonymous"
+    services.streams.take(caller, refusal)
     figures: LiveFigures = request.app.state.live
-    return _Stream(services, _events(services, figures, ask.tenant, request))
+    return _Stream(services, caller, _events(services, figures, ask.tenant, request))
 
 
 class _Stream(StreamingResponse):
     """Gives its slot back however it ends, also when the client left before the first event."""
 
-    def __init__(self, services: Services, content: AsyncIterator[bytes]) -> None:
+    def __init__(self, services: Services, caller: str, content: AsyncIterator[bytes]) -> None:
         super().__init__(content, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
-        self._services = services
+        self._services, self._caller = services, caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with self._services.metrics.streams.track_inprogress():
                 await super().__call__(scope, receive, send)
         finally:
-            self._services.streams.give()
+            self._services.streams.give(self._caller)
 
 
 async def _events(services: Services, figures: LiveFigures, tenant: str | None, request: Request) -> AsyncIterator[bytes]:

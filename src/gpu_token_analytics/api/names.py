@@ -1,0 +1,48 @@
+"""Names that nobody knows: a misspelt parameter or field, and what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from fastapi import Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+
+from gpu_token_analytics.api.errors import ApiProblem
+from gpu_token_analytics.api.models.problem import FieldProblem
+from gpu_token_analytics.strict_json import shorten
+
+_MOST_NAMED = 20
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """` (did you mean ...?)`, or the names there are."""
+    names = sorted(known)
+    near = get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"known are {', '.join(names)}" if names else "this route takes none"
+
+
+def parameters_of(dependant: Dependant) -> frozenset[str]:
+    """The query parameters a route reads, its dependencies' included."""
+    own_names = frozenset(parameter.alias for parameter in dependant.query_params)
+    return own_names.union(*(parameters_of(part) for part in dependant.dependencies))
+
+
+async def known_parameters(request: Request) -> None:  # async: it waits for nothing
+    """A parameter that the route does not read is refused: without `groupby=tenant`, another question would be answered."""
+    route = request.scope.get("route")
+    if not isinstance(route, APIRoute):
+        return
+    known = parameters_of(route.dependant)
+    problems = [
+        FieldProblem(
+            field=shorten(name), message=f"{shorten(name)} is not a parameter of {route.path_format}: {meant(name, known)}"
+        )
+        for name in dict.fromkeys(request.query_params.keys())
+        if name not in known
+    ]
+    if problems:
+        raise ApiProblem("invalid_parameter", problems[0].message, errors=problems[:_MOST_NAMED])
