@@ -10,7 +10,7 @@ import asyncio
 from collections import defaultdict
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 MAX_CONNECTIONS = 1_000  # of one server; more would meet the usual limit of 1,024 open files
 _SPARE = 50  # uvicorn's own limit (limit_concurrency) answers 503 at that many
@@ -45,7 +45,8 @@ def guarded(max_per_address: int, silence_seconds: float) -> type[asyncio.Protoc
         @property
         def answering(self) -> bool:
             """Whether a request is being read or answered."""
-            return self.cycle is not None and not self.cycle.response_complete
+            cycle: RequestResponseCycle | None = self.cycle  # None until the first request, whatever uvicorn declares
+            return cycle is not None and not cycle.response_complete
 
         def drop(self) -> None:
             """Close it, and count it no more."""

@@ -14,7 +14,7 @@ from gpu_token_analytics.api import cli_support, report
 from gpu_token_analytics.api.tables import Column, Kind, csv_chunks
 from gpu_token_analytics.foreign_text import in_csv, in_json_text, visible, visible_lines
 from gpu_token_analytics.metrics import Metrics
-from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.settings import load
 from gpu_token_analytics.terminal import PlainTable, plain_console
 
 MARKUP = [
@@ -86,7 +86,7 @@ def test_a_line_of_a_log_is_one_line_and_moves_no_cursor(log_format: str) -> Non
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     try:
-        logs.configure(Settings(log_format=log_format), stream)
+        logs.configure(load(log_format=log_format), stream)
         logging.getLogger("x").warning("model %s", "a\n2026-01-01 ERROR forged\x1b[2J\x9b")
         try:
             raise ValueError("bad \x1b]0;title\x07")

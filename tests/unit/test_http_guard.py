@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from gpu_token_analytics.http_server import serving
-from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.settings import load
 
 SOCKETS = 1_005
 
@@ -35,7 +35,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 @contextlib.contextmanager
 def served(caplog: pytest.LogCaptureFixture, **settings: Any) -> Iterator[int]:
     caplog.set_level("INFO")
-    with serving(app, Settings(http_port=0, **settings)):
+    with serving(app, load(http_port=0, **settings)):
         (port,) = re.findall(r"listening on http://127.0.0.1:(\d+)", caplog.text)
         yield int(port)
 
