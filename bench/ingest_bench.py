@@ -115,7 +115,7 @@ def _settings(uri: str, database: str, debounce_seconds: float = 10) -> Settings
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[Store]:
+def database_of(settings: Settings) -> Iterator[Store]:
     store = open_store(settings, "bench")
     try:
         ensure_indexes(store, settings)
@@ -138,7 +138,7 @@ def _baseline(settings: Settings, events: Sequence[Event]) -> float:
         for name, raws in ((Collection.TOKEN_USAGE, shaped.usages), (Collection.GPU_METRICS, shaped.samples))
         for _, joined in raws.documents.commands(range(len(raws.documents)), settings.batch_max_records, MAX_COMMAND_BYTES)
     ]
-    with _database(settings) as store:
+    with database_of(settings) as store:
         begun = time.perf_counter()
         inserted = sum(write_command(store[name], "insert", joined)["n"] for name, joined in commands)
         seconds = time.perf_counter() - begun
@@ -149,24 +149,24 @@ def _baseline(settings: Settings, events: Sequence[Event]) -> float:
 def _processors(settings: Settings, events: Sequence[Event], folder: Path, count: int, *, ledger: bool) -> Measured:
     """Processors that find all events waiting."""
     topics = {settings.kafka_topic: PARTITIONS, settings.dlq_topic: PARTITIONS}
-    with _database(settings) as store, EmbeddedBroker(topics) as broker:
+    with database_of(settings) as store, EmbeddedBroker(topics) as broker:
         settings = settings.model_copy(update={"kafka_bootstrap": broker.bootstrap})
         create_topics(settings)
         with _running(settings, folder, count) as children:
-            _wait(lambda: _share_partitions(children), "the processors share the partitions")
+            wait_until(lambda: _share_partitions(children), "the processors share the partitions")
             with _stopped(children), EventProducer(settings) as producer:
                 for event in events:
                     producer.send(event)
                 producer.flush(60)
             cpu_begun = _cpu_seconds(children)
-            _wait(lambda: _stored(store) > 0, "the processors store something", lambda: 0.005)
+            wait_until(lambda: stored_count(store) > 0, "the processors store something", lambda: 0.005)
             begun = time.perf_counter()
             progress = _Progress(store, len(events))
-            _wait(progress.all_stored, "all events are stored (too many for the broker in memory?)", progress.pause)
+            wait_until(progress.all_stored, "all events are stored (too many for the broker in memory?)", progress.pause)
             cpu = _cpu_seconds(children) - cpu_begun
             if ledger:
                 cells = LedgerStore(store).cells
-                _wait(lambda: not cells.count_due(), "nothing is due")
+                wait_until(lambda: not cells.count_due(), "nothing is due")
             seconds = time.perf_counter() - begun
             steps = _steps(children, len(events))
             rss_mb = max(_peak_rss_mb(child.process.pid) for child in children)
@@ -192,11 +192,11 @@ class _Child:
 @contextmanager
 def _running(settings: Settings, folder: Path, count: int) -> Iterator[Sequence[_Child]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(_one_running(settings, folder / f"processor-{number}.log")) for number in range(count)]
+        yield [stack.enter_context(one_running(settings, folder / f"processor-{number}.log")) for number in range(count)]
 
 
 @contextmanager
-def _one_running(settings: Settings, log: Path) -> Iterator[_Child]:
+def one_running(settings: Settings, log: Path) -> Iterator[_Child]:
     port = free_port()
     own = {
         "KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
@@ -218,12 +218,17 @@ def _one_running(settings: Settings, log: Path) -> Iterator[_Child]:
             print(log.read_text(errors="replace")[-2000:])
 
 
-def _wait(until: Callable[[], bool], what: str, pause: Callable[[], float] = lambda: 0.02) -> None:
+def wait_until(
+    until: Callable[[], bool],
+    what: str,
+    pause: Callable[[], float] = lambda: 0.02,
+    most_seconds: float = MOST_SECONDS,
+) -> None:
     """pause: seconds until it is asked again. Raises TimeoutError."""
-    last = time.perf_counter() + MOST_SECONDS
+    last = time.perf_counter() + most_seconds
     while not until():
         if time.perf_counter() > last:
-            raise TimeoutError(f"waited {MOST_SECONDS} s in vain until {what}")
+            raise TimeoutError(f"waited {most_seconds:g} s in vain until {what}")
         time.sleep(pause())
 
 
@@ -235,7 +240,7 @@ class _Progress:
         self._begun = time.perf_counter()
 
     def all_stored(self) -> bool:
-        self._stored = _stored(self._store)
+        self._stored = stored_count(self._store)
         return self._stored >= self._count
 
     def pause(self) -> float:
@@ -265,7 +270,7 @@ def _stopped(children: Sequence[_Child]) -> Iterator[None]:
             child.process.send_signal(signal.SIGCONT)
 
 
-def _stored(store: Store) -> int:
+def stored_count(store: Store) -> int:
     return sum(store[name].estimated_document_count() for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS))
 
 

@@ -115,13 +115,13 @@ def _settings_of(store: Store) -> Settings:
 
 
 @contextlib.contextmanager
-def api_process(uri: str) -> Iterator[tuple[str, int]]:
+def api_process(uri: str, database: str = DATABASE) -> Iterator[tuple[str, int]]:
     """(address, process id) of a real api process."""
     port = free_port()
     environment = {
         **os.environ,
         "MONGODB_URI": uri,
-        "MONGODB_DATABASE": DATABASE,
+        "MONGODB_DATABASE": database,
         "HTTP_PORT": str(port),
         "API_REQUESTS_PER_SECOND": "10000",
         "API_REQUEST_BURST": "10000",
