@@ -181,7 +181,8 @@ def write_until_killed(uri: str, days: int, gpus: int) -> None:
 def _usage(number: int, gpus: int) -> dict[str, Any]:
     at = datetime.now(UTC)
     return {
-        "_id": f"{number:032x}",
+        "_id": number.to_bytes(16, "big"),
+        "event_id": f"{number:032x}",
         "ts": at,
         "ts_us": number,
         "start_us": number - 2_000_000,

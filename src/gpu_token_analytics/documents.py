@@ -3,8 +3,8 @@
 Money is integer nano-USD (`_nusd`), energy integer millijoules (`_mj`), time integer microseconds since 1970 UTC (`_us`)
 or a BSON date. Unknown is null. The indexes and TTLs live in store/indexes.py.
 
-    token_usage     one finished request      _id = event_id (encoded by store/usage_columns.py)
-    gpu_metrics     one GPU sample            _id = event_id (store/sample_columns.py)
+    token_usage     one finished request      _id = 16 bytes of (tenant, event_id) (see store/identity.py)
+    gpu_metrics     one GPU sample            _id = 16 bytes of (host, event_id) (see there)
     ledger_cells    one GPU, one UTC minute   _id = cell_id(gpu, minute)
     rollups_hourly, rollups_daily             sums of cells
     line_chunks     lines of cells and sums that are too many for their document (store/line_chunks.py)

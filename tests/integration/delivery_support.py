@@ -22,6 +22,7 @@ from gpu_token_analytics.events import TokenUsage, encode, new_event_id
 from gpu_token_analytics.kafka import EventProducer, describe_group
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.store.client import Store
+from gpu_token_analytics.store.identity import event_id_of
 
 ROOT = Path(__file__).parents[2]
 FAST_SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "500"}
@@ -86,8 +87,9 @@ def stored(store: Store) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS):
         for document in store[name].find():
-            assert document["_id"] not in found
-            found[document["_id"]] = document
+            event_id = event_id_of(document)
+            assert event_id not in found
+            found[event_id] = document
     return found
 
 

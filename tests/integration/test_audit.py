@@ -98,7 +98,7 @@ def test_requests_that_come_after_their_cells_were_looked_at_are_no_difference_o
         one.ingest(more)
         one.close()
 
-    one.store[Collection.TOKEN_USAGE].delete_one({"_id": "usage-2"})
+    one.store[Collection.TOKEN_USAGE].delete_one({"event_id": "usage-2"})
     report = one.audit(closed_meanwhile)
     assert report.holds, report.findings
     assert report.raw_counts is None, "they were not compared"

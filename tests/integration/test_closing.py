@@ -22,8 +22,10 @@ from tests.integration.ledger_support import (
 )
 
 from gpu_token_analytics.documents import Collection, MoneyClass
+from gpu_token_analytics.errors import StoreRefused
 from gpu_token_analytics.events import Event, to_us
 from gpu_token_analytics.store.cells import CellStore
+from gpu_token_analytics.store.indexes import ensure_indexes
 
 
 def test_a_fleet_closes_and_the_audit_holds(pipeline: Callable[..., Pipeline]) -> None:
@@ -137,7 +139,7 @@ def test_a_cell_whose_raw_events_have_expired_stays_as_it_is(pipeline: Callable[
     before = one.cells(minute=at)
     assert [len(cell["lines"]) for cell in before.values()] == [1]
     one.store[Collection.LEDGER_CELLS].update_many({"minute": at}, {"$set": {"opened_at": minutes_ago(60 * 24 * 40)}})
-    one.store[Collection.TOKEN_USAGE].delete_one({"_id": "usage-1"})  # as the TTL index does
+    one.store[Collection.TOKEN_USAGE].delete_one({"event_id": "usage-1"})  # as the TTL index does
     row = {"_id": "p1", "scope": "default", "key": None, "usd_per_hour": "3.60", "mode": "on_demand", "valid_to": None}
     one.store[Collection.PRICES].insert_one(
         {**row, "valid_from": datetime(1970, 1, 2, tzinfo=UTC), "created_at": one.store.now(), "pending": True}
@@ -288,3 +290,31 @@ def test_a_request_that_names_two_labels_of_one_gpu_keeps_all_of_its_tokens(pipe
         assert sum(line["prompt_tokens"] for line in lines) == 2 * 1001
         seen.append(contents(one.cells(minute=start)))
     assert seen[0] == seen[1]
+
+
+def test_the_ids_of_two_tenants_are_two_events(pipeline: Callable[..., Pipeline]) -> None:
+    """Both are stored and billed, in one batch, in two, and again."""
+    one = pipeline()
+    end = minutes_ago(30) + timedelta(seconds=30)
+    own, other = (
+        usage(1, end, event_id="chatcmpl-0001", tenant=tenant, prompt_tokens=tokens)
+        for tenant, tokens in (("a", 10), ("b", 20))
+    )
+    hosts = [sample(1, end, event_id="boot-1"), sample(1, end, event_id="boot-1", host="h2", gpu_uuid="GPU-b")]
+    one.ingest([own, other, *hosts])
+    one.ingest([own])
+    one.restart()
+    one.ingest([other, *hosts])
+    one.close()
+    lines = [line for cell in one.cells().values() for line in cell["lines"]]
+    assert {line["tenant"]: (line["requests"], line["prompt_tokens"]) for line in lines} == {"a": (1, 10), "b": (1, 20)}
+    assert one.store[Collection.GPU_METRICS].count_documents({}) == 2
+    report = one.audit()
+    assert report.holds, report.findings
+
+
+def test_raw_events_of_an_earlier_version_are_refused(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline()
+    one.store[Collection.TOKEN_USAGE].insert_one({"_id": "usage-1"})
+    with pytest.raises(StoreRefused, match="MONGODB_DATABASE"):
+        ensure_indexes(one.store, one.settings)

@@ -24,6 +24,7 @@ from tests.integration.ledger_support import (
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.events import Event, GpuSample, TokenUsage, to_us
 from gpu_token_analytics.processor import closing
+from gpu_token_analytics.store.identity import raw_id
 from gpu_token_analytics.store.raw_reads import UsageTime
 from gpu_token_analytics.store.runs import runs_of
 
@@ -138,14 +139,16 @@ def test_the_nearest_sample_of_each_gpu(pipeline: Callable[..., Pipeline]) -> No
     one.ingest([sample(10, at, gpu_uuid="GPU-b")])
     raw, at_us = one.ledger.raw, to_us(at)
     asked = {("GPU-a", at_us + 20_000_000), ("GPU-a", at_us), ("GPU-b", at_us + 1), ("GPU-c", at_us)}
+    together = sorted(raw_id("h1", f"sample-{number}") for number in (1, 2, 3))
+    other = raw_id("h1", "sample-10")
     assert {key: found["_id"] for key, found in raw.last_samples(asked).items()} == {
-        ("GPU-a", at_us + 20_000_000): "sample-3",
-        ("GPU-b", at_us + 1): "sample-10",
+        ("GPU-a", at_us + 20_000_000): together[-1],
+        ("GPU-b", at_us + 1): other,
     }
     asked = {("GPU-a", at_us + 1), ("GPU-a", at_us + 20_000_001), ("GPU-b", at_us), ("GPU-c", at_us)}
     assert {key: found["_id"] for key, found in raw.first_samples(asked).items()} == {
-        ("GPU-a", at_us + 1): "sample-1",
-        ("GPU-b", at_us): "sample-10",
+        ("GPU-a", at_us + 1): together[0],
+        ("GPU-b", at_us): other,
     }
     assert raw.last_samples(set()) == {}
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any
+from uuid import UUID
 
 import bson
+from bson import Binary
 from xxhash import xxh3_64_digest
 
 from gpu_token_analytics.events import GpuSample, TokenUsage, to_us
@@ -15,13 +18,34 @@ from gpu_token_analytics.store.encoded import EncodedDocuments
 LONG_US = 5 * 60 * 1_000_000
 
 
+def identity(owner: str, event_id: str) -> bytes:
+    """What an event of a tenant (a sample of a host) is stored under."""
+    whole = blake2b(owner.encode(), digest_size=32).digest() + event_id.encode()
+    try:
+        uuid = UUID(event_id)
+    except ValueError:
+        uuid = None
+    if uuid is not None and str(uuid) == event_id and uuid.hex[12] == "7":
+        return uuid.bytes[:6] + blake2b(whole, digest_size=10).digest()
+    return blake2b(whole, digest_size=16).digest()
+
+
+def _shown(event_id: str) -> str | Binary:
+    try:
+        uuid = UUID(event_id)
+    except ValueError:
+        return event_id
+    return Binary(uuid.bytes, 4) if str(uuid) == event_id else event_id
+
+
 def usage_document(event: TokenUsage, value: bytes, stored_at: datetime, source: str) -> dict[str, Any]:
     """As MongoDB gives it back (dates in whole milliseconds, UTC without a zone), but for the live rate."""
     ts_us = to_us(event.ts)
     latency_ms, queue_ms, ttft_ms = event.latency_ms, event.queue_ms, event.ttft_ms
     active_us = 0 if latency_ms is None else max(0, round((latency_ms - (queue_ms or 0.0)) * 1000))
     document: dict[str, Any] = {
-        "_id": event.event_id,
+        "_id": identity(event.tenant, event.event_id),
+        "event_id": _shown(event.event_id),
         "ts": _bson_date(event.ts),
         "ts_us": ts_us,
         "start_us": ts_us - active_us,
@@ -55,7 +79,8 @@ def usage_document(event: TokenUsage, value: bytes, stored_at: datetime, source:
 def sample_document(event: GpuSample, value: bytes, stored_at: datetime, source: str) -> dict[str, Any]:
     """As MongoDB gives it back."""
     document: dict[str, Any] = {
-        "_id": event.event_id,
+        "_id": identity(event.host, event.event_id),
+        "event_id": _shown(event.event_id),
         "ts": _bson_date(event.ts),
         "ts_us": to_us(event.ts),
         "host": event.host,

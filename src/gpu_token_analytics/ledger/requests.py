@@ -41,7 +41,7 @@ UNKNOWN_US = -1  # in place of a first token's time
 class UsageRows:
     """Usage events as columns, as they are stored (store/usage_columns.py says what each is), in any order. All of length n."""
 
-    ids: Objects  # str
+    ids: Objects  # bytes: what each is stored under
     labels: LabelColumn
     start_us: Int64
     ts_us: Int64
@@ -100,7 +100,7 @@ def objects(values: Iterable[Any]) -> Objects:
 class Requests:
     """Usage events that name one GPU, ordered by event id. All of length n."""
 
-    ids: Sequence[str]
+    ids: Sequence[bytes]
     labels: LabelColumn  # those that occur and no others
     start_us: Int64
     end_us: Int64  # >= start_us, equal for a request that was never active; for `window` the end of its minute

@@ -108,30 +108,32 @@ def stored_columns(ts_us: Int64, hashes: Sequence[bytes], stored_at: datetime) -
 
 def encode_together(
     found: EncodedDocuments,
+    ids: Sequence[bytes],
+    heads: Sequence[bytes],
     texts: Mapping[str, Sequence[str]],
     labels: Sequence[bytes],
     numbers: tuple[Number, ...],
     columns: Mapping[str, NDArray[Any]],
     hashes: Sequence[bytes],
 ) -> None:
-    """One document for each row, added to `found`: its texts, its labels, its numbers.
+    """One document for each row, added to `found`: its head, its texts, its labels, its numbers.
 
-    texts: by name, `_id` the first; labels: as label_elements() gives them; columns: those of `numbers`, where nan is unknown;
-    hashes: see EncodedDocuments. Lengths and shapes (n,).
+    ids, heads: as identity.identify() gives them; texts: by name; labels: as label_elements() gives them;
+    columns: those of `numbers`, where nan is unknown; hashes: see EncodedDocuments. Lengths and shapes (n,).
     """
     rows = _rows(numbers, columns, len(labels))
     encoded = [[text.encode() for text in column] for column in texts.values()]
     sizes = [_sizes(column) for column in encoded]
-    before = [_before_text(name, name == "_id") for name in texts]
-    lengths = sum(sizes) + _LENGTH_BYTES + sum(len(each[0]) for each in before) + _sizes(labels) + _sizes(rows)
+    before = [_before_text(name, number == 0) for number, name in enumerate(texts)]
+    lengths = sum(sizes) + _LENGTH_BYTES + _sizes(heads) + sum(len(each[0]) for each in before) + _sizes(labels) + _sizes(rows)
     # In C from here to the end: a loop over the documents would cost as much as all of the above.
     begun = [
         pieces
         for each, size, column in zip(before, sizes, encoded, strict=True)
         for pieces in (map(each.__getitem__, size.tolist()), column)
     ]
-    pieces = zip(lengths.astype("<i4").view("V4").tolist(), *begun, labels, rows, strict=True)
-    found.extend(texts["_id"], hashes, lengths.tolist(), b"".join(chain.from_iterable(pieces)))
+    pieces = zip(lengths.astype("<i4").view("V4").tolist(), heads, *begun, labels, rows, strict=True)
+    found.extend(ids, hashes, lengths.tolist(), b"".join(chain.from_iterable(pieces)))
 
 
 def label_elements(document: Mapping[str, Any]) -> bytes:

@@ -10,17 +10,19 @@ from typing import Any
 import bson
 from bson.raw_bson import RawBSONDocument
 
+from gpu_token_analytics.store.identity import event_id_of
+
 
 @dataclass(slots=True)
 class EncodedDocuments:
     """Documents of one collection, one after another as they stand in a message. The same place is the same document."""
 
-    ids: list[str] = field(default_factory=list)
+    ids: list[bytes] = field(default_factory=list)  # `_id`, see identity.py
     hashes: list[bytes] = field(default_factory=list)  # `h`, see documents.payload_hash
     lengths: list[int] = field(default_factory=list)  # in bytes
     parts: list[bytes] = field(default_factory=list)  # joined, these are all of them
 
-    def extend(self, ids: Iterable[str], hashes: Iterable[bytes], lengths: Iterable[int], encoded: bytes) -> None:
+    def extend(self, ids: Iterable[bytes], hashes: Iterable[bytes], lengths: Iterable[int], encoded: bytes) -> None:
         """More of them, encoded already: one after another."""
         self.ids += ids
         self.hashes += hashes
@@ -29,6 +31,11 @@ class EncodedDocuments:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def shown(self, place: int) -> str:
+        """The event id of one of them, for a message to a person."""
+        document = self.decoded()[place]
+        return event_id_of(document) if "event_id" in document else str(document["_id"])
 
     def decoded(self) -> list[dict[str, Any]]:
         """All of them as they would be read back."""

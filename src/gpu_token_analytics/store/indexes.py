@@ -98,8 +98,10 @@ VIEWS: dict[Collection, tuple[Collection, list[dict[str, Any]]]] = {
 def ensure_indexes(store: Store, settings: Settings, indexes: Sequence[Index] = INDEXES) -> None:
     """Create what is missing; bring TTLs and views up to date. Waits for a build however long it takes.
 
-    Raises StoreRefused when an index of the same keys has other options (it says which), StoreUnreachable.
+    Raises StoreRefused when an index of the same keys has other options (it says which) or raw events are an earlier
+    version's, StoreUnreachable.
     """
+    _refuse_text_ids(store)
     client = make_client(settings, "gpu-tokens-indexes", patient=True)
     try:
         database = client.get_database(store.database.name)
@@ -112,6 +114,19 @@ def ensure_indexes(store: Store, settings: Settings, indexes: Sequence[Index] = 
             _ensure_view(database, view, source, pipeline)
     finally:
         client.close()
+
+
+def _refuse_text_ids(store: Store) -> None:
+    """Raises StoreRefused for raw events of an earlier version: read again from Kafka they would be stored a second time."""
+    for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS):
+        with store_errors(f"look at {name}"):
+            older = store[name].find_one({"_id": {"$type": "string"}}, {"_id": 1})
+        if older is not None:
+            raise StoreRefused(
+                f"{name} of the database {store.database.name!r} was written by an earlier version (event ids were unique over "
+                "all tenants): set MONGODB_DATABASE to a new name and let the processor read the topic from its beginning with "
+                "a new KAFKA_GROUP; the old database stays readable by the earlier version"
+            )
 
 
 def _existing(collection: Any) -> dict[str, dict[str, Any]]:

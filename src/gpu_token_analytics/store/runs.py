@@ -34,7 +34,7 @@ class ComputedCell:
     own_price: NanoUsd | None  # the samples' own price at the end of the minute, carried on to the next sample
     oldest: bool  # no sample of this GPU is older than this minute
     reprices_slices: bool  # a sample of a card says another price than was in force before the minute, or is the first ever
-    request_ids: Sequence[str]  # event ids behind content.shares[].request; empty without shares
+    request_ids: Sequence[bytes]  # `_id` of the events behind content.shares[].request; empty without shares
 
     @property
     def carried(self) -> Carried:

@@ -28,6 +28,7 @@ from gpu_token_analytics.store.columns import (
     times_us,
 )
 from gpu_token_analytics.store.encoded import EncodedDocuments
+from gpu_token_analytics.store.identity import identify
 from gpu_token_analytics.store.inventory import GpuDescription
 
 LIVE_SOURCES = frozenset({"nvml", "nvidia-smi", "seed"})  # not "replay": nobody pays for a GPU of a trace by the clock
@@ -83,7 +84,8 @@ class SampleColumns:
     """Samples in the order they were read. All of length n, but for `table`."""
 
     events: Sequence[GpuSample]
-    ids: Sequence[str]
+    ids: Sequence[bytes]  # see identity.py
+    heads: Sequence[bytes]
     table: Sequence[GpuDescription]  # those that occur, each once
     codes: Int64  # which of `table` each sample has
     encoded_labels: list[bytes]
@@ -96,10 +98,12 @@ class SampleColumns:
         """The events' own fields."""
         fields = dict(zip(_FIELDS, zip(*map(astuple, events), strict=True), strict=True))
         codes = book.codes(events, map(_key, events))
+        ids, heads = identify(fields["host"], fields["event_id"])
         present, own_codes = np.unique(np.array(codes, dtype=np.int64), return_inverse=True)
         return SampleColumns(
             events=events,
-            ids=fields["event_id"],
+            ids=ids,
+            heads=heads,
             table=[book.entries[code] for code in present.tolist()],
             codes=own_codes,
             encoded_labels=[book.encoded[code] for code in codes],
@@ -135,7 +139,7 @@ class SampleColumns:
         """What the ledger reads of them: `_id` and documents.LEDGER_SAMPLE_FIELDS."""
         return [
             {
-                "_id": event.event_id,
+                "_id": name,
                 "gpu": self.table[code].gpu,
                 "ts_us": ts_us,
                 "host": event.host,
@@ -146,7 +150,7 @@ class SampleColumns:
                 "energy_j": event.energy_j,
                 "price_per_hour_usd": event.price_per_hour_usd,
             }
-            for event, code, ts_us in zip(self.events, self.codes.tolist(), self.ts_us.tolist(), strict=True)
+            for event, name, code, ts_us in zip(self.events, self.ids, self.codes.tolist(), self.ts_us.tolist(), strict=True)
         ]
 
 
@@ -159,4 +163,4 @@ def encode_samples(
     """
     hashes = list(map(payload_hash, values))
     columns = stored_columns(samples.ts_us, hashes, stored_at) | samples.readings
-    encode_together(found, {"_id": samples.ids, "src": sources}, samples.encoded_labels, _NUMBERS, columns, hashes)
+    encode_together(found, samples.ids, samples.heads, {"src": sources}, samples.encoded_labels, _NUMBERS, columns, hashes)

@@ -33,6 +33,7 @@ from gpu_token_analytics.store.columns import (
     times_us,
 )
 from gpu_token_analytics.store.encoded import EncodedDocuments
+from gpu_token_analytics.store.identity import identify
 
 _FIELDS = TokenUsage.__struct_fields__
 _DEFAULT_TENANT = "default"
@@ -78,7 +79,8 @@ def _quotes(event: TokenUsage) -> int:
 class UsageColumns:
     """Requests in the order they were read. All of length n."""
 
-    ids: Sequence[str]
+    ids: Sequence[bytes]  # see identity.py
+    heads: Sequence[bytes]
     request_ids: Sequence[str]
     labels: LabelColumn
     encoded_labels: list[bytes]  # and the reason why it finished; after the end of the text before them
@@ -106,8 +108,10 @@ class UsageColumns:
         active_us = np.rint((np.nan_to_num(latency_ms) - np.nan_to_num(queue_ms)) * 1000).astype(np.int64)
         to_end_us = np.rint(np.nan_to_num(latency_ms - ttft_ms) * 1000).astype(np.int64)
         codes = book.codes(events, map(_key, events))
+        ids, heads = identify(fields["tenant"], fields["event_id"])
         return UsageColumns(
-            ids=fields["event_id"],
+            ids=ids,
+            heads=heads,
             request_ids=fields["request_id"],
             labels=LabelColumn(book.entries, np.array(codes, dtype=np.int64)).compact(),
             encoded_labels=[book.encoded[code] for code in codes],
@@ -188,8 +192,8 @@ def encode_usages(
     """
     hashes = list(map(payload_hash, values))
     columns = _numbers(usages, hashes, stored_at) | {"tps": tps, "cost_per_token": cost_per_token_usd}
-    texts = {"_id": usages.ids, "request_id": usages.request_ids, "src": sources}
-    encode_together(found, texts, usages.encoded_labels, _NUMBERS, columns, hashes)
+    texts = {"request_id": usages.request_ids, "src": sources}
+    encode_together(found, usages.ids, usages.heads, texts, usages.encoded_labels, _NUMBERS, columns, hashes)
 
 
 _NUMBERS = (

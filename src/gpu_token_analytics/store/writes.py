@@ -8,8 +8,8 @@
     a code that names the document as bad      this one will never be accepted         dead letter: refused_by_store
     any other code                             an operator has to act                  StoreRefused: stop, nothing committed
 
-Repeating a batch is always safe, because `_id` is the event's own id. A batch goes out as one `insert` command, unless it is
-too much for one (docs/decisions/0015).
+Repeating a batch is always safe, because `_id` is made of the event's own id (identity.py). A batch goes out as one `insert`
+command, unless it is too much for one (docs/decisions/0015).
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _judge_errors(
     for place in again:
         h = stored.get(documents.ids[place])
         if h is None:
-            raise StoreOutcomeUnknown(f"{where.name} {documents.ids[place]!r} exists and does not: expired or rolled back")
+            raise StoreOutcomeUnknown(f"{where.name} {documents.shown(place)!r} exists and does not: expired or rolled back")
         _judge(place, documents, h, outcome)
 
 
@@ -104,12 +104,12 @@ def _judge(place: int, documents: EncodedDocuments, stored_h: bytes, outcome: In
         outcome.duplicates += 1
     else:
         outcome.conflicts[place] = (
-            f"event_id {documents.ids[place][:80]!r} is stored with another payload (hash {stored_h.hex()}, this one "
+            f"event_id {documents.shown(place)[:80]!r} is stored with another payload (hash {stored_h.hex()}, this one "
             f"{h.hex()}); an event's id is its own for ever: send corrections under a new id"
         )
 
 
-def _stored_hashes(where: MongoCollection[Document], ids: list[str]) -> dict[str, bytes]:
+def _stored_hashes(where: MongoCollection[Document], ids: list[bytes]) -> dict[bytes, bytes]:
     """`h` by id, as the majority has it."""
     with store_errors(f"look up {where.name}"):
         return {found["_id"]: found.get("h", b"") for found in where.find({"_id": {"$in": ids}}, {"h": 1}).batch_size(len(ids))}

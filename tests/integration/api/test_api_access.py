@@ -169,7 +169,12 @@ def test_requests_of_other_tenants_do_not_exist(api: Api) -> None:
         "latency_ms": 10_000.0,
         "ingested_at": START,
     }
-    usage.insert_many([{**base, "_id": "e1", "tenant": TENANT}, {**base, "_id": "e2", "tenant": "tenant-02"}])
+    usage.insert_many(
+        [
+            {**base, "_id": "e1", "event_id": "e1", "tenant": TENANT},
+            {**base, "_id": "e2", "event_id": "e2", "tenant": "tenant-02"},
+        ]
+    )
     try:
         own = api.client(KeyScope.READ, tenant=TENANT).get("/v1/requests/shared%2Fid").json()
         assert [event["tenant"] for event in own["events"]] == [TENANT]

@@ -20,6 +20,7 @@ from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.store.audit import audit
 from gpu_token_analytics.store.client import Store
+from gpu_token_analytics.store.identity import event_id_of
 from gpu_token_analytics.store.ledger import LedgerStore
 
 MAX_LISTED = 5
@@ -43,9 +44,10 @@ def raw_problems(store: Store, world: World) -> list[str]:
     problems: list[str] = []
     for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS):
         for document in store[name].find():
-            if document["_id"] in stored:
-                problems.append(f"L1 {document['_id']} is in both raw collections")
-            stored[document["_id"]] = document
+            event_id = event_id_of(document)
+            if event_id in stored:
+                problems.append(f"L1 {event_id} is stored twice")
+            stored[event_id] = document
     problems += _differences("L1 lost", world.valid.keys() - stored.keys(), len(world.valid))
     problems += _differences("L1 never sent", stored.keys() - world.valid.keys(), len(world.valid))
     wrong = [name for name in world.valid.keys() & stored.keys() if not _is_what_was_sent(stored[name], world.valid[name])]

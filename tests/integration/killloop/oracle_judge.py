@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.integration.killloop.world import World
 from tests.oracle.ledger import OracleCell, OracleParams, oracle_cells
+from tests.oracle.raw_documents import identity
 
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.settings import Settings
@@ -63,6 +64,11 @@ def _differences(cell: dict[str, Any], expected: OracleCell) -> Iterable[str]:
             yield f"L3 {name} {line['model']} {line['tenant']} cost: {line['cost_nusd']}, expected {float(wanted['cost_nusd'])}"
 
 
+def _identity(owner: str, event: dict[str, Any]) -> bytes:
+    """What decides between equal remainders."""
+    return identity(owner, event["event_id"])
+
+
 def _documents(world: World) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
     """Requests and samples by GPU, from the bytes that were sent. A label means the GPU whose samples carried it."""
     events = [json.loads(value) for value in world.valid.values()]
@@ -73,13 +79,15 @@ def _documents(world: World) -> tuple[dict[str, list[Any]], dict[str, list[Any]]
         ts_us = _us(datetime.fromisoformat(event["ts"]))
         if event["schema"] == "gpu.metrics.v1":
             unknown = {"energy_j": None, "price_per_hour_usd": None}
-            samples.setdefault(event["gpu_uuid"], []).append({**unknown, **event, "_id": event["event_id"], "ts_us": ts_us})
+            samples.setdefault(event["gpu_uuid"], []).append(
+                {**unknown, **event, "_id": _identity(event["host"], event), "ts_us": ts_us}
+            )
             continue
         label = f"{event['host']}/{event.get('gpu_index')}"
         gpus = sorted(set(event.get("gpu_uuids") or [placed.get(label, label)]))
         latency_ms = event.get("latency_ms")
         document = {
-            "_id": event["event_id"],
+            "_id": _identity(event.get("tenant", "default"), event),
             "ts_us": ts_us,
             "start_us": ts_us if latency_ms is None else ts_us - round(latency_ms * 1000),
             "gpus": gpus,

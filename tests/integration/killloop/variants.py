@@ -43,7 +43,7 @@ class IncSums(BatchWriter):
     """Rollups by `$inc` of what the batch inserted newly: the tempting variant ("a duplicate was counted already")."""
 
     def _insert(self, collection: Collection, raws: Raws) -> InsertOutcome:
-        fresh: set[str] = set()
+        fresh: set[bytes] = set()
         if collection is Collection.TOKEN_USAGE:
             fresh = self._fresh(raws.documents.ids)
         outcome = super()._insert(collection, raws)
@@ -63,7 +63,7 @@ class IncSums(BatchWriter):
             )
         return outcome
 
-    def _fresh(self, ids: list[str]) -> set[str]:
+    def _fresh(self, ids: list[bytes]) -> set[bytes]:
         try:
             known = self._store[Collection.TOKEN_USAGE].find({"_id": {"$in": ids}}, {"_id": 1})
             return set(ids) - {found["_id"] for found in known}

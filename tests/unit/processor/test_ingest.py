@@ -21,6 +21,7 @@ from gpu_token_analytics.processor.ingest import (
     refused_letters,
 )
 from gpu_token_analytics.processor.live_rate import LiveRate
+from gpu_token_analytics.store.identity import raw_id
 from gpu_token_analytics.store.inventory import GpuDescription
 
 MINUTE = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -85,7 +86,7 @@ def test_a_document_says_where_it_was_read_and_carries_the_live_rate() -> None:
     shaped = shape(usage(), usage(1))
     assert shaped.usages.records == [0, 1]
     first = shaped.usages.documents.decoded()[0]
-    assert first["_id"] == "u0"
+    assert (first["_id"], first["event_id"]) == (raw_id("default", "u0"), "u0")
     assert first["src"] == "tokens/3/10"
     assert first["tokens"] == 120
     assert first["tps"] == 4.0

@@ -225,8 +225,8 @@ def test_ids_are_in_common_within_a_collection(samples: list[str], shared: bool)
     def shaped(usages: list[str], samples: list[str]) -> Shaped:
         return Shaped(
             RecordBatch("tokens"),
-            usages=Raws(EncodedDocuments(ids=usages)),
-            samples=Raws(EncodedDocuments(ids=samples)),
+            usages=Raws(EncodedDocuments(ids=[name.encode() for name in usages])),
+            samples=Raws(EncodedDocuments(ids=[name.encode() for name in samples])),
         )
 
     here = shaped(["u0", "b"], ["a"])

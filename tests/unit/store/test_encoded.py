@@ -26,7 +26,7 @@ def sent(found: EncodedDocuments, places: range | list[int], most: int, most_byt
 def test_what_was_added_in_parts_is_one() -> None:
     found, more = encoded_documents(documents(2)), documents(5)[2:]
     encoded = [bson.encode(document) for document in more]
-    found.extend(["e2", "e3", "e4"], [b"\x02", b"\x03", b"\x04"], map(len, encoded), b"".join(encoded))
+    found.extend([b"e2", b"e3", b"e4"], [b"\x02", b"\x03", b"\x04"], map(len, encoded), b"".join(encoded))
     assert found.decoded() == documents(5)
     assert found.lengths == encoded_documents(documents(5)).lengths
     assert sent(found, range(5), 10, 1000) == [([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])]

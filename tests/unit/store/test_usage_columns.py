@@ -98,7 +98,7 @@ def test_the_longest_names_that_the_contract_allows() -> None:
     )
     assert decode(encode(event)) == event, "the contract takes it"
     (found,) = encoded([event], [None], [None])
-    assert (found["_id"], found["request_id"], found["gpus"]) == (LONGEST_ID, LONGEST_LABEL, event.gpu_uuids)
+    assert (found["event_id"], found["request_id"], found["gpus"]) == (LONGEST_ID, LONGEST_LABEL, event.gpu_uuids)
 
 
 @pytest.mark.parametrize("year", [2015, 2026, 2037, 2060, 2100])

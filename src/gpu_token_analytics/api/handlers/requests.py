@@ -19,6 +19,7 @@ from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.events import from_us, to_us
 from gpu_token_analytics.ledger.params import params_of
+from gpu_token_analytics.store.identity import event_id_of
 from gpu_token_analytics.store.request_view import RequestPart, request_parts
 
 Json = dict[str, Any]
@@ -74,7 +75,7 @@ def requests_of_gpu(
 def _event(document: Json) -> Json:
     prompt, completion = document["prompt_tokens"], document["completion_tokens"]
     return {
-        "event_id": document["_id"],
+        "event_id": event_id_of(document),
         "request_id": document["request_id"],
         "ts": timestamp(document["ts"]),
         "started_at": timestamp(from_us(document["start_us"])),
