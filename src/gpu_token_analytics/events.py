@@ -24,6 +24,7 @@ import uuid_utils
 from msgspec import Meta
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
+from gpu_token_analytics.names import canonical_gpu, canonical_host
 from gpu_token_analytics.strict_json import MAX_KEYS, MAX_STRING, nul_refused, read_strictly, shorten, utf8_text
 from gpu_token_analytics.values import NOISE_MS, TIMESTAMP_PATTERN, Forms, is_noise
 
@@ -85,9 +86,9 @@ class TokenUsage(
 
     @property
     def gpus(self) -> list[str]:
-        """GPU ids it ran on, sorted and distinct: UUIDs, or `host/index` when no UUID was named."""
+        """GPU ids it ran on, sorted and distinct: UUIDs, or `host/index` when no UUID was named; in their one spelling."""
         if self.gpu_uuids:
-            return sorted(set(self.gpu_uuids)) if len(self.gpu_uuids) > 1 else self.gpu_uuids
+            return sorted({canonical_gpu(name) for name in self.gpu_uuids})
         return [gpu_label(self.host, self.gpu_index or 0)]
 
 
@@ -120,7 +121,7 @@ class GpuSample(
     @property
     def gpu(self) -> str:
         """GPU id: the UUID, or `host/index` where the source knows none."""
-        return self.gpu_uuid or gpu_label(self.host, self.gpu_index)
+        return canonical_gpu(self.gpu_uuid) if self.gpu_uuid else gpu_label(self.host, self.gpu_index)
 
 
 Event: TypeAlias = TokenUsage | GpuSample
@@ -139,7 +140,7 @@ KEY_QUOTES, TEXT_QUOTES = 2, 2  # quotation marks in a record: around a key, and
 
 def gpu_label(host: str, index: int) -> str:
     """`host/index`: how people name a GPU, and its id as long as no UUID is known."""
-    return f"{host}/{index}"
+    return f"{canonical_host(host)}/{index}"
 
 
 def new_event_id() -> str:
@@ -278,7 +279,7 @@ def _check_sample(event: GpuSample) -> None:
         raise InvalidRecord(
             Reason.INCONSISTENT, "mig_profile and parent_uuid belong together: send both or neither", "mig_profile"
         )
-    if event.parent_uuid is not None and event.parent_uuid == event.gpu_uuid:
+    if event.parent_uuid is not None and event.gpu_uuid is not None and canonical_gpu(event.parent_uuid) == event.gpu:
         # A card that is its own slice would cost only its own sevenths of itself: the rest of its money would be nobody's.
         raise InvalidRecord(
             Reason.INCONSISTENT,

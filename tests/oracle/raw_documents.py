@@ -13,6 +13,7 @@ from bson import Binary
 from xxhash import xxh3_64_digest
 
 from gpu_token_analytics.events import GpuSample, TokenUsage, to_us
+from gpu_token_analytics.names import canonical_gpu, canonical_host
 from gpu_token_analytics.store.encoded import EncodedDocuments
 
 LONG_US = 5 * 60 * 1_000_000
@@ -49,7 +50,7 @@ def usage_document(event: TokenUsage, value: bytes, stored_at: datetime, source:
         "ts": _bson_date(event.ts),
         "ts_us": ts_us,
         "start_us": ts_us - active_us,
-        "host": event.host,
+        "host": canonical_host(event.host),
         "gpus": event.gpus,
         "model": event.model,
         "tenant": event.tenant,
@@ -79,11 +80,11 @@ def usage_document(event: TokenUsage, value: bytes, stored_at: datetime, source:
 def sample_document(event: GpuSample, value: bytes, stored_at: datetime, source: str) -> dict[str, Any]:
     """As MongoDB gives it back."""
     document: dict[str, Any] = {
-        "_id": identity(event.host, event.event_id),
+        "_id": identity(canonical_host(event.host), event.event_id),
         "event_id": _shown(event.event_id),
         "ts": _bson_date(event.ts),
         "ts_us": to_us(event.ts),
-        "host": event.host,
+        "host": canonical_host(event.host),
         "gpu": event.gpu,
         "gpu_uuid": event.gpu_uuid,
         "gpu_index": event.gpu_index,
@@ -101,7 +102,7 @@ def sample_document(event: GpuSample, value: bytes, stored_at: datetime, source:
         "ingested_at": _bson_date(stored_at),
     }
     if event.parent_uuid is not None:
-        document["parent_uuid"] = event.parent_uuid
+        document["parent_uuid"] = canonical_gpu(event.parent_uuid)
         document["mig_profile"] = event.mig_profile
     return document
 

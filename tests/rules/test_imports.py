@@ -23,6 +23,7 @@ SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
 SHARED = {
     "events",
     "strict_json",
+    "names",
     "values",
     "foreign_text",
     "terminal",
@@ -43,7 +44,7 @@ PROCESSES = {"agent", "processor", "api", "exporter", "simulate", "embedded", "t
 # What each part may import of the package, besides itself.
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(SHARED, SHARED),
-    "ledger": {"events", "documents", "settings", "errors"},
+    "ledger": {"events", "documents", "names", "settings", "errors"},
     **{name: SHARED | {"ledger"} for name in CLIENTS},
     **{name: SHARED | {"ledger"} | CLIENTS for name in PROCESSES},
     "api": SHARED | {"ledger", "web"} | CLIENTS,

@@ -15,6 +15,7 @@ from typing import Any
 from gpu_token_analytics.documents import NUSD_PER_USD, NanoUsd
 from gpu_token_analytics.events import to_us
 from gpu_token_analytics.ledger.money import nusd_per_hour
+from gpu_token_analytics.names import canonical_gpu, canonical_host
 
 FOREVER_US = 2**62
 MJ_PER_KWH = 3_600_000_000
@@ -42,6 +43,13 @@ SAMPLE_ROW = "sample"
 NO_ROW = "none"
 
 
+def canonical_key(scope: Scope, key: str | None) -> str | None:
+    """What a row is about, in the spelling of cells."""
+    if key is None:
+        return None
+    return {Scope.GPU: canonical_gpu, Scope.HOST: canonical_host}.get(scope, str)(key)
+
+
 @dataclass(frozen=True)
 class PriceRow:
     """One row of the price book. Prices in nano-USD per hour and, for owned GPUs, nano-USD per kWh times PUE."""
@@ -67,7 +75,7 @@ class PriceRow:
         return PriceRow(
             row=str(document["_id"]),
             scope=Scope(document["scope"]),
-            key=document.get("key"),
+            key=canonical_key(Scope(document["scope"]), document.get("key")),
             nusd_per_hour=nusd_per_hour(document["usd_per_hour"]),
             mode=PriceMode(document["mode"]),
             energy_nusd_per_kwh=round(energy * NUSD_PER_USD),

@@ -16,7 +16,7 @@ from functools import cached_property
 from gpu_token_analytics.documents import US_PER_HOUR, US_PER_MINUTE, CellId, GpuId, cell_id, minute_of, touched_minutes
 from gpu_token_analytics.events import from_us, to_us
 from gpu_token_analytics.ledger.params import LedgerParams
-from gpu_token_analytics.ledger.prices import Scope
+from gpu_token_analytics.ledger.prices import Scope, canonical_key
 from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.evidence import evidence_before, evidence_from
@@ -364,7 +364,7 @@ def _stale(cell: Document, agrees: bool, own_lease: str) -> bool:
 
 def _cells_priced_by(row: Document) -> Document:
     """Which cells a price row can concern."""
-    key = row.get("key")
+    key = canonical_key(Scope(row["scope"]), row.get("key"))
     match Scope(row["scope"]):
         case Scope.GPU:
             return {"$or": [{"gpu": key}, {"card": key}]}

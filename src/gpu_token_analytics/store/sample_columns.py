@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gpu_token_analytics.documents import payload_hash
 from gpu_token_analytics.events import KEY_QUOTES, TEXT_QUOTES, GpuSample
 from gpu_token_analytics.ledger.money import Float64, Int64
+from gpu_token_analytics.names import canonical_gpu, canonical_host
 from gpu_token_analytics.store.columns import (
     DOUBLE,
     HASH,
@@ -47,7 +48,7 @@ class DescriptionBook(Book[GpuSample, GpuDescription]):
     def learn(self, event: GpuSample) -> tuple[GpuDescription, bytes, int]:
         """As in Book."""
         document = {
-            "host": event.host,
+            "host": canonical_host(event.host),
             "gpu": event.gpu,
             "gpu_uuid": event.gpu_uuid,
             "gpu_index": event.gpu_index,
@@ -55,7 +56,7 @@ class DescriptionBook(Book[GpuSample, GpuDescription]):
             "source": event.source,
         }
         if event.parent_uuid is not None:
-            document |= {"parent_uuid": event.parent_uuid, "mig_profile": event.mig_profile}
+            document |= {"parent_uuid": canonical_gpu(event.parent_uuid), "mig_profile": event.mig_profile}
         texts = (event.gpu_uuid, event.name, event.mig_profile, event.parent_uuid)
         quotes = (KEY_QUOTES + TEXT_QUOTES) * sum(text is not None for text in texts)
         return _described(event), label_elements(document), quotes
@@ -69,11 +70,11 @@ def _described(event: GpuSample) -> GpuDescription:
     return GpuDescription(
         gpu=event.gpu,
         has_uuid=event.gpu_uuid is not None,
-        host=event.host,
+        host=canonical_host(event.host),
         gpu_index=event.gpu_index,
         name=event.name,
         mig_profile=event.mig_profile,
-        parent_uuid=event.parent_uuid,
+        parent_uuid=None if event.parent_uuid is None else canonical_gpu(event.parent_uuid),
         source=event.source,
         live=event.source in LIVE_SOURCES,
     )
@@ -98,7 +99,7 @@ class SampleColumns:
         """The events' own fields."""
         fields = dict(zip(_FIELDS, zip(*map(astuple, events), strict=True), strict=True))
         codes = book.codes(events, map(_key, events))
-        ids, heads = identify(fields["host"], fields["event_id"])
+        ids, heads = identify(map(canonical_host, fields["host"]), fields["event_id"])
         present, own_codes = np.unique(np.array(codes, dtype=np.int64), return_inverse=True)
         return SampleColumns(
             events=events,
@@ -142,7 +143,7 @@ class SampleColumns:
                 "_id": name,
                 "gpu": self.table[code].gpu,
                 "ts_us": ts_us,
-                "host": event.host,
+                "host": self.table[code].host,
                 "name": event.name,
                 "utilization": event.utilization,
                 "mem_used_mb": event.mem_used_mb,

@@ -16,6 +16,7 @@ from gpu_token_analytics.events import KEY_QUOTES, TEXT_QUOTES, TokenUsage
 from gpu_token_analytics.ledger.labels import LabelColumn, Labels
 from gpu_token_analytics.ledger.money import Float64, Int64
 from gpu_token_analytics.ledger.requests import UNKNOWN_US, UsageRows, objects
+from gpu_token_analytics.names import canonical_host
 from gpu_token_analytics.store.columns import (
     BOOLEAN,
     DOUBLE,
@@ -49,13 +50,13 @@ class LabelBook(Book[TokenUsage, Labels]):
     def learn(self, event: TokenUsage) -> tuple[Labels, bytes, int]:
         """As in Book."""
         document = {
-            "host": event.host,
+            "host": canonical_host(event.host),
             "gpus": event.gpus,
             "model": event.model,
             "tenant": event.tenant,
             "finish_reason": event.finish_reason,
         }
-        labels = Labels(event.host, tuple(event.gpus), event.model, event.tenant)
+        labels = Labels(canonical_host(event.host), tuple(event.gpus), event.model, event.tenant)
         return labels, label_elements(document), _quotes(event)
 
 

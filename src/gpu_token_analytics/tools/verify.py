@@ -19,6 +19,7 @@ from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.errors import StoreError, VerifyFailed
 from gpu_token_analytics.events import Event, GpuSample, TokenUsage, new_event_id
+from gpu_token_analytics.names import canonical_host
 from gpu_token_analytics.sinks import EventSink
 from gpu_token_analytics.store.client import Store
 from gpu_token_analytics.store.identity import raw_id
@@ -120,7 +121,10 @@ def verify(sink: EventSink, store: Store, clock: Clock, stop: threading.Event, t
 
 
 def _stored(store: Store, name: Collection, events: Sequence[TokenUsage] | Sequence[GpuSample]) -> str | None:
-    ids = [raw_id(event.tenant if isinstance(event, TokenUsage) else event.host, event.event_id) for event in events]
+    ids = [
+        raw_id(event.tenant if isinstance(event, TokenUsage) else canonical_host(event.host), event.event_id)
+        for event in events
+    ]
     count = store[name].count_documents({"_id": {"$in": ids}})
     return f"{count} documents, each once" if count == len(ids) else None
 
