@@ -89,6 +89,7 @@ def _documents(world: World) -> tuple[dict[str, list[Any]], dict[str, list[Any]]
         document = {
             "_id": _identity(event.get("tenant", "default"), event),
             "ts_us": ts_us,
+            "latency_ms": latency_ms,
             "start_us": ts_us if latency_ms is None else ts_us - round(latency_ms * 1000),
             "gpus": gpus,
             "model": event["model"],
