@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from tests.integration.ledger_support import Pipeline, contents, minutes_ago, sample, usage
 
 from gpu_token_analytics.events import Event
 
-SPELLINGS = [
+SPELLINGS: list[dict[str, Any]] = [
     {"gpu_uuids": ["GPU-a::0"]},
     {"gpu_uuids": ["gpu-A"]},
     {"gpu_uuids": ["GPU-A::7"]},
