@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 from deploy.sites import kubernetes, table
@@ -78,7 +78,8 @@ def test_every_object_is_what_the_crds_allow(site: str, schemas: dict[tuple[str,
 
 def test_a_wrong_object_is_noticed(schemas: dict[tuple[str, str], Any]) -> None:
     schema = schemas["security.istio.io/v1", "AuthorizationPolicy"]
-    for wrong in ({"action": "MAYBE"}, {"rules": [{"form": []}]}):
+    wrongs: list[dict[str, Any]] = [{"action": "MAYBE"}, {"rules": [{"form": []}]}]
+    for wrong in wrongs:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, schema)
 

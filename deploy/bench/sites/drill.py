@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -67,7 +67,7 @@ HEADER = (
 class Drill:
     """The rows, in the order in which they build on each other."""
 
-    def __init__(self, sites: Sites, report: Report, without: str = "") -> None:
+    def __init__(self, sites: Sites, report: Report, without: Set[str] = frozenset()) -> None:
         self.sites = sites
         self.report = report
         self.without = without
@@ -76,10 +76,11 @@ class Drill:
         self._key = ""
         self._uncopied: set[str] = set()
         self._gone: set[str] = set()
+        self._doubled = 0  # in B's topic, by the rows before
         self._began = datetime.now(UTC)
 
-    def run(self, *, full: bool = False) -> None:
-        """All rows; what a row leaves is what the next one starts from, so a row that failed is said and the next is tried."""
+    def run(self, *, full: bool = False, only: Sequence[int] = ()) -> None:
+        """All rows, or those with the numbers `only` (4 needs 3); what a row leaves is what the next one starts from, so a row that failed is said and the next is tried."""
         self._key = json.loads(self.sites.product(self.a, "keys", "create", "drill", "--scope", "read", "--json"))["secret"]
         rows: list[tuple[str, Callable[[Row], None]]] = [
             (f"link cut for {CUT_SECONDS} s while A lives", self.link_cut),
@@ -91,7 +92,10 @@ class Drill:
         ]
         if full:
             rows.append(("link cut for 120 s while A lives", lambda row: self.link_cut(row, 120)))
-        for name, step in rows:
+            rows.append(("both sites active", self.both_active))
+        for number, (name, step) in enumerate(rows, 1):
+            if only and number not in only:
+                continue
             row = Row(name)
             self.rows.append(row)
             with self.report.check(f"drill: {name}"):
@@ -128,7 +132,7 @@ class Drill:
             time.sleep(3)
             self.sites.processes.kill(f"mirror-{self.b}")
             time.sleep(2)
-            self.sites.servers.start_mirror(exactly_once=self.without != "exactly-once")
+            self.sites.servers.start_mirror(exactly_once="exactly-once" not in self.without)
         self._await_mirrored_growth()
         self.sites.stop_load(self.a)
         self._settle(row)
@@ -141,7 +145,7 @@ class Drill:
         self.sites.start_load(self.a)
         self._await_growth(self.a)
         self._await_mirrored_growth()
-        if self.without == "voter":
+        if "voter" in self.without:
             self.sites.processes.stop("mongo-5")
         self._lose_and_promote(row, seconds_cut_before_dead=3)
         at_risk = self._acknowledged() - self._stored_or_mirrored()
@@ -153,7 +157,7 @@ class Drill:
 
     def site_returns(self, row: Row) -> None:
         """A's disk has what nobody else had; MirrorMaker copies it by itself. Then back, while readers look at the totals."""
-        if self.without == "mirror":
+        if "mirror" in self.without:
             self.sites.processes.stop(f"mirror-{self.b}")
         with self._readers() as readers:
             self.sites.bring_back(self.a)
@@ -179,7 +183,7 @@ class Drill:
         uncopied = self._acknowledged(self.a) - set(self._mirrored())
         row.rpo = f"{len(gone)} events"
         row.notes.append(f"{len(uncopied)} events had not reached B's topic, {len(uncopied - gone)} of them are in the store")
-        self.sites.bring_back(self.a, empty=True, forget_positions=self.without != "positions")
+        self.sites.bring_back(self.a, empty=True, forget_positions="positions" not in self.without)
         self.sites.fail_back(lambda: not (self._missing_in_store() - gone))
         self.sites.start_load(self.a)
         self._await_growth(self.a)
@@ -210,6 +214,36 @@ class Drill:
         row.notes.append(f"{documents:,} documents, audit of the copy holds")
         expect(manifest["consistency"] == "snapshot", f"the backup is consistent by {manifest['consistency']}")
         self._settle(row)
+
+    def both_active(self, row: Row) -> None:
+        """Events at both sites, mirrored both ways under prefixed names, each read at both sites: still one document each."""
+        topic = self.sites.table.topics.events
+        others = {self.a: f"{self.b}.{topic}", self.b: f"{self.a}.{topic}"}
+        acknowledged = {site: self._acknowledged(site) for site in others}
+        self.sites.activate_both(others)
+        for site in others:
+            self.sites.start_load(site)
+        self._await_growth(self.a)
+        time.sleep(15)
+        for site in others:
+            self.sites.stop_load(site)
+        for site, other in others.items():
+            source = self.b if site == self.a else self.a
+            new = self._acknowledged(source) - acknowledged[source]
+            wait(lambda: not new - set(self._read(site, other)), _DRAIN_SECONDS, f"{other} at {site} misses events of {source}")  # noqa: B023
+            ids = [event_id for event_id in self._read(site, other) if event_id in new]
+            expect(len(ids) == len(new), f"{len(ids) - len(new)} records doubled in {other}")
+            names = self.sites.probe(site).ask("topics", bootstrap=self.sites.settings(site)["KAFKA_BOOTSTRAP"])
+            rounds = [name for name in names if name.startswith((f"{self.a}.{self.b}.", f"{self.b}.{self.a}.", f"{site}."))]
+            expect(not [name for name in rounds if "internal" not in name], f"topics that go round at {site}: {rounds}")
+            row.notes.append(f"{len(new)} events of {source} in {other} at {site}, once")
+        missing = self._acknowledged() - self._gone
+        self._await_stored(missing)
+        row.acknowledged = len(missing)
+        stored = self._stored()
+        row.doubled_in_store = len(stored) - len(set(stored))
+        expect(set(stored) <= self._sent(), "the store holds ids that nobody sent")
+        self._healthy_at((self.a, self.b))
 
     def _lose_and_promote(self, row: Row, *, seconds_cut_before_dead: float, lose_disk: bool = False) -> None:
         ours = f".{self.b}"
@@ -257,7 +291,8 @@ class Drill:
         row.lost = len(acknowledged - set(stored)) + len(gone)
         row.doubled_in_store = len(stored) - len(set(stored))
         topic = self._mirrored()
-        row.doubled_in_topic = len(topic) - len(set(topic))
+        doubled = len(topic) - len(set(topic))
+        row.doubled_in_topic, self._doubled = doubled - self._doubled, doubled
         expect(not acknowledged - set(stored), f"lost in the store: {len(acknowledged - set(stored))}")
         expect(not at_a - set(topic), f"lost in B's topic: {len(at_a - set(topic))}")
         expect(set(stored) <= sent, f"{len(set(stored) - sent)} stored ids that nobody sent")
@@ -273,7 +308,7 @@ class Drill:
                 expect("holds" in said, said[-1500:])
         homes = {member.port: member.site for member in self.sites.table.of(Kind.MONGODB)}
         ports = [port for port, site in homes.items() if site in sites or site not in (self.a, self.b)]
-        if self.without == "voter":
+        if "voter" in self.without:
             ports = [port for port in ports if homes[port] in (self.a, self.b)]
         seen: list[str] = []
 
@@ -304,12 +339,14 @@ class Drill:
         self._ask(self.b, "store_ids", into=str(file))
         return file.read_text().split()
 
-    def _mirrored(self, topic: str = "") -> list[str]:
-        file = self.sites.folder / "mirrored"
-        self.sites.probe(self.b).ask(
-            "topic_ids", bootstrap=self.sites.settings(self.b)["KAFKA_BOOTSTRAP"],
-            topic=topic or self.sites.table.topics.events, into=str(file),
-        )  # fmt: skip
+    def _mirrored(self) -> list[str]:
+        return self._read(self.b, self.sites.table.topics.events)
+
+    def _read(self, site: str, topic: str) -> list[str]:
+        """Ids of a topic at a site, one per record."""
+        file = self.sites.folder / "read"
+        bootstrap = self.sites.settings(site)["KAFKA_BOOTSTRAP"]
+        self.sites.probe(site).ask("topic_ids", bootstrap=bootstrap, topic=topic, into=str(file))
         return file.read_text().split()
 
     def _stored_or_mirrored(self) -> set[str]:

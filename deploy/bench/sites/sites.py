@@ -225,6 +225,26 @@ class Sites:
         if empty:
             self.servers.start_mirror()
 
+    def activate_both(self, others: dict[str, str]) -> None:
+        """Both sites take events; `others` is the topic at each site that holds what the other one took.
+
+        Another replication policy needs positions of its own: with the old ones MirrorMaker goes on from where it was, and what
+        lies before never gets into the new topics.
+        """
+        self.processes.stop(f"mirror-{self.standby}")
+        names = [name.format(source=self.active) for name in _POSITIONS]
+        self.probe(self.standby).ask("delete_topics", bootstrap=self.settings(self.standby)["KAFKA_BOOTSTRAP"], names=names)
+        group = f"{self.table.topics.group}-other"
+        for site, topic in others.items():
+            self.product(site, "topics", "create", env={"KAFKA_TOPIC": topic, "KAFKA_GROUP": group})
+            self.servers.start_mirror(both_ways=True, site=site)
+        for site, topic in others.items():
+            if not self.processes.running(f"processor-{site}"):
+                self.start_processor(site)
+            port = str(self.table.processor.port + 1)
+            env = {"KAFKA_TOPIC": topic, "KAFKA_GROUP": group, "HTTP_PORT": port}
+            self.start_processor(site, "reader-of-the-other", env)
+
     def fail_back(self, drained: Callable[[], bool]) -> None:
         """Back to the active site: producers first, then what is under way, then the processor."""
         self.say("failback: 1 no producer at the standby site")
