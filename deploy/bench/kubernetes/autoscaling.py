@@ -39,7 +39,7 @@ def by_lag(bench: Bench) -> None:
         metric = {"metric": {"name": _METRIC}, "target": {"type": "AverageValue", "averageValue": str(_THRESHOLD)}}
         quick = {"spec": {"behavior": _QUICK, "metrics": [{"type": "External", "external": metric}]}}
         bench.workload.kubectl("patch", "hpa", "processor", "--type=merge", "-p", json.dumps(quick))
-        replays = Replays(bench.workload, Database(bench.workload), replay.find_trace(), 0)
+        replays = Replays(bench.workload, Database(bench.workload), replay.find_trace(), 0, "lag")
         replays.prepare()
         wait(lambda: _replicas(bench) == 2, 240, "not at two processors to begin with")
         started = time.monotonic()

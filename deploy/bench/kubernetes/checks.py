@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deploy.bench.kubernetes import autoscaling, deployment, reachability, resilience
+from deploy.bench.kubernetes import autoscaling, deployment, faults, operations, reachability, resilience
 from deploy.bench.kubernetes.cluster import Cluster
 from deploy.bench.kubernetes.operator import Operator
 from deploy.bench.kubernetes.workload import Workload
@@ -29,14 +29,24 @@ def run_all(report: Report, cluster: Cluster, *, full: bool, only: str) -> None:
     report.begin("CA2")
     if not deployment.up(bench):
         return
-    groups: list[tuple[str, Callable[[Bench], None]]] = [
-        ("deployment", deployment.run_checks),
-        ("resilience", resilience.run_checks),
-        ("cpu", autoscaling.by_cpu),
-        ("reachability", reachability.run_checks),
-        ("lag", autoscaling.by_lag),
-    ]
-    for name, group in groups:
-        if only in name:
-            with report.check(f"{report.stage}: the group {name} ran to its end"):
-                group(bench)
+    stages: dict[str, dict[str, Callable[[Bench], None]]] = {
+        "CA2": {
+            "resilience": resilience.run_checks,
+            "deployment": deployment.run_checks,
+            "cpu": autoscaling.by_cpu,
+            "faults": faults.run_checks,
+        },
+        "CA3": {
+            "operations": operations.up,
+            "reachability": reachability.run_checks,
+            "lag": autoscaling.by_lag,
+            "chaos": resilience.chaos,
+            "down": deployment.down,
+        },
+    }
+    for stage, groups in stages.items():
+        report.begin(stage)
+        for name, group in groups.items():
+            if only in name:
+                with report.check(f"{stage}: the group {name} ran to its end"):
+                    group(bench)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.bench.kubernetes import certificates, control, nodes, store, topology
-from deploy.bench.machines import leftovers, namespaces
+from deploy.bench.machines import cgroups, leftovers, namespaces
 from deploy.bench.shell import CommandFailed, run, wait
 
 _HERE = Path(__file__).resolve().parent
@@ -71,6 +71,21 @@ def remove_leftovers(folder: Path) -> None:
     for mountpoint in _MOUNT_POINTS:
         with contextlib.suppress(OSError):
             Path(mountpoint).rmdir()
+
+
+def left(folder: Path) -> list[str]:
+    """What is still there after `remove_leftovers`, by its name; empty when nothing is."""
+    namespaces_left = [line.split()[0] for line in run(["ip", "netns", "list"]).stdout.splitlines()]
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    loops = run(["losetup", "--list", "--noheadings", "--output", "BACK-FILE"], check=False).stdout.splitlines()
+    return [
+        *(f"namespace {name}" for name in namespaces_left if name.startswith(topology.PREFIX)),
+        *(f"process {pid}" for pid in cgroups.processes([f"/{topology.PREFIX}"])),
+        *(f"cgroup {path}" for path in cgroups.ROOT.glob(f"*/{topology.PREFIX}*")),
+        *(f"mount {path}" for path in mounts if path.startswith(f"{folder}/")),
+        *(f"loop device on {path}" for path in loops if path.strip().startswith(f"{folder}/")),
+        *(f"folder {path}" for path in [folder, *map(Path, _MOUNT_POINTS)] if path.exists() and path.name != "cni"),
+    ]
 
 
 class Cluster:

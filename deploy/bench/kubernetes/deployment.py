@@ -1,44 +1,99 @@
-"""CA2 on the cluster, from nothing: everything Ready, applied twice, restricted pods only."""
+"""CA2 on the cluster by its own commands: from nothing to the first cost, applied twice, restricted pods only, down again."""
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING
 
-from deploy.bench.kubernetes import images
-from deploy.bench.kubernetes.workload import apply_folder
-from deploy.bench.report import expect
+from deploy.bench.images import servers
+from deploy.bench.kubernetes import images, probes
+from deploy.bench.report import CheckFailed, expect
+from deploy.bench.shell import CommandFailed, wait
 
 if TYPE_CHECKING:
     from deploy.bench.kubernetes.checks import Bench
 
-OVERLAY = "CA2/overlays/bench"
+UP = "make -s -C CA2 up OVERLAY=bench WAIT=9m"
 _READY_SECONDS = 420
+_TAGS = "CA2/components/images/kustomization.yaml"
 
 
 def up(bench: Bench) -> bool:
-    """Secrets, objects, everything Ready. Whether it went well."""
+    """`make up` with the image of an earlier commit, where there is one, so that there is something to upgrade."""
     before = len(bench.report.failed)
-    with bench.report.check("CA2: from an empty cluster to everything Ready"):
-        bench.operator.do("CA2/components/secrets/generate.sh")
-        apply_folder(bench.cluster, bench.operator.folder / OVERLAY)
-        if images.previous_commit():  # what comes before the upgrade that is checked later
-            set_image(bench, images.previous_tag())
+    if images.previous_commit():
+        use_product(bench, images.previous_tag())
+    with bench.report.check("CA2: make up, from an empty cluster to everything Ready"):
+        try:
+            bench.operator.do(UP, timeout_seconds=580)
+        except CommandFailed as failure:
+            raise CommandFailed(f"{failure}\n{bench.workload.troubles()}") from None
         seconds = bench.workload.wait_until_ready(_READY_SECONDS)
-        bench.report.say(f"everything Ready {seconds:.0f} s after apply")
+        bench.report.say(f"every pod Ready {seconds:.0f} s after make up had returned")
         bench.report.say("\n" + bench.workload.kubectl("get", "pods", "-o", "wide").rstrip())
     return len(bench.report.failed) == before
 
 
-def set_image(bench: Bench, tag: str) -> None:
-    """The processor and the API with another image of the product: a rolling update."""
-    for name in ("processor", "api"):
-        bench.workload.kubectl("set", "image", f"deployment/{name}", f"{name}={tag}")
+def use_product(bench: Bench, tag: str) -> None:
+    """Writes the product's image into the operator's overlay, as somebody does who upgrades or goes back."""
+    name, _, version = tag.rpartition(":")
+    file = bench.operator.folder / _TAGS
+    text, count = re.subn(rf"(newName: {re.escape(name)}, newTag: )\S+\}}", rf'\g<1>"{version}"}}', file.read_text())
+    expect(count == 1, f"{_TAGS} names {name} {count} times")
+    file.write_text(text)
+
+
+def upgrade(bench: Bench) -> None:
+    """From the earlier image to this checkout's, by the same command that made everything."""
+    use_product(bench, servers.versions()["GPU_TOKENS_IMAGE"])
+    bench.operator.do(UP, timeout_seconds=580)
 
 
 def run_checks(bench: Bench) -> None:
-    """Applied again without a difference; the namespace refuses what is not restricted."""
-    with bench.report.check("CA2: kubectl diff after a second apply is empty"):
-        apply_folder(bench.cluster, bench.operator.folder / OVERLAY)
-        # `diff` exits 1 for a difference, and then run() says which.
-        said = bench.cluster.kubectl("diff", "-k", str(bench.operator.folder / OVERLAY), check=False)
-        expect(not [line for line in said.splitlines() if line and not line.startswith("Warning")], said[-3000:])
+    """The README's other commands, and what a second apply and a bad pod come to."""
+    with bench.report.check("CA2: make verify: marked events stored once and accounted, audit exact; the first cost"):
+        said = bench.operator.do("make -s -C CA2 verify", timeout_seconds=400)
+        bench.report.say(_last(said))
+        cost = bench.workload.kubectl("exec", "deploy/api", "-c", "api", "--", "gpu-tokens", "report", timeout_seconds=120)
+        bench.report.say(_last(cost, 14))
+    with bench.report.check("CA2: make doctor has nothing to say"):
+        bench.report.say(_last(bench.operator.do("make -s -C CA2 doctor", timeout_seconds=200)))
+    with bench.report.check("CA2: after a second make up, kubectl diff is empty"):
+        bench.operator.do(UP, timeout_seconds=580)
+        said = bench.operator.do("make -s -C CA2 diff OVERLAY=bench", timeout_seconds=200, check=False)
+        expect(not [line for line in said.splitlines() if line and "Warning" not in line], said[-3000:])
+    with bench.report.check("CA2: the namespace refuses a pod that is not restricted; all of ours run in it"):
+        refused(bench)
+
+
+def refused(bench: Bench) -> None:
+    """Pods that are restricted but for one thing, each refused for that thing."""
+    good = probes.pod("refused", bench.workload.namespace)
+    bench.workload.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(good))
+    for spoil, says in (
+        ({"hostNetwork": True}, "host namespaces"),
+        ({"securityContext": {"runAsNonRoot": False}}, "runAsNonRoot"),
+        ({"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}, "hostPath"),
+    ):
+        bad = {**good, "spec": {**good["spec"], **spoil}}
+        said = bench.workload.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(bad), check=False)
+        expect("violates PodSecurity" in said and says in said, f"{spoil} was answered with: {said}")
+
+
+def down(bench: Bench) -> None:
+    """`make down` leaves volumes and passwords; `make destroy-data` leaves nothing."""
+    with bench.report.check("CA2: make down stops everything and keeps the data; make destroy-data leaves nothing"):
+        bench.operator.do("make -s -C CA2 down", timeout_seconds=300)
+        wait(lambda: not bench.workload.get("pods")["items"], 180, "pods are left after make down")
+        expect(len(bench.workload.get("pvc")["items"]) == 6, "make down took volumes with it")
+        said = bench.operator.do("make -s -C CA2 destroy-data", check=False)
+        expect("SURE=yes" in said, f"destroy-data did not ask: {said}")
+        bench.operator.do("make -s -C CA2 destroy-data SURE=yes", timeout_seconds=300)
+        names = {item["metadata"]["name"] for item in bench.cluster.get("namespaces")["items"]}
+        if left := names & {"gpu-tokens", "gpu-tokens-agents"}:
+            raise CheckFailed(f"namespaces left: {left}")
+
+
+def _last(output: str, lines: int = 12) -> str:
+    return "\n".join(["", *(f"    {line}" for line in output.strip().splitlines()[-lines:])])

@@ -32,12 +32,13 @@ class Outcome:
 
 @dataclass
 class Replays:
-    """Replays one after another. `speed` is that of the trace's hour: 30 makes it two minutes."""
+    """Replays one after another, their models named after `name`. `speed` 30 makes two minutes of the trace's hour."""
 
     workload: Workload
     database: Database
     trace: Path
     speed: int
+    name: str
     expected: Sums = field(init=False)
     _numbers: Callable[[], int] = field(init=False)
     current: str = ""
@@ -48,10 +49,9 @@ class Replays:
         self._numbers = itertools.count(1).__next__
 
     def prepare(self) -> None:
-        """Puts the trace into the cluster and stops the simulated fleet, whose events would only take time."""
+        """Puts the trace into the cluster."""
         self.workload.kubectl("delete", "configmap", _TRACE, "--ignore-not-found")
         self.workload.kubectl("create", "configmap", _TRACE, f"--from-file={replay.NAME}={self.trace}")
-        self.workload.kubectl("scale", "deployment", "simulate", "--replicas=0")
 
     def in_progress(self) -> str:
         """The name of a replay that is in its middle: the one that runs, or a new one once a tenth of it is stored."""
@@ -62,7 +62,7 @@ class Replays:
 
     def start(self) -> str:
         """Starts another replay; returns its name."""
-        model = f"replay{self._numbers()}at{self.speed}"
+        model = f"{self.name}{self._numbers()}"
         self._start(model)
         return model
 
@@ -92,6 +92,8 @@ class Replays:
         return Outcome(lost, max(0, max(stored.requests, ledger.requests) - self.expected.requests), wrong)
 
     def _start(self, model: str) -> None:
+        # The simulated fleet's events would only take time; every apply of the overlay starts it again.
+        self.workload.kubectl("scale", "deployment", "simulate", "--replicas=0")
         template = self.workload.get("deployment", "simulate")["spec"]["template"]
         spec = template["spec"]
         container = spec["containers"][0]

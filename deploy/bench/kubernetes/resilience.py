@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deploy.bench.checks import replay
-from deploy.bench.images import servers
-from deploy.bench.kubernetes import deployment, images, topology
+from deploy.bench.kubernetes import deployment, faults, images, topology
 from deploy.bench.kubernetes.database import Database
 from deploy.bench.kubernetes.replays import Replays, audit
 from deploy.bench.report import expect
@@ -40,23 +39,32 @@ class _Row:
 
 
 def run_checks(bench: Bench) -> None:
-    """One row per blow, then the audit of everything."""
-    trace = replay.find_trace()
-    replays = Replays(bench.workload, Database(bench.workload), trace, _SPEED)
+    """What an operator does and what hardware does, one after another."""
+    _check(bench, "CA2", _blows(bench))
+
+
+def chaos(bench: Bench) -> None:
+    """What networks, disks and neighbours do, with CA3's policies in force."""
+    _check(bench, "CA3", _harder_blows(bench))
+
+
+def _check(bench: Bench, stage: str, blows: Iterator[Blow]) -> None:
+    """Each blow, then one row per blow, then the audit of everything."""
+    replays = Replays(bench.workload, Database(bench.workload), replay.find_trace(), _SPEED, stage.lower())
     replays.prepare()
-    rows: list[_Row] = []
-    for blow in _blows(bench):
-        with bench.report.check(f"CA2: {blow.name} during a replay: whole again"):
-            rows.append(_struck(bench, replays, blow))
+    struck: list[_Row] = []
+    for blow in blows:
+        with bench.report.check(f"{stage}: {blow.name} during a replay: whole again"):
+            struck.append(_struck(bench, replays, blow))
     table = []
-    for row in rows:
-        with bench.report.check(f"CA2: {row.blow} during a replay: lost 0, doubled 0, every token in the ledger"):
+    for row in struck:
+        with bench.report.check(f"{stage}: {row.blow} during a replay: lost 0, doubled 0, every token in the ledger"):
             outcome = replays.outcome(row.model)
             table.append([row.blow, f"{row.stored_before:,}", outcome.lost, outcome.doubled, f"{row.seconds:.0f}", row.said])
             expect((outcome.lost, outcome.doubled, outcome.wrong) == (0, 0, ""), f"{outcome}")
-    header = ["during a replay of 19,366 requests", "stored before", "lost", "doubled", "whole again after (s)", ""]
-    bench.report.table(header, table)
-    with bench.report.check("CA2: the audit of everything is exact to the nano-dollar"):
+    header = [f"during a replay of {replays.expected.requests:,} requests", "stored before", "lost", "doubled"]
+    bench.report.table([*header, "whole again after (s)", ""], table)
+    with bench.report.check(f"{stage}: the audit of everything is exact to the nano-dollar"):
         said = audit(bench.workload)
         bench.report.say("\n".join(["", *(f"    {line}" for line in said.strip().splitlines()[-8:])]))
 
@@ -86,7 +94,7 @@ def _upgrade(bench: Bench) -> str:
     if commit is None:
         bench.workload.kubectl("rollout", "restart", "deployment/processor", "deployment/api")
         return "same image: this clone has no earlier commit"
-    deployment.set_image(bench, servers.versions()["GPU_TOKENS_IMAGE"])
+    deployment.upgrade(bench)
     return f"from the image of commit {commit[:10]}"
 
 
@@ -125,3 +133,62 @@ def _power_cut(node: str) -> Callable[[Bench], str]:
         return f"held {', '.join(sorted(held))}; NotReady after {seconds:.0f} s, powered on 5 s later"
 
     return strike
+
+
+def _harder_blows(bench: Bench) -> Iterator[Blow]:
+    yield Blow("network cut between processors and Kafka for 20 s", _cut("processor", 9092))
+    yield Blow("network cut between processors and MongoDB for 20 s", _cut("processor", 27017))
+    if bench.full:
+        for name in ("kafka", "mongo"):
+            yield Blow(f"rolling restart of {name}", _rolling_restart(name))
+        yield Blow(f"{topology.NODES[2]}'s network cable pulled for 30 s", _unplugged(topology.NODES[2]))
+        yield Blow("full disk of kafka-2 for 20 s", _full_disk)
+        yield Blow("four busy loops on each node for 30 s", _busy)
+
+
+def _cut(name: str, port: int) -> Callable[[Bench], str]:
+    def strike(bench: Bench) -> str:
+        rule = ["OUTPUT", "-p", "tcp", "--dport", str(port), "-j", "DROP"]
+        pods = bench.workload.pods(name)
+        for pod in pods:
+            bench.workload.in_network_of(pod, ["iptables", "-w", "-I", *rule])
+        time.sleep(20)
+        for pod in pods:
+            bench.workload.in_network_of(pod, ["iptables", "-w", "-D", *rule])
+        return f"{len(pods)} pods"
+
+    return strike
+
+
+def _rolling_restart(name: str) -> Callable[[Bench], str]:
+    def strike(bench: Bench) -> str:
+        bench.workload.kubectl("rollout", "restart", f"statefulset/{name}")
+        return ""
+
+    return strike
+
+
+def _unplugged(node: str) -> Callable[[Bench], str]:
+    def strike(bench: Bench) -> str:
+        bench.cluster.plug(node, connected=False)
+        time.sleep(30)
+        bench.cluster.plug(node, connected=True)
+        bench.cluster.wait_for_nodes([node])
+        return "long enough for the cluster to count it out"
+
+    return strike
+
+
+def _full_disk(bench: Bench) -> str:
+    node, path = faults.fill_disk(bench, "kafka-2")
+    time.sleep(20)
+    faults.free_disk(bench, node, path)
+    return ""
+
+
+def _busy(bench: Bench) -> str:
+    loops = "for i in 1 2 3 4; do timeout 30 sh -c 'while :; do :; done' & done; wait"
+    for node in topology.NODES:
+        bench.cluster.inside(node, "setsid", "-f", "sh", "-c", loops)
+    time.sleep(30)
+    return ""

@@ -23,7 +23,7 @@ from deploy.bench import evidence
 from deploy.bench.images import servers
 from deploy.bench.kubernetes import binary, checks, cluster, images, store
 from deploy.bench.kubernetes.cluster import Cluster
-from deploy.bench.report import NotChecked, Report
+from deploy.bench.report import CheckFailed, NotChecked, Report
 from deploy.bench.shell import run
 from deploy.flows import ROOT
 
@@ -74,7 +74,9 @@ def main(arguments_given: Sequence[str]) -> int:
                     made.keep_logs(_LOGS)
                 if not arguments.running:
                     made.down()
-                    report.say("the cluster, its machines and its files are removed")
+                    with report.check("test bench: no process, namespace, mount, cgroup or file of the cluster is left"):
+                        if remains := cluster.left(_FOLDER / "run"):
+                            raise CheckFailed("; ".join(remains))
     if arguments.evidence:
         for path in evidence.write(report, "make kubernetes-evidence", list(servers.versions().values())):
             print(f"written: {path.relative_to(ROOT)}")
