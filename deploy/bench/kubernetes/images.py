@@ -26,7 +26,7 @@ _BASE_PACKAGES = [
     *("libexpat1", "libreadline8", "libncursesw6", "libuuid1", "libcurl4", "libatomic1", "netbase", "tzdata", "openssl"),
 ]
 _JAVA = ("openjdk-21-jre-headless", "openjdk-17-jre-headless")  # Debian's; Kafka 4 wants 17 or newer
-_COMMITS_BACK = 30
+_COMMITS_BACK = 20
 _PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -73,13 +73,14 @@ def previous_tag() -> str:
 
 
 def previous_commit() -> str | None:
-    """The newest release tag's commit, else one some thirty commits ago; None in a clone without history."""
+    """The newest release tag, else a commit 20 to 39 commits ago that stays the same for 20 commits; None without history."""
     git = ["git", "-C", str(ROOT)]
     described = run([*git, "describe", "--tags", "--abbrev=0", "HEAD~1"], check=False)
     if described.returncode == 0:
         return described.stdout.strip()
-    history = run([*git, "rev-list", "--first-parent", f"--max-count={_COMMITS_BACK + 1}", "HEAD"], check=False).stdout.split()
-    return history[-1] if len(history) > 1 else None
+    history = run([*git, "rev-list", "--first-parent", "HEAD"], check=False).stdout.split()
+    back = _COMMITS_BACK + len(history) % _COMMITS_BACK
+    return history[back] if len(history) > back else None
 
 
 _KAFKA = {"User": "1000:1000", "Cmd": ["/etc/kafka/docker/run"], "Env": [f"PATH={_PATH}"], "WorkingDir": "/"}
