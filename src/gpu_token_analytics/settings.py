@@ -119,6 +119,9 @@ class Settings(BaseSettings):
         8 * 1024 * 1024, ge=65_536, le=1 << 30, description="Largest body of POST /v1/events; other bodies: 64 KiB."
     )
     api_query_timeout_ms: int = Field(10_000, ge=100, description="Longest database operation of one API request.")
+    api_max_new_names_per_hour: int = Field(
+        20_000, ge=1, description="Different (model, tenant, host) that one API key may send in an hour on POST /v1/events."
+    )
     api_max_streams: int = Field(100, ge=1, le=10_000, description="Open live streams (/v1/stream).")
     api_max_streams_per_key: int = Field(25, ge=1, le=10_000, description="Open live streams of one API key.")
 

@@ -36,6 +36,7 @@ CODES: dict[str, tuple[int, str]] = {
     "not_found": (404, "There is nothing here"),
     "method_not_allowed": (405, "This path has no such method"),
     "unsupported_media_type": (415, "The body has a media type this route does not read"),
+    "too_many_names": (429, "Too many different names with this key"),
     "rate_limited": (429, "Too many requests with this key"),
     "too_many_streams": (503, "Too many live streams are open"),
     "query_timeout": (503, "The database took too long"),

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Hashable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -135,6 +135,33 @@ class RateLimit:
                 # The longest unused is full again or nearly so: forgetting it gives nothing away.
                 self._buckets.popitem(last=False)
             return 0.0 if allowed else (1 - tokens) / self._per_second
+
+
+class NewNames:
+    """How many different names each caller sends in an hour: names become lines of the ledger, which are kept for good."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic, max_callers: int = 1_000) -> None:
+        self._most, self._clock, self._max_callers = most, clock, max_callers
+        self._hour = 0
+        self._seen: OrderedDict[str, set[int]] = OrderedDict()  # hashes: a name may be long
+        self._lock = threading.Lock()
+
+    def take(self, caller: str, names: Collection[Hashable]) -> float:
+        """0 when the caller may send these, else seconds to wait; then none of them counts."""
+        with self._lock:
+            hour, into = divmod(self._clock(), 3600)
+            if int(hour) != self._hour:
+                self._seen.clear()
+                self._hour = int(hour)
+            seen = self._seen.setdefault(caller, set())
+            self._seen.move_to_end(caller)
+            if len(self._seen) > self._max_callers:
+                self._seen.popitem(last=False)
+            new = {code for code in map(hash, names) if code not in seen}
+            if new and len(seen) + len(new) > self._most:
+                return 3600 - into
+            seen |= new
+            return 0.0
 
 
 class Slots:

@@ -15,7 +15,7 @@ from fastapi import Depends, Request
 
 from gpu_token_analytics.api.auth import Authority, Principal
 from gpu_token_analytics.api.errors import ApiProblem
-from gpu_token_analytics.api.limits import Slots
+from gpu_token_analytics.api.limits import NewNames, Slots
 from gpu_token_analytics.api.metrics import ApiMetrics
 from gpu_token_analytics.errors import KafkaError
 from gpu_token_analytics.metrics import SiteRegistry
@@ -80,6 +80,7 @@ class Services:
     prices: PriceStore
     authority: Authority
     streams: Slots
+    new_names: NewNames
     sink: EventSink | None = None
     dead_letters: Callable[[], dict[str, int]] | None = None
     outlet: Outlet = field(default_factory=Outlet)
@@ -114,6 +115,7 @@ class Services:
                 burst=settings.api_request_burst,
             ),
             metrics=ApiMetrics(SiteRegistry(settings.site)),
+            new_names=NewNames(settings.api_max_new_names_per_hour),
             streams=Slots(settings.api_max_streams, settings.api_max_streams_per_key),
             sink=sink,
             dead_letters=dead_letters,

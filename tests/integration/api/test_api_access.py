@@ -248,13 +248,13 @@ def test_revoked_expired_and_rotated_keys(make_store: Callable[[], tuple[Store, 
 
 def test_requests_over_the_rate_are_told_when_to_come_back(make_store: Callable[[], tuple[Store, Settings]]) -> None:
     store, settings = make_store()
-    slow = settings.model_copy(update={"api_requests_per_second": 0.1, "api_request_burst": 3})
+    slow = settings.model_copy(update={"api_requests_per_second": 0.001, "api_request_burst": 3})
     services = Services.of(store, slow)
     _, key = KeyStore(store.database).create("k", frozenset([KeyScope.READ]), None, store.now())
     with Serving(create_app(services)) as url:
         answers = [httpx.get(f"{url}/v1/me", headers={"X-API-Key": key}, trust_env=False) for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
-    assert int(answers[-1].headers["Retry-After"]) >= 9
+    assert int(answers[-1].headers["Retry-After"]) >= 500  # however slow the machine is
 
 
 @pytest.mark.parametrize(

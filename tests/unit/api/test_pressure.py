@@ -15,7 +15,7 @@ from starlette.requests import Request
 from gpu_token_analytics.api.auth import FAILURE_BURST, Authority
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.handlers.events import MAX_RECORDS, split_records
-from gpu_token_analytics.api.limits import Slots
+from gpu_token_analytics.api.limits import NewNames, Slots
 from gpu_token_analytics.api.queries import check_cost, cost_query
 from gpu_token_analytics.api.routes import ROUTES
 from gpu_token_analytics.api.services import SHUT_SECONDS, Outlet
@@ -154,6 +154,20 @@ def test_streams_are_limited_by_key_and_in_all() -> None:
         slots.take("c", ValueError)
     slots.give("a")
     slots.take("c", ValueError)
+
+
+def test_names_are_counted_by_key_and_hour_and_known_ones_go_on() -> None:
+    clock = SimpleNamespace(now=7200.0)
+    names = NewNames(3, lambda: clock.now)
+    assert names.take("a", ["m1", "m2", "m2"]) == 0
+    clock.now += 600
+    assert names.take("a", ["m3", "m4"]) == 3000, "none of them counts"
+    assert names.take("a", ["m3"]) == 0
+    assert names.take("a", ["m1", "m2", "m3"]) == 0
+    assert names.take("a", ["m4"]) == 3000
+    assert names.take("b", ["m4"]) == 0, "another key has its own"
+    clock.now += 3000
+    assert names.take("a", ["m4", "m5", "m6"]) == 0
 
 
 def test_kafka_that_is_away_is_told_at_once_until_it_is_tried_again() -> None:

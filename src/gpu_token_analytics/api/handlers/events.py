@@ -103,6 +103,7 @@ def _take(ask: Ask, body: bytes, content_type: str, strict: bool) -> Response:
             "all_records_invalid", f"0 of {len(records)} records accepted; first: {errors[0]['message']}", errors=found[:50]
         )
     if good:
+        _check_names(ask, [event for event, _ in good])
         _send(services.sink, services.outlet, good)
     services.metrics.events.labels("accepted").inc(len(good))
     return json_response({"accepted": len(good), "rejected": len(errors), "errors": errors[:MAX_ERRORS], "warnings": warnings})
@@ -159,6 +160,19 @@ def _json_records(body: bytes) -> list[bytes]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         where = re.sub(r"[^\x20-\x7e]", "?", str(error))[:200]
         raise ApiProblem("invalid_body", f"the array cannot be read as JSON: {where}") from None
+
+
+def _check_names(ask: Ask, events: Sequence[Event]) -> None:
+    names = {(event.host, event.model, event.tenant) if isinstance(event, TokenUsage) else event.gpu for event in events}
+    seconds = ask.services.new_names.take(ask.principal.key or "anonymous", names)
+    if seconds:
+        most = ask.services.settings.api_max_new_names_per_hour
+        raise ApiProblem(
+            "too_many_names",
+            f"this key has sent {most:,} different (model, tenant, host) within this hour "
+            "(API_MAX_NEW_NAMES_PER_HOUR), and this request has more; nothing of it was sent. Is an id, or a time, in a name?",
+            headers={"Retry-After": str(round(seconds + 0.5))},
+        )
 
 
 def _unknown(event: Event, name: str) -> str:
