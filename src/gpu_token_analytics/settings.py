@@ -7,14 +7,23 @@ in the name. Nothing else in this package reads the environment.
 from __future__ import annotations
 
 import json
+import logging
+import os
+from collections.abc import Iterable
 from datetime import timedelta
-from functools import cached_property
+from difflib import get_close_matches
+from functools import cache, cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gpu_token_analytics.errors import SettingsError
+
+_log = logging.getLogger(__name__)
+
+_NEARLY = 0.9  # of the letters are the same, in order
+_OTHERS = frozenset({"HOSTNAME"})  # set by every shell and container: not a misspelt HOST_NAME
 
 GpuMetricsSource = Literal["", "nvml", "nvidia-smi", "seed"]
 
@@ -213,8 +222,29 @@ class Settings(BaseSettings):
         return self
 
 
+def near_misses(names: Iterable[str]) -> list[tuple[str, str]]:
+    """(name, the setting it nearly is) of environment names that set nothing: misspelt, or without the unit."""
+    settings = [name.upper() for name in Settings.model_fields]
+    found = []
+    for name in sorted({name.upper() for name in names} - set(settings) - _OTHERS):
+        longer = [setting for setting in settings if "_" in name and setting.startswith(f"{name}_")]
+        close = longer if len(longer) == 1 else get_close_matches(name, settings, 1, _NEARLY)
+        found += [(name, setting) for setting in close]
+    return found
+
+
+@cache
+def _warn_of_near_misses() -> None:
+    for name, setting in near_misses(os.environ):
+        _log.warning("the environment sets %s, which is no setting and changes nothing: is %s meant?", name, setting)
+
+
 def load(**overrides: Any) -> Settings:
-    """Settings from the environment, `overrides` first. Raises SettingsError naming setting, value and rule."""
+    """Settings from the environment, `overrides` first. Raises SettingsError naming setting, value and rule.
+
+    Names in the environment that are nearly a setting's are warned about, once.
+    """
+    _warn_of_near_misses()
     try:
         return Settings(**{key: value for key, value in overrides.items() if value is not None}).check()
     except ValidationError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpu_token_analytics.errors import SettingsError
-from gpu_token_analytics.settings import load
+from gpu_token_analytics.settings import load, near_misses
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,35 @@ def test_hosts_of_two_sites_never_share_a_name(site: str, host: str, named: str)
 def test_a_site_has_a_name_that_labels_and_hosts_can_carry(site: str) -> None:
     with pytest.raises(SettingsError, match="SITE="):
         load(site=site)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PRICE_PER_HOUR", "PRICE_PER_HOUR_USD"),
+        ("price_per_hour", "PRICE_PER_HOUR_USD"),
+        ("PRICE_PER_HOURS_USD", "PRICE_PER_HOUR_USD"),
+        ("KAFKA_BOOTSTRAPS", "KAFKA_BOOTSTRAP"),
+        ("RAW_RETENTION_DAY", "RAW_RETENTION_DAYS"),
+        ("RAW_RETENTION", "RAW_RETENTION_DAYS"),
+    ],
+)
+def test_a_name_that_is_nearly_a_setting_is_told(name: str, meant: str) -> None:
+    assert near_misses([name, "PATH", "PRICE_PER_HOUR_USD"]) == [(name.upper(), meant)]
+
+
+def test_names_of_others_are_not() -> None:
+    others = [
+        "HOSTNAME",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "KAFKA_PORT",
+        "KAFKA_HOME",
+        "LOG",
+        "MONGODB",
+        "HOST",
+        "PWD",
+        "LANG",
+    ]
+    assert near_misses(others) == []

@@ -80,7 +80,7 @@ def add_price(
     """
     from pydantic import ValidationError
 
-    from gpu_token_analytics.api.handlers.prices import check_price, price, price_fields
+    from gpu_token_analytics.api.handlers.prices import check_price, price, price_fields, prices_something
     from gpu_token_analytics.api.models.prices import NewPrice
     from gpu_token_analytics.store.spans import MINUTE, floor
 
@@ -101,6 +101,8 @@ def add_price(
             raise SettingsError(f"the price cannot be used: {_first(error)}") from None
         check_price(new)
         row = price(at.services.prices.append(**price_fields(new), created_at=now, source="cli"))
+        if not prices_something(at.services.reads.gpus(), scope, key):
+            typer.echo(f"warning: no GPU known today has {scope}={key!r}, so the row prices nothing yet", err=True)
     if as_json:
         cli.print_json(row)
     else:

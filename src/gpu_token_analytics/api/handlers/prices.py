@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi.responses import Response
@@ -12,6 +13,7 @@ from gpu_token_analytics.api.models.prices import NewPrice
 from gpu_token_analytics.api.queries import EARLIEST, LATEST, decode_cursor, encode_cursor
 from gpu_token_analytics.api.render import json_response, timestamp
 from gpu_token_analytics.api.services import AskDep
+from gpu_token_analytics.ledger.prices import Scope, canonical_key
 from gpu_token_analytics.store.client import store_errors
 
 Json = dict[str, Any]
@@ -53,6 +55,13 @@ def price_fields(new: NewPrice) -> Json:
         "valid_from": new.valid_from,
         "valid_to": new.valid_to,
     }
+
+
+def prices_something(inventory: Iterable[Json], scope: str, key: str | None) -> bool:
+    """Whether a GPU of the inventory is what a row of this scope and key is about."""
+    field = {"gpu": "_id", "host": "host", "name": "name"}.get(scope)
+    wanted = canonical_key(Scope(scope), key)
+    return field is None or any(row.get(field) == wanted for row in inventory)
 
 
 def check_price(new: NewPrice) -> None:
