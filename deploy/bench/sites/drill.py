@@ -80,7 +80,10 @@ class Drill:
         self._began = datetime.now(UTC)
 
     def run(self, *, full: bool = False, only: Sequence[int] = ()) -> None:
-        """All rows, or those with the numbers `only` (4 needs 3); what a row leaves is what the next one starts from, so a row that failed is said and the next is tried."""
+        """All rows, or those with the numbers `only` (4 needs 3).
+
+        What a row leaves is what the next one starts from, so a row that failed is said and the next is tried.
+        """
         self._key = json.loads(self.sites.product(self.a, "keys", "create", "drill", "--scope", "read", "--json"))["secret"]
         rows: list[tuple[str, Callable[[Row], None]]] = [
             (f"link cut for {CUT_SECONDS} s while A lives", self.link_cut),

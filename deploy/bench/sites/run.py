@@ -7,8 +7,8 @@
     drill           from nothing: the mesh's checks, then every row of the drill, one table (make drill)
     down            end everything and remove it
 
-drill takes --full (longer rows), --only mesh|rows|terraform, --rows N ..., --without REMEDY (a row then fails), --strict, --evidence,
---install.
+drill takes --full (longer rows), --only mesh|rows|terraform, --rows N ..., --without REMEDY (a row then fails), --strict,
+--evidence, --install.
 """
 
 from __future__ import annotations
