@@ -205,7 +205,8 @@ class Sites:
         if creating.returncode != 0:
             raise CommandFailed(f"topics create at {site}: {said[-1000:]}")
         self.say(f"promote {site}: 3 the processor")
-        self.start_processor(site)
+        if not self.processes.running(f"processor-{site}"):
+            self.start_processor(site)
         return writable_at
 
     def bring_back(self, site: str, *, empty: bool = False, forget_positions: bool = True) -> None:
@@ -253,7 +254,8 @@ class Sites:
         wait(drained, 240, "the standby site does not run dry")
         self.say("failback: 3 the processor moves")
         self.processes.stop(f"processor-{self.standby}")
-        self.start_processor(self.active)
+        if not self.processes.running(f"processor-{self.active}"):  # it lives when the site was cut off only
+            self.start_processor(self.active)
         if not self.processes.running(f"api-{self.active}"):
             self.start_api(self.active)
 
