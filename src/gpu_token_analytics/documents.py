@@ -163,6 +163,14 @@ def payload_hash(value: bytes) -> bytes:
     return xxh3_64_digest(value)
 
 
+def shared_span(start_us: int, end_us: int, gap_us: int) -> tuple[int, int]:
+    """[start, end) of the cells that a request can change which was active in [start_us, end_us): of a sample interval, at most
+    `gap_us` long, the other cells change, too. A point may stand for its minute (no latency is known)."""
+    if start_us >= end_us:
+        start_us, end_us = minute_of(start_us), minute_of(start_us) + US_PER_MINUTE
+    return start_us - gap_us, end_us + gap_us
+
+
 def touched_minutes(start_us: int, end_us: int) -> range:
     """Starts (us) of the minutes that the half-open time [start_us, end_us) meets; a point meets its own minute."""
     return range(minute_of(start_us), max(start_us + 1, end_us), US_PER_MINUTE)

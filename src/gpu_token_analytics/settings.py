@@ -77,9 +77,6 @@ class Settings(BaseSettings):
     sample_gap_limit_seconds: int = Field(
         30, ge=1, le=59, description="A GPU sample speaks for at most this long; time past it is `unobserved`."
     )
-    busy_utilization: float = Field(
-        0.05, ge=0, le=1, description="Utilisation above this without a known request is `unmetered_work`."
-    )
     model_loaded_mb: float = Field(
         1024, ge=0, description="Memory in use at or above this without work is `warm_idle`, below it `cold_idle`."
     )

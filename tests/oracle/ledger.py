@@ -33,7 +33,6 @@ class OracleParams:
     """The ledger's parameters. weights: model -> (input, cached, output); `*` is the default of all models."""
 
     gap_us: int = 30_000_000
-    busy_utilization: float = 0.05
     model_loaded_mb: float = 1024.0
     cell_us: int = MINUTE_US
     weights: Mapping[str, tuple[float, float, float]] = field(default_factory=lambda: {"*": (1.0, 0.1, 4.0)})
@@ -337,8 +336,12 @@ def _cell(
             amount += joules * price.energy_nusd_per_kwh / MJ_PER_KWH
         active = [(rate, prefill, item) for begin, end, rate, prefill, item in segments if begin <= low and high <= end]
         kind = "attributed" if active else _idle(samples, low, params, card)
-        exact[kind] += amount
-        time[kind] += high - low
+        proven = not active and not _is_partitioned(card) and _is_heard(samples, low, params)
+        unknown_us = _unknown(work, samples, low, high, params) if proven else 0
+        exact["unmetered_work"] += amount * unknown_us / (high - low)
+        exact[kind] += amount * (high - low - unknown_us) / (high - low)
+        time["unmetered_work"] += unknown_us
+        time[kind] += high - low - unknown_us
         together = sum(rate for rate, _, _ in active)
         for rate, prefill, item in active:
             share = shares[item.doc["_id"]]
@@ -410,18 +413,58 @@ def _own_money(whole: int, card: OracleCard | None) -> int:
 
 
 def _idle(samples: list[Doc], at: int, params: OracleParams, card: OracleCard | None) -> str:
-    """What the last sample says, if it is not older than the gap limit."""
-    if card is not None and card.child_parts:
+    """What the last sample says of the memory, if it is not older than the gap limit."""
+    if _is_partitioned(card):
         return "cold_idle"
-    before = [doc for doc in samples if doc["ts_us"] <= at]
-    if not before or at - before[-1]["ts_us"] >= params.gap_us:
+    if not _is_heard(samples, at, params):
         return "unobserved"
-    utilization, memory = before[-1]["utilization"], before[-1]["mem_used_mb"]
-    if utilization is not None and utilization > params.busy_utilization:
-        return "unmetered_work"
+    memory = [doc for doc in samples if doc["ts_us"] <= at][-1]["mem_used_mb"]
     if memory is None:
         return "unobserved"
     return "warm_idle" if memory >= params.model_loaded_mb else "cold_idle"
+
+
+def _is_heard(samples: list[Doc], at: int, params: OracleParams) -> bool:
+    """Whether a sample speaks."""
+    return any(at - params.gap_us < doc["ts_us"] <= at for doc in samples)
+
+
+def _is_partitioned(card: OracleCard | None) -> bool:
+    return card is not None and bool(card.child_parts)
+
+
+def _unknown(work: list[_Work], samples: list[Doc], low: int, high: int, params: OracleParams) -> int:
+    """Microseconds of [low, high), when no known request was active, that utilisation proves to be work of unknown ones.
+
+    Of the sample interval around it, L long, with k of known requests: max(0, u x L - k), spread evenly over the L - k.
+    """
+    first = [doc for doc in samples if doc["ts_us"] <= low][-1]
+    begin = first["ts_us"]
+    end, used = begin + params.gap_us, first["utilization"]
+    later = [doc["ts_us"] for doc in samples if doc["ts_us"] > low]
+    if later and later[0] <= end:
+        end = later[0]
+        used = [doc for doc in samples if doc["ts_us"] == end][-1]["utilization"]  # it looks back on what it ends
+    if used is None:
+        return 0
+    known = _active_us(work, begin, end)
+    unknown = max(0, min(round_half_up(Fraction(used) * (end - begin)), end - begin) - known)
+
+    def upto(at: int) -> int:
+        uncovered = at - begin - _active_us(work, begin, at)
+        return round_half_up(Fraction(unknown * uncovered, max(1, end - begin - known)))
+
+    return upto(high) - upto(low)
+
+
+def _active_us(work: list[_Work], low: int, high: int) -> int:
+    """Microseconds of [low, high) in which any request was active."""
+    total, until = 0, low
+    for item in sorted(work, key=lambda item: item.start):
+        begin, end = max(item.start, until), min(item.end, high)
+        if end > begin:
+            total, until = total + end - begin, end
+    return total
 
 
 def _energy(samples: list[Doc], low: int, high: int, params: OracleParams) -> Fraction | None:

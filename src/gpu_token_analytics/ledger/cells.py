@@ -2,7 +2,8 @@
 
     money     C of the cell = R(end) - R(start), telescoping integers (money.py); a part of it under MIG
     edges     every time anything changes inside a cell: its ends, segments, samples, price changes
-    class     of each interval: attributed where a request is active, else what the samples say (classes.py)
+    class     of each interval: attributed where a request is active, else how idle the samples say it was (classes.py), less
+              the work that utilisation proves beyond the requests (unmetered.py)
     classes   C split over the classes in proportion to price x time of each, exact integers by largest remainder
     shares    the attributed part over the active requests (attribution.py), integers by largest remainder again
     lines     shares and tokens summed by model, tenant, method (parts.py)
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,16 +25,18 @@ import numpy as np
 from gpu_token_analytics.documents import US_PER_HOUR, LedgerLine, MoneyClass, NanoUsd
 from gpu_token_analytics.ledger.arrays import distinct, sum_by
 from gpu_token_analytics.ledger.attribution import Sweep
-from gpu_token_analytics.ledger.classes import CLASS_INDEX, CLASS_NAMES, class_at, sample_classes
+from gpu_token_analytics.ledger.classes import CLASS_INDEX, CLASS_NAMES, NOBODY, sample_classes, speaking_at
 from gpu_token_analytics.ledger.energy import EnergyCurve
 from gpu_token_analytics.ledger.inputs import CellInput, GpuInput, Samples, Together
-from gpu_token_analytics.ledger.money import Int64, price_integral, split_exactly
+from gpu_token_analytics.ledger.money import Int64, NDArrayBool, price_integral, split_exactly
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.parts import Busy, Pairs, Parts, RequestShare
 from gpu_token_analytics.ledger.prices import MJ_PER_KWH, PricePiece
 from gpu_token_analytics.ledger.requests import Requests, Segments
+from gpu_token_analytics.ledger.unmetered import ActiveTime, UnmeteredWork
 
 _ATTRIBUTED = CLASS_INDEX[MoneyClass.ATTRIBUTED]
+_UNMETERED = CLASS_INDEX[MoneyClass.UNMETERED_WORK]
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def _contents(together: Together, params: LedgerParams, *, with_shares: bool) ->
     cells, requests, samples = together.cells, together.requests, together.samples
     grid = _Grid(together, requests.segments(params), params)
     money = grid.classes()
-    time = grid.by_class(grid.length_us).tolist()
+    time = grid.times().tolist()
     observed = sum_by(grid.cell_of_edge, np.where(grid.energy_known, grid.length_us, 0), len(cells)).tolist()
     energy = sum_by(grid.cell_of_edge, grid.energy, len(cells)).tolist()
     seen = (np.searchsorted(samples.ts_us, grid.until) - np.searchsorted(samples.ts_us, grid.start)).tolist()
@@ -141,12 +145,24 @@ class _Grid:
             first_edge=first_edge,
         )
         self._active = self._sweep.active
-        self._class = np.where(self._active > 0, _ATTRIBUTED, self._idle_class(at_us, samples, params))
+        speaking = speaking_at(at_us, samples.ts_us, params.gap_us)
+        self._class = np.where(self._active > 0, _ATTRIBUTED, self._idle_class(speaking, samples, params))
+        self._unmetered_us = self._unmetered(at_us, following, speaking, together, params)
+        # Of the energy of an interval, which is not known any finer, unknown work has the part that it has of the time.
+        part = self._unmetered_us / np.maximum(self.length_us, 1)
+        self._unmetered_energy = np.rint(self.energy * part).astype(np.int64)
 
-    def by_class(self, values: Int64) -> Int64:
-        """Sums of interval values by class. Shape (cells, classes)."""
+    def times(self) -> Int64:
+        """Microseconds of each class in each cell. Shape (cells, classes)."""
+        return self._by_class(self.cell_of_edge, self.length_us, self._unmetered_us, len(self._cells))
+
+    def _by_class(self, group: Int64, values: Int64, unmetered: Int64, groups: int) -> Int64:
+        """Sums of interval values by group and class. unmetered: the part of each value that is unknown work, not idle. Shape
+        (groups, classes)."""
         kinds = len(CLASS_NAMES)
-        return sum_by(self.cell_of_edge * kinds + self._class, values, len(self._cells) * kinds).reshape(-1, kinds)
+        sums = sum_by(group * kinds + self._class, values - unmetered, groups * kinds).reshape(-1, kinds)
+        sums[:, _UNMETERED] += sum_by(group, unmetered, groups)
+        return sums
 
     def classes(self) -> list[list[NanoUsd]]:
         """Nano-USD of each class in each cell; their sum is C.
@@ -155,10 +171,9 @@ class _Grid:
         each is within 1 nano-USD of its own price x time times C over the same of the whole cell.
         """
         kinds = len(CLASS_NAMES)
-        index = self._span_of_edge * kinds + self._class
-        size = (len(self._spans) + 1) * kinds
-        time = sum_by(index, self.length_us, size).reshape(-1, kinds).tolist()[1:]
-        energy = sum_by(index, self.energy, size).reshape(-1, kinds).tolist()[1:]
+        spans = len(self._spans) + 1
+        time = self._by_class(self._span_of_edge, self.length_us, self._unmetered_us, spans).tolist()[1:]
+        energy = self._by_class(self._span_of_edge, self.energy, self._unmetered_energy, spans).tolist()[1:]
         of_time, of_energy = [0] * len(self._cells), [0] * len(self._cells)
         weights = [[0] * kinds for _ in self._cells]
         for (cell, piece, until), span_us, span_mj in zip(self._spans, time, energy, strict=True):
@@ -192,12 +207,28 @@ class _Grid:
             energy=Busy(self._sweep.share(energy.astype(np.float64)), total_energy),
         )
 
-    def _idle_class(self, at_us: Int64, samples: Samples, params: LedgerParams) -> Int64:
-        states = sample_classes(samples.utilization, samples.mem_used_mb, params)
-        found = class_at(at_us, samples.ts_us, states, params.gap_us)
+    def _idle_class(self, speaking: Int64, samples: Samples, params: LedgerParams) -> Int64:
+        # The last one is for NOBODY.
+        states = np.append(sample_classes(samples.mem_used_mb, params), CLASS_INDEX[MoneyClass.UNOBSERVED])
+        classes: Int64 = states[speaking]
+        classes[self._is_partitioned] = CLASS_INDEX[MoneyClass.COLD_IDLE]
+        return classes
+
+    @cached_property
+    def _is_partitioned(self) -> NDArrayBool:
+        """Whether each interval is of a card of which slices are seen: what is left of it can only be idle."""
         card = np.array([cell.card is not None and bool(cell.card.child_parts) for cell in self._cells])
-        found[card[self.cell_of_edge]] = CLASS_INDEX[MoneyClass.COLD_IDLE]
-        return found
+        partitioned: NDArrayBool = card[self.cell_of_edge]
+        return partitioned
+
+    def _unmetered(self, at_us: Int64, following: Int64, speaking: Int64, together: Together, params: LedgerParams) -> Int64:
+        """Microseconds of unknown work in each interval."""
+        samples = together.samples
+        work = UnmeteredWork.of(samples.ts_us, samples.utilization, ActiveTime.of(*together.active), params.gap_us)
+        idle = np.flatnonzero((self._active == 0) & (speaking != NOBODY) & ~self._is_partitioned & (self.length_us > 0))
+        unmetered = np.zeros(len(at_us), dtype=np.int64)
+        unmetered[idle] = work.between(speaking[idle], at_us[idle], following[idle])
+        return unmetered
 
     def _key(self, cell: Int64, at_us: Int64) -> Int64:
         return self._key_after(cell, at_us - self.start[cell])

@@ -17,6 +17,9 @@ from gpu_token_analytics.ledger.requests import Requests
 
 MIG_SEVENTHS = 7
 
+_NONE = np.zeros(0, dtype=np.int64)
+NO_TIMES = (_NONE, _NONE)
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -89,11 +92,16 @@ class CellInput:
 
 @dataclass(frozen=True)
 class GpuInput:
-    """The minutes of one GPU to compute, ascending and not overlapping, and all events that can touch them; more do no harm."""
+    """The minutes of one GPU to compute, ascending and not overlapping, and all events that can touch them; more do no harm.
+
+    around: [start, end) of further requests, active within the gap limit around the minutes but in none of them. They cost
+    nothing there, but explain what the samples say of an interval that a minute shares. Shapes (n,).
+    """
 
     cells: Sequence[CellInput]
     requests: Requests
     samples: Samples
+    around: tuple[Int64, Int64] = NO_TIMES
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,7 @@ class Together:
     until: Int64  # the end of its owned part, moved; not before `start`
     requests: Requests  # moved
     samples: Samples  # moved
+    active: tuple[Int64, Int64]  # [start, end) of all requests, those around included; moved, and cut to where samples are
     gpu: Int64  # of each request; shape (requests,)
     first_cell: Int64  # of each GPU, and the number of all; shape (GPUs + 1,)
     first_request: Int64
@@ -118,6 +127,7 @@ class Together:
     def of(gpus: Sequence[GpuInput], params: LedgerParams) -> Together:
         """gpus: each with at least one cell."""
         samples: list[Samples] = []
+        active: list[tuple[Int64, Int64]] = []
         moves: list[int] = []
         free_us = 0
         for gpu in gpus:
@@ -126,6 +136,9 @@ class Together:
             moves.append(free_us - low if moves else 0)
             free_us = high + moves[-1] + 2 * params.gap_us + 1
             samples.append(gpu.samples.between(low, high))
+            spans = ((gpu.requests.start_us, gpu.around[0]), (gpu.requests.end_us, gpu.around[1]))
+            start_us, end_us = (np.concatenate(times).clip(low, high) + moves[-1] for times in spans)
+            active.append((start_us, end_us))
         cells = [cell for gpu in gpus for cell in gpu.cells]
         cell_counts, request_counts = [len(gpu.cells) for gpu in gpus], [len(gpu.requests) for gpu in gpus]
         moved = np.repeat(np.array(moves, dtype=np.int64), cell_counts)
@@ -135,6 +148,7 @@ class Together:
             until=np.array([max(cell.until_us, cell.start_us) for cell in cells], dtype=np.int64) + moved,
             requests=Requests.joined([gpu.requests for gpu in gpus], moves),
             samples=Samples.joined(samples, moves),
+            active=(np.concatenate([start for start, _ in active]), np.concatenate([end for _, end in active])),
             gpu=np.repeat(np.arange(len(gpus)), request_counts),
             first_cell=np.array([0, *accumulate(cell_counts)]),
             first_request=np.array([0, *accumulate(request_counts)]),

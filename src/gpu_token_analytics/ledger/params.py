@@ -31,7 +31,6 @@ class LedgerParams:
     """Parameters of the ledger. `version` changes when any of them does."""
 
     gap_us: int = 30 * US_PER_SECOND
-    busy_utilization: float = 0.05
     model_loaded_mb: float = 1024.0
     silent_owned_us: int = 1440 * US_PER_MINUTE
     cell_us: int = US_PER_MINUTE
@@ -48,7 +47,6 @@ class LedgerParams:
         shape = {
             "ledger": LEDGER_VERSION,
             "gap_us": self.gap_us,
-            "busy": self.busy_utilization,
             "loaded_mb": self.model_loaded_mb,
             "silent_us": self.silent_owned_us,
             "cell_us": self.cell_us,
@@ -65,7 +63,6 @@ def params_of(settings: Settings) -> LedgerParams:
     weights = {model: _weights(model, given) for model, given in settings.work_weights.items()}
     return LedgerParams(
         gap_us=settings.sample_gap_limit_seconds * US_PER_SECOND,
-        busy_utilization=settings.busy_utilization,
         model_loaded_mb=settings.model_loaded_mb,
         silent_owned_us=settings.silent_gpu_owned_minutes * US_PER_MINUTE,
         default_weights=weights.pop("*", WorkWeights()),

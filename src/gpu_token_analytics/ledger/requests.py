@@ -96,6 +96,22 @@ def objects(values: Iterable[Any]) -> Objects:
     return np.fromiter(values, dtype=object)
 
 
+def active_span(usage: UsageRows, cell_us: int) -> tuple[Int64, Int64]:
+    """[start, end) in which each is active on its GPUs: for `window` all of its minute. Shapes (n,)."""
+    begin = usage.ts_us - usage.ts_us % cell_us
+    return (
+        np.where(usage.has_latency, usage.start_us, begin),
+        np.where(usage.has_latency, usage.ts_us, begin + cell_us),
+    )
+
+
+def active_in(usage: UsageRows, from_us: int, to_us: int, cell_us: int) -> NDArrayBool:
+    """Whether each is active, or a point in time, in [from, to). Shape (n,)."""
+    start_us, end_us = active_span(usage, cell_us)
+    active: NDArrayBool = (start_us < to_us) & (np.maximum(end_us, start_us + 1) > from_us)
+    return active
+
+
 @dataclass(frozen=True)
 class Requests:
     """Usage events that name one GPU, ordered by event id. All of length n."""
@@ -127,13 +143,13 @@ class Requests:
         start, ts, first = rows.start_us, rows.ts_us, rows.first_us
         gpu_count, gpu_rank = _shared(labels, ts, gpu, placements)
         window = ~rows.has_latency
-        begin = ts - ts % cell_us
+        active_from, active_until = active_span(rows, cell_us)
         usable = (first > start) & (first < ts) & ~window
         return Requests(
             ids=rows.ids.tolist(),
             labels=labels,
-            start_us=np.where(window, begin, start),
-            end_us=np.where(window, begin + cell_us, ts),
+            start_us=active_from,
+            end_us=active_until,
             ts_us=ts,
             first_us=np.where(usable, first, UNKNOWN_US),
             method=np.where(window, _WINDOW, np.where(usable, _SWEEP, _NO_TTFT)),

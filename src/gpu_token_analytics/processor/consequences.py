@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 
-from gpu_token_analytics.documents import US_PER_HOUR, US_PER_MINUTE, CellId, GpuId, cell_id, minute_of, touched_minutes
+from gpu_token_analytics.documents import (
+    US_PER_HOUR,
+    US_PER_MINUTE,
+    CellId,
+    GpuId,
+    cell_id,
+    minute_of,
+    shared_span,
+    touched_minutes,
+)
 from gpu_token_analytics.events import from_us, to_us
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import Scope, canonical_key
@@ -257,19 +266,21 @@ class Consequences:
         for placement in self._store.books.pending_placements():
             books, label = self._store.books.read(), placement["label"]
             meant: dict[GpuId, set[int]] = {gpu: set() for gpu in (label, *books.placements.meanings(label))}
+            around: set[int] = set()
             beside: set[CellId] = set()
             for usage in self._store.raw.labelled_usage(label):
-                gpu = books.placements.resolve(label, usage["ts_us"])
-                touched = touched_minutes(usage["start_us"], usage["ts_us"])
+                gpu, times = books.placements.resolve(label, usage["ts_us"]), (usage["start_us"], usage["ts_us"])
+                touched = touched_minutes(*times)
                 meant[gpu].update(touched)
+                around.update(touched_minutes(*shared_span(*times, self._params.gap_us)))
                 if len(usage["gpus"]) > 1:  # on how many GPUs it was, and which of them this one is, changes for all
                     others = books.placements.resolve_all(usage["gpus"], usage["ts_us"])
                     beside.update(cell_id(other, minute) for other in others for minute in touched)
             minutes = sorted(set().union(*meant.values()))
             if minutes:
                 for gpu in sorted(meant):
-                    self._store.cells.mark_missing(gpu, minutes)
-                    self._store.cells.mark_existing([cell_id(gpu, minute) for minute in minutes])
+                    self._store.cells.mark_missing(gpu, sorted(around))
+                    self._store.cells.mark_existing([cell_id(gpu, minute) for minute in sorted(around)])
                     self._move_silence(gpu, minutes, meant[gpu], books)
             self._store.cells.mark_existing(sorted(beside))
             self._store.books.clear_pending_placement(placement)

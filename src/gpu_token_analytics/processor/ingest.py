@@ -30,7 +30,7 @@ from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
 from gpu_token_analytics.ledger.arrays import sum_by
 from gpu_token_analytics.ledger.money import Float64, Int64
-from gpu_token_analytics.ledger.requests import UsageRows
+from gpu_token_analytics.ledger.requests import UsageRows, active_span
 from gpu_token_analytics.processor.live_rate import LiveRate
 from gpu_token_analytics.processor.reading import ReadRecords, read_many
 from gpu_token_analytics.store.encoded import EncodedDocuments
@@ -63,7 +63,8 @@ class Shaped:
     rows: list[UsageRows] = field(default_factory=list)  # the usages again, as closing needs them
     sampled: list[dict[str, Any]] = field(default_factory=list)  # and the samples
     touched: set[Cell] = field(default_factory=set)
-    labelled: set[tuple[str, int, int]] = field(default_factory=set)  # label, start_us, end_us of requests that named it
+    # Label, [start_us, end_us) of the cells that a request can change which named it, and when that ended.
+    labelled: set[tuple[str, int, int, int]] = field(default_factory=set)
     seen: dict[GpuDescription, tuple[int, int]] = field(default_factory=dict)  # the minutes its samples reach over
     letters: list[DeadLetter] = field(default_factory=list)
     event_us: list[int] = field(default_factory=list)
@@ -205,7 +206,7 @@ class Shaper:
         shaped.rows.append(usages.rows)
         shaped.event_us += usages.ts_us.tolist()
         _count(shaped, usages, cost_per_token_usd)
-        _touch(shaped, usages)
+        _touch(shaped, usages, self._gap_us)
 
     def _samples(
         self, shaped: Shaped, samples: SampleColumns, where: Sequence[int], sources: Sequence[str], now: datetime
@@ -285,17 +286,19 @@ def _count(shaped: Shaped, usages: UsageColumns, cost_per_token_usd: Float64) ->
         shaped.cost_per_token_by_model[names[code]] = usd
 
 
-def _touch(shaped: Shaped, usages: UsageColumns) -> None:
-    """The cells that requests were active in, and the labels they named instead of a GPU."""
+def _touch(shaped: Shaped, usages: UsageColumns, gap_us: int) -> None:
+    """The cells that requests can change, and the labels they named instead of a GPU."""
     gpus: dict[tuple[str, ...], int] = {}
     code = usages.labels.each(lambda labels: gpus.setdefault(labels.gpus, len(gpus)), np.int64)
     named = list(gpus)
-    for each, minute_us in _minutes(code, usages.start_us, usages.ts_us):
+    active_from, active_until = active_span(usages.rows, US_PER_MINUTE)
+    # What samples say of an interval depends on the requests in all of it, and a cell may hold a part of it (unmetered.py).
+    for each, minute_us in _minutes(code, active_from - gap_us, active_until + gap_us):
         shaped.touched.update((gpu, minute_us) for gpu in named[each] if "/" not in gpu)
     by_label = np.array([any("/" in gpu for gpu in names) for names in named], dtype=bool)
     for index in np.flatnonzero(by_label[code]).tolist():
-        start_us, end_us = int(usages.start_us[index]), int(usages.ts_us[index])
-        shaped.labelled.update((gpu, start_us, end_us) for gpu in named[code[index]] if "/" in gpu)
+        span = int(active_from[index]) - gap_us, int(active_until[index]) + gap_us, int(usages.ts_us[index])
+        shaped.labelled.update((gpu, *span) for gpu in named[code[index]] if "/" in gpu)
 
 
 def _minutes(codes: Int64, start_us: Int64, end_us: Int64) -> Iterator[tuple[int, int]]:

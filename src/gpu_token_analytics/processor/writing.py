@@ -159,10 +159,10 @@ class BatchWriter:
         the closer find these events; one learned before is found here. In between there is no gap."""
         if not batch.labelled:
             return batch.touched
-        placements = read_placements(self._store, {label for label, _, _ in batch.labelled})
+        placements = read_placements(self._store, {label for label, *_ in batch.labelled})
         cells = set(batch.touched)
-        for label, start_us, end_us in batch.labelled:
-            gpu = placements.resolve(label, end_us)
+        for label, start_us, end_us, ended_us in batch.labelled:
+            gpu = placements.resolve(label, ended_us)
             cells.update((gpu, minute_us) for minute_us in touched_minutes(start_us, end_us))
         return cells
 

@@ -15,12 +15,19 @@ import numpy.typing as npt
 
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, NanoUsd, minute_of, touched_minutes
 from gpu_token_analytics.ledger.cells import CellContent, compute_cells
-from gpu_token_analytics.ledger.inputs import MIG_SEVENTHS, CardShare, CellInput, GpuInput, Samples, slice_sevenths
+from gpu_token_analytics.ledger.inputs import (
+    MIG_SEVENTHS,
+    CardShare,
+    CellInput,
+    GpuInput,
+    Samples,
+    slice_sevenths,
+)
 from gpu_token_analytics.ledger.money import Int64, nusd_per_hour
 from gpu_token_analytics.ledger.ownership import owned_until
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import PricePiece
-from gpu_token_analytics.ledger.requests import Requests, UsageRows
+from gpu_token_analytics.ledger.requests import Requests, UsageRows, active_in, active_span
 from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.evidence import evidence_before, last_activity, next_activity
@@ -58,7 +65,7 @@ def compute_runs(
         found.extend(run.computed(cells, with_shares=with_shares) for run, cells in zip(ready, contents, strict=True))
         ready.clear()
 
-    for gpu, requests in requests_by_gpu(store.raw, books, runs, known):
+    for gpu, requests in requests_by_gpu(store.raw, books, runs, params.gap_us, known):
         ready.append(_Run(store, books, params, gpu, runs[gpu], requests, samples, now_us))
         if sum(len(run.input.requests) for run in ready) >= _TOGETHER_REQUESTS:
             compute()
@@ -104,13 +111,14 @@ class _Run:
         self._is_card = gpu in books.slices_of
         # A label that turned out to be a UUID: nothing is its own any more.
         self._is_alias = books.placements.resolve(gpu, self._start) != gpu
-        self._requests = Requests.of(self._own(requests), gpu, books.placements, params.cell_us)
+        usage, self._beside = self._apart(self._own(requests))
+        self._requests = Requests.of(usage, gpu, books.placements, params.cell_us)
         self._read = samples
         self._samples = samples.within(gpu, self._start - params.gap_us, self._end + params.gap_us)
         self._asof = samples.before(gpu, self._start)
         self._sample_us = [doc["ts_us"] for doc in self._samples]
         cells = [self._input(minute) for minute in minutes_us]
-        self.input = GpuInput(cells, self._requests, Samples.of(self._samples))
+        self.input = GpuInput(cells, self._requests, Samples.of(self._samples), active_span(self._beside, params.cell_us))
 
     def computed(self, contents: Sequence[CellContent], *, with_shares: bool) -> ComputedRun:
         """The cells, by their contents as computed from `input`."""
@@ -150,6 +158,12 @@ class _Run:
             for gpus, ts_us in zip(found.labels.gpus(), found.ts_us.tolist(), strict=True)
         ]
         return found.take(np.flatnonzero(own))
+
+    def _apart(self, usage: UsageRows) -> tuple[UsageRows, UsageRows]:
+        """The requests of the run itself, and those that are only active around it."""
+        here = active_in(usage, self._start, self._end, self._params.cell_us)
+        beside = usage.take(np.flatnonzero(~here))
+        return (usage.take(np.flatnonzero(here)) if len(beside) else usage), beside
 
     def _input(self, minute_us: int) -> CellInput:
         end = minute_us + US_PER_MINUTE
@@ -278,7 +292,16 @@ class _Run:
         first = np.flatnonzero(active)
         if len(first):
             return self._requests.labels.at(int(first[0])).host, self._row.get("name")
-        return self._row.get("host"), self._row.get("name")
+        return self._row.get("host") or self._host_beside(minute_us), self._row.get("name")
+
+    def _host_beside(self, minute_us: int) -> str | None:
+        """The host of the requests that opened a minute without being in it: the first one's, by event id."""
+        low, high = minute_us - self._params.gap_us, minute_us + US_PER_MINUTE + self._params.gap_us
+        here = np.flatnonzero((self._requests.start_us < high) & (self._requests.seen_until_us > low)).tolist()
+        beside = np.flatnonzero(active_in(self._beside, low, high, self._params.cell_us)).tolist()
+        hosts = [(self._requests.ids[at], self._requests.labels.at(at).host) for at in here[:1]]  # these are in order
+        hosts += [(self._beside.ids[at], self._beside.labels.at(at).host) for at in beside]
+        return min(hosts)[1] if hosts else None
 
     def _own_price(self, at_us: int) -> NanoUsd | None:
         sample = self._sample_at(at_us)

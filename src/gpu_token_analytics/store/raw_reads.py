@@ -8,7 +8,14 @@ from typing import NamedTuple, TypeAlias
 from pymongo import ASCENDING, DESCENDING
 from pymongo.collection import Collection as MongoCollection
 
-from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS, LONG_REQUEST_US, Collection, GpuId
+from gpu_token_analytics.documents import (
+    LEDGER_SAMPLE_FIELDS,
+    LONG_REQUEST_US,
+    US_PER_MINUTE,
+    Collection,
+    GpuId,
+    minute_of,
+)
 from gpu_token_analytics.events import MAX_LATENCY_MS
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.store.client import Document, Store, each, mapped
@@ -58,8 +65,7 @@ class RawReads:
     @mapped
     def usage(self, names: Sequence[str], start_us: int, end_us: int) -> UsageRows:
         """Requests naming one of `names` that can be active in [start, end), each once. Also some that are not."""
-        near, far = _near(names, start_us, end_us), _far(names, start_us, end_us)
-        either = {"$or": [{**near, "start_us": {"$lt": end_us}}, far]}  # an index for each
+        either = {"$or": [_near(names, start_us, end_us), _far(names, start_us, end_us)]}  # an index for each
         return UsageRows.of(list(self._usage.find(either, _USAGE_FIELDS).batch_size(20_000)))
 
     @mapped
@@ -186,8 +192,12 @@ class RawReads:
 
 
 def _near(names: Sequence[str], start_us: int, end_us: int) -> Document:
-    """Requests that ended since `start`, and not long after `end`."""
-    return {"gpus": {"$in": list(names)}, "ts_us": {"$gte": start_us, "$lt": end_us + LONG_REQUEST_US}}
+    """Requests that ended since `start`, and not long after `end`; those without a latency, which take all of the minute in
+    which they ended, in any minute of [start, end)."""
+    timed = {"ts_us": {"$gte": start_us}, "start_us": {"$lt": end_us}}
+    windows = {"latency_ms": None, "ts_us": {"$lt": minute_of(end_us - 1) + US_PER_MINUTE}}
+    ended = {"$gte": minute_of(start_us), "$lt": end_us + LONG_REQUEST_US}
+    return {"gpus": {"$in": list(names)}, "ts_us": ended, "$or": [timed, windows]}
 
 
 def _far(names: Sequence[str], start_us: int, end_us: int) -> Document:

@@ -26,9 +26,9 @@ from functools import cached_property
 import numpy as np
 
 from gpu_token_analytics.clock import Clock, SystemClock
-from gpu_token_analytics.documents import US_PER_MINUTE, GpuId
+from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, minute_of
 from gpu_token_analytics.ledger.money import Int64
-from gpu_token_analytics.ledger.requests import UsageRows
+from gpu_token_analytics.ledger.requests import UsageRows, active_in
 from gpu_token_analytics.store.client import Document
 from gpu_token_analytics.store.marks import Cell
 
@@ -84,7 +84,7 @@ class Known:
     def requests(self, names: Iterable[str], start_us: int, end_us: int) -> UsageRows:
         """Requests naming one of `names` that can be active in [start, end), each once."""
         wanted = list(names)
-        near = [batch.requests for batch in self._batches if batch.last_end_us >= start_us]
+        near = [batch.requests for batch in self._batches if batch.last_end_us >= minute_of(start_us)]
         found = ((rows, _active(rows, wanted, start_us, end_us)) for rows in near)
         return UsageRows.joined([rows.take(where) for rows, where in found if len(where)])
 
@@ -205,6 +205,6 @@ def _without_hole(minutes_us: Collection[int]) -> bool:
 
 
 def _active(rows: UsageRows, names: Iterable[str], start_us: int, end_us: int) -> Int64:
-    near = (rows.ts_us >= start_us) & (rows.start_us < end_us)
+    near = active_in(rows, start_us, end_us, US_PER_MINUTE)
     found: Int64 = np.flatnonzero(rows.labels.named(names) & near)
     return found

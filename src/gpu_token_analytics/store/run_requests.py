@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId
-from gpu_token_analytics.ledger.requests import UsageRows
+from gpu_token_analytics.ledger.requests import UsageRows, active_in
 from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.raw_reads import RawReads
 from gpu_token_analytics.store.recent_events import Known
@@ -20,30 +20,40 @@ MAX_READ_US = 12 * US_PER_MINUTE
 
 
 def requests_by_gpu(
-    raw: RawReads, books: Books, runs: Mapping[GpuId, Sequence[int]], known: Known
+    raw: RawReads, books: Books, runs: Mapping[GpuId, Sequence[int]], reach_us: int, known: Known
 ) -> Iterator[tuple[GpuId, UsageRows]]:
-    """Each GPU with the requests that name it, by its UUID or a label it ever had, and can be active in its run."""
+    """Each GPU with the requests that name it, by its UUID or a label it ever had, and can be active in its run or `reach_us`
+    around it."""
     names = {gpu: frozenset((gpu, *books.placements.labels(gpu))) for gpu in runs}
     remembered = {gpu: run for gpu, run in runs.items() if gpu in known.gpus}
     if remembered:
-        yield from _distributed(known.requests(*_asked(names, remembered)), names, remembered)
+        found = known.requests(*_asked(names, remembered, reach_us))
+        yield from _distributed(found, names, remembered, reach_us)
     for group in groups_of({gpu: run for gpu, run in runs.items() if gpu not in known.gpus}, MAX_READ_US):
-        found = raw.usage(*_asked(names, group))
+        found = raw.usage(*_asked(names, group, reach_us))
         if len(group) == 1:
             yield next(iter(group)), found
         else:
-            yield from _distributed(found, names, group)
+            yield from _distributed(found, names, group, reach_us)
 
 
-def _asked(names: Mapping[GpuId, frozenset[str]], runs: Mapping[GpuId, Sequence[int]]) -> tuple[list[str], int, int]:
-    """All names of these GPUs, and the time from the first of their minutes to the end of the last."""
+def _around(run: Sequence[int], reach_us: int) -> tuple[int, int]:
+    """[start, end) of a run of minutes and what is around it."""
+    return run[0] - reach_us, run[-1] + US_PER_MINUTE + reach_us
+
+
+def _asked(
+    names: Mapping[GpuId, frozenset[str]], runs: Mapping[GpuId, Sequence[int]], reach_us: int
+) -> tuple[list[str], int, int]:
+    """All names of these GPUs, and the time around all of their runs."""
     together = sorted(frozenset().union(*(names[gpu] for gpu in runs)))
-    return together, min(run[0] for run in runs.values()), max(run[-1] for run in runs.values()) + US_PER_MINUTE
+    starts, ends = zip(*(_around(run, reach_us) for run in runs.values()), strict=True)
+    return together, min(starts), max(ends)
 
 
 def _distributed(
-    requests: UsageRows, names: Mapping[GpuId, frozenset[str]], runs: Mapping[GpuId, Sequence[int]]
+    requests: UsageRows, names: Mapping[GpuId, frozenset[str]], runs: Mapping[GpuId, Sequence[int]], reach_us: int
 ) -> Iterator[tuple[GpuId, UsageRows]]:
     for gpu, run in runs.items():
-        near = (requests.ts_us >= run[0]) & (requests.start_us < run[-1] + US_PER_MINUTE)
+        near = active_in(requests, *_around(run, reach_us), US_PER_MINUTE)
         yield gpu, requests.take(np.flatnonzero(requests.labels.named(names[gpu]) & near))

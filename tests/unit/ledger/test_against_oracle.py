@@ -130,11 +130,7 @@ def test_events_that_cannot_touch_a_cell_do_not(world: World) -> None:
     start, until = SPANS[1]
     gap = world.params.gap_us
     near = World(
-        [
-            doc
-            for doc in world.usages
-            if min(doc["start_us"], doc["ts_us"] // MINUTE * MINUTE) < until and doc["ts_us"] >= start
-        ],
+        [doc for doc in world.usages if start - gap < _active_until(doc) and _active_from(doc) < until + gap],
         [{**doc, "price_per_hour_usd": None} for doc in world.samples if start - gap < doc["ts_us"] < until + gap],
         world.prices,
         world.params,
@@ -228,6 +224,16 @@ def _costs(world: World, spans: list[tuple[int, int]]) -> dict[int, tuple[int, i
             cost, cells = found.get(share.request, (0, 0))
             found[share.request] = (cost + share.cost_nusd, cells + 1)
     return found
+
+
+def _active_from(doc: dict[str, Any]) -> int:
+    begin: int = doc["ts_us"] // MINUTE * MINUTE if doc["latency_ms"] is None else doc["start_us"]
+    return begin
+
+
+def _active_until(doc: dict[str, Any]) -> int:
+    until: int = _active_from(doc) + MINUTE if doc["latency_ms"] is None else max(doc["ts_us"], doc["start_us"] + 1)
+    return until
 
 
 def _label(line: Any) -> tuple[str, str, str]:

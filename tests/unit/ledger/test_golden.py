@@ -71,7 +71,7 @@ def test_the_same_sums_with_odd_cells(size_us: int) -> None:
     [
         (0.0, 40_000.0, "warm_idle"),
         (0.0, 10.0, "cold_idle"),
-        (0.9, 40_000.0, "unmetered_work"),
+        (1.0, 40_000.0, "unmetered_work"),
         (None, 40_000.0, "warm_idle"),
         (None, None, "unobserved"),
     ],

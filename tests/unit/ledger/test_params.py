@@ -25,7 +25,6 @@ def test_from_settings() -> None:
     "change",
     [
         {"gap_us": 1},
-        {"busy_utilization": 0.1},
         {"model_loaded_mb": 1.0},
         {"silent_owned_us": 0},
         {"cell_us": 10},

@@ -74,9 +74,7 @@ class World:
             name: (w.input, w.cached, w.output)
             for name, w in {**self.params.model_weights, "*": self.params.default_weights}.items()
         }
-        params = OracleParams(
-            self.params.gap_us, self.params.busy_utilization, self.params.model_loaded_mb, self.params.cell_us, weights
-        )
+        params = OracleParams(self.params.gap_us, self.params.model_loaded_mb, self.params.cell_us, weights)
         share = None if card is None else OracleCard(card.denominator, card.slice_parts, card.child_parts)
         return oracle_cells(
             gpu,
@@ -266,7 +264,7 @@ def gpu_samples(draw: st.DrawFn, gpus: Sequence[str] = GPUS) -> Document:
     return sample(
         f"{draw(st.integers(0, 2**32)):08x}",
         draw(_moments),
-        utilization=draw(st.sampled_from([None, 0.0, 0.05, 0.051, 1.0])),
+        utilization=draw(st.one_of(st.sampled_from([None, 0.0, 0.05, 0.37, 1.0]), st.floats(0, 1))),
         mem_mb=draw(st.sampled_from([None, 0.0, 1023.9, 1024.0, 80_000.0])),
         power_w=draw(st.one_of(st.none(), st.sampled_from([0.0, 33.3, 700.0, 1e5]), st.integers(0, 1000).map(float))),
         energy_j=draw(st.one_of(st.none(), st.sampled_from([0.0, 5.0, 1e15]), st.integers(0, 10**6).map(lambda n: n / 10))),
@@ -310,7 +308,7 @@ _params = st.sampled_from(
     [
         LedgerParams(),
         LedgerParams(gap_us=59 * SECOND, model_weights={"n": WorkWeights(1e-6, 0.0, 1e6), "free": WorkWeights(0.0, 1.0, 0.0)}),
-        LedgerParams(gap_us=SECOND, busy_utilization=0.0, model_loaded_mb=0.0),
+        LedgerParams(gap_us=SECOND, model_loaded_mb=0.0),
     ]
 )
 

@@ -108,16 +108,21 @@ def test_another_zone_is_stored_as_the_same_instant() -> None:
 @pytest.mark.parametrize(
     ("end_seconds", "latency_ms", "touched"),
     [
-        (30, None, {0}),
         (30, 1000.0, {0}),
         (30, 31_000.0, {-1, 0}),
-        (30, 150_000.0, {-2, -1, 0}),
-        (60, 1000.0, {0}),  # it ended at the border: the next minute has none of it
-        (60, None, {1}),  # a point at the border belongs to the minute it starts
-        (0, 60_000.0, {-1}),
+        (30, 150_000.0, {-3, -2, -1, 0}),
+        (40, 20_000.0, {0}),  # from the gap limit after the border to the gap limit before the next one
+        (40, 20_001.0, {-1, 0}),
+        (41, 20_000.0, {0, 1}),
+        (40, 0.0, {0}),
+        (41, 0.0, {0, 1}),
+        (60, 1000.0, {0, 1}),  # a sample interval over the border is both minutes'
+        (30, None, {-1, 0, 1}),  # all of its minute, and what is around that
+        (60, None, {0, 1, 2}),
     ],
 )
-def test_a_request_touches_the_minutes_it_was_active_in(end_seconds: int, latency_ms: float | None, touched: set[int]) -> None:
+def test_a_request_touches_the_minutes_around_its_time(end_seconds: int, latency_ms: float | None, touched: set[int]) -> None:
+    """The gap limit is 20 s here: a sample interval that it is active in can reach as far."""
     shaped = shape(usage(ts=MINUTE + timedelta(seconds=end_seconds), latency_ms=latency_ms))
     assert minutes(shaped) == {("GPU-a", minute) for minute in touched}
 
@@ -129,9 +134,9 @@ def test_waiting_in_a_queue_touches_nothing() -> None:
 
 def test_all_gpus_of_a_request_are_touched_and_labels_are_left_for_the_inventory() -> None:
     shaped = shape(usage(gpu_uuids=["GPU-b", "GPU-a"]), usage(1, gpu_uuids=[], gpu_index=2, latency_ms=1000.0))
-    assert minutes(shaped) == {("GPU-a", 0), ("GPU-b", 0)}
+    assert minutes(shaped) == {(gpu, minute) for gpu in ("GPU-a", "GPU-b") for minute in (-1, 0, 1)}, "no latency is known"
     end_us = to_us(MINUTE) + 30_000_000
-    assert shaped.labelled == {("vm1/2", end_us - 1_000_000, end_us)}
+    assert shaped.labelled == {("vm1/2", end_us - 21_000_000, end_us + 20_000_000, end_us)}
 
 
 def test_a_sample_touches_the_time_it_speaks_for_on_its_card_too() -> None:

@@ -30,6 +30,7 @@ def rows(*requests: tuple[str, int, int, tuple[str, ...]]) -> list[UsageRows]:
             "tenant": "t",
             "start_us": start_us,
             "ts_us": end_us,
+            "latency_ms": (end_us - start_us) / 1000,
             "prompt_tokens": 1,
             "cached_tokens": 0,
             "completion_tokens": 1,
@@ -74,7 +75,8 @@ def test_it_finds_what_names_a_gpu_and_can_be_active_in_a_time() -> None:
     assert whole.gpus == {"g"}
     assert found(["g"]) == ["a", "b"]
     assert found(["g", "k"]) == ["a", "b", "c"], "a request of both is there once"
-    assert found(["g", "h/0"], 15, 30) == ["b", "d"]
+    assert found(["g", "h/0"], 14, 30) == ["b", "d"]
+    assert found(["g", "h/0"], 15, 30) == ["b"], "the end of a request is not a part of it"
     assert found(["g", "k"], 11, 29) == ["b"], "begun before the time is over, ended since its start"
     assert found(["nobody"]) == []
 

@@ -1,0 +1,66 @@
+"""The small inputs made after public reports, with what is right for each (README.md beside them)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from tests.oracle.raw_documents import sample_document, usage_document
+from tests.unit.ledger.worlds import MINUTE, World, price
+
+from gpu_token_analytics.events import GpuSample, TokenUsage, decode, to_us
+from gpu_token_analytics.ledger.cells import CellContent
+
+SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data") / "cases"
+STORED = datetime(2026, 11, 30, tzinfo=UTC)
+START_US = to_us(datetime(2026, 11, 29, 7, 30, tzinfo=UTC))
+PRICES = [price("default", "0.85")]
+MINUTE_NUSD = {14_166_666, 14_166_667}
+
+
+def world_of(name: str) -> World:
+    path = SHARED / name
+    if not path.is_file():
+        pytest.skip(f"{path} is not there; GPU_TOKENS_SHARED_DATA names the folder it is in")
+    world = World(prices=PRICES)
+    for line in path.read_bytes().splitlines():
+        event = decode(line)
+        if isinstance(event, TokenUsage):
+            world.usages.append(usage_document(event, line, STORED, "case"))
+        elif isinstance(event, GpuSample):
+            world.samples.append(sample_document(event, line, STORED, "case"))
+    return world
+
+
+def first_minute(world: World) -> CellContent:
+    spans: Sequence[tuple[int, int]] = [(START_US, START_US + MINUTE)]
+    (cell,) = world.cells(spans)
+    (expected,) = world.oracle(spans)
+    assert cell.cost_nusd in MINUTE_NUSD
+    assert (cell.classes, cell.class_us) == (expected.classes, expected.class_us)
+    return cell
+
+
+@pytest.mark.parametrize(
+    ("name", "attributed_nusd", "prompt_tokens"),
+    [
+        ("usage-zero-active-time-0-baseline.ndjson", 2_361_111, 1000),
+        ("usage-zero-active-time-1-latency-0.ndjson", 0, 1000),
+        ("usage-zero-active-time-2-all-queue.ndjson", 2_361_111, 1000 + 5 * 4000),
+    ],
+)
+def test_zero_active_time(name: str, attributed_nusd: int, prompt_tokens: int) -> None:
+    cell = first_minute(world_of(name))
+    assert cell.classes["attributed"] == attributed_nusd
+    assert cell.classes["warm_idle"] == cell.cost_nusd - attributed_nusd
+    assert sum(line["prompt_tokens"] for line in cell.lines) == prompt_tokens
+    assert {line["tenant"]: line["cost_nusd"] for line in cell.lines}.get("b", 0) == 0, "they only queued"
+
+
+def test_a_stuck_energy_counter() -> None:
+    world = world_of("samples-energy-counter-stuck.ndjson")
+    cell = first_minute(world)
+    assert (cell.energy_mj, cell.energy_observed_us) == (18_000_000, MINUTE), "18 kJ by power"
