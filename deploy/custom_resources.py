@@ -1,4 +1,4 @@
-"""Objects of operators that no cluster of ours runs (KEDA, External Secrets), checked against the operators' own schemas.
+"""Objects of operators that no cluster of ours runs (KEDA, External Secrets, MongoDB's), checked against their own schemas.
 
 The schemas are the CustomResourceDefinitions in the operators' Go modules, of the versions named here; Go verifies their sums.
 A field that the schema does not know is an error, as it is for an API server with strict validation.
@@ -19,6 +19,7 @@ Manifest = dict[str, Any]
 # Group of the objects: module, version, folder of its definitions.
 MODULES = {
     "keda.sh": ("github.com/kedacore/keda/v2", "v2.21.0", "config/crd/bases"),
+    "mongodbcommunity.mongodb.com": ("github.com/mongodb/mongodb-kubernetes-operator", "v0.9.0", "config/crd/bases"),
     "external-secrets.io": ("github.com/external-secrets/external-secrets", "v1.3.2", "config/crds/bases"),
 }
 
