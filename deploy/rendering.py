@@ -24,6 +24,7 @@ OVERLAYS = (
     "CA3/overlays/cluster",
     "CA3/overlays/bench",
     "CA3/overlays/external-secrets",
+    "CA3/overlays/observed",
 )
 _NO_KUSTOMIZE = (
     "kustomize is not here: put kubectl or kustomize on PATH, or name one in KUBECTL "

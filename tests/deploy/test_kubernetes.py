@@ -19,6 +19,7 @@ from gpu_token_analytics.settings import Settings
 
 OURS = "gpu-token-analytics"
 AGENTS = "gpu-tokens-agents"
+MONITORING = "monitoring"
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +90,9 @@ def test_what_is_written_from_settings_and_versions_is_up_to_date() -> None:
 def test_images_are_those_of_env_example(overlay: list[Manifest]) -> None:
     versions = set(re.findall(r"^[A-Z_]+_IMAGE=(\S+)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
     used = {container["image"] for _, _, template in pods(overlay) for container in containers(template)}
-    foreign = {image for image in used if image.startswith("nvcr.io/")}
+    foreign = {image for image in used if image.startswith(("nvcr.io/", "prom/"))}
     assert used - foreign == versions
-    assert all(re.search(r":\d", image) for image in foreign), "a version, not `latest`"
+    assert all(re.search(r":v?\d", image) for image in foreign), "a version, not `latest`"
 
 
 def test_namespaces_enforce_restricted_but_for_the_agents(overlay: list[Manifest]) -> None:
@@ -100,9 +101,14 @@ def test_namespaces_enforce_restricted_but_for_the_agents(overlay: list[Manifest
         for name, item in by_kind(overlay, "Namespace").items()
     }
     assert levels.pop(AGENTS, "privileged") == "privileged"
+    assert levels.pop(MONITORING, "restricted") == "restricted"
     assert levels == {"gpu-tokens": "restricted"}
     clusterwide = {"Namespace", "PriorityClass"}
-    assert {item["metadata"].get("namespace", "-") for item in overlay if item["kind"] not in clusterwide} <= {*levels, AGENTS}
+    assert {item["metadata"].get("namespace", "-") for item in overlay if item["kind"] not in clusterwide} <= {
+        *levels,
+        AGENTS,
+        MONITORING,
+    }
 
 
 def test_every_pod_keeps_to_restricted(overlay: list[Manifest]) -> None:
@@ -163,6 +169,8 @@ def test_every_pod_is_confined_beyond_restricted(overlay: list[Manifest]) -> Non
 def test_liveness_never_asks_for_others_and_readiness_does(overlay: list[Manifest]) -> None:
     for item in [*by_kind(overlay, "Deployment").values(), *by_kind(overlay, "StatefulSet").values()]:
         name = item["metadata"]["name"]
+        if item["metadata"]["namespace"] == MONITORING:
+            continue  # not ours
         (container,) = item["spec"]["template"]["spec"]["containers"]
         if name == "simulate":
             assert "livenessProbe" not in container  # it serves nothing; it ends when it fails
@@ -170,7 +178,8 @@ def test_liveness_never_asks_for_others_and_readiness_does(overlay: list[Manifes
         alive, ready, started = (container[f"{kind}Probe"] for kind in ("liveness", "readiness", "startup"))
         own_only = alive.get("httpGet", {}).get("path") == "/health" or "tcpSocket" in alive
         assert own_only, name
-        assert ready.get("httpGet", {}).get("path") == "/ready" or "exec" in ready, name
+        # The exporter must be asked also while Kafka and MongoDB are away: it says so in its metrics.
+        assert ready.get("httpGet", {}).get("path") == "/ready" or "exec" in ready or name == "exporter", name
         # Recovery may take minutes, and being busy is not being dead.
         assert started["failureThreshold"] * started["periodSeconds"] >= 300, name
         assert alive["failureThreshold"] * alive["periodSeconds"] >= 60, name
@@ -280,8 +289,8 @@ def test_secrets_reach_only_those_who_use_them(overlay: list[Manifest]) -> None:
             holders.setdefault(secret, set()).add(name)
     assert holders["kafka-servers"] == {"kafka"}
     assert holders["mongo-servers"] == {"mongo", "mongo-init"}
-    assert holders["mongo-client"] == {"mongo-init", "processor", "api"}
-    assert holders["kafka-client"] <= {"topics", "processor", "api", "simulate", "agent"}
+    assert holders["mongo-client"] - {"exporter"} == {"mongo-init", "processor", "api"}
+    assert holders["kafka-client"] <= {"topics", "processor", "api", "simulate", "agent", "exporter"}
 
 
 def test_a_secret_store_gives_the_same_secrets(rendered: dict[str, list[Manifest]]) -> None:
