@@ -56,6 +56,7 @@ class Ingest:
         recent: RecentEvents | None = None,
     ) -> None:
         self._source, self._clock, self._metrics, self._settings = source, clock, metrics, settings
+        self._store = store
         self._checkpoint = checkpoint
         self._writer = BatchWriter(store, dead_letters, settings.close_debounce_seconds, metrics, clock, checkpoint, recent)
         self._bad_share = BadRecordShare(settings.bad_record_limit_ratio)
@@ -112,7 +113,9 @@ class Ingest:
         self._metrics.consumed.inc(len(records))
         self._metrics.batch_records.observe(len(records))
         with self._metrics.cpu("shape"):
-            shaped = self._shaper.shape(records, self._clock.now(), self._bad_share)  # 2 3
+            # MongoDB deletes by `ingested_at` on its own clock, so that is the clock it is written by: with a slow one of ours
+            # raw events would be gone while cells still need them.
+            shaped = self._shaper.shape(records, self._store.now(), self._bad_share)  # 2 3
         self._observe(shaped)
         self._checkpoint(Step.SHAPED)
         return shaped

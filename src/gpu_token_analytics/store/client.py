@@ -43,7 +43,9 @@ _log = logging.getLogger(__name__)
 
 # 5.0 is the first with $dateTrunc, which buckets by time zone; all before it are past their end of life.
 OLDEST_VERSION = (5, 0)
+SAID_CLOCK_SKEW, MAX_CLOCK_SKEW = timedelta(seconds=5), timedelta(seconds=300)
 _CLOCK_GOOD_FOR_SECONDS = 30.0
+_CLOCK_ASK_AGAIN_SECONDS = 5.0
 
 _AUTHENTICATION_FAILED, _UNAUTHORIZED = 18, 13
 # An operator has to act: repeating the operation gives the same answer. (Names: mongodb src/mongo/base/error_codes.yml)
@@ -122,6 +124,9 @@ class _ServerClock:
                 except StoreError:
                     if self._at_zero is None:
                         raise
+                    self._measured = (
+                        at - _CLOCK_GOOD_FOR_SECONDS + _CLOCK_ASK_AGAIN_SECONDS
+                    )  # in an outage not at every question
                     _log.debug("the server's clock was not read; going on with the offset of before")
             assert self._at_zero is not None
             return self._at_zero + timedelta(seconds=time.monotonic())
@@ -155,10 +160,26 @@ def open_store(settings: Settings, app: str = "gpu-tokens") -> Store:
             )
         name = ".".join(str(part) for part in version[:3])
         kind = f"replica set {hello['setName']}" if "setName" in hello else "standalone"
-        return Store(client, settings, f"{name}, {'sharded' if hello.get('msg') == 'isdbgrid' else kind}")
+        store = Store(client, settings, f"{name}, {'sharded' if hello.get('msg') == 'isdbgrid' else kind}")
+        check_skew(store.now() - datetime.now(UTC))  # its clock is known from here on, whatever happens to it
+        return store
     except BaseException:
         client.close()
         raise
+
+
+def check_skew(ahead: timedelta) -> None:
+    """ahead: MongoDB's clock less this machine's. Raises StoreRefused over MAX_CLOCK_SKEW: minutes would be taken for over, or
+    for still to come, that are not; warns from SAID_CLOCK_SKEW on."""
+    if abs(ahead) < SAID_CLOCK_SKEW:
+        return
+    seconds = ahead.total_seconds()
+    message = (
+        f"this machine's clock is {abs(seconds):,.0f} s {'behind' if seconds > 0 else 'ahead of'} MongoDB's: set both by NTP"
+    )
+    if abs(ahead) > MAX_CLOCK_SKEW:
+        raise StoreRefused(f"{message}; over {MAX_CLOCK_SKEW.total_seconds():.0f} s nothing is started")
+    _log.warning("%s", message)
 
 
 def make_client(settings: Settings, app: str, *, patient: bool = False) -> MongoClient[Document]:

@@ -22,6 +22,7 @@ from gpu_token_analytics.processor.writing import Stored
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.store.encoded import EncodedDocuments
 
+STORE_NOW = datetime(2031, 1, 1, tzinfo=UTC)
 BATCHES = 4
 LONG_SECONDS = 10.0
 
@@ -77,6 +78,13 @@ class Source:
         return {}
 
 
+class StoreClock:
+    """All that is asked of the store here. It is far from this machine's clock."""
+
+    def now(self) -> datetime:
+        return STORE_NOW
+
+
 class Writer:
     """Stores and settles as each test says."""
 
@@ -84,9 +92,11 @@ class Writer:
         self.waiting_since = None
         self.settled: list[int] = []
         self.stored = [threading.Event() for _ in range(BATCHES)]
+        self.ingested_at: list[datetime] = []
 
     def store(self, shaped: Shaped) -> Stored:
         self.stored[number_of(shaped)].set()
+        self.ingested_at += [document["ingested_at"] for document in shaped.usages.documents.decoded()]
         return Stored([], first_time=True)
 
     def settle(self, shaped: Shaped, _stored: Stored) -> None:
@@ -105,7 +115,7 @@ def ingest(monkeypatch: pytest.MonkeyPatch, writer: Writer, revoke_at: int = -1)
     source = Source(stop)
     source.revoke_at = revoke_at
     nothing: Any = None
-    return Ingest(source, nothing, nothing, load(), Metrics(), SystemClock()), source, stop  # type: ignore[arg-type]
+    return Ingest(source, StoreClock(), nothing, load(), Metrics(), SystemClock()), source, stop  # type: ignore[arg-type]
 
 
 @pytest.mark.timeout(30)
@@ -232,3 +242,13 @@ def test_ids_are_in_common_within_a_collection(samples: list[str], shared: bool)
     here = shaped(["u0", "b"], ["a"])
     assert here.shares_ids(shaped(["u1", "a"], samples)) is shared
     assert here.shares_ids(shaped(["u1", "u0"], [])) is True
+
+
+@pytest.mark.timeout(30)
+def test_what_is_deleted_by_the_stores_clock_is_dated_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that is 40 days slow would else have its raw events deleted at once."""
+    writer = Writer()
+    loop, _, stop = ingest(monkeypatch, writer)
+    loop.run(stop)
+    assert set(writer.ingested_at) == {STORE_NOW.replace(tzinfo=None)}
+    assert len(writer.ingested_at) == BATCHES
