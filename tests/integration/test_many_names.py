@@ -241,6 +241,38 @@ def test_readers_see_whole_cells_and_sums_while_they_are_written(pipeline: Calla
 
 
 @pytest.mark.usefixtures("small")
+def test_a_reader_that_misses_chunks_reads_the_document_again(
+    pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a cell, or a sum, in hand whose chunks are replaced before it reads them."""
+    one = pipeline()
+    minute = minutes_ago(30)
+    hour = floor(minute, HOUR)
+    one.ingest(names_events(minute, 10))
+    one.close()
+    roll_all(one)
+    read = LineChunks.read
+    count = 10
+
+    def replaced_before(*args: Any) -> Any:
+        nonlocal count
+        monkeypatch.setattr(LineChunks, "read", read)
+        count += 1
+        one.ingest(names_events(minute, count)[-1:])
+        one.close()
+        roll_all(one)
+        return read(*args)
+
+    monkeypatch.setattr(LineChunks, "read", replaced_before)
+    (cell,) = one.ledger.cells.cells_of("GPU-a", minute, minute + MINUTE)
+    assert (count, len(cell["lines"])) == (11, 11)
+    assert sum(line["cost_nusd"] for line in cell["lines"]) == cell["classes"]["attributed"]
+    monkeypatch.setattr(LineChunks, "read", replaced_before)
+    found = rows(one, hour, hour + HOUR, "tenant")
+    assert (count, sum(row["requests"] for row in found.values())) == (12, 12)
+
+
+@pytest.mark.usefixtures("small")
 def test_a_crash_between_chunks_and_cell_leaves_what_is_swept_up(
     pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
