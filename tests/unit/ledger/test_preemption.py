@@ -15,7 +15,7 @@ SAMPLES = [
     sample("s0", 0, utilization=1.0, mem_mb=40_000),
     sample("s1", 10, utilization=1.0, mem_mb=40_000),
     sample("s2", 20, utilization=1.0, mem_mb=40_000),
-    sample("s3", 30, utilization=0.0, mem_mb=0),
+    sample("s3", 30, utilization=1.0, mem_mb=0),  # utilisation speaks of the time before it, memory of now
     sample("s4", 40, utilization=0.0, mem_mb=0),
     sample("s5", 50, utilization=0.0, mem_mb=40_000),
 ]
