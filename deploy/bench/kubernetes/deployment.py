@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from deploy.bench.kubernetes.checks import Bench
 
 UP = "make -s -C CA2 up OVERLAY=bench WAIT=9m"
-_READY_SECONDS = 420
+_READY_SECONDS = 600
 _TAGS = "CA2/components/images/kustomization.yaml"
 
 

@@ -18,7 +18,7 @@ from deploy.bench.report import CheckFailed, expect
 from deploy.bench.shell import CommandFailed, wait
 
 _TRACE = "trace"
-_LONGEST_SECONDS = 420
+_LONGEST_SECONDS = 600  # a machine that is busy with other things is slow, not wrong
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Replays:
         """The name of a replay that is in its middle: the one that runs, or a new one once a tenth of it is stored."""
         if not self.current or self._stored() > 0.6 * self.expected.requests:
             self.current = self.start()
-            wait(lambda: self._stored() > self.expected.requests / 10, 180, f"{self.current}: a tenth is not stored")
+            wait(lambda: self._stored() > self.expected.requests / 10, _LONGEST_SECONDS, f"{self.current}: a tenth is not stored")
         return self.current
 
     def start(self) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deploy.bench.kubernetes.checks import Bench
 
 _SPEED = 30
-_RECOVERY_SECONDS = 300
+_RECOVERY_SECONDS = 600
 
 
 @dataclass(frozen=True)
