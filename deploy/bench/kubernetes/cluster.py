@@ -32,7 +32,7 @@ _PROGRAMS = {
     "sysctl": "procps",
     "mkfs.ext4": "e2fsprogs",
 }
-PACKAGES = sorted({*_PROGRAMS.values(), "containernetworking-plugins"})
+PACKAGES = sorted({*_PROGRAMS.values(), "containernetworking-plugins", "prometheus", "prometheus-alertmanager"})
 # Mount points that a node needs on the root that it shares with this host; removed again when they are empty.
 _MOUNT_POINTS = (
     "/etc/cni/net.d",

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import yaml
+
 from deploy.bench.images import debian, servers
 from deploy.bench.images.archive import Image, Layer
 from deploy.bench.report import NotChecked
@@ -26,6 +28,7 @@ _BASE_PACKAGES = [
     *("libexpat1", "libreadline8", "libncursesw6", "libuuid1", "libcurl4", "libatomic1", "netbase", "tzdata", "openssl"),
 ]
 _JAVA = ("openjdk-21-jre-headless", "openjdk-17-jre-headless")  # Debian's; Kafka 4 wants 17 or newer
+_PROGRAMS = {"prometheus": "prometheus", "alertmanager": "prometheus-alertmanager"}
 _COMMITS_BACK = 20
 _PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -46,6 +49,10 @@ def build(kube: Path, cache: Path) -> tuple[list[Image], str]:
         Image(names["KAFKA_IMAGE"], [layers.base(), layers.java(), layers.kafka()], _KAFKA),
         Image(names["MONGO_IMAGE"], [layers.base(), layers.mongo()], _MONGO),
         _product(layers, names["GPU_TOKENS_IMAGE"], ROOT),
+    ]
+    images += [
+        Image(tag, [layers.base(), layers.debian_program(program, name)], {"User": "65534:65534", "Env": [f"PATH={_PATH}"]})
+        for name, program, tag in _monitoring()
     ]
     if earlier := _previous(layers, previous_tag(), cache):
         images.append(earlier)
@@ -104,8 +111,16 @@ def _product(layers: _Layers, tag: str, source: Path) -> Image:
     return Image(tag, [layers.base(), layers.python(), layers.packages(source), layers.product(source)], config)
 
 
+def _monitoring() -> list[tuple[str, str, str]]:
+    """CA3's Prometheus and Alertmanager: name in the manifests, Debian's program, reference tag."""
+    known = yaml.safe_load((ROOT / "CA3/observability/kustomization.yaml").read_text())["images"]
+    tags = {image["name"]: f"{image['newName']}:{image['newTag']}" for image in known}
+    return [(name, program, tags[name]) for name, program in _PROGRAMS.items()]
+
+
 def _lacking() -> list[str]:
     lacks = [] if shutil.which("dpkg-query") else ["dpkg: the images' base is copied from this machine's Debian packages"]
+    lacks += [f"{program} (apt-get install {program})" for program in _PROGRAMS.values() if shutil.which(program) is None]
     if shutil.which("dpkg-query") and not debian.closure(_JAVA):
         lacks.append("Java 17 (apt-get install openjdk-17-jre-headless)")
     return lacks
@@ -163,6 +178,16 @@ class _Layers:
             debian.alternatives(["java"], root)
 
         return Layer(self._folder("java", debian.versions(packages), make))
+
+    def debian_program(self, program: str, name: str) -> Layer:
+        """One program of this machine's packages, as /bin/NAME."""
+        source = Path(shutil.which(program) or "")
+
+        def make(root: Path) -> None:
+            (root / "usr/bin").mkdir(parents=True)
+            shutil.copy2(source, root / "usr/bin" / name)
+
+        return Layer(self._folder(name, [str(source), source.stat().st_size], make))
 
     def kafka(self) -> Layer:
         """Kafka's jars and the scripts, at the places and with the owners of the reference image."""

@@ -57,7 +57,9 @@ class Replays:
         """The name of a replay that is in its middle: the one that runs, or a new one once a tenth of it is stored."""
         if not self.current or self._stored() > 0.6 * self.expected.requests:
             self.current = self.start()
-            wait(lambda: self._stored() > self.expected.requests / 10, _LONGEST_SECONDS, f"{self.current}: a tenth is not stored")
+            wait(
+                lambda: self._stored() > self.expected.requests / 10, _LONGEST_SECONDS, f"{self.current}: a tenth is not stored"
+            )
         return self.current
 
     def start(self) -> str:

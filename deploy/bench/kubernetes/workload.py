@@ -84,10 +84,12 @@ class Workload:
             raise CommandFailed(f"{pod['metadata']['name']} has no process on this host")
         return pid
 
-    def in_network_of(self, pod: dict[str, Any], command: Sequence[str], timeout_seconds: float = 60) -> str:
+    def in_network_of(
+        self, pod: dict[str, Any], command: Sequence[str], timeout_seconds: float = 60, stdin: str | None = None
+    ) -> str:
         """Runs a program of this host in the pod's network: what it may reach, the pod may reach."""
         enter = ["nsenter", "-t", str(self.process_of(pod)), "-n", "--", *command]
-        return run(enter, timeout_seconds=timeout_seconds).stdout
+        return run(enter, timeout_seconds=timeout_seconds, stdin=stdin).stdout
 
     def spawn_in_network_of(self, pod: dict[str, Any], command: Sequence[str]) -> None:
         """Starts a program of this host in the pod's network. It has to end by itself; after a kill its cgroup finds it."""
