@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -76,7 +77,8 @@ def store_ids(uri: str, into: str) -> int:
     """Ids of all raw events, sorted, into a file."""
     with MongoClient[Document](uri, serverSelectionTimeoutMS=30_000) as client:
         database = client.get_database(_DATABASE)
-        ids = [str(document["_id"]) for name in _RAW for document in database[name].find({}, {"_id": 1})]
+        found = (document["event_id"] for name in _RAW for document in database[name].find({}, {"event_id": 1, "_id": 0}))
+        ids = [event_id if isinstance(event_id, str) else str(UUID(bytes=bytes(event_id))) for event_id in found]
     Path(into).write_text("".join(f"{event_id}\n" for event_id in sorted(ids)))
     return len(ids)
 
