@@ -197,14 +197,21 @@ PIPELINE_BOARD = Dashboard(
             empty="all GPUs can be read",
         ),
         Panel(
-            "Agents: failures per second",
+            "Agents: samples not taken or not delivered, per second",
+            "short",
+            [
+                (f"sum(rate(gpu_tokens_agent_delivery_failures_total{RATE}))", "not delivered"),
+                (f"sum(rate(gpu_tokens_agent_skipped_ticks_total{RATE}))", "left out"),
+            ],
+        ),
+        Panel(
+            "Agents: reads that failed, GPU problems that began, per second",
             "short",
             [
                 (f"sum(rate(gpu_tokens_agent_source_failures_total{RATE}))", "reads"),
-                (f"sum(rate(gpu_tokens_agent_delivery_failures_total{RATE}))", "deliveries"),
-                (f"sum(rate(gpu_tokens_agent_skipped_ticks_total{RATE}))", "samples left out"),
-                (f"sum(rate(gpu_tokens_agent_gpu_problem_changes_total{RATE}))", "GPU problems that began"),
+                (f"sum(rate(gpu_tokens_agent_gpu_problem_changes_total{RATE}))", "problems"),
             ],
+            empty="nothing failed",
         ),
         Panel(
             "Agents: since the last sample", "s", [("time() - gpu_tokens_agent_last_sample_timestamp_seconds", "{{instance}}")]

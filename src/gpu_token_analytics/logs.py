@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
 from urllib.parse import unquote, urlsplit
@@ -14,6 +17,21 @@ from gpu_token_analytics.settings import Settings
 
 _REDACTED = "***"
 _MIN_SECRET_LENGTH = 4  # shorter ones would redact ordinary words
+
+# What a line may say besides its message: from `extra=` of the call, or from `about()` around it. A closed list, because
+# whoever searches logs has to know the names, and an index has to hold them.
+FIELDS = ("request_id", "trace_id", "event_id", "reason", "records", "topic", "partition", "offset", "cell")
+_about: ContextVar[dict[str, Any]] = ContextVar("log_fields")
+
+
+@contextmanager
+def about(**fields: Any) -> Iterator[None]:
+    """Every line of this block, also in threads it hands work to with its context, says these FIELDS."""
+    token = _about.set({**_about.get({}), **fields})
+    try:
+        yield
+    finally:
+        _about.reset(token)
 
 
 def configure(settings: Settings, stream: TextIO | None = None) -> None:
@@ -61,8 +79,8 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    """`ts` (RFC 3339, UTC), `level`, `site` where there are several, `logger`, `message`, and `error` with the traceback where
-    there is one."""
+    """`ts` (RFC 3339, UTC), `level`, `site` where there are several, `logger`, `message`, those of FIELDS that are known, and
+    `error` with the traceback where there is one."""
 
     def __init__(self, secrets: list[str], site: str) -> None:
         super().__init__()
@@ -70,13 +88,17 @@ class _JsonFormatter(logging.Formatter):
         self._site = {"site": site} if site else {}
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: dict[str, Any] = {
             "ts": _time(record),
             "level": record.levelname,
             **self._site,
             "logger": record.name,
             "message": _redact(record.getMessage(), self._secrets),
         }
+        known = {**_about.get({}), **vars(record)}
+        for name in FIELDS:
+            if (value := known.get(name)) is not None:
+                line[name] = value if isinstance(value, int) else _redact(str(value), self._secrets)
         if record.exc_info:
             line["error"] = _redact(self.formatException(record.exc_info), self._secrets)
         return in_json_text(json.dumps(line, ensure_ascii=False))

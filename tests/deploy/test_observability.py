@@ -19,6 +19,8 @@ from deploy.observability.rules import RUNBOOKS, duration, errors_metric, rule_g
 from deploy.observability.table import ALERTS, SLOS, alert_names
 from deploy.rendering import Manifest, NoKustomize, copy_with_secrets, kustomize, render
 
+from gpu_token_analytics.logs import FIELDS
+
 ROOT = observability.ROOT
 ROOM = observability.ROOM
 
@@ -421,3 +423,21 @@ def test_the_operators_monitors_scrape_what_prometheus_scrapes() -> None:
         for name in monitor["spec"]["selector"]["matchExpressions"][0]["values"]
     }
     assert seen == {(job, namespace) for job, (_, namespace, _) in scraped().items()}
+
+
+def test_the_collector_reads_the_fields_that_the_product_logs() -> None:
+    """It is not run: its file receiver is no module that can be verified here. What can be compared is compared."""
+    config = yaml.safe_load((ROOM / "config/collector.yaml").read_text())
+    pipeline = config["service"]["pipelines"]["logs"]
+    for kind in ("receivers", "processors", "exporters"):
+        assert set(pipeline[kind]) == set(config[kind])
+    operators = config["receivers"]["filelog"]["operators"]
+    asked = set(re.findall(r"attributes\.(\w+)", json.dumps(operators)))
+    assert asked <= {"ts", "level", "message", *FIELDS}
+    namespaces = [path.split("/")[4].removesuffix("_*") for path in config["receivers"]["filelog"]["include"]]
+    assert namespaces == ["gpu-tokens", "gpu-tokens-agents"]
+
+
+def test_the_readme_names_every_field_of_a_log_line() -> None:
+    page = (ROOM / "README.md").read_text()
+    assert [field for field in FIELDS if f"`{field}`" not in page] == []

@@ -82,3 +82,23 @@ def test_lines_say_their_site_where_there_are_several(log_format: str, said: str
     logs.configure(load(log_format=log_format), out)
     logging.getLogger("app").info("up")
     assert "site" not in out.getvalue()
+
+
+def json_lines(out: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_lines_carry_the_ids_they_are_about() -> None:
+    out = io.StringIO()
+    logging.root.handlers[:] = []
+    logs.configure(settings("json"), out)
+    log = logging.getLogger("app")
+    with logs.about(request_id="r1", trace_id=None):
+        log.warning("slow", extra={"event_id": SECRET, "partition": 0, "colour": "red"})
+    log.warning("other")
+    first, second = json_lines(out)
+    assert (first["request_id"], first["partition"]) == ("r1", 0)
+    assert first["event_id"] == "***", "a secret is one in any field"
+    assert "trace_id" not in first, "unknown is left out"
+    assert "colour" not in first, "the list of fields is closed"
+    assert "request_id" not in second

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -12,7 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpu_token_analytics.api.errors import MEDIA_TYPE, ApiProblem, BodyTooLarge, problem_document
 from gpu_token_analytics.events import new_event_id
+from gpu_token_analytics.logs import about
 
+# W3C Trace Context, `version-traceid-parentid-flags`; an id of zeros is none.
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_BUCKETS = 10_000
 
 # Of everything that does not set its own (the dashboard does): an answer of data runs, frames and loads nothing.
@@ -50,7 +54,15 @@ class Envelope:
                 message = {**message, "headers": headers}
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        with about(request_id=identity, trace_id=_trace_id(scope)):
+            await self._app(scope, receive, send_with_headers)
+
+
+def _trace_id(scope: Scope) -> str | None:
+    """The caller's trace, where it names a valid one."""
+    sent = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
+    found = _TRACEPARENT.fullmatch(sent)
+    return None if found is None else found[1].decode()
 
 
 class BodyLimit:

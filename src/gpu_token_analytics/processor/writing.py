@@ -18,6 +18,7 @@ from gpu_token_analytics.events import to_us
 from gpu_token_analytics.kafka import DeadLetter, DeadLetters
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.processor.ingest import Raws, Shaped, refused_letters
+from gpu_token_analytics.processor.refusals import RefusalLog
 from gpu_token_analytics.store.client import Store
 from gpu_token_analytics.store.inventory import read_placements, upsert_inventory
 from gpu_token_analytics.store.marks import Cell, CellMarker
@@ -82,6 +83,7 @@ class BatchWriter:
         self._marker = CellMarker(store, debounce_seconds)
         self._ask_first = dict.fromkeys((Collection.TOKEN_USAGE, Collection.GPU_METRICS), 0)
         self._abandon = threading.Event()
+        self._refusals = RefusalLog(clock)
         metrics.store_up.set(1)  # it answered when it was opened
         self.waiting_since: float | None = None  # monotonic; set while an outage is waited out
 
@@ -128,6 +130,7 @@ class BatchWriter:
             self._timed("dead_letters", lambda: self._dead_letters.deliver(stored.letters, _DELIVERY_SECONDS))  # 6
             for letter in stored.letters:
                 self._metrics.dead_letters.labels(letter.reason).inc()
+            self._refusals.add(stored.letters)
         self._checkpoint(Step.DEAD_LETTERED)
 
     def _mark(self, batch: Shaped) -> tuple[set[Cell], Sequence[Cell]]:
