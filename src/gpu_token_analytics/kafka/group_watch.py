@@ -80,6 +80,7 @@ class GroupWatch:
         waiting = {state.partition: max(state.low, state.committed or 0) for state in states if state.lag > 0}
         if not waiting:
             return None
+        looked_at = list(waiting)
         self._heads.assign([TopicPartition(topic, partition, offset) for partition, offset in waiting.items()])
         oldest_ms: int | None = None
         try:
@@ -96,6 +97,8 @@ class GroupWatch:
                 if kind != TIMESTAMP_NOT_AVAILABLE:
                     oldest_ms = at_ms if oldest_ms is None else min(oldest_ms, at_ms)
         finally:
+            # A pause outlives the assignment: without this the next look would wait for these in vain.
+            self._heads.resume([TopicPartition(topic, partition) for partition in looked_at])
             self._heads.unassign()
         return None if oldest_ms is None else datetime.fromtimestamp(oldest_ms / 1000, UTC)
 
