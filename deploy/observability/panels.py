@@ -121,6 +121,15 @@ PIPELINE_BOARD = Dashboard(
         Panel(
             "Duplicates per second", "short", _rate("gpu_tokens_duplicates_total", "collection"), empty="nothing was sent twice"
         ),
+        Panel("Computed, but not in the sums yet, for", "s", [("max(gpu_tokens_sums_lag_seconds)", "longest")]),
+        Panel(
+            "API: fields that no contract knows, per second",
+            "short",
+            [(f"sum(rate(gpu_tokens_api_unknown_fields_total{RATE}))", "fields")],
+            empty="all fields are known",
+        ),
+        Panel("Documents that MongoDB refuses for good", "short", [("max(gpu_tokens_documents_set_aside)", "set aside")]),
+        Panel("Share of the last 1,000 records that was bad", "percentunit", [("gpu_tokens_bad_record_ratio", "{{instance}}")]),
         Panel(
             "Refused records per second, by reason",
             "short",

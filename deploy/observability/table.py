@@ -168,6 +168,13 @@ ALERTS = (
         lambda _seconds: "gpu_tokens_store_up == 0",
     ),
     Alert(
+        "DocumentsSetAside",
+        TICKET,
+        0,
+        "{{ $value }} cells or sums are set aside: MongoDB refuses them for good, they stay as they were.",
+        lambda _seconds: "max(gpu_tokens_documents_set_aside) > 0",
+    ),
+    Alert(
         "GpusUnreadable",
         TICKET,
         600,

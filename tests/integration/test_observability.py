@@ -53,6 +53,10 @@ class Observed:
     sources: set[str]  # exporters of others that are here
 
 
+def _mongo(uri: str) -> MongoClient[dict[str, Any]]:
+    return MongoClient(uri)
+
+
 def _needed(name: str, package: str) -> None:
     if shutil.which(name) is None:
         unavailable(EmbeddedServiceError(f"{name} is not on PATH: apt-get install {package}"))
@@ -105,7 +109,7 @@ def _start(room: Room, receiver: Receiver, settings: Any, mongo_uri: str, kafka_
     exporter = os.environ.get("MONGODB_EXPORTER") or shutil.which("mongodb_exporter")
     if exporter:
         sources.add(PERCONA)
-        with MongoClient(mongo_uri) as client:  # the exporter reads what mongod collects; embedded ones do not by default
+        with _mongo(mongo_uri) as client:  # the exporter reads what mongod collects; embedded ones do not by default
             client.admin.command("setParameter", 1, diagnosticDataCollectionEnabled=True)
         targets["mongo"] = free_port()
         flags = ["--collector.diagnosticdata", "--collector.replicasetstatus"]
@@ -171,7 +175,7 @@ def test_money_of_prometheus_is_the_money_of_the_ledger(observed: Observed) -> N
 
     def equal() -> bool:
         shown = {one["metric"]["class"]: float(one["value"][1]) for one in observed.prometheus.ask(asked)}
-        with MongoClient(observed.mongo_uri) as client:
+        with _mongo(observed.mongo_uri) as client:
             (hour,) = client[DATABASE].rollups_hourly.aggregate(
                 [{"$match": {"scope": "fleet"}}, {"$sort": {"start": -1}}, {"$skip": 1}, {"$limit": 1}]
             )
@@ -247,7 +251,7 @@ def test_refused_records_page_once_and_the_runbook_shows_them(observed: Observed
 
 def test_a_wrong_nano_dollar_pages_once_and_the_runbook_repairs_it(observed: Observed) -> None:
     page = Alerted(observed, "LedgerNotExact")
-    with MongoClient(observed.mongo_uri) as client:
+    with _mongo(observed.mongo_uri) as client:
         cells = client[DATABASE].ledger_cells
         # One whose minute has long been over, so that nothing but the repair changes it.
         cell = cells.find_one({"state": "provisional", "due_at": {"$exists": False}}, sort=[("minute", 1)])
@@ -265,7 +269,9 @@ def test_a_wrong_nano_dollar_pages_once_and_the_runbook_repairs_it(observed: Obs
         now = client.admin.command("hello")["localTime"]
         cells.update_one({"_id": cell["_id"]}, {"$inc": {"gen": 1}, "$set": {"due_at": now}, "$unset": {"content": 1}})
         page.resolves("pages")
-        assert cells.find_one({"_id": cell["_id"]})["classes"] == cell["classes"]
+        repaired = cells.find_one({"_id": cell["_id"]})
+        assert repaired is not None
+        assert repaired["classes"] == cell["classes"]
 
 
 def test_a_dead_processor_pages_once_and_its_return_ends_it(observed: Observed) -> None:
