@@ -41,7 +41,7 @@ def unmetered_us(one: Pipeline) -> list[int]:
 )
 def test_the_other_minutes_requests_count(pipeline: Callable[..., Pipeline], request_: Event, expected_us: list[int]) -> None:
     ledgers = []
-    orders = [[request_, BEFORE, AFTER], [BEFORE, AFTER, request_], [AFTER, request_, BEFORE]]
+    orders: list[list[Event]] = [[request_, BEFORE, AFTER], [BEFORE, AFTER, request_], [AFTER, request_, BEFORE]]
     for number, order in enumerate(orders):
         one = pipeline(str(number))
         one.ingest(LATER)
@@ -57,7 +57,13 @@ def test_the_other_minutes_requests_count(pipeline: Callable[..., Pipeline], req
 
 def test_what_is_read_back_says_the_same_as_what_is_remembered(pipeline: Callable[..., Pipeline]) -> None:
     """Closing from memory, and by a process that has to read everything."""
-    events = [usage(1, AT + 69 * SECOND, seconds=8.0), usage(2, AT + 61 * SECOND, latency_ms=0.0), BEFORE, AFTER, *LATER]
+    events: list[Event] = [
+        usage(1, AT + 69 * SECOND, seconds=8.0),
+        usage(2, AT + 61 * SECOND, latency_ms=0.0),
+        BEFORE,
+        AFTER,
+        *LATER,
+    ]
     one, another = pipeline("a"), pipeline("b")
     one.ingest(events)
     one.close()
