@@ -22,6 +22,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hypothesis
 import pytest
 from pymongo import MongoClient  # to drop a test's database; the product's only door to MongoDB is store/
 
@@ -32,6 +33,11 @@ from gpu_token_analytics.errors import EmbeddedServiceError
 
 ROOT = Path(__file__).parent.parent
 LOGS = ROOT / "test-logs"
+
+# How long an example takes says how busy the machine is; speed is bench/'s.
+hypothesis.settings.register_profile("project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("project")
+
 TOPICS = {"tokens": 12, "tokens.dlq": 12}
 
 _logs_key = pytest.StashKey[list[Path]]()
