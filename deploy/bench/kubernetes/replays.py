@@ -41,12 +41,15 @@ class Replays:
     name: str
     expected: Sums = field(init=False)
     _numbers: Callable[[], int] = field(init=False)
+    _run: str = field(init=False)
     current: str = ""
     _outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.expected = replay.sums_of(self.trace)
         self._numbers = itertools.count(1).__next__
+        # Another run on the same cluster must not meet these models as its own.
+        self._run = f"{self.name}t{int(time.time()) % 10**6}n"
 
     def prepare(self) -> None:
         """Puts the trace into the cluster."""
@@ -64,7 +67,7 @@ class Replays:
 
     def start(self) -> str:
         """Starts another replay; returns its name."""
-        model = f"{self.name}{self._numbers()}"
+        model = f"{self._run}{self._numbers()}"
         self._start(model)
         return model
 
