@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -141,8 +140,3 @@ class Servers:
             broker.name, broker.site, [*command, "--heap-mb", "256"], env={"JAVA_TOOL_OPTIONS": _JVM},
             ready=lambda log: f"{LOOPBACK}:{broker.port}" in log, timeout_seconds=240,
         )  # fmt: skip
-
-
-def replica_set_document() -> str:
-    """What rs.initiate() gets, as one line."""
-    return json.dumps(json.loads((STAGE / "mongodb" / "replica-set.json").read_text()))
