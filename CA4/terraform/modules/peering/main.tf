@@ -6,14 +6,14 @@ resource "aws_vpc_peering_connection" "this" {
   peer_vpc_id = var.accepter.vpc_id
   peer_region = var.accepter.region
   auto_accept = false # another region: the accepter below does it
-  tags        = { Name = var.name }
+  tags        = { Name = var.name, Site = "shared" } # one connection, two regions: neither side tags it as its own
 }
 
 resource "aws_vpc_peering_connection_accepter" "this" {
   provider                  = aws.accepter
   vpc_peering_connection_id = aws_vpc_peering_connection.this.id
   auto_accept               = true
-  tags                      = { Name = var.name }
+  tags                      = { Name = var.name, Site = "shared" }
 }
 
 resource "aws_route" "to_accepter" {
