@@ -162,7 +162,7 @@ def test_every_panel_has_its_data(observed: Observed, record_property: Callable[
         return not missing
 
     try:
-        eventually(complete, "every panel has data", 240)
+        eventually(complete, "every panel has data", 600)
     except AssertionError:
         raise AssertionError("no data in:\n" + "\n".join(missing)) from None
     if PERCONA not in observed.sources:
