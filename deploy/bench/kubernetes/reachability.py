@@ -25,6 +25,8 @@ _STRANGER, _NOBODY = "stranger", "nobody"  # in a namespace of its own; in ours,
 # A filter that holds: kube-router rejects a new connection, and a policy may drop it.
 _DENIED = ("refused", "silent")
 
+_LIVES_IN = {"monitoring": "prometheus"}  # a peer, and the workload that it is when CA3's observability runs
+
 Pod = dict[str, Any]
 
 
@@ -51,7 +53,7 @@ def _ends(bench: Bench, table: policies.PodTable) -> dict[str, list[Pod]]:
     ends: dict[str, list[Pod]] = {}
     missing = []
     for name, workload in table.workloads.items():
-        running = [pod for pod in Workload(bench.cluster, workload.namespace).pods(name) if pod["status"]["phase"] == "Running"]
+        running = [pod for pod in Workload(bench.cluster, workload.namespace).pods(name) if _runs(pod)]
         if running:
             ends[name] = running
         else:
@@ -59,12 +61,21 @@ def _ends(bench: Bench, table: policies.PodTable) -> dict[str, list[Pod]]:
     for name, peer in table.peers.items():
         if name == policies.DNS:
             continue
+        # A peer's namespace may have policies of its own, which speak of the pods that really live there.
+        running = [pod for pod in Workload(bench.cluster, peer.namespace).pods(_LIVES_IN.get(name, "none")) if _runs(pod)]
+        if running:
+            ends[name] = running
+            continue
         missing.append(probes.pod(f"probe-{name}", peer.namespace, peer.labels))
     missing.append(probes.pod(f"probe-{_STRANGER}", _STRANGER))
     missing.append(probes.pod(f"probe-{_NOBODY}", policies.NAMESPACE))
     for pod in probes.create(bench.cluster, missing):
         ends[pod["metadata"]["name"].removeprefix("probe-")] = [pod]
     return ends
+
+
+def _runs(pod: Pod) -> bool:
+    return bool(pod["status"]["phase"] == "Running")
 
 
 @contextmanager
