@@ -30,6 +30,8 @@ _BASE_PACKAGES = [
 _JAVA = ("openjdk-21-jre-headless", "openjdk-17-jre-headless")  # Debian's; Kafka 4 wants 17 or newer
 _PROGRAMS = {"prometheus": "prometheus", "alertmanager": "prometheus-alertmanager"}
 _COMMITS_BACK = 20
+# Databases of images from before this decision are refused at start, on purpose: there is nothing to upgrade from.
+_DATA_FORMAT_SINCE = "docs/decisions/0027-events-belong-to-their-tenant.md"
 _PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -80,14 +82,13 @@ def previous_tag() -> str:
 
 
 def previous_commit() -> str | None:
-    """The newest release tag, else a commit 20 to 39 commits ago that stays the same for 20 commits; None without history."""
+    """The oldest of the last twenty commits whose data this one can read; None when git has no such here."""
     git = ["git", "-C", str(ROOT)]
-    described = run([*git, "describe", "--tags", "--abbrev=0", "HEAD~1"], check=False)
-    if described.returncode == 0:
-        return described.stdout.strip()
-    history = run([*git, "rev-list", "--first-parent", "HEAD"], check=False).stdout.split()
-    back = _COMMITS_BACK + len(history) % _COMMITS_BACK
-    return history[back] if len(history) > back else None
+    history = run([*git, "rev-list", "--first-parent", f"--max-count={_COMMITS_BACK + 1}", "HEAD"], check=False).stdout.split()
+    for commit in reversed(history[1:]):
+        if run([*git, "cat-file", "-e", f"{commit}:{_DATA_FORMAT_SINCE}"], check=False).returncode == 0:
+            return commit
+    return None
 
 
 _KAFKA = {"User": "1000:1000", "Cmd": ["/etc/kafka/docker/run"], "Env": [f"PATH={_PATH}"], "WorkingDir": "/"}
