@@ -19,7 +19,7 @@ from pathlib import Path
 from deploy.bench.report import NotChecked
 from deploy.bench.shell import CommandFailed, run
 
-SOURCES = Path(__file__).resolve().parent / "build"
+SOURCES = Path(__file__).resolve().parent / "programs"
 KUBERNETES_VERSION = "v1.34.4"
 _VERSION = "k8s.io/component-base/version"  # without these the servers call themselves v0.0.0-master
 _MAJOR, _MINOR = KUBERNETES_VERSION.removeprefix("v").split(".")[:2]
