@@ -77,7 +77,8 @@ def test_rates_far_apart_take_the_slow_way_and_stay_exact(monkeypatch: pytest.Mo
     ids = sorted(doc["_id"] for doc in EXTREME)
     for share in found.shares:
         assert abs(share.cost_nusd - expected.requests[ids[share.request]].quota) < 1.01
-    equal = {ids[share.request]: share.cost_nusd for share in found.shares}
+    names = {doc["_id"]: doc["event_id"] for doc in EXTREME}
+    equal = {names[ids[share.request]]: share.cost_nusd for share in found.shares}
     assert abs(equal["after"] - equal["again"]) <= 1, "the same work in the same time costs the same"
 
 

@@ -10,6 +10,7 @@ from tests.unit.ledger.worlds import SECOND, Document, World, by_request, minute
 
 from gpu_token_analytics.ledger.energy import EnergyCurve
 from gpu_token_analytics.ledger.params import LedgerParams
+from gpu_token_analytics.store.identity import raw_id
 
 NAN = float("nan")
 GAP = 30 * SECOND
@@ -129,9 +130,10 @@ def test_a_class_pays_for_its_own_energy() -> None:
 def test_requests_share_the_price_of_energy_as_they_share_time() -> None:
     """Each of two requests alone for 10 s; the second one at 1 kW."""
     row = price("default", "3.6", mode="owned", usd_per_kwh=0.36)
-    heard = [sample(f"s{at:02d}", at, power_w=0) for at in (0, 10)] + [
-        sample(f"t{at:02d}", at, power_w=1000) for at in (10, 20)
-    ]
+    # Two samples at one time: the one with the greater `_id` is the later one.
+    low, high = sorted(("s10", "t10"), key=lambda event_id: raw_id("h", event_id))
+    heard = [sample("s00", 0, power_w=0), sample(low, 10, power_w=0)]
+    heard += [sample(high, 10, power_w=1000), sample("t20", 20, power_w=1000)]
     cells = World([usage("a", 10, 10), usage("b", 20, 10)], heard, [row]).cells(minutes(1))
     assert by_request(cells, ["a", "b"]) == {"a": 10_000_000, "b": 11_000_000}
 

@@ -19,6 +19,7 @@ from gpu_token_analytics.ledger.params import LedgerParams, WorkWeights
 from gpu_token_analytics.ledger.placements import Placement, Placements
 from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
 from gpu_token_analytics.ledger.requests import Requests, UsageRows
+from gpu_token_analytics.store.identity import raw_id
 
 Document = dict[str, Any]
 
@@ -209,13 +210,14 @@ def price(
     }
 
 
-def by_request(cells: Iterable[CellContent], ids: Sequence[str]) -> dict[str, int]:
-    """Cost of each request over several cells."""
-    found = dict.fromkeys(ids, 0)
+def by_request(cells: Iterable[CellContent], event_ids: Sequence[str]) -> dict[str, int]:
+    """Cost of each request of tenant `t` over several cells, by event id; in the order of their `_id`, the ledger's."""
+    ordered = sorted(event_ids, key=lambda event_id: raw_id("t", event_id))
+    costs = dict.fromkeys(ordered, 0)
     for cell in cells:
         for share in cell.shares:
-            found[ids[share.request]] += share.cost_nusd
-    return found
+            costs[ordered[share.request]] += share.cost_nusd
+    return costs
 
 
 # -- Hypothesis ----------------------------------------------------------------------------------------------------------
