@@ -1,7 +1,7 @@
 """python -m deploy.bench.kubernetes.node_init NODE.json: the first process of a node, in namespaces that `unshare` made.
 
-Mounts what the node writes, starts containerd, the kubelet, kube-proxy and kube-router, and reaps orphans. It never restarts
-anything: a program that ends is a fault of the bench, and its log says why.
+Mounts what the node writes, starts containerd, the kubelet, kube-proxy and kube-router, starts again what ends, as a service
+manager would (kube-router ends while the node is not registered yet; without it no policy is enforced), and reaps orphans.
 """
 
 from __future__ import annotations
@@ -41,16 +41,17 @@ def main(path: str) -> None:
     folder = Path(node["folder"])
     _mount(folder, node["node"], node["disks"])
     programs = dict(node["programs"])
-    _start("containerd", programs.pop("containerd"), folder)
+    running = {_start("containerd", programs["containerd"], folder): "containerd"}
     _wait_for(Path("/run/containerd/containerd.sock"), 60)
     for name, command in programs.items():
-        _start(name, command, folder)
+        if name != "containerd":
+            running[_start(name, command, folder)] = name
     while True:
-        try:
-            pid, status = os.wait()
-            print(f"{time.time():.1f} process {pid} ended, status {status}", flush=True)
-        except ChildProcessError:
+        pid, status = os.wait()
+        if name := running.pop(pid, ""):
+            print(f"{time.time():.1f} {name} ended, status {status}; started again", flush=True)
             time.sleep(1)
+            running[_start(name, programs[name], folder)] = name
 
 
 def _mount(folder: Path, name: str, disks: int) -> None:
@@ -81,9 +82,9 @@ def _disk(image: Path, mountpoint: Path) -> None:
     _run("mount", "-o", "loop", str(image), str(mountpoint))
 
 
-def _start(name: str, command: list[str], folder: Path) -> None:
+def _start(name: str, command: list[str], folder: Path) -> int:
     with (folder / f"{name}.log").open("ab") as log:
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True).pid
 
 
 def _wait_for(socket: Path, timeout_seconds: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from deploy.bench.kubernetes.cluster import Cluster
 from deploy.bench.kubernetes.images import PAUSE_IMAGE
-from deploy.bench.shell import wait
+from deploy.bench.shell import CommandFailed, wait
 
 _MARK = {"bench": "probe"}
 
@@ -44,6 +44,9 @@ def create(cluster: Cluster, pods: list[dict[str, Any]]) -> list[dict[str, Any]]
         for name in spaces
         if name not in known
     ]
+    for item in pods:
+        if item["metadata"]["namespace"] in known:
+            _own(cluster, item)
     cluster.apply_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [*items, *pods]}))
     wanted = {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in pods}
     running: dict[tuple[str, str], dict[str, Any]] = {}
@@ -54,8 +57,18 @@ def create(cluster: Cluster, pods: list[dict[str, Any]]) -> list[dict[str, Any]]
                 running[item["metadata"]["namespace"], item["metadata"]["name"]] = item
         return wanted <= set(running)
 
-    wait(all_run, 90, f"not all probes run: {sorted(wanted - set(running))}")
+    try:
+        wait(all_run, 90, "not all probes run")
+    except CommandFailed as late:
+        raise CommandFailed(f"{late}: {sorted(wanted - set(running))}") from None
     return [running[key] for key in sorted(wanted)]
+
+
+def _own(cluster: Cluster, item: dict[str, Any]) -> None:
+    """Gives the pod an owner: a DaemonSet that selects its labels would adopt it, and delete it as one too many."""
+    owner = cluster.get("-n", item["metadata"]["namespace"], "configmap", "kube-root-ca.crt")["metadata"]
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": owner["name"], "uid": owner["uid"], "controller": True}
+    item["metadata"]["ownerReferences"] = [reference]
 
 
 def remove(cluster: Cluster) -> None:
