@@ -95,7 +95,7 @@ def test_a_copy_that_was_made_under_writes_is_a_ledger_that_holds(made: Made, re
     assert documents(replica_set, "restored") == before
     report = restored.audit()
     assert report.holds
-    assert report.compared == 4
+    assert report.compared == len(before[Collection.LEDGER_CELLS]) >= 4
     indexes = restored.store[Collection.TOKEN_USAGE].index_information()
     assert "gpus_1_ts_us_1" in indexes
 
