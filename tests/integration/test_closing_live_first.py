@@ -46,6 +46,10 @@ def waiting(one: Pipeline, prefix: str) -> int:
     return one.store[Collection.LEDGER_CELLS].count_documents(where)
 
 
+def computed(one: Pipeline, prefix: str) -> int:
+    return one.store[Collection.LEDGER_CELLS].count_documents({"gpu": {"$regex": f"^{prefix}"}, "done_gen": {"$gte": 1}})
+
+
 def test_live_minutes_are_closed_in_the_next_round_whatever_waits(
     pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,16 +60,16 @@ def test_live_minutes_are_closed_in_the_next_round_whatever_waits(
     left = waiting(one, "OLD")
     assert left == OLD_CELLS
     for number in range(4):
-        events = [usage(number * 100 + gpu, minutes_ago(1), gpu_uuids=[f"NEW-{gpu}"]) for gpu in range(60)]
-        one.ingest(events)
-        live = waiting(one, "NEW")
-        assert live >= 60
+        gpus = f"NEW{number}"
+        one.ingest([usage(number * 100 + gpu, minutes_ago(1), gpu_uuids=[f"{gpus}-{gpu}"]) for gpu in range(60)])
+        assert waiting(one, gpus) == 120, "a request's minute, and the one within the gap limit"
         assert closer.step() == 100
-        assert waiting(one, "NEW") <= max(0, live - 75), "75 of 100 at least"
+        assert computed(one, gpus) == 75, "live cells first, and a quarter of the round is history's"
         closer.step()
-        assert waiting(one, "NEW") == 0
+        closer.step()
+        assert waiting(one, gpus) == 0
         now_left = waiting(one, "OLD")
-        assert now_left <= left - 50, "history has a quarter of each round"
+        assert now_left <= left - 75, "history has a quarter of each round"
         left = now_left
 
 
