@@ -5,7 +5,7 @@ resource "aws_vpc_peering_connection" "this" {
   vpc_id      = var.requester.vpc_id
   peer_vpc_id = var.accepter.vpc_id
   peer_region = var.accepter.region
-  auto_accept = false # another region: the accepter below does it
+  auto_accept = false                                # another region: the accepter below does it
   tags        = { Name = var.name, Site = "shared" } # one connection, two regions: neither side tags it as its own
 }
 
