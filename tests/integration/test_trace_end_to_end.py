@@ -115,6 +115,7 @@ def test_every_request_and_token_of_the_trace_is_in_the_ledger(environment: dict
     assert report["price_time_nusd"] == report["compared_nusd"] == report["cost_nusd"] == sum(report["classes_nusd"].values())
     assert report["classes_nusd"]["attributed"] > 0
     wait_until_rolled(store)
+    report |= {"sums_behind": 0}
     answers = [
         json.loads(gpu_tokens(environment, "report", "--from", "2023-11-16T18:00Z", "--to", "2023-11-16T20:00Z", *by, "--json"))
         for by in (("--by", "model"), ("--by", "tenant,gpu", "--bucket", "1m"), ("--by", "class", "--bucket", "1h"))
@@ -136,6 +137,7 @@ def test_every_request_and_token_of_the_trace_is_in_the_ledger(environment: dict
     while any(json.loads(line)["lag"] for line in gpu_tokens(environment, "topics", "show", "--json").splitlines()):
         assert time.monotonic() < until, "the second replay is not read in time"
         time.sleep(0.2)
+    wait_until_rolled(store)
     again = json.loads(gpu_tokens(environment, "audit", "--wait", "60", "--json"))
     assert again == report, "a second replay of the same file changes nothing"
     assert {cell["_id"]: (cell["content"], cell["revision"]) for cell in store[Collection.LEDGER_CELLS].find()} == before
