@@ -51,8 +51,8 @@ format: $(VENV)/.dev  ## repair what ruff can repair
 types: $(VENV)/.dev  ## mypy --strict
 	$(BIN)/mypy
 
-integration: $(VENV)/.dev  ## real Kafka, real mongod, process kills
-	$(BIN)/python -m pytest tests/integration tests/e2e $(ARGS)
+integration: $(VENV)/.dev  ## real Kafka, real mongod, process kills; two files at a time, since they wait half of their time
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/integration tests/e2e $(ARGS)
 
 check: lint types test integration  ## everything CI checks
 

@@ -52,7 +52,6 @@ def violations(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_axe_finds_nothing_on_any_page(browser: Browser, fake: FakeApi, scheme: str, size: tuple[int, int]) -> None:

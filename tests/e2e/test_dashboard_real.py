@@ -26,7 +26,7 @@ from gpu_token_analytics.store.indexes import ensure_indexes
 from gpu_token_analytics.store.key_store import KeyScope, KeyStore
 from gpu_token_analytics.store.rollups import RollupStore
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.browser
 
 FLEET = Fleet(gpus=6, gpus_per_host=3, models=3, tenants=4)
 PAGES = ("/", "/models", "/tenants", "/gpus", "/gpus?view=timelines", "/gpus?view=table", "/request", "/prices", "/quality")

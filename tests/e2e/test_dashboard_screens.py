@@ -15,7 +15,7 @@ from tests.e2e.dashboard_support import DESKTOP, PHONE, saved, watched
 from tests.e2e.fake_api import REQUEST_ID, FakeApi
 from tests.serving import Serving
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.browser
 
 SIZES = {"desktop": DESKTOP, "phone": PHONE}
 

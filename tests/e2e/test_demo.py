@@ -16,8 +16,6 @@ from tests.conftest import ROOT, unavailable
 from gpu_token_analytics.embedded.mongod import find_mongod
 from gpu_token_analytics.errors import EmbeddedServiceError
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -20,8 +20,6 @@ from gpu_token_analytics.kafka.topics import seed_offsets
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.store.client import Store, open_store
 
-pytestmark = pytest.mark.timeout(240)
-
 Start = Callable[..., Processor]
 
 

@@ -37,7 +37,6 @@ from gpu_token_analytics.store.client import Store, open_store
 
 pytestmark = [
     pytest.mark.kafka,
-    pytest.mark.timeout(300),
     pytest.mark.parametrize("kafka", [REFERENCE_VERSION, CURRENT_VERSION], indirect=True, scope="session"),
 ]
 

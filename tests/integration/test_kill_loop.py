@@ -29,7 +29,6 @@ from gpu_token_analytics.store.indexes import ensure_indexes
 DEATHS = int(os.environ.get("KILL_DEATHS", "75"))
 SEED = int(os.environ.get("KILL_SEED", str(int(time.time()))))
 
-pytestmark = pytest.mark.timeout(600)
 
 MakeSettings = Callable[..., Settings]
 

@@ -36,7 +36,7 @@ from gpu_token_analytics.errors import EmbeddedServiceError
 from gpu_token_analytics.kafka import EventProducer, create_topics
 from gpu_token_analytics.settings import load
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.kafka
 
 DATABASE = "observed"
 

@@ -28,10 +28,7 @@ SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA", ROOT.parent / "shared" / 
 TRACE = SHARED / "traces" / "AzureLLMInferenceTrace_conv.csv"
 REQUESTS, PROMPT, COMPLETION = 19_366, 22_361_870, 4_088_665
 
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not TRACE.exists(), reason=f"the Azure trace is not at {TRACE}; set GPU_TOKENS_SHARED_DATA"),
-]
+pytestmark = pytest.mark.skipif(not TRACE.exists(), reason=f"the Azure trace is not at {TRACE}; set GPU_TOKENS_SHARED_DATA")
 
 
 @pytest.fixture

@@ -11,10 +11,7 @@ import yaml
 from deploy.custom_resources import MODULES, Manifest, definitions, group, problems
 from deploy.rendering import OVERLAYS, copy_with_secrets, render
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("go") is None, reason="go is not here: it fetches the operators' schemas"),
-    pytest.mark.timeout(600),
-]
+pytestmark = pytest.mark.skipif(shutil.which("go") is None, reason="go is not here: it fetches the operators' schemas")
 
 
 @pytest.fixture(scope="module")

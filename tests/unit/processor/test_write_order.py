@@ -118,7 +118,6 @@ def ingest(monkeypatch: pytest.MonkeyPatch, writer: Writer, revoke_at: int = -1)
     return Ingest(source, StoreClock(), nothing, load(), Metrics(), SystemClock()), source, stop  # type: ignore[arg-type]
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("revoke_at", [-1, 2])
 def test_one_settles_while_the_next_is_stored(monkeypatch: pytest.MonkeyPatch, revoke_at: int) -> None:
     class Patient(Writer):
@@ -136,7 +135,6 @@ def test_one_settles_while_the_next_is_stored(monkeypatch: pytest.MonkeyPatch, r
     assert source.committed == writer.settled == list(range(BATCHES))
 
 
-@pytest.mark.timeout(30)
 def test_two_are_stored_at_once_and_whichever_is_first_they_are_committed_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     class Overtaken(Writer):
         """An even batch is stored when the next one has been: one at a time would wait for ever."""
@@ -153,7 +151,6 @@ def test_two_are_stored_at_once_and_whichever_is_first_they_are_committed_in_ord
     assert source.committed == writer.settled == list(range(BATCHES))
 
 
-@pytest.mark.timeout(30)
 def test_what_was_read_before_a_failed_batch_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(Writer):
         """The second batch fails while the first is being stored."""
@@ -173,7 +170,6 @@ def test_what_was_read_before_a_failed_batch_is_committed(monkeypatch: pytest.Mo
     assert source.committed == [0]
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("stage", ["store", "settle"])
 def test_what_was_read_after_a_failed_batch_is_not_committed(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     class Failing(Writer):
@@ -196,7 +192,6 @@ def test_what_was_read_after_a_failed_batch_is_not_committed(monkeypatch: pytest
     assert source.committed == [0]
 
 
-@pytest.mark.timeout(30)
 def test_batches_with_an_id_in_common_are_stored_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(Writer):
         """The second batch takes its time, in which the third would be stored."""
@@ -212,7 +207,6 @@ def test_batches_with_an_id_in_common_are_stored_in_order(monkeypatch: pytest.Mo
     assert source.committed == list(range(BATCHES))
 
 
-@pytest.mark.timeout(30)
 def test_a_batch_with_an_id_of_one_that_failed_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(Writer):
         def store(self, shaped: Shaped) -> Stored:
@@ -244,7 +238,6 @@ def test_ids_are_in_common_within_a_collection(samples: list[str], shared: bool)
     assert here.shares_ids(shaped(["u1", "u0"], [])) is True
 
 
-@pytest.mark.timeout(30)
 def test_what_is_deleted_by_the_stores_clock_is_dated_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor that is 40 days slow would else have its raw events deleted at once."""
     writer = Writer()
