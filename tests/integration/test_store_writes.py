@@ -334,7 +334,8 @@ def test_a_gpu_is_pending_when_the_ledger_depends_on_what_changed(store: Store) 
     def pending() -> set[str]:
         rows = ledger.books.pending_gpus()
         for row in rows:
-            assert row["changed_at"] <= store.now()
+            # Our reading of the server's clock is behind by half a round trip, which a busy machine makes long.
+            assert row["changed_at"] <= store.now() + timedelta(seconds=5)
             ledger.books.clear_pending_gpu(row)
         return {row["_id"] for row in rows}
 
