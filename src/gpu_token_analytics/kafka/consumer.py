@@ -3,7 +3,7 @@
 - Offsets are committed by name, only for partitions still owned, and only within the assignment they were read in. A
   broker fences a member by generation, not by ownership: a member that lost a partition could set its offset back.
 - `auto.offset.reset=error`: records deleted below the committed offset, or a group without offsets, stop the process.
-- A partition that lags and yields nothing is an error after STUCK_AFTER_SECONDS (librdkafka has stalled like that).
+- A partition that lags and yields nothing for STUCK_AFTER_SECONDS is an error (librdkafka has stalled like that).
 """
 
 from __future__ import annotations
@@ -132,6 +132,7 @@ class _Partition:
     committed: int
     end: int = -1  # offset of the last "end of partition"
     last_seen: float = 0.0  # monotonic; last record or end
+    asked_end: int = 0  # the broker's answer when the partition was silent for long
 
 
 class EventSource:
@@ -392,9 +393,13 @@ class EventSource:
                 _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=5, cached=False)
             except KafkaException:
                 high = 0  # the broker is away, which is not the partition's fault
-            if high > max(partition.position, partition.end):
+            reached = max(partition.position, partition.end)
+            # Records that were there when it was asked the last time: others may have come in this very moment, after a quiet
+            # hour, and a partition must not be stalled for that.
+            if high and partition.asked_end > reached:
                 raise ConsumerStuck(
-                    f"{self._topic}/{number} has {high - max(partition.position, partition.end)} records to read and gave "
+                    f"{self._topic}/{number} has {high - reached} records to read and gave "
                     f"none for {limit} s; restart this process (STUCK_AFTER_SECONDS={limit})"
                 )
+            partition.asked_end = high
             partition.last_seen = now
