@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from deploy.bench import __main__ as bench
+from deploy.bench import shell
 from deploy.bench.checks import matrix
 from deploy.bench.images import archive
 from deploy.bench.images.archive import Image, Layer
-from deploy.bench.kubernetes import binary, lag_server, topology, workload
+from deploy.bench.kubernetes import binary, images, lag_server, topology, workload
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,31 @@ def test_the_binary_is_another_one_when_a_source_or_a_flag_is(monkeypatch: pytes
     assert binary.identity() == before
     monkeypatch.setattr(binary, "_FLAGS", ["-race"])
     assert binary.identity() != before
+
+
+def test_an_upgrade_starts_from_another_product_whose_data_this_one_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def commit(path: str, content: str) -> str:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+        author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        for words in (["add", "."], ["commit", "-q", "--no-gpg-sign", "-m", path]):
+            shell.run(["git", *author, *words], cwd=tmp_path)
+        return shell.run(["git", "rev-parse", "HEAD"], cwd=tmp_path).stdout.strip()
+
+    monkeypatch.setattr(images, "ROOT", tmp_path)
+    assert images.previous_commit() is None  # no git here
+    shell.run(["git", "init", "-q", str(tmp_path)])
+    commit("src/a.py", "data of another format")
+    commit(images.DATA_FORMAT_SINCE, "decision")
+    commit("src/a.py", "1")
+    assert images.previous_commit() is None  # the product that is checked now
+    commit("src/a.py", "2")
+    readable = images.previous_commit()
+    for number in range(30):
+        commit("README.md", str(number))
+    assert images.previous_commit() == readable is not None  # commits that leave the product as it is do not push it out
 
 
 def test_every_kubernetes_module_has_the_version_that_the_servers_report() -> None:

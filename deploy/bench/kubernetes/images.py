@@ -31,7 +31,7 @@ _JAVA = ("openjdk-21-jre-headless", "openjdk-17-jre-headless")  # Debian's; Kafk
 _PROGRAMS = {"prometheus": "prometheus", "alertmanager": "prometheus-alertmanager"}
 _COMMITS_BACK = 20
 # Databases of images from before this decision are refused at start, on purpose: there is nothing to upgrade from.
-_DATA_FORMAT_SINCE = "docs/decisions/0027-events-belong-to-their-tenant.md"
+DATA_FORMAT_SINCE = "docs/decisions/0027-events-belong-to-their-tenant.md"
 _PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -82,11 +82,15 @@ def previous_tag() -> str:
 
 
 def previous_commit() -> str | None:
-    """The oldest of the last twenty commits whose data this one can read; None when git has no such here."""
+    """The oldest of the last twenty commits that changed the product, and whose data this one can read.
+
+    None when git has no such here: a clone without history has nothing to upgrade from.
+    """
     git = ["git", "-C", str(ROOT)]
-    history = run([*git, "rev-list", "--first-parent", f"--max-count={_COMMITS_BACK + 1}", "HEAD"], check=False).stdout.split()
+    commits = ["rev-list", "--first-parent", f"--max-count={_COMMITS_BACK + 1}", "HEAD", "--", "src"]
+    history = run([*git, *commits], check=False).stdout.split()
     for commit in reversed(history[1:]):
-        if run([*git, "cat-file", "-e", f"{commit}:{_DATA_FORMAT_SINCE}"], check=False).returncode == 0:
+        if run([*git, "cat-file", "-e", f"{commit}:{DATA_FORMAT_SINCE}"], check=False).returncode == 0:
             return commit
     return None
 
@@ -113,7 +117,7 @@ def _product(layers: _Layers, tag: str, source: Path) -> Image:
 
 
 def _monitoring() -> list[tuple[str, str, str]]:
-    """CA3's Prometheus and Alertmanager: name in the manifests, Debian's program, reference tag."""
+    """CA3's Prometheus and Alertmanager: name in the manifests, Debian's package, reference tag."""
     known = yaml.safe_load((ROOT / "CA3/observability/kustomization.yaml").read_text())["images"]
     tags = {image["name"]: f"{image['newName']}:{image['newTag']}" for image in known}
     return [(name, program, tags[name]) for name, program in _PROGRAMS.items()]
@@ -180,15 +184,14 @@ class _Layers:
 
         return Layer(self._folder("java", debian.versions(packages), make))
 
-    def debian_program(self, program: str, name: str) -> Layer:
-        """One program of this machine's packages, as /bin/NAME."""
-        source = Path(shutil.which(program) or "")
+    def debian_program(self, package: str, name: str) -> Layer:
+        """One of this machine's packages, all its files: a server reads more than its program, which becomes /bin/NAME."""
 
         def make(root: Path) -> None:
-            (root / "usr/bin").mkdir(parents=True)
-            shutil.copy2(source, root / "usr/bin" / name)
+            debian.copy([package], root)
+            (root / "usr/bin" / package).rename(root / "usr/bin" / name)
 
-        return Layer(self._folder(name, [str(source), source.stat().st_size], make))
+        return Layer(self._folder(name, debian.versions([package]), make))
 
     def kafka(self) -> Layer:
         """Kafka's jars and the scripts, at the places and with the owners of the reference image."""

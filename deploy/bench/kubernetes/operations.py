@@ -33,8 +33,8 @@ def up(bench: Bench) -> None:
         bench.operator.do("make -s -C CA3 up OVERLAY=observed", timeout_seconds=580)
         bench.workload.wait_until_ready(600)
         Workload(bench.cluster, _MONITORING).wait_until_ready(600)
-        said = bench.operator.do("make -s -C CA3 policies")
-        bench.report.say(f"{said.count('gpu-tokens')} policies; {said.strip().splitlines()[-1]}")
+        policies, refusal = bench.operator.do("make -s -C CA3 policies").strip().rsplit("\n", 1)
+        bench.report.say(f"{len(policies.splitlines()) - 1} policies; {refusal}")  # the first line is the table's head
     with bench.report.check("CA3: Prometheus scrapes every pod it is to scrape, and every rule evaluates"):
         scraped(bench)
     with bench.report.check("CA3: every query of every dashboard is answered by that Prometheus"):

@@ -17,7 +17,7 @@ from deploy.bench.shell import wait
 if TYPE_CHECKING:
     from deploy.bench.kubernetes.checks import Bench
 
-_SPEED = 30
+_SPEED = 20  # three minutes of a replay: two blows fit into the middle of one
 _RECOVERY_SECONDS = 600
 
 
