@@ -109,6 +109,7 @@ class CellDocument(TypedDict):
     owned_us: int  # owned microseconds of this minute: 60,000,000 once the minute is over, 0 in a void cell
     classes: dict[str, int]  # MoneyClass -> nano-USD, all five always present
     class_us: dict[str, int]  # MoneyClass -> microseconds; sums to owned_us
+    memory_unknown_us: int  # of warm and cold idle: classed without a reading of the memory (ledger/classes.py)
     energy_mj: int | None  # null: no two samples to integrate between
     energy_observed_us: int  # the part of owned_us that energy_mj covers
     lines: NotRequired[list[LedgerLine]]  # as long as they are few

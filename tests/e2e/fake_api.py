@@ -362,6 +362,7 @@ class FakeApi:
             "classes": dict.fromkeys(CLASSES, 0) | {"attributed": price},
             "class_us": dict.fromkeys(CLASSES, 0) | {"attributed": 60_000_000},
             "energy_mj": None,
+            "memory_unknown_us": 0,
             "energy_observed_us": 0,
             "lines": [],
             "lines_left_out": 0,
@@ -434,6 +435,7 @@ class FakeApi:
                 "as_of": datetime.now(UTC),
                 "coverage": None if share is None else 1 - share,
                 "unobserved_share": share,
+                "memory_unknown_share": 0.125 if hours else None,
                 "cells": sum(hour["cells"] for hour in hours),
                 "provisional_cells": sum(hour["provisional_cells"] for hour in hours),
                 "corrected_cells": sum(hour["corrected_cells"] for hour in hours),
@@ -598,6 +600,7 @@ def _row(label: Any, group: Json, money: Any, tokens: int, low: datetime, high: 
             "low_volume": 0 < tokens < 1000,
             "unobserved_share": int(money[4]) / total if whole and total else None,
             "coverage": 1 - int(money[4]) / total if whole and total else None,
+            "memory_unknown_share": 0.125 if whole and total else None,
         },
     }
 

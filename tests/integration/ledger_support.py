@@ -160,6 +160,7 @@ CONTENT = (
     "owned_us",
     "classes",
     "class_us",
+    "memory_unknown_us",
     "energy_mj",
     "lines",
     "host",

@@ -137,6 +137,7 @@ def sparse_events(dice: random.Random) -> list[Event]:
             found.append(usage(number, at, dice.choice((0.0, 5.0, 100.0)), **named))
             continue
         values: dict[str, Any] = {"gpu_uuid": gpu, "gpu_index": index, "source": "replay", "name": f"name of {gpu}"}
+        values["mem_used_mb"] = dice.choice((None, None, 4.0))
         if gpu == "GPU-c":
             values["price_per_hour_usd"] = dice.choice((None, 1.0, 2.0))
             if dice.random() < 0.5:

@@ -34,6 +34,7 @@ class OracleParams:
 
     gap_us: int = 30_000_000
     model_loaded_mb: float = 1024.0
+    model_kept_us: int = HOUR_US
     cell_us: int = MINUTE_US
     weights: Mapping[str, tuple[float, float, float]] = field(default_factory=lambda: {"*": (1.0, 0.1, 4.0)})
 
@@ -73,6 +74,7 @@ class OracleCell:
     cost_nusd: int
     classes: dict[str, int]
     class_us: dict[str, int]
+    memory_unknown_us: int  # of warm and cold idle, classed without a reading of the memory
     exact_classes: dict[str, Fraction]  # price x time (and energy) of each class, before any rounding
     energy_mj: Fraction | None
     energy_observed_us: int
@@ -315,6 +317,9 @@ def _cell(
     cuts = {start, until, *(begin for begin, _, _ in pieces)}
     cuts |= {at for begin, end, *_ in segments for at in (begin, end)}
     cuts |= {at for doc in samples for at in (doc["ts_us"], doc["ts_us"] + params.gap_us)}
+    if any(doc["mem_used_mb"] is None for doc in samples):
+        forgotten = {item.doc["ts_us"] + params.model_kept_us for item in work}
+        cuts |= {at for at in forgotten if _is_heard(samples, at, params) and _memory(samples, at) is None}
     edges = sorted(at for at in cuts if start <= at <= until)
 
     requests = {
@@ -322,6 +327,7 @@ def _cell(
     }
     exact = dict.fromkeys(CLASSES, Fraction(0))
     time = dict.fromkeys(CLASSES, 0)
+    memory_unknown_us = 0
     energy_total, energy_us = Fraction(0), 0
     energy_cost = [Fraction(0)] * len(pieces)
     numerator, denominator = _part(card)
@@ -335,13 +341,15 @@ def _cell(
             energy_cost[index] += joules * price.energy_nusd_per_kwh / MJ_PER_KWH
             amount += joules * price.energy_nusd_per_kwh / MJ_PER_KWH
         active = [(rate, prefill, item) for begin, end, rate, prefill, item in segments if begin <= low and high <= end]
-        kind = "attributed" if active else _idle(samples, low, params, card)
+        kind = "attributed" if active else _idle(work, samples, low, params, card)
         proven = not active and not _is_partitioned(card) and _is_heard(samples, low, params)
         unknown_us = _unknown(work, samples, low, high, params) if proven else 0
         exact["unmetered_work"] += amount * unknown_us / (high - low)
         exact[kind] += amount * (high - low - unknown_us) / (high - low)
         time["unmetered_work"] += unknown_us
         time[kind] += high - low - unknown_us
+        if proven and _memory(samples, low) is None:
+            memory_unknown_us += high - low - unknown_us
         together = sum(rate for rate, _, _ in active)
         for rate, prefill, item in active:
             share = shares[item.doc["_id"]]
@@ -368,6 +376,7 @@ def _cell(
         cost_nusd=cost,
         classes=classes,
         class_us=time,
+        memory_unknown_us=memory_unknown_us,
         exact_classes=exact,
         energy_mj=energy_total if energy_us else None,
         energy_observed_us=energy_us,
@@ -412,21 +421,29 @@ def _own_money(whole: int, card: OracleCard | None) -> int:
     return whole - sum(whole * parts // card.denominator for parts in card.child_parts)
 
 
-def _idle(samples: list[Doc], at: int, params: OracleParams, card: OracleCard | None) -> str:
-    """What the last sample says of the memory, if it is not older than the gap limit."""
+def _idle(work: list[_Work], samples: list[Doc], at: int, params: OracleParams, card: OracleCard | None) -> str:
+    """What the last sample says of the memory, if it is not older than the gap limit. Where that is not known: whether a
+    request was there within the last hour, or something ran in this sample interval."""
     if _is_partitioned(card):
         return "cold_idle"
     if not _is_heard(samples, at, params):
         return "unobserved"
-    memory = [doc for doc in samples if doc["ts_us"] <= at][-1]["mem_used_mb"]
+    memory = _memory(samples, at)
     if memory is None:
-        return "unobserved"
+        lately = any(item.start <= at < item.doc["ts_us"] + params.model_kept_us for item in work)
+        return "warm_idle" if lately or (_interval(samples, at, params)[2] or 0) > 0 else "cold_idle"
     return "warm_idle" if memory >= params.model_loaded_mb else "cold_idle"
 
 
 def _is_heard(samples: list[Doc], at: int, params: OracleParams) -> bool:
     """Whether a sample speaks."""
     return any(at - params.gap_us < doc["ts_us"] <= at for doc in samples)
+
+
+def _memory(samples: list[Doc], at: int) -> float | None:
+    """What the last sample says."""
+    held: float | None = [doc for doc in samples if doc["ts_us"] <= at][-1]["mem_used_mb"]
+    return held
 
 
 def _is_partitioned(card: OracleCard | None) -> bool:
@@ -438,13 +455,7 @@ def _unknown(work: list[_Work], samples: list[Doc], low: int, high: int, params:
 
     Of the sample interval around it, L long, with k of known requests: max(0, u x L - k), spread evenly over the L - k.
     """
-    first = [doc for doc in samples if doc["ts_us"] <= low][-1]
-    begin = first["ts_us"]
-    end, used = begin + params.gap_us, first["utilization"]
-    later = [doc["ts_us"] for doc in samples if doc["ts_us"] > low]
-    if later and later[0] <= end:
-        end = later[0]
-        used = [doc for doc in samples if doc["ts_us"] == end][-1]["utilization"]  # it looks back on what it ends
+    begin, end, used = _interval(samples, low, params)
     if used is None:
         return 0
     known = _active_us(work, begin, end)
@@ -455,6 +466,18 @@ def _unknown(work: list[_Work], samples: list[Doc], low: int, high: int, params:
         return round_half_up(Fraction(unknown * uncovered, max(1, end - begin - known)))
 
     return upto(high) - upto(low)
+
+
+def _interval(samples: list[Doc], at: int, params: OracleParams) -> tuple[int, int, float | None]:
+    """The sample interval that holds a time, and its utilisation."""
+    first = [doc for doc in samples if doc["ts_us"] <= at][-1]
+    begin = first["ts_us"]
+    end, used = begin + params.gap_us, first["utilization"]
+    later = [doc["ts_us"] for doc in samples if doc["ts_us"] > at]
+    if later and later[0] <= end:
+        end = later[0]
+        used = [doc for doc in samples if doc["ts_us"] == end][-1]["utilization"]  # it looks back on what it ends
+    return begin, end, used
 
 
 def _active_us(work: list[_Work], low: int, high: int) -> int:

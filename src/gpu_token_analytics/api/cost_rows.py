@@ -25,7 +25,7 @@ _UNMETERED, _UNOBSERVED = ROW["unmetered_work_nusd"], ROW["unobserved_nusd"]
 _SPLIT_COST, _SPLIT_PREFILL = ROW["split_cost_nusd"], ROW["split_prefill_nusd"]
 _SPLIT_PROMPT, _SPLIT_COMPLETION = ROW["split_prompt_tokens"], ROW["split_completion_tokens"]
 _ENERGY_MJ, _ENERGY_TOKENS = ROW["energy_mj"], ROW["energy_tokens"]
-_GPU_US, _UNOBSERVED_US = ROW["gpu_us"], ROW["unobserved_us"]
+_GPU_US, _UNOBSERVED_US, _UNREAD_US = ROW["gpu_us"], ROW["unobserved_us"], ROW["memory_unknown_us"]
 _PROVISIONAL, _CORRECTED = ROW["provisional_cells"], ROW["corrected_cells"]
 
 
@@ -69,6 +69,7 @@ class Quality(Struct, gc=False):
     low_volume: bool
     unobserved_share: float | None
     coverage: float | None
+    memory_unknown_share: float | None
 
 
 class CostRow(Struct, gc=False):
@@ -134,6 +135,7 @@ def cost_rows(rows: Iterable[Row], query: CostQuery, now: datetime, low_volume_t
     start: datetime | None = None
     bucket: str | None = None
     elapsed, loaded = 0.0, query.tenant_lock is None
+    of_classes = "class" in query.group_by or bool(query.classes)  # not counted by class
     for row in rows:
         if row.start is not start:  # rows come bucket by bucket
             start, elapsed = row.start, elapsed_seconds(row, now)
@@ -155,5 +157,6 @@ def cost_rows(rows: Iterable[Row], query: CostQuery, now: datetime, low_volume_t
                 tokens < low_volume_tokens,
                 ratio(money.unobserved_nusd, money.total_nusd) if gpu_us else None,
                 1 - v[_UNOBSERVED_US] / gpu_us if gpu_us else None,
+                v[_UNREAD_US] / gpu_us if gpu_us and not of_classes else None,
             ),
         )

@@ -83,6 +83,11 @@ def notes(body: Json) -> list[str]:
     """What the reader should know."""
     quality = body["totals"]["quality"]
     found = [f"coverage {percent(quality['coverage'])} of the GPU time"] if quality["coverage"] is not None else []
+    if quality["memory_unknown_share"]:
+        found.append(
+            f"{percent(quality['memory_unknown_share'])} of the GPU time is idle, classed without a memory reading (the driver "
+            "gives none): warm for an hour after a request or while something runs, else cold"
+        )
     if quality["provisional"]:
         found.append("p: provisional, newer events may still move money between rows")
     if body["scope"]["cells_not_rolled"]:

@@ -25,9 +25,9 @@ import numpy as np
 from gpu_token_analytics.documents import US_PER_HOUR, LedgerLine, MoneyClass, NanoUsd
 from gpu_token_analytics.ledger.arrays import distinct, sum_by
 from gpu_token_analytics.ledger.attribution import Sweep
-from gpu_token_analytics.ledger.classes import CLASS_INDEX, CLASS_NAMES, NOBODY, sample_classes, speaking_at
+from gpu_token_analytics.ledger.classes import CLASS_INDEX, CLASS_NAMES, NOBODY, idle_classes, speaking_at
 from gpu_token_analytics.ledger.energy import EnergyCurve
-from gpu_token_analytics.ledger.inputs import CellInput, GpuInput, Samples, Together
+from gpu_token_analytics.ledger.inputs import NO_TIMES, CellInput, GpuInput, Samples, Together
 from gpu_token_analytics.ledger.money import Int64, NDArrayBool, price_integral, split_exactly
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.parts import Busy, Pairs, Parts, RequestShare
@@ -37,6 +37,7 @@ from gpu_token_analytics.ledger.unmetered import ActiveTime, UnmeteredWork
 
 _ATTRIBUTED = CLASS_INDEX[MoneyClass.ATTRIBUTED]
 _UNMETERED = CLASS_INDEX[MoneyClass.UNMETERED_WORK]
+_NEVER = ActiveTime.of(*NO_TIMES)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class CellContent:
     owned_us: int
     classes: dict[str, NanoUsd]
     class_us: dict[str, int]
+    memory_unknown_us: int  # of warm and cold idle: classed without a reading of the memory
     energy_mj: int | None
     energy_observed_us: int
     lines: list[LedgerLine]
@@ -62,6 +64,7 @@ class CellContent:
             "owned_us": self.owned_us,
             "classes": self.classes,
             "class_us": self.class_us,
+            "memory_unknown_us": self.memory_unknown_us,
             "energy_mj": self.energy_mj,
             "energy_observed_us": self.energy_observed_us,
             "lines": self.lines,
@@ -89,6 +92,7 @@ def _contents(together: Together, params: LedgerParams, *, with_shares: bool) ->
     grid = _Grid(together, requests.segments(params), params)
     money = grid.classes()
     time = grid.times().tolist()
+    unread = grid.memory_unknown_us().tolist()
     observed = sum_by(grid.cell_of_edge, np.where(grid.energy_known, grid.length_us, 0), len(cells)).tolist()
     energy = sum_by(grid.cell_of_edge, grid.energy, len(cells)).tolist()
     seen = (np.searchsorted(samples.ts_us, grid.until) - np.searchsorted(samples.ts_us, grid.start)).tolist()
@@ -104,6 +108,7 @@ def _contents(together: Together, params: LedgerParams, *, with_shares: bool) ->
             owned_us=max(0, cell.until_us - cell.start_us),
             classes=dict(zip(CLASS_NAMES, money[index], strict=True)),
             class_us=dict(zip(CLASS_NAMES, time[index], strict=True)),
+            memory_unknown_us=unread[index],
             energy_mj=energy[index] if has_energy[index] else None,
             energy_observed_us=observed[index],
             lines=lines[index],
@@ -127,6 +132,7 @@ class _Grid:
         self._pairs = self._cut(segments, together)
         self._spans = [span for index, cell in enumerate(cells) for span in _spans(index, cell)]
         span_keys = self._span_keys()
+        self._kept = ActiveTime.of(*together.kept) if np.isnan(samples.mem_used_mb).any() else _NEVER
         keys = self._edge_keys(samples, params, span_keys)
         self.cell_of_edge = keys >> self._shift
         self._span_of_edge = np.searchsorted(span_keys, keys, side="right")  # from 1; 0: none, in a cell that is not owned
@@ -146,8 +152,13 @@ class _Grid:
         )
         self._active = self._sweep.active
         speaking = speaking_at(at_us, samples.ts_us, params.gap_us)
-        self._class = np.where(self._active > 0, _ATTRIBUTED, self._idle_class(speaking, samples, params))
-        self._unmetered_us = self._unmetered(at_us, following, speaking, together, params)
+        work = UnmeteredWork.of(samples.ts_us, samples.utilization, ActiveTime.of(*together.active), params.gap_us)
+        self._is_unread = np.zeros(len(at_us), dtype=bool)
+        self._class = np.full(len(at_us), CLASS_INDEX[MoneyClass.UNOBSERVED])
+        self._set_idle_class(np.flatnonzero(speaking != NOBODY), speaking, at_us, samples, work, params)
+        self._class[self._is_partitioned] = CLASS_INDEX[MoneyClass.COLD_IDLE]
+        self._class[self._active > 0] = _ATTRIBUTED
+        self._unmetered_us = self._unmetered(at_us, following, speaking, work)
         # Of the energy of an interval, which is not known any finer, unknown work has the part that it has of the time.
         part = self._unmetered_us / np.maximum(self.length_us, 1)
         self._unmetered_energy = np.rint(self.energy * part).astype(np.int64)
@@ -207,12 +218,20 @@ class _Grid:
             energy=Busy(self._sweep.share(energy.astype(np.float64)), total_energy),
         )
 
-    def _idle_class(self, speaking: Int64, samples: Samples, params: LedgerParams) -> Int64:
-        # The last one is for NOBODY.
-        states = np.append(sample_classes(samples.mem_used_mb, params), CLASS_INDEX[MoneyClass.UNOBSERVED])
-        classes: Int64 = states[speaking]
-        classes[self._is_partitioned] = CLASS_INDEX[MoneyClass.COLD_IDLE]
-        return classes
+    def memory_unknown_us(self) -> Int64:
+        """Microseconds of each cell that are idle of a class found without a reading of the memory. Shape (cells,)."""
+        unread_us = np.where(self._is_unread, self.length_us - self._unmetered_us, 0)
+        return sum_by(self.cell_of_edge, unread_us, len(self._cells))
+
+    def _set_idle_class(
+        self, heard: Int64, speaking: Int64, at_us: Int64, samples: Samples, work: UnmeteredWork, params: LedgerParams
+    ) -> None:
+        """Set the class of the intervals `heard`, in which a sample speaks, as if no request were active there."""
+        mem_used_mb = samples.mem_used_mb[speaking[heard]]
+        used = self._kept.holds(at_us[heard]) | (np.nan_to_num(work.utilization[speaking[heard]]) > 0)
+        self._class[heard] = idle_classes(mem_used_mb, used, params)
+        unread = np.isnan(mem_used_mb) & (self._active[heard] == 0) & ~self._is_partitioned[heard]
+        self._is_unread[heard] = unread
 
     @cached_property
     def _is_partitioned(self) -> NDArrayBool:
@@ -221,10 +240,8 @@ class _Grid:
         partitioned: NDArrayBool = card[self.cell_of_edge]
         return partitioned
 
-    def _unmetered(self, at_us: Int64, following: Int64, speaking: Int64, together: Together, params: LedgerParams) -> Int64:
+    def _unmetered(self, at_us: Int64, following: Int64, speaking: Int64, work: UnmeteredWork) -> Int64:
         """Microseconds of unknown work in each interval."""
-        samples = together.samples
-        work = UnmeteredWork.of(samples.ts_us, samples.utilization, ActiveTime.of(*together.active), params.gap_us)
         idle = np.flatnonzero((self._active == 0) & (speaking != NOBODY) & ~self._is_partitioned & (self.length_us > 0))
         unmetered = np.zeros(len(at_us), dtype=np.int64)
         unmetered[idle] = work.between(speaking[idle], at_us[idle], following[idle])
@@ -261,7 +278,11 @@ class _Grid:
 
     def _edge_keys(self, samples: Samples, params: LedgerParams, span_keys: Int64) -> Int64:
         own = np.arange(len(self._cells))
-        changes = np.concatenate([samples.ts_us, samples.ts_us + params.gap_us])
+        # A model that was kept until then matters where a sample that does not know the memory speaks, and nowhere else.
+        forgotten = self._kept.end_us
+        speaking = speaking_at(forgotten, samples.ts_us, params.gap_us)
+        forgotten = forgotten[(speaking != NOBODY) & np.isnan(np.append(samples.mem_used_mb, 0.0)[speaking])]
+        changes = np.concatenate([samples.ts_us, samples.ts_us + params.gap_us, forgotten])
         where = np.searchsorted(self.start, changes, side="right") - 1
         inside = (where >= 0) & (changes < self.until[np.maximum(where, 0)])
         keys = [

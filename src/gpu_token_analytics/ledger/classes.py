@@ -2,6 +2,11 @@
 
 A sample speaks from its time until the next one, at most for the gap limit. What utilisation proves of unknown work is taken
 off this idle time (unmetered.py).
+
+Some drivers cannot say how much memory is held (GB10, Thor: it is the machine's). Such a GPU is observed all the same, and
+its class is by what is known instead: `warm_idle` where a request of any model used it within the last `model_kept_us`, or
+where utilisation says that something ran in this sample interval; else `cold_idle`. That time is counted as classed without
+a reading.
 """
 
 from __future__ import annotations
@@ -9,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpu_token_analytics.documents import MoneyClass
-from gpu_token_analytics.ledger.money import Float64, Int64
+from gpu_token_analytics.ledger.money import Float64, Int64, NDArrayBool
 from gpu_token_analytics.ledger.params import LedgerParams
 
 NOBODY = -1
@@ -18,14 +23,11 @@ CLASS_NAMES: tuple[str, ...] = tuple(name.value for name in MoneyClass)
 CLASS_INDEX: dict[MoneyClass, int] = {name: index for index, name in enumerate(CLASS_ORDER)}
 
 
-def sample_classes(mem_used_mb: Float64, params: LedgerParams) -> Int64:
-    """Class index of each sample, NaN meaning unknown: memory held is `warm_idle`, not held `cold_idle`. Shapes (n,)."""
-    found = np.full(len(mem_used_mb), CLASS_INDEX[MoneyClass.UNOBSERVED], dtype=np.int64)
-    known = ~np.isnan(mem_used_mb)
-    held = known & (np.nan_to_num(mem_used_mb) >= params.model_loaded_mb)
-    found[held] = CLASS_INDEX[MoneyClass.WARM_IDLE]
-    found[known & ~held] = CLASS_INDEX[MoneyClass.COLD_IDLE]
-    return found
+def idle_classes(mem_used_mb: Float64, was_used: NDArrayBool, params: LedgerParams) -> Int64:
+    """Class index of instants at which a sample speaks. mem_used_mb: what it says; NaN is unknown. was_used: whether requests
+    or utilisation tell of a model, which counts where the memory is unknown. Shapes (n,)."""
+    held = np.where(np.isnan(mem_used_mb), was_used, mem_used_mb >= params.model_loaded_mb)
+    return np.where(held, CLASS_INDEX[MoneyClass.WARM_IDLE], CLASS_INDEX[MoneyClass.COLD_IDLE])
 
 
 def speaking_at(at_us: Int64, sample_us: Int64, gap_us: int) -> Int64:

@@ -96,12 +96,15 @@ class GpuInput:
 
     around: [start, end) of further requests, active within the gap limit around the minutes but in none of them. They cost
     nothing there, but explain what the samples say of an interval that a minute shares. Shapes (n,).
+    before: (start, `ts`) of further requests that began before the end of the minutes: those around, and where the memory of
+    the GPU is not known the one that ended last before the minutes (params.model_kept_us). Shapes (m,).
     """
 
     cells: Sequence[CellInput]
     requests: Requests
     samples: Samples
     around: tuple[Int64, Int64] = NO_TIMES
+    before: tuple[Int64, Int64] = NO_TIMES
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Together:
     requests: Requests  # moved
     samples: Samples  # moved
     active: tuple[Int64, Int64]  # [start, end) of all requests, those around included; moved, and cut to where samples are
+    kept: tuple[Int64, Int64]  # [start, end) in which requests tell of a loaded model; moved, and cut likewise
     gpu: Int64  # of each request; shape (requests,)
     first_cell: Int64  # of each GPU, and the number of all; shape (GPUs + 1,)
     first_request: Int64
@@ -128,6 +132,7 @@ class Together:
         """gpus: each with at least one cell."""
         samples: list[Samples] = []
         active: list[tuple[Int64, Int64]] = []
+        kept: list[tuple[Int64, Int64]] = []
         moves: list[int] = []
         free_us = 0
         for gpu in gpus:
@@ -136,9 +141,13 @@ class Together:
             moves.append(free_us - low if moves else 0)
             free_us = high + moves[-1] + 2 * params.gap_us + 1
             samples.append(gpu.samples.between(low, high))
-            spans = ((gpu.requests.start_us, gpu.around[0]), (gpu.requests.end_us, gpu.around[1]))
-            start_us, end_us = (np.concatenate(times).clip(low, high) + moves[-1] for times in spans)
-            active.append((start_us, end_us))
+
+            def cut(times: tuple[Int64, Int64], low: int = low, high: int = high, move: int = moves[-1]) -> Int64:
+                return np.concatenate(times).clip(low, high) + move
+
+            active.append((cut((gpu.requests.start_us, gpu.around[0])), cut((gpu.requests.end_us, gpu.around[1]))))
+            until_us = (gpu.requests.ts_us + params.model_kept_us, gpu.before[1] + params.model_kept_us)
+            kept.append((cut((gpu.requests.start_us, gpu.before[0])), cut(until_us)))
         cells = [cell for gpu in gpus for cell in gpu.cells]
         cell_counts, request_counts = [len(gpu.cells) for gpu in gpus], [len(gpu.requests) for gpu in gpus]
         moved = np.repeat(np.array(moves, dtype=np.int64), cell_counts)
@@ -148,7 +157,8 @@ class Together:
             until=np.array([max(cell.until_us, cell.start_us) for cell in cells], dtype=np.int64) + moved,
             requests=Requests.joined([gpu.requests for gpu in gpus], moves),
             samples=Samples.joined(samples, moves),
-            active=(np.concatenate([start for start, _ in active]), np.concatenate([end for _, end in active])),
+            active=_joined(active),
+            kept=_joined(kept),
             gpu=np.repeat(np.arange(len(gpus)), request_counts),
             first_cell=np.array([0, *accumulate(cell_counts)]),
             first_request=np.array([0, *accumulate(request_counts)]),
@@ -157,6 +167,10 @@ class Together:
     def by_gpu(self) -> list[slice]:
         """The cells of each GPU."""
         return [slice(first, stop) for first, stop in pairwise(self.first_cell.tolist())]
+
+
+def _joined(times: Sequence[tuple[Int64, Int64]]) -> tuple[Int64, Int64]:
+    return np.concatenate([start for start, _ in times]), np.concatenate([end for _, end in times])
 
 
 def slice_sevenths(mig_profile: str) -> int:

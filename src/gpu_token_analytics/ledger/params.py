@@ -6,12 +6,12 @@ import json
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from gpu_token_analytics.documents import US_PER_MINUTE, US_PER_SECOND
+from gpu_token_analytics.documents import US_PER_HOUR, US_PER_MINUTE, US_PER_SECOND
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.settings import Settings
 
 # Raise it when the computation itself changes, so that the audit can tell older cells from wrong ones.
-LEDGER_VERSION = 2
+LEDGER_VERSION = 3
 
 # Work rates span many orders of magnitude as it is; weights outside of this would only add to that.
 MIN_WEIGHT, MAX_WEIGHT = 1e-6, 1e6
@@ -32,6 +32,8 @@ class LedgerParams:
 
     gap_us: int = 30 * US_PER_SECOND
     model_loaded_mb: float = 1024.0
+    # Where the memory is not known, a model counts as loaded for this long after the end of a request (ledger/classes.py).
+    model_kept_us: int = US_PER_HOUR
     silent_owned_us: int = 1440 * US_PER_MINUTE
     cell_us: int = US_PER_MINUTE
     default_weights: WorkWeights = WorkWeights()
@@ -48,6 +50,7 @@ class LedgerParams:
             "ledger": LEDGER_VERSION,
             "gap_us": self.gap_us,
             "loaded_mb": self.model_loaded_mb,
+            "kept_us": self.model_kept_us,
             "silent_us": self.silent_owned_us,
             "cell_us": self.cell_us,
             "weights": {

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpu_token_analytics.ledger.money import Float64, Int64
+from gpu_token_analytics.ledger.money import Float64, Int64, NDArrayBool
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,14 @@ class ActiveTime:
     begin_us: Int64
     end_us: Int64
     total_us: Int64  # of this block and all before it
+
+    def holds(self, at_us: Int64) -> NDArrayBool:
+        """Whether each time is in it. Shape as at_us."""
+        if not len(self.begin_us):
+            return np.zeros(len(at_us), dtype=bool)
+        block = np.searchsorted(self.begin_us, at_us, side="right") - 1
+        held: NDArrayBool = (block >= 0) & (at_us < self.end_us[np.maximum(block, 0)])
+        return held
 
     @staticmethod
     def of(start_us: Int64, end_us: Int64) -> ActiveTime:
@@ -61,6 +69,7 @@ class UnmeteredWork:
     """Unknown work of each sample interval; index i is the one that sample i begins. All shapes (samples,)."""
 
     sample_us: Int64
+    utilization: Float64  # u; NaN unknown
     active: ActiveTime
     active_before_us: Int64  # of `active`, before the interval
     uncovered_us: Int64  # L - k
@@ -79,7 +88,7 @@ class UnmeteredWork:
         covered_us = active.before(until_us) - before_us
         uncovered_us = length_us - covered_us
         busy_us = np.floor(np.nan_to_num(used) * length_us + 0.5).astype(np.int64)
-        return UnmeteredWork(sample_us, active, before_us, uncovered_us, np.clip(busy_us - covered_us, 0, uncovered_us))
+        return UnmeteredWork(sample_us, used, active, before_us, uncovered_us, np.clip(busy_us - covered_us, 0, uncovered_us))
 
     def between(self, sample: Int64, start_us: Int64, end_us: Int64) -> Int64:
         """Microseconds of it in each [start, end), which lies in the interval that `sample` begins. Shapes (n,).

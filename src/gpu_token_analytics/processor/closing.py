@@ -254,7 +254,8 @@ class Closer:
 
     def _cell_write(self, cell: ComputedCell, mark: Document, final: Document | None, now: datetime) -> CellWrite:
         fields = {**cell.fields(), "params": self._version}
-        content = blake2b(_content_encoder.encode(fields), digest_size=8).digest()
+        # The end of its last request is not stored, but later cells may depend on it (Consequences).
+        content = blake2b(_content_encoder.encode((fields, cell.last_end_us)), digest_size=8).digest()
         end = mark["minute"] + timedelta(microseconds=US_PER_MINUTE)
         changes: Document = {"computed_at": now}
         if content != mark.get("content"):

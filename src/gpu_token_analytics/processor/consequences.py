@@ -56,6 +56,11 @@ class Closed:
         lease: str = self.due[0]["lease"]
         return lease
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether no minute of its run was left out."""
+        return self.run.last_us - self.run.start_us == (len(self.run.cells) - 1) * US_PER_MINUTE
+
     @cached_property
     def heard(self) -> set[int]:
         """Its minutes with evidence."""
@@ -116,10 +121,14 @@ class Consequences:
         """What these cells imply, before they are written: one run each of several GPUs."""
         heard = [each for each in closed if each.heard]
         if not heard:
+            for each in closed:
+                self._keep_models(each, None)
             return
         for each in heard:
             self._silences.pop(each.gpu, None)
         around = self._look_around(heard, books)
+        for each in closed:
+            self._keep_models(each, around)
         for each in heard:
             if self._params.silent_owned_us:
                 self._own_silence_around(each, around)
@@ -151,6 +160,21 @@ class Consequences:
             dict(before.items() & heard) | evidence_before(self._store, books, asked_before),
             dict(after.items() & heard) | evidence_from(self._store, books, asked_after),
         )
+
+    def _keep_models(self, closed: Closed, around: _Around | None) -> None:
+        """Where the memory of a GPU is not known, its requests say for a while that a model is loaded: minutes after those
+        whose requests changed are computed again, if that is what their class is by."""
+        run, here = closed.run, [cell.content.start_us for cell in closed.run.cells]
+        served = [
+            cell.content.start_us
+            for cell, mark in zip(run.cells, closed.due, strict=True)
+            if mark["_id"] in closed.changed and (cell.content.requests_active or mark.get("requests_active"))
+        ]
+        if not served or (around is not None and closed.gpu in around.newest and closed.is_whole):
+            return
+        start, end = served[0] + US_PER_MINUTE, served[-1] + US_PER_MINUTE + self._params.model_kept_us
+        computed = [minute for minute in here if start <= minute < end]
+        self._store.cells.mark_memory_unknown(closed.gpu, start, end, computed, closed.own_lease)
 
     def _own_silence_around(self, closed: Closed, around: _Around) -> None:
         """Silence between the minutes whose content is a new one and the evidence next to them: not only where evidence is
@@ -212,10 +236,8 @@ class Consequences:
         sampled = [(cell, mark) for cell, mark in zip(computed, closed.due, strict=True) if cell.content.samples]
         news = [cell for cell, mark in sampled if mark["revision"] == 0 or _tells_more(cell, mark)]
         here = {cell.content.start_us: cell for cell in computed}  # of one reading, so they agree with each other
-        if news:
-            whole = closed.run.last_us - closed.run.start_us == (len(computed) - 1) * US_PER_MINUTE
-            if not (gpu in around.newest and whole):
-                self._store.cells.mark_existing(self._stale_after(gpu, news, here, closed.own_lease))
+        if news and not (gpu in around.newest and closed.is_whole):
+            self._store.cells.mark_existing(self._stale_after(gpu, news, here, closed.own_lease))
         repriced = [cell.content.start_us for cell, mark in sampled if cell.reprices_slices and mark["_id"] in closed.changed]
         if repriced:
             self._store.cells.mark_range({"gpu": {"$in": books.slices_of[gpu]}}, from_us(repriced[0]), None)

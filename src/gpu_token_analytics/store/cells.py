@@ -57,6 +57,7 @@ _DUE_FIELDS = dict.fromkeys(
         "samples",
         "lease",
         "chunks",
+        "requests_active",
     ),
     1,
 )
@@ -298,6 +299,16 @@ class CellStore:
     def mark_not_owned(self, gpu: GpuId, start_us: int, end_us: int, own_lease: str | None = None) -> None:
         """Mark the silent cells of [start, end) that were computed as not owned: evidence beside them may own them now."""
         self._mark_silent(gpu, start_us, end_us, {"silent": True, "owned_us": 0}, own_lease)
+
+    @mapped
+    def mark_memory_unknown(
+        self, gpu: GpuId, start_us: int, end_us: int, without_us: Iterable[int], own_lease: str | None
+    ) -> None:
+        """Mark the cells of [start, end) that have idle time classed without a reading of the memory: by requests before them,
+        which changed. without_us: minutes that were computed from that change."""
+        minute = {"$gte": from_us(start_us), "$lt": from_us(end_us), "$nin": [from_us(at) for at in without_us]}
+        stale = [{"memory_unknown_us": {"$gt": 0}}, _computed_by_others(own_lease)]
+        self._cells.update_many({"gpu": gpu, "minute": minute, "$or": stale}, self._touch())
 
     @mapped
     def mark_silent(self, gpu: GpuId, start_us: int, end_us: int) -> None:

@@ -30,7 +30,7 @@ from gpu_token_analytics.ledger.prices import PricePiece
 from gpu_token_analytics.ledger.requests import Requests, UsageRows, active_in, active_span
 from gpu_token_analytics.store.books import Books
 from gpu_token_analytics.store.client import Document
-from gpu_token_analytics.store.evidence import evidence_before, last_activity, next_activity
+from gpu_token_analytics.store.evidence import evidence_before, last_activity, last_request_ends, next_activity
 from gpu_token_analytics.store.ledger import LedgerStore
 from gpu_token_analytics.store.recent_events import NOTHING_KNOWN, Known
 from gpu_token_analytics.store.run_requests import requests_by_gpu
@@ -57,6 +57,8 @@ def compute_runs(
     """
     cards: dict[GpuId, GpuId] = {gpu: card for gpu in runs if (card := books.card_of(gpu))}
     samples = RunSamples(store.raw, runs, cards, params.gap_us, known)
+    unread = {gpu: run[0] for gpu, run in runs.items() if samples.memory_is_unknown(gpu)}
+    used = last_request_ends(store, books, unread, params.model_kept_us) if unread else {}
     found: list[ComputedRun] = []
     ready: list[_Run] = []
 
@@ -66,7 +68,7 @@ def compute_runs(
         ready.clear()
 
     for gpu, requests in requests_by_gpu(store.raw, books, runs, params.gap_us, known):
-        ready.append(_Run(store, books, params, gpu, runs[gpu], requests, samples, now_us))
+        ready.append(_Run(store, books, params, gpu, runs[gpu], requests, used.get(gpu), samples, now_us))
         if sum(len(run.input.requests) for run in ready) >= _TOGETHER_REQUESTS:
             compute()
     compute()
@@ -99,9 +101,11 @@ class _Run:
         gpu: GpuId,
         minutes_us: Sequence[int],
         requests: UsageRows,
+        used_until_us: int | None,
         samples: RunSamples,
         now_us: int,
     ) -> None:
+        """requests: that name it, around the run. used_until_us: last_request_ends() at its start."""
         self._store, self._books, self._params, self._gpu = store, books, params, gpu
         self._minutes, self._now_us = minutes_us, now_us
         self._start, self._end = minutes_us[0], minutes_us[-1] + US_PER_MINUTE
@@ -118,12 +122,15 @@ class _Run:
         self._asof = samples.before(gpu, self._start)
         self._sample_us = [doc["ts_us"] for doc in self._samples]
         cells = [self._input(minute) for minute in minutes_us]
-        self.input = GpuInput(cells, self._requests, Samples.of(self._samples), active_span(self._beside, params.cell_us))
+        around = active_span(self._beside, params.cell_us)
+        used = np.array([] if used_until_us is None else [used_until_us], dtype=np.int64)
+        before = np.concatenate([around[0], used]), np.concatenate([self._beside.ts_us, used])
+        self.input = GpuInput(cells, self._requests, Samples.of(self._samples), around, before)
 
     def computed(self, contents: Sequence[CellContent], *, with_shares: bool) -> ComputedRun:
         """The cells, by their contents as computed from `input`."""
         found = []
-        for cell, content in zip(self.input.cells, contents, strict=True):
+        for cell, content, last_end_us in zip(self.input.cells, contents, self._last_ends_us(), strict=True):
             host, name = self._identity(cell.start_us)
             found.append(
                 ComputedCell(
@@ -137,11 +144,21 @@ class _Run:
                     silent=self._evidence[cell.start_us] is None,
                     own_price=self._own_price(cell.start_us + US_PER_MINUTE - 1),
                     oldest=self._sample_at(cell.start_us - 1) is None,
+                    last_end_us=last_end_us,
                     reprices_slices=self._is_card and self._reprices(cell.start_us),
                     request_ids=self._requests.ids if with_shares else (),
                 )
             )
         return ComputedRun(self._gpu, found, self._heard())
+
+    def _last_ends_us(self) -> list[int]:
+        """ComputedCell.last_end_us of each minute."""
+        ends = np.sort(np.maximum(self._requests.ts_us - 1, self._requests.start_us))
+        minutes = np.array(self._minutes, dtype=np.int64)
+        ends = np.insert(ends, 0, -1)
+        newest = ends[np.searchsorted(ends, minutes + US_PER_MINUTE) - 1]
+        found: list[int] = np.where(newest >= minutes, newest, -1).tolist()
+        return found
 
     def _own(self, found: UsageRows) -> UsageRows:
         """Requests on this GPU; those that named a label only where the label meant this GPU when they ended."""

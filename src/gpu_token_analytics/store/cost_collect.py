@@ -32,7 +32,7 @@ SPACE = {name: index for index, name in enumerate(sums.SPACE_COLUMNS)}
 _CELLS, _PROVISIONAL, _CORRECTED = (SPACE[name] for name in ("cells", "provisional_cells", "corrected_cells"))
 _REST_OF_SPACE = itemgetter(
     *(SPACE[name] for name in REST_MONEY_COLUMNS),
-    *(SPACE[name] for name in ("owned_us", "unobserved_us", "energy_mj", "energy_observed_us", "cells")),
+    *(SPACE[name] for name in ("owned_us", "unobserved_us", "energy_mj", "energy_observed_us", "cells", "memory_unknown_us")),
 )
 _ZERO_REST = (0,) * len(REST_COLUMNS)
 
@@ -163,7 +163,7 @@ def _class_rest(space: Sequence[int], name: str) -> tuple[int, ...]:
     """The rest columns of one class."""
     money = [space[SPACE[column]] if column == f"{name}_nusd" else 0 for column in REST_MONEY_COLUMNS]
     time_us = space[SPACE[f"{name}_us"]]
-    return (*money, time_us, time_us if name == UNOBSERVED else 0, 0, 0, 0)
+    return (*money, time_us, time_us if name == UNOBSERVED else 0, 0, 0, 0, 0)
 
 
 def _add_into(rows: dict[Key, Sequence[int]], key: Key, vector: Sequence[int]) -> None:

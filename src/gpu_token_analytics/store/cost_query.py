@@ -23,7 +23,15 @@ FLEET: Place = (None, None, None, None)
 
 # A row: the line columns, then the money nobody's line holds, then GPU time, then flags. Rows add up as vectors.
 REST_MONEY_COLUMNS = ("unmetered_work_nusd", "cold_idle_nusd", "unobserved_nusd")
-REST_COLUMNS = (*REST_MONEY_COLUMNS, "gpu_us", "unobserved_us", "energy_all_mj", "energy_observed_us", "cells")
+REST_COLUMNS = (
+    *REST_MONEY_COLUMNS,
+    "gpu_us",
+    "unobserved_us",
+    "energy_all_mj",
+    "energy_observed_us",
+    "cells",
+    "memory_unknown_us",
+)
 FLAG_COLUMNS = ("provisional_cells", "corrected_cells")
 ROW_COLUMNS = sums.LINE_COLUMNS + REST_COLUMNS + FLAG_COLUMNS
 ROW = {name: index for index, name in enumerate(ROW_COLUMNS)}

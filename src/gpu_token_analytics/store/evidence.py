@@ -47,6 +47,22 @@ def last_activity(store: LedgerStore, books: Books, before_us: Mapping[GpuId, in
     return found
 
 
+def last_request_ends(store: LedgerStore, books: Books, at_us: Mapping[GpuId, int], within_us: int) -> dict[GpuId, int]:
+    """For each GPU the newest `ts` of a request of its own, not of its slices, that began before a time and ended by then, at
+    most `within_us` ago; GPUs without are left out. One command for all."""
+    asked = [
+        (gpu, UsageTime(name, max(start_us, at - within_us), end_us, at))
+        for gpu, at in at_us.items()
+        for name, start_us, end_us in _names_of(books, gpu)
+    ]
+    asked = [each for each in asked if each[1].start_us <= each[1].at_us and each[1].start_us < each[1].end_us]
+    found: dict[GpuId, int] = {}
+    for place, usage in store.raw.usage_before([time for _, time in asked]).items():
+        gpu = asked[place][0]
+        found[gpu] = max(usage["ts_us"], found.get(gpu, usage["ts_us"]))
+    return found
+
+
 def next_activity(store: LedgerStore, books: Books, from_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
     """For each GPU an instant, at or after a time, in which a request is active on it; none of those left out ended earlier."""
     asked = [each for each in _own_times(books, from_us) if each[1].end_us > each[1].at_us]
@@ -61,11 +77,15 @@ def next_activity(store: LedgerStore, books: Books, from_us: Mapping[GpuId, int]
 def _own_times(books: Books, at_us: Mapping[GpuId, int]) -> list[tuple[GpuId, UsageTime]]:
     """Under which names, and when, requests were a GPU's own: another one may have had its label for millions since. Those of
     its slices are a card's, too."""
-    placements = books.placements
     return [
         (gpu, UsageTime(name, start_us, end_us, at))
         for gpu, at in at_us.items()
         for member in books.family(gpu)
-        for name in (member, *placements.labels(member))
-        for start_us, end_us in placements.times(name, member)
+        for name, start_us, end_us in _names_of(books, member)
     ]
+
+
+def _names_of(books: Books, gpu: GpuId) -> list[tuple[str, int, int]]:
+    placements = books.placements
+    names = (gpu, *placements.labels(gpu))
+    return [(name, start_us, end_us) for name in names for start_us, end_us in placements.times(name, gpu)]

@@ -54,6 +54,7 @@ _CELL_FIELDS = dict.fromkeys(
         "owned_us",
         "classes",
         "class_us",
+        "memory_unknown_us",
         "energy_mj",
         "energy_observed_us",
         "lines",

@@ -55,6 +55,10 @@ class RunSamples:
         index = bisect_left(self._times[gpu], start_us)
         return self._samples[gpu][index - 1] if index else self._earlier.get((gpu, start_us))
 
+    def memory_is_unknown(self, gpu: GpuId) -> bool:
+        """Whether any of them around its run does not say how much memory is held."""
+        return any(sample.get("mem_used_mb") is None for sample in self._samples[gpu])
+
     def first(self, gpu: GpuId) -> Document | None:
         """The oldest one of a GPU that has none before its run."""
         return self._samples[gpu][0] if self._samples[gpu] else self._later.get(gpu)

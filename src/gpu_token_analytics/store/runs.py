@@ -33,6 +33,7 @@ class ComputedCell:
     silent: bool  # no sample in the minute and no request active in it
     own_price: NanoUsd | None  # the samples' own price at the end of the minute, carried on to the next sample
     oldest: bool  # no sample of this GPU is older than this minute
+    last_end_us: int  # the last instant of the requests that end in the minute; -1: none does
     reprices_slices: bool  # a sample of a card says another price than was in force before the minute, or is the first ever
     request_ids: Sequence[bytes]  # `_id` of the events behind content.shares[].request; empty without shares
 

@@ -48,6 +48,7 @@ SPACE_COLUMNS = (
     "cells",
     "provisional_cells",
     "corrected_cells",
+    "memory_unknown_us",  # idle time, classed without a reading of the memory
 )
 _VECTOR = Struct(f"<{len(LINE_COLUMNS)}q")
 COST = LINE_COLUMNS.index("cost_nusd")
@@ -103,6 +104,7 @@ def cell_space(cell: Mapping[str, Any]) -> list[int]:
         1,
         int(cell["state"] == "provisional"),
         int(bool(cell.get("corrections"))),
+        cell.get("memory_unknown_us", 0),  # cells of an earlier version had none: such time was unobserved
     ]
 
 
@@ -330,7 +332,7 @@ def space_document(space: Vector) -> dict[str, int]:
 
 def read_space(document: Mapping[str, int]) -> list[int]:
     """The vector of `space_document`."""
-    return [document[name] for name in SPACE_COLUMNS]
+    return [document.get(name, 0) for name in SPACE_COLUMNS]
 
 
 def total_document(lines: Iterable[Vector]) -> dict[str, int]:

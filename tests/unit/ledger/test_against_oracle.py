@@ -6,11 +6,13 @@ from collections import Counter
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.ledger.worlds import GPU, GPUS, MINUTE, SECOND, T0, World, minutes, worlds
 
 from gpu_token_analytics.ledger.cells import compute_cells
+from gpu_token_analytics.ledger.inputs import NO_TIMES
 
 SPANS = minutes(3)
 ALL_MODES = ("on_demand", "reserved", "spot", "owned")
@@ -26,6 +28,7 @@ def test_classes_money_and_time_are_the_specifications(world: World) -> None:
     for found, expected in zip(world.cells(SPANS), world.oracle(SPANS), strict=True):
         assert found.classes == expected.classes
         assert found.class_us == expected.class_us
+        assert found.memory_unknown_us == expected.memory_unknown_us
         assert (found.cost_nusd, found.owned_us, found.samples) == (expected.cost_nusd, expected.owned_us, expected.samples)
         assert found.requests_active == len(expected.requests)
         for name, exact in expected.exact_classes.items():
@@ -126,14 +129,18 @@ def test_gpus_computed_together_are_what_they_are_alone(world: World, asked: lis
 @quick
 @given(worlds())
 def test_events_that_cannot_touch_a_cell_do_not(world: World) -> None:
-    """A reader of one minute may leave out what is further away than the gap limit: the mark rule relies on it."""
+    """A reader of one minute may leave out what is further away than the gap limit: the mark rule relies on it. Only of the
+    requests before the minute the last end is needed, for where the memory is not known."""
     start, until = SPANS[1]
     gap = world.params.gap_us
+    ended = [doc["ts_us"] for doc in world.of_gpu(GPU) if doc["ts_us"] <= start]
+    last = np.array(ended, dtype=np.int64)[np.argmax(ended) :][:1] if ended else NO_TIMES[0]
     near = World(
         [doc for doc in world.usages if start - gap < _active_until(doc) and _active_from(doc) < until + gap],
         [{**doc, "price_per_hour_usd": None} for doc in world.samples if start - gap < doc["ts_us"] < until + gap],
         world.prices,
         world.params,
+        before=(last, last),
     )
     world.samples = [{**doc, "price_per_hour_usd": None} for doc in world.samples]
     (found,), (expected,) = near.cells([(start, until)], with_shares=False), world.cells([(start, until)], with_shares=False)

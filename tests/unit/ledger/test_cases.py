@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.oracle.raw_documents import sample_document, usage_document
-from tests.unit.ledger.worlds import MINUTE, World, price
+from tests.unit.ledger.worlds import MINUTE, SECOND, World, minutes, price, sample, usage
 
 from gpu_token_analytics.events import GpuSample, TokenUsage, decode, to_us
 from gpu_token_analytics.ledger.cells import CellContent
@@ -58,6 +58,33 @@ def test_zero_active_time(name: str, attributed_nusd: int, prompt_tokens: int) -
     assert cell.classes["warm_idle"] == cell.cost_nusd - attributed_nusd
     assert sum(line["prompt_tokens"] for line in cell.lines) == prompt_tokens
     assert {line["tenant"]: line["cost_nusd"] for line in cell.lines}.get("b", 0) == 0, "they only queued"
+
+
+def test_memory_that_is_not_known_is_not_silence() -> None:
+    """GB10: no memory reading, utilisation 0, every 10 s."""
+    cell = first_minute(world_of("samples-memory-unknown.ndjson"))
+    assert cell.class_us == {**dict.fromkeys(cell.class_us, 0), "cold_idle": MINUTE}
+    assert cell.memory_unknown_us == MINUTE
+
+
+@pytest.mark.parametrize(
+    ("utilization", "request_s", "warm_s", "unmetered_s"),
+    [
+        (None, None, 0, 0),  # Thor: nothing is known at all
+        (None, 20, 40, 0),  # a request at second 10 to 20 keeps its model
+        (0.5, None, 30, 30),  # half of it is work of somebody, so a model is there
+        (0.0, 20, 40, 0),
+    ],
+)
+def test_a_class_by_what_is_known(utilization: float | None, request_s: float | None, warm_s: int, unmetered_s: int) -> None:
+    world = World(prices=PRICES, samples=[sample(f"s{at}", at, utilization=utilization) for at in range(0, 70, 10)])
+    world.usages = [] if request_s is None else [usage("u", request_s, 10.0)]
+    ((cell,), (expected,)) = world.cells(minutes(1)), world.oracle(minutes(1))
+    assert (cell.class_us, cell.memory_unknown_us) == (expected.class_us, expected.memory_unknown_us)
+    assert cell.class_us["warm_idle"] == warm_s * SECOND
+    assert cell.class_us["unmetered_work"] == unmetered_s * SECOND
+    assert cell.class_us["unobserved"] == 0
+    assert cell.memory_unknown_us == cell.class_us["warm_idle"] + cell.class_us["cold_idle"]
 
 
 def test_a_stuck_energy_counter() -> None:

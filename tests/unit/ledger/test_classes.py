@@ -5,17 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpu_token_analytics.ledger.classes import CLASS_NAMES, NOBODY, sample_classes, speaking_at
+from gpu_token_analytics.ledger.classes import CLASS_NAMES, NOBODY, idle_classes, speaking_at
 from gpu_token_analytics.ledger.params import LedgerParams
 
 NAN = float("nan")
 
 
 @pytest.mark.parametrize(
-    ("mem_mb", "expected"), [(2000.0, "warm_idle"), (1024.0, "warm_idle"), (1023.9, "cold_idle"), (NAN, "unobserved")]
+    ("mem_mb", "was_used", "expected"),
+    [
+        (2000.0, False, "warm_idle"),
+        (1024.0, False, "warm_idle"),
+        (1023.9, True, "cold_idle"),
+        (NAN, True, "warm_idle"),
+        (NAN, False, "cold_idle"),
+    ],
 )
-def test_a_sample(mem_mb: float, expected: str) -> None:
-    (kind,) = sample_classes(np.array([mem_mb]), LedgerParams())
+def test_a_sample(mem_mb: float, was_used: bool, expected: str) -> None:
+    (kind,) = idle_classes(np.array([mem_mb]), np.array([was_used]), LedgerParams())
     assert CLASS_NAMES[kind] == expected
 
 

@@ -73,7 +73,7 @@ def test_the_same_sums_with_odd_cells(size_us: int) -> None:
         (0.0, 10.0, "cold_idle"),
         (1.0, 40_000.0, "unmetered_work"),
         (None, 40_000.0, "warm_idle"),
-        (None, None, "unobserved"),
+        (None, None, "warm_idle"),
     ],
 )
 def test_the_idle_part_is_what_the_samples_say(utilization: float | None, mem_mb: float | None, kind: str) -> None:

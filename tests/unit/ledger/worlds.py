@@ -13,8 +13,8 @@ from tests.oracle.raw_documents import sample_document, usage_document
 
 from gpu_token_analytics.events import GpuSample, TokenUsage, from_us
 from gpu_token_analytics.ledger.cells import CellContent, compute_cells
-from gpu_token_analytics.ledger.inputs import CardShare, CellInput, GpuInput, Samples
-from gpu_token_analytics.ledger.money import nusd_per_hour
+from gpu_token_analytics.ledger.inputs import NO_TIMES, CardShare, CellInput, GpuInput, Samples
+from gpu_token_analytics.ledger.money import Int64, nusd_per_hour
 from gpu_token_analytics.ledger.params import LedgerParams, WorkWeights
 from gpu_token_analytics.ledger.placements import Placement, Placements
 from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
@@ -40,6 +40,7 @@ class World:
     prices: list[Document] = field(default_factory=list)
     params: LedgerParams = field(default_factory=LedgerParams)
     labels: Mapping[str, str] = field(default_factory=dict)  # label -> the GPU that carries it, at all times
+    before: tuple[Int64, Int64] = NO_TIMES  # of requests that are left out of `usages` (GpuInput.before)
 
     def cells(
         self,
@@ -65,7 +66,7 @@ class World:
             for start, until in spans
         ]
         requests = Requests.of(UsageRows.of(self.of_gpu(gpu)), gpu, self.placements, self.params.cell_us)
-        return GpuInput(inputs, requests, Samples.of(samples))
+        return GpuInput(inputs, requests, Samples.of(samples), before=self.before)
 
     def oracle(
         self, spans: Sequence[tuple[int, int]], gpu: str = GPU, card: CardShare | None = None, priced_as: str | None = None
@@ -75,7 +76,8 @@ class World:
             name: (w.input, w.cached, w.output)
             for name, w in {**self.params.model_weights, "*": self.params.default_weights}.items()
         }
-        params = OracleParams(self.params.gap_us, self.params.model_loaded_mb, self.params.cell_us, weights)
+        known = self.params
+        params = OracleParams(known.gap_us, known.model_loaded_mb, known.model_kept_us, known.cell_us, weights)
         share = None if card is None else OracleCard(card.denominator, card.slice_parts, card.child_parts)
         return oracle_cells(
             gpu,
@@ -311,6 +313,8 @@ _params = st.sampled_from(
         LedgerParams(),
         LedgerParams(gap_us=59 * SECOND, model_weights={"n": WorkWeights(1e-6, 0.0, 1e6), "free": WorkWeights(0.0, 1.0, 0.0)}),
         LedgerParams(gap_us=SECOND, model_loaded_mb=0.0),
+        LedgerParams(model_kept_us=7 * SECOND),
+        LedgerParams(gap_us=59 * SECOND, model_kept_us=80 * SECOND),
     ]
 )
 

@@ -62,6 +62,10 @@ class Quality(Model):
     low_volume: bool = Field(description="Fewer tokens than LOW_VOLUME_TOKENS: read its rates with care.")
     unobserved_share: Share | None = Field(description="unobserved / total money; null on rows of a model or tenant.")
     coverage: Share | None = Field(description="Observed / owned GPU time; null on rows of a model or tenant.")
+    memory_unknown_share: Share | None = Field(
+        description="Idle GPU time whose class was found without a reading of the memory, by requests and utilisation / owned "
+        "GPU time; null on rows of a model, tenant or class."
+    )
 
 
 class CostRow(Model):

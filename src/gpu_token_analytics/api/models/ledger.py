@@ -39,6 +39,9 @@ class Cell(Model):
     owned_us: Count
     classes: dict[str, int]
     class_us: dict[str, int]
+    memory_unknown_us: Count = Field(
+        description="Of warm_idle and cold_idle: classed by requests and utilisation, without a reading of the memory."
+    )
     energy_mj: int | None
     energy_observed_us: Count
     lines: list[CellLine]
@@ -114,6 +117,10 @@ class QualityResponse(Ranged):
     as_of: datetime
     coverage: Share | None = Field(description="Observed / owned GPU time.")
     unobserved_share: Share | None = Field(description="unobserved / all money.")
+    memory_unknown_share: Share | None = Field(
+        description="Idle GPU time whose class was found without a reading of the memory, by requests and utilisation / owned "
+        "GPU time."
+    )
     cells: Count
     provisional_cells: Count
     corrected_cells: Count

@@ -100,7 +100,7 @@ function auditCard(audit) {
     h('code', null, 'gpu-tokens audit'), ': it computes these cells again from raw events and says what differs.'));
 }
 
-function coverage(state, { hours }) {
+function coverage(state, { hours, memory_unknown_share: share }) {
   const known = new Map(hours.map((hour) => [Date.parse(hour.hour), hour]));
   const starts = []; // of the whole range, in UTC as the API's: an hour without a cell is a gap
   for (let at = Math.floor(state.range.from / HOUR_MS) * HOUR_MS; at < state.range.to; at += HOUR_MS) starts.push(at);
@@ -108,6 +108,8 @@ function coverage(state, { hours }) {
   const lost = starts.map((at) => nusd(known.get(at)?.unobserved_nusd));
   return card('Coverage and unobserved money by hour',
     { id: 'coverage', hint: 'Unobserved money is paid for while no sample arrived: an agent that stopped, a host that is down.' },
+    share ? h('p', { id: 'memory-unknown' }, `${percent(share)} of the GPU time is idle, classed without a memory reading: the driver gives`,
+      ' none. It is warm idle for an hour after a request or while something runs, else cold idle; nothing needs repair.') : null,
     lines({ id: 'coverage-chart',
       title: 'Coverage by hour', most: 1, format: percent, tickFormat: (value) => `${Math.round(value * 100)} %`, ...common,
       series: [{ key: 'coverage', label: 'Coverage', values: starts.map((at) => known.get(at)?.coverage ?? null) }] }),
