@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 it failed (one line on stderr says why), 2 a setting or an
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 import threading
@@ -87,8 +88,31 @@ for _commands in (
     _commands.register(app)
 
 
+# What to do about an error of the system's that names a path or a disk.
+_REMEDIES = {
+    errno.ENOENT: "make its folder first, or give another path",
+    errno.ENOTDIR: "a part of the path is a file: give another path",
+    errno.EISDIR: "that is a folder: give a file",
+    errno.EEXIST: "give a path that is free",
+    errno.EACCES: "give a path that you may use, or get the right to it",
+    errno.EPERM: "give a path that you may use, or get the right to it",
+    errno.EROFS: "that disk is read-only: give a path on another",
+    errno.ENOSPC: "that disk is full: make room, or give a path on another",
+    errno.EDQUOT: "your part of that disk is full: make room, or give a path on another",
+}
+
+
+def _system_error(error: OSError) -> str | None:
+    """One sentence with the remedy; None for an error that no operator can have caused by a path."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    if remedy is None:
+        return None
+    path = "" if error.filename is None else f"{error.filename}: "
+    return f"{path}{error.strerror}; {remedy}"
+
+
 def main() -> None:
-    """Run the command line; an error of ours is one clear line, not a traceback."""
+    """Run the command line; an error of ours, or of a path or disk, is one clear line, not a traceback."""
     try:
         app()
     except SettingsError as error:
@@ -96,6 +120,12 @@ def main() -> None:
         sys.exit(2)
     except GpuTokensError as error:
         print(visible_lines(f"gpu-tokens: {error}"), file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        said = _system_error(error)
+        if said is None:
+            raise
+        print(visible_lines(f"gpu-tokens: {said}"), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

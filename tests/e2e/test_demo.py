@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.conftest import ROOT, unavailable
 
+from gpu_token_analytics.demo.commands import DASHBOARD_PORT
 from gpu_token_analytics.embedded.mongod import find_mongod
 from gpu_token_analytics.errors import EmbeddedServiceError
 
@@ -27,8 +31,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def demo(folder: Path, *options: str) -> tuple[str, float]:
-    """Its output, and the seconds until its first figures."""
+def demo(folder: Path, *options: str, meanwhile: Callable[[], None] | None = None) -> tuple[str, float]:
+    """Its output, and the seconds until its first figures, when `meanwhile` is called."""
     environment = {name: value for name, value in os.environ.items() if name not in ("KAFKA_BOOTSTRAP", "MONGODB_URI")}
     begun = time.monotonic()
     child = subprocess.Popen(
@@ -46,6 +50,8 @@ def demo(folder: Path, *options: str) -> tuple[str, float]:
             lines.append(line)
             if "price x time" in line and not first:
                 first = time.monotonic() - begun
+                if meanwhile is not None:
+                    meanwhile()
     assert child.wait(60) == 0, "".join(lines)
     return "".join(lines), first
 
@@ -60,7 +66,21 @@ def dollars(out: str, name: str) -> float:
 
 
 def test_it_runs_twice_keeps_its_data_and_the_ledger_holds(folder: Path) -> None:
-    out, first = demo(folder, "--duration", "12", "--history-hours", "0.2")
+    seen: list[str] = []
+
+    def meanwhile() -> None:
+        environment = {name: value for name, value in os.environ.items() if name not in ("KAFKA_BOOTSTRAP", "MONGODB_URI")}
+        command = [sys.executable, "-m", "gpu_token_analytics", "report", "--json"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        assert int(json.loads(done.stdout)["totals"]["money"]["total_nusd"]) > 0, "the command beside it finds the demo"
+        seen.append(done.stderr)
+
+    out, first = demo(folder, "--duration", "12", "--history-hours", "0.2", meanwhile=meanwhile)
+    assert str(folder / "data" / "demo") in seen[0], "and says what it talks to"
+    address = re.compile(rf"dashboard http://127\.0\.0\.1:{DASHBOARD_PORT}/")
+    lines = [line for line in out.splitlines() if line.strip()]
+    assert address.match(lines[0])
+    assert address.match(lines[-1]), "the address stands first and last"
     assert 0 < first < 40, "figures came while it ran"
     assert "the ledger holds to the nano-dollar" in out
     assert "active $/M" in out
@@ -69,7 +89,9 @@ def test_it_runs_twice_keeps_its_data_and_the_ledger_holds(folder: Path) -> None
     assert parts == pytest.approx(dollars(out, "price x time"), abs=5e-9) != 0
     assert not left_over(folder), "every process it started has ended"
 
-    again, _ = demo(folder, "--duration", "6", "--no-api")
+    with socket.create_server(("127.0.0.1", DASHBOARD_PORT)):
+        again, _ = demo(folder, "--duration", "6")
+    assert f":{DASHBOARD_PORT + 1}/ (port {DASHBOARD_PORT} is taken)" in again.splitlines()[0]
     assert nano_usd(again) > nano_usd(out) > 1_000_000_000, "data survives between runs"
     assert "the ledger holds to the nano-dollar" in again
 

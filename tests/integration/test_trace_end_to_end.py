@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import httpx
 import pytest
 from tests.conftest import ROOT
 
-from gpu_token_analytics.clock import SystemClock
+from gpu_token_analytics.clock import ManualClock, SystemClock
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.child import free_port
 from gpu_token_analytics.embedded.kafka_jvm import KafkaBroker
-from gpu_token_analytics.events import encode
+from gpu_token_analytics.events import Event, encode
+from gpu_token_analytics.kafka import EventProducer
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.store.client import Store, open_store
 from gpu_token_analytics.tools.verify import marked_events
@@ -145,8 +147,30 @@ def test_every_request_and_token_of_the_trace_is_in_the_ledger(environment: dict
 @pytest.mark.usefixtures("processor")
 def test_verify_walks_the_pipeline(environment: dict[str, str]) -> None:
     out = gpu_tokens(environment, "verify", "--timeout", "60")
-    for step in ("mongodb", "topic", "kafka", "token_usage", "gpu_metrics", "ledger", "verified"):
+    for step in ("mongodb", "topic", "kafka", "token_usage", "gpu_metrics", "ledger", "taken out", "verified"):
         assert step in out, out
+
+
+@pytest.mark.usefixtures("processor")
+def test_verify_leaves_nothing_in_anybodys_report(environment: dict[str, str], store: Store) -> None:
+    """Nor does one that was killed a while ago, once another has run."""
+    before = marked_events(ManualClock(datetime.now(UTC) - timedelta(hours=2)))
+    with EventProducer(load(**{name.lower(): environment[name] for name in ("KAFKA_BOOTSTRAP", "KAFKA_TOPIC")})) as producer:
+        events: list[Event] = [*before.samples, *before.usages]
+        for event in events:
+            producer.send(event)
+        producer.flush(30)
+    wait_for(store, len(before.usages))
+    gpu_tokens(environment, "verify", "--timeout", "60")
+
+    for group in ("gpu", "model", "tenant", "host"):
+        report = json.loads(gpu_tokens(environment, "report", "--by", group, "--last", "3h", "--json"))
+        assert report["rows"] == [], group
+        assert report["totals"]["money"]["total_nusd"] == report["totals"]["requests"] == 0
+    shown = json.loads(gpu_tokens(environment, "top", "--json"))
+    assert shown["gpus"] == []
+    assert shown["live"]["models"] == []
+    assert "the ledger holds" in gpu_tokens(environment, "audit", "--wait", "30")
 
 
 @pytest.mark.usefixtures("processor")

@@ -1,7 +1,7 @@
 """Imports go one way: cli -> demo -> processes -> {kafka, store} -> ledger -> the shared vocabulary (ARCHITECTURE.md).
 
 shared     events, strict_json, values, foreign_text, terminal,
-           documents, settings, errors, metrics, clock, sinks, logs, signals, http_server, http_guard
+           documents, settings, running_demo, errors, metrics, clock, sinks, logs, signals, http_server, http_guard
 ledger     pure: of the shared only events, documents, settings, errors; besides numpy nothing that is not Python's own
 clients    kafka (alone imports confluent_kafka), store (alone imports pymongo)
 processes  agent, processor, api, exporter, simulate, embedded, tools: never each other
@@ -29,6 +29,7 @@ SHARED = {
     "terminal",
     "documents",
     "settings",
+    "running_demo",
     "errors",
     "metrics",
     "clock",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -39,6 +39,9 @@ GpuOption = Annotated[list[str] | None, typer.Option("--gpu", help="Only this GP
 HostOption = Annotated[list[str] | None, typer.Option("--host", help="Only this host; repeatable.")]
 
 
+CONNECT_MS = 3_000  # a person waits for it
+
+
 @dataclass(frozen=True)
 class Opened:
     """A store and the services over it."""
@@ -49,37 +52,64 @@ class Opened:
 
 @contextmanager
 def opened() -> Iterator[Opened]:
-    """Services over MONGODB_URI. What the API would answer as a problem ends the command as a SettingsError."""
-    from gpu_token_analytics.api.errors import ApiProblem
+    """Services over MONGODB_URI. What the API would answer as a problem ends the command as a SettingsError.
+
+    Arguments are judged before: nobody waits for a database to hear of a typing error.
+    """
     from gpu_token_analytics.api.services import Services
-    from gpu_token_analytics.settings import load
+    from gpu_token_analytics.running_demo import settings_beside_demo
     from gpu_token_analytics.store.client import open_store, store_errors
 
-    settings = load()
-    store = open_store(settings, "gpu-tokens-cli")
+    settings = settings_beside_demo()
+    store = open_store(settings, "gpu-tokens-cli", connect_ms=CONNECT_MS)
     try:
-        with store_errors("read"):
+        with store_errors("read"), problems():
             yield Opened(store, Services.of(store, settings))
-    except ApiProblem as problem:
-        raise SettingsError(problem.detail) from None
     finally:
         store.close()
 
 
-def span(start: str | None, end: str | None, last: str, now: datetime) -> tuple[datetime, datetime]:
-    """The range of the options. Raises SettingsError."""
-    from gpu_token_analytics.store.spans import MINUTE, ceil
+@contextmanager
+def problems() -> Iterator[None]:
+    """What the API would answer as a problem becomes a SettingsError."""
+    from gpu_token_analytics.api.errors import ApiProblem
 
-    until = ceil(now, MINUTE) if end is None else _time("--to", end)
-    if start is not None:
-        return _time("--from", start), until
+    try:
+        yield
+    except ApiProblem as problem:
+        raise SettingsError(problem.detail) from None
+
+
+@dataclass(frozen=True)
+class AskedRange:
+    """The range of the options, before it is known what time it is at the server. `start` None: `last` before `end`."""
+
+    start: datetime | None
+    end: datetime | None
+    last: timedelta
+
+    def at(self, now: datetime) -> tuple[datetime, datetime]:
+        """The range as of `now`."""
+        from gpu_token_analytics.store.spans import MINUTE, ceil
+
+        until = ceil(now, MINUTE) if self.end is None else self.end
+        return until - self.last if self.start is None else self.start, until
+
+
+def asked_range(start: str | None, end: str | None, last: str) -> AskedRange:
+    """The range of the options. Raises SettingsError."""
     found = _LAST.fullmatch(last)
     if found is None:
         raise SettingsError(f"--last={last!r} is not a time; give one such as 90m, 24h or 30d")
-    return until - int(found.group(1)) * _UNIT[found.group(2)], until
+    return AskedRange(
+        None if start is None else time_of("--from", start),
+        None if end is None else time_of("--to", end),
+        int(found.group(1)) * _UNIT[found.group(2)],
+    )
 
 
-def _time(option: str, text: str) -> datetime:
+def time_of(option: str, text: str) -> datetime:
+    """The time that an option gives; UTC where it names no zone. Raises SettingsError."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
@@ -87,16 +117,16 @@ def _time(option: str, text: str) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
+def judged(query_of: Callable[[datetime], CostQuery]) -> Callable[[datetime], CostQuery]:
+    """`query_of`, a query as of a time, when it can be made. Raises SettingsError."""
+    with problems():
+        query_of(datetime.now(UTC))
+    return query_of
+
+
 def split(values: Sequence[str]) -> list[str]:
     """`model,tenant` and repeated options alike."""
     return [part.strip() for value in values for part in value.split(",") if part.strip()]
-
-
-def whole_query(low: datetime, high: datetime, group_by: Sequence[str], **filters: Any) -> CostQuery:
-    """A query without buckets."""
-    from gpu_token_analytics.api.queries import cost_query
-
-    return cost_query(low, high, group_by=group_by, **filters)
 
 
 def print_json(body: Any) -> None:

@@ -6,9 +6,10 @@ All but `api` read MONGODB_URI themselves, through the same functions as /v1: th
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +19,9 @@ from gpu_token_analytics.api import cli_support as cli
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.signals import stoppable
+
+if TYPE_CHECKING:  # drivers are not loaded for `--help`
+    from gpu_token_analytics.store.cost_reads import CostQuery
 
 REPORT_LIMIT = 50
 
@@ -78,13 +82,13 @@ def report(
 
     from gpu_token_analytics.api import report as view
 
-    groups = cli.split(group_by if group_by is not None else ["model"])
+    groups = _groups(group_by if group_by is not None else ["model"])
+    filters = {"models": models or (), "tenants": tenants or (), "gpus": gpus or (), "hosts": hosts or ()}
+    query_of = _query_of(cli.asked_range(start, end, last), bucket, time_zone, groups, filters)
     with cli.opened() as at:
 
         def body() -> dict[str, Any]:
-            low, high = cli.span(start, end, last, at.services.now())
-            filters = {"models": models or (), "tenants": tenants or (), "gpus": gpus or (), "hosts": hosts or ()}
-            return _report_body(at, low, high, bucket, time_zone, groups, filters)
+            return _report_body(at, query_of(at.services.now()))
 
         if as_json:
             cli.print_json(body())
@@ -99,24 +103,27 @@ def report(
                 stop.wait(2.0)
 
 
-def _report_body(
-    at: cli.Opened,
-    low: datetime,
-    high: datetime,
-    bucket: p.Bucket,
-    time_zone: str,
-    groups: list[str],
-    filters: dict[str, Any],
-) -> dict[str, Any]:
+def _groups(values: list[str]) -> list[str]:
+    groups = cli.split(values)
+    for name in groups:
+        if name not in list(p.Dimension):
+            raise SettingsError(f"--by {name}: group by {', '.join(p.Dimension)}")
+    return groups
+
+
+def _query_of(
+    asked: cli.AskedRange, bucket: p.Bucket, time_zone: str, groups: list[str], filters: dict[str, Any]
+) -> Callable[[datetime], CostQuery]:
+    from gpu_token_analytics.api.queries import cost_query
+
+    return cli.judged(lambda now: cost_query(*asked.at(now), bucket, time_zone, groups, **filters))
+
+
+def _report_body(at: cli.Opened, query: CostQuery) -> dict[str, Any]:
     from msgspec import to_builtins
 
     from gpu_token_analytics.api.handlers.costs import costs_body
-    from gpu_token_analytics.api.queries import cost_query
 
-    unknown = [name for name in groups if name not in list(p.Dimension)]
-    if unknown:
-        raise SettingsError(f"--by {unknown[0]}: group by {', '.join(p.Dimension)}")
-    query = cost_query(low, high, bucket, time_zone, groups, **filters)
     found: dict[str, Any] = to_builtins(costs_body(at.services, query, 10_000, None), enc_hook=int)
     return found
 
@@ -131,14 +138,14 @@ def top(
     """
     from gpu_token_analytics.api import top as view
 
+    console = cli.console()
+    if not console.is_terminal and not as_json:
+        raise SettingsError("standard output is not a terminal: use `gpu-tokens top --json` or `gpu-tokens report`")
     with cli.opened() as at:
         if as_json:
             figures, gpus = view.snapshot(at.services)
             cli.print_json({"live": figures, "gpus": gpus})
             return
-        console = cli.console()
-        if not console.is_terminal:
-            raise SettingsError("standard output is not a terminal: use `gpu-tokens top --json` or `gpu-tokens report`")
         with stoppable() as stop:
             view.run(at.services, console, stop, interval_seconds)
 
@@ -163,48 +170,37 @@ def export(
     Examples: `gpu-tokens export january.parquet --from 2026-01-01 --to 2026-02-01 --by gpu,model,tenant` |
     `gpu-tokens export --layout focus --last 30d focus.csv` | `gpu-tokens export --last 1h --bucket 1m > hour.csv`
     """
-    with cli.opened() as at:
-        low, high = cli.span(start, end, last, at.services.now())
-        to_file = out is not None and str(out) != "-"
-        ending = out.suffix.lstrip(".") if out is not None and to_file else "csv"
-        chosen = file_format or (p.ExportFormat(ending) if ending in list(p.ExportFormat) else p.ExportFormat.CSV)
-        groups = cli.split(group_by or [])
-        chunks = _export_chunks(at, low, high, chosen, layout, bucket, time_zone, groups, billing_account)
-        if out is None or not to_file:
-            for chunk in chunks:
+    to_file = out is not None and str(out) != "-"
+    ending = out.suffix.lstrip(".") if out is not None and to_file else "csv"
+    chosen = file_format or (p.ExportFormat(ending) if ending in list(p.ExportFormat) else p.ExportFormat.CSV)
+    query_of = _query_of(cli.asked_range(start, end, last), bucket, time_zone, _groups(group_by or []), {})
+    if out is None or not to_file:
+        with cli.opened() as at:
+            for chunk in _export_chunks(at, query_of(at.services.now()), chosen, layout, billing_account):
                 sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
-            return
-        partial = out.with_name(f"{out.name}.partial")
-        try:
-            with partial.open("wb") as file:
-                size = sum(file.write(chunk) for chunk in chunks)
-            partial.replace(out)
-        finally:
-            partial.unlink(missing_ok=True)
-        found = {"file": str(out), "format": chosen.value, "layout": layout.value, "bytes": size}
-        if as_json:
-            cli.print_json(found)
-        else:
-            typer.echo(f"{out}: {size:,} bytes, {low:%Y-%m-%dT%H:%MZ} to {high:%Y-%m-%dT%H:%MZ}")
+        sys.stdout.buffer.flush()
+        return
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        with partial.open("wb") as file, cli.opened() as at:
+            query = query_of(at.services.now())
+            size = sum(file.write(chunk) for chunk in _export_chunks(at, query, chosen, layout, billing_account))
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    if as_json:
+        cli.print_json({"file": str(out), "format": chosen.value, "layout": layout.value, "bytes": size})
+    else:
+        typer.echo(f"{out}: {size:,} bytes, {query.start:%Y-%m-%dT%H:%MZ} to {query.end:%Y-%m-%dT%H:%MZ}")
 
 
 def _export_chunks(
-    at: cli.Opened,
-    low: datetime,
-    high: datetime,
-    file_format: p.ExportFormat,
-    layout: p.ExportLayout,
-    bucket: p.Bucket,
-    time_zone: str,
-    groups: list[str],
-    billing_account: str,
+    at: cli.Opened, query: CostQuery, file_format: p.ExportFormat, layout: p.ExportLayout, billing_account: str
 ) -> Any:
     from gpu_token_analytics.api.handlers.export import focus_query, table
-    from gpu_token_analytics.api.queries import EXPORT, check_cost, cost_query
+    from gpu_token_analytics.api.queries import EXPORT, check_cost
     from gpu_token_analytics.api.tables import csv_chunks, parquet_chunks
 
-    query = cost_query(low, high, bucket, time_zone, groups)
     if layout is p.ExportLayout.FOCUS:
         query = focus_query(query)
     check_cost(query, at.services.reads.gpu_count(), EXPORT)
@@ -230,10 +226,9 @@ def break_even(
     """
     from gpu_token_analytics.api.handlers.costs import break_even_body
 
+    query_of = _query_of(cli.asked_range(start, end, last), p.Bucket.NONE, "UTC", ["model"], {"models": models or ()})
     with cli.opened() as at:
-        low, high = cli.span(start, end, last, at.services.now())
-        query = cli.whole_query(low, high, ("model",), models=models or ())
-        body = break_even_body(at.services, query, api_usd_per_million, usd_per_gpu_hour)
+        body = break_even_body(at.services, query_of(at.services.now()), api_usd_per_million, usd_per_gpu_hour)
     if as_json:
         cli.print_json(body)
         return

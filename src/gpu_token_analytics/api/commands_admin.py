@@ -84,8 +84,10 @@ def add_price(
     from gpu_token_analytics.api.models.prices import NewPrice
     from gpu_token_analytics.store.spans import MINUTE, floor
 
-    with cli.opened() as at:
-        now = at.services.now()
+    since = None if valid_from is None else cli.time_of("--from", valid_from)
+    until = None if valid_to is None else cli.time_of("--to", valid_to)
+
+    def priced(now: datetime) -> NewPrice:
         try:
             new = NewPrice(
                 scope=scope,
@@ -94,12 +96,19 @@ def add_price(
                 mode=mode,
                 usd_per_kwh=None if usd_per_kwh is None else Decimal(usd_per_kwh),
                 pue=pue,
-                valid_from=floor(now, MINUTE) if valid_from is None else _when(valid_from),
-                valid_to=None if valid_to is None else _when(valid_to),
+                valid_from=since or floor(now, MINUTE),
+                valid_to=until,
             )
         except (ValidationError, InvalidOperation) as error:
             raise SettingsError(f"the price cannot be used: {_first(error)}") from None
-        check_price(new)
+        with cli.problems():
+            check_price(new)
+        return new
+
+    priced(datetime.now(UTC))
+    with cli.opened() as at:
+        now = at.services.now()
+        new = priced(now)
         row = price(at.services.prices.append(**price_fields(new), created_at=now, source="cli"))
         if not prices_something(at.services.reads.gpus(), scope, key):
             typer.echo(f"warning: no GPU known today has {scope}={key!r}, so the row prices nothing yet", err=True)
@@ -122,11 +131,12 @@ def create_key(
 
     Examples: `gpu-tokens keys create grafana` | `gpu-tokens keys create team-a --tenant team-a --scope read --scope ingest`
     """
+    allowed = _scopes(scopes or ["read"])
     with cli.opened() as at:
         now = at.services.now()
         expires = None if days is None else now + timedelta(days=days)
         try:
-            key, text = _keys(at).create(name, _scopes(scopes or ["read"]), tenant, now, expires)
+            key, text = _keys(at).create(name, allowed, tenant, now, expires)
         except ValueError as error:
             raise SettingsError(str(error)) from None
     _show_new(key, text, as_json)
@@ -230,14 +240,6 @@ def _info(key: ApiKey) -> dict[str, Any]:
 def _id(text: str) -> str:
     """`gta_0a1b2c3d_...` or `0a1b2c3d`."""
     return text.removeprefix("gta_")[:8]
-
-
-def _when(text: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise SettingsError(f"{text!r} is not a time; give one such as 2026-01-31 or 2026-01-31T12:00Z") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _first(error: ValidationError | InvalidOperation) -> str:

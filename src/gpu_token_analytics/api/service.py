@@ -144,7 +144,8 @@ def _serve(services: Services, settings: Settings, stop: threading.Event) -> Non
         thread.join(GRACE_SECONDS + 5)
     if not stop.is_set() and not server.started:
         raise SettingsError(
-            f"the API cannot listen on HTTP_HOST={settings.http_host} HTTP_PORT={settings.http_port}: is the port taken?"
+            f"the API cannot listen on HTTP_HOST={settings.http_host} HTTP_PORT={settings.http_port}: the port is taken, or "
+            "the address is not of this machine; choose another port, or 0 for a free one"
         )
 
 

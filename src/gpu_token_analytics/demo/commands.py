@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from gpu_token_analytics import logs
 from gpu_token_analytics.clock import SystemClock
+from gpu_token_analytics.embedded.child import LOOPBACK, port_from
 from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.running_demo import RunningDemo, published, record_path, shared_settings
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.signals import stop_on_signals
+from gpu_token_analytics.terminal import plain_line
+
+if TYPE_CHECKING:  # drivers are not loaded for `--help`
+    from gpu_token_analytics.demo.services import Process, Services
 
 _MARKER = "gpu-tokens-demo"
 _SEED_FILE = "gpu_seed.json"
+DASHBOARD_PORT = 8765  # always the same: a bookmark of the dashboard works again the next time
 
 
 def register(app: typer.Typer) -> None:
@@ -32,15 +41,18 @@ def demo(
     speed: Annotated[
         float, typer.Option(min=0, help="Of the trace: 1 is real time, 0 as fast as the pipeline takes it.")
     ] = 0.0,
-    rate: Annotated[float, typer.Option(min=0.1, help="Requests per second of the simulated fleet.")] = 12.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Requests per second of the simulated fleet.")] = 4.0,
     history_hours: Annotated[
         float, typer.Option(min=0, max=24, help="Simulated hours before now, sent into an empty ledger.")
-    ] = 3.0,
+    ] = 2.0,
     data_dir: Annotated[Path, typer.Option(help="Where MongoDB's files and the logs are kept between runs.")] = Path(
         "data/demo"
     ),
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the data folder first.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the simulated fleet.")] = 1,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the dashboard; the next free one where it is taken.")
+    ] = DASHBOARD_PORT,
     no_api: Annotated[bool, typer.Option("--no-api", help="Without API and dashboard.")] = False,
 ) -> None:
     """Run the whole pipeline on this machine and watch what tokens cost.
@@ -49,7 +61,8 @@ def demo(
     a real mongod in the data folder, so neither Docker nor Java is needed; KAFKA_BOOTSTRAP and MONGODB_URI are used instead
     where they are set. GPUs are simulated; those of gpu_seed.json in this folder are sampled by the processor's own agent.
 
-    Ends with the final table and an audit of the ledger; exit code 0 when it holds to the nano-dollar.
+    While it runs, other commands beside it talk to it: `gpu-tokens report`, `gpu-tokens top`. Ends with the final table and an
+    audit of the ledger; exit code 0 when it holds to the nano-dollar.
 
     Examples: `gpu-tokens demo` | `gpu-tokens demo --duration 20` | `gpu-tokens demo --trace trace.csv --fresh`
     """
@@ -60,18 +73,43 @@ def demo(
     logs.configure(load(log_level="WARNING"))
     _prepare(data_dir, fresh)
     console, clock, stop = _console(), SystemClock(), stop_on_signals()
-    console.print(f"starting in {data_dir} ...", style="dim", highlight=False)
+    chosen = None if no_api else port_from(port)
+    if chosen is not None:
+        dashboard = f"http://{LOOPBACK}:{chosen}/"
+        taken = "" if chosen == port else f" (port {port} is taken)"
+        console.print(f"dashboard {dashboard}{taken}, in some seconds", highlight=False, soft_wrap=True)
+    console.print(plain_line(f"starting in {data_dir} ..."), style="dim", highlight=False)
     plan = Plan(data_dir, duration, rate, 0.0 if trace else history_hours, trace, speed, seed)
     with Services(data_dir, base, _overrides(base)) as services:
         settings = services.start()
         agent = {"gpu_metrics_source": "seed", "host_name": "this-machine"} if _with_agent(base, trace) else {}
         processor = services.run("processor", agent)
-        api = None if no_api else services.run("api", {"api_allow_anonymous_loopback": "true"})
-        holds = Demo(plan, settings, services, clock, console).run(processor, api, stop)
+        api = None if chosen is None else services.run("api", {"api_allow_anonymous_loopback": "true"}, chosen)
+        with _found_by_others(data_dir, api, settings, services, console):
+            holds = Demo(plan, settings, services, clock, console).run(processor, api, stop)
     if services.embedded_kafka:
         console.print("the broker in memory is gone with its records; what was stored stays in the data folder", style="dim")
+    if api is not None:
+        console.print(f"dashboard {api.url}/ has ended; the next demo shows it there again", highlight=False, soft_wrap=True)
     if not holds:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _found_by_others(
+    folder: Path, api: Process | None, settings: Settings, services: Services, console: Console
+) -> Iterator[None]:
+    """Other commands of this user find the demo for a block, where its database is its own."""
+    if not services.embedded_mongodb:
+        yield
+        return
+    demo = RunningDemo(str(folder.absolute()), "" if api is None else f"{api.url}/", shared_settings(settings))
+    with published(demo) as found:
+        if not found:
+            uri = settings.mongodb_uri.get_secret_value()
+            why = f"another demo is running, or {record_path()} cannot be written"
+            console.print(plain_line(f"other commands find this demo by MONGODB_URI={uri} ({why})"), soft_wrap=True)
+        yield
 
 
 def _console() -> Console:
@@ -101,5 +139,8 @@ def _prepare(folder: Path, fresh: bool) -> None:
         shutil.rmtree(folder)
     if folder.exists() and not marker.exists() and any(folder.iterdir()):
         raise SettingsError(f"--data-dir {folder} holds other files; give an empty or new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    marker.touch()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError as error:
+        raise SettingsError(f"--data-dir {folder} cannot be written ({error.strerror}); give a folder of yours") from None

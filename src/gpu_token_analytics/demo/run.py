@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
 from pathlib import Path
 
 from rich.console import Console
@@ -59,18 +58,26 @@ class Feed:
     """One stream of events on its own thread. Its failure is kept and raised by `check`."""
 
     def __init__(
-        self, name: str, events: Iterable[Event], sink: PacedProducer, clock: Clock, stop: threading.Event, speed: float
+        self,
+        name: str,
+        events: Iterable[Event],
+        sink: PacedProducer,
+        clock: Clock,
+        stop: threading.Event,
+        speed: float,
+        live_from: datetime | None,
     ) -> None:
+        """live_from: what is before it is sent at once, what is after it at `speed`."""
         self.sent = Sent()
         self._failure: BaseException | None = None
-        self._work = (disturb(events, Disturbances(), 0), sink, clock, stop, speed)
+        self._work = (disturb(events, Disturbances(), 0), sink, clock, stop, speed, live_from)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        deliveries, sink, clock, stop, speed = self._work
+        deliveries, sink, clock, stop, speed, live_from = self._work
         try:
-            send_stream(deliveries, sink, clock, stop, speed=speed, on_sent=self._keep)
+            send_stream(deliveries, sink, clock, stop, speed=speed, paced_from=live_from, on_sent=self._keep)
         except GpuTokensError as error:
             self._failure = error
 
@@ -113,6 +120,7 @@ class Demo:
             self._start_feeds(store, producer)
             self._services.wait_ready(processor, "/ready", self._clock, stop)
             if api is not None:
+                self._services.wait_ready(api, "/health", self._clock, stop)
                 self._dashboard = f"dashboard {api.url}/   API {api.url}/v1/openapi.json"
             self._show(store, begun, stop)
             self._stop_feeds.set()
@@ -132,16 +140,11 @@ class Demo:
         if plan.trace is not None:
             self._feed("trace", self._trace_events(plan.trace), producer, plan.speed)
             return
+        # History and live load are one stream of one fleet: nothing begins anew where they meet.
         now = datetime.now(UTC)
-        fleet = default_fleet()
-        live = generate(fleet, now, None, plan.seed, load=Load(plan.rate))
-        self._feed("fleet", live, producer, 1.0)
-        if plan.history_hours and store[Collection.LEDGER_CELLS].find_one({}, {"_id": 1}) is None:
-            hours = timedelta(hours=plan.history_hours)
-            past = generate(
-                fleet, now - hours, hours.total_seconds(), plan.seed + 1, load=Load(plan.rate / 5), sample_interval_seconds=15.0
-            )
-            self._feed("history", takewhile(lambda event: event.ts < now, past), producer, 0.0)
+        empty = store[Collection.LEDGER_CELLS].find_one({}, {"_id": 1}) is None
+        begin = now - timedelta(hours=plan.history_hours) if empty else now
+        self._feed("fleet", generate(default_fleet(), begin, None, plan.seed, load=Load(plan.rate)), producer, 1.0, now)
 
     def _trace_events(self, file: Path) -> Iterable[Event]:
         facts = survey(file)
@@ -151,9 +154,11 @@ class Demo:
         self._extra.append(f"{file.name}: {facts.rows:,} requests; durations are assumed (see `gpu-tokens replay --help`)")
         return replay(read_trace(file, lambda _: None), assumptions)
 
-    def _feed(self, name: str, events: Iterable[Event], producer: EventProducer, speed: float) -> None:
+    def _feed(
+        self, name: str, events: Iterable[Event], producer: EventProducer, speed: float, live_from: datetime | None = None
+    ) -> None:
         sink = PacedProducer(producer, self._settings, self._clock, self._stop_feeds)
-        self._feeds.append(Feed(name, events, sink, self._clock, self._stop_feeds, speed))
+        self._feeds.append(Feed(name, events, sink, self._clock, self._stop_feeds, speed, live_from))
 
     # -- showing -----------------------------------------------------------------------------------------------------
 
@@ -170,7 +175,7 @@ class Demo:
                     feed.check()
                 figures = self._figures(reads, store)
                 if figures is not None and (figures.has_money or live):
-                    shown = render(figures, self._notes(begun))
+                    shown = render(figures, self._notes(begun), self._dashboard)
                     if isinstance(screen, Live):
                         screen.update(shown, refresh=True)
                     else:
@@ -203,8 +208,7 @@ class Demo:
         sent = sum(feed.sent.records for feed in self._feeds)
         where = "broker in memory" if self._services.embedded_kafka else "Kafka as set"
         seconds = self._clock.monotonic() - begun
-        notes = [f"{seconds:,.0f} s, {sent:,} events sent; {where}; Ctrl-C ends"]
-        return notes + ([self._dashboard] if self._dashboard else []) + self._extra
+        return [f"{seconds:,.0f} s, {sent:,} events sent; {where}; Ctrl-C ends", *self._extra]
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

@@ -91,9 +91,9 @@ class Services:
             create_topics(settings)
         return settings
 
-    def run(self, command: str, extra: Mapping[str, str]) -> Process:
-        """Start `gpu-tokens COMMAND` with the shared settings on a free port of loopback."""
-        port = free_port()
+    def run(self, command: str, extra: Mapping[str, str], port: int | None = None) -> Process:
+        """Start `gpu-tokens COMMAND` with the shared settings on loopback; without a port on a free one."""
+        port = free_port() if port is None else port
         log = self._folder / f"{command}.log"
         own = {**self._overrides, "http_host": "127.0.0.1", "http_port": str(port), **extra}
         environment = {**os.environ, **{name.upper(): value for name, value in own.items()}}

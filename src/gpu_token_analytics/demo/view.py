@@ -71,10 +71,12 @@ def classes_of(total: Row) -> dict[MoneyClass, int]:
     }
 
 
-def render(figures: Figures, notes: list[str]) -> RenderableType:
-    """Everything as one renderable."""
+def render(figures: Figures, notes: list[str], dashboard: str = "") -> RenderableType:
+    """Everything as one renderable. `dashboard`: the line with its address, which stands first and last."""
+    address = [Text(dashboard, no_wrap=True)] if dashboard else []
     span = f"{figures.start:%Y-%m-%d %H:%M} to {figures.end:%H:%M} UTC"
     return Group(
+        *address,
         Text(f"GPU Token Analytics   {span}", style="bold"),
         *(Text(note, style="dim") for note in notes),
         Text(""),
@@ -83,6 +85,7 @@ def render(figures: Figures, notes: list[str]) -> RenderableType:
         _models(figures),
         Text(""),
         _identity(figures),
+        *address,
     )
 
 

@@ -55,6 +55,16 @@ def free_port() -> int:
     raise EmbeddedServiceError(f"no free port found on loopback between {_PORTS.start} and {_PORTS.stop}; give one")
 
 
+def port_from(first: int) -> int:
+    """The first TCP port of loopback from `first` on that is free now, of a hundred; any free one where all are taken."""
+    for port in range(first, min(first + _PORT_ATTEMPTS, 65_536)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: closed connections do not hold it
+            probe.bind((LOOPBACK, port))
+            return port
+    return free_port()
+
+
 class ChildServer:
     """A server process whose output goes to `log_file` (appended; the previous log is kept once it is large).
 

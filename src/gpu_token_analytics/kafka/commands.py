@@ -23,6 +23,7 @@ from gpu_token_analytics.kafka import (
     describe_group,
     read_dead_letters,
 )
+from gpu_token_analytics.running_demo import settings_beside_demo
 from gpu_token_analytics.settings import Settings, load
 
 topics_app = typer.Typer(help="Create the topics, look at partitions and lag.", no_args_is_help=True)
@@ -55,7 +56,7 @@ def topics_create() -> None:
 @topics_app.command("show")
 def topics_show(as_json: Annotated[bool, typer.Option("--json", help="One JSON object per partition.")] = False) -> None:
     """Oldest, next and committed offset of each partition, and the lag."""
-    states = describe_group(load())
+    states = describe_group(settings_beside_demo())
     if as_json:
         for state in states:
             typer.echo(json.dumps({name: getattr(state, name) for name in ("partition", "low", "high", "committed", "lag")}))
@@ -75,7 +76,7 @@ def dead_letters_list(
 ) -> None:
     """The records that were refused, with the reason. The last line counts all of them."""
     counts: Counter[str] = Counter()
-    for letter in _matching(load(), reason):
+    for letter in _matching(settings_beside_demo(), reason):
         counts[letter.reason] += 1
         if counts.total() <= limit:
             typer.echo(json.dumps(_as_json(letter)) if as_json else visible(_line(letter)))
@@ -87,7 +88,7 @@ def dead_letters_list(
 @dead_letters_app.command("show")
 def dead_letters_show(at: _At) -> None:
     """One refused record: the reason on stderr, its exact bytes on stdout (`show 3/17 > record.json`)."""
-    letter = _at(load(), at)
+    letter = _at(settings_beside_demo(), at)
     where = f" in field {letter.field}" if letter.field else ""
     typer.echo(visible(f"{letter.topic} {letter.at}: {letter.reason}{where}: {letter.message}"), err=True)
     if letter.cut_from_bytes is not None:
@@ -109,7 +110,7 @@ def dead_letters_resend(
     What would be refused again, or was too long to be kept whole, is not sent but counted. Sending twice is harmless:
     events are stored once by id.
     """
-    settings = load()
+    settings = settings_beside_demo()
     if value_file is not None and at is None:
         raise SettingsError("--value-file repairs one letter: name it as PARTITION/OFFSET")
     letters = _matching(settings, reason) if at is None else iter([_at(settings, at)])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from gpu_token_analytics.clock import Clock
-from gpu_token_analytics.events import TokenUsage
+from gpu_token_analytics.events import TokenUsage, to_us
 from gpu_token_analytics.simulate.disturb import Delivery
 from gpu_token_analytics.sinks import EventSink
 
@@ -62,17 +62,19 @@ def send_stream(
     stop: threading.Event,
     *,
     speed: float = 0.0,
+    paced_from: datetime | None = None,
     on_sent: Callable[[Sent, Delivery], None] | None = None,
 ) -> Sent:
     """Send everything and wait until it is acknowledged; `stop` ends it early, what was sent is still flushed.
 
-    speed: event seconds per second of the clock; 0 is as fast as the sink takes it. Pacing starts with the first record
-    and does not drift: a late record does not delay the ones after it. A paced stream can go on for days, so it looks
-    every few seconds whether its records arrive. Raises DeliveryFailed from the sink.
+    speed: event seconds per second of the clock; 0 is as fast as the sink takes it. Pacing starts with the first record, or
+    at `paced_from`: the event time that it is now, so that everything before it goes out at once and nothing has to be
+    caught up with afterwards. It does not drift: a late record does not delay the ones after it. A paced
+    stream can go on for days, so it looks every few seconds whether its records arrive. Raises DeliveryFailed from the sink.
     """
     sent = Sent()
     begun = flushed = clock.monotonic()
-    first_us: int | None = None
+    first_us = None if paced_from is None else to_us(paced_from)
     for delivery in deliveries:
         if speed > 0:
             first_us = delivery.at_us if first_us is None else first_us

@@ -142,12 +142,13 @@ class _ServerClock:
         self._measured = ended
 
 
-def open_store(settings: Settings, app: str = "gpu-tokens") -> Store:
-    """Connect and check. `app` shows in the server's logs.
+def open_store(settings: Settings, app: str = "gpu-tokens", *, connect_ms: int | None = None) -> Store:
+    """Connect and check. `app` shows in the server's logs. connect_ms: the longest wait for a server, where that is shorter
+    than MONGODB_TIMEOUT_MS: a person waits, a service may be started before its database.
 
     Raises StoreUnreachable, StoreRefused (credentials, rights, a server before 5.0) or SettingsError, each saying the fix.
     """
-    client = make_client(settings, app)
+    client = make_client(settings, app, connect_ms=connect_ms)
     try:
         with store_errors("connect", where=_shown(settings)):
             hello = client.admin.command("hello")
@@ -182,15 +183,16 @@ def check_skew(ahead: timedelta) -> None:
     _log.warning("%s", message)
 
 
-def make_client(settings: Settings, app: str, *, patient: bool = False) -> MongoClient[Document]:
+def make_client(settings: Settings, app: str, *, patient: bool = False, connect_ms: int | None = None) -> MongoClient[Document]:
     """A client with our time limits, where the URI does not set its own. `patient`: no limit on one operation."""
+    connect_ms = min(settings.mongodb_timeout_ms, connect_ms or settings.mongodb_timeout_ms)
     uri = settings.mongodb_uri.get_secret_value()
     ours: Document = {
         "appname": app,
         "tz_aware": True,
         "retryWrites": True,
-        "serverSelectionTimeoutMS": settings.mongodb_timeout_ms,
-        "connectTimeoutMS": settings.mongodb_timeout_ms,
+        "serverSelectionTimeoutMS": connect_ms,
+        "connectTimeoutMS": connect_ms,
         "socketTimeoutMS": settings.mongodb_timeout_ms,
         "maxIdleTimeMS": 300_000,
     }
@@ -237,7 +239,7 @@ def each(cursor: Cursor[Document]) -> Iterator[Document]:
 
 def _ours(error: PyMongoError, doing: str, where: str) -> StoreError | None:
     at = f" at {where}" if where else ""
-    text = str(error).split(", full error:")[0].split(", Timeout:")[0]
+    text = str(error).split(", full error:")[0].split(", Timeout:")[0].split(" (configured timeouts:")[0]
     found: StoreError | None = None
     if isinstance(error, WTimeoutError):
         found = StoreOutcomeUnknown(f"MongoDB{at}: {doing} is not known to be durable: {text}")

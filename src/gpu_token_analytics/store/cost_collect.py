@@ -34,6 +34,7 @@ _REST_OF_SPACE = itemgetter(
     *(SPACE[name] for name in REST_MONEY_COLUMNS),
     *(SPACE[name] for name in ("owned_us", "unobserved_us", "energy_mj", "energy_observed_us", "cells", "memory_unknown_us")),
 )
+_OWNED = SPACE["owned_us"]
 _ZERO_REST = (0,) * len(REST_COLUMNS)
 
 
@@ -141,6 +142,8 @@ class Collector:
 
     def _add_rest(self, bucket: _Bucket, space: Sequence[int], place: Place, warm_nusd: int) -> None:
         """Idle money that no line holds, and the GPU time. Into one row, or one for each class."""
+        if not space[_OWNED] and not space[sums.SPACE_COST] and not warm_nusd:
+            return  # void cells (a GPU that was taken out again) open no row
         if not self._splits_classes:
             key = self._key((None, None, *place, ""))
             _add_into(bucket.rest, key, _REST_OF_SPACE(space))

@@ -16,8 +16,10 @@ from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.ledger.params import params_of
-from gpu_token_analytics.settings import load
+from gpu_token_analytics.running_demo import settings_beside_demo
 from gpu_token_analytics.signals import stop_on_signals
+
+CONNECT_MS = 3_000  # a person waits for it
 
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
 
@@ -50,9 +52,10 @@ def audit_ledger(
     from gpu_token_analytics.store.client import open_store
     from gpu_token_analytics.store.ledger import LedgerStore
 
-    settings = load()
+    low, high = _minute("--from", start), _minute("--to", end)
+    settings = settings_beside_demo()
     logs.configure(settings)
-    store = open_store(settings, "gpu-tokens-audit")
+    store = open_store(settings, "gpu-tokens-audit", connect_ms=CONNECT_MS)
     ledger = LedgerStore(store, settings.close_debounce_seconds)
     _wait_until_closed(ledger.cells.count_due, wait)
     console = Console(stderr=True)
@@ -67,8 +70,8 @@ def audit_ledger(
         report = audit(
             ledger,
             params_of(settings),
-            _minute("--from", start),
-            _minute("--to", end),
+            low,
+            high,
             fresh=not stored_only,
             raw_complete_for=settings.raw_complete_for,
             on_gpu=lambda done, total: bar.update(task, completed=done, total=total),
@@ -87,7 +90,8 @@ def verify_pipeline(
     timeout: Annotated[float, typer.Option(help="Longest wait for all of it, in seconds.")] = 120.0,
     as_json: _Json = False,
 ) -> None:
-    """Send marked events and wait until they are stored and in the ledger; prints each step. Exit code 1 when one fails.
+    """Send marked events, wait until they are stored and in the ledger, take them out again; prints each step. Exit code 1
+    when one fails.
 
     Example: `gpu-tokens verify --timeout 60`
     """
@@ -95,16 +99,16 @@ def verify_pipeline(
     from gpu_token_analytics.store.client import open_store
     from gpu_token_analytics.tools.verify import verify
 
-    settings = load()
+    settings = settings_beside_demo()
     logs.configure(settings)
-    store = open_store(settings, "gpu-tokens-verify")
+    store = open_store(settings, "gpu-tokens-verify", connect_ms=CONNECT_MS)
     if not as_json:
         typer.echo(f"mongodb      MongoDB {store.server} answers")
     with EventProducer(settings, client="verify") as producer:
         partitions = producer.check()
         if not as_json:
             typer.echo(f"topic        {settings.kafka_topic} has {partitions} partitions")
-        for step in verify(producer, store, SystemClock(), stop_on_signals(), timeout):
+        for step in verify(producer, store, SystemClock(), stop_on_signals(), timeout, settings.close_debounce_seconds):
             line: dict[str, Any] = {"step": step.name, "detail": step.detail, "seconds": round(step.seconds, 2)}
             typer.echo(json.dumps(line) if as_json else f"{step.name:<12} {step.detail} ({step.seconds:.1f} s)")
     if not as_json:
@@ -118,7 +122,7 @@ def show_settings(as_json: _Json = False) -> None:
     """
     from gpu_token_analytics.tools.reference import settings_rows
 
-    rows = settings_rows(load())
+    rows = settings_rows(settings_beside_demo())
     if as_json:
         typer.echo(json.dumps(rows))
         return

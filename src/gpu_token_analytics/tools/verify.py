@@ -1,9 +1,12 @@
 """`verify`: marked events go in at one end, and are waited for at every place on the way.
 
     1 Kafka takes them   2 the raw documents are there, each once   3 they are in the ledger, tokens exact, classes = C
+    4 they are taken out again: the raw documents and the GPU, and the cells are marked, so that the closer computes them
+      from what is left, which is nothing; hours and days follow as after any change
 
 The marked GPU is new each time, so runs do not disturb each other. It costs 0.006 $/h for the one or two minutes its
-events touch (source `replay`: it is not owned any longer than that): the price of a check is 0.0002 USD in the ledger.
+events touch (source `replay`: it is not owned any longer than that), and nothing after step 4. What a run that was killed,
+or a replay of the topic from its beginning, left behind, the next run takes out.
 """
 
 from __future__ import annotations
@@ -18,14 +21,17 @@ from typing import Any
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.errors import StoreError, VerifyFailed
-from gpu_token_analytics.events import Event, GpuSample, TokenUsage, new_event_id
+from gpu_token_analytics.events import Event, GpuSample, TokenUsage, new_event_id, to_us
 from gpu_token_analytics.names import canonical_host
 from gpu_token_analytics.sinks import EventSink
-from gpu_token_analytics.store.client import Store
+from gpu_token_analytics.store.client import Store, store_errors
 from gpu_token_analytics.store.identity import raw_id
+from gpu_token_analytics.store.marks import CellMarker
 
 PRICE_PER_HOUR_USD = 0.006
 REQUESTS = 3
+GPU_PREFIX = "GPU-verify-"
+FORGOTTEN_AFTER = timedelta(hours=1)
 _FLUSH_SECONDS = 30.0
 _POLL_SECONDS = 0.5
 
@@ -51,7 +57,7 @@ class Marked:
 def marked_events(clock: Clock) -> Marked:
     """Three requests and two samples of a GPU that nobody else has, ending now."""
     now = clock.now()
-    gpu = f"GPU-verify-{secrets.token_hex(6)}"
+    gpu = f"{GPU_PREFIX}{secrets.token_hex(6)}"
     samples = [
         GpuSample(
             event_id=new_event_id(),
@@ -88,8 +94,13 @@ def marked_events(clock: Clock) -> Marked:
     return Marked(gpu, usages, samples)
 
 
-def verify(sink: EventSink, store: Store, clock: Clock, stop: threading.Event, timeout_seconds: float) -> Iterator[Step]:
-    """Yield each step as it is done. Raises VerifyFailed naming the step that was not, DeliveryFailed, StoreError."""
+def verify(
+    sink: EventSink, store: Store, clock: Clock, stop: threading.Event, timeout_seconds: float, debounce_seconds: float
+) -> Iterator[Step]:
+    """Yield each step as it is done. debounce_seconds: CLOSE_DEBOUNCE_SECONDS of the processors.
+
+    Raises VerifyFailed naming the step that was not, DeliveryFailed, StoreError.
+    """
     begun = clock.monotonic()
     marked = marked_events(clock)
     events: list[Event] = [*marked.samples, *marked.usages]
@@ -113,11 +124,21 @@ def verify(sink: EventSink, store: Store, clock: Clock, stop: threading.Event, t
                 raise VerifyFailed(f"{name}: interrupted")
         raise VerifyFailed(f"{name}: not within {timeout_seconds:g} s; {why_not}{why}")
 
-    yield wait(
-        "token_usage", lambda: _stored(store, Collection.TOKEN_USAGE, marked.usages), "is a processor running? see its /ready"
-    )
-    yield wait("gpu_metrics", lambda: _stored(store, Collection.GPU_METRICS, marked.samples), "see the processor's /metrics")
-    yield wait("ledger", lambda: _in_ledger(store, marked), "the closer has not computed the cells; see cells due in /metrics")
+    why_not_closed = "the closer has not computed the cells; see cells due in /metrics"
+    try:
+        yield wait(
+            "token_usage",
+            lambda: _stored(store, Collection.TOKEN_USAGE, marked.usages),
+            "is a processor running? see its /ready",
+        )
+        yield wait(
+            "gpu_metrics", lambda: _stored(store, Collection.GPU_METRICS, marked.samples), "see the processor's /metrics"
+        )
+        yield wait("ledger", lambda: _in_ledger(store, marked), why_not_closed)
+    finally:
+        with store_errors("take the check's events out"):
+            gpus = _take_out(store, marked, debounce_seconds)
+    yield wait("taken out", lambda: _out_of_reports(store, gpus), why_not_closed)
 
 
 def _stored(store: Store, name: Collection, events: Sequence[TokenUsage] | Sequence[GpuSample]) -> str | None:
@@ -148,6 +169,30 @@ def _in_ledger(store: Store, marked: Marked) -> str | None:
         f"{len(cells)} cells, {wanted['prompt_tokens']} + {wanted['completion_tokens']} tokens exact, "
         f"{cost:,} nano-USD = {attributed:,} attributed + {cost - attributed:,} idle"
     )
+
+
+def _take_out(store: Store, marked: Marked, debounce_seconds: float) -> Sequence[str]:
+    """Remove the raw events and the GPU of this check, and of earlier ones that did not come to their end. Returns the GPUs."""
+    forgotten = {
+        "_id": {"$regex": f"^{GPU_PREFIX}"},
+        "last_us": {"$lt": to_us(store.now() - FORGOTTEN_AFTER)},  # a younger one may be another check that runs now
+    }
+    gpus: list[str] = [marked.gpu, *store[Collection.INVENTORY].distinct("_id", forgotten)]
+    store[Collection.TOKEN_USAGE].delete_many({"gpus": {"$in": gpus}})
+    store[Collection.GPU_METRICS].delete_many({"gpu": {"$in": gpus}})
+    store[Collection.INVENTORY].delete_many({"$or": [{"_id": {"$in": gpus}}, {"gpu": {"$in": gpus}}]})
+    # After the events, as ever: whoever computes a cell from now on computes it without them.
+    cells = store[Collection.LEDGER_CELLS].find({"gpu": {"$in": gpus}}, {"gpu": 1, "minute": 1})
+    CellMarker(store, debounce_seconds).mark([(cell["gpu"], to_us(cell["minute"])) for cell in cells])
+    return gpus
+
+
+def _out_of_reports(store: Store, gpus: Sequence[str]) -> str | None:
+    cells = list(store[Collection.LEDGER_CELLS].find({"gpu": {"$in": gpus}}))
+    due = any(cell["done_gen"] < cell["gen"] or not cell["rolled"] for cell in cells)
+    if due or any(cell.get("cost_nusd") or cell.get("lines") for cell in cells):
+        return None
+    return f"{len(cells)} cells are empty again"
 
 
 def _check_identity(cell: Mapping[str, Any]) -> None:
