@@ -74,6 +74,10 @@ class Metrics:
         self.lag = gauge("lag_records", "Records in Kafka not read yet, by partition owned by this process.", "partition")
         self.assigned = gauge("assigned_partitions", "Partitions this process reads now.")
         self.store_up = gauge("store_up", "1 while writes to MongoDB succeed, 0 while a batch waits for it.")
+        self.clock_skew = gauge(
+            "clock_skew_seconds",
+            "MongoDB's clock less this machine's; from 5 s on it is warned of, over 300 s nothing is stored or computed.",
+        )
         self.retries = counter("write_retries_total", "Batches repeated because MongoDB or Kafka did not acknowledge them.")
         self.commits = counter("commits_total", "Offset commits by result: done or refused (moved away).", "result")
         self.batch_records = histogram("batch_records", "Records in one ingest batch.", _RECORDS)

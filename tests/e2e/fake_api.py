@@ -436,6 +436,7 @@ class FakeApi:
                 "coverage": None if share is None else 1 - share,
                 "unobserved_share": share,
                 "memory_unknown_share": 0.125 if hours else None,
+                "clock_skew_seconds": 6.25,
                 "cells": sum(hour["cells"] for hour in hours),
                 "provisional_cells": sum(hour["provisional_cells"] for hour in hours),
                 "corrected_cells": sum(hour["corrected_cells"] for hour in hours),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import anyio
@@ -73,6 +73,7 @@ class Services:
 
     settings: Settings
     now: Callable[[], datetime]
+    clock_ahead: Callable[[], timedelta]  # MongoDB's clock less this machine's
     costs: CostReads
     exports: CostReads  # the same with more patience: an export reads for minutes, page by page
     reads: Reads
@@ -102,6 +103,7 @@ class Services:
         return Services(
             settings=settings,
             now=store.now,
+            clock_ahead=lambda: store.clock_ahead,
             costs=CostReads(database, timeout_ms),
             exports=CostReads(database, EXPORT_PATIENCE * timeout_ms),
             reads=Reads(database, timeout_ms),

@@ -33,6 +33,7 @@ class Condition:
     threads: dict[str, bool]  # name -> runs
     sums_lag_seconds: float = 0.0  # for how long a computed cell has been waiting to be in the sums
     set_aside: int = 0  # cells and sums that MongoDB refuses for good
+    clock_skew: str | None = None  # what to say while this machine's clock and MongoDB's differ
     bad_records: str | None = None  # while too many of the records read are bad
 
 
@@ -78,7 +79,8 @@ def make_app(
     @app.get("/health", response_model=Problems)
     def health() -> JSONResponse:
         """200 while the loops run; 503 when one died or the consuming loop is stuck."""
-        return _answer(unhealthy(condition(), stuck_after_seconds))
+        now = condition()
+        return _answer(unhealthy(now, stuck_after_seconds), [now.clock_skew] if now.clock_skew else [])
 
     @app.get("/ready", response_model=Problems)
     def ready() -> JSONResponse:
@@ -132,6 +134,8 @@ def _warnings(condition: Condition) -> list[str]:
             f"{condition.set_aside} cells or sums are set aside: MongoDB refuses them for good (see /v1/quality); "
             "they stay as they were, and everything else goes on"
         )
+    if condition.clock_skew is not None:
+        warnings.append(condition.clock_skew)
     if condition.bad_records is not None:  # no problem: whoever may send could keep a new processor from getting ready
         warnings.append(condition.bad_records)
     return warnings

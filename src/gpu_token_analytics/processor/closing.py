@@ -154,7 +154,9 @@ class Closer:
                 clock.wait(stop, IDLE_WAIT_SECONDS)
 
     def step(self) -> int:
-        """Take, compute and write one batch of due cells. Returns how many were taken."""
+        """Take, compute and write one batch of due cells. Returns how many were taken. Raises StoreRefused while the clocks of
+        this machine and of MongoDB are too far apart, and leaves them due."""
+        self._store.check_clock()  # by a wrong clock minutes would be taken for over, and silence be opened
         moment = 0 if self._store.recent is None else self._store.recent.moment
         due = self._store.cells.take_due(CELLS_PER_STEP, self._store.own_gpus, self._rules.others_wait)
         if not due:
@@ -216,6 +218,7 @@ class Closer:
 
     def housekeep(self) -> None:
         """The slow, rare work: changed GPUs, placements and prices, silent GPUs, finality."""
+        self._store.check_clock()
         self._consequences.spread_gpus()
         self._consequences.spread_placements()
         self._consequences.spread_prices()

@@ -110,6 +110,7 @@ class Ingest:
         if not len(records):
             return None
         self._checkpoint(Step.POLLED)
+        self._store.check_clock()  # by a wrong clock raw events would be dated as expired, or as still to come
         self._metrics.consumed.inc(len(records))
         self._metrics.batch_records.observe(len(records))
         with self._metrics.cpu("shape"):

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import timedelta
 
 from gpu_token_analytics.clock import Clock, SystemClock
 from gpu_token_analytics.http_server import serving
@@ -29,7 +30,7 @@ from gpu_token_analytics.processor.rollups import Rollups
 from gpu_token_analytics.processor.run import Ingest
 from gpu_token_analytics.processor.writing import Step
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.client import open_store
+from gpu_token_analytics.store.client import open_store, skew_message
 from gpu_token_analytics.store.indexes import ensure_indexes
 from gpu_token_analytics.store.ledger import LedgerStore
 from gpu_token_analytics.store.recent_events import RecentEvents
@@ -72,6 +73,7 @@ def run_processor(
         dead_letters.check()
         ingest = Ingest(source, store, dead_letters, settings, metrics, clock, checkpoint, recent)
         rollups = Rollups(ledger.rollups)
+        metrics.clock_skew.set_function(lambda: store.clock_ahead / timedelta(seconds=1))
         metrics.sums_lag.set_function(lambda: rollups.lag_seconds)
         closer = _closer(ledger, settings, metrics, clock, rollups, lambda: ingest.catching_up)
         tasks = {"the closer": closer, **(beside or {})}
@@ -82,6 +84,7 @@ def run_processor(
                 idle_seconds=ingest.idle_seconds,
                 waiting_seconds=ingest.waiting_seconds,
                 partitions=len(source.owned),
+                clock_skew=skew_message(store.clock_ahead),
                 bad_records=ingest.bad_records,
                 threads={name: thread.is_alive() for name, thread in threads.items()},
                 sums_lag_seconds=rollups.lag_seconds,

@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 # 5.0 is the first with $dateTrunc, which buckets by time zone; all before it are past their end of life.
 OLDEST_VERSION = (5, 0)
 SAID_CLOCK_SKEW, MAX_CLOCK_SKEW = timedelta(seconds=5), timedelta(seconds=300)
+CLOCK_SAID_SECONDS = 600.0
 _CLOCK_GOOD_FOR_SECONDS = 30.0
 _CLOCK_ASK_AGAIN_SECONDS = 5.0
 
@@ -84,6 +85,7 @@ class Store:
         except InvalidName as error:
             raise SettingsError(f"MONGODB_DATABASE={settings.mongodb_database!r} is no database name: {error}") from None
         self._clock = _ServerClock(client)
+        self._skew_said = float("-inf")
 
     def __getitem__(self, name: Collection) -> MongoCollection[Document]:
         """A collection: majority writes and reads, on the primary."""
@@ -95,6 +97,22 @@ class Store:
         Raises StoreError when it was never read and the server does not answer.
         """
         return self._clock.now()
+
+    @property
+    def clock_ahead(self) -> timedelta:
+        """MongoDB's clock less this machine's, by the last look at MongoDB's: every 30 s while somebody asks for now(). 0
+        before the first. Asks nobody."""
+        return self._clock.ahead
+
+    def check_clock(self) -> None:
+        """As check_skew() at the start, while running: a clock may be set at any time. Warns at most once in
+        CLOCK_SAID_SECONDS. Raises StoreRefused over MAX_CLOCK_SKEW."""
+        if abs(self.clock_ahead) > MAX_CLOCK_SKEW:
+            self._clock.look()  # a machine that slept has a monotonic clock that slept, too
+        at = time.monotonic()
+        warn = at - self._skew_said >= CLOCK_SAID_SECONDS
+        if check_skew(self.clock_ahead, warn=warn) and warn:
+            self._skew_said = at
 
     def ping(self) -> None:
         """Raises StoreUnreachable unless a server that takes writes answers."""
@@ -130,6 +148,17 @@ class _ServerClock:
                     _log.debug("the server's clock was not read; going on with the offset of before")
             assert self._at_zero is not None
             return self._at_zero + timedelta(seconds=time.monotonic())
+
+    @property
+    def ahead(self) -> timedelta:
+        """The server's clock less ours; without the lock, which is held while the server is asked."""
+        at_zero = self._at_zero
+        return timedelta() if at_zero is None else at_zero + timedelta(seconds=time.monotonic()) - datetime.now(UTC)
+
+    def look(self) -> None:
+        """Ask the server now. Raises StoreError."""
+        with self._lock:
+            self._measure()
 
     def _measure(self) -> None:
         with store_errors("read the server's clock"):
@@ -169,18 +198,29 @@ def open_store(settings: Settings, app: str = "gpu-tokens", *, connect_ms: int |
         raise
 
 
-def check_skew(ahead: timedelta) -> None:
+def check_skew(ahead: timedelta, *, warn: bool = True) -> bool:
     """ahead: MongoDB's clock less this machine's. Raises StoreRefused over MAX_CLOCK_SKEW: minutes would be taken for over, or
-    for still to come, that are not; warns from SAID_CLOCK_SKEW on."""
-    if abs(ahead) < SAID_CLOCK_SKEW:
-        return
-    seconds = ahead.total_seconds()
-    message = (
-        f"this machine's clock is {abs(seconds):,.0f} s {'behind' if seconds > 0 else 'ahead of'} MongoDB's: set both by NTP"
-    )
+    for still to come, that are not, and raw events for expired. From SAID_CLOCK_SKEW on it warns, and returns True."""
+    message = skew_message(ahead)
+    if message is None:
+        return False
     if abs(ahead) > MAX_CLOCK_SKEW:
-        raise StoreRefused(f"{message}; over {MAX_CLOCK_SKEW.total_seconds():.0f} s nothing is started")
-    _log.warning("%s", message)
+        raise StoreRefused(
+            f"{message}; over {MAX_CLOCK_SKEW.total_seconds():.0f} s nothing is started, stored or computed. Nothing is lost: "
+            "what was read is not committed, and is read again"
+        )
+    if warn:
+        _log.warning("%s", message)
+    return True
+
+
+def skew_message(ahead: timedelta) -> str | None:
+    """What to say of clocks that differ by SAID_CLOCK_SKEW or more; None: they differ by less."""
+    if abs(ahead) < SAID_CLOCK_SKEW:
+        return None
+    seconds = ahead.total_seconds()
+    side = "behind" if seconds > 0 else "ahead of"
+    return f"this machine's clock is {abs(seconds):,.0f} s {side} MongoDB's: set both by NTP"
 
 
 def make_client(settings: Settings, app: str, *, patient: bool = False, connect_ms: int | None = None) -> MongoClient[Document]:

@@ -16,7 +16,7 @@ class LedgerStore:
 
     def __init__(self, store: Store, debounce_seconds: float = 10.0, recent: RecentEvents | None = None) -> None:
         """recent: events that need not be read back; None reads everything from MongoDB, as an audit must."""
-        self.now = store.now
+        self.now, self.check_clock = store.now, store.check_clock
         self.recent = recent
         self.cells = CellStore(store, debounce_seconds)
         self.raw = RawReads(store)

@@ -51,6 +51,12 @@ def test_bad_records_of_others_are_a_warning_and_keep_nobody_from_getting_ready(
     assert answer.json()["warnings"] == ["1000 of the last 1,000 records are bad"]
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_clocks_that_differ_are_a_warning(path: str) -> None:
+    answer = get(path, replace(WELL, clock_skew="this machine's clock is 6 s behind MongoDB's"))
+    assert (answer.status_code, answer.json()["warnings"]) == (200, ["this machine's clock is 6 s behind MongoDB's"])
+
+
 @pytest.mark.parametrize(
     ("condition", "problem"),
     [

@@ -81,8 +81,15 @@ class Source:
 class StoreClock:
     """All that is asked of the store here. It is far from this machine's clock."""
 
+    refused_after = BATCHES  # so many looks at the clock find nothing wrong
+
     def now(self) -> datetime:
         return STORE_NOW
+
+    def check_clock(self) -> None:
+        self.refused_after -= 1
+        if self.refused_after < 0:
+            raise StoreRefused("far apart")
 
 
 class Writer:
@@ -109,13 +116,17 @@ def number_of(shaped: Shaped) -> int:
     return shaped.records.offsets[0]
 
 
-def ingest(monkeypatch: pytest.MonkeyPatch, writer: Writer, revoke_at: int = -1) -> tuple[Ingest, Source, threading.Event]:
+def ingest(
+    monkeypatch: pytest.MonkeyPatch, writer: Writer, revoke_at: int = -1, clock: StoreClock | None = None
+) -> tuple[Ingest, Source, threading.Event]:
     monkeypatch.setattr(run, "BatchWriter", lambda *_: writer)
     stop = threading.Event()
     source = Source(stop)
     source.revoke_at = revoke_at
     nothing: Any = None
-    return Ingest(source, StoreClock(), nothing, load(), Metrics(), SystemClock()), source, stop  # type: ignore[arg-type]
+    store: Any = clock or StoreClock()
+    topic: Any = source
+    return Ingest(topic, store, nothing, load(), Metrics(), SystemClock()), source, stop
 
 
 @pytest.mark.parametrize("revoke_at", [-1, 2])
@@ -245,3 +256,14 @@ def test_what_is_deleted_by_the_stores_clock_is_dated_by_it(monkeypatch: pytest.
     loop.run(stop)
     assert set(writer.ingested_at) == {STORE_NOW.replace(tzinfo=None)}
     assert len(writer.ingested_at) == BATCHES
+
+
+def test_a_clock_that_is_set_while_running_destroys_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read before it is stored and committed, what was read after it is neither: it is read again."""
+    clock, writer = StoreClock(), Writer()
+    clock.refused_after = 2
+    loop, source, stop = ingest(monkeypatch, writer, clock=clock)
+    with pytest.raises(StoreRefused):
+        loop.run(stop)
+    assert source.committed == writer.settled == [0, 1]
+    assert not writer.stored[2].is_set()

@@ -221,6 +221,7 @@ def quality(ask: AskDep, start: p.From, to: p.To) -> Response:
             {"document": f"{row['of']} {row['owner']}", "why": row["why"], "since": timestamp(row["since"])} for row in first
         ],
         "oldest_due_at": None if oldest_due is None else timestamp(oldest_due),
+        "clock_skew_seconds": services.clock_ahead().total_seconds(),
         "late_cells": services.reads.late_count(query.start, query.end, LATE_AFTER) if short else None,
         "first_token_known": ratio(whole["split_cost_nusd"], attributed),
         "dead_letters": _dead_letters(services),

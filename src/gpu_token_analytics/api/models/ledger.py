@@ -132,6 +132,9 @@ class QualityResponse(Ranged):
     set_aside_count: Count = Field(description="Cells and sums that MongoDB refuses for good.")
     set_aside: list[SetAside] = Field(description="The first of them.")
     oldest_due_at: datetime | None = Field(description="Since when the longest waiting cell is due; null: none waits.")
+    clock_skew_seconds: float = Field(
+        description="MongoDB's clock less the API machine's; `gpu_tokens_clock_skew_seconds` is the same of each processor."
+    )
     late_cells: Count | None = Field(
         description="Cells that changed again over 10 minutes after their minute; null: range longer than 2 days."
     )

@@ -13,6 +13,7 @@ import { table } from '../parts/table.js';
 import { zoomer } from './overview.js';
 
 const HOUR_MS = 3_600_000;
+const CLOCK_WARNING_SECONDS = 5;
 const REASONS = {
   empty: 'No bytes.', too_large: 'More bytes than a record may have.', not_utf8: 'Not UTF-8 text.', nul_character: 'A NUL character in a string.',
   not_json: 'Not JSON.', too_deep: 'Nested too deep.', too_many_keys: 'Too many keys.', duplicate_key: 'The same key twice.',
@@ -41,6 +42,8 @@ export async function load({ state, signal }) {
 export function view({ state }, { quality, corrections, audit }) {
   return [
     tiles(quality),
+    ...(Math.abs(quality.clock_skew_seconds) >= CLOCK_WARNING_SECONDS ? [h('p', { id: 'clock-skew', class: 'next' },
+      `The clocks of this machine and of MongoDB differ by ${integer(Math.round(Math.abs(quality.clock_skew_seconds)))} s: set both by NTP.`)] : []),
     ...(quality.set_aside_count ? [setAside(quality)] : []),
     quality.cells === 0 ? noCells(state) : [auditCard(audit), coverage(state, quality)],
     h('div', { class: 'pair' }, deadLetters(quality), correctionList(state, corrections.cells)),
