@@ -73,7 +73,7 @@ lock:  ## pin every dependency with hashes (needs uv)
 	scripts/lock
 
 schemas: $(VENV)/.demo  ## write the JSON Schemas from the types
-	$(BIN)/gpu-tokens schemas write src/gpu_token_analytics/schemas CA0/schemas
+	$(BIN)/gpu-tokens schemas write src/gpu_token_analytics/wire/schemas CA0/schemas
 
 docs: $(VENV)/.dev  ## write the generated pages (settings, metrics, API) and CA2's settings
 	$(BIN)/python scripts/reference_docs.py

@@ -30,23 +30,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gpu_token_analytics.closing.audit import audit
+from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.child import free_port
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
-from gpu_token_analytics.events import Event, encode
+from gpu_token_analytics.ingest.live_rate import LiveRate
+from gpu_token_analytics.ingest.shape import Shaper
 from gpu_token_analytics.kafka import EventProducer, create_topics
 from gpu_token_analytics.kafka.consumer import RecordBatch
 from gpu_token_analytics.ledger.params import params_of
-from gpu_token_analytics.processor.ingest import Shaper
-from gpu_token_analytics.processor.live_rate import LiveRate
+from gpu_token_analytics.mongo.client import Store, open_store
+from gpu_token_analytics.mongo.commands import MAX_COMMAND_BYTES, write_command
+from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.simulate.load import events_for_bench
-from gpu_token_analytics.store.audit import audit
-from gpu_token_analytics.store.client import Store, open_store
-from gpu_token_analytics.store.commands import MAX_COMMAND_BYTES, write_command
-from gpu_token_analytics.store.indexes import ensure_indexes
-from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.wire.events import Event, encode
 
 PARTITIONS = 12
 NEVER_SECONDS = 3600

@@ -26,18 +26,18 @@ import httpx
 
 from bench.ingest_bench import database_of, one_running, stored_count, wait_until
 from bench.query_bench import api_process, client, peak_mb
+from gpu_token_analytics.api.keys import KeyScope, KeyStore
+from gpu_token_analytics.books.prices import PriceStore
+from gpu_token_analytics.closing.audit import audit
+from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
-from gpu_token_analytics.events import Event, GpuSample, TokenUsage
 from gpu_token_analytics.kafka import EventProducer, create_topics
 from gpu_token_analytics.ledger.params import params_of
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings, load
-from gpu_token_analytics.store.audit import audit
-from gpu_token_analytics.store.client import Store
-from gpu_token_analytics.store.key_store import KeyScope, KeyStore
-from gpu_token_analytics.store.ledger import LedgerStore
-from gpu_token_analytics.store.price_store import PriceStore
+from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage
 
 MEMORY_LIMIT_MB = 600
 MOST_SECONDS = 1800

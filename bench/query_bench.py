@@ -28,15 +28,15 @@ from typing import Any
 import httpx
 
 from bench.synthetic_cells import Fleet, cells
+from gpu_token_analytics.api.keys import KeyScope, KeyStore
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.child import free_port
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
-from gpu_token_analytics.processor.rollups import Rollups
+from gpu_token_analytics.mongo.client import Store, open_store
+from gpu_token_analytics.mongo.indexes import ensure_indexes
+from gpu_token_analytics.rollups.step import Rollups
+from gpu_token_analytics.rollups.store import RollupStore
 from gpu_token_analytics.settings import Settings, load
-from gpu_token_analytics.store.client import Store, open_store
-from gpu_token_analytics.store.indexes import ensure_indexes
-from gpu_token_analytics.store.key_store import KeyScope, KeyStore
-from gpu_token_analytics.store.rollups import RollupStore
 
 DATABASE = "query_bench"
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 import hypothesis
 import pytest
-from pymongo import MongoClient  # to drop a test's database; the product's only door to MongoDB is store/
+from pymongo import MongoClient  # to drop a test's database; the product's only door to MongoDB is mongo/
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, KafkaBroker, require_java, resolve_jars

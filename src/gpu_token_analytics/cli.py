@@ -14,20 +14,19 @@ from typing import Annotated
 
 import typer
 
-from gpu_token_analytics import __version__, schemas_command
+from gpu_token_analytics import __version__
 from gpu_token_analytics.agent import commands as agent_commands
-from gpu_token_analytics.api import commands as api_commands
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.demo import commands as demo_commands
 from gpu_token_analytics.embedded import commands as embedded_commands
 from gpu_token_analytics.errors import GpuTokensError, SettingsError
 from gpu_token_analytics.exporter import commands as exporter_commands
 from gpu_token_analytics.foreign_text import visible_lines
-from gpu_token_analytics.kafka import commands as kafka_commands
 from gpu_token_analytics.processor import commands as processor_commands
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.simulate import commands as simulate_commands
-from gpu_token_analytics.tools import backup_commands
+from gpu_token_analytics.terminal import commands as api_commands
+from gpu_token_analytics.tools import backup_commands, kafka_commands, schemas_command
 from gpu_token_analytics.tools import commands as tools_commands
 
 app = typer.Typer(

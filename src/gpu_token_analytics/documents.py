@@ -1,14 +1,14 @@
 """The store's shapes: what a document of each collection holds.
 
 Money is integer nano-USD (`_nusd`), energy integer millijoules (`_mj`), time integer microseconds since 1970 UTC (`_us`)
-or a BSON date. Unknown is null. The indexes and TTLs live in store/indexes.py.
+or a BSON date. Unknown is null. The indexes and TTLs live in mongo/indexes.py.
 
-    token_usage     one finished request      _id = 16 bytes of (tenant, event_id) (see store/identity.py)
+    token_usage     one finished request      _id = 16 bytes of (tenant, event_id) (see wire/identity.py)
     gpu_metrics     one GPU sample            _id = 16 bytes of (host, event_id) (see there)
     ledger_cells    one GPU, one UTC minute   _id = cell_id(gpu, minute)
     rollups_hourly, rollups_daily             sums of cells
-    line_chunks     lines of cells and sums that are too many for their document (store/line_chunks.py)
-    set_aside       cells and sums that MongoDB refused for good (store/aside.py)
+    line_chunks     lines of cells and sums that are too many for their document (cells/line_chunks.py)
+    set_aside       cells and sums that MongoDB refused for good (mongo/aside.py)
     prices          the price book, append-only
     inventory       the GPUs known and which host/index carried which UUID when
     corrections     a view on ledger_cells: what changed in a cell after it was final
@@ -22,7 +22,7 @@ from typing import Any, NotRequired, TypeAlias, TypedDict
 
 from xxhash import xxh3_64_digest
 
-from gpu_token_analytics.events import from_us
+from gpu_token_analytics.wire.events import from_us
 
 GpuId: TypeAlias = str
 CellId: TypeAlias = str
@@ -113,7 +113,7 @@ class CellDocument(TypedDict):
     energy_mj: int | None  # null: no two samples to integrate between
     energy_observed_us: int  # the part of owned_us that energy_mj covers
     lines: NotRequired[list[LedgerLine]]  # as long as they are few
-    # Else in chunks (store/line_chunks.py): `chunks` is their token, `line_ref` names them, `lines_total` is their sum.
+    # Else in chunks (cells/line_chunks.py): `chunks` is their token, `line_ref` names them, `lines_total` is their sum.
     chunks: NotRequired[str]
     line_ref: NotRequired[dict[str, Any]]  # {token, section, chunks, lines}
     lines_total: NotRequired[dict[str, int]]
@@ -131,7 +131,7 @@ class CellDocument(TypedDict):
     computed_at: datetime
     revision: int  # number of times the content changed
     rolled: bool  # false: the rollups do not hold this revision yet
-    # Changes after final, bounded (store/corrections.py): {revision, at, moved_nusd: {class: delta}, lines: [...]}
+    # Changes after final, bounded (cells/lines.py): {revision, at, moved_nusd: {class: delta}, lines: [...]}
     corrections: NotRequired[list[dict[str, Any]]]
 
 

@@ -21,7 +21,7 @@
     |- VerifyFailed                 a step of the end-to-end check was not reached
     `- DemoFailed                   a process of the demo ended or does not answer
 
-Drivers' own errors are mapped to these once, where the driver is called (kafka.py, store/).
+Drivers' own errors are mapped to these once, where the driver is called (kafka/config.py, mongo/client.py).
 """
 
 from __future__ import annotations

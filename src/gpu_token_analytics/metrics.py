@@ -135,7 +135,7 @@ class Metrics:
         finally:
             self.cpu_seconds.labels(step).inc(time.thread_time() - begun)
 
-    # What closing reports (processor/closing.py, Observer)
+    # What closing reports (closing/closer.py, Observer)
 
     def cells_closed(self, computed: int, changed: int) -> None:
         """So many cells were computed, so many of them changed."""

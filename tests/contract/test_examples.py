@@ -20,7 +20,10 @@ from hypothesis import strategies as st
 from tests.contract.example_records import Example, load
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
-from gpu_token_analytics.events import (
+from gpu_token_analytics.ingest.live_rate import LiveRate
+from gpu_token_analytics.ingest.shape import Shaped, Shaper
+from gpu_token_analytics.kafka import RecordBatch
+from gpu_token_analytics.wire.events import (
     EARLIEST_TS,
     MAX_AHEAD_SECONDS,
     MAX_GPUS,
@@ -32,9 +35,6 @@ from gpu_token_analytics.events import (
     encode,
     json_schemas,
 )
-from gpu_token_analytics.kafka import RecordBatch
-from gpu_token_analytics.processor.ingest import Shaped, Shaper
-from gpu_token_analytics.processor.live_rate import LiveRate
 
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
 GOOD, BAD = load("good"), load("bad")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from gpu_token_analytics.events import TokenUsage, decode, encode
+from gpu_token_analytics.wire.events import TokenUsage, decode, encode
 from gpu_tokens_client.event import Usage
 from gpu_tokens_client.event import encode as client_encode
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.contract.test_examples import SHARED, refused, shape
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
-from gpu_token_analytics.events import Event, GpuSample, TokenUsage, decode, encode, json_schemas
+from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage, decode, encode, json_schemas
 
 SCHEMAS = json_schemas()
 USAGE: dict[str, Any] = {

@@ -8,11 +8,11 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 import gpu_token_analytics
-from gpu_token_analytics.events import json_schemas
-from gpu_token_analytics.schemas_command import file_name, rendered
+from gpu_token_analytics.tools.schemas_command import file_name, rendered
+from gpu_token_analytics.wire.events import json_schemas
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = (Path(gpu_token_analytics.__file__).parent / "schemas", ROOT / "CA0" / "schemas")
+FOLDERS = (Path(gpu_token_analytics.__file__).parent / "wire" / "schemas", ROOT / "CA0" / "schemas")
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))

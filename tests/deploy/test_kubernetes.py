@@ -14,7 +14,7 @@ from deploy.flows import ROOT
 from deploy.rendering import OVERLAYS, Manifest, NoKustomize, copy_with_secrets, kustomize, pods, render
 
 from deploy import manifests as written
-from gpu_token_analytics.processor.run import STOP_WITHIN_SECONDS
+from gpu_token_analytics.ingest.run import STOP_WITHIN_SECONDS
 from gpu_token_analytics.settings import Settings
 
 OURS = "gpu-token-analytics"

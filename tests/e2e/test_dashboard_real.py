@@ -16,15 +16,15 @@ from tests.e2e.dashboard_support import watched
 from tests.serving import Serving
 
 from gpu_token_analytics.api.app import create_app
+from gpu_token_analytics.api.keys import KeyScope, KeyStore
 from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
-from gpu_token_analytics.processor.rollups import Rollups
+from gpu_token_analytics.mongo.client import Store, open_store
+from gpu_token_analytics.mongo.indexes import ensure_indexes
+from gpu_token_analytics.rollups.step import Rollups
+from gpu_token_analytics.rollups.store import RollupStore
 from gpu_token_analytics.settings import load
-from gpu_token_analytics.store.client import Store, open_store
-from gpu_token_analytics.store.indexes import ensure_indexes
-from gpu_token_analytics.store.key_store import KeyScope, KeyStore
-from gpu_token_analytics.store.rollups import RollupStore
 
 pytestmark = pytest.mark.browser
 

@@ -10,7 +10,7 @@ import pytest
 from pymongo import MongoClient
 from tests.integration.ledger_support import Commands, Pipeline
 
-from gpu_token_analytics.store import client
+from gpu_token_analytics.mongo import client
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.events import TokenUsage, encode, new_event_id
 from gpu_token_analytics.kafka import EventProducer, describe_group
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings, load
-from gpu_token_analytics.store.client import Store
-from gpu_token_analytics.store.identity import event_id_of
+from gpu_token_analytics.wire.events import TokenUsage, encode, new_event_id
+from gpu_token_analytics.wire.identity import event_id_of
 
 ROOT = Path(__file__).parents[2]
 FAST_SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "500"}

@@ -12,24 +12,24 @@ from typing import Any, cast
 from pymongo.monitoring import CommandListener
 
 from gpu_token_analytics.clock import SystemClock
+from gpu_token_analytics.closing.audit import AuditReport, audit
+from gpu_token_analytics.closing.closer import Closer, ClosingRules
+from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.events import Event, GpuSample, TokenUsage, encode
+from gpu_token_analytics.ingest.live_rate import LiveRate
+from gpu_token_analytics.ingest.settle import BatchWriter
+from gpu_token_analytics.ingest.shape import Shaped, Shaper
 from gpu_token_analytics.kafka import DeadLetters
 from gpu_token_analytics.kafka.consumer import RecordBatch
 from gpu_token_analytics.ledger.params import LedgerParams, params_of
 from gpu_token_analytics.metrics import Metrics
-from gpu_token_analytics.processor.closing import Closer, ClosingRules
-from gpu_token_analytics.processor.ingest import Shaped, Shaper
-from gpu_token_analytics.processor.live_rate import LiveRate
-from gpu_token_analytics.processor.writing import BatchWriter
+from gpu_token_analytics.mongo.client import Document, Store, open_store
+from gpu_token_analytics.mongo.indexes import ensure_indexes
+from gpu_token_analytics.raw.recent import RecentEvents
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.simulate.fleet import default_fleet
 from gpu_token_analytics.simulate.load import Load, generate
-from gpu_token_analytics.store.audit import AuditReport, audit
-from gpu_token_analytics.store.client import Document, Store, open_store
-from gpu_token_analytics.store.indexes import ensure_indexes
-from gpu_token_analytics.store.ledger import LedgerStore
-from gpu_token_analytics.store.recent_events import RecentEvents
+from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage, encode
 
 MINUTE = timedelta(minutes=1)
 HOUR_NUSD = 850_000_000  # PRICE_PER_HOUR_USD's default

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tests.integration.ledger_support import MINUTE, Pipeline, minutes_ago, sample, usage
 
+from gpu_token_analytics.closing.audit import audit, describe
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.processor.rollups import Rollups
-from gpu_token_analytics.store.audit import audit, describe
+from gpu_token_analytics.rollups.step import Rollups
 
 
 def test_a_cell_that_is_due_again_still_counts_in_the_audit(pipeline: Callable[..., Pipeline]) -> None:

@@ -18,8 +18,8 @@ from tests.integration.ledger_support import MINUTE, Pipeline, minutes_ago, usag
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.errors import BackupUnusable, SettingsError, StoreRefused
+from gpu_token_analytics.mongo.copies import COPIED
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.copies import COPIED
 from gpu_token_analytics.tools.backup import MANIFEST, back_up, new_key, restore
 
 MakePipeline = Callable[..., Pipeline]

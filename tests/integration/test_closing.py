@@ -21,11 +21,11 @@ from tests.integration.ledger_support import (
     usage,
 )
 
+from gpu_token_analytics.cells.store import CellStore
 from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.errors import StoreRefused
-from gpu_token_analytics.events import Event, to_us
-from gpu_token_analytics.store.cells import CellStore
-from gpu_token_analytics.store.indexes import ensure_indexes
+from gpu_token_analytics.mongo.indexes import ensure_indexes
+from gpu_token_analytics.wire.events import Event, to_us
 
 
 def test_a_fleet_closes_and_the_audit_holds(pipeline: Callable[..., Pipeline]) -> None:

@@ -21,12 +21,12 @@ from tests.integration.ledger_support import (
     usage,
 )
 
+from gpu_token_analytics.closing import closer as closing
+from gpu_token_analytics.closing.runs import runs_of
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.events import Event, GpuSample, TokenUsage, to_us
-from gpu_token_analytics.processor import closing
-from gpu_token_analytics.store.identity import raw_id
-from gpu_token_analytics.store.raw_reads import UsageTime
-from gpu_token_analytics.store.runs import runs_of
+from gpu_token_analytics.raw.read import UsageTime
+from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage, to_us
+from gpu_token_analytics.wire.identity import raw_id
 
 START = minutes_ago(60)
 

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 import pytest
 from tests.integration.ledger_support import MINUTE, Commands, Pipeline, minutes_ago, usage
 
+from gpu_token_analytics.closing import closer as closing
 from gpu_token_analytics.documents import Collection, cell_id
-from gpu_token_analytics.events import to_us
-from gpu_token_analytics.processor import closing
-from gpu_token_analytics.store.client import Document
+from gpu_token_analytics.mongo.client import Document
+from gpu_token_analytics.wire.events import to_us
 
 OLD_CELLS = 56_000
 OLD_GPUS = 56

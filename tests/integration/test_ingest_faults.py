@@ -17,8 +17,8 @@ from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.kafka import EventProducer, describe_group, read_dead_letters
 from gpu_token_analytics.kafka.topics import seed_offsets
+from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.client import Store, open_store
 
 Start = Callable[..., Processor]
 

@@ -14,8 +14,8 @@ from tests.integration.delivery_support import Processor, delivery_settings, eve
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.kafka import EventProducer, read_dead_letters
 from gpu_token_analytics.kafka.topics import seed_offsets
+from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.client import Store, open_store
 
 BAD = examples("bad")
 

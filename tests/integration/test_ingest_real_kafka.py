@@ -29,11 +29,11 @@ from tests.integration.delivery_support import (
 
 from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, REFERENCE_VERSION, KafkaBroker
 from gpu_token_analytics.errors import KafkaError, TopicMissing
-from gpu_token_analytics.events import encode
 from gpu_token_analytics.kafka import EventProducer, create_topics, describe_group, read_dead_letters
 from gpu_token_analytics.kafka.topics import seed_offsets
+from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.client import Store, open_store
+from gpu_token_analytics.wire.events import encode
 
 pytestmark = [
     pytest.mark.kafka,

@@ -22,9 +22,9 @@ from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.kafka_jvm import KafkaBroker
 from gpu_token_analytics.kafka import create_topics
 from gpu_token_analytics.kafka.topics import seed_offsets
+from gpu_token_analytics.mongo.client import Store, open_store
+from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings, load
-from gpu_token_analytics.store.client import Store, open_store
-from gpu_token_analytics.store.indexes import ensure_indexes
 
 DEATHS = int(os.environ.get("KILL_DEATHS", "75"))
 SEED = int(os.environ.get("KILL_SEED", str(int(time.time()))))

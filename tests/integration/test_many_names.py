@@ -16,16 +16,19 @@ import bson
 import pytest
 from tests.integration.ledger_support import MINUTE, Pipeline, minutes_ago, sample, usage
 
+from gpu_token_analytics.cells import lines as cell_lines
+from gpu_token_analytics.cells import pieces
+from gpu_token_analytics.cells.line_chunks import ORPHAN_AFTER, LineChunks
+from gpu_token_analytics.cells.lines import MAX_CORRECTIONS, bounded_corrections
+from gpu_token_analytics.costs import lookups as reads
+from gpu_token_analytics.costs.lookups import CellFilter, Reads
+from gpu_token_analytics.costs.read import CostQuery, CostReads, Row
 from gpu_token_analytics.documents import Collection, cell_id
-from gpu_token_analytics.events import Event, decode, to_us
-from gpu_token_analytics.processor.rollups import Rollups
-from gpu_token_analytics.store import cell_lines, pieces, reads, rollup_lines
-from gpu_token_analytics.store.cell_lines import MAX_CORRECTIONS, bounded_corrections
-from gpu_token_analytics.store.cost_reads import CostQuery, CostReads, Row
-from gpu_token_analytics.store.line_chunks import ORPHAN_AFTER, LineChunks
-from gpu_token_analytics.store.reads import CellFilter, Reads
-from gpu_token_analytics.store.rollups import RollupStore
-from gpu_token_analytics.store.spans import HOUR, floor
+from gpu_token_analytics.rollups import lines as rollup_lines
+from gpu_token_analytics.rollups.spans import HOUR, floor
+from gpu_token_analytics.rollups.step import Rollups
+from gpu_token_analytics.rollups.store import RollupStore
+from gpu_token_analytics.wire.events import Event, decode, to_us
 
 ROOT = Path(__file__).parent.parent.parent
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -286,7 +289,7 @@ def test_a_crash_between_chunks_and_cell_leaves_what_is_swept_up(
     minute = minutes_ago(30)
     one.ingest(names_events(minute, 9))
     with monkeypatch.context() as patch:
-        patch.setattr("gpu_token_analytics.store.cells.update_many", die)
+        patch.setattr("gpu_token_analytics.cells.store.update_many", die)
         with pytest.raises(Died):
             one.close()
     assert len(orphans(one)) == 3
@@ -294,7 +297,7 @@ def test_a_crash_between_chunks_and_cell_leaves_what_is_swept_up(
     one.close()
     roll_all(one)
     with monkeypatch.context() as patch:
-        patch.setattr("gpu_token_analytics.store.rollups.swap", die)
+        patch.setattr("gpu_token_analytics.rollups.store.swap", die)
         one.ingest(names_events(minute, 10)[-1:])
         one.close()
         with pytest.raises(Died):

@@ -9,8 +9,8 @@ from itertools import permutations
 import pytest
 from tests.integration.ledger_support import MINUTE, Pipeline, contents, minutes_ago, sample, usage
 
-from gpu_token_analytics.events import Event
-from gpu_token_analytics.processor.rollups import Rollups
+from gpu_token_analytics.rollups.step import Rollups
+from gpu_token_analytics.wire.events import Event
 
 AT = minutes_ago(180)
 SECOND = timedelta(seconds=1)

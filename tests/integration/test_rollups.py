@@ -12,15 +12,17 @@ from zoneinfo import ZoneInfo
 import pytest
 from bench.synthetic_cells import Fleet, cells
 
+from gpu_token_analytics.cells import pieces
+from gpu_token_analytics.costs.read import ROW, CostQuery, CostReads
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.processor.rollups import Rollups
+from gpu_token_analytics.mongo.client import Store, open_store
+from gpu_token_analytics.mongo.indexes import ensure_indexes
+from gpu_token_analytics.rollups import lines as rollup_lines
+from gpu_token_analytics.rollups import sums
+from gpu_token_analytics.rollups.spans import Step
+from gpu_token_analytics.rollups.step import Rollups
+from gpu_token_analytics.rollups.store import RollupStore
 from gpu_token_analytics.settings import load
-from gpu_token_analytics.store import pieces, rollup_lines, sums
-from gpu_token_analytics.store.client import Store, open_store
-from gpu_token_analytics.store.cost_reads import ROW, CostQuery, CostReads
-from gpu_token_analytics.store.indexes import ensure_indexes
-from gpu_token_analytics.store.rollups import RollupStore
-from gpu_token_analytics.store.spans import Step
 
 START = datetime(2026, 1, 30, 21, tzinfo=UTC)
 MINUTES = 5 * 60

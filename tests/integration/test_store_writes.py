@@ -16,27 +16,27 @@ from bench.synthetic_cells import cells as synthetic_cells
 from pymongo import MongoClient  # the failing server is set up past the store
 from tests.oracle.raw_documents import encoded_documents
 
-from gpu_token_analytics.documents import Collection, cell_id
-from gpu_token_analytics.embedded.mongod import EmbeddedMongod
-from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused, StoreUnreachable
-from gpu_token_analytics.events import from_us
-from gpu_token_analytics.settings import Settings, load
-from gpu_token_analytics.store import client as store_client
-from gpu_token_analytics.store.cells import CellStore, CellWrite
-from gpu_token_analytics.store.client import Store, open_store
-from gpu_token_analytics.store.commands import update_many
-from gpu_token_analytics.store.indexes import INDEXES, VIEWS, ensure_indexes
-from gpu_token_analytics.store.inventory import (
+from gpu_token_analytics.books.inventory import (
     GpuDescription,
     Sighting,
     latest_samples,
     read_placements,
     upsert_inventory,
 )
-from gpu_token_analytics.store.ledger import LedgerStore
-from gpu_token_analytics.store.marks import CellMarker
-from gpu_token_analytics.store.rollups import RollupStore
-from gpu_token_analytics.store.writes import InsertOutcome, insert_raw
+from gpu_token_analytics.cells.marks import CellMarker
+from gpu_token_analytics.cells.store import CellStore, CellWrite
+from gpu_token_analytics.closing.store import LedgerStore
+from gpu_token_analytics.documents import Collection, cell_id
+from gpu_token_analytics.embedded.mongod import EmbeddedMongod
+from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused, StoreUnreachable
+from gpu_token_analytics.mongo import client as store_client
+from gpu_token_analytics.mongo.client import Store, open_store
+from gpu_token_analytics.mongo.commands import update_many
+from gpu_token_analytics.mongo.indexes import INDEXES, VIEWS, ensure_indexes
+from gpu_token_analytics.raw.insert import InsertOutcome, insert_raw
+from gpu_token_analytics.rollups.store import RollupStore
+from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.wire.events import from_us
 
 USAGE = Collection.TOKEN_USAGE
 MINUTE_US = 60_000_000

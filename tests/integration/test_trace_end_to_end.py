@@ -20,11 +20,11 @@ from gpu_token_analytics.clock import ManualClock, SystemClock
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.child import free_port
 from gpu_token_analytics.embedded.kafka_jvm import KafkaBroker
-from gpu_token_analytics.events import Event, encode
 from gpu_token_analytics.kafka import EventProducer
+from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import load
-from gpu_token_analytics.store.client import Store, open_store
 from gpu_token_analytics.tools.verify import marked_events
+from gpu_token_analytics.wire.events import Event, encode
 
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA", ROOT.parent / "shared" / "data"))
 TRACE = SHARED / "traces" / "AzureLLMInferenceTrace_conv.csv"

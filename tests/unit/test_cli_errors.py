@@ -13,7 +13,7 @@ from pymongo.errors import InvalidURI
 
 from gpu_token_analytics import cli
 from gpu_token_analytics.errors import GpuTokensError
-from gpu_token_analytics.store import client
+from gpu_token_analytics.mongo import client
 
 
 @pytest.fixture

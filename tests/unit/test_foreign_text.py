@@ -10,12 +10,13 @@ import pytest
 from rich.console import Group
 
 from gpu_token_analytics import logs
-from gpu_token_analytics.api import cli_support, report
-from gpu_token_analytics.api.tables import Column, Kind, csv_chunks
+from gpu_token_analytics.costs.files import Column, Kind, csv_chunks
 from gpu_token_analytics.foreign_text import in_csv, in_json_text, visible, visible_lines
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.settings import load
-from gpu_token_analytics.terminal import PlainTable, plain_console
+from gpu_token_analytics.terminal import report
+from gpu_token_analytics.terminal import support as cli_support
+from gpu_token_analytics.terminal.console import PlainTable, plain_console
 
 MARKUP = [
     "[/INST]",

@@ -17,11 +17,11 @@ from gpu_token_analytics.agent.run import run_agent
 from gpu_token_analytics.agent.sources import open_source
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import SettingsError
-from gpu_token_analytics.events import encode
 from gpu_token_analytics.foreign_text import in_json_text, visible
 from gpu_token_analytics.metrics import SiteRegistry
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.signals import stoppable
+from gpu_token_analytics.wire.events import encode
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
-from gpu_token_analytics.events import GpuSample, Source, gpu_label, new_event_id
+from gpu_token_analytics.wire.events import GpuSample, Source, gpu_label, new_event_id
 
 MIB = 1024 * 1024
 

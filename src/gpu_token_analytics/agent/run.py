@@ -17,7 +17,7 @@ from gpu_token_analytics.agent.metrics import AgentMetrics
 from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, GpuSource, Problem, Reading, tell_apart
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.errors import KafkaError, SourceUnavailable
-from gpu_token_analytics.sinks import EventSink
+from gpu_token_analytics.wire.sinks import EventSink
 
 _log = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from gpu_token_analytics.api.names import known_parameters
 from gpu_token_analytics.api.routes import ROUTES, Access, Route
 from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.errors import StoreError
-from gpu_token_analytics.events import json_schemas
-from gpu_token_analytics.store.client import store_errors
+from gpu_token_analytics.mongo.client import store_errors
+from gpu_token_analytics.wire.events import json_schemas
 
 SMALL_BODY_BYTES = 65_536
 WORKER_THREADS = 16

@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from gpu_token_analytics.api.errors import ApiProblem
+from gpu_token_analytics.api.keys import ApiKey, KeyScope, KeyStore
 from gpu_token_analytics.api.limits import RateLimit
 from gpu_token_analytics.api.routes import Access, Route
-from gpu_token_analytics.store.key_store import ApiKey, KeyScope, KeyStore
 
 CACHE_SECONDS = 5.0  # a revoked key stops working within this time
 MAX_CACHED = 1_000

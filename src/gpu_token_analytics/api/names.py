@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.models.problem import FieldProblem
-from gpu_token_analytics.strict_json import shorten
+from gpu_token_analytics.wire.strict_json import shorten
 
 _MOST_NAMED = 20
 

@@ -17,8 +17,8 @@ from typing import Any
 from gpu_token_analytics.api.errors import ApiProblem, field_problem
 from gpu_token_analytics.api.models.problem import Nearest
 from gpu_token_analytics.api.params import Bucket
-from gpu_token_analytics.store.cost_reads import CostQuery, Row, sort_key
-from gpu_token_analytics.store.spans import DAY, HOUR, MINUTE, Grain, Step, ceil, floor, zone
+from gpu_token_analytics.costs.read import CostQuery, Row, sort_key
+from gpu_token_analytics.rollups.spans import DAY, HOUR, MINUTE, Grain, Step, ceil, floor, zone
 
 EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from fastapi.responses import Response
 
-from gpu_token_analytics.store.cost_reads import FLAG_COLUMNS, ROW_COLUMNS, CostQuery, Row
+from gpu_token_analytics.costs.read import FLAG_COLUMNS, ROW_COLUMNS, CostQuery, Row
 
 _encoder = msgspec.json.Encoder(enc_hook=int)  # the driver's 64-bit integers are a subclass of int
 

@@ -6,7 +6,7 @@ finished application to see that nothing else answers.
 Tenant keys: a key with a tenant sees attributed money, tokens and requests of that tenant only. Idle money, other
 tenants' figures, GPUs, cells and prices would let it work out what others do, so those routes answer 403 and those
 columns are null or 0. `tenant_keys` says which routes such a key may call; the filter itself is part of the query
-(store/), so a route cannot forget it.
+(costs/), so a route cannot forget it.
 """
 
 from __future__ import annotations

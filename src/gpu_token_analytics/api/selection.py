@@ -10,7 +10,7 @@ from fastapi import Depends
 
 from gpu_token_analytics.api import params as p
 from gpu_token_analytics.api.queries import cost_query
-from gpu_token_analytics.store.cost_reads import CostQuery
+from gpu_token_analytics.costs.read import CostQuery
 
 # (start, end, length of rows, the only tenant that may be seen) -> query; raises ApiProblem for what cannot be asked
 Select: TypeAlias = Callable[[datetime, datetime, p.Bucket, str | None], CostQuery]

@@ -16,12 +16,12 @@ from gpu_token_analytics.api.app import create_app
 from gpu_token_analytics.api.auth import is_loopback
 from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.errors import KafkaError, SettingsError
-from gpu_token_analytics.events import Event, encode
 from gpu_token_analytics.http_guard import MAX_CONNECTIONS, guarded
 from gpu_token_analytics.kafka import EventProducer, read_dead_letters
+from gpu_token_analytics.mongo.client import open_store
+from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.client import open_store
-from gpu_token_analytics.store.indexes import ensure_indexes
+from gpu_token_analytics.wire.events import Event, encode
 
 _log = logging.getLogger(__name__)
 

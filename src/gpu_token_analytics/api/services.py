@@ -15,18 +15,18 @@ from fastapi import Depends, Request
 
 from gpu_token_analytics.api.auth import Authority, Principal
 from gpu_token_analytics.api.errors import ApiProblem
+from gpu_token_analytics.api.keys import KeyStore
 from gpu_token_analytics.api.limits import NewNames, Slots
 from gpu_token_analytics.api.metrics import ApiMetrics
+from gpu_token_analytics.books.prices import PriceStore
+from gpu_token_analytics.closing.store import LedgerStore
+from gpu_token_analytics.costs.lookups import Reads
+from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.errors import KafkaError
 from gpu_token_analytics.metrics import SiteRegistry
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.sinks import EventSink
-from gpu_token_analytics.store.client import Store
-from gpu_token_analytics.store.cost_reads import CostReads
-from gpu_token_analytics.store.key_store import KeyStore
-from gpu_token_analytics.store.ledger import LedgerStore
-from gpu_token_analytics.store.price_store import PriceStore
-from gpu_token_analytics.store.reads import Reads
+from gpu_token_analytics.wire.sinks import EventSink
 
 EXPORT_PATIENCE = 30
 INGEST_THREADS = 2  # a producer serves one thread at a time; the other one reads and judges meanwhile

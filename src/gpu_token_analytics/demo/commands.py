@@ -18,7 +18,7 @@ from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.running_demo import RunningDemo, published, record_path, shared_settings
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.signals import stop_on_signals
-from gpu_token_analytics.terminal import plain_line
+from gpu_token_analytics.terminal.console import plain_line
 
 if TYPE_CHECKING:  # drivers are not loaded for `--help`
     from gpu_token_analytics.demo.services import Process, Services

@@ -13,13 +13,16 @@ from rich.console import Console
 from rich.live import Live
 
 from gpu_token_analytics.clock import Clock
+from gpu_token_analytics.closing.audit import SECOND_LOOK_SECONDS, audit, describe
+from gpu_token_analytics.closing.store import LedgerStore
+from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.demo.services import PacedProducer, Process, Services
 from gpu_token_analytics.demo.view import Figures, read_figures, render
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import GpuTokensError, StoreError
-from gpu_token_analytics.events import Event
 from gpu_token_analytics.kafka import EventProducer
 from gpu_token_analytics.ledger.params import params_of
+from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.simulate.disturb import Disturbances, disturb
 from gpu_token_analytics.simulate.fleet import default_fleet
@@ -27,11 +30,8 @@ from gpu_token_analytics.simulate.load import Load, generate
 from gpu_token_analytics.simulate.replay import Assumptions, replay
 from gpu_token_analytics.simulate.run import Sent, send_stream
 from gpu_token_analytics.simulate.trace import read_trace, survey
-from gpu_token_analytics.store.audit import SECOND_LOOK_SECONDS, audit, describe
-from gpu_token_analytics.store.client import Store, open_store
-from gpu_token_analytics.store.cost_reads import CostReads
-from gpu_token_analytics.store.ledger import LedgerStore
-from gpu_token_analytics.terminal import plain_line
+from gpu_token_analytics.terminal.console import plain_line
+from gpu_token_analytics.wire.events import Event
 
 _log = logging.getLogger(__name__)
 

@@ -24,10 +24,10 @@ from gpu_token_analytics.embedded.broker import SAFE_UNREAD_BYTES, EmbeddedBroke
 from gpu_token_analytics.embedded.child import free_port
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.errors import DemoFailed
-from gpu_token_analytics.events import Event, encode
 from gpu_token_analytics.kafka import EventProducer, create_topics, describe_group
 from gpu_token_analytics.kafka.topics import seed_offsets
 from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.wire.events import Event, encode
 
 STOP_SECONDS = 20.0
 READY_SECONDS = 60.0

@@ -14,9 +14,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gpu_token_analytics.costs.read import CostQuery, CostReads, Row
 from gpu_token_analytics.documents import NUSD_PER_USD, MoneyClass
-from gpu_token_analytics.store.cost_reads import CostQuery, CostReads, Row
-from gpu_token_analytics.terminal import PlainTable
+from gpu_token_analytics.terminal.console import PlainTable
 
 _BAR_WIDTH = 60
 _STYLE = {

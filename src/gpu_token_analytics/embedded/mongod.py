@@ -162,7 +162,7 @@ class EmbeddedMongod:
 
     def _set_up(self) -> None:
         """First start with a replica set or with access control: initiate the set, create the administrator."""
-        # pymongo outside store/: these are commands to a server of ours, through a connection that store/ must not offer
+        # pymongo outside mongo/: these are commands to a server of ours, through a connection that mongo/ must not offer
         # (to a member that is not initiated, without the credentials that are only being made).
         from pymongo import MongoClient
         from pymongo.errors import OperationFailure, PyMongoError

@@ -7,9 +7,9 @@ from datetime import datetime
 
 from prometheus_client import Gauge
 
+from gpu_token_analytics.costs.read import CostQuery, CostReads, Row
 from gpu_token_analytics.exporter.metrics import ExporterMetrics
-from gpu_token_analytics.store.cost_reads import CostQuery, CostReads, Row
-from gpu_token_analytics.store.spans import DAY, HOUR, floor
+from gpu_token_analytics.rollups.spans import DAY, HOUR, floor
 
 OTHER = "(other)"
 _USD = 1e9  # nano-USD in a dollar; Prometheus knows floats only, the exact sums are in the ledger and at /v1

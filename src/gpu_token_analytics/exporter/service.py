@@ -14,6 +14,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gpu_token_analytics import __version__
 from gpu_token_analytics.clock import SystemClock
+from gpu_token_analytics.closing.audit import AuditReport, audit
+from gpu_token_analytics.closing.store import LedgerStore
+from gpu_token_analytics.costs.lookups import Reads
+from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.exporter.figures import LedgerFigures
 from gpu_token_analytics.exporter.metrics import ExporterMetrics
 from gpu_token_analytics.exporter.watch import Audit, KafkaLook, LedgerLook, Looks, RecurringAudit
@@ -21,12 +25,8 @@ from gpu_token_analytics.http_server import serving
 from gpu_token_analytics.kafka import GroupWatch
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.metrics import SiteRegistry
+from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.audit import AuditReport, audit
-from gpu_token_analytics.store.client import Store, open_store
-from gpu_token_analytics.store.cost_reads import CostReads
-from gpu_token_analytics.store.ledger import LedgerStore
-from gpu_token_analytics.store.reads import Reads
 
 _log = logging.getLogger(__name__)
 

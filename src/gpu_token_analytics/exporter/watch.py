@@ -8,14 +8,14 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from gpu_token_analytics.clock import Clock
+from gpu_token_analytics.closing.audit import SECOND_LOOK_SECONDS, AuditReport
+from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.errors import GpuTokensError, KafkaError, StoreError
 from gpu_token_analytics.exporter.figures import LedgerFigures, replace_series
 from gpu_token_analytics.exporter.metrics import UNKNOWN, ExporterMetrics
 from gpu_token_analytics.kafka import GroupState, GroupWatch
-from gpu_token_analytics.store.audit import SECOND_LOOK_SECONDS, AuditReport
-from gpu_token_analytics.store.client import store_errors
-from gpu_token_analytics.store.reads import Reads
-from gpu_token_analytics.store.spans import MINUTE, floor
+from gpu_token_analytics.mongo.client import store_errors
+from gpu_token_analytics.rollups.spans import MINUTE, floor
 
 _log = logging.getLogger(__name__)
 

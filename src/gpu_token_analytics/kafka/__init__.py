@@ -1,5 +1,7 @@
 """Kafka: the log all events go through. The only place that imports confluent_kafka.
 
+May import `wire` and the shared words.
+
     EventProducer   events -> topic                          producer.py
     EventSource     topic -> batches of records, commits     consumer.py
     DeadLetters     bad records -> `<topic>.dlq` and back    dead_letters.py

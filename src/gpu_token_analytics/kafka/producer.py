@@ -10,9 +10,9 @@ from confluent_kafka import KafkaError as RdError
 from confluent_kafka import KafkaException, Producer
 
 from gpu_token_analytics.errors import DeliveryFailed
-from gpu_token_analytics.events import Event, encode
 from gpu_token_analytics.kafka.config import MAX_MESSAGE_BYTES, LastError, base_config, build, mapped, partition_count
 from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.wire.events import Event, encode
 
 Headers: TypeAlias = list[tuple[str, str | bytes | None]]
 

@@ -1,5 +1,7 @@
 """The ledger: a pure function of the set of events, the price book and the parameters.
 
+May import numpy, `wire`, `documents`, and of the shared words `settings` and `errors`.
+
 No client, no clock, no environment in here: everything comes in as an argument, so that any order, batch split, crash or
 replay gives the same cells.
 

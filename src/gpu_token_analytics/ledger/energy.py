@@ -16,7 +16,7 @@ import numpy as np
 from gpu_token_analytics.documents import US_PER_SECOND
 from gpu_token_analytics.ledger.money import Float64, Int64, NDArrayBool
 
-# The most a GPU sample may say (events.py, Watts). A counter that implies more did not count: it was replaced or blank.
+# The most a GPU sample may say (wire/events.py, Watts). A counter that implies more did not count: it was replaced or blank.
 MAX_POWER_W = 1e5
 
 # How far the counter's mean power may be below both power readings of its pair, or above both. Between idle and full load lies

@@ -39,7 +39,7 @@ UNKNOWN_US = -1  # in place of a first token's time
 
 @dataclass(frozen=True)
 class UsageRows:
-    """Usage events as columns, as they are stored (store/usage_columns.py says what each is), in any order. All of length n."""
+    """Usage events as columns, as they are stored (raw/usage_columns.py says what each is), in any order. All of length n."""
 
     ids: Objects  # bytes: what each is stored under
     labels: LabelColumn

@@ -16,11 +16,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from gpu_token_analytics import __version__
+from gpu_token_analytics.books.inventory import latest_samples
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.metrics import Metrics
-from gpu_token_analytics.store.client import Document, Store
-from gpu_token_analytics.store.inventory import latest_samples
+from gpu_token_analytics.mongo.client import Document, Store
 
 
 @dataclass(frozen=True)

@@ -20,20 +20,20 @@ from contextlib import ExitStack
 from datetime import timedelta
 
 from gpu_token_analytics.clock import Clock, SystemClock
+from gpu_token_analytics.closing.closer import Closer, ClosingRules
+from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.http_server import serving
+from gpu_token_analytics.ingest.run import Ingest
+from gpu_token_analytics.ingest.settle import Step
 from gpu_token_analytics.kafka import DeadLetters, EventSource
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.metrics import Metrics, SiteRegistry
+from gpu_token_analytics.mongo.client import open_store, skew_message
+from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.processor.app import Condition, make_app
-from gpu_token_analytics.processor.closing import Closer, ClosingRules
-from gpu_token_analytics.processor.rollups import Rollups
-from gpu_token_analytics.processor.run import Ingest
-from gpu_token_analytics.processor.writing import Step
+from gpu_token_analytics.raw.recent import RecentEvents
+from gpu_token_analytics.rollups.step import Rollups
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.client import open_store, skew_message
-from gpu_token_analytics.store.indexes import ensure_indexes
-from gpu_token_analytics.store.ledger import LedgerStore
-from gpu_token_analytics.store.recent_events import RecentEvents
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def run_processor(
 ) -> None:
     """Run until `stop`. Raises the error that ended it, such as OffsetsLost or StoreRefused.
 
-    beside: functions that run in threads of their own until the event they are given is set. checkpoint: see run.py.
+    beside: functions that run in threads of their own until the event they are given is set. checkpoint: see ingest/run.py.
     """
     _calm_garbage_collection()
     _hand_over_sooner()

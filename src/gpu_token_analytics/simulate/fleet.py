@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gpu_token_analytics.errors import SettingsError
-from gpu_token_analytics.sinks import declared_gpu_uuid
+from gpu_token_analytics.wire.sinks import declared_gpu_uuid
 
 
 @dataclass(frozen=True, slots=True)

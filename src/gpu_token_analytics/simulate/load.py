@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu_token_analytics.errors import SettingsError
-from gpu_token_analytics.events import Event, TokenUsage, from_us, to_us
 from gpu_token_analytics.simulate.fleet import Fleet, default_fleet
 from gpu_token_analytics.simulate.serving import GpuGauge, Server, Usage
+from gpu_token_analytics.wire.events import Event, TokenUsage, from_us, to_us
 
 _MAX_QUEUE_US = 60_000_000  # a request that would wait longer is turned away: no tokens, hence no event
 _MAX_PROMPT = 120_000

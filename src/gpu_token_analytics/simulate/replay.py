@@ -23,10 +23,10 @@ from heapq import heappop, heappush
 from uuid import UUID, uuid5
 
 from gpu_token_analytics.errors import SettingsError, TraceUnreadable
-from gpu_token_analytics.events import MAX_LATENCY_MS, Event, TokenUsage, from_us, to_us
 from gpu_token_analytics.simulate.fleet import H100, SimGpu, TokenTimes
 from gpu_token_analytics.simulate.serving import GpuGauge, Server
 from gpu_token_analytics.simulate.trace import TraceRow
+from gpu_token_analytics.wire.events import MAX_LATENCY_MS, Event, TokenUsage, from_us, to_us
 
 _NAMESPACE = UUID("b6c0a4b2-60b4-5a6e-8c2f-2f3d4c1e9a70")
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from gpu_token_analytics.clock import Clock
-from gpu_token_analytics.events import TokenUsage, to_us
 from gpu_token_analytics.simulate.disturb import Delivery
-from gpu_token_analytics.sinks import EventSink
+from gpu_token_analytics.wire.events import TokenUsage, to_us
+from gpu_token_analytics.wire.sinks import EventSink
 
 _FLUSH_TIMEOUT_SECONDS = 60.0
 _PACED_FLUSH_EVERY_SECONDS = 10.0

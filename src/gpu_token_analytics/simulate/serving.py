@@ -8,8 +8,8 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from gpu_token_analytics.events import GpuSample, Source, from_us
 from gpu_token_analytics.simulate.fleet import COLD_MEM_MB, SimGpu, TokenTimes
+from gpu_token_analytics.wire.events import GpuSample, Source, from_us
 
 
 class Served(NamedTuple):

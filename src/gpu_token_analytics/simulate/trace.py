@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpu_token_analytics.errors import TraceUnreadable
-from gpu_token_analytics.events import EARLIEST_TS, MAX_TOKENS, to_us
+from gpu_token_analytics.wire.events import EARLIEST_TS, MAX_TOKENS, to_us
 
 _BAD_ROWS_NAMED = 10
 _HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"

@@ -28,10 +28,10 @@ import pyrage
 from gpu_token_analytics import __version__
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import BackupUnusable, SettingsError
+from gpu_token_analytics.mongo.client import open_store
+from gpu_token_analytics.mongo.copies import COPIED, Copy, copy_of, put_back, refuse_unless_empty
+from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.client import open_store
-from gpu_token_analytics.store.copies import COPIED, Copy, copy_of, put_back, refuse_unless_empty
-from gpu_token_analytics.store.indexes import ensure_indexes
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -48,9 +48,9 @@ def audit_ledger(
 
     Examples: `gpu-tokens audit` | `gpu-tokens audit --from 2026-01-31T00:00Z --to 2026-02-01T00:00Z --json`
     """
-    from gpu_token_analytics.store.audit import SECOND_LOOK_SECONDS, audit, describe
-    from gpu_token_analytics.store.client import open_store
-    from gpu_token_analytics.store.ledger import LedgerStore
+    from gpu_token_analytics.closing.audit import SECOND_LOOK_SECONDS, audit, describe
+    from gpu_token_analytics.closing.store import LedgerStore
+    from gpu_token_analytics.mongo.client import open_store
 
     low, high = _minute("--from", start), _minute("--to", end)
     settings = settings_beside_demo()
@@ -96,7 +96,7 @@ def verify_pipeline(
     Example: `gpu-tokens verify --timeout 60`
     """
     from gpu_token_analytics.kafka import EventProducer
-    from gpu_token_analytics.store.client import open_store
+    from gpu_token_analytics.mongo.client import open_store
     from gpu_token_analytics.tools.verify import verify
 
     settings = settings_beside_demo()

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from gpu_token_analytics.cells.marks import CellMarker
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.errors import StoreError, VerifyFailed
-from gpu_token_analytics.events import Event, GpuSample, TokenUsage, new_event_id, to_us
-from gpu_token_analytics.names import canonical_host
-from gpu_token_analytics.sinks import EventSink
-from gpu_token_analytics.store.client import Store, store_errors
-from gpu_token_analytics.store.identity import raw_id
-from gpu_token_analytics.store.marks import CellMarker
+from gpu_token_analytics.mongo.client import Store, store_errors
+from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage, new_event_id, to_us
+from gpu_token_analytics.wire.identity import raw_id
+from gpu_token_analytics.wire.names import canonical_host
+from gpu_token_analytics.wire.sinks import EventSink
 
 PRICE_PER_HOUR_USD = 0.006
 REQUESTS = 3

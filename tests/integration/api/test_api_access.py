@@ -16,12 +16,12 @@ from fastapi.routing import APIRoute
 from tests.serving import Serving
 
 from gpu_token_analytics.api.app import create_app
+from gpu_token_analytics.api.keys import KeyScope, KeyStore
 from gpu_token_analytics.api.routes import PLAIN_PATHS, ROUTES, Access, Route
 from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.client import Store
-from gpu_token_analytics.store.key_store import KeyScope, KeyStore
 
 from .conftest import START, Api
 

@@ -16,10 +16,10 @@ import pytest
 
 from gpu_token_analytics.api import models as m
 from gpu_token_analytics.api.errors import CODES
-from gpu_token_analytics.api.focus import COLUMNS
+from gpu_token_analytics.api.keys import KeyScope
 from gpu_token_analytics.api.routes import ROUTES
-from gpu_token_analytics.events import TokenUsage, encode
-from gpu_token_analytics.store.key_store import KeyScope
+from gpu_token_analytics.costs.focus import COLUMNS
+from gpu_token_analytics.wire.events import TokenUsage, encode
 
 from .conftest import FLEET, MINUTES, NOW, START, Api
 
@@ -165,7 +165,7 @@ def test_cells_are_paged_once_each(api: Api) -> None:
 
 
 FOCUS_SPEC: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "focus_1_2_columns.json").read_text())
-# Conditional or recommended, and their condition is not met; api/focus.py says why.
+# Conditional or recommended, and their condition is not met; costs/focus.py says why.
 FOCUS_LEFT_OUT = {
     *("AvailabilityZone", "RegionId", "RegionName"),
     *("BillingAccountType", "SubAccountType"),
@@ -235,7 +235,7 @@ def test_parquet_holds_what_csv_holds(api: Api, tmp_path: Path) -> None:
 
 
 def test_names_that_a_spreadsheet_would_run_are_text() -> None:
-    from gpu_token_analytics.api.tables import Column, Kind, csv_chunks
+    from gpu_token_analytics.costs.files import Column, Kind, csv_chunks
 
     columns = [Column("model", Kind.TEXT), Column("n", Kind.INTEGER)]
     text = b"".join(csv_chunks(columns, [["=cmd|' /C calc'!A0", -1], ["-1", 0], [None, None], ["plain", 2]]))

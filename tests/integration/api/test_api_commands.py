@@ -15,13 +15,13 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from gpu_token_analytics.api import report, top
+from gpu_token_analytics.api.keys import KeyStore
 from gpu_token_analytics.cli import app
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.client import Store
-from gpu_token_analytics.store.key_store import KeyStore
+from gpu_token_analytics.terminal import report, top
 
 from .conftest import START, Api
 

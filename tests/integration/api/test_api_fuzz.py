@@ -21,8 +21,8 @@ with warnings.catch_warnings():
     )
 
 from gpu_token_analytics.api.app import document
+from gpu_token_analytics.api.keys import KeyScope
 from gpu_token_analytics.api.routes import ROUTES, Access
-from gpu_token_analytics.store.key_store import KeyScope
 
 from .conftest import Api
 

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gpu_token_analytics.store.sums import share_out
+from gpu_token_analytics.rollups.sums import share_out
 
 from .conftest import MINUTES, START, Api
 

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from tests.integration.api.conftest import NOW, Api
 
+from gpu_token_analytics.api.keys import KeyScope
 from gpu_token_analytics.errors import DeliveryFailed
-from gpu_token_analytics.store.key_store import KeyScope
 from gpu_tokens_client import UsageClient, sender
 
 

@@ -19,11 +19,11 @@ from typing import Self
 
 from tests.integration.killloop.world import World
 
+from gpu_token_analytics.closing.closer import HOUSEKEEPING_SECONDS
+from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.kafka import EventProducer, describe_group
-from gpu_token_analytics.processor.closing import HOUSEKEEPING_SECONDS
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.client import Store
-from gpu_token_analytics.store.ledger import LedgerStore
 
 ROOT = Path(__file__).parents[3]
 CHUNK = 250

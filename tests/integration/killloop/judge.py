@@ -14,14 +14,14 @@ from tests.integration.killloop.variants import INC_SUMS_COLLECTION
 from tests.integration.killloop.world import World
 from xxhash import xxh3_64_digest
 
+from gpu_token_analytics.closing.audit import audit
+from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.kafka import describe_group, read_dead_letters
 from gpu_token_analytics.ledger.params import params_of
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.audit import audit
-from gpu_token_analytics.store.client import Store
-from gpu_token_analytics.store.identity import event_id_of
-from gpu_token_analytics.store.ledger import LedgerStore
+from gpu_token_analytics.wire.identity import event_id_of
 
 MAX_LISTED = 5
 _MINUTE_US = 60_000_000

@@ -25,8 +25,8 @@ from typing import NoReturn
 from tests.integration.killloop import variants
 
 from gpu_token_analytics import logs
+from gpu_token_analytics.ingest.settle import Step
 from gpu_token_analytics.processor.service import run_processor
-from gpu_token_analytics.processor.writing import Step
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.signals import stop_on_signals
 

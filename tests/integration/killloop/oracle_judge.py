@@ -13,8 +13,8 @@ from tests.oracle.ledger import OracleCell, OracleParams, oracle_cells
 from tests.oracle.raw_documents import identity
 
 from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.store.client import Store
 
 MINUTE_US = 60_000_000
 MAX_JUDGED = 1500  # cells compared in full, drawn by the world's seed; all are compared for being there

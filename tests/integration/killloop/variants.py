@@ -6,11 +6,12 @@ from pymongo import UpdateOne
 
 from gpu_token_analytics.documents import Collection, minute_of
 from gpu_token_analytics.errors import StoreError
-from gpu_token_analytics.processor import run, service
-from gpu_token_analytics.processor.ingest import Raws, Shaped
-from gpu_token_analytics.processor.run import Ingest
-from gpu_token_analytics.processor.writing import BatchWriter, Step
-from gpu_token_analytics.store.writes import InsertOutcome
+from gpu_token_analytics.ingest import run
+from gpu_token_analytics.ingest.run import Ingest
+from gpu_token_analytics.ingest.settle import BatchWriter, Step
+from gpu_token_analytics.ingest.shape import Raws, Shaped
+from gpu_token_analytics.processor import service
+from gpu_token_analytics.raw.insert import InsertOutcome
 
 COMMIT_FIRST = "commit_before_write"
 INC_SUMS = "inc_sums"

@@ -15,8 +15,8 @@ from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, Problem, 
 from gpu_token_analytics.agent.run import run_agent
 from gpu_token_analytics.clock import ManualClock
 from gpu_token_analytics.errors import DeliveryFailed, KafkaUnreachable, SourceUnavailable
-from gpu_token_analytics.events import Event, GpuSample, Source, decode
-from gpu_token_analytics.sinks import MemorySink
+from gpu_token_analytics.wire.events import Event, GpuSample, Source, decode
+from gpu_token_analytics.wire.sinks import MemorySink
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 A = GpuReading(gpu_index=0, gpu_uuid="GPU-a", utilization=0.5)

@@ -15,14 +15,14 @@ from starlette.requests import Request
 from gpu_token_analytics.api.auth import FAILURE_BURST, Authority
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.handlers.events import MAX_RECORDS, split_records
+from gpu_token_analytics.api.keys import ApiKey, KeyScope, KeyStore
 from gpu_token_analytics.api.limits import NewNames, Slots
 from gpu_token_analytics.api.queries import check_cost, cost_query
 from gpu_token_analytics.api.routes import ROUTES
 from gpu_token_analytics.api.services import SHUT_SECONDS, Outlet
+from gpu_token_analytics.costs.query import CostQuery
 from gpu_token_analytics.errors import DeliveryFailed
-from gpu_token_analytics.store.cost_query import CostQuery
-from gpu_token_analytics.store.key_store import ApiKey, KeyScope, KeyStore
-from gpu_token_analytics.store.spans import Span
+from gpu_token_analytics.rollups.spans import Span
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 EIGHT_MB = 8 * 1024 * 1024

@@ -10,7 +10,7 @@ from tests.unit.ledger.worlds import SECOND, Document, World, by_request, minute
 
 from gpu_token_analytics.ledger.energy import EnergyCurve
 from gpu_token_analytics.ledger.params import LedgerParams
-from gpu_token_analytics.store.identity import raw_id
+from gpu_token_analytics.wire.identity import raw_id
 
 NAN = float("nan")
 GAP = 30 * SECOND

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tests.oracle.ledger import OracleCard, OracleCell, OracleParams, oracle_cells
 from tests.oracle.raw_documents import sample_document, usage_document
 
-from gpu_token_analytics.events import GpuSample, TokenUsage, from_us
 from gpu_token_analytics.ledger.cells import CellContent, compute_cells
 from gpu_token_analytics.ledger.inputs import NO_TIMES, CardShare, CellInput, GpuInput, Samples
 from gpu_token_analytics.ledger.money import Int64, nusd_per_hour
@@ -19,7 +18,8 @@ from gpu_token_analytics.ledger.params import LedgerParams, WorkWeights
 from gpu_token_analytics.ledger.placements import Placement, Placements
 from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
 from gpu_token_analytics.ledger.requests import Requests, UsageRows
-from gpu_token_analytics.store.identity import raw_id
+from gpu_token_analytics.wire.events import GpuSample, TokenUsage, from_us
+from gpu_token_analytics.wire.identity import raw_id
 
 Document = dict[str, Any]
 

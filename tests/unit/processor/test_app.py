@@ -12,8 +12,8 @@ from httpx import ASGITransport, AsyncClient, Response
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import StoreUnreachable
 from gpu_token_analytics.metrics import Metrics
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.processor.app import Condition, make_app
-from gpu_token_analytics.store.client import Store
 
 WELL = Condition(idle_seconds=0.1, waiting_seconds=0, partitions=3, threads={"the closer": True})
 

@@ -9,9 +9,9 @@ from itertools import pairwise
 import pytest
 
 from gpu_token_analytics.errors import InvalidRecord, Reason, SettingsError
-from gpu_token_analytics.events import Event, GpuSample, TokenUsage, decode, to_us
 from gpu_token_analytics.simulate import Load, default_fleet, events_for_bench, generate
 from gpu_token_analytics.simulate.disturb import Delivery, Disturbances, disturb, hostile_records
+from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage, decode, to_us
 
 EVENTS = events_for_bench(5000)
 

@@ -9,9 +9,9 @@ from itertools import pairwise
 import pytest
 
 from gpu_token_analytics.errors import SettingsError
-from gpu_token_analytics.events import Event, GpuSample, TokenUsage, decode, encode
 from gpu_token_analytics.simulate import Load, default_fleet, events_for_bench, generate
 from gpu_token_analytics.simulate.load import uuid7_at
+from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage, decode, encode
 
 START = datetime(2026, 1, 15, 12, tzinfo=UTC)
 

@@ -10,10 +10,10 @@ from itertools import pairwise
 import pytest
 
 from gpu_token_analytics.errors import SettingsError, TraceUnreadable
-from gpu_token_analytics.events import Event, GpuSample, TokenUsage, decode, encode, to_us
 from gpu_token_analytics.simulate.fleet import TokenTimes
 from gpu_token_analytics.simulate.replay import Assumptions, replay, shift_to_now_us
 from gpu_token_analytics.simulate.trace import TraceRow
+from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage, decode, encode, to_us
 
 START = datetime(2023, 11, 16, 18, tzinfo=UTC)
 ROWS = [

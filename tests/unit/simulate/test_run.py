@@ -10,11 +10,11 @@ import pytest
 
 from gpu_token_analytics.clock import ManualClock
 from gpu_token_analytics.errors import DeliveryFailed
-from gpu_token_analytics.events import TokenUsage, encode, to_us
 from gpu_token_analytics.simulate import events_for_bench
 from gpu_token_analytics.simulate.disturb import Delivery, Disturbances, disturb
 from gpu_token_analytics.simulate.run import Sent, send_stream
-from gpu_token_analytics.sinks import MemorySink
+from gpu_token_analytics.wire.events import TokenUsage, encode, to_us
+from gpu_token_analytics.wire.sinks import MemorySink
 
 EVENTS = events_for_bench(3000)
 

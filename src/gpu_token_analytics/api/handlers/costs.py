@@ -10,15 +10,15 @@ from typing import Any
 
 from fastapi.responses import Response
 
-from gpu_token_analytics.api import break_even as economics
 from gpu_token_analytics.api import params as p
-from gpu_token_analytics.api.cost_rows import cost_rows
 from gpu_token_analytics.api.queries import BUCKETS, check_cost, cost_query, read_row_position, row_position
 from gpu_token_analytics.api.render import json_response, timestamp, total_row
 from gpu_token_analytics.api.selection import SelectDep
 from gpu_token_analytics.api.services import AskDep, Services
-from gpu_token_analytics.store.cost_reads import CostQuery, CostReads, Row, Scope, sort_key
-from gpu_token_analytics.store.spans import Step
+from gpu_token_analytics.costs import break_even as economics
+from gpu_token_analytics.costs.read import CostQuery, CostReads, Row, Scope, sort_key
+from gpu_token_analytics.costs.rows import cost_rows
+from gpu_token_analytics.rollups.spans import Step
 
 Json = dict[str, Any]
 

@@ -23,9 +23,9 @@ from gpu_token_analytics.api.names import meant
 from gpu_token_analytics.api.render import json_response
 from gpu_token_analytics.api.services import Ask, AskDep, Outlet
 from gpu_token_analytics.errors import InvalidRecord
-from gpu_token_analytics.events import FIELDS, Event, TokenUsage, decode, unknown_fields
-from gpu_token_analytics.sinks import EventSink
-from gpu_token_analytics.strict_json import shorten
+from gpu_token_analytics.wire.events import FIELDS, Event, TokenUsage, decode, unknown_fields
+from gpu_token_analytics.wire.sinks import EventSink
+from gpu_token_analytics.wire.strict_json import shorten
 
 Json = dict[str, Any]
 MAX_RECORDS = 10_000

@@ -11,17 +11,17 @@ from typing import Annotated, Any
 from fastapi import Query
 from fastapi.responses import StreamingResponse
 
-from gpu_token_analytics.api import focus
 from gpu_token_analytics.api import params as p
-from gpu_token_analytics.api.cost_rows import elapsed_seconds, gpu_seconds, rates_of
 from gpu_token_analytics.api.errors import ApiProblem, field_problem
 from gpu_token_analytics.api.queries import EXPORT, check_cost
 from gpu_token_analytics.api.selection import SelectDep
 from gpu_token_analytics.api.services import AskDep
-from gpu_token_analytics.api.tables import Column, Kind, csv_chunks, parquet_chunks
-from gpu_token_analytics.store.client import store_errors
-from gpu_token_analytics.store.cost_reads import CostQuery, Row
-from gpu_token_analytics.store.spans import Step
+from gpu_token_analytics.costs import focus
+from gpu_token_analytics.costs.files import Column, Kind, csv_chunks, parquet_chunks
+from gpu_token_analytics.costs.read import CostQuery, Row
+from gpu_token_analytics.costs.rows import elapsed_seconds, gpu_seconds, rates_of
+from gpu_token_analytics.mongo.client import store_errors
+from gpu_token_analytics.rollups.spans import Step
 
 MEDIA_TYPES = {
     p.ExportFormat.CSV: "text/csv; charset=utf-8",

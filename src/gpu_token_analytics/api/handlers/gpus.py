@@ -10,15 +10,15 @@ from fastapi.responses import Response
 from msgspec.structs import asdict
 
 from gpu_token_analytics.api import params as p
-from gpu_token_analytics.api.cost_rows import money_of, ratio
 from gpu_token_analytics.api.errors import field_problem
 from gpu_token_analytics.api.models.gpus import Liveness
 from gpu_token_analytics.api.queries import check_zone, decode_cursor, encode_cursor
 from gpu_token_analytics.api.render import json_response, timestamp
 from gpu_token_analytics.api.services import AskDep, Services
+from gpu_token_analytics.costs.read import CostQuery, Row
+from gpu_token_analytics.costs.rows import money_of, ratio
 from gpu_token_analytics.documents import NUSD_PER_USD
-from gpu_token_analytics.store.cost_reads import CostQuery, Row
-from gpu_token_analytics.store.spans import MINUTE, Step, bucket_start, ceil, floor
+from gpu_token_analytics.rollups.spans import MINUTE, Step, bucket_start, ceil, floor
 
 Json = dict[str, Any]
 SHOWN_MINUTES = 60

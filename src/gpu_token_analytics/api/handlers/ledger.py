@@ -9,17 +9,17 @@ from typing import Any
 from fastapi.responses import Response
 
 from gpu_token_analytics.api import params as p
-from gpu_token_analytics.api.cost_rows import ratio
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.models.problem import Nearest
 from gpu_token_analytics.api.queries import check_cost, check_range, cost_query, cursor_time, decode_cursor, encode_cursor
 from gpu_token_analytics.api.render import json_response, timestamp, total_row
 from gpu_token_analytics.api.services import AskDep, Services
+from gpu_token_analytics.costs.lookups import CellFilter
+from gpu_token_analytics.costs.read import CostQuery, Row
+from gpu_token_analytics.costs.rows import ratio
 from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.errors import KafkaError
-from gpu_token_analytics.store.cost_reads import CostQuery, Row
-from gpu_token_analytics.store.reads import CellFilter
-from gpu_token_analytics.store.spans import HOUR, floor
+from gpu_token_analytics.rollups.spans import HOUR, floor
 
 _log = logging.getLogger(__name__)
 Json = dict[str, Any]

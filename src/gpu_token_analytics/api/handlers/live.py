@@ -20,14 +20,14 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from gpu_token_analytics.api.cost_rows import usd_per_million
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.render import timestamp
 from gpu_token_analytics.api.services import AskDep, Services
+from gpu_token_analytics.costs.read import CostQuery, Row
+from gpu_token_analytics.costs.rows import usd_per_million
 from gpu_token_analytics.errors import StoreError
-from gpu_token_analytics.store.client import store_errors
-from gpu_token_analytics.store.cost_reads import CostQuery, Row
-from gpu_token_analytics.store.spans import MINUTE, ceil
+from gpu_token_analytics.mongo.client import store_errors
+from gpu_token_analytics.rollups.spans import MINUTE, ceil
 
 Json = dict[str, Any]
 WINDOW_MINUTES = 5

@@ -14,7 +14,7 @@ from gpu_token_analytics.api.queries import EARLIEST, LATEST, decode_cursor, enc
 from gpu_token_analytics.api.render import json_response, timestamp
 from gpu_token_analytics.api.services import AskDep
 from gpu_token_analytics.ledger.prices import Scope, canonical_key
-from gpu_token_analytics.store.client import store_errors
+from gpu_token_analytics.mongo.client import store_errors
 
 Json = dict[str, Any]
 

@@ -10,17 +10,17 @@ from fastapi import Query
 from fastapi.responses import Response
 
 from gpu_token_analytics.api import params as p
-from gpu_token_analytics.api.cost_rows import usd_per_million
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.models.problem import Nearest
 from gpu_token_analytics.api.queries import check_range
 from gpu_token_analytics.api.render import json_response, timestamp
 from gpu_token_analytics.api.services import AskDep, Services
+from gpu_token_analytics.closing.request_view import RequestPart, request_parts
+from gpu_token_analytics.costs.rows import usd_per_million
 from gpu_token_analytics.documents import NUSD_PER_USD
-from gpu_token_analytics.events import from_us, to_us
 from gpu_token_analytics.ledger.params import params_of
-from gpu_token_analytics.store.identity import event_id_of
-from gpu_token_analytics.store.request_view import RequestPart, request_parts
+from gpu_token_analytics.wire.events import from_us, to_us
+from gpu_token_analytics.wire.identity import event_id_of
 
 Json = dict[str, Any]
 MAX_EVENTS = 20

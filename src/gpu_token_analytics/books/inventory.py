@@ -1,0 +1,190 @@
+"""The inventory: which GPUs there are, which `host/index` carried which UUID when, and the latest sample of each.
+
+Learned from samples. A placement that is new, or that reaches into a time in which its label may have meant another GPU,
+is left `pending`: the closer then computes the cells of the requests that named the label again. So is a GPU that is new or
+described anew: the closer computes its cells again that were computed before `changed_at`.
+
+The ledger depends on the times in here (which label meant which GPU), so they are whole minutes - from the start of the
+first sample's to the end of the last one's - and are written before the offsets of the samples that moved them are
+committed: what a crash leaves is exactly what the stored samples say, and most batches have nothing to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from gpu_token_analytics.documents import Collection, GpuId
+from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
+from gpu_token_analytics.ledger.placements import Placement, Placements
+from gpu_token_analytics.mongo.client import Document, Store, store_errors
+from gpu_token_analytics.mongo.commands import write_command
+from gpu_token_analytics.wire.events import gpu_label
+
+_DUPLICATE_KEY = 11000
+_TRIES = 10
+_DESCRIPTION = ("host", "gpu_index", "name", "mig_profile", "parent_uuid", "source")
+_LEDGER_DEPENDS_ON = ("name", "mig_profile", "parent_uuid", "live")
+
+
+class GpuDescription(NamedTuple):
+    """What a sample says about a GPU itself. `has_uuid`: `gpu` is a UUID, not the label it falls back to."""
+
+    gpu: GpuId
+    has_uuid: bool
+    host: str
+    gpu_index: int
+    name: str | None
+    mig_profile: str | None
+    parent_uuid: GpuId | None
+    source: str
+    live: bool  # a real source, not a replay
+
+    @property
+    def placement(self) -> str | None:
+        """The label this GPU carried; None for a MIG slice (the label means its card) and where no UUID is known."""
+        if not self.has_uuid or self.mig_profile is not None:
+            return None
+        return gpu_label(self.host, self.gpu_index)
+
+
+class Sighting(NamedTuple):
+    """A GPU as samples showed it, from the minute that starts at `first_us` to the one that ends with `last_us`."""
+
+    description: GpuDescription
+    first_us: int
+    last_us: int
+
+
+def upsert_inventory(store: Store, sightings: Sequence[Sighting]) -> None:
+    """Write what was seen. Raises StoreUnreachable or StoreOutcomeUnknown: call again; StoreRefused: stop."""
+    if not sightings:
+        return
+    placed = _placed(store, {label for sighting in sightings if (label := sighting.description.placement)})
+    if _only_later(store, sightings, placed):
+        return
+    updates: list[Document] = []
+    for sighting in sightings:
+        updates.append(_gpu(sighting))
+        label = sighting.description.placement
+        if label is not None:
+            updates.append(_placement(sighting, label, placed.get(label, [])))
+    for _ in range(_TRIES):
+        updates = _write(store, updates)
+        if not updates:
+            return
+    raise StoreOutcomeUnknown(f"{len(updates)} inventory rows are being created by others again and again")
+
+
+def _only_later(store: Store, sightings: Sequence[Sighting], placed: Mapping[str, Sequence[Document]]) -> bool:
+    """Write the times alone, for the usual batch: GPUs that are known as they are described, under labels that mean what they
+    meant. False: some are not, so all has to be written; these times are right in any case."""
+    updates: list[Document] = []
+    for sighting in sightings:
+        described, label = sighting.description, sighting.description.placement
+        if label is not None and changes_meaning(sighting, placed.get(label, [])):
+            return False
+        times = {"$min": {"first_us": sighting.first_us}, "$max": {"last_us": sighting.last_us}}
+        same = {name: {"$eq": getattr(described, name)} for name in _DESCRIPTION}
+        updates.append(
+            {"q": {"_id": described.gpu, "kind": "gpu", **same, **({"live": True} if described.live else {})}, "u": times}
+        )
+        if label is not None:
+            updates.append({"q": {"_id": _placement_id(label, described.gpu)}, "u": times})
+    reply = write_command(store[Collection.INVENTORY], "update", updates)
+    return not reply.get("writeErrors") and bool(reply["n"] == len(updates))
+
+
+def read_placements(store: Store, labels: Iterable[str]) -> Placements:
+    """Which UUIDs these labels carried, as of now."""
+    placed = _placed(store, set(labels))
+    return Placements(Placement.of(row) for rows in placed.values() for row in rows)
+
+
+def latest_samples(store: Store) -> list[Document]:
+    """The newest stored sample of every GPU, by GPU id (one index entry is read per GPU)."""
+    with store_errors("read the latest samples"):
+        return list(
+            store[Collection.GPU_METRICS].aggregate(
+                [
+                    {"$sort": {"gpu": -1, "ts_us": -1}},
+                    {"$group": {"_id": "$gpu", "sample": {"$first": "$$ROOT"}}},
+                    {"$replaceRoot": {"newRoot": "$sample"}},
+                    {"$sort": {"gpu": 1}},
+                ]
+            )
+        )
+
+
+def _placed(store: Store, labels: set[str]) -> dict[str, list[Document]]:
+    found: dict[str, list[Document]] = {}
+    if labels:
+        with store_errors("read placements"):
+            for row in store[Collection.INVENTORY].find({"kind": "placement", "label": {"$in": sorted(labels)}}):
+                found.setdefault(row["label"], []).append(row)
+    return found
+
+
+def _write(store: Store, updates: Sequence[Document]) -> list[Document]:
+    """Returns what to repeat. Ordered, so that of two descriptions of one time the later record wins."""
+    failed = write_command(store[Collection.INVENTORY], "update", updates, ordered=True).get("writeErrors")
+    if not failed:
+        return []
+    if failed[0]["code"] != _DUPLICATE_KEY:
+        raise StoreRefused(f"MongoDB refused the inventory: {failed[0].get('errmsg')}")
+    return list(updates[failed[0]["index"] :])
+
+
+def _gpu(sighting: Sighting) -> Document:
+    """One update that also leaves the description of a newer sighting alone: late samples do not turn it back."""
+    described = sighting.description
+    newest = {"$gte": [sighting.last_us, {"$ifNull": ["$last_us", sighting.last_us]}]}
+    fields: Document = {
+        # $literal: values are data; a host named "$x" must not become an expression.
+        name: {"$cond": [newest, {"$literal": getattr(described, name)}, f"${name}"]}
+        for name in _DESCRIPTION
+    }
+    fields["live"] = {"$or": ["$live", described.live]}  # live once is live
+    # A card that sends no samples has the host of its slices.
+    names = _LEDGER_DEPENDS_ON if described.parent_uuid is None else (*_LEDGER_DEPENDS_ON, "host")
+    changed: Document = {"$or": [{"$ne": [{"$ifNull": [f"${name}", None]}, fields[name]]} for name in names]}
+    fields |= {
+        "pending": {"$or": [changed, "$pending"]},
+        "changed_at": {"$cond": [changed, "$$NOW", "$changed_at"]},
+        "kind": "gpu",
+        "gpu": {"$literal": described.gpu},
+        "first_us": {"$min": ["$first_us", sighting.first_us]},
+        "last_us": {"$max": ["$last_us", sighting.last_us]},
+    }
+    return {"q": {"_id": described.gpu}, "u": [{"$set": fields}], "upsert": True}
+
+
+def _placement_id(label: str, gpu: GpuId) -> str:
+    return f"placement|{label}|{gpu}"
+
+
+def _placement(sighting: Sighting, label: str, placed: Sequence[Document]) -> Document:
+    update: Document = {
+        "$min": {"first_us": sighting.first_us},
+        "$max": {"last_us": sighting.last_us},
+        "$setOnInsert": {"kind": "placement", "label": label, "gpu": sighting.description.gpu},
+    }
+    if changes_meaning(sighting, placed):
+        update["$set"] = {"pending": True}
+    return {"q": {"_id": _placement_id(label, sighting.description.gpu)}, "u": update, "upsert": True}
+
+
+def changes_meaning(sighting: Sighting, placed: Sequence[Document]) -> bool:
+    """Whether this sighting can change which GPU its label meant at some time (see ledger/placements.py).
+
+    True for a new placement, and for one that grows towards another of the same label: only times between the two, or
+    past the ends of both, are decided by their ends.
+    """
+    gpu = sighting.description.gpu
+    own = next((row for row in placed if row["gpu"] == gpu), None)
+    if own is None:
+        return True
+    others = [row for row in placed if row["gpu"] != gpu]
+    later = sighting.last_us > own["last_us"] and any(row["last_us"] >= own["last_us"] for row in others)
+    earlier = sighting.first_us < own["first_us"] and any(row["first_us"] <= own["first_us"] for row in others)
+    return later or earlier

@@ -1,0 +1,178 @@
+"""What cells are priced and named by besides their events: the price book, the placements, the inventory.
+
+A row that changed what cells depend on is `pending` until the closer has marked them (closing/consequences.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pymongo import ASCENDING
+from pymongo.errors import DuplicateKeyError
+
+from gpu_token_analytics.documents import Collection, GpuId
+from gpu_token_analytics.ledger.placements import Placement, Placements
+from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
+from gpu_token_analytics.mongo.client import Document, Store, mapped
+from gpu_token_analytics.wire.events import from_us
+
+
+@dataclass(frozen=True)
+class Books:
+    """What every cell is priced and named by, as read at one moment."""
+
+    prices: PriceBook
+    placements: Placements
+    inventory: Mapping[GpuId, Document]
+
+    @cached_property
+    def slices_of(self) -> dict[GpuId, list[GpuId]]:
+        """MIG slices by their card, sorted. A card need not have sent a sample itself."""
+        slices: dict[GpuId, list[GpuId]] = {}
+        for gpu, card in sorted(self._cards.items()):
+            slices.setdefault(card, []).append(gpu)
+        return slices
+
+    def card_of(self, gpu: GpuId) -> GpuId | None:
+        """The card of a MIG slice; None for a whole GPU, and for a card."""
+        return self._cards.get(gpu)
+
+    def family(self, gpu: GpuId) -> list[GpuId]:
+        """A card and its slices, whose evidence is its own, too; of any other GPU itself alone."""
+        return [gpu, *self.slices_of.get(gpu, ())]
+
+    def row(self, gpu: GpuId) -> Mapping[str, Any]:
+        """What the inventory says of a GPU, and of a card besides what its slices say of it; {} where nobody says anything."""
+        own = self.inventory.get(gpu, {})
+        if gpu not in self.slices_of:
+            return own
+        rows = [own, *(self.inventory[name] for name in self.slices_of[gpu])]
+        told = {field: next((row[field] for row in rows if row.get(field) is not None), None) for field in ("host", "name")}
+        last_us = max(row["last_us"] for row in rows if "last_us" in row)
+        return {**own, **told, "live": any(row.get("live") for row in rows), "last_us": last_us}
+
+    @property
+    def whole_gpus(self) -> list[GpuId]:
+        """Every GPU that is no slice, the cards that only their slices tell of included."""
+        return sorted((self.inventory.keys() | self.slices_of.keys()) - self._cards.keys())
+
+    @cached_property
+    def _cards(self) -> dict[GpuId, GpuId]:
+        """Slice -> card. What a slice names as its card may call itself a slice: the last one of that chain is the card. Where
+        there is no last one, all of them are whole GPUs: each is paid for, rather than parts of them by nobody."""
+        parents = {gpu: row["parent_uuid"] for gpu, row in self.inventory.items() if row.get("parent_uuid")}
+        cards = {}
+        for gpu in parents:
+            chain = [gpu]
+            while (parent := parents.get(chain[-1])) is not None and parent not in chain:
+                chain.append(parent)
+            if parent is None:
+                cards[gpu] = chain[-1]
+        return cards
+
+
+class BookStore:
+    """Reads of `prices` and `inventory`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
+
+    def __init__(self, store: Store) -> None:
+        self._now = store.now
+        self._prices = store[Collection.PRICES]
+        self._inventory = store[Collection.INVENTORY]
+
+    def read(self) -> Books:
+        """The price book, the placements and the inventory now."""
+        return Books(
+            PriceBook(PriceRow.of(row) for row in self.prices()),
+            Placements(Placement.of(row) for row in self.placements()),
+            {row["_id"]: row for row in self.gpus()},
+        )
+
+    @mapped
+    def prices(self) -> list[Document]:
+        """The whole price book (small: one row per change)."""
+        return list(self._prices.find())
+
+    @mapped
+    def gpus(self) -> list[Document]:
+        """Every GPU known."""
+        return list(self._inventory.find({"kind": "gpu"}))
+
+    @mapped
+    def gpu(self, gpu: GpuId) -> Document | None:
+        """One GPU of the inventory."""
+        return self._inventory.find_one({"_id": gpu, "kind": "gpu"})
+
+    @mapped
+    def placements(self) -> list[Document]:
+        """Which `host/index` label carried which UUID, and when."""
+        return list(self._inventory.find({"kind": "placement"}))
+
+    @mapped
+    def pending_placements(self) -> list[Document]:
+        """New or extended placements whose cells were not marked yet."""
+        return list(self._inventory.find({"kind": "placement", "pending": True}))
+
+    @mapped
+    def clear_pending_placement(self, placement: Document) -> None:
+        """Mark one as handled, unless it was extended meanwhile."""
+        self._inventory.update_one(
+            {"_id": placement["_id"], "first_us": placement["first_us"], "last_us": placement["last_us"]},
+            {"$set": {"pending": False}},
+        )
+
+    @mapped
+    def pending_gpus(self) -> list[Document]:
+        """GPUs of which something changed that the ledger depends on, and whose cells were not marked yet."""
+        return list(self._inventory.find({"kind": "gpu", "pending": True}))
+
+    @mapped
+    def clear_pending_gpu(self, row: Document) -> None:
+        """Mark one as handled, unless it changed again meanwhile."""
+        self._inventory.update_one({"_id": row["_id"], "changed_at": row["changed_at"]}, {"$set": {"pending": False}})
+
+    @mapped
+    def pending_prices(self) -> list[Document]:
+        """Price rows whose cells were not marked yet."""
+        return list(self._prices.find({"pending": True}))
+
+    @mapped
+    def clear_pending_price(self, row: Document) -> None:
+        """Mark one price row as handled."""
+        self._prices.update_one({"_id": row["_id"]}, {"$set": {"pending": False}})
+
+    @mapped
+    def ensure_default_price(self, usd_per_hour: float) -> None:
+        """Make PRICE_PER_HOUR_USD the newest `default` row of source `settings`; earlier days keep their price.
+
+        The first one holds from 1970, a changed one from now. Racing processors agree through the numbered _id.
+        """
+        wanted = str(usd_per_hour)
+        while True:
+            rows = list(self._prices.find({"scope": "default", "source": "settings"}).sort("number", ASCENDING))
+            if rows and rows[-1]["usd_per_hour"] == wanted:
+                return
+            number = rows[-1]["number"] + 1 if rows else 0
+            now = self._now()
+            row: Document = {
+                "_id": f"settings-{number}",
+                "number": number,
+                "scope": "default",
+                "key": None,
+                "usd_per_hour": wanted,
+                "mode": "on_demand",
+                "usd_per_kwh": None,
+                "pue": None,
+                "valid_from": now if rows else from_us(0),
+                "valid_to": None,
+                "created_at": now,
+                "source": "settings",
+                "pending": bool(rows),
+            }
+            try:
+                self._prices.insert_one(row)
+            except DuplicateKeyError:
+                continue
+            return

@@ -1,0 +1,417 @@
+"""Ledger cells in the store: take those that are due, write what was computed, mark what has to be computed again.
+
+Safety rests on two guards, not on leases: a cell is written only where `done_gen <= gen` that was read before its events,
+and only over the revision it was computed against. Times in `due_at` and leases are the MongoDB server's clock.
+
+No `due_at` is ever brought forward: every mark writes now + debounce, because ingest leaves a mark out while the one it
+knows of is still ahead (marks.py).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
+
+from pymongo import ASCENDING, DESCENDING
+
+from gpu_token_analytics.cells.line_chunks import LineChunks
+from gpu_token_analytics.cells.lines import CHUNKED_FIELDS, are_many, complete_cells, put_lines
+from gpu_token_analytics.cells.marks import SAFETY, Cell
+from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
+from gpu_token_analytics.mongo.aside import Aside
+from gpu_token_analytics.mongo.client import Document, Store, each, mapped
+from gpu_token_analytics.mongo.commands import by_bytes, update_many
+from gpu_token_analytics.wire.events import from_us, to_us
+
+Version: TypeAlias = tuple[int, datetime | None]
+
+LEASE_SECONDS = 60
+_BATCH_CELLS = 100  # whole cells read at a time: each may have half a megabyte of lines
+_LONGER = 12  # times as long as others wait for the idle, they wait for those who have cells of their own
+_LOOKED_AT = 4  # times as many as are taken, to find one's own among others'
+LIVE = timedelta(minutes=10)  # minutes younger than this are live: their costs are being watched
+HISTORY_SHARE = 4  # of this many due cells taken, one is of history, however many live ones there are
+_TAKEN_BY = {"gpu": 1, "minute": 1, "due_at": 1}
+LATER_CELLS = 5  # per GPU, on average: in order there is one, of the minute that has begun, and none before the first
+
+_DUE_FIELDS = dict.fromkeys(
+    (
+        "gpu",
+        "minute",
+        "gen",
+        "done_gen",
+        "revision",
+        "state",
+        "opened_at",
+        "content",
+        "due_at",
+        "final_at",
+        "silent",
+        "host",
+        "gpu_name",
+        "card",
+        "own_price",
+        "samples",
+        "lease",
+        "chunks",
+        "requests_active",
+    ),
+    1,
+)
+
+_CARRIED_FIELDS = dict.fromkeys(("minute", "host", "gpu_name", "own_price", "samples", "due_at", "lease"), 1)
+
+
+def version_of(cell: Document) -> Version:
+    """What is another one whenever a cell was touched or computed."""
+    return cell["gen"], cell.get("computed_at")
+
+
+def is_live(cell: Document, now: datetime) -> bool:
+    """Whether a cell is of a minute that is being watched."""
+    minute: datetime = cell["minute"]
+    return minute >= now - LIVE
+
+
+def _live_and_history(cells: Iterable[Document], now: datetime) -> tuple[list[Document], list[Document]]:
+    live: list[Document] = []
+    history: list[Document] = []
+    for cell in cells:
+        (live if is_live(cell, now) else history).append(cell)
+    return live, history
+
+
+def _computed_by_others(own_lease: str | None) -> Document:
+    """Cells that somebody else may be computing from what was read before a change: he writes them as done, unless they
+    are marked again."""
+    return {"lease": {"$exists": True, "$ne": own_lease}}
+
+
+@dataclass(frozen=True)
+class CellWrite:
+    """One computed cell. `due_again_at`: null when nothing more is expected; set for a minute that is not over."""
+
+    cell: str
+    gen: int
+    revision: int
+    changes: Document  # fields to set; {} when the content is what is stored already
+    due_again_at: datetime | None = None
+    replaces: str | None = None  # the token of the chunks that hold the lines of the stored content
+
+    @property
+    def changed(self) -> bool:
+        """Whether the content is another one than the stored."""
+        return "content" in self.changes
+
+
+class CellStore:
+    """Reads and writes of `ledger_cells`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
+
+    def __init__(self, store: Store, debounce_seconds: float) -> None:
+        self.now = store.now
+        self._debounce = timedelta(seconds=debounce_seconds)
+        self._cells = store[Collection.LEDGER_CELLS]
+        self._chunks = LineChunks(store.database, store.now)
+        self.aside = Aside(store.database, store.now)
+
+    # -- due cells ---------------------------------------------------------------------------------------------------
+
+    @mapped
+    def take_due(self, limit: int, own: Set[GpuId] | None = None, others_wait: timedelta = timedelta()) -> list[Document]:
+        """Lease up to `limit` due cells. Their `gen` is read before any event is.
+
+        Live minutes come first (LIVE), then history; each longest due first. History always gets its share, else a fleet that
+        keeps a processor busy would never see a price of last month (docs/decisions/0023).
+
+        own: GPUs whose cells come first. Cells of other GPUs are taken when they have been due for `others_wait`; while there
+        are cells of one's own, for longer, but not for ever.
+        """
+        now = self.now()
+        due: Document = {
+            "due_at": {"$lte": now},
+            "$or": [{"lease_until": {"$exists": False}}, {"lease_until": {"$lt": now}}],
+        }
+        many = limit if own is None else _LOOKED_AT * limit
+        waiting = list(self._cells.find(due, _TAKEN_BY).sort("due_at", ASCENDING).limit(many))
+        live, history = _live_and_history(waiting, now)
+        if len(waiting) == many:
+            # A backlog: live minutes may be due behind it. Few cells are that young, and their index finds them.
+            young = self._cells.find({"minute": {"$gte": now - LIVE}, **due}, _TAKEN_BY).hint([("minute", ASCENDING)])
+            live = list(young.sort("due_at", ASCENDING).limit(many))
+            if not history:
+                old = self._cells.find({"minute": {"$lt": now - LIVE}, **due}, _TAKEN_BY)
+                history = list(old.sort("due_at", ASCENDING).limit(limit))
+        if own is not None:
+            busy = any(cell["gpu"] in own for cell in (*live, *history))
+            overdue = now - others_wait * (_LONGER if busy else 1)
+            live, history = (
+                [cell for cell in cells if cell["gpu"] in own or cell["due_at"] <= overdue] for cells in (live, history)
+            )
+        share = min(len(history), max(1, limit // HISTORY_SHARE, limit - len(live)))
+        found = live[: limit - share] + history[:share]
+        if not found:
+            return []
+        lease = secrets.token_hex(8)
+        ids = {"_id": {"$in": [cell["_id"] for cell in found]}}
+        self._cells.update_many(
+            {**ids, **due}, {"$set": {"lease_until": now + timedelta(seconds=LEASE_SECONDS), "lease": lease}}
+        )
+        return list(self._cells.find({**ids, "lease": lease}, _DUE_FIELDS))
+
+    @mapped
+    def count_due(self) -> int:
+        """Cells that wait to be computed, their debounce included."""
+        return self._cells.count_documents({"due_at": {"$exists": True}})
+
+    @mapped
+    def count_overdue(self) -> int:
+        """Cells that could be computed now."""
+        return self._cells.count_documents({"due_at": {"$lte": self.now()}})
+
+    @mapped
+    def write(self, writes: Sequence[CellWrite]) -> int:
+        """Write computed cells where nobody was faster; a cell touched meanwhile stays due. Returns how many were taken.
+
+        What MongoDB refuses for good is set aside, and is due no more until it is touched again.
+        """
+        if not writes:
+            return 0
+        chunked = {write.cell: write for write in writes if write.changed and are_many(write.changes["lines"])}
+        fields = {name: put_lines(self._chunks, name, write.changes["lines"]) for name, write in chunked.items()}
+        outcome = update_many(self._cells, (self._write_one(write, fields.get(write.cell)) for write in writes))
+        tokens = {name: str(put["chunks"]) for name, put in fields.items()}
+        self._drop_replaced([write for write in writes if write.cell in tokens or write.replaces], tokens)
+        refused = {writes[place].cell: why for place, why in outcome.refused.items()}
+        self.aside.clear(Collection.LEDGER_CELLS, (write.cell for write in writes if write.cell not in refused))
+        for place in outcome.refused:
+            self._set_aside(writes[place], refused[writes[place].cell])
+        return outcome.matched
+
+    def _drop_replaced(self, writes: Sequence[CellWrite], tokens: Mapping[str, str]) -> None:
+        """Of cells that have or had lines in chunks: remove those that no cell refers to now."""
+        if not writes:
+            return
+        found = self._cells.find({"_id": {"$in": [write.cell for write in writes]}}, {"chunks": 1, "revision": 1})
+        now = {cell["_id"]: cell for cell in found}
+        for write in writes:
+            cell, token = now.get(write.cell, {}), tokens.get(write.cell)
+            if token is not None and cell.get("chunks") != token:
+                self._chunks.drop([token])  # somebody was faster
+            elif write.changed and cell.get("revision") == write.changes["revision"] and cell.get("chunks") == token:
+                self._chunks.drop([write.replaces])
+
+    def _set_aside(self, write: CellWrite, why: str) -> None:
+        self.aside.put(Collection.LEDGER_CELLS, write.cell, why)
+        # Not due, but not done: a mark makes it due again, and the audit sees that it is behind.
+        untouched = {"_id": write.cell, "gen": write.gen, "revision": write.revision}
+        self._cells.update_one(untouched, {"$unset": {"due_at": "", "lease": "", "lease_until": ""}})
+
+    @mapped
+    def look_after_set_aside(self) -> int:
+        """Try again what was set aside an hour ago. Returns how many documents are."""
+        names = self.aside.to_retry(Collection.LEDGER_CELLS)
+        if names:
+            self.mark_existing(names)
+        return self.aside.refresh()
+
+    def _touch(self) -> Document:
+        return {"$inc": {"gen": 1}, "$min": {"due_at": self.now() + self._debounce}}
+
+    def _write_one(self, write: CellWrite, chunked: Document | None) -> Document:
+        again: Any = "$$REMOVE" if write.due_again_at is None else write.due_again_at
+        touched = self.now() + self._debounce
+        # $literal: field values are data; a model named "$x" must not become an expression.
+        changes = write.changes if chunked is None else {**write.changes, **chunked}
+        fields: Document = {name: {"$literal": value} for name, value in changes.items()}
+        if chunked is not None:
+            fields["lines"] = "$$REMOVE"
+        elif write.replaces is not None and write.changed:
+            fields |= dict.fromkeys(CHUNKED_FIELDS, "$$REMOVE")
+        fields["done_gen"] = write.gen
+        fields["due_at"] = {"$cond": [{"$eq": ["$gen", write.gen]}, again, touched]}
+        fields["lease_until"] = fields["lease"] = "$$REMOVE"
+        # `done_gen <= gen`: a cell may be due again without a new mark, because its minute was not over.
+        guard = {"_id": write.cell, "revision": write.revision, "done_gen": {"$lte": write.gen}}
+        return {"q": guard, "u": [{"$set": fields}]}
+
+    @mapped
+    def contents(self, ids: Iterable[str]) -> dict[str, Document]:
+        """Whole cell documents by id, all their lines included."""
+        found = self._cells.find({"_id": {"$in": list(ids)}})
+        return {cell["_id"]: cell for cell in complete_cells(self._chunks, self._cells, found)}
+
+    @mapped
+    def finalise(self) -> int:
+        """Turn cells whose time is over from provisional to final. Returns how many."""
+        return self._cells.update_many(
+            {"state": CellState.PROVISIONAL, "final_at": {"$lte": self.now()}, "due_at": {"$exists": False}},
+            {"$set": {"state": CellState.FINAL.value}},
+        ).modified_count
+
+    # -- marks -------------------------------------------------------------------------------------------------------
+
+    @mapped
+    def mark_missing(self, gpu: GpuId, minutes_us: Iterable[int]) -> int:
+        """Open cells for silent minutes that have none; those that exist are left alone. Returns how many were opened."""
+        now = self.now()
+        statements: list[Document] = [
+            {
+                "q": {"_id": cell_id(gpu, minute)},
+                "u": {
+                    "$setOnInsert": {
+                        "gpu": gpu,
+                        "minute": from_us(minute),
+                        "gen": 1,
+                        "done_gen": 0,
+                        "revision": 0,
+                        "due_at": now,
+                        "opened_at": now,
+                        "state": CellState.PENDING.value,
+                        "rolled": True,
+                    }
+                },
+                "upsert": True,
+            }
+            for minute in minutes_us
+        ]
+        # Duplicates: another processor opened them at the same moment.
+        outcome = update_many(self._cells, statements)
+        outcome.raise_refused("to open cells")
+        return outcome.upserted
+
+    @mapped
+    def mark_existing(self, ids: Sequence[str]) -> None:
+        """Mark cells that exist as touched; ids without a cell are left out."""
+        for some in by_bytes(ids):
+            self._cells.update_many({"_id": {"$in": some}}, self._touch())
+
+    @mapped
+    def mark_range(self, match: Mapping[str, Any], start: datetime | None, end: datetime | None) -> int:
+        """Mark every existing cell of `match` with start <= minute < end as touched (a price or a name changed)."""
+        minute = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
+        where = {**match, **({"minute": minute} if minute else {})}
+        return self._cells.update_many(where, self._touch()).matched_count
+
+    @mapped
+    def mark_not_owned(self, gpu: GpuId, start_us: int, end_us: int, own_lease: str | None = None) -> None:
+        """Mark the silent cells of [start, end) that were computed as not owned: evidence beside them may own them now."""
+        self._mark_silent(gpu, start_us, end_us, {"silent": True, "owned_us": 0}, own_lease)
+
+    @mapped
+    def mark_memory_unknown(
+        self, gpu: GpuId, start_us: int, end_us: int, without_us: Iterable[int], own_lease: str | None
+    ) -> None:
+        """Mark the cells of [start, end) that have idle time classed without a reading of the memory: by requests before them,
+        which changed. without_us: minutes that were computed from that change."""
+        minute = {"$gte": from_us(start_us), "$lt": from_us(end_us), "$nin": [from_us(at) for at in without_us]}
+        stale = [{"memory_unknown_us": {"$gt": 0}}, _computed_by_others(own_lease)]
+        self._cells.update_many({"gpu": gpu, "minute": minute, "$or": stale}, self._touch())
+
+    @mapped
+    def mark_silent(self, gpu: GpuId, start_us: int, end_us: int) -> None:
+        """Mark the silent cells of [start, end): evidence beside them is gone."""
+        self._mark_silent(gpu, start_us, end_us, {"silent": True}, None)
+
+    def _mark_silent(self, gpu: GpuId, start_us: int, end_us: int, stale: Document, own_lease: str | None) -> None:
+        if start_us < end_us:
+            minute = {"$gte": from_us(start_us), "$lt": from_us(end_us)}
+            where = {"gpu": gpu, "minute": minute, "$or": [stale, _computed_by_others(own_lease)]}
+            self._cells.update_many(where, self._touch())
+
+    @mapped
+    def mark_computed_before(self, gpus: Sequence[GpuId], at: datetime) -> None:
+        """Mark the cells of these GPUs whose computation may have read something that changed at `at`."""
+        read_before = {"computed_at": {"$lt": at + SAFETY}}
+        self._cells.update_many({"gpu": {"$in": list(gpus)}, "$or": [read_before, _computed_by_others(None)]}, self._touch())
+
+    # -- reads -------------------------------------------------------------------------------------------------------
+
+    @mapped
+    def states(self, cells: Iterable[Cell]) -> dict[Cell, Document]:
+        """Those of these cells that exist: {silent, revision, due_at, lease}."""
+        ids = {cell_id(gpu, minute): (gpu, minute) for gpu, minute in cells}
+        if not ids:
+            return {}
+        found = self._cells.find({"_id": {"$in": list(ids)}}, dict.fromkeys(("silent", "revision", "due_at", "lease"), 1))
+        return {ids[cell["_id"]]: cell for cell in found}
+
+    @mapped
+    def versions(self, ids: Iterable[str]) -> dict[str, Version]:
+        """The version of each of these cells; those that do not exist are left out."""
+        found = self._cells.find({"_id": {"$in": list(ids)}}, {"gen": 1, "computed_at": 1})
+        return {cell["_id"]: version_of(cell) for cell in found}
+
+    @mapped
+    def is_changing(self, since: datetime) -> bool:
+        """Whether any cell is due or was computed since. May look at all of them."""
+        changing = {"$or": [{"due_at": {"$exists": True}}, {"computed_at": {"$gte": since}}]}
+        return self._cells.find_one(changing, {"_id": 1}) is not None
+
+    @mapped
+    def minutes_after(self, last_us: Mapping[GpuId, int]) -> dict[GpuId, list[int]]:
+        """The minutes of the cells that each GPU has after a minute; {} where there are too many to be read."""
+        found = self._few_cells(last_us, {"$gt": from_us(min(last_us.values()))})
+        if found is None:
+            return {}
+        later: dict[GpuId, list[int]] = {gpu: [] for gpu in last_us}
+        for gpu, minute in found:
+            if minute > last_us[gpu]:
+                later[gpu].append(minute)
+        return later
+
+    @mapped
+    def with_cells_before(self, first_us: Mapping[GpuId, int]) -> set[GpuId]:
+        """Those of these GPUs that have a cell before a minute of theirs; all of them where there are too many to be read."""
+        if not first_us:
+            return set()
+        found = self._few_cells(first_us, {"$lt": from_us(max(first_us.values()))})
+        if found is None:
+            return set(first_us)
+        return {gpu for gpu, minute in found if minute < first_us[gpu]}
+
+    def _few_cells(self, gpus: Iterable[GpuId], minute: Document) -> list[Cell] | None:
+        """The cells of these GPUs in these minutes, from the index alone; None where there are too many to be read."""
+        names = sorted(gpus)
+        limit = LATER_CELLS * len(names)
+        where = {"gpu": {"$in": names}, "minute": minute}
+        found = list(self._cells.find(where, {"_id": 0, "gpu": 1, "minute": 1}).limit(limit))
+        return None if len(found) == limit else [(cell["gpu"], to_us(cell["minute"])) for cell in found]
+
+    @mapped
+    def count_cells(self, gpu: GpuId, start_us: int, end_us: int) -> int:
+        """How many cells a GPU has in [start, end)."""
+        return self._cells.count_documents({"gpu": gpu, "minute": {"$gte": from_us(start_us), "$lt": from_us(end_us)}})
+
+    @mapped
+    def last_heard(self, gpu: GpuId, before_us: int | None = None) -> Document | None:
+        """The newest cell of a GPU (before a minute) that was computed with evidence in it: {minute}."""
+        before = {} if before_us is None else {"minute": {"$lt": from_us(before_us)}}
+        return self._cells.find_one({"gpu": gpu, "silent": False, **before}, {"minute": 1}, sort=[("minute", DESCENDING)])
+
+    @mapped
+    def cells_from(self, gpu: GpuId, minute_us: int) -> Iterator[Document]:
+        """The cells of a GPU from a minute on, ascending: {minute, host, gpu_name, own_price, samples, due_at, lease}."""
+        return self._carried({"gpu": gpu, "minute": {"$gte": from_us(minute_us)}}, ASCENDING)
+
+    @mapped
+    def cells_before(self, gpu: GpuId, minute_us: int) -> Iterator[Document]:
+        """The cells of a GPU before a minute, descending, as in cells_from."""
+        return self._carried({"gpu": gpu, "minute": {"$lt": from_us(minute_us)}}, DESCENDING)
+
+    def _carried(self, where: Document, order: int) -> Iterator[Document]:
+        return each(self._cells.find(where, _CARRIED_FIELDS).sort("minute", order))
+
+    @mapped
+    def cells_of(self, gpu: GpuId, start: datetime | None, end: datetime | None) -> Iterable[Document]:
+        """The cells of one GPU with start <= minute < end, in time order, all their lines included; one at a time."""
+        minute = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
+        found = self._cells.find({"gpu": gpu, **({"minute": minute} if minute else {})}).sort("minute", ASCENDING)
+        return complete_cells(self._chunks, self._cells, each(found.batch_size(_BATCH_CELLS)))
+
+    @mapped
+    def cell_gpus(self) -> list[GpuId]:
+        """Every GPU that has a cell."""
+        return list(self._cells.distinct("gpu"))

@@ -1,0 +1,307 @@
+"""Closing: due cells are computed from the stored events and written, by any replica, any number of times.
+
+    1 take due cells, live minutes first (their gen is read here, before any event)   2 read prices, placements, inventory
+    3 read the events of a few GPUs and compute their cells   4 open or mark what a first result implies for others: silent
+      minutes between this one and its neighbours, the card of a MIG slice, what samples say of the minutes up to the next one
+    5 write where nobody was faster   6 now and then: GPUs, placements and prices that changed, GPUs that fell silent,
+      finality
+
+4 and 6 are consequences.py; decisions 12 and 13 say why.
+
+A cell is never taken before its `due_at`: ingest leaves a mark out while the one before is still ahead (ingest/shape.py).
+Behind schedule means fewer recomputations, not wrong ones: while ingest catches up, closing rests between its rounds, and
+finds the minutes of a GPU complete.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from gpu_token_analytics.books.store import Books
+from gpu_token_analytics.cells.lines import bounded_correction, bounded_corrections
+from gpu_token_analytics.cells.store import CellWrite, is_live
+from gpu_token_analytics.clock import Clock
+from gpu_token_analytics.closing.compute import compute_runs
+from gpu_token_analytics.closing.consequences import Closed, Consequences
+from gpu_token_analytics.closing.runs import ComputedCell, groups_of, runs_of
+from gpu_token_analytics.closing.store import LedgerStore
+from gpu_token_analytics.documents import (
+    US_PER_MINUTE,
+    CellState,
+    GpuId,
+    MoneyClass,
+)
+from gpu_token_analytics.errors import StoreError
+from gpu_token_analytics.ledger.params import LedgerParams
+from gpu_token_analytics.mongo.client import Document
+from gpu_token_analytics.raw.recent import NOTHING_KNOWN, Known
+from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.wire.events import to_us
+
+log = logging.getLogger(__name__)
+
+CELLS_PER_STEP = 1000
+MAX_GROUP_US = 120 * US_PER_MINUTE  # GPUs x minutes closed together: a bound on memory, and on the size of one write
+HOUSEKEEPING_SECONDS = 10.0
+IDLE_WAIT_SECONDS = 0.1
+ROLLUPS_WAIT_SECONDS = 5.0  # at most, while cells are due
+CATCH_UP_LOOK_SECONDS = 0.02  # how often closing looks whether ingest has caught up: that asks nobody
+CATCH_UP_REST_SECONDS = 10.0  # at most, between rounds of closing while ingest catches up
+GROUPS_AT_ONCE = 2  # groups of GPUs: one is computed here while MongoDB reads for the other
+AFTER_MINUTE = timedelta(seconds=1)
+
+_ByGpu: TypeAlias = dict[GpuId, dict[int, Document]]  # due cells, by GPU and start of the minute
+
+_content_encoder = msgspec.json.Encoder(order="sorted")
+
+
+class Observer(Protocol):
+    """What closing reports; metrics.py satisfies it."""
+
+    def cpu(self, step: str) -> AbstractContextManager[None]:
+        """What the thread computes within is a part of a step."""
+
+    def cells_closed(self, computed: int, changed: int) -> None:
+        """So many cells were computed, so many of them changed."""
+
+    def cells_kept(self, count: int) -> None:
+        """So many cells were touched, but left as they are: their raw events may have expired."""
+
+    def cells_due(self, count: int) -> None:
+        """So many cells wait, their debounce included."""
+
+    def event_to_ledger_seconds(self, seconds: float) -> None:
+        """Time from a cell's first open mark to its being written."""
+
+    def set_aside(self, count: int) -> None:
+        """So many cells and sums are set aside, because MongoDB refuses them for good."""
+
+
+class RollupStep(Protocol):
+    """Brings the rollups up to date; returns how much it did."""
+
+    def step(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class ClosingRules:
+    """The settings closing depends on."""
+
+    debounce_seconds: float
+    finality: timedelta
+    raw_complete_for: timedelta  # an older cell is never computed again: its raw events may have expired
+    # Due cells are left that long to the process that stored their events: it need not read them back (decision 19).
+    others_wait: timedelta = timedelta(seconds=5)
+
+    @staticmethod
+    def of(settings: Settings) -> ClosingRules:
+        """The rules these settings make."""
+        finality = timedelta(hours=settings.finality_hours)
+        return ClosingRules(settings.close_debounce_seconds, finality, settings.raw_complete_for)
+
+
+class Closer:
+    """Computes due cells, one step at a time."""
+
+    def __init__(self, store: LedgerStore, params: LedgerParams, rules: ClosingRules, observer: Observer) -> None:
+        self._store, self._params, self._rules, self._observer = store, params, rules, observer
+        self._version = params.version
+        self._consequences = Consequences(store, params, rules.raw_complete_for)
+
+    def run(
+        self,
+        stop: threading.Event,
+        clock: Clock,
+        rollups: RollupStep | None = None,
+        catching_up: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Step until `stop` is set. A store outage is waited out; anything else ends the loop with its error.
+
+        catching_up: whether ingest has a backlog. What is closed then is read, computed and written again for every few of
+        its events, at the cost of ingest; so a round, which leaves nothing due, is followed by a rest.
+        """
+        next_housekeeping = round_ended = rolled = clock.monotonic()
+        while not stop.is_set():
+            if catching_up() and clock.monotonic() < round_ended + CATCH_UP_REST_SECONDS:
+                clock.wait(stop, CATCH_UP_LOOK_SECONDS)
+                continue
+            try:
+                if clock.monotonic() >= next_housekeeping:
+                    self.housekeep()
+                    next_housekeeping = clock.monotonic() + HOUSEKEEPING_SECONDS
+                with self._observer.cpu("close"):
+                    done = self.step()
+                if rollups is not None and (not done or clock.monotonic() >= rolled + ROLLUPS_WAIT_SECONDS):
+                    with self._observer.cpu("roll_up"):
+                        done += rollups.step()  # of complete cells rather than of a half of them
+                    rolled = clock.monotonic()
+            except StoreError as error:
+                log.warning("the ledger waits for the store: %s", error)
+                clock.wait(stop, 2.0)
+                continue
+            if not done:
+                round_ended = clock.monotonic()
+                clock.wait(stop, IDLE_WAIT_SECONDS)
+
+    def step(self) -> int:
+        """Take, compute and write one batch of due cells. Returns how many were taken. Raises StoreRefused while the clocks of
+        this machine and of MongoDB are too far apart, and leaves them due."""
+        self._store.check_clock()  # by a wrong clock minutes would be taken for over, and silence be opened
+        moment = 0 if self._store.recent is None else self._store.recent.moment
+        due = self._store.cells.take_due(CELLS_PER_STEP, self._store.own_gpus, self._rules.others_wait)
+        if not due:
+            return 0
+        now = self._store.now()
+        expired: list[Document] = []
+        live: _ByGpu = {}
+        history: _ByGpu = {}
+        for cell in due:
+            if self._expired(cell, now):
+                expired.append(cell)
+            else:
+                (live if is_live(cell, now) else history).setdefault(cell["gpu"], {})[to_us(cell["minute"])] = cell
+        self._keep(expired)
+        books = self._store.books.read()
+        with ThreadPoolExecutor(GROUPS_AT_ONCE, "closer") as threads:
+            try:
+                for by_gpu in (live, history):
+                    self._close_all(by_gpu, threads, books, now, moment)
+            finally:
+                threads.shutdown(cancel_futures=True)  # of one error only: in an outage each would wait for its own
+        return len(due)
+
+    def _close_all(self, by_gpu: _ByGpu, threads: ThreadPoolExecutor, books: Books, now: datetime, moment: int) -> None:
+        runs = {gpu: runs_of(cells) for gpu, cells in by_gpu.items()}
+        # Runs of one GPU after another: what one implies for the next is marked before that is read.
+        for number in range(max(map(len, runs.values()), default=0)):
+            groups = groups_of({gpu: found[number] for gpu, found in runs.items() if number < len(found)}, MAX_GROUP_US)
+            for closing in [threads.submit(self._close, group, by_gpu, books, now, moment) for group in groups]:
+                closing.result()
+
+    def _close(
+        self,
+        group: Mapping[GpuId, Sequence[int]],
+        due: Mapping[GpuId, Mapping[int, Document]],
+        books: Books,
+        now: datetime,
+        moment: int,
+    ) -> None:
+        """Compute and write due cells, by GPU and minute: one run each of several GPUs, so that a few commands do for all."""
+        with self._observer.cpu("close"):
+            closed: list[Closed] = []
+            writes: list[CellWrite] = []
+            known = self._known(
+                {gpu: {minute: due[gpu][minute]["gen"] for minute in run} for gpu, run in group.items()}, moment
+            )
+            for run in compute_runs(self._store, books, self._params, group, to_us(now), known=known):
+                marks = [due[run.gpu][minute] for minute in group[run.gpu]]
+                written = self._writes(run.cells, marks, now)
+                closed.append(Closed(run, marks, {write.cell for write in written if write.changed}))
+                writes += written
+            # First what follows from them: after a crash in between, the cells are still due and it is all done again.
+            self._consequences.follow_up(closed, books)
+            self._store.cells.write(writes)
+            self._observer.cells_closed(len(writes), sum(write.changed for write in writes))
+
+    def _known(self, gens: Mapping[GpuId, Mapping[int, int]], moment: int) -> Known:
+        return NOTHING_KNOWN if self._store.recent is None else self._store.recent.known(gens, moment)
+
+    def housekeep(self) -> None:
+        """The slow, rare work: changed GPUs, placements and prices, silent GPUs, finality."""
+        self._store.check_clock()
+        self._consequences.spread_gpus()
+        self._consequences.spread_placements()
+        self._consequences.spread_prices()
+        self._consequences.extend_silence()
+        self._store.cells.finalise()
+        self._observer.set_aside(self._store.cells.look_after_set_aside())
+        self._observer.cells_due(self._store.cells.count_due())
+
+    # -- cells that cannot be computed again -------------------------------------------------------------------------
+
+    def _expired(self, cell: Document, now: datetime) -> bool:
+        return bool(cell["revision"]) and cell["opened_at"] < now - self._rules.raw_complete_for
+
+    def _keep(self, expired: Sequence[Document]) -> None:
+        """Leave cells as they are whose raw events may be gone: computed from what is left they would lose money."""
+        if not expired:
+            return
+        log.warning(
+            "%d cells, such as %s, were touched by a late event or price, but are older than their raw events are kept "
+            "(RAW_RETENTION_DAYS): they stay as they are",
+            len(expired),
+            expired[0]["_id"],
+        )
+        self._store.cells.write([CellWrite(cell["_id"], cell["gen"], cell["revision"], {}) for cell in expired])
+        self._observer.cells_kept(len(expired))
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def _writes(self, computed: Sequence[ComputedCell], due: Sequence[Document], now: datetime) -> list[CellWrite]:
+        final = [cell["_id"] for cell in due if cell["state"] == CellState.FINAL]
+        before = self._store.cells.contents(final) if final else {}
+        for mark in due:
+            waited = (now - mark["due_at"]).total_seconds() + self._rules.debounce_seconds
+            self._observer.event_to_ledger_seconds(max(0.0, waited))
+        return [self._cell_write(cell, mark, before.get(mark["_id"]), now) for cell, mark in zip(computed, due, strict=True)]
+
+    def _cell_write(self, cell: ComputedCell, mark: Document, final: Document | None, now: datetime) -> CellWrite:
+        fields = {**cell.fields(), "params": self._version}
+        # The end of its last request is not stored, but later cells may depend on it (Consequences).
+        content = blake2b(_content_encoder.encode((fields, cell.last_end_us)), digest_size=8).digest()
+        end = mark["minute"] + timedelta(microseconds=US_PER_MINUTE)
+        changes: Document = {"computed_at": now}
+        if content != mark.get("content"):
+            revision = mark["revision"] + 1
+            changes |= fields | {"content": content, "revision": revision, "rolled": False}
+            changes["final_at"] = max(end, mark["opened_at"]) + self._rules.finality
+            if mark["state"] == CellState.PENDING:
+                changes["state"] = CellState.PROVISIONAL.value
+            if final is not None:
+                correction = bounded_correction(_correction(final, fields, revision, now))
+                changes["corrections"] = bounded_corrections([*final.get("corrections", ()), correction])
+        return CellWrite(
+            cell=mark["_id"],
+            gen=mark["gen"],
+            revision=mark["revision"],
+            changes=changes,
+            due_again_at=end + AFTER_MINUTE if end > now else None,
+            replaces=mark.get("chunks"),
+        )
+
+
+def _correction(before: Document, fields: Document, revision: int, now: datetime) -> Document:
+    """What a change of a final cell moved: by class and, by line, in money and tokens. Sums of `moved` = change of C."""
+    moved = {name.value: fields["classes"][name] - before["classes"].get(name, 0) for name in MoneyClass}
+    return {
+        "revision": revision,
+        "at": now,
+        "moved_nusd": {name: amount for name, amount in moved.items() if amount},
+        "cost_change_nusd": fields["cost_nusd"] - before["cost_nusd"],
+        "lines": _line_changes(before["lines"], fields["lines"]),
+    }
+
+
+def _line_changes(before: Iterable[dict[str, Any]], after: Iterable[dict[str, Any]]) -> list[Document]:
+    counted = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "cost_nusd")
+    sums: dict[tuple[str, str, str], Document] = {}
+    for sign, lines in ((-1, before), (1, after)):
+        for line in lines:
+            change = sums.setdefault((line["model"], line["tenant"], line["method"]), dict.fromkeys(counted, 0))
+            for name in counted:
+                change[name] += sign * line[name]
+    return [
+        {"model": model, "tenant": tenant, "method": method, **change}
+        for (model, tenant, method), change in sorted(sums.items())
+        if any(change.values())
+    ]

@@ -1,0 +1,77 @@
+"""One request's part of the ledger, cell by cell: the ledger's own function over the raw events, looked at from a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gpu_token_analytics.books.store import Books
+from gpu_token_analytics.closing.compute import compute_run
+from gpu_token_analytics.closing.runs import ComputedCell, runs_of
+from gpu_token_analytics.closing.store import LedgerStore
+from gpu_token_analytics.documents import GpuId, Method, NanoUsd, cell_id, touched_minutes
+from gpu_token_analytics.ledger.params import LedgerParams
+from gpu_token_analytics.ledger.requests import UNKNOWN_US
+
+
+@dataclass(frozen=True)
+class RequestPart:
+    """What one cell holds of a request. Money in nano-USD, energy in millijoules (null: not measured)."""
+
+    cell: str
+    gpu: GpuId
+    minute_us: int
+    cost_nusd: NanoUsd
+    prefill_cost_nusd: NanoUsd
+    energy_mj: int | None
+    method: str
+    price_row: str
+    nusd_per_hour: NanoUsd
+
+
+def request_parts(store: LedgerStore, params: LedgerParams, usage: Mapping[str, Any], now_us: int) -> list[RequestPart]:
+    """The parts of one stored usage document, by GPU then minute; cells that hold nothing of it are left out."""
+    books = store.books.read()
+    minutes = list(touched_minutes(usage["start_us"], usage["ts_us"]))
+    gpus = sorted({books.placements.resolve(name, usage["ts_us"]) for name in usage["gpus"]})
+    return [part for gpu in gpus for part in _of_gpu(store, books, params, gpu, minutes, usage, now_us)]
+
+
+def _of_gpu(
+    store: LedgerStore,
+    books: Books,
+    params: LedgerParams,
+    gpu: GpuId,
+    minutes: Iterable[int],
+    usage: Mapping[str, Any],
+    now_us: int,
+) -> Iterable[RequestPart]:
+    for run in runs_of(minutes):
+        for computed in compute_run(store, books, params, gpu, run, now_us, with_shares=True):
+            yield from _of_cell(computed, usage)
+
+
+def _of_cell(computed: ComputedCell, usage: Mapping[str, Any]) -> Iterable[RequestPart]:
+    price = computed.prices[0]
+    for share in computed.content.shares:
+        if computed.request_ids[share.request] == usage["_id"]:
+            yield RequestPart(
+                cell=cell_id(computed.gpu, computed.content.start_us),
+                gpu=computed.gpu,
+                minute_us=computed.content.start_us,
+                cost_nusd=share.cost_nusd,
+                prefill_cost_nusd=share.prefill_cost_nusd,
+                energy_mj=share.energy_mj,
+                method=_method(usage),
+                price_row=price.row,
+                nusd_per_hour=price.nusd_per_hour,
+            )
+
+
+def _method(usage: Mapping[str, Any]) -> str:
+    """As ledger/requests.py finds it."""
+    if usage.get("latency_ms") is None:
+        return str(Method.WINDOW)
+    first = usage.get("first_us", UNKNOWN_US)
+    return str(Method.SWEEP if usage["start_us"] < first < usage["ts_us"] else Method.SWEEP_NO_TTFT)

@@ -1,0 +1,71 @@
+"""When do own GPUs beat an API? Pure arithmetic over ledger sums.
+
+With M the money of a time of H hours, T its tokens, p the API's USD per million tokens:
+
+    own $/M              M / T
+    break-even tokens/h  (M / H) / p      the GPUs cost the same whether busy or not
+    break-even ratio     break-even tokens/h over T / H: 0.5 means that half of today's load would do
+    break-even share     attributed share of the money now x ratio: load is taken to scale with busy time; above 1 the
+                         GPUs cannot win at this price, however full
+A what-if price per GPU-hour scales all money by (what-if x owned GPU hours) / M.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from gpu_token_analytics.costs.read import CostQuery, Row
+
+Json = dict[str, Any]
+NUSD = 1e9
+US_PER_HOUR = 3_600_000_000
+
+
+def break_even(
+    query: CostQuery,
+    rows: Sequence[Row],
+    whole: Row,
+    now: datetime,
+    api_usd_per_million: float,
+    usd_per_gpu_hour: float | None,
+) -> Json:
+    """rows: by model, the null row may be among them. whole: everything. Returns the fields of BreakEvenResponse."""
+    hours = max(0.0, (min(query.end, now) - query.start).total_seconds() / 3600)
+    gpu_hours = whole["gpu_us"] / US_PER_HOUR
+    paid_usd = whole.money_nusd / NUSD
+    own_price = paid_usd / gpu_hours if gpu_hours else None
+    factor = 1.0 if usd_per_gpu_hour is None or not own_price else usd_per_gpu_hour / own_price
+    found = [
+        _row(row.key[0], row, row["cost_nusd"] + row["warm_idle_nusd"], factor, hours, api_usd_per_million)
+        for row in rows
+        if row.key[0] is not None
+    ]
+    if not query.models:
+        found.append(_row(None, whole, whole.money_nusd, factor, hours, api_usd_per_million))
+    return {"usd_per_gpu_hour": usd_per_gpu_hour, "own_usd_per_gpu_hour": own_price, "rows": found}
+
+
+def _row(model: str | None, row: Row, nusd: int, factor: float, hours: float, api_usd_per_million: float) -> Json:
+    tokens = row["prompt_tokens"] + row["completion_tokens"]
+    own_usd = nusd * factor / NUSD
+    api_usd = tokens * api_usd_per_million / 1e6
+    per_hour = tokens / hours if hours else None
+    even = own_usd / hours / api_usd_per_million * 1e6 if hours and api_usd_per_million else None
+    load = even / per_hour if even is not None and per_hour else None
+    used = row["cost_nusd"] / nusd if nusd else None
+    needed = used * load if used is not None and load is not None else None
+    return {
+        "model": model,
+        "tokens": tokens,
+        "tokens_per_hour": per_hour,
+        "own_usd_per_million": own_usd / tokens * 1e6 if tokens else None,
+        "api_usd_per_million": api_usd_per_million,
+        "own_wins": own_usd < api_usd if tokens else None,
+        "saved_nusd": round((api_usd - own_usd) * NUSD) if tokens else None,
+        "break_even_tokens_per_hour": even,
+        "break_even_ratio": load,
+        "break_even_utilization": needed if needed is not None and needed <= 1 else None,
+        "utilization": used,
+    }

@@ -1,0 +1,104 @@
+"""Minutes that no rollup holds: sums of single cells, as coarse as the query allows before they are grouped.
+
+A cell has few lines, but its warm idle money is shared among everybody attributed on its GPU in that hour. So cells are
+summed within a UTC hour and a bucket first, and the shares of all cells of a GPU are made at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from operator import add
+from typing import Any, TypeAlias
+
+from gpu_token_analytics.costs.collect import WARM_IDLE, Piece, settled
+from gpu_token_analytics.costs.query import FLEET, CostQuery, Place
+from gpu_token_analytics.rollups import sums
+from gpu_token_analytics.rollups.spans import HOUR, Span, buckets, floor
+
+SharesOfHour: TypeAlias = Callable[[datetime], Mapping[str, sums.WarmShares]]
+CELL_FIELDS = dict.fromkeys(
+    (
+        "gpu",
+        "minute",
+        "host",
+        "gpu_name",
+        "state",
+        "final_at",
+        "cost_nusd",
+        "owned_us",
+        "classes",
+        "class_us",
+        "memory_unknown_us",
+        "energy_mj",
+        "energy_observed_us",
+        "lines",
+        "line_ref",
+        "price.mode",
+        "corrections.revision",
+    ),
+    1,
+)
+
+
+@dataclass(slots=True)
+class _Sum:
+    """Cells of one place."""
+
+    space: list[int] = field(default_factory=lambda: list(sums.ZERO_SPACE))
+    lines: dict[tuple[str | None, str | None], list[int]] = field(default_factory=dict)
+    warm_nusd: dict[str, list[int]] = field(default_factory=dict)  # by GPU: of each cell that has some
+
+
+def cell_pieces(
+    query: CostQuery, span: Span, cells: Iterable[Mapping[str, Any]], shares: SharesOfHour, now: datetime
+) -> Iterator[Piece]:
+    """Pieces of the cells of a span, which come in order of time. shares: of each GPU in the UTC hour that starts then."""
+    cuts = _slices(query, span)
+    start, end = next(cuts)
+    places: dict[Place, _Sum] = {}
+    detail, by_place = query.detail, query.by_place
+    for cell in cells:
+        while cell["minute"] >= end:
+            yield from _close(start, places, detail, shares)
+            (start, end), places = next(cuts), {}
+        place = (cell["gpu"], cell["host"], cell["gpu_name"], sums.price_mode(cell)) if by_place else FLEET
+        found = places.get(place)
+        if found is None:
+            found = places[place] = _Sum()
+        found.space = list(map(add, found.space, settled(sums.cell_space(cell), cell.get("final_at"), now)))
+        for (model, tenant), vector in sums.cell_lines(cell):
+            sums.add_into(found.lines, _line_key(detail, model, tenant), vector)
+        warm_nusd = cell["classes"][WARM_IDLE]
+        if warm_nusd:
+            found.warm_nusd.setdefault(cell["gpu"], []).append(warm_nusd)
+    yield from _close(start, places, detail, shares)
+
+
+def _slices(query: CostQuery, span: Span) -> Iterator[tuple[datetime, datetime]]:
+    """The span cut at the borders of buckets and of UTC hours."""
+    for start, end in buckets(span.start, span.end, query.step, query.zone):
+        at = start
+        while at < end:
+            until = min(end, floor(at, HOUR) + HOUR)
+            yield at, until
+            at = until
+
+
+def _close(start: datetime, places: Mapping[Place, _Sum], detail: str, shares: SharesOfHour) -> Iterator[Piece]:
+    """The pieces of one slice, which begins at `start`, with the shares of warm idle money where lines tell whose."""
+    of_gpu = shares(floor(start, HOUR)) if places and detail != "total" else {}
+    for place, found in places.items():
+        for gpu, amounts_nusd in found.warm_nusd.items():
+            if gpu in of_gpu:
+                for (model, tenant), nusd in of_gpu[gpu].of_all(amounts_nusd, by_tenant=detail == "lines"):
+                    sums.add_warm(found.lines, _line_key(detail, model, tenant), nusd)
+        yield Piece(start, place, found.space, [(*key, vector) for key, vector in found.lines.items()])
+
+
+def _line_key(detail: str, model: str, tenant: str | None) -> tuple[str | None, str | None]:
+    """By what lines are summed: no finer than the query can tell apart."""
+    if detail == "lines":
+        return model, tenant
+    return (model, None) if detail == "by_model" else (None, None)

@@ -1,0 +1,193 @@
+"""Groups what was read into rows, bucket by bucket. A tenant lock is applied here, to every row and every column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from operator import add, itemgetter
+from typing import TypeAlias
+
+from gpu_token_analytics.costs.query import (
+    DIMENSIONS,
+    REST_COLUMNS,
+    REST_MONEY_COLUMNS,
+    CostQuery,
+    Key,
+    Place,
+    Row,
+    Scope,
+    sort_key,
+)
+from gpu_token_analytics.documents import MoneyClass
+from gpu_token_analytics.rollups import sums
+from gpu_token_analytics.rollups.spans import Step, bucket_start, buckets
+
+Values: TypeAlias = tuple[str | None, ...]  # in the order of DIMENSIONS
+
+ATTRIBUTED = str(MoneyClass.ATTRIBUTED)
+WARM_IDLE = str(MoneyClass.WARM_IDLE)
+UNOBSERVED = str(MoneyClass.UNOBSERVED)
+SPACE = {name: index for index, name in enumerate(sums.SPACE_COLUMNS)}
+_CELLS, _PROVISIONAL, _CORRECTED = (SPACE[name] for name in ("cells", "provisional_cells", "corrected_cells"))
+_REST_OF_SPACE = itemgetter(
+    *(SPACE[name] for name in REST_MONEY_COLUMNS),
+    *(SPACE[name] for name in ("owned_us", "unobserved_us", "energy_mj", "energy_observed_us", "cells", "memory_unknown_us")),
+)
+_OWNED = SPACE["owned_us"]
+_ZERO_REST = (0,) * len(REST_COLUMNS)
+
+
+@dataclass(slots=True)
+class Piece:
+    """What was read about a place (or the fleet) in a time that no bucket cuts, as vectors."""
+
+    start: datetime
+    place: Place
+    space: Sequence[int]
+    lines: Iterable[tuple[str | None, str | None, Sequence[int]]]
+
+
+@dataclass(slots=True)
+class _Bucket:
+    lines: dict[Key, Sequence[int]] = field(default_factory=dict)
+    rest: dict[Key, Sequence[int]] = field(default_factory=dict)  # columns of REST_COLUMNS
+    provisional: int = 0
+    corrected: int = 0
+
+
+class Collector:
+    """Rows of one query. `scope` fills up as they are drawn."""
+
+    def __init__(self, query: CostQuery, scope: Scope) -> None:
+        self._query = query
+        self._scope = scope
+        self._tenants = query.tenants
+        self._nobody = False
+        if query.tenant_lock is not None:
+            # An empty set would mean "all": a lock outside the asked tenants selects nobody.
+            self._nobody = bool(query.tenants) and query.tenant_lock not in query.tenants
+            self._tenants = frozenset((query.tenant_lock,))
+        self._selects_lines = bool(query.models or query.tenants or query.tenant_lock is not None)
+        self._splits_classes = bool("class" in query.group_by or query.classes or query.tenant_lock is not None)
+        self._key = _picker(query.group_by)
+
+    def rows(self, pieces: Iterable[Piece]) -> Iterator[Row]:
+        """Rows of pieces that come in order of time."""
+        query = self._query
+        borders = buckets(query.start, query.end, query.step, query.zone)
+        start, end = next(borders)
+        bucket = _Bucket()
+        for piece in pieces:
+            while piece.start >= end:
+                yield from self._close(start, end, bucket)
+                (start, end), bucket = next(borders), _Bucket()
+            self._add(bucket, piece)
+        yield from self._close(start, end, bucket)
+
+    def _close(self, start: datetime, end: datetime, bucket: _Bucket) -> Iterator[Row]:
+        label = None if self._query.step is Step.NONE else bucket_start(start, self._query.step, self._query.zone)
+        flags = (bucket.provisional, bucket.corrected)
+        lines, rest = bucket.lines, bucket.rest
+        for key in sorted(lines.keys() | rest.keys(), key=sort_key):
+            values = (*lines.get(key, sums.ZERO_LINE), *rest.get(key, _ZERO_REST), *flags)
+            yield Row(label, start, end, key, values)
+
+    def _add(self, bucket: _Bucket, piece: Piece) -> None:
+        query = self._query
+        place = piece.place
+        _, host, gpu_name, _ = place
+        if (query.hosts and host not in query.hosts) or (query.gpu_names and gpu_name not in query.gpu_names):
+            return
+        space = piece.space
+        self._scope.cost_nusd += space[sums.SPACE_COST]
+        self._scope.cells += space[_CELLS]
+        bucket.provisional += space[_PROVISIONAL]
+        bucket.corrected += space[_CORRECTED]
+        if self._nobody:
+            return
+        shared_nusd = self._add_lines(bucket, piece)
+        if not self._selects_lines:
+            self._add_rest(bucket, space, place, space[sums.SPACE_WARM] - shared_nusd)
+
+    def _add_lines(self, bucket: _Bucket, piece: Piece) -> int:
+        """Adds the selected lines. Returns the warm idle money that lines hold, selected or not."""
+        models, tenants, pick, split = self._query.models, self._tenants, self._key, self._splits_classes
+        lines, place = bucket.lines, piece.place
+        shared_nusd = 0
+        for model, tenant, vector in piece.lines:
+            shared_nusd += vector[sums.WARM]
+            if (models and model not in models) or (tenants and tenant not in tenants):
+                continue
+            if split:
+                self._add_by_class(lines, (model, tenant, *place), vector)
+            # A line of zeros (no request in this span) opens no row.
+            elif any(vector):
+                _add_into(lines, pick((model, tenant, *place, ATTRIBUTED)), vector)
+        return shared_nusd
+
+    def _add_by_class(
+        self,
+        lines: dict[Key, Sequence[int]],
+        where: Values,
+        vector: Sequence[int],
+    ) -> None:
+        """One line as an attributed row and one of warm idle money, as far as they are asked for and may be seen."""
+        warm = vector[sums.WARM]
+        if warm and self._query.tenant_lock is None and self._wanted(WARM_IDLE):
+            _add_into(lines, self._key((*where, WARM_IDLE)), sums.warm_vector(warm))
+        attributed = (*vector[: sums.WARM], 0, *vector[sums.WARM + 1 :])
+        if self._wanted(ATTRIBUTED) and any(attributed):
+            _add_into(lines, self._key((*where, ATTRIBUTED)), attributed)
+
+    def _add_rest(self, bucket: _Bucket, space: Sequence[int], place: Place, warm_nusd: int) -> None:
+        """Idle money that no line holds, and the GPU time. Into one row, or one for each class."""
+        if not space[_OWNED] and not space[sums.SPACE_COST] and not warm_nusd:
+            return  # void cells (a GPU that was taken out again) open no row
+        if not self._splits_classes:
+            key = self._key((None, None, *place, ""))
+            _add_into(bucket.rest, key, _REST_OF_SPACE(space))
+            if warm_nusd:
+                _add_into(bucket.lines, key, sums.warm_vector(warm_nusd))
+            return
+        for name in filter(self._wanted, sums.CLASSES):
+            key = self._key((None, None, *place, name))
+            rest = _class_rest(space, name)
+            if any(rest):
+                _add_into(bucket.rest, key, rest)
+            if name == WARM_IDLE and warm_nusd:
+                _add_into(bucket.lines, key, sums.warm_vector(warm_nusd))
+
+    def _wanted(self, name: str) -> bool:
+        return not self._query.classes or name in self._query.classes
+
+
+def _class_rest(space: Sequence[int], name: str) -> tuple[int, ...]:
+    """The rest columns of one class."""
+    money = [space[SPACE[column]] if column == f"{name}_nusd" else 0 for column in REST_MONEY_COLUMNS]
+    time_us = space[SPACE[f"{name}_us"]]
+    return (*money, time_us, time_us if name == UNOBSERVED else 0, 0, 0, 0, 0)
+
+
+def _add_into(rows: dict[Key, Sequence[int]], key: Key, vector: Sequence[int]) -> None:
+    """rows[key] += vector. The vector itself is kept, never changed."""
+    found = rows.get(key)
+    rows[key] = vector if found is None else list(map(add, found, vector))
+
+
+def _picker(group_by: Sequence[str]) -> Callable[[Values], Key]:
+    """From values of all dimensions to the key of a group."""
+    at = [DIMENSIONS.index(name) for name in group_by]
+    if not at:
+        return lambda _values: ()
+    if len(at) == 1:
+        only = at[0]
+        return lambda values: (values[only],)
+    return itemgetter(*at)
+
+
+def settled(space: list[int], final_at: datetime | None, now: datetime) -> list[int]:
+    """Cells turn final by time alone; the stored sum was made before."""
+    if final_at is not None and final_at <= now:
+        space[_PROVISIONAL] = 0
+    return space

@@ -1,0 +1,177 @@
+"""FOCUS 1.2 (FinOps Open Cost and Usage Specification): the ledger as the rows FinOps tools read.
+
+One row per GPU, hour, way of paying, class of money, model and tenant: a usage charge of GPU-hours. All mandatory columns of
+the specification, the recommended and conditional ones that say something here, and `x_` columns for what FOCUS has no
+column for yet (models, token kinds, the class of idle money). https://focus.finops.org, folder specification/columns of v1.2.
+
+    idle money      CapacityReservationStatus=Unused: the GPU is capacity held for use. Unobserved money has no status:
+                    whether it was used is not known
+    GPU-hours       the owned time of the class, shared among its rows in proportion to their money, exactly
+    four costs      are equal: prices of the price book are what is paid (no list price, no discount is known here)
+    PricingCategory from the mode of the price row, see PRICING_CATEGORIES
+    SkuPriceId      the SKU and the mode: neither an amount nor a date, so that it stays the same over time
+    ChargeClass     null: a correction restates its hour, it is not an extra row
+    InvoiceId       null: no invoice is known here
+
+Left out, because their condition is not met: unit prices (no list price without discounts is published, no negotiated one
+known), commitment discounts, pricing currencies, regions, types of accounts (there is one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from itertools import groupby
+from typing import Any
+
+from gpu_token_analytics.costs.files import Column, Kind, month_of, usd
+from gpu_token_analytics.costs.read import Row
+from gpu_token_analytics.ledger.prices import PriceMode
+from gpu_token_analytics.rollups.sums import share_out
+
+GROUP_BY = ("gpu", "host", "gpu_name", "price_mode", "class", "model", "tenant")
+# "Standard when pricing is predetermined at the agreed upon rate": reserved prices too. A commitment discount (Committed)
+# would need its id and its unused part, which nobody tells us. Owned: a price of one's own making, no provider's.
+PRICING_CATEGORIES = {
+    PriceMode.ON_DEMAND: "Standard",
+    PriceMode.RESERVED: "Standard",
+    PriceMode.SPOT: "Dynamic",
+    PriceMode.OWNED: "Other",
+}
+PROVIDER = "Self-hosted GPUs"
+SERVICE = "LLM inference"
+_CLASS_END = GROUP_BY.index("class") + 1  # the model follows
+US_PER_HOUR = 3_600_000_000
+_STATUS = {"attributed": "Used", "unmetered_work": "Used", "warm_idle": "Unused", "cold_idle": "Unused"}
+_WORDS = {
+    "attributed": "Requests",
+    "unmetered_work": "GPU busy without a known request",
+    "warm_idle": "Idle with a model in memory",
+    "cold_idle": "Idle without a model",
+    "unobserved": "Not observed",
+}
+
+COLUMNS: tuple[Column, ...] = (
+    Column("BilledCost", Kind.DECIMAL),
+    Column("BillingAccountId", Kind.TEXT),
+    Column("BillingAccountName", Kind.TEXT),
+    Column("BillingCurrency", Kind.TEXT),
+    Column("BillingPeriodEnd", Kind.TIME),
+    Column("BillingPeriodStart", Kind.TIME),
+    Column("CapacityReservationId", Kind.TEXT),
+    Column("CapacityReservationStatus", Kind.TEXT),
+    Column("ChargeCategory", Kind.TEXT),
+    Column("ChargeClass", Kind.TEXT),
+    Column("ChargeDescription", Kind.TEXT),
+    Column("ChargeFrequency", Kind.TEXT),
+    Column("ChargePeriodEnd", Kind.TIME),
+    Column("ChargePeriodStart", Kind.TIME),
+    Column("ConsumedQuantity", Kind.DECIMAL),
+    Column("ConsumedUnit", Kind.TEXT),
+    Column("ContractedCost", Kind.DECIMAL),
+    Column("EffectiveCost", Kind.DECIMAL),
+    Column("InvoiceId", Kind.TEXT),
+    Column("InvoiceIssuerName", Kind.TEXT),
+    Column("ListCost", Kind.DECIMAL),
+    Column("PricingCategory", Kind.TEXT),
+    Column("PricingQuantity", Kind.DECIMAL),
+    Column("PricingUnit", Kind.TEXT),
+    Column("ProviderName", Kind.TEXT),
+    Column("PublisherName", Kind.TEXT),
+    Column("ResourceId", Kind.TEXT),
+    Column("ResourceName", Kind.TEXT),
+    Column("ResourceType", Kind.TEXT),
+    Column("ServiceCategory", Kind.TEXT),
+    Column("ServiceName", Kind.TEXT),
+    Column("ServiceSubcategory", Kind.TEXT),
+    Column("SkuId", Kind.TEXT),
+    Column("SkuMeter", Kind.TEXT),
+    Column("SkuPriceDetails", Kind.JSON),
+    Column("SkuPriceId", Kind.TEXT),
+    Column("SubAccountId", Kind.TEXT),
+    Column("SubAccountName", Kind.TEXT),
+    Column("Tags", Kind.JSON),
+    Column("x_Model", Kind.TEXT),
+    Column("x_Tenant", Kind.TEXT),
+    Column("x_MoneyClass", Kind.TEXT),
+    Column("x_Requests", Kind.INTEGER),
+    Column("x_PromptTokens", Kind.INTEGER),
+    Column("x_CachedTokens", Kind.INTEGER),
+    Column("x_CompletionTokens", Kind.INTEGER),
+    Column("x_ReasoningTokens", Kind.INTEGER),
+    Column("x_CostNanoUsd", Kind.INTEGER),
+    Column("x_Provisional", Kind.BOOLEAN),
+)
+
+
+def focus_rows(rows: Iterable[Row], billing_account: str) -> Iterator[list[Any]]:
+    """The FOCUS rows of cost rows grouped by GROUP_BY in hours, which come in order."""
+    for _, together in groupby(rows, key=lambda row: (row.start, row.key[:_CLASS_END])):
+        found = list(together)
+        money = [row.money_nusd for row in found]
+        time_us = sum(row["gpu_us"] for row in found)
+        weights = money if any(money) else [int(row.key[_CLASS_END] is not None or len(found) == 1) for row in found]
+        shares = share_out(time_us, weights if any(weights) else [1] * len(found))
+        for row, part_us in zip(found, shares, strict=True):
+            if row.money_nusd or part_us or row["requests"] or row["prompt_tokens"] or row["completion_tokens"]:
+                yield _row(row, part_us, billing_account)
+
+
+def _row(row: Row, part_us: int, billing_account: str) -> list[Any]:
+    gpu, host, name, mode, kind, model, tenant = (value or None for value in row.key)
+    sku = name or "GPU"
+    cost = usd(row.money_nusd)
+    status = _STATUS.get(str(kind))
+    billing_start, billing_end = month_of(row.start)
+    tags = {"model": model, "tenant": tenant, "host": host, "gpu_name": name}
+    return [
+        cost,
+        billing_account,
+        billing_account,
+        "USD",
+        billing_end,
+        billing_start,
+        gpu if status else None,
+        status,
+        "Usage",
+        None,
+        " ".join(part for part in (_WORDS[str(kind)], f"({model})" if model else "", f"on {name or gpu}") if part),
+        "Usage-Based",
+        row.end,
+        row.start,
+        Decimal(row["prompt_tokens"] + row["completion_tokens"]),
+        "Tokens",
+        cost,
+        cost,
+        None,
+        PROVIDER,
+        cost,
+        "Other" if mode is None else PRICING_CATEGORIES[PriceMode(mode)],
+        (Decimal(part_us) / US_PER_HOUR).quantize(Decimal("1e-9")),
+        "GPU-Hours",
+        PROVIDER,
+        PROVIDER,
+        gpu,
+        f"{host} {name}" if host and name else host,
+        "GPU",
+        "AI and Machine Learning",
+        SERVICE,
+        "Generative AI",
+        sku,
+        "GPU time",
+        {"GpuCount": 1} | ({} if mode is None else {"x_PricingMode": mode}),
+        sku if mode is None else f"{sku}/{mode}",
+        tenant,
+        tenant,
+        {key: value for key, value in tags.items() if value is not None},
+        model,
+        tenant,
+        kind,
+        row["requests"],
+        row["prompt_tokens"],
+        row["cached_tokens"],
+        row["completion_tokens"],
+        row["reasoning_tokens"],
+        row.money_nusd,
+        row["provisional_cells"] > 0,
+    ]

@@ -1,0 +1,271 @@
+"""What the API asks besides costs: GPUs, cells, requests, the values that occur, the state of the data.
+
+Filters are built here from typed values only; nothing a user sends becomes an operator or a field name. Every operation is
+bounded by `timeout_ms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING
+from pymongo.collection import Collection as MongoCollection
+from pymongo.database import Database
+
+from gpu_token_analytics.cells.line_chunks import LineChunks
+from gpu_token_analytics.cells.lines import first_lines
+from gpu_token_analytics.documents import Collection, GpuId
+from gpu_token_analytics.rollups.lines import complete
+from gpu_token_analytics.rollups.spans import DAY, HOUR, ceil, floor, spans
+
+Document = dict[str, Any]
+COMPUTED = {"$in": ["provisional", "final"]}
+MAX_IDENTITY_FINDINGS = 100
+MAX_SET_ASIDE = 20
+MAX_SHOWN_LINES = 1000  # of one cell on a page
+MAX_PAGE_LINES = 10_000
+
+
+@dataclass(frozen=True)
+class CellFilter:
+    """Which cells. Empty: all."""
+
+    start: datetime
+    end: datetime
+    gpus: frozenset[GpuId] = frozenset()
+    corrected: bool = False
+
+
+@dataclass
+class Values:
+    """What occurs in a range."""
+
+    models: set[str] = field(default_factory=set)
+    tenants: set[str] = field(default_factory=set)
+    gpus: set[str] = field(default_factory=set)
+    hosts: set[str] = field(default_factory=set)
+    gpu_names: set[str] = field(default_factory=set)
+
+
+class Reads:
+    """Reads for the API. Any node of a replica set the connection string allows will do: nothing is decided by them."""
+
+    def __init__(self, database: Database[Document], timeout_ms: int = 10_000) -> None:
+        def collection(name: Collection) -> MongoCollection[Document]:
+            return database[name.value]
+
+        self._database = database
+        self._cells = collection(Collection.LEDGER_CELLS)
+        self._hourly = collection(Collection.ROLLUPS_HOURLY)
+        self._daily = collection(Collection.ROLLUPS_DAILY)
+        self._usage = collection(Collection.TOKEN_USAGE)
+        self._samples = collection(Collection.GPU_METRICS)
+        self._inventory = collection(Collection.INVENTORY)
+        self._chunks = LineChunks(database)
+        self._timeout_ms = timeout_ms
+
+    def ping(self) -> None:
+        """Raises what pymongo raises when MongoDB does not answer."""
+        self._database.command("ping", maxTimeMS=self._timeout_ms)
+
+    # -- GPUs --------------------------------------------------------------------------------------------------------
+
+    def gpu_count(self) -> int:
+        """How many GPUs are known."""
+        return self._inventory.count_documents({"kind": "gpu"}, maxTimeMS=self._timeout_ms)
+
+    def gpus(self) -> list[Document]:
+        """The inventory, by host and index."""
+        found = self._inventory.find({"kind": "gpu"}, max_time_ms=self._timeout_ms)
+        return sorted(found, key=lambda row: (row.get("host") or "", row.get("gpu_index") or 0, row["_id"]))
+
+    def latest_samples(self, gpus: Iterable[GpuId]) -> dict[GpuId, Document]:
+        """The newest sample of each GPU that has one."""
+        found = {
+            gpu: self._samples.find_one({"gpu": gpu}, sort=[("ts_us", DESCENDING)], max_time_ms=self._timeout_ms)
+            for gpu in gpus
+        }
+        return {gpu: sample for gpu, sample in found.items() if sample is not None}
+
+    def recent_cells(self, start: datetime, end: datetime, gpus: Sequence[GpuId] = ()) -> list[Document]:
+        """Computed cells of a short time, by minute, with what live views need."""
+        fields = dict.fromkeys(
+            (
+                "gpu",
+                "minute",
+                "cost_nusd",
+                "owned_us",
+                "classes",
+                "class_us",
+                "price",
+                "lines.model",
+                "lines.cost_nusd",
+                "top_models",
+                "computed_at",
+                "revision",
+            ),
+            1,
+        )
+        where: Document = {"minute": {"$gte": start, "$lt": end}, "state": COMPUTED}
+        if gpus:
+            where["gpu"] = {"$in": list(gpus)}
+        return list(self._cells.find(where, fields, max_time_ms=self._timeout_ms).sort("minute", ASCENDING))
+
+    # -- cells -------------------------------------------------------------------------------------------------------
+
+    def cells(self, which: CellFilter, after: tuple[datetime, str] | None, limit: int) -> tuple[list[Document], bool]:
+        """(cells by minute then GPU, after a position; whether there are more). A page ends early when its lines are many.
+
+        Of a cell with more than MAX_SHOWN_LINES lines these are its first.
+        """
+        where: Document = {"minute": {"$gte": which.start, "$lt": which.end}}
+        if which.gpus:
+            where["gpu"] = {"$in": sorted(which.gpus)}
+        if which.corrected:
+            where["corrections.0"] = {"$exists": True}
+        if after is not None:
+            minute, gpu = after
+            where["$or"] = [{"minute": {"$gt": minute}}, {"minute": minute, "gpu": {"$gt": gpu}}]
+            where["minute"] = {"$gte": minute, "$lt": which.end}
+        order = [("minute", ASCENDING), ("gpu", ASCENDING)]
+        page: list[Document] = []
+        lines = 0
+        with self._cells.find(where, max_time_ms=self._timeout_ms).sort(order).limit(limit + 1).batch_size(50) as found:
+            for cell in found:
+                if len(page) == limit or (page and lines > MAX_PAGE_LINES):
+                    return page, True
+                first_lines(self._chunks, cell, MAX_SHOWN_LINES)
+                lines += len(cell.get("lines", ()))
+                page.append(cell)
+        return page, False
+
+    def cells_by_id(self, ids: Sequence[str]) -> dict[str, Document]:
+        """Cells without their lines."""
+        hidden = {"lines": 0, "corrections": 0}
+        found = self._cells.find({"_id": {"$in": list(ids)}}, hidden, max_time_ms=self._timeout_ms)
+        return {cell["_id"]: cell for cell in found}
+
+    def cell_count(self, start: datetime, end: datetime) -> int:
+        """Cells of a range, computed or not."""
+        return self._cells.count_documents({"minute": {"$gte": start, "$lt": end}}, maxTimeMS=self._timeout_ms)
+
+    def pending_count(self, start: datetime, end: datetime) -> int:
+        """Cells of a range that wait to be computed (again)."""
+        where = {"due_at": {"$exists": True}, "minute": {"$gte": start, "$lt": end}}
+        return self._cells.count_documents(where, maxTimeMS=self._timeout_ms)
+
+    def due(self) -> tuple[int, datetime | None]:
+        """(cells due or in debounce, since when the first is due)."""
+        waiting = {"due_at": {"$exists": True}}
+        first = self._cells.find_one(waiting, {"due_at": 1}, sort=[("due_at", ASCENDING)], max_time_ms=self._timeout_ms)
+        count = self._cells.count_documents(waiting, maxTimeMS=self._timeout_ms)
+        return count, None if first is None else first["due_at"]
+
+    def sums_behind_since(self) -> datetime | None:
+        """Since when the oldest cell that the sums do not hold is computed; None: they hold all."""
+        order = [("minute", ASCENDING)]
+        found = self._cells.find_one({"rolled": False}, {"computed_at": 1}, sort=order, max_time_ms=self._timeout_ms)
+        return None if found is None else found.get("computed_at")
+
+    def set_aside(self) -> tuple[int, list[Document]]:
+        """(how many cells and sums MongoDB refuses for good, the first of them: {of, owner, why, since})."""
+        rows = self._database[Collection.SET_ASIDE.value]
+        first = rows.find(max_time_ms=self._timeout_ms).sort("since", ASCENDING).limit(MAX_SET_ASIDE)
+        return rows.count_documents({}, maxTimeMS=self._timeout_ms), list(first)
+
+    def late_count(self, start: datetime, end: datetime, after: timedelta) -> int:
+        """Cells of a range whose content changed again more than `after` past the end of their minute."""
+        late_ms = int((after + timedelta(minutes=1)).total_seconds() * 1000)
+        where = {
+            "minute": {"$gte": start, "$lt": end},
+            "revision": {"$gt": 1},
+            "$expr": {"$gt": [{"$subtract": ["$computed_at", "$minute"]}, late_ms]},
+        }
+        return self._cells.count_documents(where, maxTimeMS=self._timeout_ms)
+
+    def identity(self, start: datetime, end: datetime) -> tuple[Document, list[Document]]:
+        """(sums over the computed cells of a range, the first cells that break an identity), summed by the database.
+
+        Sums: cells, cost_nusd, lines_nusd, and each class.
+        """
+        match = {"$match": {"minute": {"$gte": start, "$lt": end}, "state": COMPUTED}}
+        lines = {"$ifNull": ["$lines_total.cost_nusd", {"$sum": "$lines.cost_nusd"}]}
+        class_sum = {"$sum": {"$map": {"input": {"$objectToArray": "$classes"}, "in": "$$this.v"}}}
+        time_sum = {"$sum": {"$map": {"input": {"$objectToArray": "$class_us"}, "in": "$$this.v"}}}
+        names = ("attributed", "unmetered_work", "warm_idle", "cold_idle", "unobserved")
+        total: Document = {"_id": None, "cells": {"$sum": 1}, "cost_nusd": {"$sum": "$cost_nusd"}}
+        total |= {"lines_nusd": {"$sum": "$lines_nusd"}} | {name: {"$sum": f"$classes.{name}"} for name in names}
+        compute = {"$addFields": {"lines_nusd": lines, "class_sum": class_sum, "time_sum": time_sum}}
+        broken = {
+            "$match": {
+                "$expr": {
+                    "$or": [
+                        {"$ne": ["$class_sum", "$cost_nusd"]},
+                        {"$ne": ["$time_sum", "$owned_us"]},
+                        {"$ne": ["$lines_nusd", "$classes.attributed"]},
+                    ]
+                }
+            }
+        }
+        keep = {"$project": dict.fromkeys(("cost_nusd", "owned_us", "class_sum", "time_sum", "lines_nusd", "classes"), 1)}
+        limit = {"$limit": MAX_IDENTITY_FINDINGS}
+        stages = [match, compute, {"$facet": {"total": [{"$group": total}], "broken": [broken, limit, keep]}}]
+        found = next(iter(self._cells.aggregate(stages, maxTimeMS=self._timeout_ms)))
+        empty = dict.fromkeys(("cells", "cost_nusd", "lines_nusd", *names), 0)
+        return (found["total"] or [empty])[0], found["broken"]
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def requests_by_id(self, request_id: str, tenant: str | None, limit: int) -> list[Document]:
+        """Usage events of a request id, newest first; only those of `tenant` where one is given."""
+        where = {"request_id": request_id} | ({} if tenant is None else {"tenant": tenant})
+        found = self._usage.find(where, max_time_ms=self._timeout_ms)
+        return list(found.sort("ts_us", DESCENDING).limit(limit))
+
+    def requests_of_gpu(self, names: Sequence[str], start_us: int, end_us: int, limit: int) -> list[Document]:
+        """Usage events that name a GPU and ended in [start, end), newest first."""
+        where = {"gpus": {"$in": list(names)}, "ts_us": {"$gte": start_us, "$lt": end_us}}
+        found = self._usage.find(where, max_time_ms=self._timeout_ms)
+        return list(found.sort("ts_us", DESCENDING).limit(limit))
+
+    # -- values that occur -------------------------------------------------------------------------------------------
+
+    def values(self, start: datetime, end: datetime, tenant: str | None) -> Values:
+        """What occurs in the UTC hours that meet a range; for a tenant only itself and its models."""
+        values = Values()
+        for span in spans(floor(start, HOUR), ceil(end, HOUR)):
+            collection = self._daily if span.end - span.start >= DAY else self._hourly
+            where = {"start": {"$gte": span.start, "$lt": span.end}}
+            fields = dict.fromkeys(("lines.model", "lines.tenant", "lines.ref"), 1)
+            for found in self._complete(collection, {"scope": "fleet", **where}, fields):
+                _add_lines(values, found["lines"], tenant)
+            if tenant is not None:
+                continue
+            places = {"gpu": 1, "places.host": 1, "places.gpu_name": 1}
+            for found in collection.find({"scope": "gpu", **where}, places, max_time_ms=self._timeout_ms):
+                values.gpus.add(found["gpu"])
+                values.hosts.update(place["host"] for place in found["places"] if place["host"])
+                values.gpu_names.update(place["gpu_name"] for place in found["places"] if place["gpu_name"])
+        return values
+
+    def _complete(self, collection: MongoCollection[Document], where: Document, fields: Document) -> Iterator[Document]:
+        found = collection.find(where, fields, max_time_ms=self._timeout_ms).batch_size(24)
+
+        def read_one(name: Any) -> Document | None:
+            return collection.find_one({"_id": name}, fields, max_time_ms=self._timeout_ms)
+
+        return complete(self._chunks, collection, found, read_one, ("model", "tenant"))
+
+
+def _add_lines(values: Values, lines: Mapping[str, Any], tenant: str | None) -> None:
+    for piece in lines.get("pieces", ()):
+        _add_lines(values, piece, tenant)
+    if "pieces" in lines:
+        return
+    for model, owner in zip(lines["model"], lines["tenant"], strict=True):
+        if tenant is None or owner == tenant:
+            values.models.add(model)
+            values.tenants.add(owner)

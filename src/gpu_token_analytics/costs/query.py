@@ -1,0 +1,127 @@
+"""What is asked of the costs, and what comes out: CostQuery in, rows of ROW_COLUMNS out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TypeAlias
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from gpu_token_analytics.rollups import sums
+from gpu_token_analytics.rollups.spans import HOUR, UTC_ZONE, Grain, Span, Step, buckets, runs, spans
+
+Key: TypeAlias = tuple[str | None, ...]
+
+DIMENSIONS = ("model", "tenant", "gpu", "host", "gpu_name", "price_mode", "class")
+PLACE_DIMENSIONS = frozenset(("gpu", "host", "gpu_name", "price_mode"))
+Place: TypeAlias = tuple[str | None, str | None, str | None, str | None]  # GPU, host, GPU name, price mode
+FLEET: Place = (None, None, None, None)
+
+# A row: the line columns, then the money nobody's line holds, then GPU time, then flags. Rows add up as vectors.
+REST_MONEY_COLUMNS = ("unmetered_work_nusd", "cold_idle_nusd", "unobserved_nusd")
+REST_COLUMNS = (
+    *REST_MONEY_COLUMNS,
+    "gpu_us",
+    "unobserved_us",
+    "energy_all_mj",
+    "energy_observed_us",
+    "cells",
+    "memory_unknown_us",
+)
+FLAG_COLUMNS = ("provisional_cells", "corrected_cells")
+ROW_COLUMNS = sums.LINE_COLUMNS + REST_COLUMNS + FLAG_COLUMNS
+ROW = {name: index for index, name in enumerate(ROW_COLUMNS)}
+_MONEY_COLUMNS = tuple(ROW[name] for name in ("cost_nusd", "warm_idle_nusd", *REST_MONEY_COLUMNS))
+
+
+@dataclass(frozen=True)
+class CostQuery:
+    """What is asked. Empty filter: all. `tenant_lock`: the only tenant whose data may come out, whatever else is asked."""
+
+    start: datetime
+    end: datetime
+    step: Step = Step.NONE
+    zone: ZoneInfo = UTC_ZONE
+    group_by: tuple[str, ...] = ()
+    models: frozenset[str] = frozenset()
+    tenants: frozenset[str] = frozenset()
+    gpus: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
+    gpu_names: frozenset[str] = frozenset()
+    classes: frozenset[str] = frozenset()
+    tenant_lock: str | None = None
+
+    @property
+    def by_place(self) -> bool:
+        """GPU documents are needed."""
+        return bool(PLACE_DIMENSIONS.intersection(self.group_by) or self.gpus or self.hosts or self.gpu_names)
+
+    @property
+    def detail(self) -> str:
+        """How finely lines are told apart: in total, by_model, or as lines (by model and tenant)."""
+        if "tenant" in self.group_by or self.tenants or self.tenant_lock is not None:
+            return "lines"
+        return "by_model" if "model" in self.group_by or self.models else "total"
+
+    @property
+    def section(self) -> str:
+        """The coarsest lines of a document that can answer it. GPU documents have none by model."""
+        return "lines" if self.detail == "by_model" and self.by_place else self.detail
+
+    def whole(self) -> CostQuery:
+        """The same selection as one row."""
+        return replace(self, group_by=(), step=Step.NONE)
+
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """What has to be read, in order."""
+        return tuple(runs(self._pieces()))
+
+    def _pieces(self) -> Iterator[Span]:
+        if self.step is Step.MINUTE:
+            yield Span(Grain.MINUTES, self.start.astimezone(UTC), self.end.astimezone(UTC))
+            return
+        for start, end in buckets(self.start, self.end, self.step, self.zone):
+            if end - start == HOUR and not start.minute:  # a month has 720 of them
+                yield Span(Grain.HOURS, start, end)
+            else:
+                yield from spans(start, end)
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One group in one bucket. `values` by ROW; `bucket` is its start in the zone, null without buckets.
+
+    A msgspec struct: a page has 10,000 of them, and a frozen dataclass takes three times as long to make.
+    """
+
+    bucket: datetime | None
+    start: datetime  # of the part of the bucket inside the range
+    end: datetime
+    key: Key
+    values: Sequence[int]
+
+    def __getitem__(self, name: str) -> int:
+        return self.values[ROW[name]]
+
+    @property
+    def money_nusd(self) -> int:
+        """All money of the row."""
+        values = self.values
+        return sum([values[index] for index in _MONEY_COLUMNS])
+
+
+@dataclass
+class Scope:
+    """All that was read, before filters on lines: fills up as rows are drawn."""
+
+    cost_nusd: int = 0
+    cells: int = 0
+
+
+def sort_key(key: Key) -> tuple[tuple[bool, str], ...]:
+    """Order of groups: by value, null last."""
+    return tuple([(value is None, value or "") for value in key])

@@ -1,0 +1,217 @@
+"""Money, tokens and energy of a range, by any grouping: what /v1/costs, exports and reports are made of.
+
+Rows come out in order of bucket, then group (null last), one bucket in memory at a time. Whatever the grouping, the sums
+of all rows are the sums of the cells: attributed lines + idle = cost, to the nano-dollar.
+
+    grouping or filter by gpu, host, gpu_name   GPU documents    else   fleet documents
+    no model, no tenant                         `total`          model only   `by_model`        else   `lines`
+    half hours                                  the second half an hourly document holds, or the whole less it
+    minutes                                     ledger_cells (cells.py)
+
+Question and rows: query.py. How pieces become rows, and the tenant lock: collect.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime
+from itertools import groupby
+from operator import itemgetter, sub
+from typing import Any
+
+from pymongo.collection import Collection as MongoCollection
+from pymongo.database import Database
+
+from gpu_token_analytics.cells.line_chunks import LineChunks
+from gpu_token_analytics.cells.lines import complete_cells
+from gpu_token_analytics.costs.cells import CELL_FIELDS, cell_pieces
+from gpu_token_analytics.costs.collect import Collector, Piece, settled
+from gpu_token_analytics.costs.query import FLAG_COLUMNS, FLEET, ROW, ROW_COLUMNS, CostQuery, Place, Row, Scope, sort_key
+from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.rollups import sums
+from gpu_token_analytics.rollups.lines import complete
+from gpu_token_analytics.rollups.spans import HALF_HOUR, HOUR, Grain, Span, ceil, floor
+
+__all__ = ["FLAG_COLUMNS", "ROW", "ROW_COLUMNS", "CostQuery", "CostReads", "Row", "Scope", "sort_key"]
+
+Document = dict[str, Any]
+
+# A batch is decoded as a whole: the driver's 16 MB would be 150 MB of objects, and a page often needs its beginning only.
+BATCH_DOCUMENTS = 1_000
+BATCH_FLEET_DOCUMENTS = 100
+
+
+class CostReads:
+    """Reads costs. `timeout_ms` bounds each database operation."""
+
+    def __init__(self, database: Database[Document], timeout_ms: int = 10_000) -> None:
+        self._cells: MongoCollection[Document] = database[Collection.LEDGER_CELLS]
+        self._hourly: MongoCollection[Document] = database[Collection.ROLLUPS_HOURLY]
+        self._daily: MongoCollection[Document] = database[Collection.ROLLUPS_DAILY]
+        self._chunks = LineChunks(database)
+        self._timeout_ms = timeout_ms
+
+    def rows(self, query: CostQuery, now: datetime, scope: Scope | None = None) -> Iterator[Row]:
+        """The rows in order. `now` tells which stored figures can still change."""
+        pieces = (piece for span in query.spans for piece in self._pieces(query, span, now))
+        return Collector(query, scope or Scope()).rows(pieces)
+
+    def total(self, query: CostQuery, now: datetime, scope: Scope | None = None) -> Row:
+        """The whole selection as one row (of zeros when there is nothing)."""
+        zero = Row(None, query.start, query.end, (), [0] * len(ROW_COLUMNS))
+        return next(self.rows(query.whole(), now, scope), zero)
+
+    def not_rolled(self, start: datetime, end: datetime) -> int:
+        """Cells of the range whose newest content the rollups do not hold yet."""
+        where = {"rolled": False, "minute": {"$gte": start, "$lt": end}}
+        return self._cells.count_documents(where, maxTimeMS=self._timeout_ms)
+
+    def _pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
+        if span.grain is Grain.MINUTES:
+            return self._cell_pieces(query, span, now)
+        if span.grain is Grain.HALF_HOURS:
+            return self._half_pieces(query, span, now)
+        collection = self._daily if span.grain is Grain.DAYS else self._hourly
+        if query.by_place:
+            return self._gpu_pieces(collection, query, span, now)
+        return self._fleet_pieces(collection, query, span, now)
+
+    def _fleet_pieces(
+        self, collection: MongoCollection[Document], query: CostQuery, span: Span, now: datetime
+    ) -> Iterator[Piece]:
+        section = query.section
+        with closing(self._find_fleet(collection, span, ("space", section))) as found:
+            for document in found:
+                space = settled(sums.read_space(document["space"]), document["final_at"], now)
+                yield Piece(document["start"], FLEET, space, _read_section(document[section], section))
+
+    def _gpu_pieces(
+        self, collection: MongoCollection[Document], query: CostQuery, span: Span, now: datetime
+    ) -> Iterator[Piece]:
+        section = query.section
+        with closing(self._find_gpus(collection, query, span, ("space", section))) as found:
+            for document in found:
+                for place in document["places"]:
+                    space = settled(sums.read_space(place["space"]), document["final_at"], now)
+                    yield Piece(document["start"], _place(document, place), space, _read_section(place[section], section))
+
+    def _half_pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
+        """Half hours, from the documents of the hours they lie in."""
+        hours = Span(Grain.HOURS, floor(span.start, HOUR), ceil(span.end, HOUR))
+        section = query.section
+        fields = ("space", section, "second_half.space", f"second_half.{section}")
+        found = (
+            self._find_gpus(self._hourly, query, hours, fields)
+            if query.by_place
+            else self._find_fleet(self._hourly, hours, (*fields, "seen", "second_half.of"))
+        )
+        with closing(found):
+            for hour, together in groupby(found, key=itemgetter("start")):
+                documents = list(together)
+                for start in (hour, hour + HALF_HOUR):
+                    if span.start <= start < span.end:
+                        for document in documents:
+                            yield from self._half(query, document, start, now)
+
+    def _half(self, query: CostQuery, document: Document, start: datetime, now: datetime) -> Iterator[Piece]:
+        """The half of one hourly document that begins at `start`."""
+        places: Sequence[Document] = document.get("places", (document,))
+        halves = [place.get("second_half") for place in places]
+        # A fleet's half says of which whole (`of`); a GPU's stands beside its whole, where both fields are missing.
+        if any(half is None or half.get("of") != document.get("seen") for half in halves):
+            # Written by an earlier version of this program.
+            gpus = frozenset((document["gpu"],)) if "gpu" in document else query.gpus
+            yield from self._cell_pieces(replace(query, gpus=gpus), Span(Grain.MINUTES, start, start + HALF_HOUR), now)
+            return
+        section, is_second = query.section, start > document["start"]
+        for place, half in zip(places, halves, strict=True):
+            assert half is not None
+            space, lines = sums.read_space(half["space"]), _read_section(half[section], section)
+            if not is_second:
+                space = list(map(sub, sums.read_space(place["space"]), space))
+                lines = sums.lines_less(_read_section(place[section], section), lines)
+            yield Piece(start, _place(document, place), settled(space, document["final_at"], now), lines)
+
+    def _find_fleet(
+        self, collection: MongoCollection[Document], span: Span, fields: Iterable[str]
+    ) -> Generator[Document, None, None]:
+        where = {"scope": "fleet", "start": {"$gte": span.start, "$lt": span.end}}
+        shown: Document = dict.fromkeys(("start", "final_at", *fields), 1)
+        return self._find(collection, where, shown, BATCH_FLEET_DOCUMENTS)
+
+    def _find_gpus(
+        self, collection: MongoCollection[Document], query: CostQuery, span: Span, fields: Iterable[str]
+    ) -> Generator[Document, None, None]:
+        shown: Document = dict.fromkeys(("start", "final_at", "gpu"), 1)
+        shown |= {f"places.{name}": 1 for name in ("host", "gpu_name", "price_mode", *fields)}
+        where: Document = {"scope": "gpu", "start": {"$gte": span.start, "$lt": span.end}, **_in("gpu", query.gpus)}
+        where |= _in("places.host", query.hosts) | _in("places.gpu_name", query.gpu_names)
+        return self._find(collection, where, shown, BATCH_DOCUMENTS)
+
+    def _find(
+        self, collection: MongoCollection[Document], where: Document, shown: Document, batch: int
+    ) -> Generator[Document, None, None]:
+        """Documents by start, with those of their lines that are shown."""
+        found = collection.find(where, shown, max_time_ms=self._timeout_ms).sort("start", 1)
+
+        def read_one(name: Any) -> Document | None:
+            return collection.find_one({"_id": name}, shown, max_time_ms=self._timeout_ms)
+
+        with found.batch_size(batch):
+            yield from complete(self._chunks, collection, found, read_one)
+
+    def _cell_pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
+        where: Document = {"minute": {"$gte": span.start, "$lt": span.end}, "state": {"$in": ["provisional", "final"]}}
+        where |= _in("gpu", query.gpus) | _in("host", query.hosts) | _in("gpu_name", query.gpu_names)
+        cursor = self._cells.find(where, CELL_FIELDS, max_time_ms=self._timeout_ms).sort("minute", 1)
+        shares = _SharesOfHour(self._shares_of_hour, query.gpus)
+        with cursor.batch_size(BATCH_DOCUMENTS) as found:
+            cells = complete_cells(self._chunks, self._cells, found, CELL_FIELDS)
+            yield from cell_pieces(query, span, cells, shares, now)
+
+    def _shares_of_hour(self, hour: datetime, gpus: frozenset[str]) -> Iterator[tuple[str, sums.WarmShares]]:
+        where: Document = {"scope": "gpu", "start": hour, **_in("gpu", gpus)}
+        for document in self._find(self._hourly, where, {"gpu": 1, "places.lines": 1}, BATCH_DOCUMENTS):
+            attributed: dict[sums.LineKey, int] = {}
+            for place in document["places"]:
+                for model, tenant, vector in sums.unpack(place["lines"]):
+                    key = (model, str(tenant))
+                    attributed[key] = attributed.get(key, 0) + vector[sums.COST]
+            yield document["gpu"], sums.WarmShares(attributed)
+
+
+class _SharesOfHour:
+    """The weights by which warm idle money is shared: those of a GPU's whole hour, from the hourly documents."""
+
+    def __init__(
+        self, read: Callable[[datetime, frozenset[str]], Iterable[tuple[str, sums.WarmShares]]], gpus: frozenset[str]
+    ) -> None:
+        self._read = read
+        self._gpus = gpus
+        self._hour: datetime | None = None
+        self._of_gpu: dict[str, sums.WarmShares] = {}
+
+    def __call__(self, hour: datetime) -> Mapping[str, sums.WarmShares]:
+        """By GPU. Asked in order of time: one hour is held."""
+        if hour != self._hour:
+            self._hour, self._of_gpu = hour, dict(self._read(hour, self._gpus))
+        return self._of_gpu
+
+
+def _place(document: Mapping[str, Any], place: Mapping[str, Any]) -> Place:
+    """Where an entry of a document's `places` is; a fleet document is its own entry."""
+    if "gpu" not in document:
+        return FLEET
+    return document["gpu"], place["host"], place["gpu_name"], place.get("price_mode")
+
+
+def _in(name: str, values: frozenset[str]) -> Document:
+    return {name: {"$in": sorted(values)}} if values else {}
+
+
+def _read_section(section: Mapping[str, Any], name: str) -> Iterable[tuple[str | None, str | None, Sequence[int]]]:
+    if name == "total":
+        return [(None, None, sums.read_total(section))]
+    return sums.unpack(section)

@@ -1,0 +1,205 @@
+"""Steps 4 to 6 of the loop: one batch made durable, however long that takes."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from gpu_token_analytics.books.inventory import read_placements, upsert_inventory
+from gpu_token_analytics.cells.marks import Cell, CellMarker
+from gpu_token_analytics.clock import Clock
+from gpu_token_analytics.documents import Collection, touched_minutes
+from gpu_token_analytics.errors import DeliveryFailed, KafkaUnreachable, Reason, StoreOutcomeUnknown, StoreUnreachable
+from gpu_token_analytics.ingest.refusals import RefusalLog
+from gpu_token_analytics.ingest.shape import Raws, Shaped, refused_letters
+from gpu_token_analytics.kafka import DeadLetter, DeadLetters
+from gpu_token_analytics.metrics import Metrics
+from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.raw.insert import InsertOutcome, insert_raw
+from gpu_token_analytics.raw.recent import RecentEvents
+from gpu_token_analytics.wire.events import to_us
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_DELIVERY_SECONDS = 15.0
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+_SAY_AGAIN_SECONDS = 30.0
+_ASK_FIRST_SHARE = 0.02  # of duplicates: from here on asking is cheaper than being refused
+_ASK_FIRST_BATCHES = 20
+_DELAYS_PER_BATCH = 32
+_OUTAGES = (StoreUnreachable, StoreOutcomeUnknown, DeliveryFailed, KafkaUnreachable)
+
+
+class Step(StrEnum):
+    """Where the loop is; a test can die after each."""
+
+    POLLED = "polled"
+    SHAPED = "shaped"
+    INSERTED = "inserted"
+    MARKED = "marked"
+    DEAD_LETTERED = "dead_lettered"
+    COMMITTED = "committed"
+
+
+class Abandoned(Exception):
+    """The process stops and the batch did not get through: nothing is committed, its records are read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A batch whose events are durable."""
+
+    letters: Sequence[DeadLetter]
+    first_time: bool  # none of them was stored before
+
+
+class BatchWriter:
+    """Makes batches durable, in two stages. Several threads may store a batch each, one settles. An outage is waited out; what
+    raises is for an operator (StoreRefused)."""
+
+    def __init__(
+        self,
+        store: Store,
+        dead_letters: DeadLetters,
+        debounce_seconds: float,
+        metrics: Metrics,
+        clock: Clock,
+        checkpoint: Callable[[Step], None],
+        recent: RecentEvents | None = None,
+    ) -> None:
+        """recent: told of what is stored, so that closing need not read it back."""
+        self._store, self._dead_letters, self._metrics, self._clock = store, dead_letters, metrics, clock
+        self._recent = recent
+        self._checkpoint = checkpoint
+        self._marker = CellMarker(store, debounce_seconds)
+        self._ask_first = dict.fromkeys((Collection.TOKEN_USAGE, Collection.GPU_METRICS), 0)
+        self._abandon = threading.Event()
+        self._refusals = RefusalLog(clock)
+        metrics.store_up.set(1)  # it answered when it was opened
+        self.waiting_since: float | None = None  # monotonic; set while an outage is waited out
+
+    def store(self, batch: Shaped) -> Stored:
+        """Step 4: returns when all events are durable, with the letters of this batch. Raises Abandoned after abandon()."""
+        with self._metrics.cpu("store"):
+            return self._store_events(batch)
+
+    def settle(self, batch: Shaped, stored: Stored) -> None:
+        """Steps 5 and 6 of a stored batch: returns when what follows from it is durable, too. Batches settle in order, and
+        while the next one is stored. Raises Abandoned after abandon()."""
+        with self._metrics.cpu("settle"):
+            self._settle(batch, stored)
+
+    def abandon(self) -> None:
+        """Give up waiting; store() and settle() raise Abandoned."""
+        self._abandon.set()
+
+    def _store_events(self, batch: Shaped) -> Stored:
+        letters = list(batch.letters)
+        first_time = True
+        for collection, raws in ((Collection.TOKEN_USAGE, batch.usages), (Collection.GPU_METRICS, batch.samples)):
+            if raws.documents:
+                outcome = self._insert(collection, raws)
+                first_time = first_time and outcome.inserted == len(raws.documents)
+                letters += refused_letters(batch, raws, Reason.ID_CONFLICT, outcome.conflicts)
+                letters += refused_letters(batch, raws, Reason.REFUSED_BY_STORE, outcome.refused)
+        self._checkpoint(Step.INSERTED)
+        self._observe_delays(batch.event_us)
+        return Stored(letters, first_time)
+
+    def _settle(self, batch: Shaped, stored: Stored) -> None:
+        if sightings := batch.sightings():
+            self._timed("inventory", lambda: upsert_inventory(self._store, sightings))
+        touched, marked = self._timed("mark", lambda: self._mark(batch))  # 5
+        if self._recent is not None:
+            if stored.first_time:
+                size_bytes = sum(len(value or b"") for value in batch.records.values)
+                self._recent.add(batch.rows, batch.sampled, size_bytes, touched, marked)
+            else:
+                self._recent.forget(touched)
+        self._checkpoint(Step.MARKED)
+        if stored.letters:
+            self._timed("dead_letters", lambda: self._dead_letters.deliver(stored.letters, _DELIVERY_SECONDS))  # 6
+            for letter in stored.letters:
+                self._metrics.dead_letters.labels(letter.reason).inc()
+            self._refusals.add(stored.letters)
+        self._checkpoint(Step.DEAD_LETTERED)
+
+    def _mark(self, batch: Shaped) -> tuple[set[Cell], Sequence[Cell]]:
+        """The cells it touches, and those of them that were marked now."""
+        touched = self._cells(batch)
+        marked = self._marker.mark(touched)
+        self._metrics.marks.inc(len(marked))
+        return touched, marked
+
+    def _insert(self, collection: Collection, raws: Raws) -> InsertOutcome:
+        ask_first = self._ask_first[collection] > 0
+
+        def insert() -> InsertOutcome:
+            nonlocal ask_first
+            asked, ask_first = ask_first, True  # what an outage leaves half done is mostly stored already
+            return insert_raw(self._store, collection, raws.documents, ask_first=asked)
+
+        outcome = self._timed("insert", insert)
+        if outcome.duplicates > _ASK_FIRST_SHARE * len(raws.documents):
+            self._ask_first[collection] = _ASK_FIRST_BATCHES
+        elif self._ask_first[collection] > 0:
+            self._ask_first[collection] -= 1
+        self._metrics.inserted.labels(collection.value).inc(outcome.inserted)
+        self._metrics.duplicates.labels(collection.value).inc(outcome.duplicates)
+        return outcome
+
+    def _cells(self, batch: Shaped) -> set[Cell]:
+        """All cells touched. Labels are looked up here, after the insert: a placement learned later is `pending` and makes
+        the closer find these events; one learned before is found here. In between there is no gap."""
+        if not batch.labelled:
+            return batch.touched
+        placements = read_placements(self._store, {label for label, *_ in batch.labelled})
+        cells = set(batch.touched)
+        for label, start_us, end_us, ended_us in batch.labelled:
+            gpu = placements.resolve(label, ended_us)
+            cells.update((gpu, minute_us) for minute_us in touched_minutes(start_us, end_us))
+        return cells
+
+    def _timed(self, step: str, effect: Callable[[], T]) -> T:
+        begun = time.perf_counter()
+        result = self._through_outages(step, effect)
+        self._metrics.write_seconds.labels(step).observe(time.perf_counter() - begun)
+        return result
+
+    def _through_outages(self, step: str, effect: Callable[[], T]) -> T:
+        """Repeat until it is done. Every effect here can be repeated: that is what the event's own id is for."""
+        pause, said = _FIRST_PAUSE_SECONDS, float("-inf")
+        while True:
+            try:
+                result = effect()
+            except _OUTAGES as error:
+                now = self._clock.monotonic()
+                self.waiting_since = self.waiting_since or now
+                self._metrics.store_up.set(0)
+                self._metrics.retries.inc()
+                if now - said >= _SAY_AGAIN_SECONDS:
+                    _log.warning("waiting, the batch is repeated (%s): %s", step, error)
+                    said = now
+                if self._clock.wait(self._abandon, pause * random.uniform(0.5, 1)):
+                    raise Abandoned(str(error)) from error
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            else:
+                since, self.waiting_since = self.waiting_since, None  # another thread may do the same
+                if since is not None:
+                    _log.info("writes go through again after %.1f s", self._clock.monotonic() - since)
+                self._metrics.store_up.set(1)
+                return result
+
+    def _observe_delays(self, event_us: list[int]) -> None:
+        now_us = to_us(self._clock.now())
+        for ts_us in event_us[:: max(1, len(event_us) // _DELAYS_PER_BATCH)]:
+            self._metrics.stored_delay.observe(max(0, now_us - ts_us) / 1e6)

@@ -1,0 +1,214 @@
+"""Raw events as the ledger and its audit read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence, Set
+from typing import NamedTuple, TypeAlias
+
+from pymongo import ASCENDING, DESCENDING
+from pymongo.collection import Collection as MongoCollection
+
+from gpu_token_analytics.documents import (
+    LEDGER_SAMPLE_FIELDS,
+    LONG_REQUEST_US,
+    US_PER_MINUTE,
+    Collection,
+    GpuId,
+    minute_of,
+)
+from gpu_token_analytics.ledger.requests import UsageRows
+from gpu_token_analytics.mongo.client import Document, Store, each, mapped
+from gpu_token_analytics.wire.events import MAX_LATENCY_MS
+
+GpuTime: TypeAlias = tuple[GpuId, int]  # a GPU and a time in microseconds
+
+_SEARCHES_AT_ONCE = 250  # MongoDB takes 1000 stages
+
+MAX_REQUEST_US = MAX_LATENCY_MS * 1000
+
+_SAMPLE_FIELDS = dict.fromkeys(LEDGER_SAMPLE_FIELDS, 1)
+_USAGE_FIELDS = dict.fromkeys(
+    (
+        "ts_us",
+        "start_us",
+        "first_us",
+        "latency_ms",
+        "host",
+        "gpus",
+        "model",
+        "tenant",
+        "prompt_tokens",
+        "cached_tokens",
+        "completion_tokens",
+        "reasoning_tokens",
+    ),
+    1,
+)
+
+
+class UsageTime(NamedTuple):
+    """Requests that named a UUID or a label and ended in [start, end), next to a time."""
+
+    name: str
+    start_us: int
+    end_us: int
+    at_us: int
+
+
+class RawReads:
+    """Reads of `token_usage` and `gpu_metrics`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
+
+    def __init__(self, store: Store) -> None:
+        self._usage = store[Collection.TOKEN_USAGE]
+        self._samples = store[Collection.GPU_METRICS]
+
+    @mapped
+    def usage(self, names: Sequence[str], start_us: int, end_us: int) -> UsageRows:
+        """Requests naming one of `names` that can be active in [start, end), each once. Also some that are not."""
+        either = {"$or": [_near(names, start_us, end_us), _far(names, start_us, end_us)]}  # an index for each
+        return UsageRows.of(list(self._usage.find(either, _USAGE_FIELDS).batch_size(20_000)))
+
+    @mapped
+    def samples(self, gpus: Set[GpuId], start_us: int, end_us: int) -> dict[GpuId, list[Document]]:
+        """Samples of these GPUs with start <= ts < end, each GPU's by time (equal times: by id)."""
+        where = {"gpu": {"$in": sorted(gpus)}, "ts_us": {"$gte": start_us, "$lt": end_us}}
+        found: dict[GpuId, list[Document]] = {gpu: [] for gpu in gpus}
+        for sample in self._samples.find(where, _SAMPLE_FIELDS).batch_size(20_000):
+            found[sample["gpu"]].append(sample)
+        for samples in found.values():
+            samples.sort(key=lambda sample: (sample["ts_us"], sample["_id"]))
+        return found
+
+    def last_samples(self, before: Set[GpuTime]) -> dict[GpuTime, Document]:
+        """The newest sample of each GPU before a time (equal times: the greatest id); GPUs without one are left out."""
+        return self._nearest(before, "$lt", DESCENDING)
+
+    def first_samples(self, since: Set[GpuTime]) -> dict[GpuTime, Document]:
+        """The oldest sample of each GPU at or after a time (equal times: the smallest id)."""
+        return self._nearest(since, "$gte", ASCENDING)
+
+    @mapped
+    def _nearest(self, wanted: Set[GpuTime], side: str, order: int) -> dict[GpuTime, Document]:
+        # Sorted by the index alone: with the id as a second key MongoDB would read and sort every sample on that side, a
+        # month of them. Two samples of one time are rare, and looked at again.
+        searches: list[list[Document]] = [
+            [
+                {"$match": {"gpu": gpu, "ts_us": {side: at_us}}},
+                {"$sort": {"ts_us": order}},
+                {"$limit": 2},
+                {"$project": {**_SAMPLE_FIELDS, "asked_us": {"$literal": at_us}}},
+            ]
+            for gpu, at_us in sorted(wanted)
+        ]
+        found: dict[GpuTime, Document] = {}
+        for sample in _each_search(self._samples, searches):
+            key = (sample["gpu"], sample.pop("asked_us"))
+            nearest = found.setdefault(key, sample)
+            if nearest is not sample and nearest["ts_us"] == sample["ts_us"]:
+                same = self._samples.find({"gpu": sample["gpu"], "ts_us": sample["ts_us"]}, _SAMPLE_FIELDS)
+                found[key] = next(iter(same.sort("_id", order).limit(1)), nearest)
+        return found
+
+    @mapped
+    def has_sample_from(self, gpu: GpuId, from_us_: int) -> bool:
+        """Whether a sample at or after a time exists."""
+        return self._samples.find_one({"gpu": gpu, "ts_us": {"$gte": from_us_}}, {"_id": 1}) is not None
+
+    @mapped
+    def sampled(self, gpus: Sequence[GpuId], start_us: int, end_us: int) -> list[tuple[GpuId, list[int]]]:
+        """The times of the samples of these GPUs in [start, end), from the index alone."""
+        where = {"gpu": {"$in": list(gpus)}, "ts_us": {"$gte": start_us, "$lt": end_us}}
+        times: dict[GpuId, list[int]] = {gpu: [] for gpu in gpus}
+        for doc in self._samples.find(where, {"_id": 0, "gpu": 1, "ts_us": 1}):
+            times[doc["gpu"]].append(doc["ts_us"])
+        return list(times.items())
+
+    def usage_before(self, asked: Sequence[UsageTime]) -> dict[int, Document]:
+        """The newest request of each that was active before its time: {start_us, ts_us}, by place in `asked`."""
+        # A request is active up to its end, its end excluded; one without a duration is its end.
+        return self._nearest_usage(
+            [
+                {"gpus": name, "ts_us": {"$gte": start_us, "$lt": min(end_us, at_us + 1)}, "start_us": {"$lt": at_us}}
+                for name, start_us, end_us, at_us in asked
+            ],
+            DESCENDING,
+        )
+
+    def usage_from(self, asked: Sequence[UsageTime]) -> dict[int, Document]:
+        """The request of each that ended first of those active at or after its time."""
+        return self._nearest_usage(
+            [
+                {
+                    "gpus": name,
+                    "ts_us": {"$gte": max(start_us, at_us), "$lt": end_us},
+                    "$nor": [{"ts_us": at_us, "start_us": {"$lt": at_us}}],
+                }
+                for name, start_us, end_us, at_us in asked
+            ],
+            ASCENDING,
+        )
+
+    @mapped
+    def _nearest_usage(self, matches: Sequence[Document], order: int) -> dict[int, Document]:
+        searches: list[list[Document]] = [
+            [
+                {"$match": match},
+                {"$sort": {"ts_us": order}},
+                {"$limit": 1},
+                {"$project": {"_id": 0, "start_us": 1, "ts_us": 1, "place": {"$literal": place}}},
+            ]
+            for place, match in enumerate(matches)
+        ]
+        return {usage.pop("place"): usage for usage in _each_search(self._usage, searches)}
+
+    @mapped
+    def labelled_usage(self, label: str) -> Iterable[Document]:
+        """Requests that named a GPU by its `host/index` label: {start_us, ts_us, gpus}."""
+        return each(self._usage.find({"gpus": label}, {"_id": 0, "start_us": 1, "ts_us": 1, "gpus": 1}))
+
+    @mapped
+    def sampled_gpus(self) -> list[GpuId]:
+        """Every GPU that has a sample."""
+        return list(self._samples.distinct("gpu"))
+
+    @mapped
+    def usage_gpus(self) -> list[str]:
+        """Every GPU name that a request used: UUIDs and labels."""
+        return list(self._usage.distinct("gpus"))
+
+    @mapped
+    def sample_times(self, gpu: GpuId) -> Iterable[int]:
+        """Times of all samples of one GPU, from the index alone."""
+        return (doc["ts_us"] for doc in each(self._samples.find({"gpu": gpu}, {"_id": 0, "ts_us": 1})))
+
+    @mapped
+    def usage_totals(self) -> dict[str, int]:
+        """Requests and tokens of all raw events."""
+        sums = {
+            name: {"$sum": f"${name}"} for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
+        }
+        found = list(self._usage.aggregate([{"$group": {"_id": None, "requests": {"$sum": 1}, **sums}}]))
+        return {name: value for name, value in found[0].items() if name != "_id"} if found else {}
+
+
+def _near(names: Sequence[str], start_us: int, end_us: int) -> Document:
+    """Requests that ended since `start`, and not long after `end`; those without a latency, which take all of the minute in
+    which they ended, in any minute of [start, end)."""
+    timed = {"ts_us": {"$gte": start_us}, "start_us": {"$lt": end_us}}
+    windows = {"latency_ms": None, "ts_us": {"$lt": minute_of(end_us - 1) + US_PER_MINUTE}}
+    ended = {"$gte": minute_of(start_us), "$lt": end_us + LONG_REQUEST_US}
+    return {"gpus": {"$in": list(names)}, "ts_us": ended, "$or": [timed, windows]}
+
+
+def _far(names: Sequence[str], start_us: int, end_us: int) -> Document:
+    """Those that began before `end` and ended later than _near() looks."""
+    began = {"$gte": start_us - MAX_REQUEST_US, "$lt": end_us}
+    return {"long": True, "gpus": {"$in": list(names)}, "start_us": began, "ts_us": {"$gte": end_us + LONG_REQUEST_US}}
+
+
+def _each_search(collection: MongoCollection[Document], searches: Sequence[list[Document]]) -> Iterator[Document]:
+    """What several searches find in one collection, with one command for many of them."""
+    for start in range(0, len(searches), _SEARCHES_AT_ONCE):
+        first, *others = searches[start : start + _SEARCHES_AT_ONCE]
+        united: list[Document] = [{"$unionWith": {"coll": collection.name, "pipeline": other}} for other in others]
+        yield from collection.aggregate([*first, *united])

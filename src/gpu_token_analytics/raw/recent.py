@@ -1,0 +1,210 @@
+"""The events this process stored last: closing takes them from here instead of reading them back.
+
+A cell must not depend on who computes it. So they are used for a cell only where they are all of its events, and the cell says
+so itself: every mark adds one to its `gen`, and whoever stores an event that touches a cell marks it, unless one of his own is
+still ahead (cells/marks.py). Where `gen` is the number of marks this process made for batches it remembers, nobody else marked
+the cell, and no event of anybody else is among those it is computed from. One that comes later marks it later: as ever, the
+cell is computed again.
+
+That holds because, and breaks when:
+
+- a batch is remembered only if all of it was stored for the first time, durably, by this process. Of one that was not, a mark
+  may have been left out: its cells are forgotten, and their `gen` is then ahead of what is counted from here on, for ever;
+- marks are counted after MongoDB has confirmed them, and those counted after a cell was taken do not prove anything (`moment`);
+- events leave (too many, or too old: nothing but retention removes what is stored, and that comes much later than
+  KEPT_SECONDS) together with the cells that they touched first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from gpu_token_analytics.cells.marks import Cell
+from gpu_token_analytics.clock import Clock, SystemClock
+from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, minute_of
+from gpu_token_analytics.ledger.money import Int64
+from gpu_token_analytics.ledger.requests import UsageRows, active_in
+from gpu_token_analytics.mongo.client import Document
+
+KEPT_SECONDS = 3600.0
+MOST_BYTES = 64 * 1024 * 1024  # of records: some 150,000 requests, which take half of that here; never much more than that
+
+
+@dataclass(slots=True)
+class _Marks:
+    """What this process knows of a cell."""
+
+    first: int  # number of the first batch that touched it
+    last: int = 0  # and of the last one that marked it
+    count: int = 0
+
+
+class _Batch:
+    def __init__(
+        self, number: int, stored_at: float, size_bytes: int, requests: UsageRows, samples: Sequence[Document]
+    ) -> None:
+        self.number, self.stored_at, self.size_bytes = number, stored_at, size_bytes
+        self.opened: list[Cell] = []  # cells that no batch before it touched
+        self.requests, self._samples = requests, samples
+
+    # What costs time is done when somebody looks; two threads may do it at once.
+
+    @cached_property
+    def samples(self) -> Mapping[GpuId, Sequence[Document]]:
+        found: dict[GpuId, list[Document]] = {}
+        for sample in self._samples:
+            found.setdefault(sample["gpu"], []).append(sample)
+        return found
+
+    @cached_property
+    def last_end_us(self) -> int:
+        """The last end of a request; -1 without any."""
+        return int(self.requests.ts_us.max(initial=-1))
+
+    @cached_property
+    def sampled_us(self) -> tuple[int, int]:
+        """The times of the first and the last sample; (0, -1) without any."""
+        times = [sample["ts_us"] for sample in self._samples]
+        return min(times, default=0), max(times, default=-1)
+
+
+class Known:
+    """The events of some GPUs, read at one moment."""
+
+    def __init__(self, gpus: Collection[GpuId] = (), batches: Sequence[_Batch] = ()) -> None:
+        self.gpus = frozenset(gpus)  # whose events are all here, in the minutes that were asked for
+        self._batches = batches
+
+    def requests(self, names: Iterable[str], start_us: int, end_us: int) -> UsageRows:
+        """Requests naming one of `names` that can be active in [start, end), each once."""
+        wanted = list(names)
+        near = [batch.requests for batch in self._batches if batch.last_end_us >= minute_of(start_us)]
+        found = ((rows, _active(rows, wanted, start_us, end_us)) for rows in near)
+        return UsageRows.joined([rows.take(where) for rows, where in found if len(where)])
+
+    def samples(self, spans: Mapping[GpuId, tuple[int, int]]) -> dict[GpuId, list[Document]]:
+        """Samples of each GPU with start <= ts < end, by time (equal times: by id). spans: {GPU: (start_us, end_us)}."""
+        found: dict[GpuId, list[Document]] = {gpu: [] for gpu in spans}
+        low, high = min(start for start, _ in spans.values()), max(end for _, end in spans.values())
+        for batch in self._batches:
+            first, last = batch.sampled_us
+            if last < low or first >= high:
+                continue
+            for gpu, (start, end) in spans.items():
+                found[gpu] += [sample for sample in batch.samples.get(gpu, ()) if start <= sample["ts_us"] < end]
+        for samples in found.values():
+            samples.sort(key=lambda sample: (sample["ts_us"], sample["_id"]))
+        return found
+
+
+NOTHING_KNOWN = Known()
+
+
+class RecentEvents:
+    """Bounded; the oldest batches go first. One thread adds, any may look."""
+
+    def __init__(self, clock: Clock | None = None, most_bytes: int = MOST_BYTES) -> None:
+        self._clock = clock or SystemClock()
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._batches: deque[_Batch] = deque()
+        self._bytes = 0
+        self._number = 0  # of the last batch
+        self._cells: dict[Cell, _Marks] = {}
+        self._gpus: dict[GpuId, float] = {}  # when each was touched last
+
+    def add(
+        self,
+        parts: Sequence[UsageRows],
+        samples: Sequence[Document],
+        size_bytes: int,
+        touched: Collection[Cell],
+        marked: Iterable[Cell],
+    ) -> None:
+        """A batch that this process has just stored, each event for the first time, and durably.
+
+        size_bytes: of its records. touched: the cells its events touch; marked: those whose mark was not left out.
+        """
+        if not parts and not samples:
+            return
+        # At once: thousands of small arrays, each of its own moment, would keep the memory around them from being freed.
+        requests = UsageRows.joined(parts)
+        with self._lock:
+            self._number += 1
+            batch = _Batch(self._number, self._clock.monotonic(), size_bytes, requests, samples)
+            self._touch(touched)
+            for cell in touched:
+                if cell not in self._cells:
+                    self._cells[cell] = _Marks(first=batch.number)
+                    batch.opened.append(cell)
+            for cell in marked:
+                marks = self._cells[cell]
+                marks.last = batch.number
+                marks.count += 1
+            self._batches.append(batch)
+            self._bytes += size_bytes
+            self._let_go()
+
+    def forget(self, touched: Collection[Cell]) -> None:
+        """Events of these cells were stored, but not all of the batch for the first time by this process."""
+        with self._lock:
+            self._touch(touched)
+            for cell in touched:
+                self._cells.pop(cell, None)
+
+    @property
+    def gpus(self) -> frozenset[GpuId]:
+        """The GPUs touched lately."""
+        oldest = self._clock.monotonic() - KEPT_SECONDS
+        with self._lock:
+            self._gpus = {gpu: at for gpu, at in self._gpus.items() if at >= oldest}
+            return frozenset(self._gpus)
+
+    @property
+    def moment(self) -> int:
+        """To be asked before cells are taken: what is counted later does not prove anything about their `gen`."""
+        return self._number
+
+    def known(self, gens: Mapping[GpuId, Mapping[int, int]], moment: int) -> Known:
+        """What is here of the GPUs whose events are all here, in the minutes of `gens`: {GPU: {start of a minute in
+        microseconds: the cell's `gen` as it was taken}}. A GPU with a hole between its minutes is not among them."""
+        with self._lock:
+            self._let_go()
+            whole = [gpu for gpu, minutes in gens.items() if _without_hole(minutes) and self._are_whole(gpu, minutes, moment)]
+            return Known(whole, tuple(self._batches)) if whole else NOTHING_KNOWN
+
+    def _are_whole(self, gpu: GpuId, minutes: Mapping[int, int], moment: int) -> bool:
+        for minute_us, gen in minutes.items():
+            marks = self._cells.get((gpu, minute_us))
+            if marks is None or marks.count != gen or marks.last > moment:
+                return False
+        return True
+
+    def _touch(self, cells: Iterable[Cell]) -> None:
+        self._gpus |= dict.fromkeys((gpu for gpu, _ in cells), self._clock.monotonic())
+
+    def _let_go(self) -> None:
+        oldest = self._clock.monotonic() - KEPT_SECONDS
+        while self._batches and (self._bytes > self._most_bytes or self._batches[0].stored_at < oldest):
+            batch = self._batches.popleft()
+            self._bytes -= batch.size_bytes
+            for cell in batch.opened:
+                marks = self._cells.get(cell)
+                if marks is not None and marks.first == batch.number:
+                    del self._cells[cell]
+
+
+def _without_hole(minutes_us: Collection[int]) -> bool:
+    return max(minutes_us) - min(minutes_us) == (len(minutes_us) - 1) * US_PER_MINUTE
+
+
+def _active(rows: UsageRows, names: Iterable[str], start_us: int, end_us: int) -> Int64:
+    near = active_in(rows, start_us, end_us, US_PER_MINUTE)
+    found: Int64 = np.flatnonzero(rows.labels.named(names) & near)
+    return found

@@ -1,0 +1,98 @@
+"""Sections of rollup documents: in the document as long as they are few lines, else in chunks.
+
+    {model, tenant, values}                       in the document
+    {ref: {token, section, chunks, lines}}        in chunks; the document's `chunks` is their token
+    {pieces: [{model, tenant, values}, ...]}      as read: what sums.unpack takes like the first
+
+A section is `lines` or `by_model` of the document itself, of its second half, of its places and of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from pymongo.collection import Collection as MongoCollection
+
+from gpu_token_analytics.cells.line_chunks import READ_TRIES, LineChunks, read_again
+from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.mongo.client import Document
+from gpu_token_analytics.rollups import sums
+
+Section: TypeAlias = tuple[Document, str, str]  # what holds it, under which name, and where that is in the document
+
+MAX_INLINE_LINES = 1000  # of one section
+MAX_INLINE_BYTES = 512 * 1024  # of all sections of a document
+
+_NAMES = ("lines", "by_model")
+
+
+def sections(document: Document) -> Iterator[Section]:
+    """Every section of a document that was read or is to be written."""
+    for at, place in enumerate(document.get("places", (document,))):
+        where = f"places.{at}." if "places" in document else ""
+        for holder, inside in ((place, ""), (place.get("second_half"), "second_half.")):
+            if holder:
+                for name in _NAMES:
+                    if name in holder:
+                        yield holder, name, f"{where}{inside}{name}"
+
+
+def take_out(document: Document) -> dict[str, Document]:
+    """Replace the sections that are too many for a document by references without a token. Returns them by name."""
+    many: dict[str, Document] = {}
+    left = MAX_INLINE_BYTES
+    for holder, name, where in sections(document):
+        packed = holder[name]
+        size = sums.packed_bytes(packed)
+        if len(packed["model"]) <= MAX_INLINE_LINES and size <= left:
+            left -= size
+            continue
+        many[where] = packed
+        holder[name] = {"ref": {"lines": len(packed["model"])}}
+    return many
+
+
+def put(chunks: LineChunks, of: Collection, document: Document, many: Mapping[str, Document]) -> str:
+    """Store what take_out() took, and say in the document where. Returns the token."""
+    token, refs = chunks.put(of, document["_id"], {where: sums.cut(packed) for where, packed in many.items()})
+    for holder, name, where in sections(document):
+        if where in refs:
+            holder[name]["ref"] |= refs[where]
+    document["chunks"] = token
+    return token
+
+
+def complete(
+    chunks: LineChunks,
+    collection: MongoCollection[Document],
+    documents: Iterable[Document],
+    read_one: Callable[[Any], Document | None],
+    fields: Sequence[str] = (),
+) -> Iterator[Document]:
+    """Documents with their lines, whatever was in chunks joined; those that vanished are left out. They need their `_id`.
+
+    read_one: reads one document again as these were read. fields: of the pieces, where not all are needed.
+    Raises StoreOutcomeUnknown where a document is swapped at every try.
+    """
+    for document in documents:
+        joined: Document | None = document
+        for _ in range(READ_TRIES):
+            if joined is None or _join(chunks, joined, fields):
+                break
+            joined = read_one(document["_id"])
+        else:
+            raise read_again(f"{collection.name} {document['_id']}")
+        if joined is not None:
+            yield joined
+
+
+def _join(chunks: LineChunks, document: Document, fields: Sequence[str]) -> bool:
+    """False when chunks of it are missing."""
+    for holder, name, _ in sections(document):
+        if "ref" in holder[name]:
+            pieces = chunks.read(holder[name]["ref"], fields)
+            if pieces is None:
+                return False
+            holder[name] = {"pieces": pieces}
+    return True

@@ -1,0 +1,254 @@
+"""`gpu-tokens api`, `report`, `top`, `export`, `break-even`; `prices` and `keys` are in admin.py.
+
+All but `api` read MONGODB_URI themselves, through the same functions as /v1: the figures are the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpu_token_analytics import logs
+from gpu_token_analytics.api import choices as p
+from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.settings import load
+from gpu_token_analytics.signals import stoppable
+from gpu_token_analytics.terminal import support as cli
+
+if TYPE_CHECKING:  # drivers are not loaded for `--help`
+    from gpu_token_analytics.costs.read import CostQuery
+
+REPORT_LIMIT = 50
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    from gpu_token_analytics.terminal import admin as commands_admin
+
+    app.command("api")(api)
+    app.command("report")(report)
+    app.command("top")(top)
+    app.command("export")(export)
+    app.command("break-even")(break_even)
+    commands_admin.register(app)
+
+
+def api(
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="HTTP port; default HTTP_PORT, 0: a free one.")] = None,
+) -> None:
+    """Serve /v1 and the dashboard on HTTP_HOST:HTTP_PORT until stopped.
+
+    Every route needs a key (`gpu-tokens keys create`), except on a loopback address with
+    API_ALLOW_ANONYMOUS_LOOPBACK=true. /health, /ready and /metrics need none: expose only / and /v1 to users.
+
+    Examples: `gpu-tokens api` | `HTTP_HOST=0.0.0.0 gpu-tokens api --port 8081`
+    """
+    from gpu_token_analytics.api.service import run_api  # loads drivers: not for `--help`
+
+    settings = load(http_port=port)
+    logs.configure(settings)
+    with stoppable() as stop:
+        run_api(settings, stop)
+
+
+def report(
+    group_by: Annotated[
+        list[str] | None, typer.Option("--by", "-b", help="model, tenant, gpu, host, gpu_name, class; comma or repeated.")
+    ] = None,
+    start: cli.FromOption = None,
+    end: cli.ToOption = None,
+    last: cli.LastOption = "24h",
+    bucket: Annotated[p.Bucket, typer.Option(help="One row per minute, hour or day.")] = p.Bucket.NONE,
+    time_zone: cli.ZoneOption = "UTC",
+    models: cli.ModelOption = None,
+    tenants: cli.TenantOption = None,
+    gpus: cli.GpuOption = None,
+    hosts: cli.HostOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most rows shown, most money first.")] = REPORT_LIMIT,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Redraw every few seconds until Ctrl-C.")] = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """What models, tenants, GPUs or hosts cost, and what is idle; the sums always fill price x owned time.
+
+    Examples: `gpu-tokens report` | `gpu-tokens report --by model,tenant --last 30d --bucket 1d` |
+    `gpu-tokens report --by class --from 2026-01-01 --to 2026-02-01 --tz Europe/Berlin --json`
+    """
+    from rich.live import Live
+
+    from gpu_token_analytics.terminal import report as view
+
+    groups = _groups(group_by if group_by is not None else ["model"])
+    filters = {"models": models or (), "tenants": tenants or (), "gpus": gpus or (), "hosts": hosts or ()}
+    query_of = _query_of(cli.asked_range(start, end, last), bucket, time_zone, groups, filters)
+    with cli.opened() as at:
+
+        def body() -> dict[str, Any]:
+            return _report_body(at, query_of(at.services.now()))
+
+        if as_json:
+            cli.print_json(body())
+            return
+        console = cli.console()
+        if not watch:
+            console.print(view.render(body(), limit))
+            return
+        with stoppable() as stop, Live(console=console, screen=True, auto_refresh=False) as live:
+            while not stop.is_set():
+                live.update(view.render(body(), min(limit, max(1, console.height - 10))), refresh=True)
+                stop.wait(2.0)
+
+
+def _groups(values: list[str]) -> list[str]:
+    groups = cli.split(values)
+    for name in groups:
+        if name not in list(p.Dimension):
+            raise SettingsError(f"--by {name}: group by {', '.join(p.Dimension)}")
+    return groups
+
+
+def _query_of(
+    asked: cli.AskedRange, bucket: p.Bucket, time_zone: str, groups: list[str], filters: dict[str, Any]
+) -> Callable[[datetime], CostQuery]:
+    from gpu_token_analytics.api.queries import cost_query
+
+    return cli.judged(lambda now: cost_query(*asked.at(now), bucket, time_zone, groups, **filters))
+
+
+def _report_body(at: cli.Opened, query: CostQuery) -> dict[str, Any]:
+    from msgspec import to_builtins
+
+    from gpu_token_analytics.api.handlers.costs import costs_body
+
+    found: dict[str, Any] = to_builtins(costs_body(at.services, query, 10_000, None), enc_hook=int)
+    return found
+
+
+def top(
+    interval_seconds: Annotated[float, typer.Option("--interval", "-i", min=0.5, max=60, help="Seconds between looks.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what a screen shows, once, as JSON.")] = False,
+) -> None:
+    """GPUs and models live, full screen. Keys: h, c, u, i sort by host, money, utilisation, idle share; q quits.
+
+    Examples: `gpu-tokens top` | `gpu-tokens top --interval 5` | `gpu-tokens top --json`
+    """
+    from gpu_token_analytics.terminal import top as view
+
+    console = cli.console()
+    if not console.is_terminal and not as_json:
+        raise SettingsError("standard output is not a terminal: use `gpu-tokens top --json` or `gpu-tokens report`")
+    with cli.opened() as at:
+        if as_json:
+            figures, gpus = view.snapshot(at.services)
+            cli.print_json({"live": figures, "gpus": gpus})
+            return
+        with stoppable() as stop:
+            view.run(at.services, console, stop, interval_seconds)
+
+
+def export(
+    out: Annotated[Path | None, typer.Argument(help="File to write; left out or `-`: standard output.")] = None,
+    file_format: Annotated[
+        p.ExportFormat | None, typer.Option("--format", "-f", help="Default: by the file's ending, else csv.")
+    ] = None,
+    layout: Annotated[p.ExportLayout, typer.Option(help="Columns of /v1/costs, or FOCUS 1.2.")] = p.ExportLayout.COSTS,
+    group_by: Annotated[list[str] | None, typer.Option("--by", "-b", help="Grouping of layout costs.")] = None,
+    start: cli.FromOption = None,
+    end: cli.ToOption = None,
+    last: cli.LastOption = "24h",
+    bucket: Annotated[p.Bucket, typer.Option(help="One row per minute, hour or day.")] = p.Bucket.HOUR,
+    time_zone: cli.ZoneOption = "UTC",
+    billing_account: Annotated[str, typer.Option(help="FOCUS BillingAccountId and -Name.")] = "self-hosted",
+    as_json: Annotated[bool, typer.Option("--json", help="Report the written file as JSON.")] = False,
+) -> None:
+    """Write a range as CSV or Parquet, in constant memory. The file appears under its name only when it is whole.
+
+    Examples: `gpu-tokens export january.parquet --from 2026-01-01 --to 2026-02-01 --by gpu,model,tenant` |
+    `gpu-tokens export --layout focus --last 30d focus.csv` | `gpu-tokens export --last 1h --bucket 1m > hour.csv`
+    """
+    to_file = out is not None and str(out) != "-"
+    ending = out.suffix.lstrip(".") if out is not None and to_file else "csv"
+    chosen = file_format or (p.ExportFormat(ending) if ending in list(p.ExportFormat) else p.ExportFormat.CSV)
+    query_of = _query_of(cli.asked_range(start, end, last), bucket, time_zone, _groups(group_by or []), {})
+    if out is None or not to_file:
+        with cli.opened() as at:
+            for chunk in _export_chunks(at, query_of(at.services.now()), chosen, layout, billing_account):
+                sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+        return
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        with partial.open("wb") as file, cli.opened() as at:
+            query = query_of(at.services.now())
+            size = sum(file.write(chunk) for chunk in _export_chunks(at, query, chosen, layout, billing_account))
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    if as_json:
+        cli.print_json({"file": str(out), "format": chosen.value, "layout": layout.value, "bytes": size})
+    else:
+        typer.echo(f"{out}: {size:,} bytes, {query.start:%Y-%m-%dT%H:%MZ} to {query.end:%Y-%m-%dT%H:%MZ}")
+
+
+def _export_chunks(
+    at: cli.Opened, query: CostQuery, file_format: p.ExportFormat, layout: p.ExportLayout, billing_account: str
+) -> Any:
+    from gpu_token_analytics.api.handlers.export import focus_query, table
+    from gpu_token_analytics.api.queries import EXPORT, check_cost
+    from gpu_token_analytics.costs.files import csv_chunks, parquet_chunks
+
+    if layout is p.ExportLayout.FOCUS:
+        query = focus_query(query)
+    check_cost(query, at.services.reads.gpu_count(), EXPORT)
+    now = at.services.now()
+    columns, lines = table(query, layout, at.services.exports.rows(query, now), now, billing_account)
+    return (csv_chunks if file_format is p.ExportFormat.CSV else parquet_chunks)(columns, lines)
+
+
+def break_even(
+    api_usd_per_million: Annotated[float, typer.Argument(min=0, help="What the API charges, USD per million tokens.")],
+    usd_per_gpu_hour: Annotated[
+        float | None, typer.Option("--usd-per-gpu-hour", min=0, help="What if a GPU-hour cost this?")
+    ] = None,
+    start: cli.FromOption = None,
+    end: cli.ToOption = None,
+    last: cli.LastOption = "7d",
+    models: cli.ModelOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """From what load on own GPUs beat an API, per model and for everything with all idle money.
+
+    Examples: `gpu-tokens break-even 0.60` | `gpu-tokens break-even 0.60 --usd-per-gpu-hour 1.30 --last 30d`
+    """
+    from gpu_token_analytics.api.handlers.costs import break_even_body
+
+    query_of = _query_of(cli.asked_range(start, end, last), p.Bucket.NONE, "UTC", ["model"], {"models": models or ()})
+    with cli.opened() as at:
+        body = break_even_body(at.services, query_of(at.services.now()), api_usd_per_million, usd_per_gpu_hour)
+    if as_json:
+        cli.print_json(body)
+        return
+    numbers = ("tokens/h", "own $/M", "API $/M", "saved USD", "break-even tokens/h", "needed busy", "busy now")
+    made = cli.table(f"{body['from']} to {body['to']}", "model", *numbers, "", right=numbers)
+    for row in body["rows"]:
+        wins = {True: "own GPUs win", False: "the API wins", None: "no tokens"}[row["own_wins"]]
+        made.add_row(
+            row["model"] or "everything",
+            cli.count(row["tokens_per_hour"] or 0),
+            cli.rate(row["own_usd_per_million"]),
+            cli.rate(row["api_usd_per_million"]),
+            cli.dollars(row["saved_nusd"]),
+            "-" if row["break_even_tokens_per_hour"] is None else cli.count(row["break_even_tokens_per_hour"]),
+            cli.percent(row["break_even_utilization"]),
+            cli.percent(row["utilization"]),
+            wins,
+            style="bold" if row["model"] is None else None,
+        )
+    console = cli.console()
+    console.print(made)
+    own = body["own_usd_per_gpu_hour"]
+    console.print(f"paid per GPU-hour: {cli.rate(own)} USD" + (f", what if {usd_per_gpu_hour}" if usd_per_gpu_hour else ""))

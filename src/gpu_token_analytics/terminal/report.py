@@ -1,0 +1,97 @@
+"""`gpu-tokens report`: /v1/costs as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from gpu_token_analytics.terminal.support import NUSD, count, dollars, percent, rate, table
+
+Json = dict[str, Any]
+MONEY = ("attributed", "warm_idle", "cold_idle", "unmetered_work", "unobserved")
+NOBODY = {"model": "(idle, no model)", "tenant": "(idle)", "host": "(unknown)", "gpu_name": "(unknown)"}
+
+
+def render(body: Json, limit: int) -> Group:
+    """The table, the identity below it, and what to know about the figures."""
+    rows = sorted(body["rows"], key=lambda row: (row["bucket"] or "", -row["money"]["total_nusd"]))
+    shown = rows[:limit]
+    title = f"{body['from']} to {body['to']}" + (f", by {', '.join(body['group_by'])}" if body["group_by"] else "")
+    parts: list[Table | Text] = [_table(title, shown, body)]
+    if len(rows) > len(shown) or body["next"]:
+        hidden = f"{len(rows) - len(shown):,} more rows" if not body["next"] else "More rows"
+        parts.append(Text(f"{hidden}: raise --limit or use `gpu-tokens export`."))
+    parts.append(Text(identity(body)))
+    parts += [Text(note) for note in notes(body)]
+    return Group(*parts)
+
+
+def _table(title: str, rows: list[Json], body: Json) -> Table:
+    groups = body["group_by"]
+    numbers = ("USD", "attributed", "warm idle", "cold idle", "unmetered", "unobserved")
+    ratios = ("tokens", "requests", "tok/s", "$/M active", "$/M loaded", "$/M in", "$/M out", "J/token")
+    first = ["from"] if body["bucket"] != "none" else []
+    made = table(title, *first, *groups, *numbers, *ratios, "", right=numbers + ratios)
+    for row in [*rows, None]:
+        item = body["totals"] if row is None else row
+        bucket = [(item["bucket"] or "")[:16].replace("T", " ")] if first else []
+        names = [item["group"].get(name) or NOBODY.get(name, "-") for name in groups]
+        if row is None:
+            names = ["total", *[""] * (len(groups) - 1)] if groups else []
+        money, ratio = item["money"], item["rates"]
+        made.add_row(
+            *bucket,
+            *names,
+            dollars(money["total_nusd"]),
+            *(dollars(money[f"{name}_nusd"]) for name in MONEY),
+            count(item["tokens"]["total"]),
+            count(item["requests"]),
+            rate(ratio["tokens_per_second"]),
+            *(rate(ratio[f"{name}_usd_per_million"]) for name in ("active", "loaded", "input", "output")),
+            rate(ratio["joules_per_token"]),
+            flags(item),
+            style="bold" if row is None else None,
+        )
+    return made
+
+
+def flags(row: Json) -> str:
+    """Marks of a row: p provisional, c corrected, l low volume."""
+    quality = row["quality"]
+    marks = (("p", quality["provisional"]), ("c", quality["corrected_cells"]), ("l", quality["low_volume"]))
+    return "".join(mark for mark, on in marks if on)
+
+
+def identity(body: Json) -> str:
+    """The promise, in figures."""
+    money = body["totals"]["money"]
+    idle = money["total_nusd"] - money["attributed_nusd"]
+    text = (
+        f"attributed {money['attributed_nusd'] / NUSD:,.9f} + idle and unknown {idle / NUSD:,.9f} "
+        f"= {money['total_nusd'] / NUSD:,.9f} USD"
+    )
+    left = body["scope"]["left_out_nusd"]
+    if left:
+        return f"{text}; the filter leaves out {left / NUSD:,.9f} of {body['scope']['cost_nusd'] / NUSD:,.9f} USD"
+    return f"{text} = price x owned time"
+
+
+def notes(body: Json) -> list[str]:
+    """What the reader should know."""
+    quality = body["totals"]["quality"]
+    found = [f"coverage {percent(quality['coverage'])} of the GPU time"] if quality["coverage"] is not None else []
+    if quality["memory_unknown_share"]:
+        found.append(
+            f"{percent(quality['memory_unknown_share'])} of the GPU time is idle, classed without a memory reading (the driver "
+            "gives none): warm for an hour after a request or while something runs, else cold"
+        )
+    if quality["provisional"]:
+        found.append("p: provisional, newer events may still move money between rows")
+    if body["scope"]["cells_not_rolled"]:
+        found.append(f"{body['scope']['cells_not_rolled']:,} cells changed and are not in the sums yet (seconds)")
+    if not body["rows"]:
+        found.append("nothing in this range: is the processor running? `gpu-tokens report --last 30d` looks further back")
+    return found

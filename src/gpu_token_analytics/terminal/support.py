@@ -1,0 +1,179 @@
+"""What the commands share: a range from words, services over MONGODB_URI, tables and JSON on a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.foreign_text import in_json_text
+
+if TYPE_CHECKING:  # drivers and rich are not loaded for `--help`
+    from rich.console import Console
+    from rich.table import Table
+
+    from gpu_token_analytics.api.services import Services
+    from gpu_token_analytics.costs.read import CostQuery
+    from gpu_token_analytics.mongo.client import Store
+
+NUSD = 1e9
+_LAST = re.compile(r"(\d{1,5})(m|h|d)")
+_UNIT = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
+FromOption = Annotated[
+    str | None, typer.Option("--from", metavar="TIME", help="Start, such as 2026-01-31 or 2026-01-31T12:00Z.")
+]
+ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="End, exclusive; default: now.")]
+LastOption = Annotated[str, typer.Option("--last", metavar="N", help="Without --from: the last 90m, 24h, 30d.")]
+ZoneOption = Annotated[str, typer.Option("--time-zone", "--tz", help="IANA name; where hours and days begin.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output, as /v1 answers.")]
+ModelOption = Annotated[list[str] | None, typer.Option("--model", help="Only this model; repeatable.")]
+TenantOption = Annotated[list[str] | None, typer.Option("--tenant", help="Only this tenant; repeatable.")]
+GpuOption = Annotated[list[str] | None, typer.Option("--gpu", help="Only this GPU; repeatable.")]
+HostOption = Annotated[list[str] | None, typer.Option("--host", help="Only this host; repeatable.")]
+
+
+CONNECT_MS = 3_000  # a person waits for it
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A store and the services over it."""
+
+    store: Store
+    services: Services
+
+
+@contextmanager
+def opened() -> Iterator[Opened]:
+    """Services over MONGODB_URI. What the API would answer as a problem ends the command as a SettingsError.
+
+    Arguments are judged before: nobody waits for a database to hear of a typing error.
+    """
+    from gpu_token_analytics.api.services import Services
+    from gpu_token_analytics.mongo.client import open_store, store_errors
+    from gpu_token_analytics.running_demo import settings_beside_demo
+
+    settings = settings_beside_demo()
+    store = open_store(settings, "gpu-tokens-cli", connect_ms=CONNECT_MS)
+    try:
+        with store_errors("read"), problems():
+            yield Opened(store, Services.of(store, settings))
+    finally:
+        store.close()
+
+
+@contextmanager
+def problems() -> Iterator[None]:
+    """What the API would answer as a problem becomes a SettingsError."""
+    from gpu_token_analytics.api.errors import ApiProblem
+
+    try:
+        yield
+    except ApiProblem as problem:
+        raise SettingsError(problem.detail) from None
+
+
+@dataclass(frozen=True)
+class AskedRange:
+    """The range of the options, before it is known what time it is at the server. `start` None: `last` before `end`."""
+
+    start: datetime | None
+    end: datetime | None
+    last: timedelta
+
+    def at(self, now: datetime) -> tuple[datetime, datetime]:
+        """The range as of `now`."""
+        from gpu_token_analytics.rollups.spans import MINUTE, ceil
+
+        until = ceil(now, MINUTE) if self.end is None else self.end
+        return until - self.last if self.start is None else self.start, until
+
+
+def asked_range(start: str | None, end: str | None, last: str) -> AskedRange:
+    """The range of the options. Raises SettingsError."""
+    found = _LAST.fullmatch(last)
+    if found is None:
+        raise SettingsError(f"--last={last!r} is not a time; give one such as 90m, 24h or 30d")
+    return AskedRange(
+        None if start is None else time_of("--from", start),
+        None if end is None else time_of("--to", end),
+        int(found.group(1)) * _UNIT[found.group(2)],
+    )
+
+
+def time_of(option: str, text: str) -> datetime:
+    """The time that an option gives; UTC where it names no zone. Raises SettingsError."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"{option}={text!r} is not a time; give one such as 2026-01-31 or 2026-01-31T12:00Z") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def judged(query_of: Callable[[datetime], CostQuery]) -> Callable[[datetime], CostQuery]:
+    """`query_of`, a query as of a time, when it can be made. Raises SettingsError."""
+    with problems():
+        query_of(datetime.now(UTC))
+    return query_of
+
+
+def split(values: Sequence[str]) -> list[str]:
+    """`model,tenant` and repeated options alike."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def print_json(body: Any) -> None:
+    """One JSON document on standard output."""
+    import msgspec
+
+    typer.echo(in_json_text(msgspec.json.format(msgspec.json.encode(body, enc_hook=int), indent=2).decode()))
+
+
+def console() -> Console:
+    """Standard output."""
+    from gpu_token_analytics.terminal.console import plain_console
+
+    return plain_console()
+
+
+def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+    """A plain table; columns in `right` are aligned right."""
+    from gpu_token_analytics.terminal.console import PlainTable, plain_line
+
+    made = PlainTable(title=plain_line(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(plain_line(column), justify="right" if column in right else "left", no_wrap=column in right)
+    return made
+
+
+def dollars(nusd: int | None) -> str:
+    """Money for people; cents where there are dollars, more where there are not."""
+    if nusd is None:
+        return "-"
+    amount = nusd / NUSD
+    return f"{amount:,.2f}" if abs(amount) >= 1 or not nusd else f"{amount:,.6f}"
+
+
+def rate(value: float | None) -> str:
+    """A ratio, or `-` where it is not known."""
+    return "-" if value is None else f"{value:,.3f}"
+
+
+def count(value: float) -> str:
+    """A large number, short."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= 10 * size:
+            return f"{value / size:,.1f}{unit}"
+    return f"{value:,.0f}"
+
+
+def percent(value: float | None) -> str:
+    """A share."""
+    return "-" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,186 @@
+"""`gpu-tokens top`: GPUs and models live, full screen, as users of nvtop know it."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from gpu_token_analytics.api.handlers.gpus import gpu_states
+from gpu_token_analytics.api.handlers.live import live_figures
+from gpu_token_analytics.api.services import Services
+from gpu_token_analytics.rollups.spans import UTC_ZONE, Step, bucket_start
+from gpu_token_analytics.terminal.support import count, dollars, percent, rate, table
+
+Json = dict[str, Any]
+STYLES = {
+    "attributed": "green",
+    "unmetered_work": "cyan",
+    "warm_idle": "yellow",
+    "cold_idle": "blue",
+    "unobserved": "red",
+}
+LETTERS = {"attributed": "#", "unmetered_work": "+", "warm_idle": "w", "cold_idle": "c", "unobserved": "?"}
+BAR = 12
+SORTS = {"h": "host", "c": "today's money", "u": "utilisation", "i": "idle share"}
+HEADER_LINES = 12
+
+
+def snapshot(services: Services) -> tuple[Json, list[Json]]:
+    """(live figures, GPU states): what one screen shows, and what `--json` prints."""
+    now = services.now()
+    midnight = bucket_start(now, Step.DAY, UTC_ZONE)
+    return live_figures(services, None), gpu_states(services, services.reads.gpus(), now, midnight)
+
+
+def screen(figures: Json, gpus: list[Json], sort: str, height: int) -> Group:
+    """One screen."""
+    return Group(_header(figures), _identity(figures), Text(), _models(figures), Text(), _gpus(gpus, sort, height))
+
+
+def _header(figures: Json) -> Text:
+    spend = figures["usd_per_hour"]
+    return Text.assemble(
+        ("gpu-tokens top  ", "bold"),
+        f"{figures['gpus'] or 0} GPUs   ",
+        (f"{'-' if spend is None else f'{spend:,.2f}'} $/h   ", "bold"),
+        f"{count(figures['tokens_per_second'] or 0)} tok/s   ",
+        f"$/M active {rate(figures['active_usd_per_million'])}  loaded {rate(figures['loaded_usd_per_million'])}   ",
+        f"due {figures['cells_due']}   {figures['at'][:19].replace('T', ' ')}Z",
+    )
+
+
+def _identity(figures: Json) -> Text:
+    """The identity as a bar that always fills."""
+    classes, total = figures["classes"], figures["cost_nusd"]
+    width = 60
+    text = Text("last minutes  [")
+    used = 0
+    parts = [(name, classes[name]) for name in LETTERS]
+    for index, (name, nusd) in enumerate(parts):
+        length = width - used if index == len(parts) - 1 else round(width * nusd / total) if total else 0
+        length = max(0, min(length, width - used))
+        text.append(LETTERS[name] * length, STYLES[name])
+        used += length
+    text.append("]  ")
+    for name, nusd in parts:
+        text.append(f"{LETTERS[name]} {name} {percent(nusd / total if total else None)}  ", STYLES[name])
+    return text
+
+
+def _models(figures: Json) -> Table:
+    made = table("", "model", "tok/s", "USD", "$/M active", "$/M loaded", right=("tok/s", "USD", "$/M active", "$/M loaded"))
+    for model in sorted(figures["models"], key=lambda one: -one["attributed_nusd"])[:8]:
+        made.add_row(
+            model["model"],
+            count(model["tokens_per_second"]),
+            dollars(model["attributed_nusd"]),
+            rate(model["active_usd_per_million"]),
+            rate(model["loaded_usd_per_million"]),
+        )
+    if not figures["models"]:
+        made.add_row("(no request in the last minutes)")
+    return made
+
+
+def _gpus(gpus: list[Json], sort: str, height: int) -> Table:
+    columns = ("gpu", "name", "util", "memory", "W", "$/h", "idle today", "last hour", "models")
+    made = table(f"sorted by {SORTS[sort]}   keys: h c u i sort, q quit", *columns, right=("W", "$/h", "idle today"))
+    for gpu in sorted(gpus, key=_order(sort))[: max(1, height - HEADER_LINES)]:
+        label = f"{gpu['host']}/{gpu['gpu_index']}" if gpu["host"] and gpu["gpu_index"] is not None else gpu["gpu"]
+        used, size = gpu["mem_used_mb"], gpu["mem_total_mb"]
+        made.add_row(
+            Text(label, "" if gpu["state"] == "live" else "red"),
+            gpu["name"] or gpu["mig_profile"] or "-",
+            _bar(gpu["utilization"]) if gpu["state"] == "live" else Text(gpu["state"], "red"),
+            _bar(used / size if used is not None and size else None),
+            "-" if gpu["power_w"] is None else f"{gpu['power_w']:,.0f}",
+            rate(gpu["usd_per_hour"]),
+            percent(gpu["idle_share_today"]),
+            _history(gpu["newest_minutes"]),
+            ", ".join(gpu["models"]) or "-",
+        )
+    if not gpus:
+        made.add_row("(no GPU known: start `gpu-tokens agent` or set GPU_METRICS_SOURCE)")
+    return made
+
+
+def _order(sort: str) -> Any:
+    def key(gpu: Json) -> tuple[float, str, int, str]:
+        value = {
+            "h": 0.0,
+            "c": -float((gpu["today"] or {}).get("total_nusd", 0)),
+            "u": -(gpu["utilization"] or 0.0),
+            "i": -(gpu["idle_share_today"] or 0.0),
+        }[sort]
+        return value, gpu["host"] or "", gpu["gpu_index"] or 0, gpu["gpu"]
+
+    return key
+
+
+def _bar(share: float | None) -> Text:
+    if share is None:
+        return Text("unknown", "dim")
+    filled = round(BAR * min(1.0, share))
+    return Text.assemble(("|" * filled, "green"), ("." * (BAR - filled), "dim"), f" {100 * share:3.0f}%")
+
+
+def _history(minutes: list[str | None]) -> Text:
+    text = Text()
+    for name in minutes[-30:]:
+        text.append(LETTERS[name] if name else " ", STYLES[name] if name else "")
+    return text
+
+
+def run(services: Services, console: Console, stop: threading.Event, interval_seconds: float) -> None:
+    """Draw until `q`, Ctrl-C or `stop`."""
+    sort = "h"
+    with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
+        while not stop.is_set():
+            figures, gpus = snapshot(services)
+            until = time.monotonic() + interval_seconds
+            while time.monotonic() < until and not stop.is_set():
+                live.update(screen(figures, gpus, sort, console.height), refresh=True)
+                key = pressed(min(0.5, max(0.0, until - time.monotonic())))
+                if key == "q":
+                    return
+                sort = key if key in SORTS else sort
+
+
+def _no_key(seconds: float) -> str:
+    time.sleep(seconds)
+    return ""
+
+
+@contextlib.contextmanager
+def _keys() -> Iterator[Any]:
+    """A function that waits for one key (or nothing), without Enter where the terminal allows it."""
+    try:
+        import termios
+        import tty
+    except ImportError:  # not a Unix terminal: no keys, Ctrl-C ends it
+        yield _no_key
+        return
+    if not sys.stdin.isatty():
+        yield _no_key
+        return
+    before = termios.tcgetattr(sys.stdin)
+    try:
+        tty.setcbreak(sys.stdin.fileno())
+
+        def pressed(seconds: float) -> str:
+            ready, _, _ = select.select([sys.stdin], [], [], seconds)
+            return sys.stdin.read(1) if ready else ""
+
+        yield pressed
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

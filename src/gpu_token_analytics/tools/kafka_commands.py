@@ -1,0 +1,166 @@
+"""`gpu-tokens topics` and `gpu-tokens dead-letters`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpu_token_analytics.errors import InvalidRecord, Reason, SettingsError
+from gpu_token_analytics.foreign_text import visible
+from gpu_token_analytics.kafka import (
+    DeadLetter,
+    EventProducer,
+    create_topics,
+    describe_group,
+    read_dead_letters,
+)
+from gpu_token_analytics.running_demo import settings_beside_demo
+from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.wire.events import decode
+
+topics_app = typer.Typer(help="Create the topics, look at partitions and lag.", no_args_is_help=True)
+dead_letters_app = typer.Typer(help="List, show and re-send the records that were refused.", no_args_is_help=True)
+
+_ReasonOption = Annotated[Reason | None, typer.Option("--reason", help="Only letters with this reason.")]
+_At = Annotated[str, typer.Argument(metavar="PARTITION/OFFSET", help="Where the record was read, as `list` shows it.")]
+_SHOWN_BYTES = 120
+_RESEND_TIMEOUT_SECONDS = 60.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.add_typer(topics_app, name="topics")
+    app.add_typer(dead_letters_app, name="dead-letters")
+
+
+@topics_app.command("create")
+def topics_create() -> None:
+    """Create the topic, its dead-letter topic and the group's first offsets. Running it again changes nothing."""
+    settings = load()
+    reports, seeded = create_topics(settings)
+    for report in reports:
+        typer.echo(f"{report.topic}: {'created' if report.created else 'exists'}, {report.partitions} partitions")
+        for note in report.notes:
+            typer.echo(f"  note: {note}")
+    typer.echo(f"group {settings.kafka_group}: first offset set for {seeded} partitions")
+
+
+@topics_app.command("show")
+def topics_show(as_json: Annotated[bool, typer.Option("--json", help="One JSON object per partition.")] = False) -> None:
+    """Oldest, next and committed offset of each partition, and the lag."""
+    states = describe_group(settings_beside_demo())
+    if as_json:
+        for state in states:
+            typer.echo(json.dumps({name: getattr(state, name) for name in ("partition", "low", "high", "committed", "lag")}))
+        return
+    typer.echo(f"{'partition':>9} {'oldest':>12} {'next':>12} {'committed':>12} {'lag':>10}")
+    for state in states:
+        committed = "not seeded" if state.committed is None else str(state.committed)
+        typer.echo(f"{state.partition:>9} {state.low:>12} {state.high:>12} {committed:>12} {state.lag:>10}")
+    typer.echo(f"lag in all: {sum(state.lag for state in states)}")
+
+
+@dead_letters_app.command("list")
+def dead_letters_list(
+    reason: _ReasonOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per letter.")] = False,
+) -> None:
+    """The records that were refused, with the reason. The last line counts all of them."""
+    counts: Counter[str] = Counter()
+    for letter in _matching(settings_beside_demo(), reason):
+        counts[letter.reason] += 1
+        if counts.total() <= limit:
+            typer.echo(json.dumps(_as_json(letter)) if as_json else visible(_line(letter)))
+    if not as_json:
+        shown = ", ".join(f"{visible(name)} {count}" for name, count in counts.most_common()) or "none"
+        typer.echo(f"{counts.total()} dead letters: {shown}")
+
+
+@dead_letters_app.command("show")
+def dead_letters_show(at: _At) -> None:
+    """One refused record: the reason on stderr, its exact bytes on stdout (`show 3/17 > record.json`)."""
+    letter = _at(settings_beside_demo(), at)
+    where = f" in field {letter.field}" if letter.field else ""
+    typer.echo(visible(f"{letter.topic} {letter.at}: {letter.reason}{where}: {letter.message}"), err=True)
+    if letter.cut_from_bytes is not None:
+        typer.echo(f"only the first {len(letter.value or b'')} of {letter.cut_from_bytes} bytes were kept", err=True)
+    sys.stdout.buffer.write(letter.value or b"")
+    sys.stdout.buffer.flush()
+
+
+@dead_letters_app.command("resend")
+def dead_letters_resend(
+    at: Annotated[str | None, typer.Argument(metavar="[PARTITION/OFFSET]", help="One letter; none: all that match.")] = None,
+    reason: _ReasonOption = None,
+    value_file: Annotated[
+        Path | None, typer.Option(help="Send this file's content in place of the refused bytes (one letter only).")
+    ] = None,
+) -> None:
+    """Send refused records again, after the producer's data or the contract was repaired.
+
+    What would be refused again, or was too long to be kept whole, is not sent but counted. Sending twice is harmless:
+    events are stored once by id.
+    """
+    settings = settings_beside_demo()
+    if value_file is not None and at is None:
+        raise SettingsError("--value-file repairs one letter: name it as PARTITION/OFFSET")
+    letters = _matching(settings, reason) if at is None else iter([_at(settings, at)])
+    sent, still_bad = 0, Counter[str]()
+    with EventProducer(settings, client="resend") as producer:
+        for letter in letters:
+            if letter.cut_from_bytes is not None and value_file is None:
+                still_bad[letter.reason] += 1
+                continue
+            value = letter.value if value_file is None else value_file.read_bytes().rstrip(b"\n")
+            try:
+                decode(value, datetime.now(UTC))
+            except InvalidRecord as error:
+                if at is not None:
+                    raise
+                still_bad[error.reason] += 1
+                continue
+            producer.send_raw(value, letter.key)
+            sent += 1
+        producer.flush(_RESEND_TIMEOUT_SECONDS)
+    refused = ", ".join(f"{name} {count}" for name, count in still_bad.most_common())
+    typer.echo(f"sent {sent}" + (f"; not sent, still refused: {refused}" if refused else ""))
+
+
+def _matching(settings: Settings, reason: Reason | None) -> Iterator[DeadLetter]:
+    return (letter for letter in read_dead_letters(settings) if reason is None or letter.reason == reason)
+
+
+def _at(settings: Settings, at: str) -> DeadLetter:
+    found = next(islice((letter for letter in read_dead_letters(settings) if letter.at == at), 1), None)
+    if found is None:
+        raise SettingsError(f"no dead letter was read at {at!r}; `gpu-tokens dead-letters list` shows PARTITION/OFFSET")
+    return found
+
+
+def _line(letter: DeadLetter) -> str:
+    value = (letter.value or b"")[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
+    shown = value.encode("unicode_escape").decode()  # a hostile record must not drive the terminal
+    return f"{letter.at:>12}  {letter.reason:<16} {letter.message[:160]}\n{'':>14}{shown}"
+
+
+def _as_json(letter: DeadLetter) -> dict[str, str | int | None]:
+    return {
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "reason": letter.reason,
+        "field": letter.field,
+        "message": letter.message,
+        "key": None if letter.key is None else letter.key.decode("utf-8", "backslashreplace"),
+        "value": None if letter.value is None else letter.value.decode("utf-8", "backslashreplace"),
+        "cut_from_bytes": letter.cut_from_bytes,
+    }

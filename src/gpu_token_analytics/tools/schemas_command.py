@@ -1,0 +1,55 @@
+"""`gpu-tokens schemas`: the contracts as JSON Schema files, written from the types in wire/events.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gpu_token_analytics.wire.events import json_schemas
+
+schemas_app = typer.Typer(help="The contracts as JSON Schema (2020-12).", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.add_typer(schemas_app, name="schemas")
+
+
+def file_name(tag: str) -> str:
+    """The file of one contract, such as `token.usage.v1.schema.json`."""
+    return f"{tag}.schema.json"
+
+
+def rendered(schema: dict[str, Any]) -> str:
+    """One schema as the text of its file."""
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+@schemas_app.command("write")
+def schemas_write(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders to write to; made where missing.")],
+) -> None:
+    """Write one file per contract into each folder.
+
+    Example: `gpu-tokens schemas write ./schemas`
+    """
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        for tag, schema in json_schemas().items():
+            path = folder / file_name(tag)
+            path.write_text(rendered(schema), encoding="utf-8")
+            typer.echo(str(path))
+
+
+@schemas_app.command("show")
+def schemas_show(tag: Annotated[str, typer.Argument(help="Such as token.usage.v1; none: all their names.")] = "") -> None:
+    """Print one contract, or the names of all."""
+    found = json_schemas()
+    if tag not in found:
+        for name in found:
+            typer.echo(name)
+        raise typer.Exit(0 if not tag else 2)
+    typer.echo(rendered(found[tag]), nl=False)

@@ -1,0 +1,45 @@
+"""Rows of /v1/costs are made as structs and described as models: both say the same."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from msgspec import Struct
+from msgspec.structs import fields
+
+from gpu_token_analytics.api.models import costs as models
+from gpu_token_analytics.costs import rows as cost_rows
+from gpu_token_analytics.costs.query import ROW, ROW_COLUMNS, CostQuery, Row
+
+AT = datetime(2026, 1, 31, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("name", ["Money", "Tokens", "Rates", "Quality", "CostRow"])
+def test_structs_have_the_fields_of_the_described_models(name: str) -> None:
+    struct: type[Struct] = getattr(cost_rows, name)
+    model: type[Any] = getattr(models, name)
+    assert [field.name for field in fields(struct)] == list(model.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("asked", "key", "gpu_us", "seconds"),
+    [
+        ({}, (), 60_000_000, 60.0),
+        ({}, (), 0, 0.0),
+        ({"group_by": ("gpu",)}, ("GPU-a",), 0, 0.0),
+        ({"group_by": ("tenant",)}, ("t",), 0, None),
+        ({"group_by": ("tenant",)}, (None,), 60_000_000, 60.0),
+        ({"group_by": ("gpu", "model")}, ("GPU-a", "m"), 0, None),
+        ({"tenants": frozenset({"t"})}, (), 0, None),
+        ({"models": frozenset({"m"})}, (), 0, None),
+        ({"tenant_lock": "t"}, (), 0, None),
+    ],
+)
+def test_gpu_time_that_is_not_known_is_null_and_none_is_0(
+    asked: dict[str, Any], key: tuple[str | None, ...], gpu_us: int, seconds: float | None
+) -> None:
+    values = [0] * len(ROW_COLUMNS)
+    values[ROW["gpu_us"]] = gpu_us
+    assert cost_rows.gpu_seconds(CostQuery(AT, AT, **asked), Row(None, AT, AT, key, values)) == seconds
