@@ -16,7 +16,7 @@ from deploy.flows import ROOT
 
 _NOISE = re.compile(r"make(\[\d+\])?: (Entering|Leaving|\*\*\*)|CONFWARN|^\s*$")
 PIPE = r"\|"
-_OUTCOME = re.compile(r"\[ *([\d.]+) s\] (passed|FAILED|NOT CHECKED)  (.*)")
+_OUTCOME = re.compile(r"\[ *([\d.]+) s\] (passed|FAILED|NOT CHECKED|not run)  (.*)")
 
 
 def write(report: Report, command: str, images: Sequence[str]) -> list[Path]:

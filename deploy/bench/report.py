@@ -75,6 +75,10 @@ class Report:
         self.not_checked.append(f"{name}: {lacks}")
         self.say(f"NOT CHECKED  {name}: {lacks}")
 
+    def leave_out(self, name: str, why: str) -> None:
+        """Says that this run does not hold a check which a longer one holds; it is no lack of the machine."""
+        self.say(f"not run  {name}: {why}")
+
     def close(self, *, strict: bool = False) -> int:
         """Prints the summary; its last line is `N passed, N failed`. Returns the exit status.
 

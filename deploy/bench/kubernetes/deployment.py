@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import yaml
+
 from deploy.bench.images import servers
 from deploy.bench.kubernetes import images, probes
 from deploy.bench.report import CheckFailed, expect
@@ -16,13 +18,17 @@ if TYPE_CHECKING:
 
 UP = "make -s -C CA2 up OVERLAY=bench WAIT=9m"
 _READY_SECONDS = 600
+_OVERLAYS = ("CA2/overlays/laptop", "CA2/overlays/cluster", "CA3/overlays/cluster", "CA3/overlays/external-secrets")
+_OPERATORS = ("keda.sh/", "external-secrets.io/")
 _TAGS = "CA2/components/images/kustomization.yaml"
 
 
-def up(bench: Bench) -> bool:
-    """`make up` with the image of an earlier commit, where there is one, so that there is something to upgrade."""
+def up(bench: Bench, *, from_earlier: bool) -> bool:
+    """`make up`; `from_earlier` with the image of an earlier commit, where there is one: something to upgrade."""
     before = len(bench.report.failed)
-    if images.previous_commit():
+    with bench.report.check("CA2: the API server takes every object of the overlays that are not applied here (dry run)"):
+        accepted(bench)
+    if from_earlier and images.previous_commit():
         use_product(bench, images.previous_tag())
     with bench.report.check("CA2: make up, from an empty cluster to everything Ready"):
         try:
@@ -33,6 +39,26 @@ def up(bench: Bench) -> bool:
         bench.report.say(f"every pod Ready {seconds:.0f} s after make up had returned")
         bench.report.say("\n" + bench.workload.kubectl("get", "pods", "-o", "wide").rstrip())
     return len(bench.report.failed) == before
+
+
+def accepted(bench: Bench) -> None:
+    """A dry run on the server, before anything is there: validation, defaults, quotas, PodSecurity. Leaves the namespaces."""
+    bench.operator.do("make -s -C CA2 secrets")
+    for overlay in _OVERLAYS:
+        rendered = bench.operator.do(f"kubectl kustomize {overlay}")
+        objects = [item for item in yaml.safe_load_all(rendered) if item]
+        spaces = [item for item in objects if item["kind"] == "Namespace"]
+        known = [item for item in objects if not item["apiVersion"].startswith(_OPERATORS)]
+        bench.cluster.apply_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": spaces}))
+        items = json.dumps({"apiVersion": "v1", "kind": "List", "items": known}, default=str)
+        said = bench.cluster.kubectl("apply", "--dry-run=server", "-f", "-", stdin=items, check=False)
+        taken = said.count("(server dry run)")
+        expect(
+            taken == len(known) and "violate" not in said, f"{overlay}: {taken} of {len(known)} objects taken: {said[-2000:]}"
+        )
+        bench.report.say(f"{overlay}: {taken} objects taken")
+        if kinds := sorted({item["kind"] for item in objects} - {item["kind"] for item in known}):
+            bench.report.leave_out(f"{overlay}: {', '.join(kinds)}", "no operator here; a test checks them by schema")
 
 
 def use_product(bench: Bench, tag: str) -> None:

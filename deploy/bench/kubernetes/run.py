@@ -39,7 +39,9 @@ def main(arguments_given: Sequence[str]) -> int:
     parser.add_argument("step", nargs="?", choices=["check", "build", "up", "down"], default="check")
     parser.add_argument("--full", action="store_true", help="also the long rows (README.md of CA2 and CA3 name them)")
     parser.add_argument("--running", action="store_true", help="check the cluster that `up` left running, and leave it running")
-    parser.add_argument("--only", default="", help="only the groups of checks whose name holds this word")
+    parser.add_argument(
+        "--only", default="", help="only the groups whose stage or name holds one of these words: CA3, faults,lag"
+    )
     parser.add_argument("--install", action="store_true", help="apt-get install what is missing")
     parser.add_argument("--strict", action="store_true", help="exit 1 also when something could not be checked")
     parser.add_argument("--evidence", action="store_true", help="write the output into the documents of CA2 and CA3")
@@ -78,7 +80,8 @@ def main(arguments_given: Sequence[str]) -> int:
                         if remains := cluster.left(_FOLDER / "run"):
                             raise CheckFailed("; ".join(remains))
     if arguments.evidence:
-        for path in evidence.write(report, "make kubernetes-evidence", list(servers.versions().values())):
+        command = "make kubernetes-evidence" if arguments.full else 'make kubernetes ARGS="--evidence"'
+        for path in evidence.write(report, command, list(servers.versions().values())):
             print(f"written: {path.relative_to(ROOT)}")
     return report.close(strict=arguments.strict)
 
