@@ -80,10 +80,17 @@ def main(arguments_given: Sequence[str]) -> int:
                         if remains := cluster.left(_FOLDER / "run"):
                             raise CheckFailed("; ".join(remains))
     if arguments.evidence:
-        command = "make kubernetes-evidence" if arguments.full else 'make kubernetes ARGS="--evidence"'
-        for path in evidence.write(report, command, list(servers.versions().values())):
-            print(f"written: {path.relative_to(ROOT)}")
+        write_evidence(report, full=arguments.full, only=arguments.only)
     return report.close(strict=arguments.strict)
+
+
+def write_evidence(report: Report, *, full: bool, only: str) -> None:
+    """Rewrites the documents of the stages that ran; one of which only parts ran keeps those of its last whole run."""
+    command = "make kubernetes-evidence" if full else 'make kubernetes ARGS="--evidence"'
+    if only:
+        report.stages = {name: lines for name, lines in report.stages.items() if name in only.split(",")}
+    for path in evidence.write(report, command, list(servers.versions().values())):
+        print(f"written: {path.relative_to(ROOT)}")
 
 
 def running() -> Cluster:
