@@ -51,6 +51,26 @@ def test_the_audit_finds_what_is_wrong(pipeline: Callable[..., Pipeline]) -> Non
         assert any(name.endswith(cell) and text in problem for name, problem in problems), (cell, text)
 
 
+def test_cells_of_the_version_before_are_judged_by_their_identity_and_told_apart(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at = minutes_ago(30)
+    one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(4)])
+    one.close()
+    before = one.audit()
+    cells = one.store[Collection.LEDGER_CELLS]
+    moved = {"classes.attributed": -5, "lines.0.cost_nusd": -5, "classes.unmetered_work": 5}
+    cells.update_one({"minute": at}, {"$inc": moved, "$set": {"params": "0" * 8}})
+    report = one.audit()
+    assert report.holds, report.findings
+    assert (report.cells_of_other_rules, report.compared) == (1, before.compared - 1)
+    assert report.raw_counts == before.raw_counts is not None, "its requests and tokens are in the totals"
+    assert "1 computed by other rules" in describe(report)[0]
+    cells.update_one({"minute": at}, {"$inc": {"classes.unmetered_work": 1}})
+    assert "classes sum to" in one.audit().findings[0].problem
+    cells.update_one({"minute": at}, {"$inc": {"classes.unmetered_work": -1, "lines.0.requests": 1}})
+    assert "requests" in one.audit().findings[0].problem
+
+
 def test_events_that_are_stored_and_not_yet_marked_are_changes_if_the_marks_come(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)

@@ -7,8 +7,9 @@
     aside      what MongoDB refused for good and is not in the ledger as it should be
     totals     requests and tokens of the raw events against the sums of the ledger's lines, exactly
 
-Of cells that are due, of minutes that are not over, and of cells that are older than raw events are kept, only the identity
-is judged: what they say is, or may be, not what the raw events say now.
+Of cells that are due, of minutes that are not over, of cells that are older than raw events are kept, and of cells that were
+computed by other rules (before an upgrade, or with other settings of the ledger), only the identity is judged: what they say
+is, or may be, not what the raw events say now and here. Their requests and tokens are in the totals all the same.
 
 A ledger that is audited while it is written has differences that are none: an event is stored before its cells are marked,
 a price reaches its cells within seconds, a silence is opened after it. So a cell that differs is looked at a second time,
@@ -79,6 +80,7 @@ class AuditReport:
     cells_pending: int = 0
     cells_not_over: int = 0
     cells_kept: int = 0  # too old to be computed again: their raw events may have expired
+    cells_of_other_rules: int = 0  # computed by an earlier version of the ledger, or with other settings
     cells_changing: int = 0  # differed, but were touched meanwhile
     cost_nusd: int = 0
     compared: int = 0  # cells computed again and compared
@@ -111,6 +113,7 @@ class AuditReport:
             "cells_pending": self.cells_pending,
             "cells_not_over": self.cells_not_over,
             "cells_kept": self.cells_kept,
+            "cells_of_other_rules": self.cells_of_other_rules,
             "cells_changing": self.cells_changing,
             "cost_nusd": self.cost_nusd,
             "compared": self.compared,
@@ -213,6 +216,9 @@ def _audit_gpu(
         report.cells_not_over += not over
         if horizon is not None and cell["opened_at"] < horizon:
             report.cells_kept += 1
+            kept.add(minute)
+        elif cell["params"] != params.version:
+            report.cells_of_other_rules += 1
             kept.add(minute)
     if not report.fresh:
         return []
@@ -393,6 +399,7 @@ def describe(report: AuditReport) -> list[str]:
         + (f", {report.cells_pending:,} still to be computed" if report.cells_pending else "")
         + (f", {report.cells_not_over:,} of minutes not over" if report.cells_not_over else "")
         + (f", {report.cells_kept:,} older than their raw events are kept" if report.cells_kept else "")
+        + (f", {report.cells_of_other_rules:,} computed by other rules" if report.cells_of_other_rules else "")
         + (f", {report.cells_changing:,} changing while they were audited" if report.cells_changing else ""),
         f"C = {report.cost_nusd:,} nano-USD ({report.cost_nusd / usd:,.6f} USD)",
         *(f"    {name.value:<15}{report.classes_nusd[name.value]:>24,}" for name in MoneyClass),
