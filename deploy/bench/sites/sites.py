@@ -210,7 +210,10 @@ class Sites:
         return writable_at
 
     def bring_back(self, site: str, *, empty: bool = False, forget_positions: bool = True) -> None:
-        """A lost site returns: link, gateway, stores. empty: without its disk, so as a new broker and as new members."""
+        """A lost site returns: link, gateway, stores.
+
+        empty: without its disk, so as a new broker and as new members; MirrorMaker is stopped then, for the caller to start.
+        """
         mirror = f"mirror-{self.standby}"
         if empty:
             # MirrorMaker's positions are those of the broker that is gone; the new one's first events lie before them.
@@ -223,8 +226,6 @@ class Sites:
         self.servers.start_stores(site)
         self.await_members()
         self.product(site, "topics", "create")
-        if empty:
-            self.servers.start_mirror()
 
     def activate_both(self, others: dict[str, str]) -> None:
         """Both sites take events; `others` is the topic at each site that holds what the other one took.
