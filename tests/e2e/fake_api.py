@@ -282,7 +282,7 @@ class FakeApi:
             "usd_per_hour": NAMES[gpu.kind][1] / 1e9,
             "price_row": "price-h100" if gpu.kind == 0 else "price-default",
             "today": _money(today),
-            "idle_share_today": float(1 - today[0] / today.sum()) if today.sum() else None,
+            "idle_share_today": float(today[2:].sum() / today.sum()) if today.sum() else None,
             "newest_minutes": newest,
         }
 

@@ -249,7 +249,7 @@ def test_a_reader_without_admin_sees_no_form(dashboard: Watched, fake: FakeApi) 
 def test_unknown_is_a_dash_with_its_reason_never_zero(dashboard: Watched) -> None:
     page = dashboard.open("/models?range=6h")
     row = page.locator("tr.none-row")
-    assert row.locator("td.number").nth(2).inner_text().startswith("–")
+    assert row.locator("td.number").nth(3).inner_text().startswith("–")
     assert "no tokens in this range" in page.inner_text("#groups-scroll + .reasons")
 
 

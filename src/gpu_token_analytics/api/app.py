@@ -35,7 +35,7 @@ SMALL_BODY_BYTES = 65_536
 WORKER_THREADS = 16
 DESCRIPTION = (
     "What each LLM token really costs on your own GPUs. Money is integer nano-USD and always adds up: "
-    "attributed + idle by class = price x owned time."
+    "attributed + unmetered work + idle by class = price x owned time."
 )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -115,7 +115,10 @@ def install(app: FastAPI) -> None:
         return answer(_validation(error), request_id(request))
 
     @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+    async def _http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404 and _wants_a_page(request):
+            page: Response = request.app.state.not_found_page(request)
+            return page
         code = _BY_STATUS.get(error.status_code, "bad_request" if error.status_code < 500 else "internal")
         detail = str(error.detail)
         if error.status_code == 404:
@@ -134,6 +137,13 @@ def install(app: FastAPI) -> None:
         unsure = " Some records may have been stored: send all again, equal event_ids count once."
         detail = "Kafka did not acknowledge in time." + (unsure if isinstance(error, DeliveryFailed) else "")
         return answer(ApiProblem("kafka_unavailable", detail, headers={"Retry-After": "5"}), request_id(request))
+
+
+def _wants_a_page(request: Request) -> bool:
+    """A person's browser that follows a wrong link; programs, and /v1 in any case, get a problem."""
+    html = "text/html" in request.headers.get("accept", "")
+    is_page = request.method in ("GET", "HEAD") and not request.url.path.startswith(("/v1/", "/assets/"))
+    return html and is_page and hasattr(request.app.state, "not_found_page")
 
 
 class Unexpected:

@@ -16,6 +16,8 @@ from gpu_token_analytics.costs.read import ROW, CostQuery, Row
 US_PER_SECOND = 1_000_000
 # nano-USD per token x 1e6 tokens / 1e9 nano-USD
 USD_PER_MILLION = 1e-3
+# What idle money is, everywhere: unmetered work is none, as the GPU worked.
+IDLE_COLUMNS = ("warm_idle_nusd", "cold_idle_nusd", "unobserved_nusd")
 
 _REQUESTS = ROW["requests"]
 _PROMPT, _CACHED = ROW["prompt_tokens"], ROW["cached_tokens"]

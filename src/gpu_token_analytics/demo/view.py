@@ -2,7 +2,7 @@
 
 tokens/s and spend now     the last whole minute
 by model                   active $/M = attributed / tokens; loaded $/M = (attributed + its warm idle) / tokens
-the identity               attributed + idle by cause = price x time, to the nano-dollar
+the identity               attributed + unmetered work + idle by cause = price x time, to the nano-dollar
 """
 
 from __future__ import annotations

@@ -8,11 +8,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from gpu_token_analytics.costs.rows import IDLE_COLUMNS
 from gpu_token_analytics.terminal.support import NUSD, count, dollars, percent, rate, table
 
 Json = dict[str, Any]
 MONEY = ("attributed", "warm_idle", "cold_idle", "unmetered_work", "unobserved")
-NOBODY = {"model": "(idle, no model)", "tenant": "(idle)", "host": "(unknown)", "gpu_name": "(unknown)"}
+NOBODY = {"model": "(no known request)", "tenant": "(no known request)", "host": "(unknown)", "gpu_name": "(unknown)"}
 
 
 def render(body: Json, limit: int) -> Group:
@@ -68,10 +69,10 @@ def flags(row: Json) -> str:
 def identity(body: Json) -> str:
     """The promise, in figures."""
     money = body["totals"]["money"]
-    idle = money["total_nusd"] - money["attributed_nusd"]
+    idle = sum(money[name] for name in IDLE_COLUMNS)
     text = (
-        f"attributed {money['attributed_nusd'] / NUSD:,.9f} + idle and unknown {idle / NUSD:,.9f} "
-        f"= {money['total_nusd'] / NUSD:,.9f} USD"
+        f"attributed {money['attributed_nusd'] / NUSD:,.9f} + unmetered work {money['unmetered_work_nusd'] / NUSD:,.9f} "
+        f"+ idle {idle / NUSD:,.9f} = {money['total_nusd'] / NUSD:,.9f} USD"
     )
     left = body["scope"]["left_out_nusd"]
     if left:

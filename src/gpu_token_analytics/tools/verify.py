@@ -167,7 +167,7 @@ def _in_ledger(store: Store, marked: Marked) -> str | None:
     attributed = sum(cell["classes"][MoneyClass.ATTRIBUTED] for cell in cells)
     return (
         f"{len(cells)} cells, {wanted['prompt_tokens']} + {wanted['completion_tokens']} tokens exact, "
-        f"{cost:,} nano-USD = {attributed:,} attributed + {cost - attributed:,} idle"
+        f"{cost:,} nano-USD = {attributed:,} attributed + {cost - attributed:,} not"
     )
 
 

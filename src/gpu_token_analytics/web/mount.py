@@ -48,13 +48,20 @@ def mount(app: FastAPI) -> None:
     async def index(request: Request) -> Response:
         return _answer(request, page, _REVALIDATE)
 
+    def not_found(request: Request) -> Response:
+        # Relative, as everywhere: out of as many folders as the address seems to be in.
+        root = "../" * (request.url.path.count("/") - 1) or "./"
+        text = assets["not-found.html"].body.decode().replace("{{version}}", version).replace("{{root}}", root)
+        return Response(text, 404, {**_HEADERS, "Cache-Control": "no-store"}, "text/html; charset=utf-8")
+
     async def asset(request: Request) -> Response:
         found = assets.get(request.path_params["path"])
-        if found is None or found.path == "index.html":
+        if found is None or found.path.endswith(".html"):
             raise HTTPException(404, "no such asset")
         # During a rolling upgrade a page of one version may ask a replica of another. It gets what is there, uncached.
         return _answer(request, found, _FOREVER if request.path_params["version"] == version else "no-store")
 
+    app.state.not_found_page = not_found
     for path in PAGES:
         app.add_route(path, index, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_route(ASSETS_PATH, asset, methods=["GET", "HEAD"], include_in_schema=False)

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from tests.serving import Serving
 
 from gpu_token_analytics import web
+from gpu_token_analytics.api import errors
 from gpu_token_analytics.web import assets as web_assets
 from gpu_token_analytics.web.assets import digest, load
 
@@ -128,3 +129,31 @@ def test_nothing_refers_to_another_origin_or_builds_markup_from_text() -> None:
 def test_the_whole_dashboard_is_small() -> None:
     """What a first visit loads, compressed; a chart library alone would be ten times this."""
     assert sum(len(asset.gzipped) for asset in load().values()) < 80_000
+
+
+@pytest.fixture
+def with_problems() -> Iterator[httpx.Client]:
+    """As in the api process: problems for programs, a page for people."""
+    app = FastAPI()
+    errors.install(app)
+    web.mount(app)
+    with Serving(app) as url, httpx.Client(base_url=url, trust_env=False) as found:
+        yield found
+
+
+@pytest.mark.parametrize("path", ["/modles", "/models/x", "/a/b/c"])
+def test_a_wrong_page_in_the_browser_is_a_page_with_a_way_back(with_problems: httpx.Client, path: str) -> None:
+    answer = with_problems.get(path, headers={"accept": "text/html,application/xhtml+xml"}, follow_redirects=False)
+    assert answer.status_code == 404
+    assert answer.headers["content-security-policy"] == web.CONTENT_SECURITY_POLICY
+    links = re.findall(r'(?:href|src)="([^"]+)"', answer.text)
+    assert "{{" not in answer.text
+    for link in links:
+        assert with_problems.get(str(httpx.URL(path).join(link))).status_code == 200, link
+    assert any(httpx.URL(path).join(link).path == "/" for link in links)
+
+
+@pytest.mark.parametrize(("path", "accept"), [("/v1/cost", "text/html"), ("/modles", "application/json"), ("/modles", "*/*")])
+def test_a_program_gets_a_problem(with_problems: httpx.Client, path: str, accept: str) -> None:
+    answer = with_problems.get(path, headers={"accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")

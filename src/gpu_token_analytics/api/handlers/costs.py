@@ -34,8 +34,9 @@ def costs(
 ) -> Response:
     """Money, tokens, requests and rates of a range, grouped and bucketed.
 
-    The money of all rows fills C: attributed + idle by class = price x owned time. Idle money that no model caused stays in
-    the row whose model (tenant) is null; a filter on model, tenant or class leaves money out and `scope` says how much.
+    The money of all rows fills C: attributed + unmetered work + idle by class = price x owned time. Money that no model caused
+    stays in the row whose model (tenant) is null; a filter on model, tenant or class leaves money out, and `scope` says how
+    much.
     """
     query = select(start, to, bucket, ask.tenant)
     return json_response(costs_body(ask.services, query, limit, cursor))

@@ -16,7 +16,7 @@ from gpu_token_analytics.api.queries import check_zone, decode_cursor, encode_cu
 from gpu_token_analytics.api.render import json_response, timestamp
 from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.costs.read import CostQuery, Row
-from gpu_token_analytics.costs.rows import money_of, ratio
+from gpu_token_analytics.costs.rows import IDLE_COLUMNS, money_of, ratio
 from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.rollups.spans import MINUTE, Step, bucket_start, ceil, floor
 
@@ -84,7 +84,6 @@ def _state(services: Services, row: Json, sample: Json | None, cells: list[Json]
     sampled_at: datetime | None = sample.get("ts")
     price = cells[-1].get("price") or {} if cells else {}
     hourly = price.get("nusd_per_hour")
-    spent = None if today is None else today.money_nusd
     return {
         "gpu": row["_id"],
         "host": row.get("host"),
@@ -99,7 +98,7 @@ def _state(services: Services, row: Json, sample: Json | None, cells: list[Json]
         "usd_per_hour": None if hourly is None else hourly / NUSD_PER_USD,
         "price_row": price.get("row"),
         "today": None if today is None else asdict(money_of(today)),
-        "idle_share_today": None if today is None else ratio(today.money_nusd - today["cost_nusd"], spent or 0),
+        "idle_share_today": None if today is None else ratio(sum(today[name] for name in IDLE_COLUMNS), today.money_nusd),
         "newest_minutes": _newest_minutes(cells, ceil(now, MINUTE)),
     }
 

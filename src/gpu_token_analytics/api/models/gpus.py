@@ -49,7 +49,7 @@ class GpuState(Model):
     usd_per_hour: float | None = Field(description="Price in force in its newest computed cell.")
     price_row: str | None
     today: GpuMoney | None = Field(description="Null: no cell today.")
-    idle_share_today: Share | None = Field(description="1 - attributed / total, of today's money.")
+    idle_share_today: Share | None = Field(description="(warm idle + cold idle + unobserved) / total, of today's money.")
     newest_minutes: list[str | None] = Field(
         description="The class with most money in each of the last 60 minutes, oldest first; null: no cell."
     )

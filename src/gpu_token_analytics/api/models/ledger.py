@@ -77,7 +77,7 @@ class AuditFinding(Model):
 
 
 class AuditResponse(Ranged):
-    """The identity over the range: attributed + idle = price x owned time, in every cell and in total."""
+    """The identity over the range: attributed + unmetered work + idle = price x owned time, in every cell and in total."""
 
     as_of: datetime
     holds: bool

@@ -27,6 +27,11 @@ export async function costs(state, { groupBy = [], bucket = 'none', range, signa
   return { ...answer, rows };
 }
 
+/** Whether the range holds nothing at all. Money of 0 is not nothing: a GPU may cost nothing and still work. */
+export function isEmpty(answer) {
+  return answer.rows.length === 0;
+}
+
 /** Rows by bucket start: `pick(row)` for each start that has one, null for the others. */
 export function overTime(rows, starts, pick) {
   const found = new Map(rows.map((row) => [Date.parse(row.bucket), row]));

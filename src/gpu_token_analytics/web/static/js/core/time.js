@@ -120,6 +120,13 @@ export function moment(ms, zone, seconds = false) {
   return format(zone, seconds ? { ...options, second: '2-digit' } : options).format(ms);
 }
 
+/** The selection's range in words. */
+export function rangeText({ preset, range, zone }) {
+  if (preset) return PRESETS.find(({ key }) => key === preset).label;
+  const sameDay = day(range.from, zone) === day(range.to, zone);
+  return `${day(range.from, zone)} ${clock(range.from, zone)} – ${sameDay ? '' : `${day(range.to, zone)} `}${clock(range.to, zone)}`;
+}
+
 /** A bucket's name: `14:05`, `31 Jan 14:00` or `31 Jan`. */
 export function bucketLabel(ms, bucket, zone) {
   if (bucket === '1d') return day(ms, zone);

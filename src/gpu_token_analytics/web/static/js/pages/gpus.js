@@ -5,8 +5,8 @@ import { bucketOf, costs, selection } from '../core/costs.js';
 import { h } from '../core/dom.js';
 import { integer, known, money, percent, quantity, rate } from '../core/format.js';
 import { go, hrefWith } from '../core/state.js';
-import { classLabel, CLASSES } from '../parts/classes.js';
-import { card, choice, chosen, emptyPanel, tile } from '../parts/feedback.js';
+import { classLabel, CLASSES, idleMoney } from '../parts/classes.js';
+import { card, choice, chosen, emptyPanel, tile, tiles } from '../parts/feedback.js';
 import { byHost, COLORS, gpuGrid, gridLegend } from '../parts/grid.js';
 import { identityBar, identityParts } from '../parts/identity.js';
 import { stateBadge } from '../parts/shared.js';
@@ -57,7 +57,7 @@ export function view(context, { list, detail }) {
   const current = chosen('view', VIEWS, state.params);
   const color = chosen('color', COLORS, state.params);
   return [
-    summary(gpus),
+    summary(gpus, state),
     detail ? gpuDetail(context, detail, chosenGpu) : null,
     card(`${integer(gpus.length)} GPUs${gpus.length === list.total ? '' : ` of ${integer(list.total)}`}`, {
       id: 'fleet',
@@ -82,15 +82,16 @@ function passes(gpu, filters) {
   });
 }
 
-function summary(gpus) {
+function summary(gpus, state) {
   const count = (state) => gpus.filter((gpu) => gpu.state === state).length;
   const seen = gpus.filter(({ utilization }) => utilization !== null);
   const today = CLASSES.map(({ key }) => gpus.reduce((sum, gpu) => sum + BigInt(gpu.today?.[`${key}_nusd`] ?? 0), 0n));
   const total = today.reduce((sum, value) => sum + value, 0n);
   const priced = gpus.filter((gpu) => gpu.state !== 'silent' && gpu.usd_per_hour !== null);
-  const idle = total > 0n ? Number(((total - today[0]) * 1_000_000n) / total) / 1e6 : null;
+  const idleToday = gpus.reduce((sum, gpu) => sum + (gpu.today ? idleMoney(gpu.today) : 0n), 0n);
+  const idle = total > 0n ? Number((idleToday * 1_000_000n) / total) / 1e6 : null;
   const troubled = [['stale', 'without fresh samples'], ['silent', 'silent']].filter(([state]) => count(state) > 0).map(([state, text]) => `${integer(count(state))} ${text}`);
-  return h('dl', { class: 'tiles' },
+  return tiles(`Now, and today since midnight (${state.zone})`, { id: 'gpus-now' },
     tile('Live', [integer(count('live')), h('span', { class: 'per' }, ` of ${integer(gpus.length)}`)],
       { id: 'gpus-live', sub: troubled.join(', ') || 'all report' }),
     tile('Price', known(priced.length ? priced.reduce((sum, gpu) => sum + gpu.usd_per_hour, 0) : null, (value) => [rate(value, 4),
@@ -99,7 +100,7 @@ function summary(gpus) {
     tile('Utilisation', known(seen.length ? seen.reduce((sum, gpu) => sum + gpu.utilization, 0) / seen.length : null, percent, 'no GPU reports it'),
       { id: 'gpus-utilization', sub: `mean of ${integer(seen.length)} GPUs that report it` }),
     tile('Idle today', known(idle, percent, 'no cell today'),
-      { id: 'gpus-idle', sub: total > 0n ? `${money(total - today[0])} of ${money(total)}` : null }));
+      { id: 'gpus-idle', sub: total > 0n ? `${money(idleToday)} of ${money(total)}` : null }));
 }
 
 function timelines(gpus, state) {

@@ -1,13 +1,14 @@
 /** Models and Tenants: the same page about another dimension. What each cost, per million tokens, and how that moved. */
 
 import { call } from '../core/api.js';
-import { bucketOf, byGroup, costs, overTime, selection, starts } from '../core/costs.js';
+import { bucketOf, byGroup, costs, isEmpty, overTime, selection, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
 import { axisUsd, count, integer, known, money, moneyLike, nusd, rate, usdForScale } from '../core/format.js';
 import { hrefWith } from '../core/state.js';
+import { rangeText } from '../core/time.js';
 import { lines, spark } from '../parts/charts.js';
-import { CLASSES } from '../parts/classes.js';
-import { card, choice, chosen, noCells, tile } from '../parts/feedback.js';
+import { CLASSES, idleMoney } from '../parts/classes.js';
+import { card, choice, chosen, noCells, tile, tiles } from '../parts/feedback.js';
 import { table } from '../parts/table.js';
 import { zoomer } from './overview.js';
 
@@ -38,9 +39,9 @@ export function groupPage({ dimension, title, none, others }) {
   function view(context, data) {
     const { state, me } = context;
     const { summed } = data;
-    if (nusd(summed.totals.money.total_nusd) === 0n) return noCells(state);
+    if (isEmpty(summed)) return noCells(state);
     return [
-      totalTiles(summed.totals, me),
+      totalTiles(summed.totals, me, state),
       card(`${title} by cost`, {
         id: 'list', hint: me.tenant ? null : 'Loaded adds each one’s share of warm idle to its attributed money. Money that none had a part in stands in the last row.',
         aside: [choice({ id: 'group', label: 'Split by', param: 'group', options: groupings, params: state.params }), exportButton(context, data)],
@@ -49,8 +50,8 @@ export function groupPage({ dimension, title, none, others }) {
     ];
   }
 
-  function totalTiles({ money: sums, tokens, requests, rates }, me) {
-    return h('dl', { class: 'tiles' },
+  function totalTiles({ money: sums, tokens, requests, rates }, me, state) {
+    return tiles(rangeText(state), { id: 'sums' },
       tile('Attributed', money(sums.attributed_nusd),
         { id: 'sum-attributed', sub: me.tenant ? null : `of ${money(sums.total_nusd)} in all` }),
       tile('Active, per million tokens', known(rates.active_usd_per_million, rate, NO_TOKENS),
@@ -81,10 +82,11 @@ export function groupPage({ dimension, title, none, others }) {
         cell: (row) => row.group[split] ?? h('span', { class: 'none' }, 'none') } : null,
       { key: 'money', label: 'Attributed', number: true, value: (row) => nusd(row.money.attributed_nusd),
         cell: (row) => shown(row.money.attributed_nusd), total: money(summed.totals.money.attributed_nusd) },
-      me.tenant ? null : { key: 'idle', label: 'Idle', number: true, hint: 'Its share of warm idle; in the last row all other idle money',
-        value: (row) => nusd(row.money.total_nusd) - nusd(row.money.attributed_nusd),
-        cell: (row) => shown(nusd(row.money.total_nusd) - nusd(row.money.attributed_nusd)),
-        total: money(nusd(summed.totals.money.total_nusd) - nusd(summed.totals.money.attributed_nusd)) },
+      me.tenant ? null : { key: 'idle', label: 'Idle', number: true, hint: 'Its share of warm idle; in the last row all other idle money: warm, cold and unobserved',
+        value: (row) => idleMoney(row.money), cell: (row) => shown(idleMoney(row.money)), total: money(idleMoney(summed.totals.money)) },
+      me.tenant ? null : { key: 'unmetered', label: 'Unmetered', number: true, hint: 'Work of a GPU that no known request explains: not idle, and nobody’s',
+        value: (row) => nusd(row.money.unmetered_work_nusd), cell: (row) => shown(row.money.unmetered_work_nusd),
+        total: money(summed.totals.money.unmetered_work_nusd) },
       me.tenant ? null : { key: 'share', label: 'Share', class: 'bar-cell', cell: (row) => moneyBar(row, most) },
       ratio('active', 'Active', 'attributed money / tokens'),
       me.tenant ? null : ratio('loaded', 'Loaded', '(attributed + share of warm idle) / tokens'),

@@ -1,19 +1,20 @@
 /** Overview: the spend rate now, what a million tokens costs, and where every dollar of the range went. */
 
 import { get } from '../core/api.js';
-import { bucketOf, costs, overTime, selection, starts } from '../core/costs.js';
+import { bucketOf, costs, isEmpty, overTime, selection, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
 import { axisUsd, count, integer, known, money, moneyLike, nusd, rate, unknown, usdForScale } from '../core/format.js';
 import { go, hrefTo, hrefWith } from '../core/state.js';
-import { ago, clock, iso } from '../core/time.js';
+import { ago, clock, iso, rangeText } from '../core/time.js';
 import { stackedColumns, spark } from '../parts/charts.js';
 import { CLASSES, classMoney, IDLE } from '../parts/classes.js';
-import { card, choice, chosen, noCells, tile } from '../parts/feedback.js';
+import { card, choice, chosen, noCells, tile, tiles } from '../parts/feedback.js';
 import { identityFigure, identityParts } from '../parts/identity.js';
 import { table } from '../parts/table.js';
 
 const MONEY = [{ key: 'idle', label: 'Idle only' }, { key: 'all', label: 'All money' }];
 const TOP = 5;
+const LAST_MINUTES_MS = 300_000; // without the stream
 const NO_TOKENS = 'no tokens in this range';
 
 export const title = 'Overview';
@@ -46,11 +47,11 @@ async function auditOf(state, signal) {
 export function view({ state, me, live }, data) {
   const { whole } = data;
   const totals = whole.totals;
-  const nothing = nusd(totals.money.total_nusd) === 0n;
+  const nothing = isEmpty(whole);
   return [
     nowTiles(state, me, live, data),
     nothing ? noCells(state) : [
-      me.tenant ? tenantMoney(me, totals) : whereItWent(state, data),
+      me.tenant ? tenantMoney(me, totals, state) : whereItWent(state, data),
       me.tenant ? null : idleOverTime(state, data),
       h('div', { class: 'pair' },
         topTable('models', 'Models', 'model', data.models, state, me),
@@ -66,24 +67,25 @@ function nowTiles(state, me, live, { recent, hour }) {
   const now = state.filters.length === 0 && live ? live : fromMinutes(recent, hour); // the stream knows no filters
   const no = 'no cell in the last minutes';
   const window = now.watermark ? `newest minute ${clock(Date.parse(now.watermark), state.zone)}, ${ago(Date.parse(now.watermark))}` : null;
+  const [low, high] = now === live ? [live.window_from, live.window_to].map(Date.parse) : [hour.to - LAST_MINUTES_MS, hour.to];
   return h('section', { 'aria-labelledby': 'now-title', id: 'now' },
     h('h2', { class: 'sr-only', id: 'now-title' }, 'Now'),
-    h('dl', { class: 'tiles' },
+    tiles(`Now: ${clock(low, state.zone)} to ${clock(high, state.zone)}`, { id: 'now-tiles' },
       tile(me.tenant ? 'Your spend rate now' : 'Spend rate now', known(now.usd_per_hour, (value) => [rate(value, 4),
         h('span', { class: 'per' }, ' /h')], no),
         { id: 'now-spend', sub: window, spark: per((row) => usdForScale(row.money.total_nusd)) }),
-      tile('Active, per million tokens', known(now.active_usd_per_million, rate, 'no tokens in the last minutes'),
+      tile('Active now, per million tokens', known(now.active_usd_per_million, rate, 'no tokens in the last minutes'),
         { id: 'now-active', sub: 'attributed money / tokens', spark: per((row) => row.rates.active_usd_per_million) }),
-      tile('Loaded, per million tokens', known(now.loaded_usd_per_million, rate,
+      tile('Loaded now, per million tokens', known(now.loaded_usd_per_million, rate,
         me.tenant ? 'a tenant’s key does not see idle money' : 'no tokens in the last minutes'),
       { id: 'now-loaded', sub: 'with the models’ warm idle', spark: per((row) => row.rates.loaded_usd_per_million) }),
-      tile('Tokens', known(now.tokens_per_second, (value) => [count(value), h('span', { class: 'per' }, ' /s')], no),
+      tile('Tokens now', known(now.tokens_per_second, (value) => [count(value), h('span', { class: 'per' }, ' /s')], no),
         { id: 'now-tokens', sub: now.gpus === null || now.gpus === undefined ? (state.filters.length ? 'of what the filter shows' : null) : `on ${integer(now.gpus)} GPUs`, spark: per((row) => row.rates.tokens_per_second) })));
 }
 
 /** The same figures over the last five minutes, for when the stream is not there. */
 function fromMinutes({ rows, totals }, { to }) {
-  const newest = rows.filter((row) => Date.parse(row.bucket) >= to - 300_000);
+  const newest = rows.filter((row) => Date.parse(row.bucket) >= to - LAST_MINUTES_MS);
   if (newest.length === 0) return { usd_per_hour: null, active_usd_per_million: null, loaded_usd_per_million: null, tokens_per_second: null };
   const sum = (pick) => newest.reduce((all, row) => all + pick(row), 0);
   const tokens = sum((row) => row.tokens.total);
@@ -121,10 +123,10 @@ function provisionalNote({ totals, scope }) {
   return notes.length ? h('p', { class: 'hint' }, notes.join(' ')) : null;
 }
 
-function tenantMoney(me, totals) {
+function tenantMoney(me, totals, state) {
   return card(`Tenant ${me.tenant}`,
     { id: 'where', hint: 'This key sees one tenant: the money attributed to its requests. Idle money belongs to all and is not shown.' },
-    h('dl', { class: 'tiles' },
+    tiles(rangeText(state), { id: 'tenant' },
       tile('Spent', money(totals.money.attributed_nusd), { id: 'tenant-spent' }),
       tile('Tokens', count(totals.tokens.total), { id: 'tenant-tokens' }),
       tile('Requests', integer(totals.requests), { id: 'tenant-requests' }),

@@ -5,10 +5,10 @@ import { selection } from '../core/costs.js';
 import { h, marked } from '../core/dom.js';
 import { axisUsd, integer, known, money, moneyExact, nusd, percent, unknown, usdForScale } from '../core/format.js';
 import { go, hrefTo, hrefWith } from '../core/state.js';
-import { ago, moment } from '../core/time.js';
+import { ago, moment, rangeText } from '../core/time.js';
 import { lines, stackedColumns } from '../parts/charts.js';
 import { classOf } from '../parts/classes.js';
-import { card, noCells, tile } from '../parts/feedback.js';
+import { card, noCells, tile, tiles } from '../parts/feedback.js';
 import { table } from '../parts/table.js';
 import { zoomer } from './overview.js';
 
@@ -41,7 +41,7 @@ export async function load({ state, signal }) {
 
 export function view({ state }, { quality, corrections, audit }) {
   return [
-    tiles(quality),
+    figures(quality, state),
     ...(Math.abs(quality.clock_skew_seconds) >= CLOCK_WARNING_SECONDS ? [h('p', { id: 'clock-skew', class: 'next' },
       `The clocks of this machine and of MongoDB differ by ${integer(Math.round(Math.abs(quality.clock_skew_seconds)))} s: set both by NTP.`)] : []),
     ...(quality.set_aside_count ? [setAside(quality)] : []),
@@ -50,10 +50,10 @@ export function view({ state }, { quality, corrections, audit }) {
   ];
 }
 
-function tiles(quality) {
+function figures(quality, state) {
   const share = (value) => (quality.cells ? `${percent(value / quality.cells)} of ${integer(quality.cells)} cells` : null);
   const waiting = quality.oldest_due_at ? `oldest due ${ago(Date.parse(quality.oldest_due_at))}` : 'none waits';
-  return h('dl', { class: 'tiles seven' },
+  return tiles(rangeText(state), { id: 'quality-figures', look: 'seven' },
     tile('Coverage', known(quality.coverage, percent, 'no owned GPU time in this range'),
       { id: 'q-coverage', sub: 'observed / owned GPU time' }),
     tile('Unobserved', known(quality.unobserved_share, percent, 'no money in this range'), { id: 'q-unobserved', sub: 'of all money' }),

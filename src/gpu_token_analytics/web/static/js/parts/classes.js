@@ -13,7 +13,8 @@ export const CLASSES = [
   { key: 'unobserved', label: 'Unobserved', short: '?', level: 0.8,
     hint: 'Paid for, but no sample arrived: check the agent on that host.' },
 ];
-export const IDLE = CLASSES.filter(({ key }) => key !== 'attributed');
+/** Idle, wherever the page says so. Unmetered work is not: the GPU worked. */
+export const IDLE = CLASSES.filter(({ key }) => ['warm_idle', 'cold_idle', 'unobserved'].includes(key));
 
 /** The class of a key. */
 export function classOf(key) {
@@ -23,6 +24,11 @@ export function classOf(key) {
 /** The BigInt of a class in a Money object. */
 export function classMoney(moneyRow, key) {
   return nusd(moneyRow[`${key}_nusd`]) ?? 0n;
+}
+
+/** The idle part of a Money object, a BigInt. */
+export function idleMoney(moneyRow) {
+  return IDLE.reduce((sum, { key }) => sum + classMoney(moneyRow, key), 0n);
 }
 
 /** A small square in the class's colour and pattern. */

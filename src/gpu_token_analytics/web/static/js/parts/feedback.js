@@ -67,6 +67,12 @@ export function card(title, { id, aside, hint, wide = true } = {}, ...children) 
     hint ? h('p', { class: 'hint' }, hint) : null, children);
 }
 
+/** Figures of one time, which stands above them in words. */
+export function tiles(over, { id, look = '' } = {}, ...figures) {
+  return h('section', { id, class: 'tiles-of', 'aria-label': over },
+    h('p', { class: 'hint', id: `${id}-over` }, over), h('dl', { class: `tiles ${look}`.trim() }, figures));
+}
+
 /** One figure with its name. */
 export function tile(label, value, { sub, spark, id } = {}) {
   return h('div', { class: 'tile', id }, h('dt', null, label), h('dd', null, h('span', { class: 'figure' }, value),

@@ -2,7 +2,7 @@
 
 import { h, srOnly } from '../core/dom.js';
 import { FILTERS, go, hrefWith } from '../core/state.js';
-import { clock, day, fromInput, iso, localZone, moment, PRESETS, toInput } from '../core/time.js';
+import { fromInput, iso, localZone, moment, PRESETS, rangeText, toInput } from '../core/time.js';
 import { CLASSES, classOf } from './classes.js';
 import { close, menu } from './menu.js';
 
@@ -15,12 +15,6 @@ const searched = {}; // text in each filter's search box
 export function toolbar(state, dimensions, names = FILTERS) {
   return h('div', { class: 'toolbar', role: 'group', 'aria-label': 'Selection' },
     rangeMenu(state), names.length ? [filterMenu(state, dimensions, names), chips(state)] : null);
-}
-
-function rangeText({ preset, range, zone }) {
-  if (preset) return PRESETS.find(({ key }) => key === preset).label;
-  const sameDay = day(range.from, zone) === day(range.to, zone);
-  return `${day(range.from, zone)} ${clock(range.from, zone)} – ${sameDay ? '' : `${day(range.to, zone)} `}${clock(range.to, zone)}`;
 }
 
 function rangeMenu(state) {
