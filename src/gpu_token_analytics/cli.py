@@ -26,6 +26,7 @@ from gpu_token_analytics.processor import commands as processor_commands
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.simulate import commands as simulate_commands
 from gpu_token_analytics.terminal import commands as api_commands
+from gpu_token_analytics.terminal.console import no_color
 from gpu_token_analytics.tools import backup_commands, kafka_commands, schemas_command
 from gpu_token_analytics.tools import commands as tools_commands
 
@@ -110,8 +111,18 @@ def _system_error(error: OSError) -> str | None:
     return f"{path}{error.strerror}; {remedy}"
 
 
+def _without_escape_codes() -> None:
+    """NO_COLOR is for help and usage errors, too: Typer leaves bold in them."""
+    if no_color():
+        from typer import rich_utils
+
+        rich_utils.COLOR_SYSTEM = None
+        rich_utils.FORCE_TERMINAL = False
+
+
 def main() -> None:
     """Run the command line; an error of ours, or of a path or disk, is one clear line, not a traceback."""
+    _without_escape_codes()
     try:
         app()
     except SettingsError as error:

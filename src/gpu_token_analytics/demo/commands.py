@@ -18,7 +18,7 @@ from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.running_demo import RunningDemo, published, record_path, shared_settings
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.signals import stop_on_signals
-from gpu_token_analytics.terminal.console import plain_line
+from gpu_token_analytics.terminal.console import on_terminal, plain_console, plain_line
 
 if TYPE_CHECKING:  # drivers are not loaded for `--help`
     from gpu_token_analytics.demo.services import Process, Services
@@ -114,8 +114,8 @@ def _found_by_others(
 
 def _console() -> Console:
     """The terminal as it is; a pipe or a log is wide enough for the tables."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
+    console = plain_console()
+    return console if on_terminal() else plain_console(width=120)
 
 
 def _overrides(base: Settings) -> dict[str, str]:

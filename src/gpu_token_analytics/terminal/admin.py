@@ -32,19 +32,33 @@ def register(app: typer.Typer) -> None:
 
 
 @prices_app.command("list")
-def list_prices(as_json: cli.JsonOption = False) -> None:
+def list_prices(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False) -> None:
     """Every row, newest valid-from first.
 
     Examples: `gpu-tokens prices list` | `gpu-tokens prices list --json`
     """
     from gpu_token_analytics.api.handlers.prices import price
+    from gpu_token_analytics.terminal.console import Column, FittedTable
 
     with cli.opened() as at:
         rows = [price(row) for row in at.services.prices.rows()]
     if as_json:
         cli.print_json({"prices": rows})
         return
-    made = cli.table("price book", "from", "to", "scope", "key", "$/h", "mode", "source", "", right=("$/h",))
+    if as_csv:
+        cli.print_csv(rows)
+        return
+    columns = (
+        Column("from", right=False),
+        Column("to", 2, right=False),
+        Column("scope", right=False),
+        Column("key", right=False),
+        Column("$/h"),
+        Column("mode", 3, right=False),
+        Column("source", 4, right=False),
+        Column("", 1, right=False),
+    )
+    made = FittedTable("price book", columns, wide=wide)
     for row in rows:
         pending = "being applied" if row["pending"] else ""
         made.add_row(
@@ -57,7 +71,7 @@ def list_prices(as_json: cli.JsonOption = False) -> None:
             row["source"],
             pending,
         )
-    cli.console().print(made)
+    cli.show(made)
 
 
 @prices_app.command("add")
@@ -143,18 +157,32 @@ def create_key(
 
 
 @keys_app.command("list")
-def list_keys(as_json: cli.JsonOption = False) -> None:
+def list_keys(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False) -> None:
     """All keys, without their secrets.
 
     Examples: `gpu-tokens keys list` | `gpu-tokens keys list --json`
     """
+    from gpu_token_analytics.terminal.console import Column, FittedTable
+
     with cli.opened() as at:
         keys = _keys(at).keys()
         now = at.services.now()
     if as_json:
         cli.print_json({"keys": [_info(key) for key in keys]})
         return
-    made = cli.table("API keys", "key", "name", "scopes", "tenant", "created", "last used", "state")
+    if as_csv:
+        cli.print_csv(_info(key) for key in keys)
+        return
+    columns = (
+        Column("key", right=False),
+        Column("name", right=False),
+        Column("scopes", 2, right=False),
+        Column("tenant", 3, right=False),
+        Column("created", 5, right=False),
+        Column("last used", 4, right=False),
+        Column("state", right=False),
+    )
+    made = FittedTable("API keys", columns, wide=wide)
     for key in keys:
         state = "active" if key.usable(now) else "revoked" if key.revoked_at else "expired"
         if key.usable(now) and key.revoked_at:
@@ -163,7 +191,7 @@ def list_keys(as_json: cli.JsonOption = False) -> None:
         made.add_row(
             key.id, key.name, ", ".join(sorted(key.scopes)), key.tenant or "all", f"{key.created_at:%Y-%m-%d}", used, state
         )
-    cli.console().print(made)
+    cli.show(made)
 
 
 @keys_app.command("rotate")

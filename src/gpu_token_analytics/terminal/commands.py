@@ -21,6 +21,8 @@ from gpu_token_analytics.signals import stoppable
 from gpu_token_analytics.terminal import support as cli
 
 if TYPE_CHECKING:  # drivers are not loaded for `--help`
+    from rich.console import RenderableType
+
     from gpu_token_analytics.costs.read import CostQuery
 
 REPORT_LIMIT = 50
@@ -71,17 +73,21 @@ def report(
     hosts: cli.HostOption = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most rows shown, most money first.")] = REPORT_LIMIT,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Redraw every few seconds until Ctrl-C.")] = False,
+    wide: cli.WideOption = False,
     as_json: cli.JsonOption = False,
+    as_csv: cli.CsvOption = False,
 ) -> None:
     """What models, tenants, GPUs or hosts cost, and what is idle; the sums always fill price x owned time.
 
-    Examples: `gpu-tokens report` | `gpu-tokens report --by model,tenant --last 30d --bucket 1d` |
+    On a terminal the columns that there is room for; --wide, a pipe and a file get all of them.
+
+    Examples: `gpu-tokens report` | `gpu-tokens report --wide` | `gpu-tokens report --by model,tenant --last 30d --bucket 1d` |
     `gpu-tokens report --by class --from 2026-01-01 --to 2026-02-01 --tz Europe/Berlin --json`
     """
-    from rich.live import Live
-
     from gpu_token_analytics.terminal import report as view
 
+    if watch:
+        _refuse_unless_drawn_on("report --watch", "leave --watch out")
     groups = _groups(group_by if group_by is not None else ["model"])
     filters = {"models": models or (), "tenants": tenants or (), "gpus": gpus or (), "hosts": hosts or ()}
     query_of = _query_of(cli.asked_range(start, end, last), bucket, time_zone, groups, filters)
@@ -92,15 +98,39 @@ def report(
 
         if as_json:
             cli.print_json(body())
-            return
-        console = cli.console()
-        if not watch:
-            console.print(view.render(body(), limit))
-            return
-        with stoppable() as stop, Live(console=console, screen=True, auto_refresh=False) as live:
-            while not stop.is_set():
-                live.update(view.render(body(), min(limit, max(1, console.height - 10))), refresh=True)
-                stop.wait(2.0)
+        elif as_csv:
+            for chunk in _export_chunks(at, query_of(at.services.now()), p.ExportFormat.CSV, p.ExportLayout.COSTS, ""):
+                sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+        elif watch:
+            _watch(lambda rows: view.render(body(), min(limit, rows), wide=wide))
+        else:
+            cli.show(view.render(body(), limit, wide=wide))
+
+
+def _watch(rendered: Callable[[int], RenderableType]) -> None:
+    """Draw again and again. rendered: for as many rows as there is room for."""
+    from rich.live import Live
+
+    from gpu_token_analytics.terminal.console import plain_console
+
+    console = plain_console()
+    with stoppable() as stop, Live(console=console, screen=True, auto_refresh=False) as live:
+        while not stop.is_set():
+            live.update(rendered(max(1, console.height - 10)), refresh=True)
+            stop.wait(2.0)
+
+
+def _refuse_unless_drawn_on(command: str, instead: str) -> None:
+    """Raises SettingsError where a whole screen cannot be drawn over and over."""
+    from gpu_token_analytics.terminal.console import no_color, on_terminal
+
+    if no_color():
+        raise SettingsError(
+            f"`{command}` draws the screen by escape codes, which NO_COLOR forbids: {instead}, or unset NO_COLOR"
+        )
+    if not on_terminal():
+        raise SettingsError(f"`{command}` draws a whole screen, and standard output is not a terminal: {instead}")
 
 
 def _groups(values: list[str]) -> list[str]:
@@ -131,23 +161,28 @@ def _report_body(at: cli.Opened, query: CostQuery) -> dict[str, Any]:
 def top(
     interval_seconds: Annotated[float, typer.Option("--interval", "-i", min=0.5, max=60, help="Seconds between looks.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print what a screen shows, once, as JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the GPUs, once, as CSV.")] = False,
 ) -> None:
-    """GPUs and models live, full screen. Keys: h, c, u, i sort by host, money, utilisation, idle share; q quits.
+    """GPUs and models live, full screen, one line each. Keys: h, c, u, i sort by host, money, utilisation, idle share; arrows
+    and page keys (or j, k, space, b) scroll; q quits.
 
     Examples: `gpu-tokens top` | `gpu-tokens top --interval 5` | `gpu-tokens top --json`
     """
     from gpu_token_analytics.terminal import top as view
+    from gpu_token_analytics.terminal.console import plain_console
 
-    console = cli.console()
-    if not console.is_terminal and not as_json:
-        raise SettingsError("standard output is not a terminal: use `gpu-tokens top --json` or `gpu-tokens report`")
+    if not (as_json or as_csv):
+        _refuse_unless_drawn_on("top", "use `gpu-tokens top --json` or `gpu-tokens report`")
     with cli.opened() as at:
-        if as_json:
+        if as_json or as_csv:
             figures, gpus = view.snapshot(at.services)
-            cli.print_json({"live": figures, "gpus": gpus})
+            if as_json:
+                cli.print_json({"live": figures, "gpus": gpus})
+            else:
+                cli.print_csv(gpus)
             return
         with stoppable() as stop:
-            view.run(at.services, console, stop, interval_seconds)
+            view.run(at.services, plain_console(), stop, interval_seconds)
 
 
 def export(
@@ -218,13 +253,16 @@ def break_even(
     end: cli.ToOption = None,
     last: cli.LastOption = "7d",
     models: cli.ModelOption = None,
+    wide: cli.WideOption = False,
     as_json: cli.JsonOption = False,
+    as_csv: cli.CsvOption = False,
 ) -> None:
     """From what load on own GPUs beat an API, per model and for everything with all idle money.
 
     Examples: `gpu-tokens break-even 0.60` | `gpu-tokens break-even 0.60 --usd-per-gpu-hour 1.30 --last 30d`
     """
     from gpu_token_analytics.api.handlers.costs import break_even_body
+    from gpu_token_analytics.terminal.console import Column, FittedTable
 
     query_of = _query_of(cli.asked_range(start, end, last), p.Bucket.NONE, "UTC", ["model"], {"models": models or ()})
     with cli.opened() as at:
@@ -232,8 +270,21 @@ def break_even(
     if as_json:
         cli.print_json(body)
         return
-    numbers = ("tokens/h", "own $/M", "API $/M", "saved USD", "break-even tokens/h", "needed busy", "busy now")
-    made = cli.table(f"{body['from']} to {body['to']}", "model", *numbers, "", right=numbers)
+    if as_csv:
+        cli.print_csv(body["rows"])
+        return
+    columns = (
+        Column("model", right=False),
+        Column("tokens/h", 4),
+        Column("own $/M"),
+        Column("API $/M"),
+        Column("saved USD", 1),
+        Column("break-even tokens/h", 3),
+        Column("needed busy", 2),
+        Column("busy now", 2),
+        Column("", right=False),
+    )
+    made = FittedTable(f"{body['from']} to {body['to']}", columns, wide=wide)
     for row in body["rows"]:
         wins = {True: "own GPUs win", False: "the API wins", None: "no tokens"}[row["own_wins"]]
         made.add_row(
@@ -248,7 +299,5 @@ def break_even(
             wins,
             style="bold" if row["model"] is None else None,
         )
-    console = cli.console()
-    console.print(made)
     own = body["own_usd_per_gpu_hour"]
-    console.print(f"paid per GPU-hour: {cli.rate(own)} USD" + (f", what if {usd_per_gpu_hour}" if usd_per_gpu_hour else ""))
+    cli.show(made, f"paid per GPU-hour: {cli.rate(own)} USD" + (f", what if {usd_per_gpu_hour}" if usd_per_gpu_hour else ""))

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Group
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from gpu_token_analytics.costs.rows import IDLE_COLUMNS
-from gpu_token_analytics.terminal.support import NUSD, count, dollars, percent, rate, table
+from gpu_token_analytics.terminal.console import Column, FittedTable
+from gpu_token_analytics.terminal.support import NUSD, count, dollars, percent, rate
 
 Json = dict[str, Any]
-MONEY = ("attributed", "warm_idle", "cold_idle", "unmetered_work", "unobserved")
 NOBODY = {"model": "(no known request)", "tenant": "(no known request)", "host": "(unknown)", "gpu_name": "(unknown)"}
 
 
-def render(body: Json, limit: int) -> Group:
+def render(body: Json, limit: int, *, wide: bool = False) -> Group:
     """The table, the identity below it, and what to know about the figures."""
     rows = sorted(body["rows"], key=lambda row: (row["bucket"] or "", -row["money"]["total_nusd"]))
     shown = rows[:limit]
     title = f"{body['from']} to {body['to']}" + (f", by {', '.join(body['group_by'])}" if body["group_by"] else "")
-    parts: list[Table | Text] = [_table(title, shown, body)]
+    parts: list[RenderableType] = [_table(title, shown, body, wide=wide)]
     if len(rows) > len(shown) or body["next"]:
         hidden = f"{len(rows) - len(shown):,} more rows" if not body["next"] else "More rows"
         parts.append(Text(f"{hidden}: raise --limit or use `gpu-tokens export`."))
@@ -30,12 +29,33 @@ def render(body: Json, limit: int) -> Group:
     return Group(*parts)
 
 
-def _table(title: str, rows: list[Json], body: Json) -> Table:
+_MONEY_COLUMNS = (
+    Column("USD"),
+    Column("attributed", 2),
+    Column("idle", 3),
+    Column("warm idle", 12),
+    Column("cold idle", 13),
+    Column("unobserved", 14),
+    Column("unmetered", 7),
+)
+_OTHER_COLUMNS = (
+    Column("tokens", 4),
+    Column("requests", 6),
+    Column("tok/s", 9),
+    Column("$/M active", 1),
+    Column("$/M loaded", 2),
+    Column("$/M in", 10),
+    Column("$/M out", 10),
+    Column("J/token", 8),
+    Column("", 5, right=False),
+)
+
+
+def _table(title: str, rows: list[Json], body: Json, *, wide: bool) -> FittedTable:
     groups = body["group_by"]
-    numbers = ("USD", "attributed", "warm idle", "cold idle", "unmetered", "unobserved")
-    ratios = ("tokens", "requests", "tok/s", "$/M active", "$/M loaded", "$/M in", "$/M out", "J/token")
     first = ["from"] if body["bucket"] != "none" else []
-    made = table(title, *first, *groups, *numbers, *ratios, "", right=numbers + ratios)
+    names_of = [Column(name, right=False) for name in (*first, *groups)]
+    made = FittedTable(title, (*names_of, *_MONEY_COLUMNS, *_OTHER_COLUMNS), wide=wide)
     for row in [*rows, None]:
         item = body["totals"] if row is None else row
         bucket = [(item["bucket"] or "")[:16].replace("T", " ")] if first else []
@@ -47,7 +67,9 @@ def _table(title: str, rows: list[Json], body: Json) -> Table:
             *bucket,
             *names,
             dollars(money["total_nusd"]),
-            *(dollars(money[f"{name}_nusd"]) for name in MONEY),
+            dollars(money["attributed_nusd"]),
+            dollars(sum(money[name] for name in IDLE_COLUMNS)),
+            *(dollars(money[name]) for name in (*IDLE_COLUMNS, "unmetered_work_nusd")),
             count(item["tokens"]["total"]),
             count(item["requests"]),
             rate(ratio["tokens_per_second"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpu_token_analytics.errors import SettingsError
-from gpu_token_analytics.foreign_text import in_json_text
+from gpu_token_analytics.foreign_text import in_csv, in_json_text
 
 if TYPE_CHECKING:  # drivers and rich are not loaded for `--help`
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from gpu_token_analytics.api.services import Services
     from gpu_token_analytics.costs.read import CostQuery
@@ -33,6 +32,8 @@ ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="End,
 LastOption = Annotated[str, typer.Option("--last", metavar="N", help="Without --from: the last 90m, 24h, 30d.")]
 ZoneOption = Annotated[str, typer.Option("--time-zone", "--tz", help="IANA name; where hours and days begin.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output, as /v1 answers.")]
+CsvOption = Annotated[bool, typer.Option("--csv", help="CSV on standard output, with exact figures.")]
+WideOption = Annotated[bool, typer.Option("--wide", "-W", help="Every column; else what the terminal has room for.")]
 ModelOption = Annotated[list[str] | None, typer.Option("--model", help="Only this model; repeatable.")]
 TenantOption = Annotated[list[str] | None, typer.Option("--tenant", help="Only this tenant; repeatable.")]
 GpuOption = Annotated[list[str] | None, typer.Option("--gpu", help="Only this GPU; repeatable.")]
@@ -136,21 +137,48 @@ def print_json(body: Any) -> None:
     typer.echo(in_json_text(msgspec.json.format(msgspec.json.encode(body, enc_hook=int), indent=2).decode()))
 
 
-def console() -> Console:
-    """Standard output."""
-    from gpu_token_analytics.terminal.console import plain_console
+def print_csv(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Rows of a JSON answer as CSV on standard output: a column for each field, `a.b` for one inside another, lists with
+    blanks between; empty is null."""
+    import csv
+    import sys
 
-    return plain_console()
+    import msgspec
+
+    flat = [_flat(msgspec.to_builtins(row, enc_hook=int)) for row in rows]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    writer = csv.writer(sys.stdout)
+    writer.writerow(names)
+    writer.writerows([_csv_text(row.get(name)) for name in names] for row in flat)
 
 
-def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
-    """A plain table; columns in `right` are aligned right."""
-    from gpu_token_analytics.terminal.console import PlainTable, plain_line
+def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
 
-    made = PlainTable(title=plain_line(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        made.add_column(plain_line(column), justify="right" if column in right else "left", no_wrap=column in right)
-    return made
+
+def _csv_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return in_csv(" ".join(_csv_text(item) for item in value))
+    return str(value) if isinstance(value, int | float) else in_csv(str(value))
+
+
+def show(*parts: RenderableType) -> None:
+    """Tables and lines on standard output; what is wider than the terminal is not cut."""
+    from gpu_token_analytics.terminal.console import wide_console
+
+    out = wide_console()
+    for part in parts:
+        out.print(part, crop=False)
 
 
 def dollars(nusd: int | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import sys
 import threading
@@ -10,16 +11,16 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from gpu_token_analytics.api.handlers.gpus import gpu_states
 from gpu_token_analytics.api.handlers.live import live_figures
 from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.rollups.spans import UTC_ZONE, Step, bucket_start
-from gpu_token_analytics.terminal.support import count, dollars, percent, rate, table
+from gpu_token_analytics.terminal.console import Column, FittedTable
+from gpu_token_analytics.terminal.support import count, dollars, percent, rate
 
 Json = dict[str, Any]
 STYLES = {
@@ -32,7 +33,9 @@ STYLES = {
 LETTERS = {"attributed": "#", "unmetered_work": "+", "warm_idle": "w", "cold_idle": "c", "unobserved": "?"}
 BAR = 12
 SORTS = {"h": "host", "c": "today's money", "u": "utilisation", "i": "idle share"}
-HEADER_LINES = 12
+GPU_FRAME_LINES = 3  # title, headings, how many more there are
+DOWN, UP = ("j", "\x1b[B", "\x1bOB"), ("k", "\x1b[A", "\x1bOA")
+PAGE_DOWN, PAGE_UP = (" ", "\x1b[6~"), ("b", "\x1b[5~")
 
 
 def snapshot(services: Services) -> tuple[Json, list[Json]]:
@@ -42,9 +45,13 @@ def snapshot(services: Services) -> tuple[Json, list[Json]]:
     return live_figures(services, None), gpu_states(services, services.reads.gpus(), now, midnight)
 
 
-def screen(figures: Json, gpus: list[Json], sort: str, height: int) -> Group:
-    """One screen."""
-    return Group(_header(figures), _identity(figures), Text(), _models(figures), Text(), _gpus(gpus, sort, height))
+def screen(figures: Json, gpus: list[Json], sort: str, console: Console, first: int) -> tuple[Group, int, int]:
+    """(one screen, the first GPU on it, how many GPUs there is room for). first: the GPU that was asked to be the first."""
+    above = Group(_header(figures), _identity(figures), Text(), _models(figures, max(1, console.height // 6)), Text())
+    used = len(console.render_lines(above, pad=False))
+    room = max(1, console.height - used - GPU_FRAME_LINES)
+    first = max(0, min(first, len(gpus) - room))
+    return Group(above, *_gpus(gpus, sort, first, room)), first, room
 
 
 def _header(figures: Json) -> Text:
@@ -77,9 +84,12 @@ def _identity(figures: Json) -> Text:
     return text
 
 
-def _models(figures: Json) -> Table:
-    made = table("", "model", "tok/s", "USD", "$/M active", "$/M loaded", right=("tok/s", "USD", "$/M active", "$/M loaded"))
-    for model in sorted(figures["models"], key=lambda one: -one["attributed_nusd"])[:8]:
+def _models(figures: Json, room: int) -> FittedTable:
+    numbers = (Column("tok/s", 2), Column("USD", 3), Column("$/M active"), Column("$/M loaded", 1))
+    models = sorted(figures["models"], key=lambda one: -one["attributed_nusd"])
+    more = f"   {len(models) - room} more" if len(models) > room else ""
+    made = FittedTable(f"models{more}", (Column("model", right=False), *numbers))
+    for model in models[:room]:
         made.add_row(
             model["model"],
             count(model["tokens_per_second"]),
@@ -92,10 +102,23 @@ def _models(figures: Json) -> Table:
     return made
 
 
-def _gpus(gpus: list[Json], sort: str, height: int) -> Table:
-    columns = ("gpu", "name", "util", "memory", "W", "$/h", "idle today", "last hour", "models")
-    made = table(f"sorted by {SORTS[sort]}   keys: h c u i sort, q quit", *columns, right=("W", "$/h", "idle today"))
-    for gpu in sorted(gpus, key=_order(sort))[: max(1, height - HEADER_LINES)]:
+_GPU_COLUMNS = (
+    Column("gpu", right=False),
+    Column("name", 4, right=False),
+    Column("util", right=False),
+    Column("memory", 3, right=False),
+    Column("W", 5),
+    Column("$/h", 2),
+    Column("idle today", 1),
+    Column("last hour", 7, right=False),
+    Column("models", 6, right=False),
+)
+
+
+def _gpus(gpus: list[Json], sort: str, first: int, room: int) -> list[RenderableType]:
+    """One line each of the GPUs from `first` on, and what is not shown."""
+    made = FittedTable(f"sorted by {SORTS[sort]}   keys: h c u i sort, arrows scroll, q quit", _GPU_COLUMNS)
+    for gpu in sorted(gpus, key=_order(sort))[first : first + room]:
         label = f"{gpu['host']}/{gpu['gpu_index']}" if gpu["host"] and gpu["gpu_index"] is not None else gpu["gpu"]
         used, size = gpu["mem_used_mb"], gpu["mem_total_mb"]
         made.add_row(
@@ -111,7 +134,9 @@ def _gpus(gpus: list[Json], sort: str, height: int) -> Table:
         )
     if not gpus:
         made.add_row("(no GPU known: start `gpu-tokens agent` or set GPU_METRICS_SOURCE)")
-    return made
+    above, below = first, len(gpus) - first - room
+    more = [f"{count} more {where}" for count, where in ((above, "above"), (below, "below")) if count > 0]
+    return [made, Text(", ".join(more), "dim")]
 
 
 def _order(sort: str) -> Any:
@@ -143,17 +168,19 @@ def _history(minutes: list[str | None]) -> Text:
 
 def run(services: Services, console: Console, stop: threading.Event, interval_seconds: float) -> None:
     """Draw until `q`, Ctrl-C or `stop`."""
-    sort = "h"
+    sort, first = "h", 0
     with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
         while not stop.is_set():
             figures, gpus = snapshot(services)
             until = time.monotonic() + interval_seconds
             while time.monotonic() < until and not stop.is_set():
-                live.update(screen(figures, gpus, sort, console.height), refresh=True)
+                drawn, first, room = screen(figures, gpus, sort, console, first)
+                live.update(drawn, refresh=True)
                 key = pressed(min(0.5, max(0.0, until - time.monotonic())))
                 if key == "q":
                     return
                 sort = key if key in SORTS else sort
+                first += (key in DOWN) - (key in UP) + room * ((key in PAGE_DOWN) - (key in PAGE_UP))
 
 
 def _no_key(seconds: float) -> str:
@@ -179,7 +206,8 @@ def _keys() -> Iterator[Any]:
 
         def pressed(seconds: float) -> str:
             ready, _, _ = select.select([sys.stdin], [], [], seconds)
-            return sys.stdin.read(1) if ready else ""
+            # All that came at once: a key with an escape sequence is several bytes.
+            return os.read(sys.stdin.fileno(), 16).decode(errors="replace") if ready else ""
 
         yield pressed
     finally:

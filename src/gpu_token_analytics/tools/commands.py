@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from gpu_token_analytics import logs
@@ -18,6 +17,7 @@ from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.running_demo import settings_beside_demo
 from gpu_token_analytics.signals import stop_on_signals
+from gpu_token_analytics.terminal.console import plain_console
 
 CONNECT_MS = 3_000  # a person waits for it
 
@@ -58,7 +58,7 @@ def audit_ledger(
     store = open_store(settings, "gpu-tokens-audit", connect_ms=CONNECT_MS)
     ledger = LedgerStore(store, settings.close_debounce_seconds)
     _wait_until_closed(ledger.cells.count_due, wait)
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
 
     def second_look(cells: int) -> None:
         what = f"{cells:,} cells differ" if cells else "the totals differ"

@@ -77,6 +77,21 @@ def test_the_report_shows_every_dollar(api: Api, run: Run) -> None:
     assert f"of {cost / 1e9:,.9f} USD" in filtered
 
 
+def test_csv_is_the_export_and_lists_are_tables_of_their_json(api: Api, run: Run) -> None:
+    """A pipe gets every column; figures of CSV are exact."""
+    span = ("--by", "model", "--from", FROM, "--to", TO)
+    assert run("report", *span, "--csv").stdout == run("export", *span, "--bucket", "none").stdout
+    text = run("report", *span).stdout
+    for heading in ("warm idle", "$/M in", "J/token"):
+        assert heading in text
+    assert "…" not in text
+    for command, name in ((("prices", "list"), "prices"), (("keys", "list"), "keys")):
+        rows = json.loads(run(*command, "--json").stdout)[name]
+        assert len(run(*command, "--csv").stdout.splitlines()) == (len(rows) + 1 if rows else 1)
+    gpus = json.loads(run("top", "--json").stdout)["gpus"]
+    assert len(run("top", "--csv").stdout.splitlines()) == len(gpus) + 1
+
+
 def test_an_empty_report_says_what_to_do(empty: tuple[Store, Run]) -> None:
     _, run = empty
     assert "is the processor running?" in run("report").stdout
@@ -163,7 +178,7 @@ def test_top_draws_gpus_and_the_identity(api: Api) -> None:
     figures, gpus = top.snapshot(api.services)
     console = Console(width=200, height=40, record=True, file=io.StringIO())
     for sort in top.SORTS:
-        console.print(top.screen(figures, gpus, sort, console.height))
+        console.print(top.screen(figures, gpus, sort, console, 0)[0])
     text = console.export_text()
     assert "host-00/0" in text
     assert f"{figures['gpus']} GPUs" in text
