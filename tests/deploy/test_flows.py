@@ -46,6 +46,25 @@ def test_the_table_is_the_least_that_was_asked_for() -> None:
     }
 
 
+@pytest.mark.parametrize("machine", ["vm1-kafka", "vm2-mongo"])
+def test_disks_hold_what_the_page_computes_for_them(machine: str) -> None:
+    """The sizing's own products are right, and their sum fits with a fifth to spare."""
+    page = (ROOT / "CA0/docs/architecture.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| {machine}, 8 GiB |"))
+    seconds = {"h": 3600, "days": 86_400}
+    sums = [int(gb) for gb in re.findall(r"= (\d+)(?:\.\d)? GB", row)]
+    for rate, size, time, unit, gb in re.findall(r"(\d+)/s x (\d+) B x (\d+) (h|days) = (\d+) GB", row):
+        assert round(int(rate) * int(size) * int(time) * seconds[unit] / 1e9) == int(gb), row
+    assert sums
+    assert sum(sums) <= 0.8 * TABLE.machines[machine].disk_gb
+
+
+@pytest.mark.parametrize("stage", ["CA0", "CA1", "CA2", "CA3", "CA4"])
+def test_every_stage_says_how_it_is_built_and_what_was_given_up(stage: str) -> None:
+    for name in ("architecture.md", "conversation-summary.md"):
+        assert (ROOT / stage / "docs" / name).is_file(), f"{stage}/docs/{name}"
+
+
 def test_terraform_takes_machines_and_flows_from_the_table_only() -> None:
     texts = [path.read_text() for path in (ROOT / "CA1/terraform").rglob("*.tf")]
     assert any("deploy/flows.yaml" in text for text in texts)

@@ -19,8 +19,8 @@ def register(app: typer.Typer) -> None:
 
 
 def file_name(tag: str) -> str:
-    """The file of one contract, such as `token.usage.v1.schema.json`."""
-    return f"{tag}.schema.json"
+    """The file of one contract, such as `token.usage.v1.json`."""
+    return f"{tag}.json"
 
 
 def rendered(schema: dict[str, Any]) -> str:
