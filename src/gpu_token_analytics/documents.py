@@ -8,6 +8,7 @@ or a BSON date. Unknown is null. The indexes and TTLs live in mongo/indexes.py.
     ledger_cells    one GPU, one UTC minute   _id = cell_id(gpu, minute)
     rollups_hourly, rollups_daily             sums of cells
     line_chunks     lines of cells and sums that are too many for their document (cells/line_chunks.py)
+    pending_marks   cells that are still to be marked (raw/pending_marks.py)
     set_aside       cells and sums that MongoDB refused for good (mongo/aside.py)
     prices          the price book, append-only
     inventory       the GPUs known and which host/index carried which UUID when
@@ -50,6 +51,7 @@ class Collection(StrEnum):
     INVENTORY = "inventory"
     LINE_CHUNKS = "line_chunks"
     SET_ASIDE = "set_aside"
+    PENDING_MARKS = "pending_marks"
     CORRECTIONS = "corrections"
     API_KEYS = "api_keys"
 

@@ -66,11 +66,17 @@ class Metrics:
             "duplicates_total", "Events that were stored already (replays, re-sends), by collection.", "collection"
         )
         self.dead_letters = counter("dead_letters_total", "Records refused and put into the dead letters, by reason.", "reason")
+        self.unknown_fields = counter(
+            "unknown_fields_total", "Fields of records that the contract does not know, misspelt perhaps: they are left out."
+        )
         self.bad_record_ratio = gauge(
             "bad_record_ratio",
             "Share of the last 1,000 records that were bad; past BAD_RECORD_LIMIT_RATIO the processor warns.",
         )
         self.marks = counter("marks_total", "Ledger cells marked to be computed.")
+        self.marks_pending = gauge(
+            "marks_pending", "Ledger cells that are still to be marked: those of requests that reach too far for their batch."
+        )
         self.lag = gauge("lag_records", "Records in Kafka not read yet, by partition owned by this process.", "partition")
         self.assigned = gauge("assigned_partitions", "Partitions this process reads now.")
         self.store_up = gauge("store_up", "1 while writes to MongoDB succeed, 0 while a batch waits for it.")
@@ -149,6 +155,10 @@ class Metrics:
     def cells_due(self, count: int) -> None:
         """So many cells wait, their debounce included."""
         self.due.set(count)
+
+    def cells_unmarked(self, count: int) -> None:
+        """So many cells are still to be marked."""
+        self.marks_pending.set(count)
 
     def event_to_ledger_seconds(self, seconds: float) -> None:
         """Time from a cell's first open mark to its being written."""

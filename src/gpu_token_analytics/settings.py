@@ -103,6 +103,15 @@ class Settings(BaseSettings):
         20, gt=0, le=3600, description="A connection whose next request, or the next piece of it, takes longer is closed."
     )
     batch_max_records: int = Field(8000, ge=1, le=100_000, description="Most records in one ingest batch.")
+    batch_max_cells: int = Field(
+        30_000,
+        ge=1,
+        le=1_000_000,
+        description="Most ledger cells that the requests of one ingest batch mark; those of requests that reach further are "
+        "marked by closing, in pieces of this size.",
+    )
+    request_max_minutes: int = Field(360, ge=1, le=360, description="A request that took longer is a bad record.")
+    request_max_gpus: int = Field(128, ge=1, le=128, description="A request that names more GPUs is a bad record.")
     batch_max_wait_ms: int = Field(200, ge=1, le=60_000, description="Longest wait for a batch to fill.")
     live_rate_window_seconds: int = Field(30, ge=1, le=3600, description="Trailing event time of the live rate.")
     bad_record_limit_ratio: float = Field(

@@ -18,7 +18,7 @@ from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.settle import BatchWriter
-from gpu_token_analytics.ingest.shape import Shaped, Shaper
+from gpu_token_analytics.ingest.shape import Limits, Shaped, Shaper
 from gpu_token_analytics.kafka import DeadLetters
 from gpu_token_analytics.kafka.consumer import RecordBatch
 from gpu_token_analytics.ledger.params import LedgerParams, params_of
@@ -84,7 +84,7 @@ class Pipeline:
 
     def _new_shaper(self) -> Shaper:
         rate = LiveRate(self.settings.live_rate_window_seconds, self.settings.price_per_hour_usd)
-        return Shaper(rate, self.settings.sample_gap_limit_seconds)
+        return Shaper(rate, self.settings.sample_gap_limit_seconds, Limits.of(self.settings))
 
     def ingest(self, events: Sequence[Event], batch: int = 1000) -> None:
         """Steps 2 to 5 of the loop."""

@@ -64,6 +64,7 @@ class _Doubt:
     cell: str
     version: Version | None  # None: there is no such cell
     problem: str
+    minute_us: int
     stored_nusd: int = 0
     price_time_nusd: int = 0
 
@@ -81,6 +82,7 @@ class AuditReport:
     cells_not_over: int = 0
     cells_kept: int = 0  # too old to be computed again: their raw events may have expired
     cells_of_other_rules: int = 0  # computed by an earlier version of the ledger, or with other settings
+    cells_unmarked: int = 0  # of requests that reach too far for their batch: not marked yet
     cells_changing: int = 0  # differed, but were touched meanwhile
     cost_nusd: int = 0
     compared: int = 0  # cells computed again and compared
@@ -114,6 +116,7 @@ class AuditReport:
             "cells_not_over": self.cells_not_over,
             "cells_kept": self.cells_kept,
             "cells_of_other_rules": self.cells_of_other_rules,
+            "cells_unmarked": self.cells_unmarked,
             "cells_changing": self.cells_changing,
             "cost_nusd": self.cost_nusd,
             "compared": self.compared,
@@ -182,7 +185,10 @@ def audit(
         report.found(row["owner"], f"set aside since {row['since']:%Y-%m-%dT%H:%MZ}: {row['why']}")
     if report.cost_nusd != sum(report.classes_nusd.values()):
         report.found("total", f"classes sum to {sum(report.classes_nusd.values())}, C to {report.cost_nusd}")
-    unsettled = report.cells_pending or report.cells_not_over or report.cells_kept or report.cells_changing
+    report.cells_unmarked = store.pending_marks.count() if fresh else 0
+    unsettled = (
+        report.cells_unmarked or report.cells_pending or report.cells_not_over or report.cells_kept or report.cells_changing
+    )
     if fresh and start is None and end is None and not unsettled:
         _compare_totals(store, now, report, before_second_look)
     return report
@@ -245,9 +251,10 @@ def _audit_sums(
 def _look_again(store: LedgerStore, doubts: Sequence[_Doubt], report: AuditReport) -> None:
     for at in range(0, len(doubts), _LOOKED_AT):
         asked = doubts[at : at + _LOOKED_AT]
+        unmarked = store.pending_marks.waiting(doubt.minute_us for doubt in asked)  # first: marked since, it has a new version
         versions = store.cells.versions(doubt.cell for doubt in asked)
         for doubt in asked:
-            if versions.get(doubt.cell) != doubt.version:
+            if doubt.minute_us in unmarked or versions.get(doubt.cell) != doubt.version:
                 report.cells_changing += 1
                 continue
             report.found(doubt.cell, doubt.problem)
@@ -327,7 +334,7 @@ def _compare(computed: ComputedCell, stored: Document | None, report: AuditRepor
         report.found(name, f"price x time is {expected}, computed C is {content.cost_nusd}")
     if stored is None:
         missing = f"the cell is missing: {content.cost_nusd} nano-USD are not in the ledger"
-        return _Doubt(name, None, missing) if content.owned_us else None
+        return _Doubt(name, None, missing, content.start_us) if content.owned_us else None
     if _is_due(stored, over=True):  # no other minute is computed again
         return None
     price_time = content.cost_nusd if expected is None else expected
@@ -340,7 +347,7 @@ def _compare(computed: ComputedCell, stored: Document | None, report: AuditRepor
         return None
     shown = ", ".join(f"{key}: stored {_short(stored.get(key))}, fresh {_short(fields[key])}" for key in different[:3])
     problem = f"differs from a fresh computation in {shown}"
-    return _Doubt(name, version_of(stored), problem, stored["cost_nusd"], price_time)
+    return _Doubt(name, version_of(stored), problem, content.start_us, stored["cost_nusd"], price_time)
 
 
 def _price_time(computed: ComputedCell) -> int | None:
@@ -400,6 +407,7 @@ def describe(report: AuditReport) -> list[str]:
         + (f", {report.cells_not_over:,} of minutes not over" if report.cells_not_over else "")
         + (f", {report.cells_kept:,} older than their raw events are kept" if report.cells_kept else "")
         + (f", {report.cells_of_other_rules:,} computed by other rules" if report.cells_of_other_rules else "")
+        + (f", {report.cells_unmarked:,} still to be marked" if report.cells_unmarked else "")
         + (f", {report.cells_changing:,} changing while they were audited" if report.cells_changing else ""),
         f"C = {report.cost_nusd:,} nano-USD ({report.cost_nusd / usd:,.6f} USD)",
         *(f"    {name.value:<15}{report.classes_nusd[name.value]:>24,}" for name in MoneyClass),

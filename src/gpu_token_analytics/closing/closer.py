@@ -80,6 +80,9 @@ class Observer(Protocol):
     def cells_due(self, count: int) -> None:
         """So many cells wait, their debounce included."""
 
+    def cells_unmarked(self, count: int) -> None:
+        """So many cells are still to be marked: those of requests that reach too far for their batch."""
+
     def event_to_ledger_seconds(self, seconds: float) -> None:
         """Time from a cell's first open mark to its being written."""
 
@@ -102,12 +105,15 @@ class ClosingRules:
     raw_complete_for: timedelta  # an older cell is never computed again: its raw events may have expired
     # Due cells are left that long to the process that stored their events: it need not read them back (decision 19).
     others_wait: timedelta = timedelta(seconds=5)
+    piece_cells: int = 30_000  # of pending marks
 
     @staticmethod
     def of(settings: Settings) -> ClosingRules:
         """The rules these settings make."""
         finality = timedelta(hours=settings.finality_hours)
-        return ClosingRules(settings.close_debounce_seconds, finality, settings.raw_complete_for)
+        return ClosingRules(
+            settings.close_debounce_seconds, finality, settings.raw_complete_for, piece_cells=settings.batch_max_cells
+        )
 
 
 class Closer:
@@ -219,6 +225,8 @@ class Closer:
     def housekeep(self) -> None:
         """The slow, rare work: changed GPUs, placements and prices, silent GPUs, finality."""
         self._store.check_clock()
+        self._store.pending_marks.mark(self._rules.piece_cells)
+        self._observer.cells_unmarked(self._store.pending_marks.count())
         self._consequences.spread_gpus()
         self._consequences.spread_placements()
         self._consequences.spread_prices()

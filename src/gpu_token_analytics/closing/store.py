@@ -6,6 +6,7 @@ from gpu_token_analytics.books.store import BookStore
 from gpu_token_analytics.cells.store import CellStore
 from gpu_token_analytics.documents import GpuId
 from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.raw.pending_marks import PendingMarks
 from gpu_token_analytics.raw.read import RawReads
 from gpu_token_analytics.raw.recent import RecentEvents
 from gpu_token_analytics.rollups.store import RollupStore
@@ -20,6 +21,7 @@ class LedgerStore:
         self.recent = recent
         self.cells = CellStore(store, debounce_seconds)
         self.raw = RawReads(store)
+        self.pending_marks = PendingMarks(store, debounce_seconds)
         self.books = BookStore(store)
         self.rollups = RollupStore(store.database, store.now)
 

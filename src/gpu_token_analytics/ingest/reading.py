@@ -29,6 +29,11 @@ class ReadRecords:
     events: list[Event | InvalidRecord]  # an error takes the place of its record
     quotes: Int64  # quotation marks in each record; _JUDGED: decode() has had its say. Shape (n,)
 
+    def judged(self, places: Int64) -> NDArray[np.bool_]:
+        """Whether the records at these places were read one by one, whatever else is in them. Shape (m,)."""
+        judged: NDArray[np.bool_] = self.quotes[places] == _JUDGED
+        return judged
+
     def unlike(self, places: Int64, own_quotes: Int64) -> NDArray[np.bool_]:
         """Whether the records at these places may say more than their events do.
 

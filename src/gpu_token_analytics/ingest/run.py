@@ -25,7 +25,7 @@ from collections.abc import Callable
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.settle import Abandoned, BatchWriter, Step
-from gpu_token_analytics.ingest.shape import BadRecordShare, Shaped, Shaper
+from gpu_token_analytics.ingest.shape import BadRecordShare, Limits, Shaped, Shaper
 from gpu_token_analytics.kafka import DeadLetters, EventSource, RecordBatch
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.mongo.client import Store
@@ -61,7 +61,7 @@ class Ingest:
         self._writer = BatchWriter(store, dead_letters, settings.close_debounce_seconds, metrics, clock, checkpoint, recent)
         self._bad_share = BadRecordShare(settings.bad_record_limit_ratio)
         rate = LiveRate(settings.live_rate_window_seconds, settings.price_per_hour_usd)
-        self._shaper = Shaper(rate, settings.sample_gap_limit_seconds)
+        self._shaper = Shaper(rate, settings.sample_gap_limit_seconds, Limits.of(settings))
         self._in_flight: deque[_Write] = deque()  # oldest first
         self._bad_records_said = False
         self._catching_up = False
@@ -205,6 +205,7 @@ class Ingest:
                 _log.error("%s", self.bad_records)
             else:
                 _log.info("few records are bad again")
+        self._metrics.unknown_fields.inc(shaped.unknown_fields)
         for model, tokens in shaped.tokens_by_model.items():
             self._metrics.live_tokens.labels(self._metrics.model_label(model)).inc(tokens)
         for model, usd in shaped.cost_per_token_by_model.items():

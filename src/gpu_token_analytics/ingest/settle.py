@@ -22,6 +22,7 @@ from gpu_token_analytics.kafka import DeadLetter, DeadLetters
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.raw.insert import InsertOutcome, insert_raw
+from gpu_token_analytics.raw.pending_marks import PendingMarks
 from gpu_token_analytics.raw.recent import RecentEvents
 from gpu_token_analytics.wire.events import to_us
 
@@ -81,6 +82,7 @@ class BatchWriter:
         self._recent = recent
         self._checkpoint = checkpoint
         self._marker = CellMarker(store, debounce_seconds)
+        self._pending = PendingMarks(store, debounce_seconds)
         self._ask_first = dict.fromkeys((Collection.TOKEN_USAGE, Collection.GPU_METRICS), 0)
         self._abandon = threading.Event()
         self._refusals = RefusalLog(clock)
@@ -118,6 +120,8 @@ class BatchWriter:
     def _settle(self, batch: Shaped, stored: Stored) -> None:
         if sightings := batch.sightings():
             self._timed("inventory", lambda: upsert_inventory(self._store, sightings))
+        if batch.pending:
+            self._timed("mark", lambda: self._pending.put(batch.pending))
         touched, marked = self._timed("mark", lambda: self._mark(batch))  # 5
         if self._recent is not None:
             if stored.first_time:

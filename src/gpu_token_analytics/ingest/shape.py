@@ -27,22 +27,54 @@ from gpu_token_analytics.ledger.arrays import sum_by
 from gpu_token_analytics.ledger.money import Float64, Int64
 from gpu_token_analytics.ledger.requests import UsageRows, active_span
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
+from gpu_token_analytics.raw.pending_marks import Reach
 from gpu_token_analytics.raw.sample_columns import DescriptionBook, SampleColumns, encode_samples
 from gpu_token_analytics.raw.usage_columns import LabelBook, UsageColumns, encode_usages
+from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.events import (
     EARLIEST_TS,
     MAX_AHEAD_SECONDS,
+    MAX_GPUS,
+    MAX_LATENCY_MS,
     Event,
     GpuSample,
     TokenUsage,
     decode_or_error,
+    refused_reach,
     to_us,
+    unknown_fields,
 )
 
 BAD_RECORD_WINDOW = 1000
 _SLICE_RECORDS = 1000
 _EARLIEST_US = to_us(EARLIEST_TS)
 MAX_KNOWN_GPUS = 50_000
+MAX_MINUTES = MAX_LATENCY_MS // 60_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one record, and one batch, may reach."""
+
+    batch_cells: int = 30_000
+    request_minutes: int = MAX_MINUTES
+    request_gpus: int = MAX_GPUS
+
+    @staticmethod
+    def of(settings: Settings) -> Limits:
+        """The limits these settings make."""
+        return Limits(settings.batch_max_cells, settings.request_max_minutes, settings.request_max_gpus)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether any record that the contract allows is refused."""
+        return self.request_minutes < MAX_MINUTES or self.request_gpus < MAX_GPUS
+
+    def judge(self, event: Event | InvalidRecord) -> Event | InvalidRecord:
+        """The event, or why it is a bad record here."""
+        if isinstance(event, InvalidRecord):
+            return event
+        return refused_reach(event, self.request_minutes, self.request_gpus) or event
 
 
 @dataclass(slots=True)
@@ -65,9 +97,12 @@ class Shaped:
     touched: set[Cell] = field(default_factory=set)
     # Label, [start_us, end_us) of the cells that a request can change which named it, and when that ended.
     labelled: set[tuple[str, int, int, int]] = field(default_factory=set)
+    reached: int = 0  # cells that its requests touch, those of labels included
+    pending: set[Reach] = field(default_factory=set)  # of requests that reach further than a batch may: marked later
     seen: dict[GpuDescription, tuple[int, int]] = field(default_factory=dict)  # the minutes its samples reach over
     letters: list[DeadLetter] = field(default_factory=list)
     event_us: list[int] = field(default_factory=list)
+    unknown_fields: int = 0  # in its records: left out
     tokens_by_model: dict[str, int] = field(default_factory=dict)
     cost_per_token_by_model: dict[str, float] = field(default_factory=dict)
 
@@ -128,10 +163,11 @@ class BadRecordShare:
 class Shaper:
     """Turns events into what is written. Keeps the live rate and what the inventory knows; for one thread."""
 
-    def __init__(self, live_rate: LiveRate, sample_gap_seconds: int) -> None:
+    def __init__(self, live_rate: LiveRate, sample_gap_seconds: int, limits: Limits | None = None) -> None:
         self._known: dict[GpuDescription, tuple[int, int]] = {}
         self._rate = live_rate
         self._gap_us = sample_gap_seconds * US_PER_SECOND
+        self._limits = limits or Limits()
         self._labels = LabelBook()
         self._descriptions = DescriptionBook()
 
@@ -160,12 +196,16 @@ class Shaper:
             broker_ms = [now_ms if at == NO_BROKER_TIME else at for at in broker_ms]
         values = records.values[start : start + _SLICE_RECORDS]
         found = read_many(values, broker_ms)
+        if self._limits.narrow:
+            found.events[:] = map(self._limits.judge, found.events)
+        unknown: dict[int, int] = {}
         usages, usage_places = _columns(
-            found, values, broker_ms, TokenUsage, lambda events: UsageColumns.of(events, self._labels)
+            found, values, broker_ms, TokenUsage, unknown, lambda events: UsageColumns.of(events, self._labels)
         )
         samples, sample_places = _columns(
-            found, values, broker_ms, GpuSample, lambda events: SampleColumns.of(events, self._descriptions)
+            found, values, broker_ms, GpuSample, unknown, lambda events: SampleColumns.of(events, self._descriptions)
         )
+        shaped.unknown_fields += sum(unknown.values())
         events = found.events
         if len(usage_places) + len(sample_places) < len(events):
             bad = [(place, event) for place, event in enumerate(events, start) if isinstance(event, InvalidRecord)]
@@ -206,7 +246,7 @@ class Shaper:
         shaped.rows.append(usages.rows)
         shaped.event_us += usages.ts_us.tolist()
         _count(shaped, usages, cost_per_token_usd)
-        _touch(shaped, usages, self._gap_us)
+        _touch(shaped, usages, self._gap_us, self._limits.batch_cells)
 
     def _samples(
         self, shaped: Shaped, samples: SampleColumns, where: Sequence[int], sources: Sequence[str], now: datetime
@@ -254,10 +294,11 @@ def _columns(
     values: Sequence[bytes | None],
     broker_ms: Sequence[int],
     kind: type[_E],
+    unknown: dict[int, int],
     columns_of: Callable[[Sequence[_E]], _C],
 ) -> tuple[_C | None, list[int]]:
     """The events of one kind, and their places. One that is no good record is replaced by its error, one with float noise by
-    the event without."""
+    the event without. unknown: takes the number of unknown fields of the records that have any, by place."""
     events = found.events
     places = [place for place, event in enumerate(events) if type(event) is kind]
     if not places:
@@ -266,12 +307,20 @@ def _columns(
     latest_us = min(broker_ms) * 1000 + MAX_AHEAD_SECONDS * US_PER_SECOND
     untimely = (columns.ts_us < _EARLIEST_US) | (columns.ts_us > latest_us)
     doubtful = found.unlike(np.array(places), columns.quotes) | columns.doubtful | untimely
+    for place in [places[at] for at in np.flatnonzero(found.judged(np.array(places))).tolist()]:
+        _count_unknown(unknown, place, events[place], values[place])
     again = False
     for place in [places[at] for at in np.flatnonzero(doubtful).tolist()]:
         judged = decode_or_error(values[place], broker_ms[place])
+        _count_unknown(unknown, place, judged, values[place])
         again = again or judged != events[place]  # bad, or without float noise: not what the columns were made of
         events[place] = judged
-    return _columns(found, values, broker_ms, kind, columns_of) if again else (columns, places)
+    return _columns(found, values, broker_ms, kind, unknown, columns_of) if again else (columns, places)
+
+
+def _count_unknown(unknown: dict[int, int], place: int, event: Event | InvalidRecord, value: bytes | None) -> None:
+    if not isinstance(event, InvalidRecord) and value is not None and (names := unknown_fields(event, value)):
+        unknown[place] = len(names)
 
 
 def _count(shaped: Shaped, usages: UsageColumns, cost_per_token_usd: Float64) -> None:
@@ -286,19 +335,45 @@ def _count(shaped: Shaped, usages: UsageColumns, cost_per_token_usd: Float64) ->
         shaped.cost_per_token_by_model[names[code]] = usd
 
 
-def _touch(shaped: Shaped, usages: UsageColumns, gap_us: int) -> None:
+def _touch(shaped: Shaped, usages: UsageColumns, gap_us: int, most_cells: int) -> None:
     """The cells that requests can change, and the labels they named instead of a GPU."""
     gpus: dict[tuple[str, ...], int] = {}
     code = usages.labels.each(lambda labels: gpus.setdefault(labels.gpus, len(gpus)), np.int64)
     named = list(gpus)
+    sizes = np.array([len(names) for names in named], dtype=np.int64)
     active_from, active_until = active_span(usages.rows, US_PER_MINUTE)
     # What samples say of an interval depends on the requests in all of it, and a cell may hold a part of it (unmetered.py).
-    for each, minute_us in _minutes(code, active_from - gap_us, active_until + gap_us):
+    start_us, end_us, ended_us = active_from - gap_us, active_until + gap_us, usages.ts_us
+    keys = list(_minutes(code, start_us, end_us))
+    if shaped.reached + sum(len(named[each]) for each, _ in keys) > most_cells:
+        near = _nearest(code, start_us, end_us, sizes, most_cells - shaped.reached)
+        for index in np.flatnonzero(~near).tolist():
+            shaped.pending.add(Reach(named[code[index]], int(start_us[index]), int(end_us[index]), int(ended_us[index])))
+        code, start_us, end_us, ended_us = code[near], start_us[near], end_us[near], ended_us[near]
+        keys = list(_minutes(code, start_us, end_us))
+    before = len(shaped.touched)
+    for each, minute_us in keys:
         shaped.touched.update((gpu, minute_us) for gpu in named[each] if "/" not in gpu)
+    shaped.reached += len(shaped.touched) - before
     by_label = np.array([any("/" in gpu for gpu in names) for names in named], dtype=bool)
+    shaped.reached += sum(len(named[each]) for each, _ in keys if by_label[each])
     for index in np.flatnonzero(by_label[code]).tolist():
-        span = int(active_from[index]) - gap_us, int(active_until[index]) + gap_us, int(usages.ts_us[index])
+        span = int(start_us[index]), int(end_us[index]), int(ended_us[index])
         shaped.labelled.update((gpu, *span) for gpu in named[code[index]] if "/" in gpu)
+
+
+def _nearest(code: Int64, start_us: Int64, end_us: Int64, sizes: Int64, most_cells: int) -> NDArray[np.bool_]:
+    """Which requests touch no more cells than that together, those that touch few before those that touch many. sizes: GPUs of
+    each code."""
+    first = start_us // US_PER_MINUTE
+    last = (np.maximum(end_us, start_us + 1) - 1) // US_PER_MINUTE
+    reaches, where = np.unique(np.stack([code, first, last]), axis=1, return_inverse=True)
+    cells = (reaches[2] - reaches[1] + 1) * sizes[reaches[0]]
+    order = np.argsort(cells, kind="stable")
+    fits = np.zeros(len(cells), dtype=bool)
+    fits[order] = np.cumsum(cells[order]) <= most_cells
+    near: NDArray[np.bool_] = fits[where.reshape(-1)]
+    return near
 
 
 def _minutes(codes: Int64, start_us: Int64, end_us: Int64) -> Iterator[tuple[int, int]]:

@@ -83,6 +83,7 @@ INDEXES: tuple[Index, ...] = (
     ),
     Index(Collection.ROLLUPS_DAILY, ("scope", "start", "gpu"), "sums of days, of the fleet or of GPUs"),
     Index(Collection.LINE_CHUNKS, ("written_at",), "lines that a crash left without a document"),
+    Index(Collection.PENDING_MARKS, ("cells",), "marks that were left for later, short spans first"),
     Index(Collection.PRICES, ("scope", "key", "valid_from"), "the price history of one GPU, host, name or default"),
     Index(Collection.INVENTORY, ("kind", "label"), "all GPUs; which GPU carried a label"),
 )

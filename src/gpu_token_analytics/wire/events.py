@@ -291,6 +291,25 @@ def _check_sample(event: GpuSample) -> None:
         raise InvalidRecord(Reason.INCONSISTENT, "gpu_uuid is missing: a MIG slice has no other identity", "gpu_uuid")
 
 
+def refused_reach(event: Event, most_minutes: int, most_gpus: int) -> InvalidRecord | None:
+    """Why a request reaches too far for an installation that allows less than the contract does; None: it does not."""
+    if not isinstance(event, TokenUsage):
+        return None
+    if len(event.gpu_uuids) > most_gpus:
+        return InvalidRecord(
+            Reason.OUT_OF_RANGE,
+            f"gpu_uuids names {len(event.gpu_uuids)} GPUs; one request may name {most_gpus} here (REQUEST_MAX_GPUS)",
+            "gpu_uuids",
+        )
+    if event.latency_ms is not None and event.latency_ms > most_minutes * 60_000:
+        return InvalidRecord(
+            Reason.OUT_OF_RANGE,
+            f"latency_ms={event.latency_ms}: one request may take {most_minutes} minutes here (REQUEST_MAX_MINUTES)",
+            "latency_ms",
+        )
+    return None
+
+
 def _check_usage(event: TokenUsage) -> None:
     if event.cached_tokens > event.prompt_tokens:
         raise _inconsistent("cached_tokens", event.cached_tokens, f"prompt_tokens={event.prompt_tokens}")

@@ -15,6 +15,7 @@ from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.shape import (
     BAD_RECORD_WINDOW,
     BadRecordShare,
+    Limits,
     Shaped,
     Shaper,
     refused_letters,
@@ -237,3 +238,51 @@ def test_the_share_of_bad_records_forgets_and_is_quiet_at_its_limit() -> None:
     assert (warned, share.ratio) == ([False, True, False], 0.0)
     _see(quiet, 0, 5000)
     assert quiet.warning is None
+
+
+def test_what_reaches_too_far_for_its_batch_is_marked_later_and_what_is_near_is_not() -> None:
+    """20 requests of an hour on ten GPUs each, and a short one after them."""
+    far = [usage(n, latency_ms=3_600_000.0, gpu_uuids=[f"GPU-{n}-{part}" for part in range(10)]) for n in range(20)]
+    records = batch([encode(event) for event in [*far, usage(20, latency_ms=1000.0)]])
+    shaped = Shaper(LiveRate(30, 3.6), 20, Limits(batch_cells=1300)).shape(records, NOW)
+    assert len(shaped.touched) == shaped.reached == 1 + 2 * 610
+    assert ("GPU-a", to_us(MINUTE)) in shaped.touched
+    assert len(shaped.pending) == 18
+    assert {len(reach.names) for reach in shaped.pending} == {10}
+    assert len(shaped.usages.documents) == 21, "every event is stored"
+
+
+def test_many_requests_of_the_same_minutes_reach_no_further_than_one() -> None:
+    records = batch([encode(usage(n, gpu_uuids=[f"GPU-{part}" for part in range(8)])) for n in range(500)])
+    shaped = Shaper(LiveRate(30, 3.6), 20, Limits(batch_cells=30)).shape(records, NOW)
+    assert (len(shaped.touched), shaped.pending) == (24, set())
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "setting"),
+    [
+        ({"gpu_uuids": ["a", "b", "c"]}, "gpu_uuids", "REQUEST_MAX_GPUS"),
+        ({"latency_ms": 600_001.0}, "latency_ms", "REQUEST_MAX_MINUTES"),
+    ],
+)
+def test_an_installation_may_allow_less_than_the_contract(fields: dict[str, Any], field: str, setting: str) -> None:
+    good = usage(1, latency_ms=600_000.0, gpu_uuids=["a", "b"])
+    shaper = Shaper(LiveRate(30, 3.6), 20, Limits(request_minutes=10, request_gpus=2))
+    shaped = shaper.shape(batch([encode(usage(0, **fields)), encode(good)]), NOW)
+    (letter,) = shaped.letters
+    assert (letter.reason, letter.field) == (Reason.OUT_OF_RANGE, field)
+    assert setting in letter.message
+    assert len(shaped.usages.documents) == 1
+
+
+@pytest.mark.parametrize("value", [b'"x"', b'"a\\b"', b"1"])
+def test_unknown_fields_are_counted_however_their_record_is_read(value: bytes) -> None:
+    good, one, two = (encode(usage(n)) for n in range(3))
+    one = one[:-1] + b',"tennant":' + value + b"}"
+    two = two[:-1] + b',"tennant":' + value + b',"latency":3}'
+    shaped = shape_values([good, one, two])
+    assert (shaped.unknown_fields, len(shaped.usages.documents), shaped.letters) == (3, 3, [])
+
+
+def shape_values(values: Sequence[bytes]) -> Shaped:
+    return Shaper(LiveRate(30, 3.6), 20).shape(batch(values), NOW)

@@ -23,7 +23,7 @@ from gpu_token_analytics.api.names import meant
 from gpu_token_analytics.api.render import json_response
 from gpu_token_analytics.api.services import Ask, AskDep, Outlet
 from gpu_token_analytics.errors import InvalidRecord
-from gpu_token_analytics.wire.events import FIELDS, Event, TokenUsage, decode, unknown_fields
+from gpu_token_analytics.wire.events import FIELDS, Event, TokenUsage, decode, refused_reach, unknown_fields
 from gpu_token_analytics.wire.sinks import EventSink
 from gpu_token_analytics.wire.strict_json import shorten
 
@@ -79,6 +79,8 @@ def _take(ask: Ask, body: bytes, content_type: str, strict: bool) -> Response:
     for index, record in enumerate(records):
         try:
             event = decode(record, now)
+            if too_far := refused_reach(event, services.settings.request_max_minutes, services.settings.request_max_gpus):
+                raise too_far
         except InvalidRecord as error:
             errors.append(_outcome(index, "invalid", None, error.reason.value, error.field, str(error)))
             continue
