@@ -11,12 +11,12 @@ from rich.console import Group
 
 from gpu_token_analytics import logs
 from gpu_token_analytics.costs.files import Column, Kind, csv_chunks
+from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.foreign_text import in_csv, in_json_text, visible, visible_lines
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.terminal import report
-from gpu_token_analytics.terminal import support as cli_support
-from gpu_token_analytics.terminal.console import PlainTable, plain_console
+from gpu_token_analytics.terminal.console import PlainTable, plain_console, wide_console
 
 MARKUP = [
     "[/INST]",
@@ -106,11 +106,11 @@ def test_a_line_of_a_log_is_one_line_and_moves_no_cursor(log_format: str) -> Non
 
 
 def test_a_report_shows_every_name_as_it_is() -> None:
-    money = dict.fromkeys([f"{name}_nusd" for name in (*report.MONEY, "total")], 1)
+    money = dict.fromkeys([f"{name}_nusd" for name in (*MoneyClass, "total")], 1)
     rates = dict.fromkeys(
         ("active_usd_per_million", "loaded_usd_per_million", "input_usd_per_million", "output_usd_per_million"), 1.0
     ) | {"tokens_per_second": 1.0, "joules_per_token": 1.0}
-    quality = {"provisional": False, "corrected_cells": 0, "low_volume": False, "coverage": 1.0}
+    quality = {"provisional": False, "corrected_cells": 0, "low_volume": False, "coverage": 1.0, "memory_unknown_share": 0.0}
     names = [*MARKUP, *(name for name, _ in ACTING)]
     rows = [
         {"bucket": None, "group": {"model": name}, "money": money, "tokens": {"total": 1}, "requests": 1}
@@ -126,4 +126,4 @@ def test_a_report_shows_every_name_as_it_is() -> None:
     console.print(made)
     for name in [*MARKUP, *(seen for _, seen in ACTING)]:
         assert name in out.getvalue()
-    assert type(cli_support.console()) is type(console)
+    assert type(wide_console()) is type(console)
