@@ -9,8 +9,8 @@ import pytest
 from deploy.bench.vms.workstation import readme_steps
 from deploy.flows import ROOT
 
-STAGES = ["CA0", "CA1"]  # with a run of theirs in the README
-WITH_MAKEFILE = [*STAGES, "CA2", "CA3"]
+ROWS = {"CA0": 10, "CA1": 10, "CA2": 10, "CA3": 5}  # with a run of theirs in the README: at least so many checks
+STAGES = list(ROWS)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -18,8 +18,8 @@ def test_the_evidence_is_of_a_run_without_failures(stage: str) -> None:
     text = (ROOT / stage / "README.md").read_text()
     shown = text.split(f"<!-- evidence:{stage.lower()} -->", 1)[1].split("<!-- /evidence -->", 1)[0]
     log = (ROOT / stage / "evidence.md").read_text()
-    assert len(re.findall(rf"^\| {stage}.* \| passed \|", shown, re.MULTILINE)) >= 10
-    assert log.count(f"passed  {stage}") >= 10
+    assert len(re.findall(rf"^\| {stage}.* \| passed \|", shown, re.MULTILINE)) >= ROWS[stage]
+    assert log.count(f"passed  {stage}") >= ROWS[stage]
     for text in (shown, log):
         assert "FAILED" not in text
         assert "NOT CHECKED" not in text
@@ -33,7 +33,7 @@ def test_the_evidence_of_ca0_is_of_the_steps_that_the_readme_has_today() -> None
 
 def test_every_make_target_that_the_stages_name_exists() -> None:
     pages = "\n".join(path.read_text() for path in ROOT.glob("CA[0-3]/**/*.md"))
-    for stage in WITH_MAKEFILE:
+    for stage in STAGES:
         targets = set(re.findall(r"^([a-z0-9-]+)(?:-%)?:", (ROOT / stage / "Makefile").read_text(), re.MULTILINE))
         named = set(re.findall(rf"make (?:-s )?-C {stage} ([a-z0-9-]+)", pages))
         assert named
@@ -41,9 +41,7 @@ def test_every_make_target_that_the_stages_name_exists() -> None:
 
 
 def test_links_between_the_documents_lead_somewhere() -> None:
-    tracked = subprocess.run(
-        ["git", "ls-files", *WITH_MAKEFILE, "deploy"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    tracked = subprocess.run(["git", "ls-files", *STAGES, "deploy"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in tracked.stdout.split():
         if name.endswith(".md"):
             for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text()):

@@ -127,7 +127,8 @@ def _drain(node: str) -> Callable[[Bench], str]:
 
 def _power_cut(node: str) -> Callable[[Bench], str]:
     def strike(bench: Bench) -> str:
-        held = [pod["metadata"]["name"] for pod in bench.workload.pods() if pod["spec"].get("nodeName") == node]
+        pods = [pod for pod in bench.workload.pods() if pod["spec"].get("nodeName") == node]
+        held = [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] == "Running"]
         bench.cluster.cut_power(node)
         started = time.monotonic()
         wait(lambda: node not in bench.cluster.ready_nodes(), 90, f"{node} is still Ready")

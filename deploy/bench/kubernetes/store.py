@@ -45,11 +45,13 @@ def _fill(folder: Path, images: Sequence[Image]) -> None:
     config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
     command = ["containerd", "--config", str(config), "--root", str(folder / "containerd"), "--state", str(state / "state"),
                "--address", str(socket)]  # fmt: skip
+    groups = cgroups.make(_GROUP)
+    cgroups.share(groups, 3)
     try:
         with log.open("wb") as output:
             subprocess.Popen(
                 # A mount namespace of its own: what unpacking mounts is gone with it.
-                ["unshare", "--mount", "--", *cgroups.enter(cgroups.make(_GROUP), command)],
+                ["unshare", "--mount", "--", *cgroups.enter(groups, command)],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         wait(socket.exists, 60, f"containerd did not start, see {log}")
