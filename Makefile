@@ -51,6 +51,10 @@ format: $(VENV)/.dev  ## repair what ruff can repair
 types: $(VENV)/.dev  ## mypy --strict
 	$(BIN)/mypy
 
+.PHONY: pictures
+pictures: $(VENV)/.dev  ## take the pictures of the dashboard that the documentation shows (Chromium)
+	PICTURES=1 $(BIN)/python -m pytest -q tests/e2e/test_dashboard_screens.py -k documentation
+
 integration: $(VENV)/.dev  ## real Kafka, real mongod, process kills; two files at a time, since they wait half of their time
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/integration tests/e2e $(ARGS)
 

@@ -125,9 +125,9 @@ def watched(browser: Browser, url: str, size: tuple[int, int] = DESKTOP, **optio
         context.close()
 
 
-def saved(page: Page, name: str) -> Path:
+def saved(page: Page, name: str, *, full_page: bool = True) -> Path:
     """A screenshot under test-logs/dashboard/."""
     SHOTS.mkdir(parents=True, exist_ok=True)
     path = SHOTS / f"{name}.png"
-    page.screenshot(path=path, full_page=True, timeout=60_000)
+    page.screenshot(path=path, full_page=full_page, timeout=60_000)
     return path

@@ -5,12 +5,16 @@ A machine only checks that each is drawn (not one flat colour) and that nothing 
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
 import zlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
+from tests.conftest import ROOT
 from tests.e2e.dashboard_support import DESKTOP, PHONE, saved, watched
 from tests.e2e.fake_api import REQUEST_ID, FakeApi
 from tests.serving import Serving
@@ -58,6 +62,26 @@ def test_pages_as_people_see_them(browser: Browser, fake: FakeApi, size: str, sc
             page = dashboard.open(path)
             page.click("#live")
             assert _distinct_bytes(saved(page, f"{name}-{size}-{scheme}")) > 100, name
+
+
+def test_the_pictures_of_the_documentation(browser: Browser) -> None:
+    """`make pictures` takes them; here, that each can be taken, is in the documentation, and is shown there."""
+    page_of_docs = (ROOT / "docs/dashboard.md").read_text()
+    fake = FakeApi(now=datetime(2026, 1, 31, 14, 5, tzinfo=UTC))
+    shown = {"overview": "/", "models": "/models", "gpus": "/gpus", "prices": "/prices", "quality": "/quality"}
+    shown["request"] = f"/request?id={REQUEST_ID}"
+    with Serving(fake.app) as url, watched(browser, url, reduced_motion="reduce", color_scheme="light") as dashboard:
+        dashboard.page.clock.set_fixed_time(fake.fleet.now)
+        for name, path in shown.items():
+            page = dashboard.open(path)
+            page.click("#live")
+            taken = saved(page, f"docs-{name}", full_page=False)
+            kept = ROOT / "docs/images/dashboard" / f"{name}.png"
+            if os.environ.get("PICTURES"):
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(taken, kept)
+            assert _distinct_bytes(kept) > 100, name
+            assert f"(images/dashboard/{name}.png)" in page_of_docs
 
 
 @pytest.mark.parametrize("size", SIZES)

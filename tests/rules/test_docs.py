@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import typer.main
+from typer._click.exceptions import UsageError  # of the Click that Typer brings
 
 from gpu_token_analytics.cli import app
 from gpu_token_analytics.settings import Settings
@@ -43,6 +45,37 @@ def test_commands_exist(page: Path) -> None:
     known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     named = set(COMMAND.findall(page.read_text()))
     assert named <= known | {"processor"}, f"{sorted(named - known)} are no commands of gpu-tokens"
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """The words of every `gpu-tokens` command line in the page's shell blocks, without comments and variables."""
+    found = []
+    for block in re.findall(r"^ *```(?:sh|bash|shell)\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|\|\||[|;]", re.sub(r"(^|\s)#.*", "", line)):
+                match = re.match(r"^\s*(?:[A-Z_]+=\S*\s+)*gpu-tokens\s+(.*)", part)
+                if match and "$(" not in part and "<" not in part and "..." not in part:
+                    found.append(shlex.split(match[1].split(">")[0].rstrip("& ")))
+    return found
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=lambda page: str(page.relative_to(ROOT)))
+def test_command_lines_are_as_the_commands_want_them(page: Path) -> None:
+    """Every option and argument in a shell block is one of the command's; nothing is run."""
+    for words in commands_of(page):
+        command, rest, name = typer.main.get_command(app), words, "gpu-tokens"
+        while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+            assert rest[0] in command.commands, f"{' '.join(words)}: {rest[0]} is no command"
+            name, command, rest = rest[0], command.commands[rest[0]], rest[1:]
+        if {"--help", "--version", "--install-completion"} & set(rest):
+            continue  # these act while they are read
+        try:
+            command.make_context(name, list(rest))
+        except UsageError as error:
+            wrong = error.format_message()
+        else:
+            wrong = ""
+        assert not wrong or "does not exist" in wrong, f"{' '.join(words)}: {wrong}"  # a file of the reader's
 
 
 def test_the_readme_is_short() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from tests.conftest import ROOT
 
 from gpu_token_analytics.api import models as m
 from gpu_token_analytics.api.errors import CODES
@@ -397,11 +399,20 @@ def test_the_document_lists_every_route(api: Api) -> None:
     assert document["components"]["securitySchemes"]
 
 
+def test_the_page_of_metrics_lists_those_of_the_api(api: Api) -> None:
+    """Every family that a running API serves, with its type; and no other."""
+    page = (ROOT / "docs/metrics.md").read_text().split("\n## api\n", 1)[1].split("\n## ", 1)[0]
+    listed = set(re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE))
+    served = set(re.findall(r"^# TYPE (\w+) (\w+)$", httpx.get(f"{api.url}/metrics", trust_env=False).text, re.MULTILINE))
+    assert {(name, kind) for name, kind in served if not name.endswith("_created")} == listed
+
+
 def test_probes_and_metrics_need_no_key_and_name_no_one(api: Api) -> None:
     assert httpx.get(f"{api.url}/health", trust_env=False).json()["status"] == "ok"
     assert httpx.get(f"{api.url}/ready", trust_env=False).status_code == 200
+    api.reader.get("/v1/me")
     text = httpx.get(f"{api.url}/metrics", trust_env=False).text
-    assert 'gpu_tokens_api_requests_total{method="GET",route="/v1/costs",status="200"}' in text
+    assert 'gpu_tokens_api_requests_total{method="GET",route="/v1/me",status="200"}' in text
     assert "tenant-" not in text
 
 
