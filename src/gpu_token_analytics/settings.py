@@ -19,6 +19,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.units import MAX_USD_PER_HOUR
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Settings(BaseSettings):
 
     # Ledger
     price_per_hour_usd: float = Field(
-        0.85, ge=0, le=1e5, description="Price of a GPU-hour where neither the price book nor the sample has one."
+        0.85, ge=0, le=MAX_USD_PER_HOUR, description="Price of a GPU-hour where neither the price book nor the sample has one."
     )
     finality_hours: int = Field(
         24, ge=1, description="A cell is final this long after it opened; later changes are corrections."

@@ -20,6 +20,7 @@ SOURCE = ROOT / "src" / PACKAGE
 SHARED = {
     "errors",
     "foreign_text",
+    "units",
     "settings",
     "running_demo",
     "metrics",
@@ -36,9 +37,9 @@ STORED = SHAPES | {"ledger", "mongo"}
 ROOMS: dict[str, set[str]] = {
     "__init__": set(),
     **dict.fromkeys(SHARED, SHARED),
-    "wire": {"errors", "foreign_text"},
+    "wire": {"errors", "foreign_text", "units"},
     "documents": {"wire"},
-    "ledger": {"wire", "documents", "settings", "errors"},
+    "ledger": {"wire", "documents", "settings", "errors", "units"},
     "kafka": SHARED | {"wire"},
     "mongo": SHAPES,
     "books": STORED,

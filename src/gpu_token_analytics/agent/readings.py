@@ -11,11 +11,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
+from gpu_token_analytics.units import MAX_CELSIUS, MAX_JOULES, MAX_MEGABYTES, MAX_WATTS, MIG_SEVENTHS, MIN_CELSIUS
 from gpu_token_analytics.wire.events import GpuSample, Source, gpu_label, new_event_id
 
 MIB = 1024 * 1024
 
-_PROFILE = re.compile(r"(?:(?P<compute>[1-7])c\.)?(?P<gpu>[1-7])g\.(?P<rest>\S+)")
+_PROFILE = re.compile(rf"(?:(?P<compute>[1-{MIG_SEVENTHS}])c\.)?(?P<gpu>[1-{MIG_SEVENTHS}])g\.(?P<rest>\S+)")
 
 
 class Problem(StrEnum):
@@ -51,7 +52,7 @@ class GpuReading:
 
     def to_sample(self, host: str, ts: datetime, source: Source) -> GpuSample:
         """The event of this reading. Values outside the contract become None: they are readings gone wrong."""
-        used_mb, total_mb = within(self.mem_used_mb, 0, 1e9), within(self.mem_total_mb, 0, 1e9)
+        used_mb, total_mb = within(self.mem_used_mb, 0, MAX_MEGABYTES), within(self.mem_total_mb, 0, MAX_MEGABYTES)
         if used_mb is not None and total_mb is not None and used_mb > total_mb:
             used_mb = None
         return GpuSample(
@@ -65,9 +66,9 @@ class GpuReading:
             utilization=within(self.utilization, 0, 1),
             mem_used_mb=used_mb,
             mem_total_mb=total_mb,
-            power_w=within(self.power_w, 0, 1e5),
-            temperature_c=within(self.temperature_c, -100, 300),
-            energy_j=within(self.energy_j, 0, 1e15),
+            power_w=within(self.power_w, 0, MAX_WATTS),
+            temperature_c=within(self.temperature_c, MIN_CELSIUS, MAX_CELSIUS),
+            energy_j=within(self.energy_j, 0, MAX_JOULES),
             price_per_hour_usd=self.price_per_hour_usd,
             mig_profile=self.mig_profile,
             parent_uuid=self.parent_uuid,

@@ -8,6 +8,7 @@ from fastapi import Path, Query
 from pydantic import AwareDatetime, StringConstraints
 
 from gpu_token_analytics.api.choices import Bucket, Dimension, ExportFormat, ExportLayout, MoneyClassName
+from gpu_token_analytics.units import MAX_USD_PER_HOUR
 
 Value = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
@@ -49,7 +50,7 @@ RequestId = Annotated[str, Path(min_length=1, max_length=256, description="As th
 ApiPrice = Annotated[float, Query(ge=0, le=1e6, description="API price in USD per million tokens.", examples=[0.6])]
 WhatIfPrice = Annotated[
     float | None,
-    Query(ge=0, le=1e5, description="What if a GPU-hour cost this (USD)? Left out: the prices of the ledger."),
+    Query(ge=0, le=MAX_USD_PER_HOUR, description="What if a GPU-hour cost this (USD)? Left out: the prices of the ledger."),
 ]
 
 Strict = Annotated[bool, Query(description="Refuse records with a field that their contract does not know.")]

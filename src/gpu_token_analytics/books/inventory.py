@@ -18,10 +18,9 @@ from gpu_token_analytics.documents import Collection, GpuId
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.ledger.placements import Placement, Placements
 from gpu_token_analytics.mongo.client import Document, Store, store_errors
-from gpu_token_analytics.mongo.commands import write_command
+from gpu_token_analytics.mongo.commands import DUPLICATE_KEY, write_command
 from gpu_token_analytics.wire.events import gpu_label
 
-_DUPLICATE_KEY = 11000
 _TRIES = 10
 _DESCRIPTION = ("host", "gpu_index", "name", "mig_profile", "parent_uuid", "source")
 _LEDGER_DEPENDS_ON = ("name", "mig_profile", "parent_uuid", "live")
@@ -130,7 +129,7 @@ def _write(store: Store, updates: Sequence[Document]) -> list[Document]:
     failed = write_command(store[Collection.INVENTORY], "update", updates, ordered=True).get("writeErrors")
     if not failed:
         return []
-    if failed[0]["code"] != _DUPLICATE_KEY:
+    if failed[0]["code"] != DUPLICATE_KEY:
         raise StoreRefused(f"MongoDB refused the inventory: {failed[0].get('errmsg')}")
     return list(updates[failed[0]["index"] :])
 

@@ -22,7 +22,6 @@ from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, NanoUsd, minute_of, touched_minutes
 from gpu_token_analytics.ledger.cells import CellContent, compute_cells
 from gpu_token_analytics.ledger.inputs import (
-    MIG_SEVENTHS,
     CardShare,
     CellInput,
     GpuInput,
@@ -36,6 +35,7 @@ from gpu_token_analytics.ledger.prices import PricePiece
 from gpu_token_analytics.ledger.requests import Requests, UsageRows, active_in, active_span
 from gpu_token_analytics.mongo.client import Document
 from gpu_token_analytics.raw.recent import NOTHING_KNOWN, Known
+from gpu_token_analytics.units import MIG_SEVENTHS
 
 # Requests of GPUs that are computed together: enough to be worth numpy's while, few enough to stay in the processor's cache.
 _TOGETHER_REQUESTS = 6_000

@@ -17,9 +17,9 @@ from datetime import datetime
 from typing import Any
 
 from gpu_token_analytics.costs.read import CostQuery, Row
+from gpu_token_analytics.documents import NUSD_PER_USD
 
 Json = dict[str, Any]
-NUSD = 1e9
 US_PER_HOUR = 3_600_000_000
 
 
@@ -34,7 +34,7 @@ def break_even(
     """rows: by model, the null row may be among them. whole: everything. Returns the fields of BreakEvenResponse."""
     hours = max(0.0, (min(query.end, now) - query.start).total_seconds() / 3600)
     gpu_hours = whole["gpu_us"] / US_PER_HOUR
-    paid_usd = whole.money_nusd / NUSD
+    paid_usd = whole.money_nusd / NUSD_PER_USD
     own_price = paid_usd / gpu_hours if gpu_hours else None
     factor = 1.0 if usd_per_gpu_hour is None or not own_price else usd_per_gpu_hour / own_price
     found = [
@@ -49,7 +49,7 @@ def break_even(
 
 def _row(model: str | None, row: Row, nusd: int, factor: float, hours: float, api_usd_per_million: float) -> Json:
     tokens = row["prompt_tokens"] + row["completion_tokens"]
-    own_usd = nusd * factor / NUSD
+    own_usd = nusd * factor / NUSD_PER_USD
     api_usd = tokens * api_usd_per_million / 1e6
     per_hour = tokens / hours if hours else None
     even = own_usd / hours / api_usd_per_million * 1e6 if hours and api_usd_per_million else None
@@ -63,7 +63,7 @@ def _row(model: str | None, row: Row, nusd: int, factor: float, hours: float, ap
         "own_usd_per_million": own_usd / tokens * 1e6 if tokens else None,
         "api_usd_per_million": api_usd_per_million,
         "own_wins": own_usd < api_usd if tokens else None,
-        "saved_nusd": round((api_usd - own_usd) * NUSD) if tokens else None,
+        "saved_nusd": round((api_usd - own_usd) * NUSD_PER_USD) if tokens else None,
         "break_even_tokens_per_hour": even,
         "break_even_ratio": load,
         "break_even_utilization": needed if needed is not None and needed <= 1 else None,

@@ -26,8 +26,8 @@ from typing import Any
 
 from gpu_token_analytics.costs.files import Column, Kind, month_of, usd
 from gpu_token_analytics.costs.read import Row
+from gpu_token_analytics.ledger.money import split_exactly
 from gpu_token_analytics.ledger.prices import PriceMode
-from gpu_token_analytics.rollups.sums import share_out
 
 GROUP_BY = ("gpu", "host", "gpu_name", "price_mode", "class", "model", "tenant")
 # "Standard when pricing is predetermined at the agreed upon rate": reserved prices too. A commitment discount (Committed)
@@ -111,7 +111,7 @@ def focus_rows(rows: Iterable[Row], billing_account: str) -> Iterator[list[Any]]
         money = [row.money_nusd for row in found]
         time_us = sum(row["gpu_us"] for row in found)
         weights = money if any(money) else [int(row.key[_CLASS_END] is not None or len(found) == 1) for row in found]
-        shares = share_out(time_us, weights if any(weights) else [1] * len(found))
+        shares = split_exactly(time_us, weights if any(weights) else [1] * len(found))
         for row, part_us in zip(found, shares, strict=True):
             if row.money_nusd or part_us or row["requests"] or row["prompt_tokens"] or row["completion_tokens"]:
                 yield _row(row, part_us, billing_account)

@@ -17,7 +17,7 @@ from pymongo.database import Database
 
 from gpu_token_analytics.cells.line_chunks import LineChunks
 from gpu_token_analytics.cells.lines import first_lines
-from gpu_token_analytics.documents import Collection, GpuId
+from gpu_token_analytics.documents import Collection, GpuId, MoneyClass
 from gpu_token_analytics.rollups.lines import complete
 from gpu_token_analytics.rollups.spans import DAY, HOUR, ceil, floor, spans
 
@@ -195,7 +195,7 @@ class Reads:
         lines = {"$ifNull": ["$lines_total.cost_nusd", {"$sum": "$lines.cost_nusd"}]}
         class_sum = {"$sum": {"$map": {"input": {"$objectToArray": "$classes"}, "in": "$$this.v"}}}
         time_sum = {"$sum": {"$map": {"input": {"$objectToArray": "$class_us"}, "in": "$$this.v"}}}
-        names = ("attributed", "unmetered_work", "warm_idle", "cold_idle", "unobserved")
+        names = [str(name) for name in MoneyClass]
         total: Document = {"_id": None, "cells": {"$sum": 1}, "cost_nusd": {"$sum": "$cost_nusd"}}
         total |= {"lines_nusd": {"$sum": "$lines_nusd"}} | {name: {"$sum": f"$classes.{name}"} for name in names}
         compute = {"$addFields": {"lines_nusd": lines, "class_sum": class_sum, "time_sum": time_sum}}

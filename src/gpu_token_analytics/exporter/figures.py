@@ -8,11 +8,11 @@ from datetime import datetime
 from prometheus_client import Gauge
 
 from gpu_token_analytics.costs.read import CostQuery, CostReads, Row
+from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.exporter.metrics import ExporterMetrics
 from gpu_token_analytics.rollups.spans import DAY, HOUR, floor
 
 OTHER = "(other)"
-_USD = 1e9  # nano-USD in a dollar; Prometheus knows floats only, the exact sums are in the ledger and at /v1
 _SECOND_US = 1e6
 
 Series = Mapping[tuple[str, ...], float]
@@ -38,7 +38,7 @@ class LedgerFigures:
             by_class = list(self._costs.rows(CostQuery(start, end, group_by=("class",)), now))
             for row in by_class:
                 name = str(row.key[0])
-                shown[metrics.cost][window, name] = row.money_nusd / _USD
+                shown[metrics.cost][window, name] = row.money_nusd / NUSD_PER_USD
                 shown[metrics.gpu_seconds][window, name] = row["gpu_us"] / _SECOND_US
             if by_class:
                 shown[metrics.requests][(window,)] = sum(row["requests"] for row in by_class)
@@ -70,14 +70,14 @@ class LedgerFigures:
         label = _labels(rows, self._max_names)
         for row in rows:
             model, name = label[str(row.key[0])], str(row.key[1])
-            _add(shown[self._metrics.model_cost], (window, model, name), row.money_nusd / _USD)
+            _add(shown[self._metrics.model_cost], (window, model, name), row.money_nusd / NUSD_PER_USD)
             _add(shown[self._metrics.model_tokens], (window, model), _tokens(row))
 
     def _tenants(self, shown: dict[Gauge, dict[tuple[str, ...], float]], window: str, rows: list[Row]) -> None:
         label = _labels(rows, self._max_names)
         for row in rows:
             tenant = label[str(row.key[0])]
-            _add(shown[self._metrics.tenant_cost], (window, tenant), row["cost_nusd"] / _USD)
+            _add(shown[self._metrics.tenant_cost], (window, tenant), row["cost_nusd"] / NUSD_PER_USD)
             _add(shown[self._metrics.tenant_tokens], (window, tenant), _tokens(row))
 
 

@@ -15,9 +15,7 @@ import numpy as np
 
 from gpu_token_analytics.documents import US_PER_SECOND
 from gpu_token_analytics.ledger.money import Float64, Int64, NDArrayBool
-
-# The most a GPU sample may say (wire/events.py, Watts). A counter that implies more did not count: it was replaced or blank.
-MAX_POWER_W = 1e5
+from gpu_token_analytics.units import MAX_WATTS
 
 # How far the counter's mean power may be below both power readings of its pair, or above both. Between idle and full load lies
 # a factor of about 10, so readings at a bad moment stay within; a counter that crawls, or counts in another unit, does not.
@@ -78,5 +76,5 @@ def _counted(mean_w: Float64, first_w: Float64, last_w: Float64) -> NDArrayBool:
     low, high = np.minimum(first_w, last_w), np.maximum(first_w, last_w)  # NaN where one is unknown: no contradiction
     crawls = mean_w * COUNTER_RATIO < low
     races = (mean_w > high * COUNTER_RATIO) & (high > 0)  # a power sensor that says 0 W is what is broken
-    found: NDArrayBool = (mean_w > 0) & (mean_w <= MAX_POWER_W) & ~crawls & ~races
+    found: NDArrayBool = (mean_w > 0) & (mean_w <= MAX_WATTS) & ~crawls & ~races
     return found

@@ -14,8 +14,7 @@ from gpu_token_analytics.ledger.money import Float64, Int64
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import PricePiece
 from gpu_token_analytics.ledger.requests import Requests
-
-MIG_SEVENTHS = 7
+from gpu_token_analytics.units import MIG_SEVENTHS
 
 _NONE = np.zeros(0, dtype=np.int64)
 NO_TIMES = (_NONE, _NONE)

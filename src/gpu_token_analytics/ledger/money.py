@@ -49,11 +49,14 @@ def split_exactly(total: NanoUsd, weights: Sequence[int]) -> list[NanoUsd]:
     whole = sum(weights)
     if not whole:
         return [total, *(0 for _ in weights[1:])]
-    parts = [total * weight // whole for weight in weights]
-    remainders = [total * weight % whole for weight in weights]
-    order = sorted(range(len(weights)), key=lambda index: -remainders[index])
-    for index in order[: total - sum(parts)]:
-        parts[index] += 1
+    if len(weights) == 1:
+        return [total]
+    floors, remainders = zip(*[divmod(total * weight, whole) for weight in weights], strict=True)
+    parts = list(floors)
+    left = total - sum(parts)
+    if left:
+        for index in sorted(range(len(weights)), key=remainders.__getitem__, reverse=True)[:left]:  # stable: ties stay in order
+            parts[index] += 1
     return parts
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from gpu_token_analytics.cells.pieces import pieces, utf8_length
 from gpu_token_analytics.documents import Method, MoneyClass
+from gpu_token_analytics.ledger.money import split_exactly
 
 LINE_COLUMNS = (
     "requests",
@@ -135,29 +136,12 @@ def cell_lines(cell: Mapping[str, Any]) -> Iterable[tuple[LineKey, list[int]]]:
         )
 
 
-def share_out(amount: int, weights: Sequence[int]) -> list[int]:
-    """`amount` in proportion to `weights` in integers that sum to it: largest remainder, ties to the earlier weight.
-
-    Exact for any size. The weights must not all be 0.
-    """
-    if len(weights) == 1:
-        return [amount]
-    total = sum(weights)
-    shares, rests = zip(*[divmod(amount * weight, total) for weight in weights], strict=True)
-    left = amount - sum(shares)
-    found = list(shares)
-    if left:
-        for index in sorted(range(len(rests)), key=rests.__getitem__, reverse=True)[:left]:  # stable: ties stay in order
-            found[index] += 1
-    return found
-
-
 def share_out_each(amounts: Sequence[int], weights: Sequence[int]) -> list[list[int]]:
-    """`share_out` of each amount; the result by weight: [weight][amount]."""
+    """`split_exactly` of each amount; the result by weight: [weight][amount]."""
     if len(weights) == 1:
         return [list(amounts)]
     if len(amounts) < FEW_AMOUNTS or max(amounts) * max(weights) > MAX_INT64:
-        return [list(shares) for shares in zip(*(share_out(amount, weights) for amount in amounts), strict=True)]
+        return [list(shares) for shares in zip(*(split_exactly(amount, weights) for amount in amounts), strict=True)]
     whole = np.array(amounts, np.int64)
     products = whole[:, None] * np.array(weights, np.int64)
     total = sum(weights)
@@ -172,9 +156,9 @@ def share_out_each(amounts: Sequence[int], weights: Sequence[int]) -> list[list[
 
 
 def share_out_quickly(amount: int, weights: Sequence[int]) -> list[int]:
-    """`share_out` for many weights: the same result from arrays, where their products fit."""
+    """`split_exactly` for many weights: the same result from arrays, where their products fit."""
     if len(weights) < FEW_AMOUNTS or amount * max(weights) > MAX_INT64:
-        return share_out(amount, weights)
+        return split_exactly(amount, weights)
     products = np.array(weights, np.int64) * amount
     shares, rests = np.divmod(products, sum(weights))
     left = amount - int(shares.sum())
@@ -238,7 +222,7 @@ class WarmShares:
 
 
 def _summed(amounts: Sequence[int], weights: Sequence[int]) -> list[int]:
-    """The sums by weight of `share_out` of each amount."""
+    """The sums by weight of `split_exactly` of each amount."""
     total = [0] * len(weights)
     for amount in amounts:
         if amount:

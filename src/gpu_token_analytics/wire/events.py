@@ -24,6 +24,16 @@ import uuid_utils
 from msgspec import Meta
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
+from gpu_token_analytics.units import (
+    MAX_CELSIUS,
+    MAX_GPU_INDEX,
+    MAX_JOULES,
+    MAX_MEGABYTES,
+    MAX_USD_PER_HOUR,
+    MAX_WATTS,
+    MIG_SEVENTHS,
+    MIN_CELSIUS,
+)
 from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
 from gpu_token_analytics.wire.strict_json import MAX_KEYS, MAX_STRING, nul_refused, read_strictly, shorten, utf8_text
 from gpu_token_analytics.wire.values import NOISE_MS, TIMESTAMP_PATTERN, Forms, is_noise
@@ -48,13 +58,13 @@ Label: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 Timestamp: TypeAlias = Annotated[datetime, Meta(tz=True)]
 TokenCount: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
 Milliseconds: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_LATENCY_MS)]
-GpuIndex: TypeAlias = Annotated[int, Meta(ge=0, le=4095)]
+GpuIndex: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_GPU_INDEX)]
 Ratio: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
-Megabytes: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
-Watts: TypeAlias = Annotated[float, Meta(ge=0, le=1e5)]
-Celsius: TypeAlias = Annotated[float, Meta(ge=-100, le=300)]
-Joules: TypeAlias = Annotated[float, Meta(ge=0, le=1e15)]
-UsdPerHour: TypeAlias = Annotated[float, Meta(ge=0, le=1e5)]
+Megabytes: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_MEGABYTES)]
+Watts: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_WATTS)]
+Celsius: TypeAlias = Annotated[float, Meta(ge=MIN_CELSIUS, le=MAX_CELSIUS)]
+Joules: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_JOULES)]
+UsdPerHour: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_USD_PER_HOUR)]
 Source: TypeAlias = Literal["nvml", "nvidia-smi", "seed", "replay"]
 
 
@@ -115,7 +125,7 @@ class GpuSample(
     temperature_c: Celsius | None = None
     energy_j: Joules | None = None
     price_per_hour_usd: UsdPerHour | None = None
-    mig_profile: Annotated[str, Meta(pattern=r"^[1-7]g\.", max_length=32)] | None = None
+    mig_profile: Annotated[str, Meta(pattern=rf"^[1-{MIG_SEVENTHS}]g\.", max_length=32)] | None = None
     parent_uuid: GpuUuid | None = None
 
     @property

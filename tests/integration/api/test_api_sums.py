@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gpu_token_analytics.rollups.sums import share_out
+from gpu_token_analytics.ledger.money import split_exactly
 
 from .conftest import MINUTES, START, Api
 
@@ -47,9 +47,9 @@ def warm_parts(amount: int, weights: Mapping[tuple[str, str], int]) -> Iterator[
         yield None, None, amount
         return
     per_model = [sum(cost for (model, _), cost in weights.items() if model == name) for name in models]
-    for model, part in zip(models, share_out(amount, per_model), strict=True):
+    for model, part in zip(models, split_exactly(amount, per_model), strict=True):
         tenants = sorted(tenant for (name, tenant), cost in weights.items() if name == model and cost)
-        for tenant, nusd in zip(tenants, share_out(part, [weights[model, t] for t in tenants]), strict=True):
+        for tenant, nusd in zip(tenants, split_exactly(part, [weights[model, t] for t in tenants]), strict=True):
             yield model, tenant, nusd
 
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.ledger.worlds import GPU, World, minutes, price, price_rows, sample, usage, usages
 
-from gpu_token_analytics.ledger.inputs import MIG_SEVENTHS, CardShare, slice_sevenths
+from gpu_token_analytics.ledger.inputs import CardShare, slice_sevenths
+from gpu_token_analytics.units import MIG_SEVENTHS
 
 CARD = "GPU-card"
 SPANS = minutes(3)

@@ -8,6 +8,7 @@ from bench.synthetic_cells import Fleet, cells
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpu_token_analytics.ledger.money import split_exactly
 from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.documents import fleet, gpu_day, gpu_hour
 from gpu_token_analytics.rollups.spans import HOUR
@@ -17,7 +18,7 @@ AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 @given(st.integers(0, 10**15), st.lists(st.integers(0, 10**13), min_size=1, max_size=9).filter(any))
 def test_share_out_is_exact_and_within_one_unit(amount: int, weights: list[int]) -> None:
-    shares = sums.share_out(amount, weights)
+    shares = split_exactly(amount, weights)
     assert sum(shares) == amount
     total = sum(weights)
     for share, weight in zip(shares, weights, strict=True):
@@ -25,8 +26,8 @@ def test_share_out_is_exact_and_within_one_unit(amount: int, weights: list[int])
 
 
 def test_share_out_gives_ties_to_the_earlier() -> None:
-    assert sums.share_out(5, [1, 1]) == [3, 2]
-    assert sums.share_out(1, [1, 1, 1]) == [1, 0, 0]
+    assert split_exactly(5, [1, 1]) == [3, 2]
+    assert split_exactly(1, [1, 1, 1]) == [1, 0, 0]
 
 
 def test_warm_idle_is_shared_by_model_first_then_tenant() -> None:
@@ -44,7 +45,7 @@ def test_warm_idle_is_shared_by_model_first_then_tenant() -> None:
     st.lists(st.one_of(st.integers(1, 5), st.integers(1, 10**13)), min_size=1, max_size=9),
 )
 def test_many_amounts_are_shared_as_each_by_itself(amounts: list[int], weights: list[int]) -> None:
-    expected = [sums.share_out(amount, weights) for amount in amounts]
+    expected = [split_exactly(amount, weights) for amount in amounts]
     assert [list(shares) for shares in zip(*sums.share_out_each(amounts, weights), strict=True)] == expected
 
 

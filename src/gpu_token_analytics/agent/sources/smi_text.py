@@ -21,6 +21,7 @@ import re
 from typing import NamedTuple
 
 from gpu_token_analytics.agent.readings import MIB, GpuProblem, GpuReading, Problem, Reading, mig_profile
+from gpu_token_analytics.units import MAX_GPU_INDEX
 
 FIELDS = (
     "index",
@@ -198,7 +199,7 @@ def _parse_row(cells: list[str], fields: list[str], units: dict[str, str], numbe
         return _number(row[field], dimension, units.get(field)) if field in row else None
 
     reading = GpuReading(
-        gpu_index=min(int(index) if index else number, 4095),
+        gpu_index=min(int(index) if index else number, MAX_GPU_INDEX),
         gpu_uuid=uuid,
         name=_text(row.get("name")),
         utilization=value_of("utilization.gpu", "%"),

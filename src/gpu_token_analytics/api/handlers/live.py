@@ -25,6 +25,7 @@ from gpu_token_analytics.api.render import timestamp
 from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.costs.read import CostQuery, Row
 from gpu_token_analytics.costs.rows import usd_per_million
+from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.mongo.client import store_errors
 from gpu_token_analytics.rollups.spans import MINUTE, ceil
@@ -35,7 +36,6 @@ REFRESH_SECONDS = 2.0
 MAX_LIVE_MODELS = 200
 HEARTBEAT_SECONDS = 10.0
 NAP_SECONDS = 0.25
-NUSD_PER_USD = 1e9
 
 
 class LiveFigures:

@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, PlainSerializer
 
 from gpu_token_analytics.api.models.base import Model, Page
+from gpu_token_analytics.units import MAX_USD_PER_HOUR
 
 PriceText = Annotated[
     Decimal,
-    Field(ge=0, le=100_000, max_digits=15, decimal_places=9, allow_inf_nan=False, examples=["2.49"]),
+    Field(ge=0, le=int(MAX_USD_PER_HOUR), max_digits=15, decimal_places=9, allow_inf_nan=False, examples=["2.49"]),
     PlainSerializer(lambda value: format(value, "f"), return_type=str),
 ]
 

@@ -1,0 +1,50 @@
+"""A fact that others depend on is written in one file: who needs it imports it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from gpu_token_analytics.documents import MoneyClass
+
+SOURCE = Path(__file__).parents[2] / "src" / "gpu_token_analytics"
+
+# What it is, how it looks in code, where it stands.
+FACTS = {
+    "MongoDB's code of a duplicate key": (r"(?<![\w])11000\b", "mongo/commands.py"),
+    "bounds of watts and dollars": (r"\b1e5\b|\b100_000\.0\b", "units.py"),
+    "the bound of a counter of joules": (r"\b1e15\b", "units.py"),
+    "the bound of an index": (r"\b4095\b", "units.py"),
+    "seven slices of a card": (r"\[1-7\]|SEVENTHS = ", "units.py"),
+}
+
+# They say something of each class - its colour, letter, column or FOCUS category - or, options of commands, load nothing.
+OF_EACH_CLASS = {
+    "api/choices.py",
+    "api/handlers/export.py",
+    "api/handlers/live.py",
+    "costs/focus.py",
+    "costs/query.py",
+    "costs/rows.py",
+    "demo/view.py",
+    "terminal/top.py",
+}
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_a_fact_is_written_once(fact: str) -> None:
+    pattern, home = FACTS[fact]
+    assert [str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if re.search(pattern, path.read_text())] == [home]
+
+
+def test_classes_are_named_where_something_is_said_of_each() -> None:
+    names = {str(name) for name in MoneyClass} - {"attributed"}  # whose money is called `cost` in a row
+    naming = set()
+    for path in SOURCE.rglob("*.py"):
+        texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        if names <= {text.removesuffix("_nusd") for text in texts if isinstance(text, str)}:
+            naming.add(str(path.relative_to(SOURCE)))
+    assert naming == {"documents.py", *OF_EACH_CLASS}
