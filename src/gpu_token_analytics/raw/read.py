@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
+from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from pymongo import ASCENDING, DESCENDING
@@ -22,6 +23,7 @@ from gpu_token_analytics.wire.events import MAX_LATENCY_MS
 
 GpuTime: TypeAlias = tuple[GpuId, int]  # a GPU and a time in microseconds
 
+_ROWS_AT_ONCE = 10_000  # requests read as documents
 _SEARCHES_AT_ONCE = 250  # MongoDB takes 1000 stages
 
 MAX_REQUEST_US = MAX_LATENCY_MS * 1000
@@ -66,7 +68,9 @@ class RawReads:
     def usage(self, names: Sequence[str], start_us: int, end_us: int) -> UsageRows:
         """Requests naming one of `names` that can be active in [start, end), each once. Also some that are not."""
         either = {"$or": [_near(names, start_us, end_us), _far(names, start_us, end_us)]}  # an index for each
-        return UsageRows.of(list(self._usage.find(either, _USAGE_FIELDS).batch_size(20_000)))
+        found = self._usage.find(either, _USAGE_FIELDS).batch_size(_ROWS_AT_ONCE)
+        # Columns take a fraction of what documents take: of 72,000 requests, 50 MB instead of 150 with all of them at once.
+        return UsageRows.joined([UsageRows.of(some) for some in iter(lambda: list(islice(found, _ROWS_AT_ONCE)), [])])
 
     @mapped
     def samples(self, gpus: Set[GpuId], start_us: int, end_us: int) -> dict[GpuId, list[Document]]:
