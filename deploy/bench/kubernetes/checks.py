@@ -13,6 +13,7 @@ from deploy.bench.report import Report
 
 # Only with --full, or when asked for by name.
 _LONG = {
+    "members": "each node drained, the other Kafka and MongoDB pods deleted",
     "cpu": "the API scaled by CPU",
     "faults": "a wrong secret, a full volume and a missing topic, each named by doctor",
     "lag": "processors scaled by the group's lag",
@@ -28,12 +29,11 @@ class Bench:
     cluster: Cluster
     operator: Operator
     workload: Workload
-    full: bool
 
 
 def run_all(report: Report, cluster: Cluster, *, full: bool, only: str) -> None:
     """Runs the groups in order. Without the first there is nothing to check, so its failure ends the run."""
-    bench = Bench(report, cluster, Operator(cluster), Workload(cluster), full)
+    bench = Bench(report, cluster, Operator(cluster), Workload(cluster))
     report.begin("CA2")
 
     def wanted(group: str) -> bool:
@@ -45,6 +45,7 @@ def run_all(report: Report, cluster: Cluster, *, full: bool, only: str) -> None:
         "CA2": {
             "resilience": resilience.run_checks,
             "deployment": deployment.run_checks,
+            "members": resilience.every_member,
             "cpu": autoscaling.by_cpu,
             "faults": faults.run_checks,
         },
