@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -90,6 +94,23 @@ def test_csv_is_the_export_and_lists_are_tables_of_their_json(api: Api, run: Run
         assert len(run(*command, "--csv").stdout.splitlines()) == (len(rows) + 1 if rows else 1)
     gpus = json.loads(run("top", "--json").stdout)["gpus"]
     assert len(run("top", "--csv").stdout.splitlines()) == len(gpus) + 1
+
+
+def test_a_taken_port_is_one_sentence_with_the_remedy(api: Api) -> None:
+    environment = {
+        **os.environ,
+        "MONGODB_URI": api.settings.mongodb_uri.get_secret_value(),
+        "MONGODB_DATABASE": api.store.database.name,
+    }
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "gpu_token_analytics", "api", "--port", str(port)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert f"HTTP_PORT={port}" in last
+    assert "choose another port" in last
 
 
 def test_an_empty_report_says_what_to_do(empty: tuple[Store, Run]) -> None:
