@@ -65,6 +65,7 @@ def dollars(out: str, name: str) -> float:
     return float(re.findall(rf"{name}\s+([\d.,]+) \$", out)[-1].replace(",", ""))
 
 
+@pytest.mark.usefixtures("demos_port")
 def test_it_runs_twice_keeps_its_data_and_the_ledger_holds(folder: Path) -> None:
     seen: list[str] = []
 

@@ -53,7 +53,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def demo(clone: Path) -> Iterator[Path]:
+def demo(clone: Path, demos_port: int) -> Iterator[Path]:
     """`make demo` as README writes it, running; ended by Ctrl-C."""
     try:
         find_mongod()
