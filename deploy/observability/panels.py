@@ -123,11 +123,16 @@ PIPELINE_BOARD = Dashboard(
         ),
         Panel("Computed, but not in the sums yet, for", "s", [("max(gpu_tokens_sums_lag_seconds)", "longest")]),
         Panel(
-            "API: fields that no contract knows, per second",
+            "Fields that no contract knows, per second",
             "short",
-            [(f"sum(rate(gpu_tokens_api_unknown_fields_total{RATE}))", "fields")],
+            [
+                (f"sum(rate(gpu_tokens_api_unknown_fields_total{RATE}))", "API"),
+                (f"sum(rate(gpu_tokens_unknown_fields_total{RATE}))", "processors"),
+            ],
             empty="all fields are known",
         ),
+        Panel("Ledger cells still to be marked", "short", [("gpu_tokens_marks_pending", "{{instance}}")]),
+        Panel("MongoDB's clock, less this machine's", "s", [("gpu_tokens_clock_skew_seconds", "{{instance}}")]),
         Panel("Documents that MongoDB refuses for good", "short", [("max(gpu_tokens_documents_set_aside)", "set aside")]),
         Panel("Share of the last 1,000 records that was bad", "percentunit", [("gpu_tokens_bad_record_ratio", "{{instance}}")]),
         Panel(
