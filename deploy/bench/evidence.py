@@ -53,7 +53,7 @@ def table_of(entries: Sequence[str]) -> str:
 def _origin(images: Sequence[str]) -> str:
     machine = f"Linux {platform.release().split('-')[0]}, {platform.machine()}"
     names = ", ".join(f"`{name}`" for name in images)
-    return f"Run of {datetime.now(UTC):%Y-%m-%d}, on {machine}; stand-in images {names}."
+    return f"Run of {datetime.now(UTC):%Y-%m-%d}, on {machine}{f'; stand-in images {names}' if images else ''}."
 
 
 def _log(stage: str, command: str, origin: str, entries: Sequence[str]) -> str:

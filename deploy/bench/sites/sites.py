@@ -32,6 +32,7 @@ Say = Callable[[str], None]
 PRODUCT = [sys.executable, "-m", "gpu_token_analytics"]
 # Topics that hold how far MirrorMaker has read: of another broker than before they say nothing.
 _POSITIONS = ("mm2-offsets.{source}.internal", "mm2-offset-syncs.{source}.internal", "{source}.checkpoints.internal")
+_CONFIGURATIONS = ("mm2-configs.{source}.internal", "mm2-status.{source}.internal")
 
 
 class Probe:
@@ -231,10 +232,11 @@ class Sites:
         """Both sites take events; `others` is the topic at each site that holds what the other one took.
 
         Another replication policy needs positions of its own: with the old ones MirrorMaker goes on from where it was, and what
-        lies before never gets into the new topics.
+        lies before never gets into the new topics. And it needs configurations of its own: MirrorMaker first starts the tasks
+        that are written down, by the old policy, and what these copy is missing in the new topics.
         """
         self.processes.stop(f"mirror-{self.standby}")
-        names = [name.format(source=self.active) for name in _POSITIONS]
+        names = [name.format(source=self.active) for name in (*_POSITIONS, *_CONFIGURATIONS)]
         self.probe(self.standby).ask("delete_topics", bootstrap=self.settings(self.standby)["KAFKA_BOOTSTRAP"], names=names)
         group = f"{self.table.topics.group}-other"
         for site, topic in others.items():
