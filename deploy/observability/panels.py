@@ -107,6 +107,19 @@ MONEY_BOARD = Dashboard(
             [('topk(20, max by (tenant) (gpu_tokens_ledger_tenant_tokens{window="today"}))', "{{tenant}}")],
             "bargauge",
         ),
+        Panel(
+            "Money at the default price: nobody priced these GPUs",
+            "currencyUSD",
+            [("max by (window) (gpu_tokens_ledger_default_price_cost_usd)", "{{window}}")],
+        ),
+        Panel(
+            "On GPUs that nobody sampled or declared, today",
+            "short",
+            [
+                ('max(gpu_tokens_ledger_unknown_gpu_requests{window="today"})', "requests"),
+                ('max(gpu_tokens_ledger_unknown_gpu_tokens{window="today"})', "tokens"),
+            ],
+        ),
         Panel("Tokens per second, as they come in", "short", _rate("gpu_tokens_tokens_total", "model")),
     ),
 )

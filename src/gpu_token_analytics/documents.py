@@ -72,6 +72,7 @@ class Method(StrEnum):
     SWEEP = "sweep"  # start, first token and end known
     SWEEP_NO_TTFT = "sweep_no_ttft"  # start and end known: one segment
     WINDOW = "window"  # only a point in time known: spread over its minute
+    UNKNOWN_GPU = "unknown_gpu"  # nobody ever told of its GPU: its tokens count, its money is null
 
 
 class CellState(StrEnum):
@@ -83,7 +84,10 @@ class CellState(StrEnum):
 
 
 class LedgerLine(TypedDict):
-    """The attributed part of one cell, by model, tenant and method. Sums over cells are exact."""
+    """The attributed part of one cell, by model, tenant and method. Sums over cells are exact.
+
+    In a cell of a GPU that is not known every line has the method `unknown_gpu`, and its money is null: not known, not 0.
+    """
 
     model: str
     tenant: str
@@ -93,8 +97,8 @@ class LedgerLine(TypedDict):
     cached_tokens: int  # part of prompt_tokens
     completion_tokens: int
     reasoning_tokens: int  # part of completion_tokens
-    cost_nusd: int
-    prefill_cost_nusd: int  # part of cost_nusd; 0 with methods that know no first token
+    cost_nusd: int | None
+    prefill_cost_nusd: int | None  # part of cost_nusd; 0 with methods that know no first token
     energy_mj: int | None
     busy_us: int  # request-microseconds on this GPU inside the cell
 
@@ -108,7 +112,7 @@ class CellDocument(TypedDict):
     host: str | None
     gpu_name: str | None
     cost_nusd: int  # C: price x owned time (x slices/7 for MIG) + energy where the price row is `owned`
-    owned_us: int  # owned microseconds of this minute: 60,000,000 once the minute is over, 0 in a void cell
+    owned_us: int  # owned microseconds of this minute: 60,000,000 once it is over, 0 in a void cell or of an unknown GPU
     classes: dict[str, int]  # MoneyClass -> nano-USD, all five always present
     class_us: dict[str, int]  # MoneyClass -> microseconds; sums to owned_us
     memory_unknown_us: int  # of warm and cold idle: classed without a reading of the memory (ledger/classes.py)
@@ -120,7 +124,9 @@ class CellDocument(TypedDict):
     line_ref: NotRequired[dict[str, Any]]  # {token, section, chunks, lines}
     lines_total: NotRequired[dict[str, int]]
     top_models: NotRequired[list[dict[str, Any]]]  # {model, cost_nusd} of those that cost most
-    price: dict[str, Any]  # {row: price row _id or "sample", usd_per_hour, mode}: the price at the start of the cell
+    # {row: price row _id or "sample", usd_per_hour, mode}: the price at the start of the cell; null: its GPU is not known
+    price: dict[str, Any] | None
+    default_price: bool  # the default price held, if only for a part of it: nobody priced the GPU
     samples: int  # GPU samples inside the minute; 0: a silent minute
     requests_active: int  # requests active in the minute
     params: str  # version of the ledger parameters used

@@ -403,6 +403,9 @@ class FakeApi:
                 "classes": classes,
                 "lines_nusd": classes["attributed"],
                 "rollups_nusd": cost,
+                "default_price_nusd": cost // 20,
+                "unknown_gpu_requests": 3,
+                "unknown_gpu_tokens": 4200,
                 "findings": [],
                 "checked": ["classes_sum_to_cost", "lines_sum_to_attributed", "cost_is_price_times_time"],
             }
@@ -447,6 +450,20 @@ class FakeApi:
                 "set_aside": [
                     {"document": "rollups_hourly fleet|2026-01-31T12", "why": "too large", "since": datetime.now(UTC)}
                 ],
+                "unknown_gpu_count": 2,
+                "unknown_gpus": [
+                    {"name": "node9.example/0", "tenant": "search", "first_named_at": datetime.now(UTC), "may_be": []},
+                    {
+                        "name": "GPU-8f4c2a1b",
+                        "tenant": "chat",
+                        "first_named_at": datetime.now(UTC),
+                        "may_be": ["GPU-1", "GPU-2"],
+                    },
+                ],
+                "unknown_gpu_requests": 3,
+                "unknown_gpu_tokens": 4200,
+                "default_price_nusd": int(sums.sum()) // 20,
+                "default_price_share": 0.05 if sums.sum() else None,
                 "oldest_due_at": datetime.now(UTC) - timedelta(seconds=4),
                 "late_cells": 118,
                 "first_token_known": 0.94,
@@ -470,6 +487,7 @@ class FakeApi:
             "created_at": datetime.now(UTC),
             "source": "api",
             "pending": True,
+            "matches": True,
         }
         self.prices.append(row)
         self.prices.sort(key=lambda price: str(price["valid_from"]), reverse=True)
@@ -516,6 +534,8 @@ class FakeApi:
                 "models": [],
                 "gpus": None if tenant else len(self.fleet.gpus),
                 "cells_due": None if tenant else 2,
+                "default_price_nusd": 0,
+                "unknown_gpu_tokens": 0,
                 "changed": self.beat % 4 == 0,
                 "watermark": None if self.empty else self.fleet.now,
             }
@@ -602,6 +622,9 @@ def _row(label: Any, group: Json, money: Any, tokens: int, low: datetime, high: 
             "unobserved_share": int(money[4]) / total if whole and total else None,
             "coverage": 1 - int(money[4]) / total if whole and total else None,
             "memory_unknown_share": 0.125 if whole and total else None,
+            "default_price_nusd": total // 20 if whole else 0,
+            "unknown_gpu_requests": 3 if whole and total else 0,
+            "unknown_gpu_tokens": 4_200 if whole and total else 0,
         },
     }
 
@@ -622,6 +645,7 @@ def _price_book(fleet: Fleet) -> list[Json]:
             "created_at": began,
             "source": source,
             "pending": False,
+            "matches": scope != "host",
         }
 
     return [

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from pymongo.monitoring import CommandListener
 
+from gpu_token_analytics.books.declarations import DeclarationStore
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.closing.audit import AuditReport, audit
 from gpu_token_analytics.closing.closer import Closer, ClosingRules
@@ -68,7 +69,8 @@ class Pipeline:
     def restart(self) -> None:
         """Forget everything a process remembers."""
         self._recent = RecentEvents()
-        self._writer, self._shaper = self._new_writer(), self._new_shaper()
+        self._writer = self._new_writer()
+        self._shaper = self._new_shaper()  # which uses the writer's names
 
     def _new_writer(self) -> BatchWriter:
         letters = cast("DeadLetters", NoLetters())
@@ -83,8 +85,15 @@ class Pipeline:
         )
 
     def _new_shaper(self) -> Shaper:
-        rate = LiveRate(self.settings.live_rate_window_seconds, self.settings.price_per_hour_usd)
+        known = self._writer.known_gpus
+        rate = LiveRate(self.settings.live_rate_window_seconds, self.settings.price_per_hour_usd, known=known)
         return Shaper(rate, self.settings.sample_gap_limit_seconds, Limits.of(self.settings))
+
+    def declare(self, gpu: str = "GPU-a", host: str = "h1", **fields: Any) -> None:
+        """Make a GPU known without a sample."""
+        values: dict[str, Any] = {"name": None, "valid_from": None, "valid_to": None, **fields}
+        store = DeclarationStore(self.store.database)
+        store.declare(gpu=gpu, host=host, declared_at=datetime.now(UTC), source="test", **values)
 
     def ingest(self, events: Sequence[Event], batch: int = 1000) -> None:
         """Steps 2 to 5 of the loop."""

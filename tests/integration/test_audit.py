@@ -17,6 +17,7 @@ from gpu_token_analytics.rollups.step import Rollups
 def test_a_cell_that_is_due_again_still_counts_in_the_audit(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)
+    one.declare()
     one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(3)])
     one.close()
     before = one.audit()
@@ -32,6 +33,7 @@ def test_a_cell_that_is_due_again_still_counts_in_the_audit(pipeline: Callable[.
 def test_the_audit_finds_what_is_wrong(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)
+    one.declare()
     one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(4)])
     one.close()
     assert one.audit().holds
@@ -54,6 +56,7 @@ def test_the_audit_finds_what_is_wrong(pipeline: Callable[..., Pipeline]) -> Non
 def test_cells_of_the_version_before_are_judged_by_their_identity_and_told_apart(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)
+    one.declare()
     one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(4)])
     one.close()
     before = one.audit()
@@ -74,6 +77,7 @@ def test_cells_of_the_version_before_are_judged_by_their_identity_and_told_apart
 def test_events_that_are_stored_and_not_yet_marked_are_changes_if_the_marks_come(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)
+    one.declare()
     one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(3)])
     one.close()
     before = one.audit()

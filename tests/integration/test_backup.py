@@ -53,6 +53,7 @@ def quiet(_name: str, _documents: int) -> None:
 def filled(one: Pipeline) -> Pipeline:
     """Four closed cells with requests."""
     at = minutes_ago(30)
+    one.declare()
     one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(4)])
     one.close()
     return one

@@ -78,6 +78,7 @@ def test_silent_minutes_between_and_after_are_paid_for_as_unobserved(pipeline: C
 
 def test_recorded_history_ends_with_its_last_event(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline()
+    one.declare()
     one.ingest([usage(1, minutes_ago(50) + timedelta(seconds=30)), usage(2, minutes_ago(40) + timedelta(seconds=30))])
     one.close()
     assert len([cell for cell in one.cells().values() if cell["owned_us"]]) == 11, "the gap is owned, what follows is not"
@@ -116,6 +117,7 @@ def test_a_late_event_moves_money_of_a_final_cell_by_a_correction(pipeline: Call
 def test_a_retroactive_price_reaches_open_and_final_cells(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline()
     at = minutes_ago(20)
+    one.declare()
     one.ingest([usage(1, at + timedelta(seconds=50)), usage(2, at + MINUTE + timedelta(seconds=50))])
     one.close()
     cells = one.store[Collection.LEDGER_CELLS]
@@ -134,6 +136,7 @@ def test_a_retroactive_price_reaches_open_and_final_cells(pipeline: Callable[...
 def test_a_cell_whose_raw_events_have_expired_stays_as_it_is(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(20)
+    one.declare()
     one.ingest([usage(1, at + timedelta(seconds=50)), usage(2, at + 5 * MINUTE)])
     one.close()
     before = one.cells(minute=at)

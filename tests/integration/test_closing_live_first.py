@@ -61,6 +61,8 @@ def test_live_minutes_are_closed_in_the_next_round_whatever_waits(
     assert left == OLD_CELLS
     for number in range(4):
         gpus = f"NEW{number}"
+        for gpu in range(60):
+            one.declare(f"{gpus}-{gpu}")
         one.ingest([usage(number * 100 + gpu, minutes_ago(1), gpu_uuids=[f"{gpus}-{gpu}"]) for gpu in range(60)])
         assert waiting(one, gpus) == 120, "a request's minute, and the one within the gap limit"
         assert closer.step() == 100

@@ -11,12 +11,12 @@ from tests.integration.ledger_support import MINUTE, Pipeline, close_due, conten
 
 from gpu_token_analytics.cells.marks import CellMarker
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.wire.events import Event
+from gpu_token_analytics.wire.events import Event, TokenUsage
 
 AT = minutes_ago(120)
 MOST = 40
 # Each on three GPUs of its own for 20 minutes: 3 x 22 cells, those beside it included. One names labels.
-FAR: list[Event] = [
+FAR: list[TokenUsage] = [
     usage(n, AT + 20 * MINUTE, seconds=1200.0, gpu_uuids=[f"GPU-{n}-{part}" for part in range(3)], tenant="far")
     for n in range(3)
 ]
@@ -24,6 +24,12 @@ FAR.append(usage(3, AT + 20 * MINUTE, seconds=1200.0, gpu_uuids=["h1/5", "h1/6",
 # The first label turns out to be a card whose samples come later.
 SAMPLES: list[Event] = [sample(n, AT + n * MINUTE, gpu_uuid="GPU-label", gpu_index=5, source="replay") for n in range(0, 20, 5)]
 NEAR = usage(10, AT + 90 * timedelta(seconds=1), seconds=20.0, tenant="near")
+
+
+def declare_all(one: Pipeline) -> None:
+    """But for the label that samples tell of."""
+    for gpu in ["GPU-a", "h1/6", "h1/7", *(name for usage_ in FAR[:3] for name in usage_.gpus)]:
+        one.declare(gpu)
 
 
 def finish(one: Pipeline) -> int:
@@ -43,6 +49,7 @@ def tenants(one: Pipeline) -> set[str]:
 
 def test_others_of_the_batch_do_not_wait(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline(silent_gpu_owned_minutes=0, batch_max_cells=MOST)
+    declare_all(one)
     one.ingest([*FAR, NEAR])
     marked = one.store[Collection.LEDGER_CELLS].count_documents({})
     assert marked <= MOST, "what its requests touch beyond the limit is left for later"
@@ -61,6 +68,8 @@ def test_no_death_loses_or_doubles_anything(
     pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch, death: str
 ) -> None:
     straight, one = pipeline("a", silent_gpu_owned_minutes=0), pipeline("b", silent_gpu_owned_minutes=0, batch_max_cells=MOST)
+    for ledger in (straight, one):
+        declare_all(ledger)
     events = [*FAR, NEAR, *SAMPLES[2:]]
     straight.ingest([*events, *SAMPLES[:2]])
     straight.close()
@@ -83,6 +92,7 @@ def test_no_death_loses_or_doubles_anything(
         assert report.holds, report.findings
         assert report.raw_counts is not None, "everything is settled"
     assert contents(one.cells()) == contents(straight.cells())
+    assert {cell["gpu"] for cell in one.cells(cost_nusd={"$gt": 0}).values()} >= {"GPU-label", "h1/7", "GPU-2-2"}
 
 
 def _die_once_in_every_piece(one: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

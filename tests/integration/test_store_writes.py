@@ -16,11 +16,11 @@ from bench.synthetic_cells import cells as synthetic_cells
 from pymongo import MongoClient  # the failing server is set up past the store
 from tests.oracle.raw_documents import encoded_documents
 
+from gpu_token_analytics.books.gpu_names import GpuNames
 from gpu_token_analytics.books.inventory import (
     GpuDescription,
     Sighting,
     latest_samples,
-    read_placements,
     upsert_inventory,
 )
 from gpu_token_analytics.cells.marks import CellMarker
@@ -370,7 +370,7 @@ def test_placements_are_pending_when_they_can_change_a_meaning(store: Store) -> 
     assert pending() == set()
     upsert_inventory(store, [seen("a", 30, 30)])
     assert pending() == {"a"}, "it grew towards the other one"
-    placements = read_placements(store, ["vm1/0", "vm9/9"])
+    placements = GpuNames(store).resolve({"vm1/0": "default", "vm9/9": "default"})
     assert [placements.resolve("vm1/0", at) for at in (0, 30, 34, 36, 99)] == ["a", "a", "a", "b", "b"]
     assert placements.resolve("vm9/9", 0) == "vm9/9"
 

@@ -23,6 +23,7 @@ from gpu_token_analytics.embedded.kafka_jvm import KafkaBroker
 from gpu_token_analytics.kafka import EventProducer
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import load
+from gpu_token_analytics.simulate.replay import Assumptions
 from gpu_token_analytics.tools.verify import marked_events
 from gpu_token_analytics.wire.events import Event, encode
 
@@ -91,6 +92,14 @@ def wait_for(store: Store, count: int) -> None:
         time.sleep(0.2)
 
 
+def wait_until_spread(store: Store) -> None:
+    """Until the cells of every declaration are marked."""
+    until = time.monotonic() + 60
+    while store[Collection.INVENTORY].find_one({"pending": True}, {"_id": 1}):
+        assert time.monotonic() < until, "the declarations are not followed in time"
+        time.sleep(0.2)
+
+
 def wait_until_rolled(store: Store) -> None:
     """Until the rollups hold every cell."""
     until = time.monotonic() + 60
@@ -106,8 +115,15 @@ def wait_until_rolled(store: Store) -> None:
 def test_every_request_and_token_of_the_trace_is_in_the_ledger(environment: dict[str, str], store: Store) -> None:
     gpu_tokens(environment, "replay", str(TRACE))
     wait_for(store, REQUESTS)
+    unknown = json.loads(gpu_tokens(environment, "audit", "--wait", "60", "--json"))
+    assert unknown["holds"]
+    assert (unknown["cost_nusd"], unknown["unknown_gpu_tokens"]) == (0, PROMPT + COMPLETION), "nobody told of its GPUs yet"
+    for gpu in Assumptions("").placed_gpus():
+        gpu_tokens(environment, "gpus", "declare", gpu.uuid, "--host", gpu.host)
+    wait_until_spread(store)
     report = json.loads(gpu_tokens(environment, "audit", "--wait", "60", "--json"))
     assert report["holds"]
+    assert report["unknown_gpu_requests"] == report["unknown_gpu_tokens"] == 0
     for side in ("raw", "ledger"):
         counted: dict[str, Any] = report[side]
         assert (counted["requests"], counted["prompt_tokens"], counted["completion_tokens"]) == (REQUESTS, PROMPT, COMPLETION)

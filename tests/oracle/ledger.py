@@ -21,7 +21,7 @@ MJ_PER_KWH = 3_600_000_000
 MAX_POWER_W = 100_000
 COUNTER_RATIO = 30
 CLASSES = ("attributed", "unmetered_work", "warm_idle", "cold_idle", "unobserved")
-METHODS = ("sweep", "sweep_no_ttft", "window")
+METHODS = ("sweep", "sweep_no_ttft", "window", "unknown_gpu")
 TINY = 10**45  # parts of a unit in which shares are summed
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -129,10 +129,12 @@ def oracle_cells(
     host: str | None = None,
     gpu_name: str | None = None,
     card: OracleCard | None = None,
+    known: bool = True,
 ) -> list[OracleCell]:
     """The cells [start_us, until_us) of one GPU.
 
-    meanings: label -> the GPU it means; any other name stands for itself. priced_as: the card of a MIG slice.
+    meanings: label -> the GPU it means; any other name stands for itself. priced_as: the card of a MIG slice. known: whether it
+    was sampled or declared; else requests are there with their tokens, and there is no money, and no time that anybody owns.
     """
     params = params or OracleParams()
     meant = meanings or {}
@@ -141,7 +143,31 @@ def oracle_cells(
     found = sorted({doc["_id"]: doc for doc in samples}.values(), key=lambda doc: (doc["ts_us"], doc["_id"]))
     work = [_Work(doc, _gpus(doc, meant), gpu, params) for doc in on_gpu]
     book = _Book(list(prices), priced_as or gpu, host, gpu_name, found)
-    return [_cell(start, until, work, found, book, params, card) for start, until in cells]
+    whole = [_cell(start, until, work, found, book, params, card) for start, until in cells]
+    return whole if known else [_without_money(cell) for cell in whole]
+
+
+def meaning(name: str, known: Iterable[str]) -> str:
+    """The GPU that a name means, of names that were sampled or declared; itself where none or more than one fits."""
+    names = set(known)
+    if name in names:
+        return name
+    fitting = [other for other in names if _is_spelling(name, other) or _is_spelling(other, name)]
+    return fitting[0] if len(fitting) == 1 else name
+
+
+def _is_spelling(short: str, long: str) -> bool:
+    """Whether `short` is the host without its domain, or the beginning of the UUID, of `long`."""
+    if "/" in short or "/" in long:
+        if "/" not in short or "/" not in long:
+            return False
+        (host, index), (other, other_index) = short.rsplit("/", 1), long.rsplit("/", 1)
+        is_address = other.split(".")[-1].isdigit()
+        return index == other_index and "." not in host and other.startswith(host + ".") and not is_address
+    bare, other = short.removeprefix("GPU-").removeprefix("MIG-"), long.removeprefix("GPU-").removeprefix("MIG-")
+    kinds = {name[:3] for name in (short, long) if name[:4] in ("GPU-", "MIG-")}
+    is_hexadecimal = all(digit in "0123456789abcdef-" for digit in bare + other) and "-" not in bare[:8]
+    return len(kinds) < 2 and len(bare) >= 8 and is_hexadecimal and other.startswith(bare)
 
 
 def round_half_up(value: Fraction) -> int:
@@ -382,6 +408,26 @@ def _cell(
         energy_observed_us=energy_us,
         samples=sum(start <= doc["ts_us"] < until for doc in samples),
         requests=requests,
+    )
+
+
+def _without_money(cell: OracleCell) -> OracleCell:
+    nothing = dict.fromkeys(CLASSES, 0)
+    for request in cell.requests.values():
+        request.method, request.cost, request.energy_mj = "unknown_gpu", 0, Fraction(0)
+        request.quota = request.prefill_quota = Fraction(0)
+    return OracleCell(
+        start_us=cell.start_us,
+        owned_us=0,
+        cost_nusd=0,
+        classes=nothing,
+        class_us=nothing,
+        exact_classes=dict.fromkeys(CLASSES, Fraction(0)),
+        energy_mj=None,
+        energy_observed_us=0,
+        memory_unknown_us=0,
+        samples=cell.samples,
+        requests=cell.requests,
     )
 
 

@@ -111,6 +111,7 @@ def test_a_report_shows_every_name_as_it_is() -> None:
         ("active_usd_per_million", "loaded_usd_per_million", "input_usd_per_million", "output_usd_per_million"), 1.0
     ) | {"tokens_per_second": 1.0, "joules_per_token": 1.0}
     quality = {"provisional": False, "corrected_cells": 0, "low_volume": False, "coverage": 1.0, "memory_unknown_share": 0.0}
+    quality |= dict.fromkeys(("default_price_nusd", "unknown_gpu_requests", "unknown_gpu_tokens"), 0)
     names = [*MARKUP, *(name for name, _ in ACTING)]
     rows = [
         {"bucket": None, "group": {"model": name}, "money": money, "tokens": {"total": 1}, "requests": 1}

@@ -144,7 +144,7 @@ def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
     if route.access is Access.PUBLIC:
         return found
     statuses = {400, 401, 403, 422, 429, 503}
-    if "{" in route.path:
+    if route.names_existing:
         statuses.add(404)
     if route.method == "POST":
         statuses |= {413, 415}

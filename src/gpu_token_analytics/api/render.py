@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from fastapi.responses import Response
 
+from gpu_token_analytics.books.unknown_names import UnknownName
 from gpu_token_analytics.costs.read import FLAG_COLUMNS, ROW_COLUMNS, CostQuery, Row
 
 _encoder = msgspec.json.Encoder(enc_hook=int)  # the driver's 64-bit integers are a subclass of int
@@ -35,3 +36,13 @@ def total_row(query: CostQuery, rows: Iterable[Row]) -> Row:
             values[index] += row.values[index]
         last_start = row.start
     return Row(None, query.start, query.end, (), values)
+
+
+def unknown_gpu(found: UnknownName) -> dict[str, Any]:
+    """A name of an unknown GPU as /v1 shows it."""
+    return {
+        "name": found.name,
+        "tenant": found.tenant,
+        "first_named_at": timestamp(found.first_named_at),
+        "may_be": list(found.may_be),
+    }

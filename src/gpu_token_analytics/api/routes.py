@@ -30,7 +30,8 @@ class Access(StrEnum):
 
 @dataclass(frozen=True)
 class Route:
-    """One line of the table. `handler` is a function of api/handlers of that name."""
+    """One line of the table. `handler` is a function of api/handlers of that name. `names_existing`: its path or body names
+    something that has to be there, else 404."""
 
     method: Literal["GET", "POST"]
     path: str
@@ -41,6 +42,7 @@ class Route:
     tenant_keys: bool = False
     status: int = 200
     media_types: tuple[str, ...] = ("application/json",)
+    names_existing: bool = False
 
 
 JSON = ("application/json",)
@@ -80,6 +82,7 @@ ROUTES: tuple[Route, ...] = (
         m.RequestResponse,
         "One request, traced",
         tenant_keys=True,
+        names_existing=True,
     ),
     Route("GET", "/v1/ledger/cells", Access.READ, "cells", m.CellsResponse, "Cells as stored"),
     Route(
@@ -94,6 +97,18 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/quality", Access.READ, "quality", m.QualityResponse, "Coverage, late, corrected, dead letters"),
     Route("GET", "/v1/prices", Access.READ, "prices", m.PricesResponse, "The price book"),
     Route("POST", "/v1/prices", Access.ADMIN, "add_price", m.Price, "Append a price row", status=201),
+    Route("GET", "/v1/declarations", Access.READ, "declarations", m.DeclarationsResponse, "GPUs known without samples"),
+    Route("POST", "/v1/declarations", Access.ADMIN, "declare", m.Declaration, "Declare a GPU", status=201),
+    Route("POST", "/v1/declarations/retire", Access.ADMIN, "retire", m.Declaration, "End a declaration", names_existing=True),
+    Route(
+        "POST",
+        "/v1/declarations/withdraw",
+        Access.ADMIN,
+        "withdraw",
+        m.Declaration,
+        "Take a declaration back",
+        names_existing=True,
+    ),
     Route("POST", "/v1/events", Access.INGEST, "events", m.EventsResponse, "Send events", tenant_keys=True),
     Route("GET", "/v1/stream", Access.READ, "stream", None, "Live figures (SSE)", tenant_keys=True, media_types=SSE),
     Route("GET", "/v1/openapi.json", Access.PUBLIC, "openapi", None, "This interface as OpenAPI"),

@@ -18,6 +18,7 @@ from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.keys import KeyStore
 from gpu_token_analytics.api.limits import NewNames, Slots
 from gpu_token_analytics.api.metrics import ApiMetrics
+from gpu_token_analytics.books.declarations import DeclarationStore
 from gpu_token_analytics.books.prices import PriceStore
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.costs.lookups import Reads
@@ -72,6 +73,7 @@ class Services:
     """Everything a route may touch."""
 
     settings: Settings
+    store: Store
     now: Callable[[], datetime]
     clock_ahead: Callable[[], timedelta]  # MongoDB's clock less this machine's
     costs: CostReads
@@ -79,6 +81,7 @@ class Services:
     reads: Reads
     ledger: LedgerStore
     prices: PriceStore
+    declarations: DeclarationStore
     authority: Authority
     streams: Slots
     new_names: NewNames
@@ -102,6 +105,7 @@ class Services:
         database = store.database
         return Services(
             settings=settings,
+            store=store,
             now=store.now,
             clock_ahead=lambda: store.clock_ahead,
             costs=CostReads(database, timeout_ms),
@@ -109,6 +113,7 @@ class Services:
             reads=Reads(database, timeout_ms),
             ledger=LedgerStore(store),
             prices=PriceStore(database, timeout_ms),
+            declarations=DeclarationStore(database, timeout_ms),
             authority=Authority(
                 KeyStore(database, timeout_ms),
                 store.now,

@@ -1,4 +1,7 @@
-"""The inventory: which GPUs there are, which `host/index` carried which UUID when, and the latest sample of each.
+"""The inventory: which GPUs there are, which `host/index` carried which UUID when, and the latest sample of each; which GPUs
+operators declared (declarations.py), and what requests called GPUs that nobody told of (gpu_names.py).
+
+    {_id, kind: gpu | placement | declaration | name, key, pending, ...}       key: names.name_key()
 
 Learned from samples. A placement that is new, or that reaches into a time in which its label may have meant another GPU,
 is left `pending`: the closer then computes the cells of the requests that named the label again. So is a GPU that is new or
@@ -11,17 +14,19 @@ committed: what a crash leaves is exactly what the stored samples say, and most 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from gpu_token_analytics.documents import Collection, GpuId
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
-from gpu_token_analytics.ledger.placements import Placement, Placements
 from gpu_token_analytics.mongo.client import Document, Store, store_errors
 from gpu_token_analytics.mongo.commands import DUPLICATE_KEY, write_command
 from gpu_token_analytics.wire.events import gpu_label
+from gpu_token_analytics.wire.names import name_key
 
 _TRIES = 10
+_AT_ONCE = 1000
+OWN_NAME = {"gpu": "gpu", "placement": "label", "declaration": "gpu"}  # of rows that tell of a GPU, by kind: its field
 _DESCRIPTION = ("host", "gpu_index", "name", "mig_profile", "parent_uuid", "source")
 _LEDGER_DEPENDS_ON = ("name", "mig_profile", "parent_uuid", "live")
 
@@ -94,10 +99,21 @@ def _only_later(store: Store, sightings: Sequence[Sighting], placed: Mapping[str
     return not reply.get("writeErrors") and bool(reply["n"] == len(updates))
 
 
-def read_placements(store: Store, labels: Iterable[str]) -> Placements:
-    """Which UUIDs these labels carried, as of now."""
-    placed = _placed(store, set(labels))
-    return Placements(Placement.of(row) for rows in placed.values() for row in rows)
+def fill_keys(store: Store) -> None:
+    """Give `key` to the rows of an earlier version, which wrote none: names are looked up by it. Repeatable."""
+    inventory = store[Collection.INVENTORY]
+    with store_errors("read inventory rows without a key"):
+        rows = list(inventory.find({"key": None, "kind": {"$in": list(OWN_NAME)}}))
+    updates: list[Document] = [{"q": {"_id": row["_id"]}, "u": {"$set": {"key": name_key(own_name(row))}}} for row in rows]
+    for start in range(0, len(updates), _AT_ONCE):
+        for error in write_command(inventory, "update", updates[start : start + _AT_ONCE]).get("writeErrors", ()):
+            raise StoreRefused(f"MongoDB refused the key of an inventory row: {error.get('errmsg')}")
+
+
+def own_name(row: Mapping[str, Any]) -> str:
+    """What a row is about, and its key made of: the GPU, or the label it carried."""
+    name: str = row[OWN_NAME[row["kind"]]]
+    return name
 
 
 def latest_samples(store: Store) -> list[Document]:
@@ -146,11 +162,17 @@ def _gpu(sighting: Sighting) -> Document:
     fields["live"] = {"$or": ["$live", described.live]}  # live once is live
     # A card that sends no samples has the host of its slices.
     names = _LEDGER_DEPENDS_ON if described.parent_uuid is None else (*_LEDGER_DEPENDS_ON, "host")
-    changed: Document = {"$or": [{"$ne": [{"$ifNull": [f"${name}", None]}, fields[name]]} for name in names]}
+    changed: Document = {
+        "$or": [
+            {"$eq": [{"$type": "$kind"}, "missing"]},  # money begins at a GPU that is known: that it is known changes its cells
+            *({"$ne": [{"$ifNull": [f"${name}", None]}, fields[name]]} for name in names),
+        ]
+    }
     fields |= {
         "pending": {"$or": [changed, "$pending"]},
         "changed_at": {"$cond": [changed, "$$NOW", "$changed_at"]},
         "kind": "gpu",
+        "key": {"$literal": name_key(described.gpu)},
         "gpu": {"$literal": described.gpu},
         "first_us": {"$min": ["$first_us", sighting.first_us]},
         "last_us": {"$max": ["$last_us", sighting.last_us]},
@@ -166,7 +188,7 @@ def _placement(sighting: Sighting, label: str, placed: Sequence[Document]) -> Do
     update: Document = {
         "$min": {"first_us": sighting.first_us},
         "$max": {"last_us": sighting.last_us},
-        "$setOnInsert": {"kind": "placement", "label": label, "gpu": sighting.description.gpu},
+        "$setOnInsert": {"kind": "placement", "key": name_key(label), "label": label, "gpu": sighting.description.gpu},
     }
     if changes_meaning(sighting, placed):
         update["$set"] = {"pending": True}

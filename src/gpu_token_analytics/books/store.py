@@ -1,12 +1,12 @@
-"""What cells are priced and named by besides their events: the price book, the placements, the inventory.
+"""What cells are priced and named by besides their events: the price book, the placements, the inventory, the declarations.
 
 A row that changed what cells depend on is `pending` until the closer has marked them (closing/consequences.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,10 +14,15 @@ from pymongo import ASCENDING
 from pymongo.errors import DuplicateKeyError
 
 from gpu_token_analytics.documents import Collection, GpuId
+from gpu_token_analytics.ledger.declarations import Declaration
 from gpu_token_analytics.ledger.placements import Placement, Placements
 from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
 from gpu_token_analytics.mongo.client import Document, Store, mapped
 from gpu_token_analytics.wire.events import from_us
+from gpu_token_analytics.wire.names import name_key
+
+MANY_NAMES = 2_000  # that requests gave to GPUs nobody knows: more are not all read each time
+KEYS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,23 @@ class Books:
     prices: PriceBook
     placements: Placements
     inventory: Mapping[GpuId, Document]
+    declarations: Mapping[GpuId, Declaration] = field(default_factory=dict)
+
+    def is_known(self, gpu: GpuId, minute_us: int) -> bool:
+        """Whether money begins at this GPU in the minute that starts then: it, or a slice of it, was sampled at any time, or an
+        operator declared it for that time."""
+        if self.is_sampled(gpu):
+            return True
+        declared = self.declarations.get(gpu)
+        return declared is not None and declared.covers(minute_us)
+
+    def may_own(self, gpu: GpuId) -> bool:
+        """Whether it is known in any minute: else it owns no silence."""
+        return gpu in self.declarations or self.is_sampled(gpu)
+
+    def is_sampled(self, gpu: GpuId) -> bool:
+        """Whether a sample of it, or of a slice of it, was ever stored."""
+        return gpu in self.inventory or gpu in self.slices_of
 
     @cached_property
     def slices_of(self) -> dict[GpuId, list[GpuId]]:
@@ -84,11 +106,34 @@ class BookStore:
 
     def read(self) -> Books:
         """The price book, the placements and the inventory now."""
+        named = self._some_names(MANY_NAMES)
+        placements = [Placement.of(row) for row in self.placements()]
+        inventory = {row["_id"]: row for row in self.gpus()}
+        declared = self.declarations()
+        declarations = {row["gpu"]: Declaration.of(row) for row in declared if not row["withdrawn"]}
+        known = inventory.keys() | declarations.keys()
+        if len(named) == MANY_NAMES:  # of which only those matter that may mean a GPU that is known
+            named = self._names_like({*known, *(placement.label for placement in placements)})
+        named += [row["gpu"] for row in declared if row["withdrawn"]]
         return Books(
             PriceBook(PriceRow.of(row) for row in self.prices()),
-            Placements(Placement.of(row) for row in self.placements()),
-            {row["_id"]: row for row in self.gpus()},
+            Placements(placements, known, named),
+            inventory,
+            declarations,
         )
+
+    @mapped
+    def _some_names(self, limit: int) -> list[str]:
+        return [row["name"] for row in self._inventory.find({"kind": "name"}, {"name": 1}).limit(limit)]
+
+    @mapped
+    def _names_like(self, known: Iterable[str]) -> list[str]:
+        keys = sorted(set(map(name_key, known)))
+        found: list[str] = []
+        for start in range(0, len(keys), KEYS_AT_ONCE):
+            where = {"kind": "name", "key": {"$in": keys[start : start + KEYS_AT_ONCE]}}
+            found += [row["name"] for row in self._inventory.find(where, {"name": 1})]
+        return found
 
     @mapped
     def prices(self) -> list[Document]:
@@ -99,6 +144,16 @@ class BookStore:
     def gpus(self) -> list[Document]:
         """Every GPU known."""
         return list(self._inventory.find({"kind": "gpu"}))
+
+    @mapped
+    def declarations(self) -> list[Document]:
+        """What operators declared, what they took back included (`withdrawn`)."""
+        return list(self._inventory.find({"kind": "declaration"}))
+
+    @mapped
+    def pending_declarations(self) -> list[Document]:
+        """Declarations that changed, and whose cells were not marked yet."""
+        return list(self._inventory.find({"kind": "declaration", "pending": True}))
 
     @mapped
     def gpu(self, gpu: GpuId) -> Document | None:
@@ -130,7 +185,7 @@ class BookStore:
 
     @mapped
     def clear_pending_gpu(self, row: Document) -> None:
-        """Mark one as handled, unless it changed again meanwhile."""
+        """Mark a GPU, or a declaration, as handled, unless it changed again meanwhile."""
         self._inventory.update_one({"_id": row["_id"], "changed_at": row["changed_at"]}, {"$set": {"pending": False}})
 
     @mapped

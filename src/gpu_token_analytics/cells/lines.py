@@ -46,7 +46,7 @@ def put_lines(chunks: LineChunks, cell: str, lines: Sequence[Document]) -> Docum
     """Store lines in chunks. Returns the fields their cell has instead."""
     sections = {"lines": ({"lines": piece} for piece in pieces(lines, _line_bytes))}
     token, refs = chunks.put(Collection.LEDGER_CELLS, cell, sections)
-    total = {name: sum(line[name] for line in lines) for name in TOTALLED}
+    total = {name: sum(line[name] or 0 for line in lines) for name in TOTALLED}
     ref = refs["lines"] | {"lines": len(lines)}
     return {"chunks": token, "line_ref": ref, "lines_total": total, "top_models": _top_models(lines)}
 
@@ -55,7 +55,7 @@ def _top_models(lines: Sequence[Document]) -> list[Document]:
     """The models that cost most, for views that name a few."""
     costs: Counter[str] = Counter()
     for line in lines:
-        costs[line["model"]] += line["cost_nusd"]
+        costs[line["model"]] += line["cost_nusd"] or 0
     most = sorted(costs.items(), key=lambda item: (-item[1], item[0]))[:TOP_MODELS]
     return [{"model": model, "cost_nusd": cost} for model, cost in most]
 

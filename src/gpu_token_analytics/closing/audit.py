@@ -91,6 +91,9 @@ class AuditReport:
     sums_compared: int = 0  # hourly and daily sums, with what they are sums of
     sums_behind: int = 0  # of these, they do not hold the newest content of their parts yet
     set_aside: int = 0  # cells and sums that MongoDB refuses for good
+    unknown_gpu_requests: int = 0  # on GPUs that nobody sampled or declared, so that their money is unknown
+    unknown_gpu_tokens: int = 0
+    default_price_nusd: int = 0  # of cells in which the default price held
     unpriced: int = 0  # owned cells that no price row, sample or default has a price for, if only for a part
     classes_nusd: Counter[str] = field(default_factory=Counter)
     ledger_counts: Counter[str] = field(default_factory=Counter)
@@ -126,6 +129,9 @@ class AuditReport:
             "sums_behind": self.sums_behind,
             "set_aside": self.set_aside,
             "unpriced": self.unpriced,
+            "unknown_gpu_requests": self.unknown_gpu_requests,
+            "unknown_gpu_tokens": self.unknown_gpu_tokens,
+            "default_price_nusd": self.default_price_nusd,
             "classes_nusd": {name.value: self.classes_nusd[name.value] for name in MoneyClass},
             "ledger": {name: self.ledger_counts[name] for name in COUNTED},
             "raw": None if self.raw_counts is None else {name: self.raw_counts[name] for name in COUNTED},
@@ -291,11 +297,15 @@ def _check_identity(cell: Document, report: AuditReport) -> None:
         report.found(cell["_id"], f"a class is negative: {classes}")
     if sum(cell["class_us"].values()) != cell["owned_us"]:
         report.found(cell["_id"], f"class times sum to {sum(cell['class_us'].values())} us, owned are {cell['owned_us']}")
-    lines = sum(line["cost_nusd"] for line in cell["lines"])
+    lines = sum(line["cost_nusd"] or 0 for line in cell["lines"])
     if lines != classes[MoneyClass.ATTRIBUTED]:
         report.found(cell["_id"], f"lines sum to {lines}, attributed is {classes[MoneyClass.ATTRIBUTED]}")
     report.unpriced += NO_ROW in cell.get("price_rows", ()) and cell["owned_us"] > 0
+    report.default_price_nusd += cost if cell.get("default_price") else 0
     for line in cell["lines"]:
+        if line["cost_nusd"] is None:
+            report.unknown_gpu_requests += line["requests"]
+            report.unknown_gpu_tokens += line["prompt_tokens"] + line["completion_tokens"]
         report.ledger_counts.update({name: line[name] for name in COUNTED})
 
 
@@ -311,7 +321,7 @@ def _compute_again(
 ) -> Iterator[ComputedCell]:
     evidence = _evidence_minutes(store, books, gpu)
     owned = set(evidence)
-    if books.card_of(gpu) is None:
+    if books.card_of(gpu) is None and books.may_own(gpu):
         until_us = now_us - _SILENCE_OPENED_US
         live = bool(books.row(gpu).get("live"))
         owned.update(owned_silent_minutes(evidence, until_us, params.silent_owned_us, live=live))
@@ -334,7 +344,7 @@ def _compare(computed: ComputedCell, stored: Document | None, report: AuditRepor
         report.found(name, f"price x time is {expected}, computed C is {content.cost_nusd}")
     if stored is None:
         missing = f"the cell is missing: {content.cost_nusd} nano-USD are not in the ledger"
-        return _Doubt(name, None, missing, content.start_us) if content.owned_us else None
+        return _Doubt(name, None, missing, content.start_us) if content.owned_us or content.lines else None
     if _is_due(stored, over=True):  # no other minute is computed again
         return None
     price_time = content.cost_nusd if expected is None else expected
@@ -354,6 +364,8 @@ def _price_time(computed: ComputedCell) -> int | None:
     """Price x owned time in Python integers; None where C is not that alone (MIG parts, owned mode's energy)."""
     if computed.share is not None or any(piece.mode is PriceMode.OWNED for piece in computed.prices):
         return None
+    if not computed.known:
+        return 0
     end = computed.content.start_us + computed.content.owned_us
     total = 0
     ends = [piece.from_us for piece in computed.prices[1:]] + [end]
@@ -374,7 +386,9 @@ def _raw_gpus(store: LedgerStore, books: Books) -> set[GpuId]:
     found = set(store.raw.sampled_gpus())
     for name in store.raw.usage_gpus():
         meanings = books.placements.meanings(name)
-        found.update(meanings or [name])
+        found.update(meanings)
+        if not meanings or books.placements.resolve(name, 0) == name:  # not for any other spelling: two GPUs may fit it
+            found.add(name)
     for gpu in list(found):
         card = books.card_of(gpu)
         if card:
@@ -427,6 +441,15 @@ def describe(report: AuditReport) -> list[str]:
         lines.append(f"added up again from their parts: {report.sums_compared:,} sums of hours and days{behind}")
     if report.unpriced:
         lines.append(f"{report.unpriced:,} cells have no price and cost 0: add a `default` row with `gpu-tokens prices add`")
+    if report.default_price_nusd:
+        lines.append(
+            f"{report.default_price_nusd / usd:,.6f} USD are at the default price: no price row or sample names these GPUs"
+        )
+    if report.unknown_gpu_requests or report.unknown_gpu_tokens:
+        lines.append(
+            f"{report.unknown_gpu_requests:,} requests with {report.unknown_gpu_tokens:,} tokens ran on GPUs that nobody "
+            "sampled or declared, so their money is unknown: `gpu-tokens gpus list` names them"
+        )
     lines += [f"WRONG {finding.cell}: {finding.problem}" for finding in report.findings]
     if report.findings_count > len(report.findings):
         lines.append(f"... and {report.findings_count - len(report.findings):,} more")

@@ -228,6 +228,7 @@ class Closer:
         self._store.pending_marks.mark(self._rules.piece_cells)
         self._observer.cells_unmarked(self._store.pending_marks.count())
         self._consequences.spread_gpus()
+        self._consequences.spread_declarations()
         self._consequences.spread_placements()
         self._consequences.spread_prices()
         self._consequences.extend_silence()
@@ -307,7 +308,7 @@ def _line_changes(before: Iterable[dict[str, Any]], after: Iterable[dict[str, An
         for line in lines:
             change = sums.setdefault((line["model"], line["tenant"], line["method"]), dict.fromkeys(counted, 0))
             for name in counted:
-                change[name] += sign * line[name]
+                change[name] += sign * (line[name] or 0)  # the money of a GPU that is not known is null
     return [
         {"model": model, "tenant": tenant, "method": method, **change}
         for (model, tenant, method), change in sorted(sums.items())

@@ -113,8 +113,6 @@ class _Run:
         self._row: Mapping[str, Any] = books.row(gpu)
         self._card: GpuId | None = books.card_of(gpu)
         self._is_card = gpu in books.slices_of
-        # A label that turned out to be a UUID: nothing is its own any more.
-        self._is_alias = books.placements.resolve(gpu, self._start) != gpu
         usage, self._beside = self._apart(self._own(requests))
         self._requests = Requests.of(usage, gpu, books.placements, params.cell_us)
         self._read = samples
@@ -141,6 +139,7 @@ class _Run:
                     card=self._card,
                     share=cell.card,
                     prices=cell.prices,
+                    known=cell.known,
                     silent=self._evidence[cell.start_us] is None,
                     own_price=self._own_price(cell.start_us + US_PER_MINUTE - 1),
                     oldest=self._sample_at(cell.start_us - 1) is None,
@@ -162,16 +161,12 @@ class _Run:
 
     def _own(self, found: UsageRows) -> UsageRows:
         """Requests on this GPU; those that named a label only where the label meant this GPU when they ended."""
-        resolve = self._books.placements.resolve
-        if self._is_alias:
-            return UsageRows.of(())
-        if len(self._names) == 1:
+        placements, names = self._books.placements, set(self._names)
+        is_own_name = not placements.is_label(self._gpu)
+        if is_own_name and (len(names) == 1 or found.labels.named([self._gpu]).all()):
             return found
-        if found.labels.named([self._gpu]).all():
-            return found
-        aliases = set(self._names) - {self._gpu}
         own = [
-            self._gpu in gpus or any(name in aliases and resolve(name, ts_us) == self._gpu for name in gpus)
+            any(name in names and placements.resolve(name, ts_us) == self._gpu for name in gpus)
             for gpus, ts_us in zip(found.labels.gpus(), found.ts_us.tolist(), strict=True)
         ]
         return found.take(np.flatnonzero(own))
@@ -186,6 +181,10 @@ class _Run:
         end = minute_us + US_PER_MINUTE
         evidence = self._evidence[minute_us]
         silent = evidence is None
+        if not self._books.is_known(self._gpu, minute_us):
+            # Requests are there with their tokens, and nobody owns the time.
+            over = end if self._now_us >= end else max(self._now_us, minute_us)
+            return CellInput(minute_us, minute_us if evidence is None else max(over, evidence + 1), (), known=False)
         until = owned_until(
             minute_us,
             self._now_us,
@@ -261,7 +260,7 @@ class _Run:
         """The latest evidence before a silent minute, as far as it matters for who owns the minute."""
         owned_us = self._params.silent_owned_us
         before = self._before[minute_us]
-        if before is not None or self._is_alias or not owned_us:
+        if before is not None or not owned_us:
             return before
         if self._asof is not None and minute_us <= minute_of(self._asof["ts_us"]) + owned_us:
             sampled: int = self._asof["ts_us"]
@@ -300,11 +299,14 @@ class _Run:
         return self._asof
 
     def _identity(self, minute_us: int) -> tuple[str | None, str | None]:
-        """(host, GPU name): the newest sample's by the end of the minute, else the first one's ever; without samples the
-        requests' host; the inventory's where the samples have expired, or were its slices' alone."""
+        """(host, GPU name): the newest sample's by the end of the minute, else the first one's ever; without samples what an
+        operator declared, else the requests' host; the inventory's where samples have expired, or were its slices' alone."""
         sample = self._sample_at(minute_us + US_PER_MINUTE - 1) or self._read.first(self._gpu)
         if sample is not None:
             return sample["host"], sample.get("name")
+        declared = self._books.declarations.get(self._gpu)
+        if declared is not None and declared.covers(minute_us):
+            return declared.host, declared.name
         active = (self._requests.start_us < minute_us + US_PER_MINUTE) & (self._requests.seen_until_us > minute_us)
         first = np.flatnonzero(active)
         if len(first):
@@ -393,12 +395,12 @@ class _Run:
         if found:
             for gpu, times in self._store.raw.sampled(sorted(found), self._start, self._end):
                 found[gpu][1].update(map(minute_of, times))
-            usage = self._store.raw.usage(sorted(found), self._start, self._end)
+            placements = self._books.placements
+            names = {name for gpu in found for name in (gpu, *placements.labels(gpu))}
+            usage = self._store.raw.usage(sorted(names), self._start, self._end)
             for gpus, start_us, ts_us in zip(usage.labels.gpus(), usage.start_us.tolist(), usage.ts_us.tolist(), strict=True):
-                for minute in touched_minutes(start_us, ts_us):
-                    for gpu in gpus:
-                        if gpu in found:
-                            found[gpu][1].add(minute)
+                for gpu in found.keys() & placements.resolve_all(gpus, ts_us):
+                    found[gpu][1].update(touched_minutes(start_us, ts_us))
         return found
 
     @cached_property

@@ -119,7 +119,8 @@ class Consequences:
 
     def follow_up(self, closed: Sequence[Closed], books: Books) -> None:
         """What these cells imply, before they are written: one run each of several GPUs."""
-        heard = [each for each in closed if each.heard]
+        # Of a GPU that nobody told of nothing follows: it owns no silence, and has no samples.
+        heard = [each for each in closed if each.heard and any(cell.known for cell in each.run.cells)]
         if not heard:
             for each in closed:
                 self._keep_models(each, None)
@@ -281,31 +282,48 @@ class Consequences:
             named = {row["_id"], row.get("parent_uuid") or row["_id"], books.card_of(row["_id"]) or row["_id"]}
             family = {member for gpu in named for member in books.family(gpu)}
             self._store.cells.mark_computed_before(sorted(family), row["changed_at"])
+            for alias in books.placements.aliases_of(row["_id"]):
+                self._spread_name(alias, books)
+            self._store.books.clear_pending_gpu(row)
+
+    def spread_declarations(self) -> None:
+        """An operator declared a GPU, or changed or took back what he had declared: mark its cells."""
+        for row in self._store.books.pending_declarations():
+            books = self._store.books.read()
+            self._store.cells.mark_computed_before([row["gpu"]], row["changed_at"])
+            for alias in {row["gpu"], *books.placements.aliases_of(row["gpu"])}:
+                if books.placements.is_label(alias):
+                    self._spread_name(alias, books)
             self._store.books.clear_pending_gpu(row)
 
     def spread_placements(self) -> None:
         """A label turned out to be another GPU: mark the cells of the requests that named it, under all its meanings."""
         for placement in self._store.books.pending_placements():
             books, label = self._store.books.read(), placement["label"]
-            meant: dict[GpuId, set[int]] = {gpu: set() for gpu in (label, *books.placements.meanings(label))}
-            around: set[int] = set()
-            beside: set[CellId] = set()
-            for usage in self._store.raw.labelled_usage(label):
-                gpu, times = books.placements.resolve(label, usage["ts_us"]), (usage["start_us"], usage["ts_us"])
-                touched = touched_minutes(*times)
-                meant[gpu].update(touched)
-                around.update(touched_minutes(*shared_span(*times, self._params.gap_us)))
-                if len(usage["gpus"]) > 1:  # on how many GPUs it was, and which of them this one is, changes for all
-                    others = books.placements.resolve_all(usage["gpus"], usage["ts_us"])
-                    beside.update(cell_id(other, minute) for other in others for minute in touched)
-            minutes = sorted(set().union(*meant.values()))
-            if minutes:
-                for gpu in sorted(meant):
-                    self._store.cells.mark_missing(gpu, sorted(around))
-                    self._store.cells.mark_existing([cell_id(gpu, minute) for minute in sorted(around)])
-                    self._move_silence(gpu, minutes, meant[gpu], books)
-            self._store.cells.mark_existing(sorted(beside))
+            for name in (label, *books.placements.aliases_of(label)):
+                self._spread_name(name, books)
             self._store.books.clear_pending_placement(placement)
+
+    def _spread_name(self, name: str, books: Books) -> None:
+        """What a name means changed, or may have: mark the cells of the requests that gave it, under all its meanings."""
+        meant: dict[GpuId, set[int]] = {gpu: set() for gpu in (name, *books.placements.meanings(name))}
+        around: set[int] = set()
+        beside: set[CellId] = set()
+        for usage in self._store.raw.labelled_usage(name):
+            gpu, times = books.placements.resolve(name, usage["ts_us"]), (usage["start_us"], usage["ts_us"])
+            touched = touched_minutes(*times)
+            meant[gpu].update(touched)
+            around.update(touched_minutes(*shared_span(*times, self._params.gap_us)))
+            if len(usage["gpus"]) > 1:  # on how many GPUs it was, and which of them this one is, changes for all
+                others = books.placements.resolve_all(usage["gpus"], usage["ts_us"])
+                beside.update(cell_id(other, minute) for other in others for minute in touched)
+        minutes = sorted(set().union(*meant.values()))
+        if minutes:
+            for gpu in sorted(meant):
+                self._store.cells.mark_missing(gpu, sorted(around))
+                self._store.cells.mark_existing([cell_id(gpu, minute) for minute in sorted(around)])
+                self._move_silence(gpu, minutes, meant[gpu], books)
+        self._store.cells.mark_existing(sorted(beside))
 
     def _move_silence(self, gpu: GpuId, minutes: Sequence[int], meant: Collection[int], books: Books) -> None:
         """Requests of a label in `minutes` are this GPU's in those of `meant` alone. Silence that the others may have owned is
@@ -313,6 +331,8 @@ class Consequences:
         heard = self._store.cells.last_heard(gpu, minutes[0])
         start = minutes[0] if heard is None else to_us(heard["minute"])
         self._store.cells.mark_silent(gpu, start, minutes[-1] + self._params.silent_owned_us + 2 * US_PER_MINUTE)
+        if not books.may_own(gpu):
+            return
         for minute in sorted(meant):
             if minute - US_PER_MINUTE not in meant:
                 self._own_silence_before(gpu, minute, books)

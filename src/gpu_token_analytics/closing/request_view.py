@@ -22,12 +22,14 @@ class RequestPart:
     cell: str
     gpu: GpuId
     minute_us: int
-    cost_nusd: NanoUsd
-    prefill_cost_nusd: NanoUsd
+    cost_nusd: NanoUsd | None  # null, and so are the prices: nobody sampled or declared the GPU
+    prefill_cost_nusd: NanoUsd | None
     energy_mj: int | None
     method: str
-    price_row: str
-    nusd_per_hour: NanoUsd
+    price_row: str | None
+    nusd_per_hour: NanoUsd | None
+    prompt_tokens: int
+    completion_tokens: int
 
 
 def request_parts(store: LedgerStore, params: LedgerParams, usage: Mapping[str, Any], now_us: int) -> list[RequestPart]:
@@ -53,19 +55,21 @@ def _of_gpu(
 
 
 def _of_cell(computed: ComputedCell, usage: Mapping[str, Any]) -> Iterable[RequestPart]:
-    price = computed.prices[0]
+    price = computed.prices[0] if computed.known else None
     for share in computed.content.shares:
         if computed.request_ids[share.request] == usage["_id"]:
             yield RequestPart(
                 cell=cell_id(computed.gpu, computed.content.start_us),
                 gpu=computed.gpu,
                 minute_us=computed.content.start_us,
-                cost_nusd=share.cost_nusd,
-                prefill_cost_nusd=share.prefill_cost_nusd,
+                cost_nusd=share.cost_nusd if computed.known else None,
+                prefill_cost_nusd=share.prefill_cost_nusd if computed.known else None,
                 energy_mj=share.energy_mj,
-                method=_method(usage),
-                price_row=price.row,
-                nusd_per_hour=price.nusd_per_hour,
+                method=_method(usage) if computed.known else str(Method.UNKNOWN_GPU),
+                price_row=None if price is None else price.row,
+                nusd_per_hour=None if price is None else price.nusd_per_hour,
+                prompt_tokens=share.prompt_tokens,
+                completion_tokens=share.completion_tokens,
             )
 
 

@@ -29,7 +29,8 @@ class ComputedCell:
     gpu_name: str | None
     card: GpuId | None  # the card of a MIG slice
     share: CardShare | None  # MIG: the part of the card's money that is this GPU's
-    prices: Sequence[PricePiece]
+    prices: Sequence[PricePiece]  # none where its GPU is not known
+    known: bool
     silent: bool  # no sample in the minute and no request active in it
     own_price: NanoUsd | None  # the samples' own price at the end of the minute, carried on to the next sample
     oldest: bool  # no sample of this GPU is older than this minute
@@ -44,13 +45,15 @@ class ComputedCell:
 
     def fields(self) -> Document:
         """The fields of a cell document that depend on events, prices and parameters alone."""
-        first = self.prices[0]
+        first = self.prices[0] if self.prices else None
+        price = None if first is None else {"row": first.row, "nusd_per_hour": first.nusd_per_hour, "mode": first.mode.value}
         return {
             **self.content.document(),
             "host": self.host,
             "gpu_name": self.gpu_name,
             "card": self.card,
-            "price": {"row": first.row, "nusd_per_hour": first.nusd_per_hour, "mode": first.mode.value},
+            "price": price,
+            "default_price": any(piece.is_default for piece in self.prices),
             "price_rows": sorted({piece.row for piece in self.prices}),
             "silent": self.silent,
             "own_price": self.own_price,

@@ -48,7 +48,7 @@ def break_even(
 
 
 def _row(model: str | None, row: Row, nusd: int, factor: float, hours: float, api_usd_per_million: float) -> Json:
-    tokens = row["prompt_tokens"] + row["completion_tokens"]
+    tokens = row.priced_tokens  # those whose money is known
     own_usd = nusd * factor / NUSD_PER_USD
     api_usd = tokens * api_usd_per_million / 1e6
     per_hour = tokens / hours if hours else None

@@ -31,6 +31,7 @@ CELL_FIELDS = dict.fromkeys(
         "classes",
         "class_us",
         "memory_unknown_us",
+        "default_price",
         "energy_mj",
         "energy_observed_us",
         "lines",

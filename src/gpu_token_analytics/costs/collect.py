@@ -35,6 +35,7 @@ _REST_OF_SPACE = itemgetter(
     *(SPACE[name] for name in ("owned_us", "unobserved_us", "energy_mj", "energy_observed_us", "cells", "memory_unknown_us")),
 )
 _OWNED = SPACE["owned_us"]
+_DEFAULT = {name: SPACE[f"default_{name}_nusd"] for name in sums.CLASSES if name != ATTRIBUTED}
 _ZERO_REST = (0,) * len(REST_COLUMNS)
 
 
@@ -146,7 +147,8 @@ class Collector:
             return  # void cells (a GPU that was taken out again) open no row
         if not self._splits_classes:
             key = self._key((None, None, *place, ""))
-            _add_into(bucket.rest, key, _REST_OF_SPACE(space))
+            default_nusd = sum([space[column] for column in _DEFAULT.values()])
+            _add_into(bucket.rest, key, (*_REST_OF_SPACE(space), default_nusd))
             if warm_nusd:
                 _add_into(bucket.lines, key, sums.warm_vector(warm_nusd))
             return
@@ -166,7 +168,8 @@ def _class_rest(space: Sequence[int], name: str) -> tuple[int, ...]:
     """The rest columns of one class."""
     money = [space[SPACE[column]] if column == f"{name}_nusd" else 0 for column in REST_MONEY_COLUMNS]
     time_us = space[SPACE[f"{name}_us"]]
-    return (*money, time_us, time_us if name == UNOBSERVED else 0, 0, 0, 0, 0)
+    default_nusd = space[_DEFAULT[name]] if name in _DEFAULT else 0
+    return (*money, time_us, time_us if name == UNOBSERVED else 0, 0, 0, 0, 0, default_nusd)
 
 
 def _add_into(rows: dict[Key, Sequence[int]], key: Key, vector: Sequence[int]) -> None:

@@ -12,6 +12,7 @@ column for yet (models, token kinds, the class of idle money). https://focus.fin
     SkuPriceId      the SKU and the mode: neither an amount nor a date, so that it stays the same over time
     ChargeClass     null: a correction restates its hour, it is not an extra row
     InvoiceId       null: no invoice is known here
+    unknown GPUs    requests on GPUs that nobody sampled or declared: costs of 0 (FOCUS has no null there), x_CostNanoUsd null
 
 Left out, because their condition is not met: unit prices (no list price without discounts is published, no negotiated one
 known), commitment discounts, pricing currencies, regions, types of accounts (there is one).
@@ -101,6 +102,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("x_ReasoningTokens", Kind.INTEGER),
     Column("x_CostNanoUsd", Kind.INTEGER),
     Column("x_Provisional", Kind.BOOLEAN),
+    Column("x_DefaultPriceNanoUsd", Kind.INTEGER),
+    Column("x_UnknownGpuRequests", Kind.INTEGER),
+    Column("x_UnknownGpuTokens", Kind.INTEGER),
 )
 
 
@@ -121,7 +125,9 @@ def _row(row: Row, part_us: int, billing_account: str) -> list[Any]:
     gpu, host, name, mode, kind, model, tenant = (value or None for value in row.key)
     sku = name or "GPU"
     cost = usd(row.money_nusd)
-    status = _STATUS.get(str(kind))
+    # FOCUS knows no unknown cost: it is 0 there, and null in x_CostNanoUsd.
+    status = None if row.is_unpriced else _STATUS.get(str(kind))
+    words = "Requests on a GPU that is not known, cost unknown" if row.is_unpriced else _WORDS[str(kind)]
     billing_start, billing_end = month_of(row.start)
     tags = {"model": model, "tenant": tenant, "host": host, "gpu_name": name}
     return [
@@ -135,7 +141,7 @@ def _row(row: Row, part_us: int, billing_account: str) -> list[Any]:
         status,
         "Usage",
         None,
-        " ".join(part for part in (_WORDS[str(kind)], f"({model})" if model else "", f"on {name or gpu}") if part),
+        " ".join(part for part in (words, f"({model})" if model else "", f"on {name or gpu}") if part),
         "Usage-Based",
         row.end,
         row.start,
@@ -172,6 +178,9 @@ def _row(row: Row, part_us: int, billing_account: str) -> list[Any]:
         row["cached_tokens"],
         row["completion_tokens"],
         row["reasoning_tokens"],
-        row.money_nusd,
+        None if row.is_unpriced else row.money_nusd,
         row["provisional_cells"] > 0,
+        row.default_price_nusd,
+        row["unknown_gpu_requests"],
+        row["unknown_gpu_tokens"],
     ]

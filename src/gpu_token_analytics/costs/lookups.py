@@ -189,7 +189,7 @@ class Reads:
     def identity(self, start: datetime, end: datetime) -> tuple[Document, list[Document]]:
         """(sums over the computed cells of a range, the first cells that break an identity), summed by the database.
 
-        Sums: cells, cost_nusd, lines_nusd, and each class.
+        Sums: cells, cost_nusd, lines_nusd, each class, default_price_nusd, unknown_gpu_requests and -tokens.
         """
         match = {"$match": {"minute": {"$gte": start, "$lt": end}, "state": COMPUTED}}
         lines = {"$ifNull": ["$lines_total.cost_nusd", {"$sum": "$lines.cost_nusd"}]}
@@ -198,6 +198,15 @@ class Reads:
         names = [str(name) for name in MoneyClass]
         total: Document = {"_id": None, "cells": {"$sum": 1}, "cost_nusd": {"$sum": "$cost_nusd"}}
         total |= {"lines_nusd": {"$sum": "$lines_nusd"}} | {name: {"$sum": f"$classes.{name}"} for name in names}
+        unknown = {"$eq": [{"$ifNull": ["$price", None]}, None]}  # the cell of a GPU that nobody told of
+
+        def of_lines(name: str) -> Document:
+            return {"$ifNull": [f"$lines_total.{name}", {"$sum": f"$lines.{name}"}]}
+
+        tokens = {"$add": [of_lines("prompt_tokens"), of_lines("completion_tokens")]}
+        total["default_price_nusd"] = {"$sum": {"$cond": ["$default_price", "$cost_nusd", 0]}}
+        total["unknown_gpu_requests"] = {"$sum": {"$cond": [unknown, of_lines("requests"), 0]}}
+        total["unknown_gpu_tokens"] = {"$sum": {"$cond": [unknown, tokens, 0]}}
         compute = {"$addFields": {"lines_nusd": lines, "class_sum": class_sum, "time_sum": time_sum}}
         broken = {
             "$match": {
@@ -214,7 +223,7 @@ class Reads:
         limit = {"$limit": MAX_IDENTITY_FINDINGS}
         stages = [match, compute, {"$facet": {"total": [{"$group": total}], "broken": [broken, limit, keep]}}]
         found = next(iter(self._cells.aggregate(stages, maxTimeMS=self._timeout_ms)))
-        empty = dict.fromkeys(("cells", "cost_nusd", "lines_nusd", *names), 0)
+        empty = dict.fromkeys((*total.keys() - {"_id"}, *names), 0)
         return (found["total"] or [empty])[0], found["broken"]
 
     # -- requests ----------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ REST_COLUMNS = (
     "energy_observed_us",
     "cells",
     "memory_unknown_us",
+    "default_idle_nusd",  # of all classes but attributed; warm idle money counts here whoever's line has a share of it
 )
 FLAG_COLUMNS = ("provisional_cells", "corrected_cells")
 ROW_COLUMNS = sums.LINE_COLUMNS + REST_COLUMNS + FLAG_COLUMNS
@@ -112,6 +113,23 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         """All money of the row."""
         values = self.values
         return sum([values[index] for index in _MONEY_COLUMNS])
+
+    @property
+    def default_price_nusd(self) -> int:
+        """Money of cells in which the default price held; of the warm idle money all that is in the row without a model."""
+        return self["default_cost_nusd"] + self["default_idle_nusd"]
+
+    @property
+    def priced_tokens(self) -> int:
+        """Prompt and completion tokens whose money is known: what rates divide by."""
+        return self["prompt_tokens"] + self["completion_tokens"] - self["unknown_gpu_tokens"]
+
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether all that is in it ran on GPUs nobody told of: its money is unknown, not 0."""
+        unknown = self["unknown_gpu_requests"], self["unknown_gpu_tokens"]
+        tokens = self["prompt_tokens"] + self["completion_tokens"]
+        return any(unknown) and unknown == (self["requests"], tokens) and not (self["gpu_us"] or self.money_nusd)
 
 
 @dataclass

@@ -28,18 +28,19 @@ _SPLIT_COST, _SPLIT_PREFILL = ROW["split_cost_nusd"], ROW["split_prefill_nusd"]
 _SPLIT_PROMPT, _SPLIT_COMPLETION = ROW["split_prompt_tokens"], ROW["split_completion_tokens"]
 _ENERGY_MJ, _ENERGY_TOKENS = ROW["energy_mj"], ROW["energy_tokens"]
 _GPU_US, _UNOBSERVED_US, _UNREAD_US = ROW["gpu_us"], ROW["unobserved_us"], ROW["memory_unknown_us"]
+_UNKNOWN_REQUESTS, _UNKNOWN_TOKENS = ROW["unknown_gpu_requests"], ROW["unknown_gpu_tokens"]
 _PROVISIONAL, _CORRECTED = ROW["provisional_cells"], ROW["corrected_cells"]
 
 
 class Money(Struct, gc=False):
     """The money columns of a row."""
 
-    attributed_nusd: int
+    attributed_nusd: int | None
     unmetered_work_nusd: int
     warm_idle_nusd: int
     cold_idle_nusd: int
     unobserved_nusd: int
-    total_nusd: int
+    total_nusd: int | None
 
 
 class Tokens(Struct, gc=False):
@@ -72,6 +73,9 @@ class Quality(Struct, gc=False):
     unobserved_share: float | None
     coverage: float | None
     memory_unknown_share: float | None
+    default_price_nusd: int
+    unknown_gpu_requests: int
+    unknown_gpu_tokens: int
 
 
 class CostRow(Struct, gc=False):
@@ -108,8 +112,10 @@ def gpu_seconds(query: CostQuery, row: Row) -> float | None:
 
 
 def money_of(row: Row) -> Money:
-    """The money of a row."""
+    """The money of a row; unknown where all of it ran on GPUs nobody told of."""
     v = row.values
+    if row.is_unpriced:
+        return Money(None, v[_UNMETERED], v[_WARM], v[_COLD], v[_UNOBSERVED], None)
     return Money(v[_COST], v[_UNMETERED], v[_WARM], v[_COLD], v[_UNOBSERVED], row.money_nusd)
 
 
@@ -117,9 +123,10 @@ def rates_of(row: Row, elapsed_seconds: float, *, loaded: bool) -> Rates:
     """The rates of a row over `elapsed_seconds`. loaded: whether warm idle money may be seen."""
     v = row.values
     tokens = v[_PROMPT] + v[_COMPLETION]
+    priced = row.priced_tokens
     return Rates(
-        usd_per_million(v[_COST], tokens),
-        usd_per_million(v[_COST] + v[_WARM], tokens) if loaded else None,
+        usd_per_million(v[_COST], priced),
+        usd_per_million(v[_COST] + v[_WARM], priced) if loaded else None,
         usd_per_million(v[_SPLIT_PREFILL], v[_SPLIT_PROMPT]),
         usd_per_million(v[_SPLIT_COST] - v[_SPLIT_PREFILL], v[_SPLIT_COMPLETION]),
         tokens / elapsed_seconds if elapsed_seconds > 0 else None,
@@ -157,8 +164,11 @@ def cost_rows(rows: Iterable[Row], query: CostQuery, now: datetime, low_volume_t
                 v[_PROVISIONAL] > 0,
                 v[_CORRECTED],
                 tokens < low_volume_tokens,
-                ratio(money.unobserved_nusd, money.total_nusd) if gpu_us else None,
+                ratio(money.unobserved_nusd, money.total_nusd or 0) if gpu_us else None,
                 1 - v[_UNOBSERVED_US] / gpu_us if gpu_us else None,
                 v[_UNREAD_US] / gpu_us if gpu_us and not of_classes else None,
+                row.default_price_nusd,
+                v[_UNKNOWN_REQUESTS],
+                v[_UNKNOWN_TOKENS],
             ),
         )

@@ -36,11 +36,18 @@ class LedgerFigures:
         shown: dict[Gauge, dict[tuple[str, ...], float]] = {gauge: {} for gauge in self._gauges()}
         for window, (start, end) in windows(now).items():
             by_class = list(self._costs.rows(CostQuery(start, end, group_by=("class",)), now))
+            default_nusd = unknown_tokens = unknown_requests = 0
             for row in by_class:
                 name = str(row.key[0])
                 shown[metrics.cost][window, name] = row.money_nusd / NUSD_PER_USD
                 shown[metrics.gpu_seconds][window, name] = row["gpu_us"] / _SECOND_US
+                default_nusd += row.default_price_nusd
+                unknown_tokens += row["unknown_gpu_tokens"]
+                unknown_requests += row["unknown_gpu_requests"]
             if by_class:
+                shown[metrics.default_price_cost][(window,)] = default_nusd / NUSD_PER_USD
+                shown[metrics.unknown_gpu_tokens][(window,)] = unknown_tokens
+                shown[metrics.unknown_gpu_requests][(window,)] = unknown_requests
                 shown[metrics.requests][(window,)] = sum(row["requests"] for row in by_class)
             models = self._costs.rows(CostQuery(start, end, group_by=("model", "class")), now)
             self._models(shown, window, [row for row in models if row.key[0] is not None])
@@ -60,6 +67,9 @@ class LedgerFigures:
             metrics.cost,
             metrics.gpu_seconds,
             metrics.requests,
+            metrics.default_price_cost,
+            metrics.unknown_gpu_tokens,
+            metrics.unknown_gpu_requests,
             metrics.model_cost,
             metrics.model_tokens,
             metrics.tenant_cost,
@@ -70,14 +80,16 @@ class LedgerFigures:
         label = _labels(rows, self._max_names)
         for row in rows:
             model, name = label[str(row.key[0])], str(row.key[1])
-            _add(shown[self._metrics.model_cost], (window, model, name), row.money_nusd / NUSD_PER_USD)
+            if not row.is_unpriced:  # absent: not known
+                _add(shown[self._metrics.model_cost], (window, model, name), row.money_nusd / NUSD_PER_USD)
             _add(shown[self._metrics.model_tokens], (window, model), _tokens(row))
 
     def _tenants(self, shown: dict[Gauge, dict[tuple[str, ...], float]], window: str, rows: list[Row]) -> None:
         label = _labels(rows, self._max_names)
         for row in rows:
             tenant = label[str(row.key[0])]
-            _add(shown[self._metrics.tenant_cost], (window, tenant), row["cost_nusd"] / NUSD_PER_USD)
+            if not row.is_unpriced:
+                _add(shown[self._metrics.tenant_cost], (window, tenant), row["cost_nusd"] / NUSD_PER_USD)
             _add(shown[self._metrics.tenant_tokens], (window, tenant), _tokens(row))
 
 

@@ -115,6 +115,19 @@ class ExporterMetrics:
             "ledger_tenant_tokens", "Tokens (prompt and completion) by tenant, in a window.", "window", "tenant"
         )
         self.requests = gauge("ledger_requests", "Requests in the ledger, in a window.", "window")
+        self.default_price_cost = gauge(
+            "ledger_default_price_cost_usd",
+            "Money at the default price, in a window: no price row or sample names these GPUs.",
+            "window",
+        )
+        self.unknown_gpu_requests = gauge(
+            "ledger_unknown_gpu_requests",
+            "Requests on GPUs that nobody sampled or declared, in a window: their money is unknown.",
+            "window",
+        )
+        self.unknown_gpu_tokens = gauge(
+            "ledger_unknown_gpu_tokens", "Tokens (prompt and completion) of such requests, in a window.", "window"
+        )
 
         # The audit
         self.audit_findings = gauge("audit_findings", "What the last audit found wrong. Anything over 0 breaks the promise.")

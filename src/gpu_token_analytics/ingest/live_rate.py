@@ -31,12 +31,26 @@ class Rates(NamedTuple):
 class LiveRate:
     """Trailing token rates and latest prices, for at most `max_gpus` GPUs (the ones known longest are forgotten)."""
 
-    def __init__(self, window_seconds: int, default_usd_per_hour: float | None, max_gpus: int = 20_000) -> None:
+    def __init__(
+        self,
+        window_seconds: int,
+        default_usd_per_hour: float | None,
+        max_gpus: int = 20_000,
+        known: set[str] | None = None,
+    ) -> None:
+        """known: names of GPUs that were sampled or declared, as far as this process knows; what requests on others cost is not
+        known. None: all are."""
         self._window_seconds = window_seconds
         self._default = default_usd_per_hour
         self._max_gpus = max_gpus
+        self._known = known
         self._windows: dict[GpuId, _Window] = {}
         self._prices: dict[GpuId, float] = {}
+
+    def see_gpu(self, *names: str | None) -> None:
+        """A sample tells of a GPU, and of the label it has."""
+        if self._known is not None:
+            self._known.update(name for name in names if name is not None)
 
     def see_price(self, gpu: GpuId, usd_per_hour: float | None, mig_profile: str | None = None) -> None:
         """The price a sample of this GPU (or MIG slice: its part of the card) names; null: the default."""
@@ -67,6 +81,8 @@ class LiveRate:
         return Rates(tps, labels.each(self._usd_per_hour, np.float64) / (tps * 3600))
 
     def _usd_per_hour(self, labels: Labels) -> float | None:
+        if self._known is not None and not self._known.issuperset(labels.gpus):
+            return None
         prices = [self._prices.get(gpu, self._default) for gpu in labels.gpus]
         return None if None in prices else sum(prices)  # type: ignore[arg-type]  # no None in it
 

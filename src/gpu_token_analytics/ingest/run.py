@@ -60,7 +60,7 @@ class Ingest:
         self._checkpoint = checkpoint
         self._writer = BatchWriter(store, dead_letters, settings.close_debounce_seconds, metrics, clock, checkpoint, recent)
         self._bad_share = BadRecordShare(settings.bad_record_limit_ratio)
-        rate = LiveRate(settings.live_rate_window_seconds, settings.price_per_hour_usd)
+        rate = LiveRate(settings.live_rate_window_seconds, settings.price_per_hour_usd, known=self._writer.known_gpus)
         self._shaper = Shaper(rate, settings.sample_gap_limit_seconds, Limits.of(settings))
         self._in_flight: deque[_Write] = deque()  # oldest first
         self._bad_records_said = False

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from gpu_token_analytics.books.inventory import read_placements, upsert_inventory
+from gpu_token_analytics.books.gpu_names import GpuNames
+from gpu_token_analytics.books.inventory import upsert_inventory
 from gpu_token_analytics.cells.marks import Cell, CellMarker
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.documents import Collection, touched_minutes
@@ -81,6 +82,7 @@ class BatchWriter:
         self._store, self._dead_letters, self._metrics, self._clock = store, dead_letters, metrics, clock
         self._recent = recent
         self._checkpoint = checkpoint
+        self._names = GpuNames(store)
         self._marker = CellMarker(store, debounce_seconds)
         self._pending = PendingMarks(store, debounce_seconds)
         self._ask_first = dict.fromkeys((Collection.TOKEN_USAGE, Collection.GPU_METRICS), 0)
@@ -88,6 +90,11 @@ class BatchWriter:
         self._refusals = RefusalLog(clock)
         metrics.store_up.set(1)  # it answered when it was opened
         self.waiting_since: float | None = None  # monotonic; set while an outage is waited out
+
+    @property
+    def known_gpus(self) -> set[str]:
+        """What requests may call their GPUs for their live cost to be known; samples may add to it."""
+        return self._names.known
 
     def store(self, batch: Shaped) -> Stored:
         """Step 4: returns when all events are durable, with the letters of this batch. Raises Abandoned after abandon()."""
@@ -120,6 +127,8 @@ class BatchWriter:
     def _settle(self, batch: Shaped, stored: Stored) -> None:
         if sightings := batch.sightings():
             self._timed("inventory", lambda: upsert_inventory(self._store, sightings))
+        if batch.named:
+            self._timed("names", lambda: self._names.resolve(batch.named))  # kept, before anybody marks what they mean
         if batch.pending:
             self._timed("mark", lambda: self._pending.put(batch.pending))
         touched, marked = self._timed("mark", lambda: self._mark(batch))  # 5
@@ -162,12 +171,13 @@ class BatchWriter:
         return outcome
 
     def _cells(self, batch: Shaped) -> set[Cell]:
-        """All cells touched. Labels are looked up here, after the insert: a placement learned later is `pending` and makes
-        the closer find these events; one learned before is found here. In between there is no gap."""
-        if not batch.labelled:
-            return batch.touched
-        placements = read_placements(self._store, {label for label, *_ in batch.labelled})
+        """All cells touched. Names are looked up here, after the insert: what is learned later of the GPUs that they mean is
+        `pending` and makes the closer find these events; what was learned before is found here. In between there is no gap."""
+        placements = self._names.resolve(batch.named)
         cells = set(batch.touched)
+        renamed = {gpu: meant for gpu in batch.named if (meant := placements.resolve(gpu, 0)) != gpu and "/" not in gpu}
+        if renamed:  # another spelling of a UUID: whenever it was used
+            cells.update((renamed[gpu], minute_us) for gpu, minute_us in batch.touched if gpu in renamed)
         for label, start_us, end_us, ended_us in batch.labelled:
             gpu = placements.resolve(label, ended_us)
             cells.update((gpu, minute_us) for minute_us in touched_minutes(start_us, end_us))

@@ -99,6 +99,7 @@ class Shaped:
     labelled: set[tuple[str, int, int, int]] = field(default_factory=set)
     reached: int = 0  # cells that its requests touch, those of labels included
     pending: set[Reach] = field(default_factory=set)  # of requests that reach further than a batch may: marked later
+    named: dict[str, str] = field(default_factory=dict)  # what requests called their GPUs -> a tenant that did
     seen: dict[GpuDescription, tuple[int, int]] = field(default_factory=dict)  # the minutes its samples reach over
     letters: list[DeadLetter] = field(default_factory=list)
     event_us: list[int] = field(default_factory=list)
@@ -265,6 +266,7 @@ class Shaper:
         last = {code: place for place, code in enumerate(samples.codes.tolist())}
         for code, place in sorted(last.items(), key=lambda item: item[1]):
             described = samples.table[code]
+            self._rate.see_gpu(described.gpu, described.placement)
             self._rate.see_price(described.gpu, samples.events[place].price_per_hour_usd, described.mig_profile)
         _see(shaped.seen, samples)
         # It speaks for the time since the sample before and until the next one, at most the gap limit each.
@@ -341,6 +343,9 @@ def _touch(shaped: Shaped, usages: UsageColumns, gap_us: int, most_cells: int) -
     code = usages.labels.each(lambda labels: gpus.setdefault(labels.gpus, len(gpus)), np.int64)
     named = list(gpus)
     sizes = np.array([len(names) for names in named], dtype=np.int64)
+    for labels in usages.labels.table:
+        for gpu in labels.gpus:
+            shaped.named.setdefault(gpu, labels.tenant)
     active_from, active_until = active_span(usages.rows, US_PER_MINUTE)
     # What samples say of an interval depends on the requests in all of it, and a cell may hold a part of it (unmetered.py).
     start_us, end_us, ended_us = active_from - gap_us, active_until + gap_us, usages.ts_us

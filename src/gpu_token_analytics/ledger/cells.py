@@ -16,7 +16,7 @@ Order, duplicates and neighbours do not matter: events are sorted by id, and eve
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +30,7 @@ from gpu_token_analytics.ledger.energy import EnergyCurve
 from gpu_token_analytics.ledger.inputs import NO_TIMES, CellInput, GpuInput, Samples, Together
 from gpu_token_analytics.ledger.money import Int64, NDArrayBool, price_integral, split_exactly
 from gpu_token_analytics.ledger.params import LedgerParams
-from gpu_token_analytics.ledger.parts import Busy, Pairs, Parts, RequestShare
+from gpu_token_analytics.ledger.parts import Busy, Pairs, Parts, RequestShare, lines_without_money
 from gpu_token_analytics.ledger.prices import MJ_PER_KWH, PricePiece
 from gpu_token_analytics.ledger.requests import Requests, Segments
 from gpu_token_analytics.ledger.unmetered import ActiveTime, UnmeteredWork
@@ -101,7 +101,7 @@ def _contents(together: Together, params: LedgerParams, *, with_shares: bool) ->
     lines = parts.lines(requests, has_energy)
     shares = parts.shares(has_energy, together.first_request[together.gpu]) if with_shares else [[] for _ in cells]
     actives = np.bincount(parts.cell, minlength=len(cells)).tolist()
-    return [
+    found = [
         CellContent(
             start_us=cell.start_us,
             cost_nusd=sum(money[index]),
@@ -118,6 +118,22 @@ def _contents(together: Together, params: LedgerParams, *, with_shares: bool) ->
         )
         for index, cell in enumerate(cells)
     ]
+    return [content if cell.known else _without_money(content) for cell, content in zip(cells, found, strict=True)]
+
+
+def _without_money(content: CellContent) -> CellContent:
+    """The cell of a GPU that nobody told of: tokens of requests, and no money, time or energy of anybody."""
+    nothing = dict.fromkeys(CLASS_NAMES, 0)
+    return replace(
+        content,
+        owned_us=0,
+        classes=nothing,
+        class_us=nothing,
+        energy_mj=None,
+        energy_observed_us=0,
+        memory_unknown_us=0,
+        lines=lines_without_money(content.lines),
+    )
 
 
 class _Grid:
@@ -135,7 +151,9 @@ class _Grid:
         self._kept = ActiveTime.of(*together.kept) if np.isnan(samples.mem_used_mb).any() else _NEVER
         keys = self._edge_keys(samples, params, span_keys)
         self.cell_of_edge = keys >> self._shift
-        self._span_of_edge = np.searchsorted(span_keys, keys, side="right")  # from 1; 0: none, in a cell that is not owned
+        span = np.searchsorted(span_keys, keys, side="right")
+        # From 1; 0: none. A cell of a GPU that is not known has none, and its time is not the time of the cell before it.
+        self._span_of_edge = np.where(np.append(-1, span_keys >> self._shift)[span] == self.cell_of_edge, span, 0)
         at_us = self.start[self.cell_of_edge] + (keys & ((1 << self._shift) - 1))
         first_edge = np.searchsorted(self.cell_of_edge, np.arange(len(cells) + 1))
         following = np.append(at_us[1:], 0)
@@ -298,7 +316,7 @@ class _Grid:
 
 def _spans(index: int, cell: CellInput) -> Iterator[tuple[int, PricePiece, int]]:
     """(cell, piece, its end) of each price inside the owned part of the cell."""
-    ends = [piece.from_us for piece in cell.prices[1:]] + [cell.until_us]
+    ends = [piece.from_us for piece in cell.prices[1:]] + [cell.until_us] * bool(cell.prices)
     for piece, end in zip(cell.prices, ends, strict=True):
         until = min(end, cell.until_us)
         if piece.from_us < until:

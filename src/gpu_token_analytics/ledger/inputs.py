@@ -81,12 +81,17 @@ class CardShare:
 
 @dataclass(frozen=True)
 class CellInput:
-    """One minute to compute. `until_us`: the owned part is [start, until); `prices` cover it (PriceBook.pieces)."""
+    """One minute to compute. `until_us`: the owned part is [start, until); `prices` cover it (PriceBook.pieces).
+
+    Not `known`: nobody told of the GPU in that minute. Requests up to `until_us` have their tokens there and no money;
+    nothing is owned, and `prices` are empty.
+    """
 
     start_us: int
     until_us: int
     prices: Sequence[PricePiece]
     card: CardShare | None = None  # None: a whole GPU
+    known: bool = True
 
 
 @dataclass(frozen=True)

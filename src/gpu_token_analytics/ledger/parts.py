@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from gpu_token_analytics.documents import LedgerLine, NanoUsd
+from gpu_token_analytics.documents import LedgerLine, Method, NanoUsd
 from gpu_token_analytics.ledger.arrays import distinct, sum_by
 from gpu_token_analytics.ledger.money import Float64, Int64, largest_remainder
 from gpu_token_analytics.ledger.requests import METHODS, PREFILL, Requests, Segments, spread_tokens
@@ -149,6 +151,24 @@ class Parts:
                 )
             )
         return found
+
+
+def lines_without_money(lines: Sequence[LedgerLine]) -> list[LedgerLine]:
+    """Lines of a GPU that is not known, by model and tenant alone: how their money was found is no question."""
+    found: dict[tuple[str, str], LedgerLine] = {}
+    for line in lines:
+        key = line["model"], line["tenant"]
+        together = found.get(key)
+        if together is None:
+            unknown: Any = {"method": Method.UNKNOWN_GPU.value, "cost_nusd": None, "prefill_cost_nusd": None, "energy_mj": None}
+            found[key] = {**line, **unknown}
+        else:
+            for name in _COUNTED:
+                together[name] += line[name]  # type: ignore[literal-required]  # names of its fields
+    return list(found.values())
+
+
+_COUNTED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "busy_us")
 
 
 def _tokens(requests: Requests, owner: Int64, low: Int64, high: Int64) -> dict[str, Int64]:

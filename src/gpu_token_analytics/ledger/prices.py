@@ -94,6 +94,7 @@ class PricePiece:
     nusd_per_hour: NanoUsd
     mode: PriceMode
     energy_nusd_per_kwh: NanoUsd = 0
+    is_default: bool = False  # a row of scope `default`: nobody priced this GPU
 
 
 class PriceBook:
@@ -142,7 +143,8 @@ class PriceBook:
                 break
             for row in reversed(rows):
                 if row.from_us <= at_us < row.to_us:
-                    return PricePiece(at_us, row.row, row.nusd_per_hour, row.mode, row.energy_nusd_per_kwh)
+                    default = row.scope is Scope.DEFAULT
+                    return PricePiece(at_us, row.row, row.nusd_per_hour, row.mode, row.energy_nusd_per_kwh, default)
         if own is not None:
             return PricePiece(at_us, SAMPLE_ROW, own, PriceMode.ON_DEMAND)
         return PricePiece(at_us, NO_ROW, 0, PriceMode.ON_DEMAND)

@@ -86,6 +86,7 @@ INDEXES: tuple[Index, ...] = (
     Index(Collection.PENDING_MARKS, ("cells",), "marks that were left for later, short spans first"),
     Index(Collection.PRICES, ("scope", "key", "valid_from"), "the price history of one GPU, host, name or default"),
     Index(Collection.INVENTORY, ("kind", "label"), "all GPUs; which GPU carried a label"),
+    Index(Collection.INVENTORY, ("key", "kind"), "what is known of the GPU that a request named"),
 )
 
 VIEWS: dict[Collection, tuple[Collection, list[dict[str, Any]]]] = {

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from gpu_token_analytics.books.inventory import read_placements
+from gpu_token_analytics.books.gpu_names import meanings_of
 from gpu_token_analytics.cells.marks import Cell, CellMarker
 from gpu_token_analytics.documents import US_PER_MINUTE, Collection, minute_of, touched_minutes
 from gpu_token_analytics.mongo.client import Document, Store, mapped
@@ -84,10 +84,10 @@ class PendingMarks:
         return most_cells - left
 
     def _cells(self, row: Document, until_us: int) -> list[Cell]:
-        """Labels are looked up now, after the event was stored: one learned later is `pending` (ingest/settle.py)."""
-        labels = {name for name in row["names"] if "/" in name}
-        placements = read_placements(self._store, labels) if labels else None
-        gpus = [name if placements is None else placements.resolve(name, row["ended_us"]) for name in row["names"]]
+        """Names are looked up now, after the event was stored: what is learned later is `pending` (ingest/settle.py)."""
+        placements = meanings_of(self._store, row["names"])
+        meant = [placements.resolve(name, row["ended_us"]) for name in row["names"]]
+        gpus = sorted({*meant, *(name for name in row["names"] if "/" not in name)})
         return [(gpu, minute_us) for minute_us in range(row["next_us"], until_us, US_PER_MINUTE) for gpu in gpus]
 
     @mapped

@@ -55,6 +55,7 @@ _CELL_FIELDS = dict.fromkeys(
         "classes",
         "class_us",
         "memory_unknown_us",
+        "default_price",
         "energy_mj",
         "energy_observed_us",
         "lines",

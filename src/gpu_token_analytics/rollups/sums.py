@@ -3,6 +3,8 @@
 A sum has two parts. `space` is about GPU time (money by class, owned time, energy, cells); `lines` is about usage, by
 (model, tenant). Both are plain vectors of integers, so adding sums is adding vectors, in any order and any grouping.
 
+    unknown_gpu_* is the part of a line that ran on GPUs nobody told of: its money is unknown, and 0 stands in the vector
+    default_* is the money of cells in which the default price held, if only for a part of them
     energy is unknown where the observed time (tokens with known energy) is 0; 0 stands in the vector then
     split_* is the part of a line whose method knows the first token: input and output rates come from it alone
     warm_idle_nusd of a line is its share of the warm idle money, see `WarmShares`
@@ -37,6 +39,9 @@ LINE_COLUMNS = (
     "energy_mj",
     "energy_tokens",
     "busy_us",
+    "unknown_gpu_requests",
+    "unknown_gpu_tokens",  # prompt and completion
+    "default_cost_nusd",
 )
 CLASSES = tuple(str(name) for name in MoneyClass)
 SPACE_COLUMNS = (
@@ -50,6 +55,7 @@ SPACE_COLUMNS = (
     "provisional_cells",
     "corrected_cells",
     "memory_unknown_us",  # idle time, classed without a reading of the memory
+    *(f"default_{name}_nusd" for name in CLASSES if name != MoneyClass.ATTRIBUTED),  # of attributed money the lines know
 )
 _VECTOR = Struct(f"<{len(LINE_COLUMNS)}q")
 COST = LINE_COLUMNS.index("cost_nusd")
@@ -106,14 +112,15 @@ def cell_space(cell: Mapping[str, Any]) -> list[int]:
         int(cell["state"] == "provisional"),
         int(bool(cell.get("corrections"))),
         cell.get("memory_unknown_us", 0),  # cells of an earlier version had none: such time was unobserved
+        *[classes.get(name, 0) if cell.get("default_price") else 0 for name in CLASSES if name != MoneyClass.ATTRIBUTED],
     ]
 
 
 def cell_lines(cell: Mapping[str, Any]) -> Iterable[tuple[LineKey, list[int]]]:
     """The line vectors of one cell, without their share of warm idle money (0)."""
     for line in cell["lines"]:
-        prompt, completion, cost = line["prompt_tokens"], line["completion_tokens"], line["cost_nusd"]
-        energy = line["energy_mj"]
+        prompt, completion, cost = line["prompt_tokens"], line["completion_tokens"], line["cost_nusd"] or 0
+        energy, unknown = line["energy_mj"], line["cost_nusd"] is None
         split = line["method"] == Method.SWEEP
         yield (
             (line["model"], line["tenant"]),
@@ -132,6 +139,9 @@ def cell_lines(cell: Mapping[str, Any]) -> Iterable[tuple[LineKey, list[int]]]:
                 energy or 0,
                 0 if energy is None else prompt + completion,
                 line["busy_us"],
+                line["requests"] if unknown else 0,
+                prompt + completion if unknown else 0,
+                cost if cell.get("default_price") else 0,
             ],
         )
 
@@ -275,7 +285,16 @@ def unpack(packed: Mapping[str, Any]) -> Iterable[tuple[str, str | None, tuple[i
         return chain.from_iterable(map(unpack, packed["pieces"]))
     models = packed["model"]
     tenants = packed.get("tenant") or [None] * len(models)
-    return zip(models, tenants, _VECTOR.iter_unpack(packed["values"]), strict=True)
+    return zip(models, tenants, _vectors(packed["values"], len(models)), strict=True)
+
+
+def _vectors(values: bytes, count: int) -> Iterable[tuple[int, ...]]:
+    """The vectors of so many lines. Earlier versions of this program had fewer columns: the others are 0."""
+    if len(values) == count * _VECTOR.size:
+        return _VECTOR.iter_unpack(values)
+    earlier = Struct(f"<{len(values) // 8 // count}q")
+    rest = ZERO_LINE[earlier.size // 8 :]
+    return ((*vector, *rest) for vector in earlier.iter_unpack(values))
 
 
 def packed_bytes(packed: Mapping[str, Any]) -> int:
@@ -288,12 +307,14 @@ def cut(packed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Packed lines in pieces that fit a chunk each: {model, tenant?, values}, `unpack`ed one after another the same lines."""
     models, tenants, values = packed["model"], packed.get("tenant"), packed["values"]
 
+    vector = len(values) // max(1, len(models))  # an earlier version's is shorter
+
     def size_of(place: int) -> int:
-        return _VECTOR.size + utf8_length(models[place]) + (0 if tenants is None else utf8_length(tenants[place])) + 24
+        return vector + utf8_length(models[place]) + (0 if tenants is None else utf8_length(tenants[place])) + 24
 
     for places in pieces(range(len(models)), size_of):
         low, high = places[0], places[-1] + 1
-        piece = {"model": models[low:high], "values": values[low * _VECTOR.size : high * _VECTOR.size]}
+        piece = {"model": models[low:high], "values": values[low * vector : high * vector]}
         yield piece if tenants is None else piece | {"tenant": tenants[low:high]}
 
 
@@ -316,7 +337,7 @@ def space_document(space: Vector) -> dict[str, int]:
 
 def read_space(document: Mapping[str, int]) -> list[int]:
     """The vector of `space_document`."""
-    return [document.get(name, 0) for name in SPACE_COLUMNS]
+    return [document.get(name, 0) for name in SPACE_COLUMNS]  # an earlier version's has fewer
 
 
 def total_document(lines: Iterable[Vector]) -> dict[str, int]:
@@ -326,4 +347,4 @@ def total_document(lines: Iterable[Vector]) -> dict[str, int]:
 
 def read_total(document: Mapping[str, int]) -> list[int]:
     """The vector of `total_document`."""
-    return [document[name] for name in LINE_COLUMNS]
+    return [document.get(name, 0) for name in LINE_COLUMNS]

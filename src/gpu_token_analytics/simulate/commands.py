@@ -110,7 +110,8 @@ def replay_trace(
     ] = DEFAULT_TIMES.decode_ms_per_token,
     concurrency: Annotated[int, typer.Option(help="Requests one GPU runs at once; more wait in its queue.")] = 32,
     gpu_samples: Annotated[
-        bool, typer.Option("--gpu-samples", help="Also send GPU samples, as the replay implies them.")
+        bool,
+        typer.Option("--gpu-samples", help="Also send GPU samples, as the replay implies them; they give its GPUs money."),
     ] = False,
     sample_interval: Annotated[float, typer.Option(help="Seconds between these samples.")] = 5.0,
     seed: Annotated[int, typer.Option(help="Seed of the rule that picks GPU and tenant.")] = 1,
@@ -125,7 +126,8 @@ def replay_trace(
     latency = time to first token + decode_ms_per_token x (generated tokens - 1).
 
     The same file with the same options is the same events: replaying it twice changes nothing. No GPU samples are sent
-    unless asked for, so that only what is in the trace is claimed.
+    unless asked for, so that only what is in the trace is claimed. Then its GPUs have no money until they are declared
+    (`gpu-tokens gpus declare`): tokens count at once, and the money is the same whenever that comes.
 
     Examples: `gpu-tokens replay trace.csv` | `gpu-tokens replay trace.csv --speed 60 --shift-to-now` |
     `gpu-tokens replay trace.csv --limit 1000 --gpus 8 --dry-run`

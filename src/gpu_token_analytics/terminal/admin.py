@@ -1,4 +1,4 @@
-"""`gpu-tokens prices` and `gpu-tokens keys`."""
+"""`gpu-tokens prices`, `gpu-tokens gpus` and `gpu-tokens keys`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ if TYPE_CHECKING:  # drivers are not loaded for `--help`
     from gpu_token_analytics.api.keys import ApiKey, KeyScope, KeyStore
 
 prices_app = typer.Typer(help="The price book: append-only, effective-dated.", no_args_is_help=True)
+gpus_app = typer.Typer(help="GPUs that are known without samples: declared, listed, retired.", no_args_is_help=True)
 keys_app = typer.Typer(help="API keys: created, listed, rotated, revoked. Secrets are shown once.", no_args_is_help=True)
 
 Scope = Literal["gpu", "host", "name", "default"]
 Mode = Literal["on_demand", "reserved", "spot", "owned"]
+GpuArgument = Annotated[str, typer.Argument(metavar="GPU", help="A UUID, or host/index, as requests name it.")]
 KeyId = Annotated[str, typer.Argument(metavar="KEY", help="The 8 characters after `gta_`, as `keys list` shows them.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(prices_app, name="prices")
+    app.add_typer(gpus_app, name="gpus")
     app.add_typer(keys_app, name="keys")
 
 
@@ -37,11 +40,12 @@ def list_prices(wide: cli.WideOption = False, as_json: cli.JsonOption = False, a
 
     Examples: `gpu-tokens prices list` | `gpu-tokens prices list --json`
     """
-    from gpu_token_analytics.api.handlers.prices import price
+    from gpu_token_analytics.api.handlers.prices import known_gpus, price
     from gpu_token_analytics.terminal.console import Column, FittedTable
 
     with cli.opened() as at:
-        rows = [price(row) for row in at.services.prices.rows()]
+        known = known_gpus(at.services)
+        rows = [price(row, known) for row in at.services.prices.rows()]
     if as_json:
         cli.print_json({"prices": rows})
         return
@@ -60,7 +64,7 @@ def list_prices(wide: cli.WideOption = False, as_json: cli.JsonOption = False, a
     )
     made = FittedTable("price book", columns, wide=wide)
     for row in rows:
-        pending = "being applied" if row["pending"] else ""
+        remarks = ["being applied"] * row["pending"] + ["no GPU known has this key"] * (not row["matches"])
         made.add_row(
             row["valid_from"],
             row["valid_to"] or "",
@@ -69,7 +73,7 @@ def list_prices(wide: cli.WideOption = False, as_json: cli.JsonOption = False, a
             row["usd_per_hour"],
             row["mode"],
             row["source"],
-            pending,
+            ", ".join(remarks),
         )
     cli.show(made)
 
@@ -94,7 +98,7 @@ def add_price(
     """
     from pydantic import ValidationError
 
-    from gpu_token_analytics.api.handlers.prices import check_price, price, price_fields, prices_something
+    from gpu_token_analytics.api.handlers.prices import check_price, known_gpus, price, price_fields
     from gpu_token_analytics.api.models.prices import NewPrice
     from gpu_token_analytics.rollups.spans import MINUTE, floor
 
@@ -123,14 +127,128 @@ def add_price(
     with cli.opened() as at:
         now = at.services.now()
         new = priced(now)
-        row = price(at.services.prices.append(**price_fields(new), created_at=now, source="cli"))
-        if not prices_something(at.services.reads.gpus(), scope, key):
+        row = price(at.services.prices.append(**price_fields(new), created_at=now, source="cli"), known_gpus(at.services))
+        if not row["matches"]:
             typer.echo(f"warning: no GPU known today has {scope}={key!r}, so the row prices nothing yet", err=True)
     if as_json:
         cli.print_json(row)
     else:
         key = visible(row["key"] or "")
         typer.echo(f"appended: {row['usd_per_hour']} USD/h, {row['scope']} {key} from {row['valid_from']}")
+
+
+@gpus_app.command("list")
+def list_gpus(as_json: cli.JsonOption = False, wide: cli.WideOption = False) -> None:
+    """GPUs that are known, by samples or declared, and the names that requests gave to GPUs nobody told of.
+
+    Examples: `gpu-tokens gpus list` | `gpu-tokens gpus list --json`
+    """
+    from gpu_token_analytics.api.handlers.declarations import declarations_body
+    from gpu_token_analytics.terminal.console import Column, FittedTable
+
+    with cli.opened() as at:
+        sampled = at.services.reads.gpus()
+        body = declarations_body(at.services)
+    if as_json:
+        rows = [{"gpu": row["_id"], "host": row.get("host"), "name": row.get("name")} for row in sampled]
+        cli.print_json({"sampled": rows, **body})
+        return
+    ranks = {"GPU": 0, "host": 2, "name": 3, "known by": 1, "from": 4, "to": 5}
+    made = FittedTable("GPUs", [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide)
+    for row in sampled:
+        made.add_row(row["_id"], row.get("host") or "", row.get("name") or "", "samples", "", "")
+    for row in body["declarations"]:
+        made.add_row(row["gpu"], row["host"], row["name"] or "", "declaration", row["valid_from"] or "", row["valid_to"] or "")
+    cli.show(made)
+    if not body["unknown"]:
+        return
+    ranks = {"name": 0, "tenant": 1, "first named": 3, "may be": 2}
+    title = f"{body['unknown_count']:,} unknown: their requests have no money"
+    unknown = FittedTable(title, [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide)
+    for row in body["unknown"]:
+        unknown.add_row(row["name"], row["tenant"], row["first_named_at"], ", ".join(row["may_be"]))
+    cli.show(unknown)
+
+
+@gpus_app.command("declare")
+def declare_gpu(
+    gpu: GpuArgument,
+    host: Annotated[str, typer.Option(help="Where it is.")],
+    name: Annotated[str | None, typer.Option(help="GPU name, as price rows have it.")] = None,
+    price: Annotated[str | None, typer.Option(help="USD per hour: also append a price row for this GPU and this time.")] = None,
+    valid_from: Annotated[str | None, typer.Option("--from", help="First minute; default: since ever.")] = None,
+    valid_to: Annotated[str | None, typer.Option("--to", help="Until when, exclusive.")] = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Declare a GPU that sends no samples, so that its requests get money; those that are stored already, too.
+
+    Examples: `gpu-tokens gpus declare node1/0 --host node1 --name "NVIDIA H200"` |
+    `gpu-tokens gpus declare GPU-8f4c2a1b-77aa-4f1e-9d52-0c1d2e3f4a5b --host node1 --price 2.49 --from 2026-01-01`
+    """
+    from pydantic import ValidationError
+
+    from gpu_token_analytics.api.handlers.declarations import check_declaration, declared
+    from gpu_token_analytics.api.models.declarations import NewDeclaration
+
+    try:
+        new = NewDeclaration(
+            gpu=gpu,
+            host=host,
+            name=name,
+            usd_per_hour=None if price is None else Decimal(price),
+            valid_from=None if valid_from is None else cli.time_of("--from", valid_from),
+            valid_to=None if valid_to is None else cli.time_of("--to", valid_to),
+        )
+    except (ValidationError, InvalidOperation) as error:
+        raise SettingsError(f"the GPU cannot be declared: {_first(error)}") from None
+    with cli.problems():
+        check_declaration(new)
+    with cli.opened() as at:
+        _show_declaration(declared(at.services, new, "cli"), as_json)
+
+
+@gpus_app.command("retire")
+def retire_gpu(
+    gpu: GpuArgument,
+    at: Annotated[str | None, typer.Option("--at", help="From which minute on; default: this one.")] = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """End a declaration: from then on the GPU is not known, unless samples tell of it. What was paid before stays.
+
+    Examples: `gpu-tokens gpus retire node1/0` | `gpu-tokens gpus retire node1/0 --at 2026-07-01`
+    """
+    from gpu_token_analytics.api.handlers.declarations import retired
+    from gpu_token_analytics.api.models.declarations import Retirement
+    from gpu_token_analytics.rollups.spans import MINUTE, floor
+
+    asked = None if at is None else cli.time_of("--at", at)
+    with cli.opened() as found:
+        end = asked or floor(found.services.now(), MINUTE)
+        _show_declaration(retired(found.services, Retirement(gpu=gpu, valid_to=end)), as_json)
+
+
+@gpus_app.command("undeclare")
+def undeclare_gpu(gpu: GpuArgument, as_json: cli.JsonOption = False) -> None:
+    """Take a declaration back that was a mistake: as if it had never been made.
+
+    Examples: `gpu-tokens gpus undeclare node1/0` | `gpu-tokens gpus undeclare node1/0 --json`
+    """
+    from gpu_token_analytics.api.handlers.declarations import withdrawn
+    from gpu_token_analytics.api.models.declarations import Withdrawal
+
+    with cli.opened() as at:
+        _show_declaration(withdrawn(at.services, Withdrawal(gpu=gpu)), as_json)
+
+
+def _show_declaration(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        cli.print_json(row)
+        return
+    if row["withdrawn"]:
+        typer.echo(f"taken back: {visible(row['gpu'])} is known by samples only, if there are any")
+        return
+    span = f"from {row['valid_from'] or 'ever'} to {row['valid_to'] or 'further notice'}"
+    typer.echo(f"declared: {visible(row['gpu'])} on {visible(row['host'])} {span}; the ledger follows within seconds")
 
 
 @keys_app.command("create")

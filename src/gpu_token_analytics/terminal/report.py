@@ -17,7 +17,7 @@ NOBODY = {"model": "(no known request)", "tenant": "(no known request)", "host":
 
 def render(body: Json, limit: int, *, wide: bool = False) -> Group:
     """The table, the identity below it, and what to know about the figures."""
-    rows = sorted(body["rows"], key=lambda row: (row["bucket"] or "", -row["money"]["total_nusd"]))
+    rows = sorted(body["rows"], key=lambda row: (row["bucket"] or "", -(row["money"]["total_nusd"] or 0)))
     shown = rows[:limit]
     title = f"{body['from']} to {body['to']}" + (f", by {', '.join(body['group_by'])}" if body["group_by"] else "")
     parts: list[RenderableType] = [_table(title, shown, body, wide=wide)]
@@ -82,15 +82,23 @@ def _table(title: str, rows: list[Json], body: Json, *, wide: bool) -> FittedTab
 
 
 def flags(row: Json) -> str:
-    """Marks of a row: p provisional, c corrected, l low volume."""
+    """Marks of a row: p provisional, c corrected, l low volume, d default price, u GPUs that are not known."""
     quality = row["quality"]
-    marks = (("p", quality["provisional"]), ("c", quality["corrected_cells"]), ("l", quality["low_volume"]))
+    marks = (
+        ("p", quality["provisional"]),
+        ("c", quality["corrected_cells"]),
+        ("l", quality["low_volume"]),
+        ("d", quality["default_price_nusd"]),
+        ("u", quality["unknown_gpu_requests"] or quality["unknown_gpu_tokens"]),
+    )
     return "".join(mark for mark, on in marks if on)
 
 
 def identity(body: Json) -> str:
     """The promise, in figures."""
     money = body["totals"]["money"]
+    if money["total_nusd"] is None:
+        return "all of it ran on GPUs that nobody sampled or declared: what it cost is not known"
     idle = sum(money[name] for name in IDLE_COLUMNS)
     text = (
         f"attributed {money['attributed_nusd'] / NUSD:,.9f} + unmetered work {money['unmetered_work_nusd'] / NUSD:,.9f} "
@@ -113,6 +121,18 @@ def notes(body: Json) -> list[str]:
         )
     if quality["provisional"]:
         found.append("p: provisional, newer events may still move money between rows")
+    total = body["totals"]["money"]["total_nusd"]
+    if quality["default_price_nusd"]:
+        share = percent(quality["default_price_nusd"] / total) if total else "all"
+        found.append(
+            f"d: {quality['default_price_nusd'] / NUSD:,.6f} USD ({share}) at the default price, since no price row or sample "
+            "names these GPUs: `gpu-tokens prices add --scope name --key NAME USD_PER_HOUR`"
+        )
+    if quality["unknown_gpu_requests"] or quality["unknown_gpu_tokens"]:
+        found.append(
+            f"u: {quality['unknown_gpu_requests']:,} requests with {quality['unknown_gpu_tokens']:,} tokens ran on GPUs that "
+            "nobody sampled or declared, so their money is unknown: `gpu-tokens gpus list`"
+        )
     if body["scope"]["cells_not_rolled"]:
         found.append(f"{body['scope']['cells_not_rolled']:,} cells changed and are not in the sums yet (seconds)")
     if not body["rows"]:

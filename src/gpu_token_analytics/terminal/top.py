@@ -86,7 +86,7 @@ def _identity(figures: Json) -> Text:
 
 def _models(figures: Json, room: int) -> FittedTable:
     numbers = (Column("tok/s", 2), Column("USD", 3), Column("$/M active"), Column("$/M loaded", 1))
-    models = sorted(figures["models"], key=lambda one: -one["attributed_nusd"])
+    models = sorted(figures["models"], key=lambda one: -(one["attributed_nusd"] or 0))
     more = f"   {len(models) - room} more" if len(models) > room else ""
     made = FittedTable(f"models{more}", (Column("model", right=False), *numbers))
     for model in models[:room]:
@@ -143,7 +143,7 @@ def _order(sort: str) -> Any:
     def key(gpu: Json) -> tuple[float, str, int, str]:
         value = {
             "h": 0.0,
-            "c": -float((gpu["today"] or {}).get("total_nusd", 0)),
+            "c": -float((gpu["today"] or {}).get("total_nusd") or 0),
             "u": -(gpu["utilization"] or 0.0),
             "i": -(gpu["idle_share_today"] or 0.0),
         }[sort]

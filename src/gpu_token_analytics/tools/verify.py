@@ -159,7 +159,7 @@ def _in_ledger(store: Store, marked: Marked) -> str | None:
         "prompt_tokens": sum(usage.prompt_tokens for usage in marked.usages),
         "completion_tokens": sum(usage.completion_tokens for usage in marked.usages),
     }
-    if sums != wanted:
+    if sums != wanted or any(line["cost_nusd"] is None for line in lines):  # null: not computed since the samples came
         return None
     for cell in cells:
         _check_identity(cell)
@@ -180,7 +180,8 @@ def _take_out(store: Store, marked: Marked, debounce_seconds: float) -> Sequence
     gpus: list[str] = [marked.gpu, *store[Collection.INVENTORY].distinct("_id", forgotten)]
     store[Collection.TOKEN_USAGE].delete_many({"gpus": {"$in": gpus}})
     store[Collection.GPU_METRICS].delete_many({"gpu": {"$in": gpus}})
-    store[Collection.INVENTORY].delete_many({"$or": [{"_id": {"$in": gpus}}, {"gpu": {"$in": gpus}}]})
+    names = [*gpus, *(f"name|{gpu}" for gpu in gpus)]
+    store[Collection.INVENTORY].delete_many({"$or": [{"_id": {"$in": names}}, {"gpu": {"$in": gpus}}]})
     # After the events, as ever: whoever computes a cell from now on computes it without them.
     cells = store[Collection.LEDGER_CELLS].find({"gpu": {"$in": gpus}}, {"gpu": 1, "minute": 1})
     CellMarker(store, debounce_seconds).mark([(cell["gpu"], to_us(cell["minute"])) for cell in cells])

@@ -5,14 +5,22 @@
     ::n          the device plugin's n-th share of one GPU in time (NVIDIA/k8s-device-plugin, `replicas`)
     host/index   the index is a number                                                       node1/00  ->  node1/0
 
-Which GPU a name means is decided by what is known of GPUs at a time (ledger/placements.py), not here.
+Two names may still be of one GPU: a host with its domain and without, a UUID and its beginning, as people abbreviate it. Which
+GPU a name means is decided by what is known of GPUs at a time (ledger/placements.py), not here; here is what may be the same.
+
+    name_key()  is equal for any two names that may be the same       node1.example/0, node1/0         ->  node1/0
+                                                                      GPU-8f4c2a1b-77.., 8f4c2a1b      ->  8f4c2a1b
 """
 
 from __future__ import annotations
 
+import re
+
 _UUID_KINDS = frozenset({"GPU", "MIG"})
 _SHARE_OF_TIME = "::"
 _LONGEST_INDEX = 9
+_SHORTEST_UUID = 8  # digits: the first group of a UUID. Fewer are as likely an index or a count
+_digits = re.compile(r"(?:(GPU|MIG)-)?([0-9a-f]{8}[0-9a-f-]*)", re.IGNORECASE).fullmatch
 
 
 def canonical_host(host: str) -> str:
@@ -29,3 +37,40 @@ def canonical_gpu(name: str) -> str:
         return f"{canonical_host(host)}/{int(index)}" if is_label else whole
     kind, dash, digits = whole.partition("-")
     return f"{kind.upper()}-{digits.lower()}" if dash and kind.upper() in _UUID_KINDS else whole
+
+
+def name_key(name: str) -> str:
+    """What a canonical name has in common with every other that may be of the same GPU."""
+    host, slash, index = name.rpartition("/")
+    if slash:
+        return f"{_first_label(host)}/{index}"
+    uuid = _digits(name)
+    return uuid.group(2)[:_SHORTEST_UUID].lower() if uuid else name
+
+
+def may_be_same(name: str, other: str) -> bool:
+    """Whether two canonical names can be of one GPU: one host with its domain and without, or the beginning of a UUID."""
+    host, slash, index = name.rpartition("/")
+    other_host, other_slash, other_index = other.rpartition("/")
+    if slash or other_slash:
+        return bool(slash and other_slash) and index == other_index and _may_be_same_host(host, other_host)
+    uuid, other_uuid = _digits(name), _digits(other)
+    if uuid is None or other_uuid is None:
+        return name == other
+    kinds = {kind.upper() for kind in (uuid.group(1), other_uuid.group(1)) if kind}
+    short, long = sorted((uuid.group(2).lower(), other_uuid.group(2).lower()), key=len)
+    return len(kinds) < 2 and long.startswith(short)
+
+
+def _may_be_same_host(host: str, other: str) -> bool:
+    if host == other:
+        return True
+    short, long = sorted((host, other), key=len)
+    return "." not in short and _first_label(long) == short
+
+
+def _first_label(host: str) -> str:
+    """The host's own name without its domain; an address has none (the last label of a domain name is no number)."""
+    first, dot, domain = host.partition(".")
+    is_name = dot and first and ":" not in host and not domain.rpartition(".")[2].isdecimal()
+    return first if is_name else host

@@ -41,7 +41,9 @@ def ledger_against_oracle(store: Store, settings: Settings, world: World) -> lis
         low, high = minute - 70 * MINUTE_US, minute + 10 * MINUTE_US
         near = [doc for doc in usages.get(gpu, []) if doc["ts_us"] >= low and doc["start_us"] <= high]
         heard = [doc for doc in samples.get(gpu, []) if low <= doc["ts_us"] <= high]
-        (expected,) = oracle_cells(gpu, [(minute, minute + MINUTE_US)], near, heard, [price], OracleParams())
+        (expected,) = oracle_cells(
+            gpu, [(minute, minute + MINUTE_US)], near, heard, [price], OracleParams(), known=gpu in samples
+        )
         problems += _differences(stored[gpu][minute], expected)
         if len(problems) > MAX_LISTED:
             break

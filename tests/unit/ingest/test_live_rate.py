@@ -49,6 +49,18 @@ def test_cost_per_token_is_price_over_tokens_of_the_window() -> None:
     assert third.tps == 40, "the first one has just left"
 
 
+def test_on_a_gpu_that_nobody_told_of_the_rate_is_known_and_the_cost_is_not() -> None:
+    known = {"declared"}
+    rate = LiveRate(WINDOW, 3.6, known=known)
+    assert see(rate, ["a"], 1000 * US_PER_SECOND, 300) == Rate(10, None)
+    rate.see_gpu("a", None)
+    assert see(rate, ["a"], 1000 * US_PER_SECOND, 300).cost_per_token_usd == pytest.approx(3.6 / (20 * 3600))
+    assert see(rate, ["a", "b"], 1000 * US_PER_SECOND, 300).cost_per_token_usd is None, "one of two"
+    assert see(rate, ["declared"], 1000 * US_PER_SECOND, 300).cost_per_token_usd is not None
+    known.discard("declared")
+    assert see(rate, ["declared"], 1000 * US_PER_SECOND, 300).cost_per_token_usd is None
+
+
 def test_a_request_on_several_gpus_counts_in_parts_and_costs_their_sum() -> None:
     rate = LiveRate(WINDOW, None)
     rate.see_price("a", 2.0)

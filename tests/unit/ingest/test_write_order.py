@@ -100,6 +100,7 @@ class Writer:
         self.settled: list[int] = []
         self.stored = [threading.Event() for _ in range(BATCHES)]
         self.ingested_at: list[datetime] = []
+        self.known_gpus: set[str] = set()
 
     def store(self, shaped: Shaped) -> Stored:
         self.stored[number_of(shaped)].set()

@@ -62,8 +62,8 @@ def test_lines_are_the_sums_of_their_requests(world: World) -> None:
         assert [_label(line) for line in found.lines] == [_label(line) for line in lines]
         for line, other in zip(found.lines, lines, strict=True):
             assert {name: dict(line)[name] for name in exact} == {name: other[name] for name in exact}
-            assert abs(line["cost_nusd"] - other["cost_nusd"]) < other["members"] * (1 + NOISE)
-        assert sum(line["cost_nusd"] for line in found.lines) == found.classes["attributed"]
+            assert abs((line["cost_nusd"] or 0) - other["cost_nusd"]) < other["members"] * (1 + NOISE)
+        assert sum(line["cost_nusd"] or 0 for line in found.lines) == found.classes["attributed"]
 
 
 @quick
@@ -73,9 +73,9 @@ def test_every_nano_usd_has_exactly_one_class(world: World) -> None:
     for cell in world.cells(SPANS):
         assert sum(cell.classes.values()) == cell.cost_nusd
         assert sum(cell.class_us.values()) == cell.owned_us
-        assert sum(line["cost_nusd"] for line in cell.lines) == cell.classes["attributed"]
+        assert sum(line["cost_nusd"] or 0 for line in cell.lines) == cell.classes["attributed"]
         assert min(cell.classes.values()) >= 0
-        assert all(line["cost_nusd"] >= line["prefill_cost_nusd"] >= 0 for line in cell.lines)
+        assert all((line["cost_nusd"] or 0) >= (line["prefill_cost_nusd"] or 0) >= 0 for line in cell.lines)
 
 
 @quick

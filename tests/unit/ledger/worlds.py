@@ -49,13 +49,19 @@ class World:
         card: CardShare | None = None,
         priced_as: str | None = None,
         with_shares: bool = True,
+        known: bool = True,
     ) -> Sequence[CellContent]:
         """The product's cells [start, until) of one GPU."""
-        (found,) = compute_cells([self.input(spans, gpu, card, priced_as)], self.params, with_shares=with_shares)
+        (found,) = compute_cells([self.input(spans, gpu, card, priced_as, known)], self.params, with_shares=with_shares)
         return found
 
     def input(
-        self, spans: Sequence[tuple[int, int]], gpu: str = GPU, card: CardShare | None = None, priced_as: str | None = None
+        self,
+        spans: Sequence[tuple[int, int]],
+        gpu: str = GPU,
+        card: CardShare | None = None,
+        priced_as: str | None = None,
+        known: bool = True,
     ) -> GpuInput:
         """What these cells are computed from."""
         book = PriceBook(PriceRow.of(row) for row in self.prices)
@@ -65,19 +71,26 @@ class World:
             CellInput(start, until, book.pieces(priced_as or gpu, "h", "H100", start, max(until, start + 1), own), card)
             for start, until in spans
         ]
+        if not known:
+            inputs = [CellInput(start, until, (), known=False) for start, until in spans]
         requests = Requests.of(UsageRows.of(self.of_gpu(gpu)), gpu, self.placements, self.params.cell_us)
         return GpuInput(inputs, requests, Samples.of(samples), before=self.before)
 
     def oracle(
-        self, spans: Sequence[tuple[int, int]], gpu: str = GPU, card: CardShare | None = None, priced_as: str | None = None
+        self,
+        spans: Sequence[tuple[int, int]],
+        gpu: str = GPU,
+        card: CardShare | None = None,
+        priced_as: str | None = None,
+        known: bool = True,
     ) -> list[OracleCell]:
         """What the specification says about the same cells."""
         weights = {
             name: (w.input, w.cached, w.output)
             for name, w in {**self.params.model_weights, "*": self.params.default_weights}.items()
         }
-        known = self.params
-        params = OracleParams(known.gap_us, known.model_loaded_mb, known.model_kept_us, known.cell_us, weights)
+        own = self.params
+        params = OracleParams(own.gap_us, own.model_loaded_mb, own.model_kept_us, own.cell_us, weights)
         share = None if card is None else OracleCard(card.denominator, card.slice_parts, card.child_parts)
         return oracle_cells(
             gpu,
@@ -91,6 +104,7 @@ class World:
             host="h",
             gpu_name="H100",
             card=share,
+            known=known,
         )
 
     @property

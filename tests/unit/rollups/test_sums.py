@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, datetime
 
 from bench.synthetic_cells import Fleet, cells
@@ -50,9 +51,18 @@ def test_many_amounts_are_shared_as_each_by_itself(amounts: list[int], weights: 
 
 
 def test_packed_lines_give_back_what_was_stored() -> None:
-    lines: sums.Lines = {("m", "t"): list(range(14)), ("a", "z"): [5] * 14}
+    width = len(sums.LINE_COLUMNS)
+    lines: sums.Lines = {("m", "t"): list(range(width)), ("a", "z"): [5] * width}
     assert {(model, tenant): list(vector) for model, tenant, vector in sums.unpack(sums.pack_lines(lines))} == lines
     assert [(model, tenant) for model, tenant, _ in sums.unpack(sums.pack_models(lines))] == [("a", None), ("m", None)]
+
+
+def test_lines_of_an_earlier_version_have_zeros_in_the_columns_that_it_did_not_have() -> None:
+    """It had 14: a table written before must be read, and summed with those of now."""
+    packed = {"model": ["a", "b"], "tenant": ["t", "t"], "values": struct.pack("<28q", *range(28))}
+    expected = [("a", "t", (*range(14), 0, 0, 0)), ("b", "t", (*range(14, 28), 0, 0, 0))]
+    assert list(sums.unpack(packed)) == expected
+    assert [line for piece in sums.cut(packed) for line in sums.unpack(piece)] == expected
 
 
 def test_a_rollup_holds_every_nano_dollar_of_its_cells() -> None:

@@ -47,6 +47,9 @@ def body(names: list[str]) -> dict[str, Any]:
                 "low_volume": False,
                 "coverage": 0.995,
                 "memory_unknown_share": None,
+                "default_price_nusd": 1,
+                "unknown_gpu_requests": 2,
+                "unknown_gpu_tokens": 3000,
             },
         }
 

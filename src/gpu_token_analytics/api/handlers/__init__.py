@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpu_token_analytics.api.handlers import costs, events, gpus, ledger, live, misc, prices, requests
+from gpu_token_analytics.api.handlers import costs, declarations, events, gpus, ledger, live, misc, prices, requests
 from gpu_token_analytics.api.handlers.export import export
 
 HANDLERS: dict[str, Callable[..., Any]] = {
@@ -24,6 +24,10 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "quality": ledger.quality,
     "prices": prices.prices,
     "add_price": prices.add_price,
+    "declarations": declarations.declarations,
+    "declare": declarations.declare,
+    "retire": declarations.retire,
+    "withdraw": declarations.withdraw,
     "events": events.events,
     "stream": live.stream,
 }

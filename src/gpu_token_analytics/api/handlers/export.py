@@ -19,7 +19,7 @@ from gpu_token_analytics.api.services import AskDep
 from gpu_token_analytics.costs import focus
 from gpu_token_analytics.costs.files import Column, Kind, csv_chunks, parquet_chunks
 from gpu_token_analytics.costs.read import CostQuery, Row
-from gpu_token_analytics.costs.rows import elapsed_seconds, gpu_seconds, rates_of
+from gpu_token_analytics.costs.rows import elapsed_seconds, gpu_seconds, money_of, rates_of
 from gpu_token_analytics.mongo.client import store_errors
 from gpu_token_analytics.rollups.spans import Step
 
@@ -28,13 +28,8 @@ MEDIA_TYPES = {
     p.ExportFormat.PARQUET: "application/vnd.apache.parquet",
 }
 _COUNTS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
-_MONEY = {
-    "attributed_nusd": "cost_nusd",
-    "unmetered_work_nusd": "unmetered_work_nusd",
-    "warm_idle_nusd": "warm_idle_nusd",
-    "cold_idle_nusd": "cold_idle_nusd",
-    "unobserved_nusd": "unobserved_nusd",
-}
+_MONEY = ("attributed_nusd", "unmetered_work_nusd", "warm_idle_nusd", "cold_idle_nusd", "unobserved_nusd")
+_DOUBTS = ("default_price_nusd", "unknown_gpu_requests", "unknown_gpu_tokens")
 _RATES = ("active_usd_per_million", "loaded_usd_per_million", "input_usd_per_million", "output_usd_per_million")
 
 
@@ -99,19 +94,24 @@ def cost_columns(query: CostQuery) -> list[Column]:
     found += [Column(name, Kind.INTEGER) for name in (*_MONEY, "total_nusd", *_COUNTS)]
     found.append(Column("gpu_seconds", Kind.FLOAT))
     found += [Column(name, Kind.FLOAT) for name in _RATES]
-    return [*found, Column("provisional", Kind.BOOLEAN)]
+    found.append(Column("provisional", Kind.BOOLEAN))
+    return [*found, *(Column(name, Kind.INTEGER) for name in _DOUBTS)]
 
 
 def _line(query: CostQuery, row: Row, now: datetime) -> list[Any]:
+    money = money_of(row)
     rates = rates_of(row, elapsed_seconds(row, now), loaded=query.tenant_lock is None)
     return [
         row.start,
         row.end,
         *row.key,
-        *(row[column] for column in _MONEY.values()),
-        row.money_nusd,
+        *(getattr(money, name) for name in _MONEY),
+        money.total_nusd,
         *(row[name] for name in _COUNTS),
         gpu_seconds(query, row),
         *(getattr(rates, name) for name in _RATES),
         row["provisional_cells"] > 0,
+        row.default_price_nusd,
+        row["unknown_gpu_requests"],
+        row["unknown_gpu_tokens"],
     ]

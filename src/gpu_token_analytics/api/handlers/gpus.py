@@ -117,7 +117,7 @@ def _models(cells: list[Json], now: datetime) -> list[str]:
     for cell in cells:
         if cell["minute"] >= now - timedelta(minutes=MODELS_OF_LAST_MINUTES):
             for line in cell.get("lines") or cell.get("top_models", ()):
-                spent[line["model"]] += line["cost_nusd"]
+                spent[line["model"]] += line["cost_nusd"] or 0
     return [model for model, _ in sorted(spent.items(), key=lambda item: (-item[1], item[0]))][:MAX_MODELS]
 
 

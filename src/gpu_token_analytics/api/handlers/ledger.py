@@ -12,8 +12,9 @@ from gpu_token_analytics.api import params as p
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.models.problem import Nearest
 from gpu_token_analytics.api.queries import check_cost, check_range, cost_query, cursor_time, decode_cursor, encode_cursor
-from gpu_token_analytics.api.render import json_response, timestamp, total_row
+from gpu_token_analytics.api.render import json_response, timestamp, total_row, unknown_gpu
 from gpu_token_analytics.api.services import AskDep, Services
+from gpu_token_analytics.books.unknown_names import unknown_names
 from gpu_token_analytics.costs.lookups import CellFilter
 from gpu_token_analytics.costs.read import CostQuery, Row
 from gpu_token_analytics.costs.rows import ratio
@@ -24,6 +25,7 @@ from gpu_token_analytics.rollups.spans import HOUR, floor
 _log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
+SHOWN_UNKNOWN = 20
 MAX_AUDIT_CELLS = 500_000
 LATE_AFTER = timedelta(minutes=10)
 MAX_LATE_RANGE = timedelta(days=2)
@@ -167,6 +169,9 @@ def audit(ask: AskDep, start: p.From, to: p.To) -> Response:
         "classes": {str(name): total[str(name)] for name in MoneyClass},
         "lines_nusd": total["lines_nusd"],
         "rollups_nusd": rolled,
+        "default_price_nusd": total["default_price_nusd"],
+        "unknown_gpu_requests": total["unknown_gpu_requests"],
+        "unknown_gpu_tokens": total["unknown_gpu_tokens"],
         "findings": findings,
         "checked": CHECKED,
     }
@@ -200,6 +205,7 @@ def quality(ask: AskDep, start: p.From, to: p.To) -> Response:
     _, oldest_due = services.reads.due()
     behind_since = services.reads.sums_behind_since()
     set_aside, first = services.reads.set_aside()
+    unknown_count, unknown = unknown_names(services.store, services.ledger.books, SHOWN_UNKNOWN)
     short = query.end - query.start <= MAX_LATE_RANGE
     attributed = whole["cost_nusd"]
     body = {
@@ -220,6 +226,12 @@ def quality(ask: AskDep, start: p.From, to: p.To) -> Response:
         "set_aside": [
             {"document": f"{row['of']} {row['owner']}", "why": row["why"], "since": timestamp(row["since"])} for row in first
         ],
+        "unknown_gpu_count": unknown_count,
+        "unknown_gpus": [unknown_gpu(name) for name in unknown],
+        "unknown_gpu_requests": whole["unknown_gpu_requests"],
+        "unknown_gpu_tokens": whole["unknown_gpu_tokens"],
+        "default_price_nusd": whole.default_price_nusd,
+        "default_price_share": ratio(whole.default_price_nusd, whole.money_nusd),
         "oldest_due_at": None if oldest_due is None else timestamp(oldest_due),
         "clock_skew_seconds": services.clock_ahead().total_seconds(),
         "late_cells": services.reads.late_count(query.start, query.end, LATE_AFTER) if short else None,

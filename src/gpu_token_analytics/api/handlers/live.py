@@ -73,6 +73,7 @@ def live_figures(services: Services, tenant: str | None) -> Json:
     fleet = _fleet(services, query, rows) if tenant is None else _own(rows, seconds)
     owned_seconds = fleet.pop("seconds")
     tokens = sum(_tokens(row) for row in models)
+    priced = sum(row.priced_tokens for row in models)
     attributed = sum(row["cost_nusd"] for row in models)
     warm = sum(row["warm_idle_nusd"] for row in rows)
     return {
@@ -80,9 +81,11 @@ def live_figures(services: Services, tenant: str | None) -> Json:
         "window_from": timestamp(query.start),
         "window_to": timestamp(now),
         "tokens_per_second": tokens / owned_seconds if owned_seconds else None,
-        "active_usd_per_million": usd_per_million(attributed, tokens),
-        "loaded_usd_per_million": usd_per_million(attributed + warm, tokens) if tenant is None else None,
+        "active_usd_per_million": usd_per_million(attributed, priced),
+        "loaded_usd_per_million": usd_per_million(attributed + warm, priced) if tenant is None else None,
         "cost_nusd": sum(row.money_nusd for row in rows),
+        "default_price_nusd": sum(row.default_price_nusd for row in rows),
+        "unknown_gpu_tokens": sum(row["unknown_gpu_tokens"] for row in rows),
         "models": [_model(row, owned_seconds, loaded=tenant is None) for row in _most(models)],
         "changed": True,
         **fleet,
@@ -136,14 +139,14 @@ def _own(rows: list[Row], seconds: float) -> Json:
 
 
 def _model(row: Row, seconds: float, *, loaded: bool) -> Json:
-    tokens = _tokens(row)
+    tokens, priced = _tokens(row), row.priced_tokens
     return {
         "model": row.key[0],
-        "attributed_nusd": row["cost_nusd"],
+        "attributed_nusd": None if row.is_unpriced else row["cost_nusd"],
         "tokens": tokens,
         "tokens_per_second": tokens / seconds if seconds else 0.0,
-        "active_usd_per_million": usd_per_million(row["cost_nusd"], tokens),
-        "loaded_usd_per_million": usd_per_million(row["cost_nusd"] + row["warm_idle_nusd"], tokens) if loaded else None,
+        "active_usd_per_million": usd_per_million(row["cost_nusd"], priced),
+        "loaded_usd_per_million": usd_per_million(row["cost_nusd"] + row["warm_idle_nusd"], priced) if loaded else None,
     }
 
 

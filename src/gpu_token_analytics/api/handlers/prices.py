@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi.responses import Response
@@ -12,7 +12,7 @@ from gpu_token_analytics.api.errors import field_problem
 from gpu_token_analytics.api.models.prices import NewPrice
 from gpu_token_analytics.api.queries import EARLIEST, LATEST, decode_cursor, encode_cursor
 from gpu_token_analytics.api.render import json_response, timestamp
-from gpu_token_analytics.api.services import AskDep
+from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.ledger.prices import Scope, canonical_key
 from gpu_token_analytics.mongo.client import store_errors
 
@@ -29,8 +29,10 @@ def prices(ask: AskDep, limit: p.CellLimit = 1000, cursor: p.Cursor = None) -> R
             raise field_problem("invalid_cursor", "cursor", "cursor is not a `next` of this list")
         rows = rows[ids.index(after) + 1 :]
     more = len(rows) > limit
-    rows = rows[:limit]
-    return json_response({"prices": [price(row) for row in rows], "next": encode_cursor(rows[-1]["_id"]) if more else None})
+    rows, known = rows[:limit], known_gpus(ask.services)
+    return json_response(
+        {"prices": [price(row, known) for row in rows], "next": encode_cursor(rows[-1]["_id"]) if more else None}
+    )
 
 
 def add_price(ask: AskDep, new: NewPrice) -> Response:
@@ -40,7 +42,7 @@ def add_price(ask: AskDep, new: NewPrice) -> Response:
     services = ask.services
     with store_errors("append a price"):
         row = services.prices.append(**price_fields(new), created_at=services.now(), source="api")
-    return json_response(price(row), 201)
+    return json_response(price(row, known_gpus(services)), 201)
 
 
 def price_fields(new: NewPrice) -> Json:
@@ -57,8 +59,14 @@ def price_fields(new: NewPrice) -> Json:
     }
 
 
+def known_gpus(services: Services) -> list[Json]:
+    """What price rows can be about: {_id, host, name} of every GPU that was sampled or declared."""
+    declared = [{"_id": row["gpu"], "host": row["host"], "name": row.get("name")} for row in services.declarations.rows()]
+    return [*services.reads.gpus(), *declared]
+
+
 def prices_something(inventory: Iterable[Json], scope: str, key: str | None) -> bool:
-    """Whether a GPU of the inventory is what a row of this scope and key is about."""
+    """Whether a GPU of `known_gpus` is what a row of this scope and key is about."""
     field = {"gpu": "_id", "host": "host", "name": "name"}.get(scope)
     wanted = canonical_key(Scope(scope), key)
     return field is None or any(row.get(field) == wanted for row in inventory)
@@ -82,8 +90,8 @@ def check_price(new: NewPrice) -> None:
         )
 
 
-def price(row: Json) -> Json:
-    """A stored row as /v1 shows it."""
+def price(row: Json, known: Sequence[Json]) -> Json:
+    """A stored row as /v1 shows it. known: see `known_gpus`."""
     until, kwh = row.get("valid_to"), row.get("usd_per_kwh")
     return {
         "id": str(row["_id"]),
@@ -98,4 +106,5 @@ def price(row: Json) -> Json:
         "created_at": timestamp(row.get("created_at") or row["valid_from"]),
         "source": row.get("source") or "unknown",
         "pending": bool(row.get("pending")),
+        "matches": prices_something(known, row["scope"], row.get("key")),
     }

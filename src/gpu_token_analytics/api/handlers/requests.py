@@ -18,6 +18,7 @@ from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.closing.request_view import RequestPart, request_parts
 from gpu_token_analytics.costs.rows import usd_per_million
 from gpu_token_analytics.documents import NUSD_PER_USD
+from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.wire.events import from_us, to_us
 from gpu_token_analytics.wire.identity import event_id_of
@@ -103,18 +104,25 @@ def _detail(services: Services, document: Json, now: datetime, tenant: str | Non
     parts = request_parts(services.ledger, params_of(services.settings), document, to_us(now))
     stored = services.reads.cells_by_id([part.cell for part in parts])
     known = [part for part in parts if part.cell in stored and stored[part.cell].get("computed_at")]
-    cost = sum(part.cost_nusd for part in parts)
-    tokens = document["prompt_tokens"] + document["completion_tokens"]
+    priced = [part for part in parts if part.cost_nusd is not None]
+    unpriced_gpus = sorted({part.gpu for part in parts if part.cost_nusd is None})
+    cost = sum(part.cost_nusd or 0 for part in priced)
+    tokens = sum(part.prompt_tokens + part.completion_tokens for part in priced)
     note = None
-    if len(known) < len(parts):
+    if unpriced_gpus:
+        note = (
+            f"Nobody sampled or declared {', '.join(map(visible, unpriced_gpus[:5]))}: what it cost there is not known. "
+            "Run the agent, or `gpu-tokens gpus declare`."
+        )
+    elif len(known) < len(parts):
         note = "Some of its cells are not in the ledger yet; the figures are what they will be with the events stored now."
     elif not parts:
         note = "It is in no cell yet: its GPU is not known, or its events were stored a moment ago."
     return {
         **_event(document),
-        "method": parts[0].method if parts else None,
-        "cost_nusd": cost if parts else None,
-        "usd_per_million": usd_per_million(cost, tokens) if parts else None,
+        "method": (priced or parts)[0].method if parts else None,
+        "cost_nusd": cost if priced else None,
+        "usd_per_million": usd_per_million(cost, tokens) if priced else None,
         "provisional": any(stored.get(part.cell, {}).get("state") != "final" for part in parts) or not parts,
         "cells": _cells(parts, stored, tenant),
         "note": note,
@@ -137,7 +145,7 @@ def _cells(parts: Sequence[RequestPart], stored: dict[str, Json], tenant: str | 
                 "energy_mj": part.energy_mj,
                 "state": cell.get("state") or "pending",
                 "price_row": part.price_row if shown else None,
-                "usd_per_hour": hourly / NUSD_PER_USD if shown else None,
+                "usd_per_hour": hourly / NUSD_PER_USD if shown and hourly is not None else None,
                 "revision": cell.get("revision"),
             }
         )

@@ -15,6 +15,7 @@ from gpu_token_analytics.api.models.costs import (
     Rates,
     Tokens,
 )
+from gpu_token_analytics.api.models.declarations import Declaration, DeclarationsResponse
 from gpu_token_analytics.api.models.events import EventOutcome, EventsResponse
 from gpu_token_analytics.api.models.gpus import GpusResponse, GpuState
 from gpu_token_analytics.api.models.ledger import (
@@ -37,6 +38,8 @@ __all__ = [
     "CorrectionsResponse",
     "CostRow",
     "CostsResponse",
+    "Declaration",
+    "DeclarationsResponse",
     "DimensionsResponse",
     "EventOutcome",
     "EventsResponse",

@@ -17,12 +17,14 @@ class Money(Model):
     What no model had a part in stays in the row whose model (tenant) is null.
     """
 
-    attributed_nusd: NanoUsd
+    attributed_nusd: NanoUsd | None = Field(
+        description="Null: unknown, since all of the row's requests ran on GPUs that nobody sampled or declared."
+    )
     unmetered_work_nusd: NanoUsd
     warm_idle_nusd: NanoUsd
     cold_idle_nusd: NanoUsd
     unobserved_nusd: NanoUsd
-    total_nusd: NanoUsd
+    total_nusd: NanoUsd | None = Field(description="Null as `attributed_nusd`.")
 
 
 class Tokens(Model):
@@ -38,7 +40,7 @@ class Tokens(Model):
 class Rates(Model):
     """Ratios of sums over the row; null where the divisor is 0 or not known."""
 
-    active_usd_per_million: float | None = Field(description="attributed / tokens", examples=[0.11])
+    active_usd_per_million: float | None = Field(description="attributed / tokens of GPUs that are known", examples=[0.11])
     loaded_usd_per_million: float | None = Field(
         description="(attributed + share of warm idle) / tokens; null for a tenant's key", examples=[0.36]
     )
@@ -66,6 +68,12 @@ class Quality(Model):
         description="Idle GPU time whose class was found without a reading of the memory, by requests and utilisation / owned "
         "GPU time; null on rows of a model, tenant or class."
     )
+    default_price_nusd: NanoUsd = Field(
+        description="Money of GPU-minutes in which only the default price held: no row for the GPU, its host or name, and no "
+        "price of its samples. Idle money counts in the row whose model is null."
+    )
+    unknown_gpu_requests: Count = Field(description="Requests on GPUs that nobody sampled or declared: their money is unknown.")
+    unknown_gpu_tokens: Count = Field(description="Their prompt and completion tokens; rates leave them out.")
 
 
 class CostRow(Model):

@@ -7,6 +7,7 @@ from datetime import datetime
 from pydantic import Field
 
 from gpu_token_analytics.api.models.base import Count, Json, Model, NanoUsd, Ranged, Share
+from gpu_token_analytics.api.models.declarations import UnknownGpu
 
 
 class CellLine(Model):
@@ -20,8 +21,8 @@ class CellLine(Model):
     cached_tokens: Count
     completion_tokens: Count
     reasoning_tokens: Count
-    cost_nusd: NanoUsd
-    prefill_cost_nusd: NanoUsd
+    cost_nusd: NanoUsd | None = Field(description="Null: nobody sampled or declared the GPU (method `unknown_gpu`).")
+    prefill_cost_nusd: NanoUsd | None
     energy_mj: int | None
     busy_us: Count
 
@@ -88,6 +89,9 @@ class AuditResponse(Ranged):
     classes: dict[str, int]
     lines_nusd: NanoUsd = Field(description="Sum of all lines; equals classes.attributed.")
     rollups_nusd: NanoUsd | None = Field(description="The same money from the rollups; null: range not in whole hours.")
+    default_price_nusd: NanoUsd = Field(description="Money of cells in which the default price held.")
+    unknown_gpu_requests: Count = Field(description="Requests on GPUs that nobody sampled or declared: they have no money.")
+    unknown_gpu_tokens: Count = Field(description="Their prompt and completion tokens.")
     findings: list[AuditFinding] = Field(description="At most 100.")
     checked: list[str] = Field(description="The rules that were checked.")
 
@@ -131,6 +135,14 @@ class QualityResponse(Ranged):
     )
     set_aside_count: Count = Field(description="Cells and sums that MongoDB refuses for good.")
     set_aside: list[SetAside] = Field(description="The first of them.")
+    unknown_gpu_count: Count = Field(
+        description="Names that requests ever gave to GPUs nobody sampled or declared; at most 10,000 are counted."
+    )
+    unknown_gpus: list[UnknownGpu] = Field(description="The first of them.")
+    unknown_gpu_requests: Count = Field(description="Requests of the range on such GPUs: their money is unknown, not 0.")
+    unknown_gpu_tokens: Count = Field(description="Their prompt and completion tokens.")
+    default_price_nusd: NanoUsd = Field(description="Money of the range at the default price: nobody priced these GPUs.")
+    default_price_share: Share | None = Field(description="Its share of all money.")
     oldest_due_at: datetime | None = Field(description="Since when the longest waiting cell is due; null: none waits.")
     clock_skew_seconds: float = Field(
         description="MongoDB's clock less the API machine's; `gpu_tokens_clock_skew_seconds` is the same of each processor."

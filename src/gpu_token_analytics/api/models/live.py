@@ -13,7 +13,7 @@ class LiveModel(Model):
     """One model in the window."""
 
     model: str
-    attributed_nusd: NanoUsd
+    attributed_nusd: NanoUsd | None = Field(description="Null: all of it ran on GPUs that nobody sampled or declared.")
     tokens: Count
     tokens_per_second: float
     active_usd_per_million: float | None
@@ -32,6 +32,8 @@ class Live(Model):
     loaded_usd_per_million: float | None
     classes: dict[str, int] | None = Field(description="Money of the window by class; null for a tenant's key.")
     cost_nusd: NanoUsd
+    default_price_nusd: NanoUsd = Field(description="The part of it at the default price: nobody priced these GPUs.")
+    unknown_gpu_tokens: Count = Field(description="Tokens on GPUs that nobody sampled or declared: their money is unknown.")
     models: list[LiveModel]
     gpus: Count | None = Field(description="GPUs with a cell in the window; null for a tenant's key.")
     cells_due: Count | None

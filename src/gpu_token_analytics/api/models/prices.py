@@ -52,6 +52,9 @@ class Price(Model):
     created_at: datetime
     source: str = Field(examples=["api"])
     pending: bool = Field(description="Cells it touches are not all marked for recomputation yet.")
+    matches: bool = Field(
+        description="False: no GPU known today has this key, so the row prices nothing. Is it misspelt?", examples=[True]
+    )
 
 
 class PricesResponse(Page):

@@ -16,7 +16,7 @@ class RequestCell(Model):
     cell: str = Field(examples=["GPU-1f|2026-01-31T12:00Z"])
     gpu: str
     minute: datetime
-    cost_nusd: NanoUsd
+    cost_nusd: NanoUsd | None = Field(description="Null: nobody sampled or declared the GPU.")
     prefill_cost_nusd: NanoUsd | None = Field(description="Null where the first token's time is not known.")
     energy_mj: int | None
     state: str = Field(examples=["final"])
@@ -49,8 +49,10 @@ class RequestDetail(RequestEvent):
     """One event with its money."""
 
     method: str | None = Field(description="How its money was found; null: not in the ledger yet.", examples=["sweep"])
-    cost_nusd: NanoUsd | None = Field(description="Sum of the cells; null: not in the ledger yet.")
-    usd_per_million: float | None
+    cost_nusd: NanoUsd | None = Field(
+        description="Sum of the cells whose GPU is known; null: none is, or not in the ledger yet."
+    )
+    usd_per_million: float | None = Field(description="Over the tokens of the same cells.")
     provisional: bool
     cells: list[RequestCell]
     note: str | None = Field(description="Why something is missing, such as raw events that have expired.")

@@ -40,9 +40,12 @@ function decimal(value, decimals) {
   return `${negative && rounded !== 0n ? '\u2212' : ''}$${head}${tail}`;
 }
 
+const UNKNOWN = 'unknown';
+
 /** `$1,234.56`; below a dollar three digits (`$0.0232`); from 100,000 whole dollars. */
 export function money(value) {
   const exact = nusd(value);
+  if (exact === null) return UNKNOWN;
   if (exact === 0n) return '$0';
   const size = exact < 0n ? -exact : exact;
   if (size >= 100_000n * NUSD_PER_USD) return decimal(exact, 0);
@@ -58,12 +61,12 @@ export function money(value) {
 export function moneyLike(values) {
   const most = values.reduce((max, value) => (nusd(value) > max ? nusd(value) : max), 0n);
   if (most < NUSD_PER_USD) return money;
-  return (value) => (nusd(value) > 0n && nusd(value) < NUSD_PER_USD / 200n ? '<$0.01' : nusd(value) === 0n ? '$0' : decimal(nusd(value), most >= 100_000n * NUSD_PER_USD ? 0 : 2));
+  return (value) => (nusd(value) === null ? UNKNOWN : nusd(value) > 0n && nusd(value) < NUSD_PER_USD / 200n ? '<$0.01' : nusd(value) === 0n ? '$0' : decimal(nusd(value), most >= 100_000n * NUSD_PER_USD ? 0 : 2));
 }
 
 /** All nine decimals: `$0.023236074`. */
 export function moneyExact(value) {
-  return decimal(nusd(value), 9);
+  return nusd(value) === null ? UNKNOWN : decimal(nusd(value), 9);
 }
 
 /** A rate in USD (a double): three digits, `$0.31`, `$12.4`, `$1,240`. */

@@ -50,16 +50,18 @@ export function groupPage({ dimension, title, none, others }) {
     ];
   }
 
-  function totalTiles({ money: sums, tokens, requests, rates }, me, state) {
+  function totalTiles({ money: sums, tokens, requests, rates, quality }, me, state) {
+    const byDefault = quality.default_price_nusd > 0 ? `${money(quality.default_price_nusd)} at the default price` : null;
+    const unpriced = quality.unknown_gpu_tokens > 0 ? `${count(quality.unknown_gpu_tokens)} on unknown GPUs` : null;
     return tiles(rangeText(state), { id: 'sums' },
       tile('Attributed', money(sums.attributed_nusd),
-        { id: 'sum-attributed', sub: me.tenant ? null : `of ${money(sums.total_nusd)} in all` }),
+        { id: 'sum-attributed', sub: [me.tenant ? null : `of ${money(sums.total_nusd)} in all`, byDefault].filter(Boolean).join('; ') || null }),
       tile('Active, per million tokens', known(rates.active_usd_per_million, rate, NO_TOKENS),
         { id: 'sum-active', sub: 'attributed money / tokens' }),
       me.tenant ? null : tile('Loaded, per million tokens', known(rates.loaded_usd_per_million, rate, NO_TOKENS),
         { id: 'sum-loaded', sub: 'with the models’ warm idle' }),
       tile('Tokens', count(tokens.total),
-        { id: 'sum-tokens', sub: `${count(tokens.prompt)} in (${count(tokens.cached)} cached), ${count(tokens.completion)} out` }),
+        { id: 'sum-tokens', sub: [`${count(tokens.prompt)} in (${count(tokens.cached)} cached), ${count(tokens.completion)} out`, unpriced].filter(Boolean).join('; ') }),
       tile('Requests', count(requests), { id: 'sum-requests' }));
   }
 

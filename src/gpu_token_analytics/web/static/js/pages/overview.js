@@ -119,6 +119,11 @@ function auditBadge(audit) {
 function provisionalNote({ totals, scope }) {
   const notes = [];
   if (totals.quality.provisional) notes.push('Newest cells are provisional: late events can still move money between classes, never change the sum.');
+  const { default_price_nusd: byDefault, unknown_gpu_requests: requests, unknown_gpu_tokens: tokens } = totals.quality;
+  if (byDefault > 0) notes.push(`${money(byDefault)} are at the default price: no price row or sample names these GPUs.`);
+  if (requests > 0 || tokens > 0) {
+    notes.push(`${integer(requests)} requests, ${integer(tokens)} tokens, ran on GPUs that nobody sampled or declared: their money is unknown.`);
+  }
   if (scope.cells_not_rolled > 0) notes.push(`${integer(scope.cells_not_rolled)} recomputed cells are not in the hourly sums yet.`);
   return notes.length ? h('p', { class: 'hint' }, notes.join(' ')) : null;
 }

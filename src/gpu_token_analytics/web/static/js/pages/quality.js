@@ -45,6 +45,7 @@ export function view({ state }, { quality, corrections, audit }) {
     ...(Math.abs(quality.clock_skew_seconds) >= CLOCK_WARNING_SECONDS ? [h('p', { id: 'clock-skew', class: 'next' },
       `The clocks of this machine and of MongoDB differ by ${integer(Math.round(Math.abs(quality.clock_skew_seconds)))} s: set both by NTP.`)] : []),
     ...(quality.set_aside_count ? [setAside(quality)] : []),
+    ...(quality.unknown_gpu_count || quality.unknown_gpu_tokens || quality.unknown_gpu_requests ? [unknownGpus(quality)] : []),
     quality.cells === 0 ? noCells(state) : [auditCard(audit), coverage(state, quality)],
     h('div', { class: 'pair' }, deadLetters(quality), correctionList(state, corrections.cells)),
   ];
@@ -53,7 +54,7 @@ export function view({ state }, { quality, corrections, audit }) {
 function figures(quality, state) {
   const share = (value) => (quality.cells ? `${percent(value / quality.cells)} of ${integer(quality.cells)} cells` : null);
   const waiting = quality.oldest_due_at ? `oldest due ${ago(Date.parse(quality.oldest_due_at))}` : 'none waits';
-  return tiles(rangeText(state), { id: 'quality-figures', look: 'seven' },
+  return tiles(rangeText(state), { id: 'quality-figures', look: 'eight' },
     tile('Coverage', known(quality.coverage, percent, 'no owned GPU time in this range'),
       { id: 'q-coverage', sub: 'observed / owned GPU time' }),
     tile('Unobserved', known(quality.unobserved_share, percent, 'no money in this range'), { id: 'q-unobserved', sub: 'of all money' }),
@@ -63,7 +64,22 @@ function figures(quality, state) {
       { id: 'q-late', sub: 'cells that changed over 10 minutes after their minute' }),
     tile('First token known', known(quality.first_token_known, percent, 'no attributed money'),
       { id: 'q-first', sub: 'of attributed money: what $/M input and output rest on' }),
+    tile('Default price', known(quality.default_price_share, percent, 'no money in this range'),
+      { id: 'q-default', sub: 'of all money: no price row or sample names these GPUs' }),
     tile('Waiting', integer(quality.cells_pending), { id: 'q-pending', sub: `cells to compute; ${waiting}; ${sumsBehind(quality)}` }));
+}
+
+function unknownGpus(quality) {
+  const columns = [
+    { key: 'name', label: 'Named as', cell: ({ name }) => h('code', null, name) },
+    { key: 'tenant', label: 'First by tenant', cell: ({ tenant }) => tenant },
+    { key: 'may_be', label: 'May be', cell: ({ may_be: gpus }) => (gpus.length ? gpus.join(', ') : 'no GPU that is known') },
+  ];
+  return card('Unknown GPUs', { id: 'unknown-gpus' },
+    h('p', null, `${integer(quality.unknown_gpu_requests)} requests of this range, ${integer(quality.unknown_gpu_tokens)} tokens, ran on GPUs that nobody `,
+      'sampled or declared: their tokens count, their money is unknown. Run the agent there, or ',
+      h('code', null, 'gpu-tokens gpus declare'), `. ${integer(quality.unknown_gpu_count)} names in all.`),
+    table({ id: 'unknown-gpus-table', caption: 'Unknown GPUs', columns, rows: quality.unknown_gpus }));
 }
 
 function sumsBehind(quality) {

@@ -99,6 +99,7 @@ function liveEstimate({ live_cost_per_token_usd: perToken, tokens }) {
 const METHODS = {
   sweep: 'Start, first token and end are known: its share of the GPU at each instant.',
   sweep_no_ttft: 'Start and end are known, the first token is not: prefill and decode are not told apart.',
+  unknown_gpu: 'Nobody sampled or declared its GPU: its tokens count, its money is not known.',
   window: 'Only its end is known: its cost is spread over that minute.',
 };
 
@@ -144,7 +145,7 @@ function cellTable(state, me, event, id) {
     { key: 'minute', label: 'Minute', cell: (cell) => clock(Date.parse(cell.minute), state.zone), total: 'Sum' },
     { key: 'gpu', label: 'GPU', cell: (cell) => (me.tenant ? cell.gpu : h('a', { href: hrefTo('gpus', { show: cell.gpu }) }, cell.gpu)) },
     { key: 'cost', label: 'Cost', number: true, class: 'exact', cell: (cell) => moneyExact(cell.cost_nusd),
-      total: moneyExact(sumNusd(event.cells.map(({ cost_nusd: cost }) => cost)) ?? 0) },
+      total: moneyExact(sumNusd(event.cells.map(({ cost_nusd: cost }) => cost))) },
     { key: 'prefill', label: 'of it prefill', number: true, class: 'exact',
       cell: (cell) => known(cell.prefill_cost_nusd, moneyExact, 'the time of the first token was not sent') },
     { key: 'energy', label: 'Energy', number: true,
@@ -166,7 +167,7 @@ function byGpu(event, id) {
   const columns = [
     { key: 'gpu', label: 'GPU', cell: ({ gpu }) => gpu, total: 'All' },
     { key: 'cost', label: 'Cost', number: true, class: 'exact', cell: ({ cost }) => moneyExact(cost),
-      total: moneyExact(event.cost_nusd ?? 0) },
+      total: moneyExact(event.cost_nusd) },
   ];
   return h('div', { class: 'narrow' }, h('h3', null, 'By GPU'), table({ id, caption: 'Cost by GPU', columns, rows, totals: true }));
 }

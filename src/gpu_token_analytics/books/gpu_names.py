@@ -1,0 +1,121 @@
+"""What requests call their GPUs: the names that nobody sampled or declared are kept in the inventory, so that closing finds the
+requests again when a GPU turns up that is meant by them, and so that they can be listed (unknown_names.py).
+
+    {_id: "name|<name>", kind: "name", key, name, tenant, first_named_at}       the tenant that named it first
+
+A name is kept before it is looked up: a GPU that becomes known afterwards is `pending`, and whoever marks what that changes
+finds the name; one that became known before is found by the look-up. In between there is no gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection as Sized
+from collections.abc import Iterable, Mapping
+
+from gpu_token_analytics.books.inventory import OWN_NAME, fill_keys, own_name
+from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.errors import StoreRefused
+from gpu_token_analytics.ledger.placements import Placement, Placements
+from gpu_token_analytics.mongo.client import Document, Store, store_errors
+from gpu_token_analytics.mongo.commands import DUPLICATE_KEY, write_command
+from gpu_token_analytics.wire.names import name_key
+
+_REMEMBERED = 200_000
+_AT_ONCE = 1000
+
+
+def meanings_of(store: Store, names: Iterable[str]) -> Placements:
+    """What these names mean, as of now."""
+    asked = set(names)
+    return _placements(asked, _like(store, asked))
+
+
+class GpuNames:
+    """Looks names up, remembering those that mean themselves for good. For one thread; forgetting costs a look-up."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sampled: set[str] = set()  # GPUs' own names; no labels, which may turn out to be another GPU
+        self._kept: set[str] = set()
+        self._keys_filled = False
+        self.known: set[str] = set()  # names that meant a GPU somebody told of when they were looked up; others may add to it
+
+    def resolve(self, named: Mapping[str, str]) -> Placements:
+        """What these names mean, as of now; their requests must be durable already. named: name -> a tenant that uses it.
+
+        Raises StoreUnreachable or StoreOutcomeUnknown: call again; StoreRefused: stop.
+        """
+        asked = named.keys() - self._sampled
+        if not asked:
+            return Placements()
+        if not self._keys_filled:
+            fill_keys(self._store)
+            self._keys_filled = True
+        rows = _like(self._store, asked)
+        unknown = asked - _exact(rows)
+        if new := unknown - self._kept:
+            self._keep({name: named[name] for name in new})
+            rows = _like(self._store, asked)
+            unknown = asked - _exact(rows)
+        if len(self._sampled) + len(rows) > _REMEMBERED:
+            self._sampled.clear()
+        self._sampled |= {row["gpu"] for row in rows if row["kind"] == "gpu" and "/" not in row["gpu"]}
+        found = _placements(asked, rows)
+        if len(self.known) > _REMEMBERED:
+            self.known.clear()
+            self._sampled.clear()  # they are not looked up, so they would not come back
+        unmeant = {name for name in unknown if len(found.meanings(name)) != 1}
+        self.known |= named.keys() - unmeant
+        self.known -= unmeant
+        return found
+
+    def _keep(self, named: Mapping[str, str]) -> None:
+        now = self._store.now()
+        updates: list[Document] = [
+            {
+                "q": {"_id": f"name|{name}"},
+                "u": {
+                    "$setOnInsert": {
+                        "kind": "name",
+                        "key": name_key(name),
+                        "name": name,
+                        "tenant": tenant,
+                        "first_named_at": now,
+                    }
+                },
+                "upsert": True,
+            }
+            for name, tenant in sorted(named.items())
+        ]
+        for start in range(0, len(updates), _AT_ONCE):
+            reply = write_command(self._store[Collection.INVENTORY], "update", updates[start : start + _AT_ONCE])
+            for error in reply.get("writeErrors", ()):
+                if error["code"] != DUPLICATE_KEY:  # another process keeps the same one at this moment
+                    raise StoreRefused(f"MongoDB refused the name of a GPU: {error.get('errmsg')}")
+        if len(self._kept) + len(named) > _REMEMBERED:
+            self._kept.clear()
+        self._kept |= named.keys()
+
+
+def _like(store: Store, names: Iterable[str]) -> list[Document]:
+    keys = set(map(name_key, names))
+    asked = [None, *sorted(keys)]  # None: a process of an earlier version may still write rows, and it gives them no key
+    with store_errors("look up the names of GPUs"):
+        inventory = store[Collection.INVENTORY]
+        found = [
+            row
+            for start in range(0, len(asked), _AT_ONCE)
+            for row in inventory.find({"key": {"$in": asked[start : start + _AT_ONCE]}, "kind": {"$in": list(OWN_NAME)}})
+        ]
+    return [row for row in found if "key" in row or name_key(own_name(row)) in keys]
+
+
+def _placements(names: set[str], rows: Sized[Document]) -> Placements:
+    placements = (Placement.of(row) for row in rows if row["kind"] == "placement")
+    own = (row["gpu"] for row in rows if row["kind"] != "placement" and not row.get("withdrawn"))
+    return Placements(placements, own, names - _exact(rows))
+
+
+def _exact(rows: Sized[Document]) -> set[str]:
+    """Names that somebody gave to a GPU he told of."""
+    return {own_name(row) for row in rows if not row.get("withdrawn")}
