@@ -189,6 +189,8 @@ def _api_cluster(table: SiteTable, site: Site) -> Config:
             "base_ejection_time": "5s",
             "max_ejection_percent": 100,
         },
+        # Default 1 s: so long a worker goes on with what it knew of the hosts, and calls reach one that has just failed.
+        "common_lb_config": {"update_merge_window": "0s"},
         "transport_socket_matches": [*matches, plain],
         "load_assignment": {
             "cluster_name": API_CLUSTER,
