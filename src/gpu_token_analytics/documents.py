@@ -11,6 +11,7 @@ or a BSON date. Unknown is null. The indexes and TTLs live in mongo/indexes.py.
     pending_marks   cells that are still to be marked (raw/pending_marks.py)
     set_aside       cells and sums that MongoDB refused for good (mongo/aside.py)
     prices          the price book, append-only
+    placements      which serving instance ran on which GPUs, append-only (books/instances.py)
     inventory       the GPUs known and which host/index carried which UUID when
     corrections     a view on ledger_cells: what changed in a cell after it was final
 """
@@ -48,6 +49,7 @@ class Collection(StrEnum):
     ROLLUPS_HOURLY = "rollups_hourly"
     ROLLUPS_DAILY = "rollups_daily"
     PRICES = "prices"
+    PLACEMENTS = "placements"
     INVENTORY = "inventory"
     LINE_CHUNKS = "line_chunks"
     SET_ASIDE = "set_aside"

@@ -132,11 +132,14 @@ class Settings(BaseSettings):
     api_requests_per_second: float = Field(20, gt=0, le=100_000, description="Sustained requests per second and API key.")
     api_request_burst: int = Field(100, ge=1, le=100_000, description="Requests an API key may make at once.")
     api_max_body_bytes: int = Field(
-        8 * 1024 * 1024, ge=65_536, le=1 << 30, description="Largest body of POST /v1/events; other bodies: 64 KiB."
+        8 * 1024 * 1024,
+        ge=65_536,
+        le=1 << 30,
+        description="Largest body of POST /v1/events and /v1/traces, packed and unpacked; others: 64 KiB.",
     )
     api_query_timeout_ms: int = Field(10_000, ge=100, description="Longest database operation of one API request.")
     api_max_new_names_per_hour: int = Field(
-        20_000, ge=1, description="Different (model, tenant, host) that one API key may send in an hour on POST /v1/events."
+        20_000, ge=1, description="Different (model, tenant, host) that one API key may send in an hour, in events and spans."
     )
     api_max_streams: int = Field(100, ge=1, le=10_000, description="Open live streams (/v1/stream).")
     api_max_streams_per_key: int = Field(25, ge=1, le=10_000, description="Open live streams of one API key.")

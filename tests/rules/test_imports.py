@@ -39,10 +39,11 @@ ROOMS: dict[str, set[str]] = {
     **dict.fromkeys(SHARED, SHARED),
     "wire": {"errors", "foreign_text", "units"},
     "documents": {"wire"},
+    "sources": {"wire", "errors"},
     "ledger": {"wire", "documents", "settings", "errors", "units"},
     "kafka": SHARED | {"wire"},
     "mongo": SHAPES,
-    "books": STORED,
+    "books": STORED | {"sources"},
     "cells": STORED,
     "raw": STORED | {"books", "cells"},
     "rollups": STORED | {"cells"},
@@ -50,7 +51,7 @@ ROOMS: dict[str, set[str]] = {
     "ingest": STORED | {"kafka", "books", "cells", "raw"},
     "costs": STORED | {"cells", "rollups"},
     "web": set(),
-    "api": STORED | {"kafka", "books", "rollups", "closing", "costs", "web"},
+    "api": STORED | {"sources", "kafka", "books", "rollups", "closing", "costs", "web"},
     "processor": STORED | {"kafka", "books", "raw", "rollups", "closing", "ingest"},
     "exporter": STORED | {"kafka", "rollups", "closing", "costs"},
     "agent": SHARED | {"wire", "kafka"},
@@ -71,6 +72,7 @@ DOORS = {
         # These say what they ask in the driver's words (collections, operations, write concerns) and get its errors mapped by
         # mongo/client.py. Nobody else: figures, closing and processes ask these.
         "books/declarations.py",
+        "books/instances.py",
         "books/prices.py",
         "books/store.py",
         "cells/line_chunks.py",
@@ -93,10 +95,12 @@ DOORS = {
     "pyarrow": {"costs/files.py"},
     "pynvml": {"agent"},
     "pyrage": {"tools"},
+    "opentelemetry": {"sources/otlp.py"},
+    "google": {"sources/otlp.py"},  # protobuf, which OTLP is in, and google.rpc.Status
 }
 
 # Rooms that import nothing but Python's own and these.
-PURE = {"ledger": {"numpy"}, "wire": {"msgspec", "uuid_utils"}}
+PURE = {"ledger": {"numpy"}, "wire": {"msgspec", "uuid_utils"}, "sources": {"msgspec", "opentelemetry", "google"}}
 
 Import = tuple[str, str, int]  # file, what it imports (dotted), line
 

@@ -25,13 +25,14 @@ from gpu_token_analytics.api.limits import BodyLimit, Envelope
 from gpu_token_analytics.api.metrics import ApiMetrics
 from gpu_token_analytics.api.models.problem import Problem
 from gpu_token_analytics.api.names import known_parameters
-from gpu_token_analytics.api.routes import ROUTES, Access, Route
+from gpu_token_analytics.api.routes import OTLP, ROUTES, Access, Route
 from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.mongo.client import store_errors
 from gpu_token_analytics.wire.events import json_schemas
 
 SMALL_BODY_BYTES = 65_536
+LARGE_BODIES = frozenset({"/v1/events", *errors.OTLP_PATHS})
 WORKER_THREADS = 16
 DESCRIPTION = (
     "What each LLM token really costs on your own GPUs. Money is integer nano-USD and always adds up: "
@@ -67,7 +68,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(errors.Unexpected)
     app.add_middleware(_Measured, metrics=services.metrics)
     body_limit = services.settings.api_max_body_bytes
-    app.add_middleware(BodyLimit, limit_bytes=lambda path: body_limit if path == "/v1/events" else SMALL_BODY_BYTES)
+    app.add_middleware(BodyLimit, limit_bytes=lambda path: body_limit if path in LARGE_BODIES else SMALL_BODY_BYTES)
     app.add_middleware(Envelope)
     return app
 
@@ -122,7 +123,7 @@ def _check(route: Route) -> Callable[[Request], None]:
 
 def _guarded(handler: Callable[..., Any], route: Route) -> Callable[..., Any]:
     """`handler` with the database's errors in our words. Its signature stays: FastAPI reads the parameters from it."""
-    if route.handler in ("stream", "openapi", "events"):
+    if route.handler in ("stream", "openapi", "events", "traces"):
         return handler
 
     @functools.wraps(handler)
@@ -157,6 +158,10 @@ def _extra(route: Route) -> dict[str, Any]:
     extra: dict[str, Any] = {"x-access": str(route.access), "x-tenant-keys": route.tenant_keys}
     if route.access is not Access.PUBLIC:
         extra["security"] = [{"ApiKey": []}, {"ApiKeyHeader": []}]
+    if route.handler == "traces":
+        described = {"type": "string", "description": "An ExportTraceServiceRequest of OpenTelemetry."}
+        content = {media: {"schema": described} for media in route.media_types}
+        extra["requestBody"] = {"required": True, "content": content}
     if route.handler == "events":
         event = {"oneOf": list(json_schemas().values())}
         batch = {"type": "array", "minItems": 1, "items": event}
@@ -182,11 +187,13 @@ def _describe(app: FastAPI) -> None:
                 "ApiKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             }
             reference = {"schema": {"$ref": "#/components/schemas/Problem"}}
-            for operations in schema["paths"].values():
+            status_of_rpc = {"schema": {"type": "object", "description": "A google.rpc.Status."}}
+            for path, operations in schema["paths"].items():
+                content = dict.fromkeys(OTLP, status_of_rpc) if path in errors.OTLP_PATHS else {errors.MEDIA_TYPE: reference}
                 for operation in operations.values():
                     for status, response in operation["responses"].items():
                         if not status.startswith("2"):
-                            response["content"] = {errors.MEDIA_TYPE: reference}
+                            response["content"] = dict(content)
             for name in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(name, None)
             app.openapi_schema = schema

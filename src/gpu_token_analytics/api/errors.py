@@ -15,10 +15,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpu_token_analytics.api.models.problem import FieldProblem, Nearest, Problem
 from gpu_token_analytics.errors import DeliveryFailed, KafkaError, StoreError, StoreOutcomeUnknown
+from gpu_token_analytics.sources.otlp import JSON, PROTOBUF, status_answer
 
 _log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+OTLP_PATHS = frozenset({"/v1/traces"})
 URN = "urn:gpu-token-analytics:problem:"
 
 # Every code, with its status and title. A closed set: docs/api.md lists it.
@@ -92,9 +94,20 @@ def problem_document(problem: ApiProblem, instance: str) -> dict[str, Any]:
     ).model_dump(mode="json", by_alias=True)
 
 
-def answer(problem: ApiProblem, instance: str) -> JSONResponse:
-    """The response of a problem."""
-    return JSONResponse(problem_document(problem, instance), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+def answer(problem: ApiProblem, scope: Scope) -> Response:
+    """The response of a problem: problem+json, and where OTLP is spoken google.rpc.Status in the encoding of the request."""
+    if scope.get("path") in OTLP_PATHS:
+        media_type = otlp_media_type(scope)
+        body = status_answer(media_type, problem.status, f"{problem.detail} ({problem.code})")
+        return Response(body, problem.status, headers=problem.headers, media_type=media_type)
+    document = problem_document(problem, scope.get("request_id", ""))
+    return JSONResponse(document, problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def otlp_media_type(scope: Scope) -> str:
+    """The encoding that a request of OTLP is answered in: its own; JSON where it has none that is known."""
+    sent = next((value for name, value in scope["headers"] if name == b"content-type"), b"").decode("latin-1")
+    return PROTOBUF if sent.partition(";")[0].strip().lower() == PROTOBUF else JSON
 
 
 def request_id(request: Request) -> str:
@@ -107,12 +120,12 @@ def install(app: FastAPI) -> None:
     """Answer every error of `app` as a problem."""
 
     @app.exception_handler(ApiProblem)
-    async def _ours(request: Request, error: ApiProblem) -> JSONResponse:
-        return answer(error, request_id(request))
+    async def _ours(request: Request, error: ApiProblem) -> Response:
+        return answer(error, request.scope)
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(_validation(error), request_id(request))
+    async def _invalid(request: Request, error: RequestValidationError) -> Response:
+        return answer(_validation(error), request.scope)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
@@ -124,19 +137,19 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             detail = f"{request.url.path} does not exist; /v1/openapi.json lists what does"
         problem = ApiProblem(code, detail or HTTPStatus(error.status_code).phrase, headers=error.headers)
-        return answer(problem, request_id(request))
+        return answer(problem, request.scope)
 
     @app.exception_handler(StoreError)
-    async def _store(request: Request, error: StoreError) -> JSONResponse:
+    async def _store(request: Request, error: StoreError) -> Response:
         _log.warning("request %s: %s", request_id(request), error)
-        return answer(store_problem(error), request_id(request))
+        return answer(store_problem(error), request.scope)
 
     @app.exception_handler(KafkaError)
-    async def _kafka(request: Request, error: KafkaError) -> JSONResponse:
+    async def _kafka(request: Request, error: KafkaError) -> Response:
         _log.warning("request %s: %s", request_id(request), error)
         unsure = " Some records may have been stored: send all again, equal event_ids count once."
         detail = "Kafka did not acknowledge in time." + (unsure if isinstance(error, DeliveryFailed) else "")
-        return answer(ApiProblem("kafka_unavailable", detail, headers={"Retry-After": "5"}), request_id(request))
+        return answer(ApiProblem("kafka_unavailable", detail, headers={"Retry-After": "5"}), request.scope)
 
 
 def _wants_a_page(request: Request) -> bool:
@@ -170,7 +183,7 @@ class Unexpected:
             if started:
                 raise  # cuts the connection: a half answer must not look whole
             detail = "The request failed for a reason that is in this process's log under the id in `instance`."
-            await answer(ApiProblem("internal", detail), identity)(scope, receive, send)
+            await answer(ApiProblem("internal", detail), scope)(scope, receive, send)
 
 
 class BodyTooLarge(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
@@ -11,7 +10,7 @@ from collections.abc import Callable, Collection, Hashable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gpu_token_analytics.api.errors import MEDIA_TYPE, ApiProblem, BodyTooLarge, problem_document
+from gpu_token_analytics.api.errors import ApiProblem, BodyTooLarge, answer
 from gpu_token_analytics.logs import about
 from gpu_token_analytics.wire.events import new_event_id
 
@@ -82,7 +81,7 @@ class BodyLimit:
         limit = self._limit_bytes(scope["path"])
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if declared.isdigit() and int(declared) > limit:
-            await _refuse(scope, send, limit)
+            await _refuse(scope, receive, send, limit)
             return
         seen = 0
         started = refused = False
@@ -95,7 +94,7 @@ class BodyLimit:
                 if seen > limit and not refused:
                     refused = True
                     if not started:
-                        await _refuse(scope, send, limit)
+                        await _refuse(scope, receive, send, limit)
                     raise BodyTooLarge
             return message
 
@@ -112,14 +111,11 @@ class BodyLimit:
             return
 
 
-async def _refuse(scope: Scope, send: Send, limit: int) -> None:
-    problem = ApiProblem("body_too_large", f"{scope['path']} takes at most {limit:,} bytes; send smaller batches")
-    body = json.dumps(problem_document(problem, scope.get("request_id", ""))).encode()
-    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+async def _refuse(scope: Scope, receive: Receive, send: Send, limit: int) -> None:
     # The rest of the body is not read: the connection cannot be used again.
-    headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    detail = f"{scope['path']} takes at most {limit:,} bytes; send smaller batches"
+    problem = ApiProblem("body_too_large", detail, headers={"Connection": "close"})
+    await answer(problem, scope)(scope, receive, send)
 
 
 class RateLimit:
@@ -199,3 +195,20 @@ class Slots:
             self._taken[caller] -= 1
             if self._taken[caller] <= 0:
                 del self._taken[caller]
+
+
+class Seldom:
+    """True at most once in a while: for a line in the log about what comes again and again."""
+
+    def __init__(self, every_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every_seconds, self._clock = every_seconds, clock
+        self._due = float("-inf")
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Whether it is time."""
+        with self._lock:
+            if self._clock() < self._due:
+                return False
+            self._due = self._clock() + self._every_seconds
+            return True

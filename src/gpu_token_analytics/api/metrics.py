@@ -36,4 +36,15 @@ class ApiMetrics:
             "Fields of records on POST /v1/events that no contract knows, misspelt ones among them.",
             registry=self.registry,
         )
+        self.spans = Counter(
+            "gpu_tokens_api_spans_total",
+            "Spans on POST /v1/traces that tell of a request: counted (acknowledged by Kafka), refused, or left out, and why.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.sampled_spans = Counter(
+            "gpu_tokens_api_sampled_spans_total",
+            "Spans on POST /v1/traces that say that others were not sent: their requests are missing in every figure.",
+            registry=self.registry,
+        )
         self.streams = Gauge("gpu_tokens_api_streams", "Open live streams.", registry=self.registry)

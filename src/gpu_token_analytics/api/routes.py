@@ -47,6 +47,7 @@ class Route:
 
 JSON = ("application/json",)
 SSE = ("text/event-stream",)
+OTLP = ("application/x-protobuf", "application/json")
 EXPORT = ("text/csv", "application/vnd.apache.parquet")
 
 ROUTES: tuple[Route, ...] = (
@@ -109,7 +110,19 @@ ROUTES: tuple[Route, ...] = (
         "Take a declaration back",
         names_existing=True,
     ),
+    Route("GET", "/v1/placements", Access.READ, "placements", m.PlacementsResponse, "Which engine runs on which GPUs"),
+    Route("POST", "/v1/placements", Access.ADMIN, "add_placements", m.AppendedPlacements, "Append placements", status=201),
     Route("POST", "/v1/events", Access.INGEST, "events", m.EventsResponse, "Send events", tenant_keys=True),
+    Route(
+        "POST",
+        "/v1/traces",
+        Access.INGEST,
+        "traces",
+        None,
+        "Send spans (OTLP)",
+        tenant_keys=True,
+        media_types=OTLP,
+    ),
     Route("GET", "/v1/stream", Access.READ, "stream", None, "Live figures (SSE)", tenant_keys=True, media_types=SSE),
     Route("GET", "/v1/openapi.json", Access.PUBLIC, "openapi", None, "This interface as OpenAPI"),
 )

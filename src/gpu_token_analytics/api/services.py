@@ -16,23 +16,27 @@ from fastapi import Depends, Request
 from gpu_token_analytics.api.auth import Authority, Principal
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.keys import KeyStore
-from gpu_token_analytics.api.limits import NewNames, Slots
+from gpu_token_analytics.api.limits import NewNames, Seldom, Slots
 from gpu_token_analytics.api.metrics import ApiMetrics
 from gpu_token_analytics.books.declarations import DeclarationStore
+from gpu_token_analytics.books.instances import InstanceStore
 from gpu_token_analytics.books.prices import PriceStore
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.errors import KafkaError
 from gpu_token_analytics.metrics import SiteRegistry
-from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.mongo.client import Store, store_errors
 from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.sources.instances import InstanceBook
 from gpu_token_analytics.wire.sinks import EventSink
 
 EXPORT_PATIENCE = 30
 INGEST_THREADS = 2  # a producer serves one thread at a time; the other one reads and judges meanwhile
 MOST_WAITING = 64
 SHUT_SECONDS = 5.0
+PLACEMENTS_EVERY_SECONDS = 5.0
+SAY_AGAIN_SECONDS = 60.0
 
 
 class Outlet:
@@ -82,6 +86,7 @@ class Services:
     ledger: LedgerStore
     prices: PriceStore
     declarations: DeclarationStore
+    instances: InstanceStore
     authority: Authority
     streams: Slots
     new_names: NewNames
@@ -89,7 +94,12 @@ class Services:
     dead_letters: Callable[[], dict[str, int]] | None = None
     outlet: Outlet = field(default_factory=Outlet)
     metrics: ApiMetrics = field(default_factory=ApiMetrics)
+    say_refused: Seldom = field(default_factory=lambda: Seldom(SAY_AGAIN_SECONDS))
+    say_sampled: Seldom = field(default_factory=lambda: Seldom(SAY_AGAIN_SECONDS))
     stopping: threading.Event = field(default_factory=threading.Event)
+    _placements: InstanceBook | None = None
+    _placements_at: float = 0.0
+    _placements_lock: threading.Lock = field(default_factory=threading.Lock)
 
     @staticmethod
     def of(
@@ -114,6 +124,7 @@ class Services:
             ledger=LedgerStore(store),
             prices=PriceStore(database, timeout_ms),
             declarations=DeclarationStore(database, timeout_ms),
+            instances=InstanceStore(database, timeout_ms),
             authority=Authority(
                 KeyStore(database, timeout_ms),
                 store.now,
@@ -127,6 +138,20 @@ class Services:
             sink=sink,
             dead_letters=dead_letters,
         )
+
+    def placements(self) -> InstanceBook:
+        """Which instance runs on which GPUs, as of at most PLACEMENTS_EVERY_SECONDS ago."""
+        with self._placements_lock:
+            if self._placements is None or time.monotonic() - self._placements_at > PLACEMENTS_EVERY_SECONDS:
+                with store_errors("read placements"):
+                    self._placements = self.instances.book()
+                self._placements_at = time.monotonic()
+            return self._placements
+
+    def forget_placements(self) -> None:
+        """A row was appended here: ask again."""
+        with self._placements_lock:
+            self._placements = None
 
 
 @dataclass(frozen=True)

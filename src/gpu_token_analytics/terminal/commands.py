@@ -31,6 +31,7 @@ REPORT_LIMIT = 50
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     from gpu_token_analytics.terminal import admin as commands_admin
+    from gpu_token_analytics.terminal import placements as commands_placements
 
     app.command("api")(api)
     app.command("report")(report)
@@ -38,6 +39,7 @@ def register(app: typer.Typer) -> None:
     app.command("export")(export)
     app.command("break-even")(break_even)
     commands_admin.register(app)
+    commands_placements.register(app)
 
 
 def api(

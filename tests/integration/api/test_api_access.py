@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from tests.serving import Serving
 
 from gpu_token_analytics.api.app import create_app
+from gpu_token_analytics.api.errors import OTLP_PATHS
 from gpu_token_analytics.api.keys import KeyScope, KeyStore
 from gpu_token_analytics.api.routes import PLAIN_PATHS, ROUTES, Access, Route
 from gpu_token_analytics.api.services import Services
@@ -80,7 +81,8 @@ def test_without_a_key_nothing_is_told(api: Api, route: Route) -> None:
             route.method, api.url + route.path.replace("{request_id}", "r"), headers=headers, trust_env=False
         )
         assert answer.status_code == 401, answer.text
-        assert answer.headers["content-type"] == "application/problem+json"
+        form = "application/json" if route.path in OTLP_PATHS else "application/problem+json"
+        assert answer.headers["content-type"] == form
         assert "WWW-Authenticate" in answer.headers
 
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpu_token_analytics.api.handlers import costs, declarations, events, gpus, ledger, live, misc, prices, requests
+from gpu_token_analytics.api.handlers import (
+    costs,
+    declarations,
+    events,
+    gpus,
+    ledger,
+    live,
+    misc,
+    placements,
+    prices,
+    requests,
+    traces,
+)
 from gpu_token_analytics.api.handlers.export import export
 
 HANDLERS: dict[str, Callable[..., Any]] = {
@@ -28,6 +40,9 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "declare": declarations.declare,
     "retire": declarations.retire,
     "withdraw": declarations.withdraw,
+    "placements": placements.placements,
+    "add_placements": placements.add_placements,
     "events": events.events,
+    "traces": traces.traces,
     "stream": live.stream,
 }

@@ -105,8 +105,8 @@ def _take(ask: Ask, body: bytes, content_type: str, strict: bool) -> Response:
             "all_records_invalid", f"0 of {len(records)} records accepted; first: {errors[0]['message']}", errors=found[:50]
         )
     if good:
-        _check_names(ask, [event for event, _ in good])
-        _send(services.sink, services.outlet, good)
+        check_names(ask, [event for event, _ in good])
+        send(services.sink, services.outlet, good)
     services.metrics.events.labels("accepted").inc(len(good))
     return json_response({"accepted": len(good), "rejected": len(errors), "errors": errors[:MAX_ERRORS], "warnings": warnings})
 
@@ -164,7 +164,8 @@ def _json_records(body: bytes) -> list[bytes]:
         raise ApiProblem("invalid_body", f"the array cannot be read as JSON: {where}") from None
 
 
-def _check_names(ask: Ask, events: Sequence[Event]) -> None:
+def check_names(ask: Ask, events: Sequence[Event]) -> None:
+    """Bounds the different names that a key sends. Raises ApiProblem."""
     names = {(event.host, event.model, event.tenant) if isinstance(event, TokenUsage) else event.gpu for event in events}
     seconds = ask.services.new_names.take(ask.principal.key or "anonymous", names)
     if seconds:
@@ -192,7 +193,8 @@ def _foreign(event: Event, tenant: str | None) -> str | None:
     return None
 
 
-def _send(sink: EventSink | None, outlet: Outlet, records: Sequence[tuple[Event, bytes]]) -> None:
+def send(sink: EventSink | None, outlet: Outlet, records: Sequence[tuple[Event, bytes]]) -> None:
+    """Hand records to Kafka and wait for its acknowledgment. Raises ApiProblem, KafkaError."""
     if sink is None:
         raise ApiProblem("ingest_disabled", "this process was started without Kafka; send to another one")
     with outlet.open():

@@ -26,11 +26,13 @@ from gpu_token_analytics.api.models.ledger import (
     QualityResponse,
 )
 from gpu_token_analytics.api.models.live import Live
+from gpu_token_analytics.api.models.placements import AppendedPlacements, NewPlacement, Placement, PlacementsResponse
 from gpu_token_analytics.api.models.prices import NewPrice, Price, PricesResponse
 from gpu_token_analytics.api.models.problem import Problem
 from gpu_token_analytics.api.models.requests import RequestResponse, RequestsResponse
 
 __all__ = [
+    "AppendedPlacements",
     "AuditResponse",
     "BreakEvenResponse",
     "Cell",
@@ -49,7 +51,10 @@ __all__ = [
     "Live",
     "Me",
     "Money",
+    "NewPlacement",
     "NewPrice",
+    "Placement",
+    "PlacementsResponse",
     "Price",
     "PricesResponse",
     "Problem",

@@ -1,0 +1,121 @@
+"""POST /v1/traces: spans in (OTLP/HTTP), requests out, Kafka's acknowledgment before the answer.
+
+What an answer means is OpenTelemetry's word (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response): 200 is taken, with
+`partial_success` what of it was refused for good; 400, 413 and 415 are for good, too; 429 and 503, with Retry-After, are
+sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Annotated
+
+import anyio.to_thread
+from fastapi import Depends, Request
+from fastapi.responses import Response
+
+from gpu_token_analytics.api.errors import ApiProblem, otlp_media_type
+from gpu_token_analytics.api.handlers.events import check_names, read_body, send
+from gpu_token_analytics.api.services import Ask, AskDep
+from gpu_token_analytics.errors import InvalidRecord
+from gpu_token_analytics.sources.otlp import (
+    JSON,
+    PROTOBUF,
+    BadExport,
+    TooLarge,
+    export_answer,
+    read_json,
+    read_protobuf,
+    unpacked,
+)
+from gpu_token_analytics.sources.span_usages import Counted, usages
+from gpu_token_analytics.sources.spans import Span
+from gpu_token_analytics.wire.events import Event, decode, encode
+
+_log = logging.getLogger(__name__)
+
+MAX_MESSAGES = 5
+SAMPLED = (
+    "these traces are sampled: requests whose spans were not sent are missing in every figure; let every span of a request "
+    "to a model be sent (OTEL_TRACES_SAMPLER=always_on, and no sampling processor on the way)"
+)
+
+
+async def traces(ask: AskDep, request: Request, body: Annotated[bytes, Depends(read_body)]) -> Response:
+    """Send spans as OTLP/HTTP, in protobuf or JSON, plain or gzip: what an OpenTelemetry exporter or collector sends.
+
+    Spans that tell of a request to a model become events; others are left out. Answered after Kafka acknowledged. Sent again
+    they count once. docs/sources/opentelemetry.md says which spans, under which names, count for which tenant, model and GPUs.
+    """
+    outlet = ask.services.outlet
+    if ask.services.sink is not None:
+        outlet.check()
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in (PROTOBUF, JSON):
+        raise ApiProblem("unsupported_media_type", f"Content-Type {media_type or '(none)'}: send {PROTOBUF} or {JSON}")
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    answer = await anyio.to_thread.run_sync(_take, ask, body, media_type, encoding, limiter=outlet.limiter)
+    return Response(answer, media_type=otlp_media_type(request.scope))
+
+
+def _take(ask: Ask, body: bytes, media_type: str, encoding: str) -> bytes:
+    services = ask.services
+    try:
+        plain = unpacked(body, encoding, services.settings.api_max_body_bytes)
+        spans = read_protobuf(plain) if media_type == PROTOBUF else read_json(plain)
+    except BadExport as error:
+        raise ApiProblem("bad_request", str(error)) from None
+    except TooLarge as error:
+        raise ApiProblem("body_too_large", str(error)) from None
+    found = usages(spans, services.placements(), ask.tenant)
+    good = _judged(ask, found)
+    if good:
+        check_names(ask, [event for event, _ in good])
+        send(services.sink, services.outlet, good)
+    for outcome, count in (("counted", len(good)), ("refused", len(found.refused)), *found.left_out.items()):
+        services.metrics.spans.labels(outcome).inc(count)
+    services.metrics.sampled_spans.inc(found.sampled)
+    _say(ask, found)
+    return export_answer(media_type, len(found.refused), _message(found))
+
+
+def _judged(ask: Ask, found: Counted) -> list[tuple[Event, bytes]]:
+    """Usages as records, by the judgment that the consumer has of them; those that are none are refused."""
+    now = ask.services.now()
+    good: list[tuple[Event, bytes]] = []
+    for usage, span in found.usages:
+        record = encode(usage)
+        try:
+            good.append((decode(record, now), record))
+        except InvalidRecord as error:
+            found.refused.append((span, str(error)))
+    return good
+
+
+def _message(found: Counted) -> str:
+    """What the sender should know; '' where all is well."""
+    parts = [_named(found.refused)] if found.refused else []
+    if found.sampled:
+        parts.append(f"{found.sampled} spans say that others were left out: {SAMPLED}")
+    if found.unplaced:
+        names = ", ".join(sorted(found.unplaced)[:MAX_MESSAGES])
+        parts.append(
+            f"it is not known on which GPUs {names} runs, so tokens are kept and money is not: `gpu-tokens placements add`, or "
+            "the resource attribute gpu_tokens.gpus"
+        )
+    return "; ".join(parts)
+
+
+def _named(refused: Sequence[tuple[Span, str]]) -> str:
+    shown = "; ".join(f"span {span.span_id}: {why}" for span, why in refused[:MAX_MESSAGES])
+    return f"{len(refused)} spans were refused: {shown}"
+
+
+def _say(ask: Ask, found: Counted) -> None:
+    """Exporters do not show what they are told; the log does, once a minute."""
+    key = ask.principal.key or "anonymous"
+    if found.refused and ask.services.say_refused.take():
+        _log.warning("key %s: %s", key, _named(found.refused))
+    if found.sampled and ask.services.say_sampled.take():
+        _log.warning("key %s: %s", key, SAMPLED)

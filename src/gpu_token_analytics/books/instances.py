@@ -1,0 +1,58 @@
+"""Placements of serving instances: on which GPUs an engine runs, and from when on. Listed and appended, never edited.
+
+    {_id, instance, gpus, host, model, counted_by, valid_from, valid_to, created_at, source}
+
+What a row means: sources/instances.py. Asked when what sources send becomes events; cells never ask, their
+events name the GPUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from pymongo import DESCENDING, WriteConcern
+from pymongo.database import Database
+
+from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.sources.instances import InstanceBook, InstancePlacement
+from gpu_token_analytics.wire.events import new_event_id
+
+Document = dict[str, Any]
+_SAID = ("instance", "gpus", "host", "model", "counted_by", "valid_from", "valid_to")
+
+
+class InstanceStore:
+    """Lists and appends placements."""
+
+    def __init__(self, database: Database[Document], timeout_ms: int = 10_000) -> None:
+        self._placements = database.get_collection(Collection.PLACEMENTS.value, write_concern=WriteConcern("majority"))
+        self._timeout_ms = timeout_ms
+
+    def rows(self) -> list[Document]:
+        """All rows, newest valid_from first."""
+        order = [("valid_from", DESCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)]
+        return list(self._placements.find({}, max_time_ms=self._timeout_ms).sort(order))
+
+    def book(self) -> InstanceBook:
+        """All rows, ready to be asked."""
+        return InstanceBook(map(InstancePlacement.of, self.rows()))
+
+    def append(self, said: Sequence[Document], *, created_at: datetime, source: str) -> list[Document]:
+        """Append rows of canonical names, in this order; one that says what was said last of its instance from that time on is
+        left out, so that a file can be imported again. Returns the appended ones."""
+        last = {_since(row): {name: row[name] for name in _SAID} for row in reversed(self.rows())}
+        rows: list[Document] = []
+        for fields in said:
+            if last.get(_since(fields)) == fields:
+                continue
+            last[_since(fields)] = fields
+            rows.append({"_id": new_event_id(), **fields, "created_at": created_at, "source": source})
+        if rows:
+            self._placements.insert_many(rows, ordered=True)
+        return rows
+
+
+def _since(row: Document) -> tuple[str, datetime]:
+    return row["instance"], row["valid_from"]

@@ -1,0 +1,205 @@
+"""`gpu-tokens placements`: on which GPUs serving instances run."""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.foreign_text import visible
+from gpu_token_analytics.terminal import support as cli
+
+if TYPE_CHECKING:  # pydantic is not loaded for `--help`
+    from gpu_token_analytics.api.models.placements import NewPlacement
+
+placements_app = typer.Typer(
+    help="On which GPUs serving instances (engines) run: append-only, effective-dated.", no_args_is_help=True
+)
+CountedBy = Literal["any", "engine"]
+Instance = Annotated[
+    str, typer.Argument(help="A URL or host:port, namespace/pod, service.name@host, or service.name, as the source names it.")
+]
+_COLUMNS = ("instance", "gpus", "host", "model", "counted_by", "valid_from", "valid_to")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.add_typer(placements_app, name="placements")
+
+
+@placements_app.command("list")
+def list_placements(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False) -> None:
+    """Every row, newest valid-from first; then the instances whose GPUs are unknown.
+
+    Examples: `gpu-tokens placements list` | `gpu-tokens placements list --json`
+    """
+    from gpu_token_analytics.api.handlers.placements import placement, unplaced
+    from gpu_token_analytics.terminal.console import Column, FittedTable
+
+    with cli.opened() as at:
+        rows = [placement(row) for row in at.services.instances.rows()]
+        unknown = unplaced(at.services)
+    if as_json:
+        cli.print_json({"placements": rows, "unplaced": unknown})
+        return
+    if as_csv:
+        cli.print_csv(rows)
+        return
+    ranks = {"from": 0, "to": 3, "instance": 0, "GPUs": 0, "host": 2, "model": 1, "counted by": 4, "source": 5}
+    made = FittedTable("placements", [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide)
+    for row in rows:
+        gpus = ", ".join(row["gpus"]) or "unknown from here on"
+        begin, end = row["valid_from"], row["valid_to"] or ""
+        made.add_row(begin, end, row["instance"], gpus, row["host"] or "", row["model"] or "", row["counted_by"], row["source"])
+    cli.show(made)
+    if not unknown:
+        return
+    ranks = {"instance": 0, "since": 2, "tenant": 3, "now": 1}
+    title = "GPUs unknown: tokens are kept, money is not known"
+    missing = FittedTable(title, [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide)
+    for one in unknown:
+        missing.add_row(
+            one["instance"], one["first_named_at"], one["tenant"], "placed since" if one["placed"] else "not placed"
+        )
+    cli.show(missing)
+
+
+@placements_app.command("add")
+def add_placement(
+    instance: Instance,
+    gpus: Annotated[list[str], typer.Option("--gpu", help="GPU UUID or host/index; repeatable, all of one kind.")],
+    host: Annotated[str | None, typer.Option(help="Where it runs; default: as the GPUs or the source say.")] = None,
+    model: Annotated[str | None, typer.Option(help="What it serves, for sources that do not say.")] = None,
+    counted_by: Annotated[CountedBy, typer.Option(help="engine: what clients tell of it is left out.")] = "any",
+    valid_from: Annotated[str | None, typer.Option("--from", help="Since when; default: now. May lie in the past.")] = None,
+    valid_to: Annotated[str | None, typer.Option("--to", help="Until when, exclusive.")] = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Append a row. It holds for what sources send from now on (within 5 s), also of earlier times; requests that are stored
+    already keep the GPUs they have.
+
+    Examples: `gpu-tokens placements add http://node1:8000 --gpu node1/0 --gpu node1/1` |
+    `gpu-tokens placements add chat/vllm-0 --gpu GPU-8f4c2a1b-77aa-4f1e-9d52-0c1d2e3f4a5b --model llama --counted-by engine`
+    """
+    fields: dict[str, Any] = {
+        "instance": instance,
+        "gpus": gpus,
+        "host": host,
+        "model": model,
+        "counted_by": counted_by,
+        "valid_from": valid_from and cli.time_of("--from", valid_from),
+        "valid_to": valid_to and cli.time_of("--to", valid_to),
+    }
+    _append([fields], "", as_json)
+
+
+@placements_app.command("remove")
+def remove_placement(
+    instance: Instance,
+    valid_from: Annotated[str | None, typer.Option("--at", help="From when on; default: now.")] = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Append a row without GPUs: from then on it is not known where the instance runs. What was before stays.
+
+    Examples: `gpu-tokens placements remove http://node1:8000` | `gpu-tokens placements remove chat/vllm-0 --at 2026-07-01`
+    """
+    fields: dict[str, Any] = {"instance": instance, "gpus": [], "valid_from": valid_from and cli.time_of("--at", valid_from)}
+    _append([fields], "", as_json)
+
+
+@placements_app.command("import")
+def import_placements(
+    file: Annotated[Path, typer.Argument(help="JSON (an array of rows as POST /v1/placements takes them), or CSV.")],
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Append the rows of a file, all or none; imported again it changes nothing. CSV has a header of the same names (instance,
+    gpus, host, model, counted_by, valid_from, valid_to), GPUs separated by spaces; without valid_from: since 1970.
+
+    Examples: `gpu-tokens placements import placements.json` | `gpu-tokens placements import placements.csv`
+    """
+    _append(_rows_of(file), f"{file}: ", as_json)
+
+
+def _append(rows: list[dict[str, Any]], where: str, as_json: bool) -> None:
+    from gpu_token_analytics.api.handlers.placements import placed, placement_fields
+
+    many = len(rows) > 1 or where
+
+    def made(now: datetime) -> list[NewPlacement]:
+        found = [_placement(row, f"{where}row {number}: " if many else "", now) for number, row in enumerate(rows, 1)]
+        for number, new in enumerate(found, 1):
+            try:
+                with cli.problems():
+                    placement_fields(new)
+            except SettingsError as error:
+                raise SettingsError(f"{where}row {number}: {error}" if many else str(error)) from None
+        return found
+
+    made(datetime.now(UTC))
+    with cli.opened() as at:
+        answer = placed(at.services, made(at.services.now()), "cli")
+    if as_json:
+        cli.print_json(answer)
+        return
+    for row in answer["appended"]:
+        gpus = ", ".join(row["gpus"]) or "unknown GPUs"
+        typer.echo(f"appended: {visible(row['instance'])} on {visible(gpus)} from {row['valid_from']}")
+    if answer["unchanged"]:
+        typer.echo(f"unchanged: {answer['unchanged']}")
+
+
+def _placement(row: dict[str, Any], where: str, now: datetime) -> NewPlacement:
+    from pydantic import ValidationError
+
+    from gpu_token_analytics.api.models.placements import NewPlacement
+    from gpu_token_analytics.rollups.spans import MINUTE, floor
+
+    given = {name: value for name, value in row.items() if value is not None}
+    try:
+        return NewPlacement(**{"valid_from": floor(now, MINUTE), **given})
+    except ValidationError as error:
+        found = error.errors()[0]
+        name = ".".join(str(part) for part in found["loc"])
+        shown = "" if found["type"] == "missing" else f"={visible(str(found['input']))[:80]}"
+        raise SettingsError(f"{where}{name}{shown}: {found['msg']}") from None
+
+
+def _rows_of(file: Path) -> list[dict[str, Any]]:
+    """Rows of a file, without valid_from since 1970. Raises SettingsError; a file that cannot be opened is an OSError."""
+    try:
+        text = file.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SettingsError(f"{file} is not UTF-8 text") from None
+    rows = _csv_rows(file, text) if file.suffix.lower() == ".csv" else _json_rows(file, text)
+    if not rows:
+        raise SettingsError(f"{file} has no row")
+    return [{"valid_from": datetime(1970, 1, 1, tzinfo=UTC), **row} for row in rows]
+
+
+def _json_rows(file: Path, text: str) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{file} is not JSON ({error}); give an array of rows, or a file that ends in .csv") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise SettingsError(f'{file}: give an array of objects such as {{"instance": "node1:8000", "gpus": ["node1/0"]}}')
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def _csv_rows(file: Path, text: str) -> list[dict[str, Any]]:
+    reader = csv.DictReader(text.splitlines())
+    unknown = [name for name in reader.fieldnames or () if name not in _COLUMNS]
+    if unknown or "instance" not in (reader.fieldnames or ()):
+        raise SettingsError(f"{file}: the header has {', '.join(unknown) or 'no instance'}; known are {', '.join(_COLUMNS)}")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(reader, 1):
+        if None in line:
+            raise SettingsError(f"{file}: row {number} has more values than the header has names")
+        row: dict[str, Any] = {name: value for name, value in line.items() if value}
+        rows.append({**row, "gpus": (line.get("gpus") or "").split()})
+    return rows
