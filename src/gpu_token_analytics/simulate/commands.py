@@ -170,6 +170,12 @@ def replay_trace(
         f"then {times.decode_ms_per_token:g} ms per token",
         err=True,
     )
+    if not gpu_samples:
+        typer.echo(
+            "no samples were sent: a GPU that nobody ever sampled or declared has tokens and no money; "
+            "send them with --gpu-samples, or declare it: gpu-tokens gpus declare",
+            err=True,
+        )
     _summary(sent)
 
 
