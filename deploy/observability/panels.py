@@ -213,6 +213,15 @@ PIPELINE_BOARD = Dashboard(
             _rate("gpu_tokens_api_events_total", "outcome"),
             empty="producers write to Kafka directly",
         ),
+        Panel(
+            "API: spans of requests by outcome, and those that say others were not sent, per second",
+            "short",
+            [
+                *_rate("gpu_tokens_api_spans_total", "outcome"),
+                (f"sum(rate(gpu_tokens_api_sampled_spans_total{RATE}))", "sampled: requests are missing"),
+            ],
+            empty="no spans are sent",
+        ),
         Panel("API: open live streams", "short", [("sum(gpu_tokens_api_streams)", "streams")]),
         Panel("Agents: samples per second", "short", _rate("gpu_tokens_agent_samples_total", "source")),
         Panel("Agents: GPUs read", "short", [("sum by (source) (gpu_tokens_agent_gpus)", "{{source}}")]),
