@@ -173,6 +173,8 @@ def _api_cluster(table: SiteTable, site: Site) -> Config:
     check = {
         "timeout": "2s",
         "interval": "1s",
+        # Default 60 s: an API that came up after this Envoy would count as failed for a minute, while nobody asks.
+        "no_traffic_interval": "1s",
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,
         "http_health_check": {"path": table.api.health_path},
