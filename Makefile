@@ -56,7 +56,7 @@ pictures: $(VENV)/.dev  ## take the pictures of the dashboard that the documenta
 	PICTURES=1 $(BIN)/python -m pytest -q tests/e2e/test_dashboard_screens.py -k documentation
 
 integration: $(VENV)/.dev  ## real Kafka, real mongod, process kills; two files at a time, since they wait half of their time
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/integration tests/e2e $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/integration tests/e2e $(ARGS)
 
 check: lint types test integration  ## everything CI checks
 

@@ -12,6 +12,13 @@ from tests.integration.ledger_support import Commands, Pipeline
 
 from gpu_token_analytics.mongo import client
 
+_LONGEST = ("test_kill_loop.py", "test_observability.py")  # some ten minutes each
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: begun last, one of two workers would wait for them alone."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
+
 
 @pytest.fixture
 def pipeline(mongo_uri: str, mongo_database: str) -> Iterator[Callable[..., Pipeline]]:
