@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from bench.synthetic_cells import Fleet, cells
 
-from gpu_token_analytics.cells import pieces
 from gpu_token_analytics.costs.read import ROW, CostQuery, CostReads
 from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.mongo import pieces
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.rollups import lines as rollup_lines

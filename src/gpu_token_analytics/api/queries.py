@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -188,6 +188,36 @@ def decode_cursor(text: str, shapes: Sequence[type | tuple[type, ...]]) -> list[
         raise field_problem("invalid_cursor", "cursor", "cursor is not a `next` of this query; leave it out to start anew")
     found: list[Any] = parts
     return found
+
+
+def page_of_rows(rows: Sequence[dict[str, Any]], limit: int, cursor: str | None) -> tuple[list[dict[str, Any]], str | None]:
+    """The rows of a whole list after a cursor, and the next page's cursor. Raises ApiProblem for a cursor of another list."""
+    begin = 0
+    if cursor is not None:
+        (after,) = decode_cursor(cursor, (str,))
+        ids = [row["_id"] for row in rows]
+        if after not in ids:
+            raise field_problem("invalid_cursor", "cursor", "cursor is not a `next` of this list")
+        begin = ids.index(after) + 1
+    page = list(rows[begin : begin + limit])
+    return page, encode_cursor(page[-1]["_id"]) if begin + limit < len(rows) else None
+
+
+def check_instant(name: str, at: datetime) -> None:
+    """That something may be said to hold from or until then. Raises ApiProblem."""
+    if not EARLIEST.replace(year=1970) <= at <= LATEST:
+        raise field_problem("invalid_body", name, f"{name}={at.isoformat()} is not between 1970 and 2100")
+
+
+def check_period(
+    valid_from: datetime | None, valid_to: datetime | None, check: Callable[[str, datetime], None] = check_instant
+) -> None:
+    """That something may be said to hold from then until then; None has no end. check: of each end. Raises ApiProblem."""
+    for name, at in (("valid_from", valid_from), ("valid_to", valid_to)):
+        if at is not None:
+            check(name, at)
+    if valid_from is not None and valid_to is not None and valid_to <= valid_from:
+        raise field_problem("invalid_body", "valid_to", f"valid_to={valid_to.isoformat()} is not after valid_from")
 
 
 def cursor_time(text: str) -> datetime:

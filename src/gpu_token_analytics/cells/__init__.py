@@ -4,5 +4,5 @@ May import `mongo`, `ledger`, `wire` and the shared words; computes nothing: tha
 
     marks.py        "events of this GPU and minute were stored, compute it (again)"
     store.py        take due cells, write what was computed
-    lines.py        lines of a cell and its corrections; line_chunks.py, pieces.py: many lines in documents of their own
+    lines.py        lines of a cell and its corrections; line_chunks.py: many lines in documents of their own
 """

@@ -18,29 +18,7 @@ from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.spans import HOUR, Span, buckets, floor
 
 SharesOfHour: TypeAlias = Callable[[datetime], Mapping[str, sums.WarmShares]]
-CELL_FIELDS = dict.fromkeys(
-    (
-        "gpu",
-        "minute",
-        "host",
-        "gpu_name",
-        "state",
-        "final_at",
-        "cost_nusd",
-        "owned_us",
-        "classes",
-        "class_us",
-        "memory_unknown_us",
-        "default_price",
-        "energy_mj",
-        "energy_observed_us",
-        "lines",
-        "line_ref",
-        "price.mode",
-        "corrections.revision",
-    ),
-    1,
-)
+CELL_FIELDS = dict.fromkeys(sums.CELL_FIELDS, 1)
 
 
 @dataclass(slots=True)

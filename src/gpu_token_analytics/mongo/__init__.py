@@ -4,6 +4,7 @@ May import pymongo, the shared words, `documents` and `wire`; knows no cell, no 
 
     client.py    connection, the server's clock, errors in our words
     commands.py  write commands sent as they are; encoded.py: documents as bytes
+    pieces.py    what is too many for one document or command, cut by number and bytes
     indexes.py   every index, TTL and view
     aside.py     what MongoDB refuses for good
     copies.py    the whole store as of one moment

@@ -21,6 +21,7 @@ from pymongo.collection import Collection as MongoCollection
 from gpu_token_analytics.errors import StoreError, StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.mongo.client import Document, store_errors
 from gpu_token_analytics.mongo.encoded import Joined
+from gpu_token_analytics.mongo.pieces import pieces
 
 MAX_COMMAND_BYTES = 12 * 1024 * 1024  # the driver sends no command of more than 16 MiB
 MAX_COMMAND_STATEMENTS = 10_000
@@ -147,16 +148,6 @@ def _judge(where: MongoCollection[Document], places: Sequence[int], errors: Sequ
             raise StoreRefused(f"MongoDB refused to update {where.name}: {error.get('errmsg')} (code {code})")
 
 
-def by_bytes(names: Sequence[str], most: int = 1000, most_bytes: int = 1024 * 1024) -> Iterator[Sequence[str]]:
+def by_bytes(names: Sequence[str]) -> Iterator[list[str]]:
     """Names in pieces for `$in`, bounded by number and by bytes."""
-    piece: list[str] = []
-    size = 0
-    for name in names:
-        length = 4 * len(name)  # at most, in UTF-8
-        if piece and (len(piece) == most or size + length > most_bytes):
-            yield piece
-            piece, size = [], 0
-        piece.append(name)
-        size += length
-    if piece:
-        yield piece
+    return pieces(names, lambda name: 4 * len(name), most=1000)  # bytes of UTF-8 at most

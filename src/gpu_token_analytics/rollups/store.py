@@ -34,6 +34,7 @@ from gpu_token_analytics.mongo.commands import by_bytes, swap, update_many
 from gpu_token_analytics.rollups.documents import Document, fleet, gpu_day, gpu_hour, rollup_id
 from gpu_token_analytics.rollups.lines import complete, put, sections, take_out
 from gpu_token_analytics.rollups.spans import DAY, HOUR
+from gpu_token_analytics.rollups.sums import CELL_FIELDS
 
 _DIRTY = {"$set": {"rolled": False}}
 _BATCH_DOCUMENTS = 16  # read at a time: each may have half a megabyte of lines
@@ -41,30 +42,7 @@ _WRITTEN_DOCUMENTS = 100
 _WRITTEN_LINES = 50_000
 OLDEST_SHARE = 4  # of this many dirty documents taken, one is of the oldest
 
-_CELL_FIELDS = dict.fromkeys(
-    (
-        "gpu",
-        "minute",
-        "host",
-        "gpu_name",
-        "state",
-        "revision",
-        "final_at",
-        "cost_nusd",
-        "owned_us",
-        "classes",
-        "class_us",
-        "memory_unknown_us",
-        "default_price",
-        "energy_mj",
-        "energy_observed_us",
-        "lines",
-        "line_ref",
-        "price.mode",
-        "corrections.revision",
-    ),
-    1,
-)
+_CELL_FIELDS = dict.fromkeys((*CELL_FIELDS, "revision"), 1)
 
 # What a day is made from. Not the halves and totals of its hours: they are more than half of what is stored.
 _SUMS = ("space", "lines")

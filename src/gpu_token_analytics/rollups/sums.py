@@ -20,9 +20,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpu_token_analytics.cells.pieces import pieces, utf8_length
 from gpu_token_analytics.documents import Method, MoneyClass
 from gpu_token_analytics.ledger.money import split_exactly
+from gpu_token_analytics.mongo.pieces import pieces, utf8_length
 
 LINE_COLUMNS = (
     "requests",
@@ -56,6 +56,26 @@ SPACE_COLUMNS = (
     "corrected_cells",
     "memory_unknown_us",  # idle time, classed without a reading of the memory
     *(f"default_{name}_nusd" for name in CLASSES if name != MoneyClass.ATTRIBUTED),  # of attributed money the lines know
+)
+CELL_FIELDS = (  # of a stored cell: what sums are made of, and where they are put
+    "gpu",
+    "minute",
+    "host",
+    "gpu_name",
+    "state",
+    "final_at",
+    "cost_nusd",
+    "owned_us",
+    "classes",
+    "class_us",
+    "memory_unknown_us",
+    "default_price",
+    "energy_mj",
+    "energy_observed_us",
+    "lines",
+    "line_ref",
+    "price.mode",
+    "corrections.revision",
 )
 _VECTOR = Struct(f"<{len(LINE_COLUMNS)}q")
 COST = LINE_COLUMNS.index("cost_nusd")

@@ -11,7 +11,7 @@ from gpu_token_analytics.api.errors import ApiProblem, field_problem
 from gpu_token_analytics.api.handlers.prices import check_price, price_fields
 from gpu_token_analytics.api.models.declarations import NewDeclaration, Retirement, Withdrawal
 from gpu_token_analytics.api.models.prices import NewPrice
-from gpu_token_analytics.api.queries import EARLIEST, LATEST
+from gpu_token_analytics.api.queries import check_instant, check_period
 from gpu_token_analytics.api.render import json_response, timestamp, unknown_gpu
 from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.books.unknown_names import unknown_names
@@ -61,11 +61,7 @@ def check_declaration(new: NewDeclaration) -> None:
     for name, text in (("gpu", new.gpu), ("host", new.host), ("name", new.name)):
         if text is not None and "\0" in text:
             raise field_problem("invalid_body", name, f"{name} holds a NUL character")
-    for name, at in (("valid_from", new.valid_from), ("valid_to", new.valid_to)):
-        if at is not None:
-            _check_minute(name, at)
-    if new.valid_from is not None and new.valid_to is not None and new.valid_to <= new.valid_from:
-        raise field_problem("invalid_body", "valid_to", f"valid_to={new.valid_to.isoformat()} is not after valid_from")
+    check_period(new.valid_from, new.valid_to, _check_minute)
 
 
 def declared(services: Services, new: NewDeclaration, source: str) -> Json:
@@ -128,7 +124,6 @@ def declaration(row: Json) -> Json:
 
 
 def _check_minute(name: str, at: datetime) -> None:
-    if not EARLIEST.replace(year=1970) <= at <= LATEST:
-        raise field_problem("invalid_body", name, f"{name}={at.isoformat()} is not between 1970 and 2100")
+    check_instant(name, at)
     if at.second or at.microsecond:
         raise field_problem("invalid_body", name, f"{name}={at.isoformat()} is not on a whole minute; cells are UTC minutes")

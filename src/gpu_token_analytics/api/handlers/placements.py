@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from gpu_token_analytics.api import params as p
 from gpu_token_analytics.api.errors import field_problem
 from gpu_token_analytics.api.models.placements import NewPlacement
-from gpu_token_analytics.api.queries import EARLIEST, LATEST, decode_cursor, encode_cursor
+from gpu_token_analytics.api.queries import check_period, page_of_rows
 from gpu_token_analytics.api.render import json_response, timestamp
 from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.books.unknown_names import MOST_COUNTED, unknown_names
@@ -27,20 +27,12 @@ SHOWN_UNPLACED = 100
 
 def placements(ask: AskDep, limit: p.CellLimit = 1000, cursor: p.Cursor = None) -> Response:
     """Every row ever written, newest valid_from first. Of several in force the one that took effect last holds."""
-    rows = ask.services.instances.rows()
-    if cursor is not None:
-        (after,) = decode_cursor(cursor, (str,))
-        ids = [row["_id"] for row in rows]
-        if after not in ids:
-            raise field_problem("invalid_cursor", "cursor", "cursor is not a `next` of this list")
-        rows = rows[ids.index(after) + 1 :]
-    more = len(rows) > limit
-    rows = rows[:limit]
+    rows, following = page_of_rows(ask.services.instances.rows(), limit, cursor)
     return json_response(
         {
             "placements": [placement(row) for row in rows],
             "unplaced": unplaced(ask.services)[:SHOWN_UNPLACED],
-            "next": encode_cursor(rows[-1]["_id"]) if more else None,
+            "next": following,
         }
     )
 
@@ -91,11 +83,7 @@ def check_placement(new: NewPlacement) -> None:
     wrong = next((gpu for gpu in labels if not canonical_gpu(gpu).rpartition("/")[2].isdecimal()), None)
     if wrong is not None:
         raise field_problem("invalid_body", "gpus", f"gpus={wrong!r} is no host/index, such as node1/0")
-    for name, at in (("valid_from", new.valid_from), ("valid_to", new.valid_to)):
-        if at is not None and not (EARLIEST.replace(year=1970) <= at <= LATEST):
-            raise field_problem("invalid_body", name, f"{name}={at.isoformat()} is not between 1970 and 2100")
-    if new.valid_to is not None and new.valid_to <= new.valid_from:
-        raise field_problem("invalid_body", "valid_to", f"valid_to={new.valid_to.isoformat()} is not after valid_from")
+    check_period(new.valid_from, new.valid_to)
 
 
 def unplaced(services: Services) -> list[Json]:

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from gpu_token_analytics.api import params as p
 from gpu_token_analytics.api.errors import field_problem
 from gpu_token_analytics.api.models.prices import NewPrice
-from gpu_token_analytics.api.queries import EARLIEST, LATEST, decode_cursor, encode_cursor
+from gpu_token_analytics.api.queries import check_period, page_of_rows
 from gpu_token_analytics.api.render import json_response, timestamp
 from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.ledger.prices import Scope, canonical_key
@@ -21,18 +21,9 @@ Json = dict[str, Any]
 
 def prices(ask: AskDep, limit: p.CellLimit = 1000, cursor: p.Cursor = None) -> Response:
     """Every row ever written, newest valid_from first. The most specific row in force wins: gpu, host, name, default."""
-    rows = ask.services.prices.rows()
-    if cursor is not None:
-        (after,) = decode_cursor(cursor, (str,))
-        ids = [row["_id"] for row in rows]
-        if after not in ids:
-            raise field_problem("invalid_cursor", "cursor", "cursor is not a `next` of this list")
-        rows = rows[ids.index(after) + 1 :]
-    more = len(rows) > limit
-    rows, known = rows[:limit], known_gpus(ask.services)
-    return json_response(
-        {"prices": [price(row, known) for row in rows], "next": encode_cursor(rows[-1]["_id"]) if more else None}
-    )
+    rows, following = page_of_rows(ask.services.prices.rows(), limit, cursor)
+    known = known_gpus(ask.services)
+    return json_response({"prices": [price(row, known) for row in rows], "next": following})
 
 
 def add_price(ask: AskDep, new: NewPrice) -> Response:
@@ -79,11 +70,7 @@ def check_price(new: NewPrice) -> None:
         raise field_problem("invalid_body", "key", f"key={new.key!r} {rule} with scope={new.scope}")
     if new.key is not None and "\0" in new.key:
         raise field_problem("invalid_body", "key", "key holds a NUL character")
-    for name, at in (("valid_from", new.valid_from), ("valid_to", new.valid_to)):
-        if at is not None and not (EARLIEST.replace(year=1970) <= at <= LATEST):
-            raise field_problem("invalid_body", name, f"{name}={at.isoformat()} is not between 1970 and 2100")
-    if new.valid_to is not None and new.valid_to <= new.valid_from:
-        raise field_problem("invalid_body", "valid_to", f"valid_to={new.valid_to.isoformat()} is not after valid_from")
+    check_period(new.valid_from, new.valid_to)
     if new.mode != "owned" and (new.usd_per_kwh is not None or new.pue is not None):
         raise field_problem(
             "invalid_body", "usd_per_kwh", f"usd_per_kwh and pue need mode=owned, not {new.mode}: rent includes energy"
