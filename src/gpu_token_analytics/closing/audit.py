@@ -25,13 +25,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from gpu_token_analytics.books.store import Books
 from gpu_token_analytics.cells.lines import lines_digest
 from gpu_token_analytics.cells.store import Version, version_of
 from gpu_token_analytics.closing.compute import compute_run
 from gpu_token_analytics.closing.runs import ComputedCell, runs_of
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import US_PER_HOUR, US_PER_MINUTE, GpuId, MoneyClass, cell_id, minute_of, touched_minutes
+from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.ownership import owned_silent_minutes
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import NO_ROW, PriceMode

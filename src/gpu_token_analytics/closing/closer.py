@@ -27,7 +27,6 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from gpu_token_analytics.books.store import Books
 from gpu_token_analytics.cells.lines import bounded_correction, bounded_corrections
 from gpu_token_analytics.cells.store import CellWrite, is_live
 from gpu_token_analytics.clock import Clock
@@ -42,6 +41,7 @@ from gpu_token_analytics.documents import (
     MoneyClass,
 )
 from gpu_token_analytics.errors import StoreError
+from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.mongo.client import Document
 from gpu_token_analytics.raw.recent import NOTHING_KNOWN, Known

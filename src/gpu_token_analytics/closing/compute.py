@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpu_token_analytics.books.store import Books
 from gpu_token_analytics.closing.evidence import evidence_before, last_activity, last_request_ends, next_activity
 from gpu_token_analytics.closing.run_requests import requests_by_gpu
 from gpu_token_analytics.closing.run_samples import RunSamples
 from gpu_token_analytics.closing.runs import ComputedCell, ComputedRun
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, NanoUsd, minute_of, touched_minutes
+from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.cells import CellContent, compute_cells
 from gpu_token_analytics.ledger.inputs import (
     CardShare,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gpu_token_analytics.books.store import Books
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import GpuId, minute_of
+from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.raw.read import UsageTime
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_token_analytics.books.store import Books
 from gpu_token_analytics.closing.compute import compute_run
 from gpu_token_analytics.closing.runs import ComputedCell, runs_of
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import GpuId, Method, NanoUsd, cell_id, touched_minutes
+from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.requests import UNKNOWN_US
 

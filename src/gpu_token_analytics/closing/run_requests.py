@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from gpu_token_analytics.books.store import Books
 from gpu_token_analytics.closing.runs import groups_of
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId
+from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.requests import UsageRows, active_in
 from gpu_token_analytics.raw.read import RawReads
 from gpu_token_analytics.raw.recent import Known

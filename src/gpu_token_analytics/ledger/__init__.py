@@ -14,4 +14,5 @@ replay gives the same cells.
     inputs.py       what cells are computed from; several GPUs laid out together
     cells.py        all of it together: the cells of GPUs
     ownership.py    the minutes a GPU has to be paid for
+    books.py        what cells are priced and named by besides their events
 """
