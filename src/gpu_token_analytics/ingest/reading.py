@@ -1,8 +1,9 @@
 """Records read together, several times as fast as one by one; what they are is the same.
 
-A record is held against its event by counting quotation marks. What an event says must stand in its record, in a number of
-marks that is known. A field that is not known, or given twice, or says what goes without saying, is one more key, in two more
-marks; then decode() looks at the record as it would have anyway (docs/decisions/0020).
+A record is held against its event written again. Most are the same bytes. Of others, in another spacing or order of fields, the
+quotation marks are counted: what an event says must stand in its record, in as many marks as there are in the event written
+again. A field that is not known, or given twice, or says what goes without saying, is one more key, in two more marks; then
+decode() looks at the record as it would have anyway (docs/decisions/0020).
 """
 
 from __future__ import annotations
@@ -14,45 +15,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_token_analytics.errors import InvalidRecord
-from gpu_token_analytics.ledger.money import Int64
+from gpu_token_analytics.ledger.money import Int64, NDArrayBool
 from gpu_token_analytics.wire.events import MAX_RECORD_BYTES, Event, decode_or_error, read_lines
 
 # Records read at once: one that cannot be sends all of them through the next smaller size, the last through decode().
 _TOGETHER = (1024, 32)
-_JUDGED = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRecords:
-    """Of n records."""
+    """Of n records. An event that is unlike its record, or may break a rule between its fields, is still to be judged."""
 
     events: list[Event | InvalidRecord]  # an error takes the place of its record
-    quotes: Int64  # quotation marks in each record; _JUDGED: decode() has had its say. Shape (n,)
-
-    def judged(self, places: Int64) -> NDArray[np.bool_]:
-        """Whether the records at these places were read one by one, whatever else is in them. Shape (m,)."""
-        judged: NDArray[np.bool_] = self.quotes[places] == _JUDGED
-        return judged
-
-    def unlike(self, places: Int64, own_quotes: Int64) -> NDArray[np.bool_]:
-        """Whether the records at these places may say more than their events do.
-
-        own_quotes: the marks that each event needs, with every field once, and only where it is not the default. Shapes (m,).
-        """
-        quotes = self.quotes[places]
-        unlike: NDArray[np.bool_] = (quotes != own_quotes) & (quotes != _JUDGED)
-        return unlike
+    judged: NDArrayBool  # by decode(), whatever else is in the record; shape (n,)
+    unlike: NDArrayBool  # may say more than its event does; shape (n,)
 
 
 def read_many(values: Sequence[bytes | None], broker_ms: Sequence[int], together: Sequence[int] = _TOGETHER) -> ReadRecords:
-    """`decode` of each value. One thing is left to the caller: an event that is unlike its record, or may break a rule between
-    its fields, is still to be judged by decode().
+    """`decode` of each value, but for those that are still to be judged by it.
 
     broker_ms: the broker's time of each record in milliseconds since 1970; together: how many are tried at once.
     """
     if not together:
         events = [decode_or_error(value, at) for value, at in zip(values, broker_ms, strict=True)]
-        return ReadRecords(events, np.full(len(events), _JUDGED))
+        return ReadRecords(events, np.ones(len(events), dtype=np.bool_), np.zeros(len(events), dtype=np.bool_))
     size, *smaller = together
     parts = []
     for start in range(0, len(values), size):
@@ -62,7 +48,8 @@ def read_many(values: Sequence[bytes | None], broker_ms: Sequence[int], together
         return parts[0]
     return ReadRecords(
         [event for part in parts for event in part.events],
-        np.concatenate([part.quotes for part in parts]) if parts else np.zeros(0, dtype=np.int64),
+        np.concatenate([part.judged for part in parts]) if parts else np.zeros(0, dtype=np.bool_),
+        np.concatenate([part.unlike for part in parts]) if parts else np.zeros(0, dtype=np.bool_),
     )
 
 
@@ -84,6 +71,16 @@ def _read_together(values: Sequence[bytes | None]) -> ReadRecords | None:
     if not braces.all() or lengths.max() > MAX_RECORD_BYTES or b"\\" in joined:
         return None
     read = read_lines(joined)
-    if read is None or len(read) != len(values):
+    if read is None or len(read.events) != len(values):
         return None
-    return ReadRecords(list(read), np.add.reduceat(characters == ord('"'), begins, dtype=np.int64))
+    nothing = np.zeros(len(values), dtype=np.bool_)
+    if read.written == joined:
+        return ReadRecords(list(read.events), nothing, nothing)
+    written = np.frombuffer(read.written, dtype=np.uint8)
+    written_begins = np.concatenate([[0], np.flatnonzero(written == ord("\n"))[:-1] + 1])
+    return ReadRecords(list(read.events), nothing, _marks(characters, begins) != _marks(written, written_begins))
+
+
+def _marks(characters: NDArray[np.uint8], begins: Int64) -> Int64:
+    """Quotation marks in each line. Shape (n,)."""
+    return np.add.reduceat(characters == ord('"'), begins, dtype=np.int64)

@@ -281,9 +281,6 @@ class _Columns(Protocol):
     ts_us: Int64
 
     @property
-    def quotes(self) -> Int64: ...
-
-    @property
     def doubtful(self) -> NDArray[np.bool_]: ...
 
 
@@ -308,8 +305,8 @@ def _columns(
     columns = columns_of([events[place] for place in places])  # type: ignore[misc]  # each is of that kind
     latest_us = min(broker_ms) * 1000 + MAX_AHEAD_SECONDS * US_PER_SECOND
     untimely = (columns.ts_us < _EARLIEST_US) | (columns.ts_us > latest_us)
-    doubtful = found.unlike(np.array(places), columns.quotes) | columns.doubtful | untimely
-    for place in [places[at] for at in np.flatnonzero(found.judged(np.array(places))).tolist()]:
+    doubtful = found.unlike[places] | columns.doubtful | untimely
+    for place in [places[at] for at in np.flatnonzero(found.judged[places]).tolist()]:
         _count_unknown(unknown, place, events[place], values[place])
     again = False
     for place in [places[at] for at in np.flatnonzero(doubtful).tolist()]:

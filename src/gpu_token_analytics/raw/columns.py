@@ -60,12 +60,12 @@ class Book(Generic[E, T]):
         self._most_bytes = most_bytes
         self._forget()
 
-    def learn(self, event: E) -> tuple[T, bytes, int]:
-        """Of one event: its entry; the entry as label_elements(); the quotation marks that a record needs for it."""
+    def learn(self, event: E) -> tuple[T, bytes]:
+        """Of one event: its entry; the entry as label_elements()."""
         raise NotImplementedError
 
     def codes(self, events: Sequence[E], keys: Iterable[Hashable]) -> list[int]:
-        """The code of each event's entry: its place in `entries`, `encoded` and `quotes`. Events of one key share an entry."""
+        """The code of each event's entry: its place in `entries` and `encoded`. Events of one key share an entry."""
         if self._bytes > self._most_bytes:
             self._forget()  # costs an encoding, nothing else
         known = self._codes
@@ -73,11 +73,10 @@ class Book(Generic[E, T]):
         for event, key in zip(events, keys, strict=True):
             code = known.get(key)
             if code is None:
-                entry, encoded, quotes = self.learn(event)
+                entry, encoded = self.learn(event)
                 code = known[key] = len(self.entries)
                 self.entries.append(entry)
                 self.encoded.append(encoded)
-                self.quotes.append(quotes)
                 self._bytes += len(encoded)
             codes.append(code)
         return codes
@@ -86,7 +85,6 @@ class Book(Generic[E, T]):
         self._codes: dict[Hashable, int] = {}
         self.entries: list[T] = []
         self.encoded: list[bytes] = []
-        self.quotes: list[int] = []
         self._bytes = 0
 
 

@@ -28,7 +28,7 @@ from gpu_token_analytics.raw.columns import (
     stored_columns,
     times_us,
 )
-from gpu_token_analytics.wire.events import KEY_QUOTES, TEXT_QUOTES, GpuSample
+from gpu_token_analytics.wire.events import GpuSample
 from gpu_token_analytics.wire.identity import identify
 from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
 
@@ -38,14 +38,11 @@ _FIELDS = GpuSample.__struct_fields__
 _READINGS = ("utilization", "mem_used_mb", "mem_total_mb", "power_w", "temperature_c", "energy_j", "price_per_hour_usd")
 _NUMBERS = (TS, TS_US, *(Number(name, DOUBLE, "<f8") for name in _READINGS), HASH, INGESTED_AT)
 
-# In every record: schema, event_id, ts, host, source; gpu_index.
-_REQUIRED_QUOTES = 6 * KEY_QUOTES + 5 * TEXT_QUOTES
-
 
 class DescriptionBook(Book[GpuSample, GpuDescription]):
     """The GPUs seen so far, as samples describe them."""
 
-    def learn(self, event: GpuSample) -> tuple[GpuDescription, bytes, int]:
+    def learn(self, event: GpuSample) -> tuple[GpuDescription, bytes]:
         """As in Book."""
         document = {
             "host": canonical_host(event.host),
@@ -57,9 +54,7 @@ class DescriptionBook(Book[GpuSample, GpuDescription]):
         }
         if event.parent_uuid is not None:
             document |= {"parent_uuid": canonical_gpu(event.parent_uuid), "mig_profile": event.mig_profile}
-        texts = (event.gpu_uuid, event.name, event.mig_profile, event.parent_uuid)
-        quotes = (KEY_QUOTES + TEXT_QUOTES) * sum(text is not None for text in texts)
-        return _described(event), label_elements(document), quotes
+        return _described(event), label_elements(document)
 
 
 def _key(event: GpuSample) -> Hashable:
@@ -90,7 +85,6 @@ class SampleColumns:
     table: Sequence[GpuDescription]  # those that occur, each once
     codes: Int64  # which of `table` each sample has
     encoded_labels: list[bytes]
-    label_quotes: Int64
     ts_us: Int64
     readings: dict[str, Float64]  # by name; nan: not known
 
@@ -108,18 +102,9 @@ class SampleColumns:
             table=[book.entries[code] for code in present.tolist()],
             codes=own_codes,
             encoded_labels=[book.encoded[code] for code in codes],
-            label_quotes=np.array([book.quotes[code] for code in codes], dtype=np.int64),
             ts_us=times_us(fields["ts"]),
             readings={name: np.array(fields[name], dtype=np.float64) for name in _READINGS},  # None becomes nan
         )
-
-    @property
-    def quotes(self) -> Int64:
-        """Quotation marks that the record of each needs: ingest/reading.py holds them against those it has."""
-        found = _REQUIRED_QUOTES + self.label_quotes
-        for reading in self.readings.values():
-            found += KEY_QUOTES * ~np.isnan(reading)
-        return found
 
     @property
     def doubtful(self) -> NDArray[np.bool_]:

@@ -32,22 +32,18 @@ from gpu_token_analytics.raw.columns import (
     stored_columns,
     times_us,
 )
-from gpu_token_analytics.wire.events import KEY_QUOTES, TEXT_QUOTES, TokenUsage
+from gpu_token_analytics.wire.events import TokenUsage
 from gpu_token_analytics.wire.identity import identify
 from gpu_token_analytics.wire.names import canonical_host
 
 _FIELDS = TokenUsage.__struct_fields__
-_DEFAULT_TENANT = "default"
 _SHORT_LATENCY_MS = 3_600_000  # on however many GPUs, it touches fewer cells than events.MAX_CELLS
-
-# In every record: schema, event_id, ts, host, model, request_id; prompt_tokens, completion_tokens.
-_REQUIRED_QUOTES = 8 * KEY_QUOTES + 6 * TEXT_QUOTES
 
 
 class LabelBook(Book[TokenUsage, Labels]):
     """The labels seen so far, as BSON with the reason why a request finished."""
 
-    def learn(self, event: TokenUsage) -> tuple[Labels, bytes, int]:
+    def learn(self, event: TokenUsage) -> tuple[Labels, bytes]:
         """As in Book."""
         document = {
             "host": canonical_host(event.host),
@@ -57,23 +53,13 @@ class LabelBook(Book[TokenUsage, Labels]):
             "finish_reason": event.finish_reason,
         }
         labels = Labels(canonical_host(event.host), tuple(event.gpus), event.model, event.tenant)
-        return labels, label_elements(document), _quotes(event)
+        return labels, label_elements(document)
 
 
 def _key(event: TokenUsage) -> Hashable:
     names = event.gpu_uuids
     gpus = names[0] if len(names) == 1 else (event.gpu_index, *names)
     return event.host, gpus, event.model, event.tenant, event.finish_reason
-
-
-def _quotes(event: TokenUsage) -> int:
-    """For the labels that are not required."""
-    found = KEY_QUOTES + TEXT_QUOTES * len(event.gpu_uuids) if event.gpu_uuids else 0
-    if event.tenant != _DEFAULT_TENANT:
-        found += KEY_QUOTES + TEXT_QUOTES
-    if event.finish_reason is not None:
-        found += KEY_QUOTES + TEXT_QUOTES
-    return found
 
 
 @dataclass(slots=True)
@@ -85,7 +71,6 @@ class UsageColumns:
     request_ids: Sequence[str]
     labels: LabelColumn
     encoded_labels: list[bytes]  # and the reason why it finished; after the end of the text before them
-    label_quotes: Int64  # quotation marks for them in the record
     ts_us: Int64
     start_us: Int64  # when it began to use its GPUs (end - latency + queue); ts_us when no latency is known
     first_us: Int64  # first token; UNKNOWN_US: not known
@@ -116,7 +101,6 @@ class UsageColumns:
             request_ids=fields["request_id"],
             labels=LabelColumn(book.entries, np.array(codes, dtype=np.int64)).compact(),
             encoded_labels=[book.encoded[code] for code in codes],
-            label_quotes=np.array([book.quotes[code] for code in codes], dtype=np.int64),
             ts_us=ts_us,
             start_us=ts_us - np.maximum(active_us, 0),
             first_us=np.where(np.isnan(latency_ms) | np.isnan(ttft_ms), UNKNOWN_US, ts_us - to_end_us),
@@ -145,17 +129,6 @@ class UsageColumns:
             completion=self.completion_tokens,
             reasoning=self.reasoning_tokens,
         )
-
-    @property
-    def quotes(self) -> Int64:
-        """Quotation marks that the record of each needs: ingest/reading.py holds them against those it has."""
-        found = _REQUIRED_QUOTES + self.label_quotes
-        for known in (
-            *(count != 0 for count in (self.cached_tokens, self.reasoning_tokens)),
-            *(~np.isnan(number) for number in (self.gpu_index, self.latency_ms, self.queue_ms, self.ttft_ms)),
-        ):
-            found += KEY_QUOTES * known
-        return found
 
     @property
     def doubtful(self) -> NDArray[np.bool_]:

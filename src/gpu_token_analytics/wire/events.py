@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import uuid_utils
@@ -145,8 +145,6 @@ FIELDS: dict[type[Event], tuple[str, ...]] = {kind: ("schema", *kind.__struct_fi
 _decoder = msgspec.json.Decoder(TokenUsage | GpuSample)
 _encoder = msgspec.json.Encoder()
 
-KEY_QUOTES, TEXT_QUOTES = 2, 2  # quotation marks in a record: around a key, and around a value that is a text
-
 
 def gpu_label(host: str, index: int) -> str:
     """`host/index`: how people name a GPU, and its id as long as no UUID is known."""
@@ -211,10 +209,18 @@ def unknown_fields(event: Event, value: bytes) -> list[str]:
     return [name for name in json.loads(value) if name not in FIELDS[type(event)]]
 
 
-def read_lines(records: bytes) -> list[Event] | None:
+class Lines(NamedTuple):
+    """Events read from lines, and the same events as encode() writes them, on a line each."""
+
+    events: list[Event]
+    written: bytes
+
+
+def read_lines(records: bytes) -> Lines | None:
     """The events of records that stand on a line each, read but not judged; None where one cannot be read."""
     try:
-        return _decoder.decode_lines(records)
+        events = _decoder.decode_lines(records)
+        return Lines(events, _encoder.encode_lines(events))
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
         return None
 
