@@ -344,8 +344,8 @@ def _cell(
     cuts |= {at for begin, end, *_ in segments for at in (begin, end)}
     cuts |= {at for doc in samples for at in (doc["ts_us"], doc["ts_us"] + params.gap_us)}
     if any(doc["mem_used_mb"] is None for doc in samples):
-        forgotten = {item.doc["ts_us"] + params.model_kept_us for item in work}
-        cuts |= {at for at in forgotten if _is_heard(samples, at, params) and _memory(samples, at) is None}
+        told = {at for item in work for at in (item.start, item.doc["ts_us"] + params.model_kept_us)}
+        cuts |= {at for at in told if _is_heard(samples, at, params) and _memory(samples, at) is None}
     edges = sorted(at for at in cuts if start <= at <= until)
 
     requests = {
