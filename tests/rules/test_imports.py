@@ -102,6 +102,20 @@ DOORS = {
 # Rooms that import nothing but Python's own and these.
 PURE = {"ledger": {"numpy"}, "wire": {"msgspec", "uuid_utils"}, "sources": {"msgspec", "opentelemetry", "google"}}
 
+# Of closing, the files that ask the database, each through rooms that do. What they load is computed by the ledger, which asks
+# nobody: load, then compute, then write.
+ASKS_THE_STORE = {"raw", "cells", "books", "rollups", "mongo"}
+CLOSING_ASKS = {
+    "closer.py",
+    "consequences.py",
+    "load.py",
+    "load_requests.py",
+    "load_samples.py",
+    "neighbours.py",
+    "audit.py",
+    "store.py",
+}
+
 Import = tuple[str, str, int]  # file, what it imports (dotted), line
 
 
@@ -187,6 +201,28 @@ def test_every_room_says_what_it_holds_and_imports(room: str) -> None:
 def test_the_ledger_reads_no_clock_and_no_environment() -> None:
     banned = {"time", "os", "random", "socket", "threading", "asyncio", "logging", "pathlib", "subprocess", "secrets", "uuid"}
     assert [line for line in all_imports() if room_of(line[0]) == "ledger" and line[1].split(".")[0] in banned] == []
+
+
+def test_of_closing_only_loading_marking_and_writing_ask_the_store() -> None:
+    asking = {
+        file.removeprefix("closing/")
+        for file, name, _ in all_imports()
+        if room_of(file) == "closing" and name.startswith(f"{PACKAGE}.") and name.split(".")[1] in ASKS_THE_STORE
+    }
+    assert asking == CLOSING_ASKS
+
+
+def test_nothing_in_the_ledger_is_handed_a_function_to_ask() -> None:
+    """What is computed depends on values alone. Labels map a function over a column."""
+    assert {file for file, name, _ in all_imports() if room_of(file) == "ledger" and names_a_function(file)} == {
+        "ledger/labels.py"
+    }
+
+
+def names_a_function(file: str) -> bool:
+    """Whether a file has anything typed as a function."""
+    names = {node.id for node in ast.walk(ast.parse((SOURCE / file).read_text())) if isinstance(node, ast.Name)}
+    return not names.isdisjoint({"Callable", "Awaitable", "Protocol", "partial"})
 
 
 @pytest.mark.parametrize(

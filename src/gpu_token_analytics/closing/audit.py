@@ -27,11 +27,12 @@ from typing import Any
 
 from gpu_token_analytics.cells.lines import lines_digest
 from gpu_token_analytics.cells.store import Version, version_of
-from gpu_token_analytics.closing.compute import compute_run
-from gpu_token_analytics.closing.runs import ComputedCell, runs_of
+from gpu_token_analytics.closing.load import load_timelines
+from gpu_token_analytics.closing.runs import runs_of
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import US_PER_HOUR, US_PER_MINUTE, GpuId, MoneyClass, cell_id, minute_of, touched_minutes
 from gpu_token_analytics.ledger.books import Books
+from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
 from gpu_token_analytics.ledger.ownership import owned_silent_minutes
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import NO_ROW, PriceMode
@@ -333,7 +334,9 @@ def _compute_again(
         if (low is None or minute >= low) and (high is None or minute < high) and minute + US_PER_MINUTE <= now_us
     ]
     for run in runs_of(minutes):
-        yield from compute_run(store, books, params, gpu, run, now_us)
+        for timelines in load_timelines(store, books, params, {gpu: run}, now_us):
+            for computed in compute_runs(timelines, params):
+                yield from computed.cells
 
 
 def _compare(computed: ComputedCell, stored: Document | None, report: AuditReport) -> _Doubt | None:

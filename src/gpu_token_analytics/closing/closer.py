@@ -30,9 +30,9 @@ import msgspec
 from gpu_token_analytics.cells.lines import bounded_correction, bounded_corrections
 from gpu_token_analytics.cells.store import CellWrite, is_live
 from gpu_token_analytics.clock import Clock
-from gpu_token_analytics.closing.compute import compute_runs
 from gpu_token_analytics.closing.consequences import Closed, Consequences
-from gpu_token_analytics.closing.runs import ComputedCell, groups_of, runs_of
+from gpu_token_analytics.closing.load import load_timelines
+from gpu_token_analytics.closing.runs import groups_of, runs_of
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import (
     US_PER_MINUTE,
@@ -42,6 +42,7 @@ from gpu_token_analytics.documents import (
 )
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.ledger.books import Books
+from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.mongo.client import Document
 from gpu_token_analytics.raw.recent import NOTHING_KNOWN, Known
@@ -209,11 +210,12 @@ class Closer:
             known = self._known(
                 {gpu: {minute: due[gpu][minute]["gen"] for minute in run} for gpu, run in group.items()}, moment
             )
-            for run in compute_runs(self._store, books, self._params, group, to_us(now), known=known):
-                marks = [due[run.gpu][minute] for minute in group[run.gpu]]
-                written = self._writes(run.cells, marks, now)
-                closed.append(Closed(run, marks, {write.cell for write in written if write.changed}))
-                writes += written
+            for timelines in load_timelines(self._store, books, self._params, group, to_us(now), known):
+                for run in compute_runs(timelines, self._params):
+                    marks = [due[run.gpu][minute] for minute in group[run.gpu]]
+                    written = self._writes(run.cells, marks, now)
+                    closed.append(Closed(run, marks, {write.cell for write in written if write.changed}))
+                    writes += written
             # First what follows from them: after a crash in between, the cells are still due and it is all done again.
             self._consequences.follow_up(closed, books)
             self._store.cells.write(writes)

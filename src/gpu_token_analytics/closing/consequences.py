@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 
-from gpu_token_analytics.closing.evidence import evidence_before, evidence_from
-from gpu_token_analytics.closing.runs import Carried, ComputedCell, ComputedRun
+from gpu_token_analytics.closing.neighbours import evidence_before, evidence_from
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import (
     US_PER_HOUR,
@@ -27,6 +26,7 @@ from gpu_token_analytics.documents import (
     touched_minutes,
 )
 from gpu_token_analytics.ledger.books import Books
+from gpu_token_analytics.ledger.computed import Carried, ComputedCell, ComputedRun
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import Scope, canonical_key
 from gpu_token_analytics.mongo.client import Document

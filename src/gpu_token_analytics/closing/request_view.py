@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_token_analytics.closing.compute import compute_run
-from gpu_token_analytics.closing.runs import ComputedCell, runs_of
+from gpu_token_analytics.closing.load import load_timelines
+from gpu_token_analytics.closing.runs import runs_of
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import GpuId, Method, NanoUsd, cell_id, touched_minutes
 from gpu_token_analytics.ledger.books import Books
+from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.requests import UNKNOWN_US
 
@@ -50,8 +51,10 @@ def _of_gpu(
     now_us: int,
 ) -> Iterable[RequestPart]:
     for run in runs_of(minutes):
-        for computed in compute_run(store, books, params, gpu, run, now_us, with_shares=True):
-            yield from _of_cell(computed, usage)
+        for timelines in load_timelines(store, books, params, {gpu: run}, now_us):
+            for computed in compute_runs(timelines, params, with_shares=True):
+                for cell in computed.cells:
+                    yield from _of_cell(cell, usage)
 
 
 def _of_cell(computed: ComputedCell, usage: Mapping[str, Any]) -> Iterable[RequestPart]:

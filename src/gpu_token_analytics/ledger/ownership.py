@@ -8,7 +8,7 @@ last evidence. A MIG slice is owned only with evidence: what silent slices leave
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import pairwise
 
 from gpu_token_analytics.documents import US_PER_MINUTE, minute_of
@@ -30,28 +30,31 @@ def owned_silent_minutes(evidence_us: Iterable[int], now_us: int, silent_owned_u
     return found
 
 
+def is_owed(start_us: int, before_us: int, silent_owned_us: int) -> bool:
+    """Whether the silent minute at start_us is near enough to the latest evidence before it."""
+    return start_us <= minute_of(before_us) + silent_owned_us
+
+
 def owned_until(
     start_us: int,
     now_us: int,
     *,
     evidence_us: int | None,
     before_us: int | None,
-    followed: Callable[[], bool],
+    followed: bool,
     live: bool,
     silent_owned_us: int,
 ) -> int:
     """End of the owned part of the minute at start_us; start_us itself when it is not owned at all.
 
     evidence_us: latest evidence inside the minute; None: silent. before_us: latest evidence before it; None: none.
-    followed: whether evidence exists after the minute; asked only where that decides. The part of a minute that is still to
-    come is not owned yet.
+    followed: whether evidence exists after the minute. The part of a minute that is still to come is not owned yet.
     """
     end = start_us + US_PER_MINUTE
     if evidence_us is not None:
         return min(end, max(now_us, evidence_us + 1))
-    owed = before_us is not None and start_us <= minute_of(before_us) + silent_owned_us
-    if not owed:
+    if before_us is None or not is_owed(start_us, before_us, silent_owned_us):
         return start_us
-    if (live and end <= now_us) or followed():
+    if (live and end <= now_us) or followed:
         return end
     return max(start_us, now_us) if live else start_us

@@ -8,8 +8,9 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_token_analytics.closing.runs import ComputedCell, ComputedRun, groups_of, runs_of
+from gpu_token_analytics.closing.runs import groups_of, runs_of
 from gpu_token_analytics.documents import US_PER_MINUTE
+from gpu_token_analytics.ledger.computed import ComputedCell, ComputedRun
 
 LIMIT_US = 120 * US_PER_MINUTE
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,7 +47,7 @@ def test_a_minute_by_itself_and_all_together_agree(evidence: set[int], silent: i
             NOW,
             evidence_us=at(minute) if minute in evidence else None,
             before_us=at(max(before)) if before else None,
-            followed=partial(bool, followed),
+            followed=followed,
             live=live,
             silent_owned_us=silent * MINUTE,
         )
@@ -60,7 +58,7 @@ def test_a_minute_by_itself_and_all_together_agree(evidence: set[int], silent: i
 def test_the_part_still_to_come_is_not_owned_yet() -> None:
     def until(evidence: int | None, *, live: bool) -> int:
         return owned_until(
-            at(100), NOW, evidence_us=evidence, before_us=at(99), followed=lambda: False, live=live, silent_owned_us=MINUTE
+            at(100), NOW, evidence_us=evidence, before_us=at(99), followed=False, live=live, silent_owned_us=MINUTE
         )
 
     assert until(at(100) + SECOND, live=False) == NOW

@@ -16,35 +16,24 @@ from gpu_token_analytics.raw.read import UsageTime
 
 def evidence_before(store: LedgerStore, books: Books, minutes_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
     """For each GPU the last minute before one with evidence; GPUs without are left out. Two commands for all."""
-    found = last_activity(store, books, minutes_us)
+    heard = _last_activity(store, books, minutes_us)
     sampled = store.raw.last_samples({(name, at) for gpu, at in minutes_us.items() for name in books.family(gpu)})
     for gpu, at in minutes_us.items():
         times = [sampled[name, at]["ts_us"] for name in books.family(gpu) if (name, at) in sampled]
         if times:
-            found[gpu] = max(*times, found.get(gpu, times[0]))
-    return {gpu: minute_of(at_us) for gpu, at_us in found.items()}
+            heard[gpu] = max(*times, heard.get(gpu, times[0]))
+    return {gpu: minute_of(at_us) for gpu, at_us in heard.items()}
 
 
 def evidence_from(store: LedgerStore, books: Books, minutes_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
     """For each GPU the first minute from one on with evidence; GPUs without are left out. Two commands for all."""
-    found = next_activity(store, books, minutes_us)
+    heard = _next_activity(store, books, minutes_us)
     sampled = store.raw.first_samples({(name, at) for gpu, at in minutes_us.items() for name in books.family(gpu)})
     for gpu, at in minutes_us.items():
         times = [sampled[name, at]["ts_us"] for name in books.family(gpu) if (name, at) in sampled]
         if times:
-            found[gpu] = min(*times, found.get(gpu, times[0]))
-    return {gpu: minute_of(at_us) for gpu, at_us in found.items()}
-
-
-def last_activity(store: LedgerStore, books: Books, before_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
-    """For each GPU the newest instant, before a time, of a request that ended on it."""
-    asked = [each for each in _own_times(books, before_us) if each[1].start_us <= each[1].at_us]
-    found: dict[GpuId, int] = {}
-    for place, usage in store.raw.usage_before([time for _, time in asked]).items():
-        gpu = asked[place][0]
-        instant = usage["ts_us"] - (usage["start_us"] < usage["ts_us"])  # its end is excluded, unless it is all there is
-        found[gpu] = max(instant, found.get(gpu, instant))
-    return found
+            heard[gpu] = min(*times, heard.get(gpu, times[0]))
+    return {gpu: minute_of(at_us) for gpu, at_us in heard.items()}
 
 
 def last_request_ends(store: LedgerStore, books: Books, at_us: Mapping[GpuId, int], within_us: int) -> dict[GpuId, int]:
@@ -55,26 +44,37 @@ def last_request_ends(store: LedgerStore, books: Books, at_us: Mapping[GpuId, in
         for gpu, at in at_us.items()
         for name, start_us, end_us in _names_of(books, gpu)
     ]
-    asked = [each for each in asked if each[1].start_us <= each[1].at_us and each[1].start_us < each[1].end_us]
-    found: dict[GpuId, int] = {}
-    for place, usage in store.raw.usage_before([time for _, time in asked]).items():
-        gpu = asked[place][0]
-        found[gpu] = max(usage["ts_us"], found.get(gpu, usage["ts_us"]))
-    return found
+    asked = [(gpu, time) for gpu, time in asked if time.start_us <= time.at_us and time.start_us < time.end_us]
+    ends: dict[GpuId, int] = {}
+    for index, usage in store.raw.usage_before([time for _, time in asked]).items():
+        gpu = asked[index][0]
+        ends[gpu] = max(usage["ts_us"], ends.get(gpu, usage["ts_us"]))
+    return ends
 
 
-def next_activity(store: LedgerStore, books: Books, from_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
+def _last_activity(store: LedgerStore, books: Books, before_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
+    """For each GPU the newest instant, before a time, of a request that ended on it."""
+    asked = [(gpu, time) for gpu, time in _times(books, before_us) if time.start_us <= time.at_us]
+    active: dict[GpuId, int] = {}
+    for index, usage in store.raw.usage_before([time for _, time in asked]).items():
+        gpu = asked[index][0]
+        instant = usage["ts_us"] - (usage["start_us"] < usage["ts_us"])  # its end is excluded, unless it is all there is
+        active[gpu] = max(instant, active.get(gpu, instant))
+    return active
+
+
+def _next_activity(store: LedgerStore, books: Books, from_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
     """For each GPU an instant, at or after a time, in which a request is active on it; none of those left out ended earlier."""
-    asked = [each for each in _own_times(books, from_us) if each[1].end_us > each[1].at_us]
-    found: dict[GpuId, int] = {}
-    for place, usage in store.raw.usage_from([time for _, time in asked]).items():
-        gpu, time = asked[place]
+    asked = [(gpu, time) for gpu, time in _times(books, from_us) if time.end_us > time.at_us]
+    active: dict[GpuId, int] = {}
+    for index, usage in store.raw.usage_from([time for _, time in asked]).items():
+        gpu, time = asked[index]
         instant = max(usage["start_us"], time.at_us)
-        found[gpu] = min(instant, found.get(gpu, instant))
-    return found
+        active[gpu] = min(instant, active.get(gpu, instant))
+    return active
 
 
-def _own_times(books: Books, at_us: Mapping[GpuId, int]) -> list[tuple[GpuId, UsageTime]]:
+def _times(books: Books, at_us: Mapping[GpuId, int]) -> list[tuple[GpuId, UsageTime]]:
     """Under which names, and when, requests were a GPU's own: another one may have had its label for millions since. Those of
     its slices are a card's, too."""
     return [
