@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
+import bson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.oracle.raw_documents import identity
 
-from gpu_token_analytics.wire.identity import ID_BYTES, raw_id
+from gpu_token_analytics.wire.identity import ID_BYTES, identify, raw_id
 
 _texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=64)
 _ids = st.one_of(_texts, st.uuids().map(str), st.uuids().map(lambda uuid: str(uuid).upper()))
@@ -19,6 +22,19 @@ def test_it_is_what_the_plain_way_says(owner: str, event_id: str) -> None:
     found = raw_id(owner, event_id)
     assert found == identity(owner, event_id)
     assert len(found) == ID_BYTES
+
+
+@given(st.lists(st.tuples(_texts, _ids | st.text("0123456789abcdefg-A", min_size=36, max_size=36)), max_size=12))
+def test_many_together_are_what_each_is_alone(events: list[tuple[str, str]]) -> None:
+    ids, heads = identify([owner for owner, _ in events], [event_id for _, event_id in events])
+    assert ids == [identity(owner, event_id) for owner, event_id in events]
+    assert heads == [identify([owner], [event_id])[1][0] for owner, event_id in events]
+    shown = [bson.decode(_document(head))["event_id"] for head in heads]
+    assert [found if isinstance(found, str) else str(UUID(bytes=found)) for found in shown] == [each for _, each in events]
+
+
+def _document(elements: bytes) -> bytes:
+    return (len(elements) + 5).to_bytes(4, "little") + elements + b"\x00"
 
 
 @pytest.mark.parametrize(
