@@ -15,11 +15,13 @@ versions have neither price_mode nor second_half; a fleet hour has halves when a
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from operator import add
+from sys import intern
 from typing import Any, TypeAlias
 
 from gpu_token_analytics.documents import GpuId
@@ -37,28 +39,33 @@ class _Sum:
     """A sum under way."""
 
     space: list[int] = field(default_factory=lambda: list(sums.ZERO_SPACE))
-    lines: sums.Lines = field(default_factory=dict)
+    # Of very many lines, arrays take less than half of the memory of lists.
+    lines: dict[sums.LineKey, array[int]] = field(default_factory=dict)
     warm_nusd: list[int] = field(default_factory=list)  # of each cell, until it is shared
 
     def add_cell(self, cell: Mapping[str, Any]) -> None:
         self.space = list(map(add, self.space, sums.cell_space(cell)))
         for key, vector in sums.cell_lines(cell):
-            sums.add_into(self.lines, key, vector)
+            self._add(key, vector)
         self.warm_nusd.append(cell["classes"]["warm_idle"])
 
     def share(self, shares: sums.WarmShares) -> None:
         for (model, tenant), nusd in shares.of_all(self.warm_nusd):
-            sums.add_warm(self.lines, (model, tenant), nusd)
+            self._add((model, tenant or ""), sums.warm_vector(nusd))
 
     def add_stored(self, stored: Mapping[str, Any]) -> None:
         self.space = list(map(add, self.space, sums.read_space(stored["space"])))
         for model, tenant, vector in sums.unpack(stored["lines"]):
-            sums.add_into(self.lines, (model, tenant), vector)
+            self._add((intern(model), intern(tenant or "")), vector)  # each name once, however many lines have it
 
     def add_sum(self, other: _Sum) -> None:
         self.space = list(map(add, self.space, other.space))
         for key, vector in other.lines.items():
-            sums.add_into(self.lines, key, vector)
+            self._add(key, vector)
+
+    def _add(self, key: sums.LineKey, vector: sums.Vector) -> None:
+        found = self.lines.get(key)
+        self.lines[key] = array("q", vector if found is None else map(add, found, vector))
 
     def document(self, *, by_model: bool = False) -> Document:
         found: Document = {
@@ -130,11 +137,13 @@ def fleet(start: datetime, length: timedelta, parts: Iterable[Mapping[str, Any]]
             has_halves = has_halves and "second_half" in stored
             if has_halves:
                 second.add_stored(stored["second_half"])
-    document = {**_head("fleet", None, start, length, versions, finals), **whole.document(by_model=True)}
+    half = second.document(by_model=True)
+    del second  # its lines are packed: of very many, each sum is a hundred megabytes
+    head = _head("fleet", None, start, length, versions, finals)
+    document = {**head, **whole.document(by_model=True)}
     if length == HOUR:
         # `of` is the whole that it is half of: a process of an earlier version writes the whole alone, over what is there.
-        half = {"of": document["seen"], **second.document(by_model=True)}
-        document |= {"rolled": False, "second_half": half if has_halves else None}
+        document |= {"rolled": False, "second_half": {"of": head["seen"], **half} if has_halves else None}
     return document
 
 

@@ -347,7 +347,10 @@ def lines_less(
 
 
 def _pack(vectors: Sequence[Vector]) -> bytes:
-    return b"".join(_VECTOR.pack(*vector) for vector in vectors)
+    packed = bytearray(_VECTOR.size * len(vectors))
+    for place, vector in enumerate(vectors):
+        _VECTOR.pack_into(packed, place * _VECTOR.size, *vector)
+    return bytes(packed)
 
 
 def space_document(space: Vector) -> dict[str, int]:
