@@ -46,7 +46,8 @@ from gpu_token_analytics.mongo.commands import MAX_COMMAND_BYTES, write_command
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.simulate.load import events_for_bench
-from gpu_token_analytics.wire.events import Event, encode
+from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.kind import Event
 
 PARTITIONS = 12
 NEVER_SECONDS = 3600

@@ -37,7 +37,9 @@ from gpu_token_analytics.kafka import EventProducer, create_topics
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings, load
-from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.usage import TokenUsage
 
 MEMORY_LIMIT_MB = 600
 MOST_SECONDS = 1800

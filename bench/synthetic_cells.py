@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from gpu_token_analytics.documents import US_PER_MINUTE, CellState, Method, MoneyClass, cell_id
-from gpu_token_analytics.wire.events import to_us
+from gpu_token_analytics.wire.times import to_us
 
 PRICES_NUSD_PER_MINUTE = {"NVIDIA H100 80GB HBM3": 41_500_000, "NVIDIA L40S": 14_166_667}
 TEMPLATES_PER_GPU = 120

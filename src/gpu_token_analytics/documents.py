@@ -24,7 +24,7 @@ from typing import Any, NotRequired, TypeAlias, TypedDict
 
 from xxhash import xxh3_64_digest
 
-from gpu_token_analytics.wire.events import from_us
+from gpu_token_analytics.wire.times import from_us
 
 GpuId: TypeAlias = str
 CellId: TypeAlias = str

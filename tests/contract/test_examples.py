@@ -23,18 +23,12 @@ from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.shape import Shaped, Shaper
 from gpu_token_analytics.kafka import RecordBatch
-from gpu_token_analytics.wire.events import (
-    EARLIEST_TS,
-    MAX_AHEAD_SECONDS,
-    MAX_GPUS,
-    MAX_RECORD_BYTES,
-    Event,
-    GpuSample,
-    TokenUsage,
-    decode,
-    encode,
-    json_schemas,
-)
+from gpu_token_analytics.wire.events import EARLIEST_TS, MAX_AHEAD_SECONDS, MAX_RECORD_BYTES, decode, encode
+from gpu_token_analytics.wire.fields import MAX_GPUS
+from gpu_token_analytics.wire.json_schemas import json_schemas
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.usage import TokenUsage
 
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
 GOOD, BAD = load("good"), load("bad")

@@ -9,7 +9,7 @@ import pytest
 
 import gpu_token_analytics
 from gpu_token_analytics.tools.schemas_command import file_name, rendered
-from gpu_token_analytics.wire.events import json_schemas
+from gpu_token_analytics.wire.json_schemas import json_schemas
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (Path(gpu_token_analytics.__file__).parent / "wire" / "schemas", ROOT / "CA0" / "schemas")

@@ -25,7 +25,8 @@ from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.rollups.step import Rollups
 from gpu_token_analytics.rollups.store import RollupStore
 from gpu_token_analytics.settings import load
-from gpu_token_analytics.wire.events import TokenUsage, decode
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.usage import TokenUsage
 
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data") / "cases"
 FROM, TO = "2026-11-29T07:00Z", "2026-11-29T08:00Z"

@@ -21,8 +21,9 @@ from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.kafka import EventProducer, describe_group
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings, load
-from gpu_token_analytics.wire.events import TokenUsage, encode, new_event_id
+from gpu_token_analytics.wire.events import encode, new_event_id
 from gpu_token_analytics.wire.identity import event_id_of
+from gpu_token_analytics.wire.usage import TokenUsage
 
 ROOT = Path(__file__).parents[2]
 FAST_SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "500"}

@@ -30,7 +30,10 @@ from gpu_token_analytics.raw.recent import RecentEvents
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.simulate.fleet import default_fleet
 from gpu_token_analytics.simulate.load import Load, generate
-from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage, encode
+from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.usage import TokenUsage
 
 MINUTE = timedelta(minutes=1)
 HOUR_NUSD = 850_000_000  # PRICE_PER_HOUR_USD's default

@@ -25,7 +25,8 @@ from gpu_token_analytics.cells.store import CellStore
 from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.errors import StoreRefused
 from gpu_token_analytics.mongo.indexes import ensure_indexes
-from gpu_token_analytics.wire.events import Event, to_us
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.times import to_us
 
 
 def test_a_fleet_closes_and_the_audit_holds(pipeline: Callable[..., Pipeline]) -> None:

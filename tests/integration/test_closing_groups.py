@@ -25,8 +25,11 @@ from gpu_token_analytics.closing import closer as closing
 from gpu_token_analytics.closing.runs import runs_of
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.raw.read import UsageTime
-from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage, to_us
 from gpu_token_analytics.wire.identity import raw_id
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.times import to_us
+from gpu_token_analytics.wire.usage import TokenUsage
 
 START = minutes_ago(60)
 
@@ -296,4 +299,7 @@ def test_others_cells_are_left_to_who_stored_their_events_for_a_while(pipeline: 
 
 
 def gpu_of(event: Event) -> str:
-    return event.gpus[0] if isinstance(event, TokenUsage) else event.gpu
+    if isinstance(event, TokenUsage):
+        return event.gpus[0]
+    assert isinstance(event, GpuSample)
+    return event.gpu

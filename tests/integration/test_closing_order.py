@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.integration.ledger_support import HOUR_NUSD, MINUTE, Pipeline, contents, fleet_events, minutes_ago, sample, usage
 
-from gpu_token_analytics.wire.events import Event
+from gpu_token_analytics.wire.kind import Event
 
 
 @pytest.mark.parametrize("seed", [1, 2])

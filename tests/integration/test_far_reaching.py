@@ -11,7 +11,8 @@ from tests.integration.ledger_support import MINUTE, Pipeline, close_due, conten
 
 from gpu_token_analytics.cells.marks import CellMarker
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.wire.events import Event, TokenUsage
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.usage import TokenUsage
 
 AT = minutes_ago(120)
 MOST = 40

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.integration.ledger_support import Pipeline, contents, minutes_ago, sample, usage
 
-from gpu_token_analytics.wire.events import Event
+from gpu_token_analytics.wire.kind import Event
 
 SPELLINGS: list[dict[str, Any]] = [
     {"gpu_uuids": ["GPU-a::0"]},

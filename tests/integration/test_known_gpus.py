@@ -25,7 +25,8 @@ from gpu_token_analytics.books.unknown_names import unknown_names
 from gpu_token_analytics.costs.read import CostQuery, CostReads, Row
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.rollups.step import Rollups
-from gpu_token_analytics.wire.events import Event, decode, encode
+from gpu_token_analytics.wire.events import decode, encode
+from gpu_token_analytics.wire.kind import Event
 
 LONG = "GPU-8f4c2a1b-77aa-4f1e-9d52-0c1d2e3f4a5b"
 TWIN = "GPU-8f4c2a1b-0000-4f1e-9d52-0c1d2e3f4a5b"

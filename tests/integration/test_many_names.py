@@ -28,7 +28,9 @@ from gpu_token_analytics.rollups import lines as rollup_lines
 from gpu_token_analytics.rollups.spans import HOUR, floor
 from gpu_token_analytics.rollups.step import Rollups
 from gpu_token_analytics.rollups.store import RollupStore
-from gpu_token_analytics.wire.events import Event, decode, to_us
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.times import to_us
 
 ROOT = Path(__file__).parent.parent.parent
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA", ROOT.parent / "shared" / "data"))

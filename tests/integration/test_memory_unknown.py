@@ -10,7 +10,7 @@ import pytest
 from tests.integration.ledger_support import MINUTE, Pipeline, contents, minutes_ago, sample, usage
 
 from gpu_token_analytics.rollups.step import Rollups
-from gpu_token_analytics.wire.events import Event
+from gpu_token_analytics.wire.kind import Event
 
 AT = minutes_ago(180)
 SECOND = timedelta(seconds=1)

@@ -12,7 +12,8 @@ import pytest
 from tests.integration.ledger_support import HOUR_NUSD, MINUTE, Pipeline, contents, minutes_ago, sample, usage
 
 from gpu_token_analytics.documents import MoneyClass
-from gpu_token_analytics.wire.events import Event, GpuSample
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.sample import GpuSample
 
 PARTITIONS = [["3g.40gb", "3g.40gb"], ["1g.10gb"] * 7, ["4g.40gb"], ["2g.20gb", "1g.10gb+me", "3g.40gb"]]
 SECOND = timedelta(seconds=1)

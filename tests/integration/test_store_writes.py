@@ -36,7 +36,7 @@ from gpu_token_analytics.mongo.indexes import INDEXES, VIEWS, ensure_indexes
 from gpu_token_analytics.raw.insert import InsertOutcome, insert_raw
 from gpu_token_analytics.rollups.store import RollupStore
 from gpu_token_analytics.settings import Settings, load
-from gpu_token_analytics.wire.events import from_us
+from gpu_token_analytics.wire.times import from_us
 
 USAGE = Collection.TOKEN_USAGE
 MINUTE_US = 60_000_000

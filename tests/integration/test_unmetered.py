@@ -9,7 +9,7 @@ import pytest
 from tests.integration.ledger_support import MINUTE, Pipeline, contents, minutes_ago, sample, usage
 
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.wire.events import Event
+from gpu_token_analytics.wire.kind import Event
 
 AT = minutes_ago(30)
 SECOND = timedelta(seconds=1)

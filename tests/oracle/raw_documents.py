@@ -13,8 +13,10 @@ from bson import Binary
 from xxhash import xxh3_64_digest
 
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
-from gpu_token_analytics.wire.events import GpuSample, TokenUsage, to_us
 from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
+from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.times import to_us
+from gpu_token_analytics.wire.usage import TokenUsage
 
 LONG_US = 5 * 60 * 1_000_000
 

@@ -29,7 +29,7 @@ from gpu_token_analytics.api.routes import OTLP, ROUTES, Access, Route
 from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.mongo.client import store_errors
-from gpu_token_analytics.wire.events import json_schemas
+from gpu_token_analytics.wire.json_schemas import json_schemas
 
 SMALL_BODY_BYTES = 65_536
 LARGE_BODIES = frozenset({"/v1/events", *errors.OTLP_PATHS})

@@ -21,8 +21,7 @@ from gpu_token_analytics.documents import Collection, GpuId
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.mongo.client import Document, Store, store_errors
 from gpu_token_analytics.mongo.commands import DUPLICATE_KEY, write_command
-from gpu_token_analytics.wire.events import gpu_label
-from gpu_token_analytics.wire.names import name_key
+from gpu_token_analytics.wire.names import gpu_label, name_key
 
 _TRIES = 10
 _AT_ONCE = 1000

@@ -16,8 +16,8 @@ from gpu_token_analytics.ledger.declarations import Declaration
 from gpu_token_analytics.ledger.placements import Placement, Placements
 from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
 from gpu_token_analytics.mongo.client import Document, Store, mapped
-from gpu_token_analytics.wire.events import from_us
 from gpu_token_analytics.wire.names import name_key
+from gpu_token_analytics.wire.times import from_us
 
 MANY_NAMES = 2_000  # that requests gave to GPUs nobody knows: more are not all read each time
 KEYS_AT_ONCE = 10_000

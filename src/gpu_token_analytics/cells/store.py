@@ -24,7 +24,7 @@ from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
 from gpu_token_analytics.mongo.aside import Aside
 from gpu_token_analytics.mongo.client import Document, Store, each, mapped
 from gpu_token_analytics.mongo.commands import by_bytes, update_many
-from gpu_token_analytics.wire.events import from_us, to_us
+from gpu_token_analytics.wire.times import from_us, to_us
 
 Version: TypeAlias = tuple[int, datetime | None]
 

@@ -39,7 +39,7 @@ from gpu_token_analytics.ledger.prices import NO_ROW, PriceMode
 from gpu_token_analytics.mongo.client import Document
 from gpu_token_analytics.rollups.audit import audit_sums
 from gpu_token_analytics.rollups.spans import HOUR, floor
-from gpu_token_analytics.wire.events import to_us
+from gpu_token_analytics.wire.times import to_us
 
 COUNTED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
 MAX_LISTED = 100

@@ -47,7 +47,7 @@ from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.mongo.client import Document
 from gpu_token_analytics.raw.recent import NOTHING_KNOWN, Known
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.wire.events import to_us
+from gpu_token_analytics.wire.times import to_us
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from gpu_token_analytics.ledger.computed import Carried, ComputedCell, ComputedR
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import Scope, canonical_key
 from gpu_token_analytics.mongo.client import Document
-from gpu_token_analytics.wire.events import from_us, to_us
+from gpu_token_analytics.wire.times import from_us, to_us
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from gpu_token_analytics.simulate.replay import Assumptions, replay
 from gpu_token_analytics.simulate.run import Sent, send_stream
 from gpu_token_analytics.simulate.trace import read_trace, survey
 from gpu_token_analytics.terminal.console import plain_line
-from gpu_token_analytics.wire.events import Event
+from gpu_token_analytics.wire.kind import Event
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from gpu_token_analytics.errors import InvalidRecord
 from gpu_token_analytics.ledger.money import Int64, NDArrayBool
-from gpu_token_analytics.wire.events import MAX_RECORD_BYTES, Event, decode_or_error, read_lines
+from gpu_token_analytics.wire.events import MAX_RECORD_BYTES, decode_or_error, read_lines
+from gpu_token_analytics.wire.kind import Event
 
 # Records read at once: one that cannot be sends all of them through the next smaller size, the last through decode().
 _TOGETHER = (1024, 32)

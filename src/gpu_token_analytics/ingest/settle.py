@@ -25,7 +25,7 @@ from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.raw.insert import InsertOutcome, insert_raw
 from gpu_token_analytics.raw.pending_marks import PendingMarks
 from gpu_token_analytics.raw.recent import RecentEvents
-from gpu_token_analytics.wire.events import to_us
+from gpu_token_analytics.wire.times import to_us
 
 _log = logging.getLogger(__name__)
 

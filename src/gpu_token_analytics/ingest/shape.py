@@ -31,19 +31,12 @@ from gpu_token_analytics.raw.pending_marks import Reach
 from gpu_token_analytics.raw.sample_columns import DescriptionBook, SampleColumns, encode_samples
 from gpu_token_analytics.raw.usage_columns import LabelBook, UsageColumns, encode_usages
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.wire.events import (
-    EARLIEST_TS,
-    MAX_AHEAD_SECONDS,
-    MAX_GPUS,
-    MAX_LATENCY_MS,
-    Event,
-    GpuSample,
-    TokenUsage,
-    decode_or_error,
-    refused_reach,
-    to_us,
-    unknown_fields,
-)
+from gpu_token_analytics.wire.events import EARLIEST_TS, MAX_AHEAD_SECONDS, decode_or_error, unknown_fields
+from gpu_token_analytics.wire.fields import MAX_GPUS, MAX_LATENCY_MS
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.times import to_us
+from gpu_token_analytics.wire.usage import TokenUsage, refused_reach
 
 BAD_RECORD_WINDOW = 1000
 _SLICE_RECORDS = 1000

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId
 from gpu_token_analytics.ledger.prices import FOREVER_US
-from gpu_token_analytics.wire.events import to_us
+from gpu_token_analytics.wire.times import to_us
 
 
 @dataclass(frozen=True)

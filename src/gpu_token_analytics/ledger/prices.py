@@ -14,8 +14,8 @@ from typing import Any
 
 from gpu_token_analytics.documents import NUSD_PER_USD, NanoUsd
 from gpu_token_analytics.ledger.money import nusd_per_hour
-from gpu_token_analytics.wire.events import to_us
 from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
+from gpu_token_analytics.wire.times import to_us
 
 FOREVER_US = 2**62
 MJ_PER_KWH = 3_600_000_000

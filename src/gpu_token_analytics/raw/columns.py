@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gpu_token_analytics.ledger.money import Int64
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
-from gpu_token_analytics.wire.events import to_us
+from gpu_token_analytics.wire.times import to_us
 
 # Element types
 DOUBLE, TEXT, BINARY, BOOLEAN, DATE, NULL, INT32, INT64 = b"\x01", b"\x02", b"\x05", b"\x08", b"\x09", b"\x0a", b"\x10", b"\x12"

@@ -19,7 +19,7 @@ from gpu_token_analytics.documents import (
 )
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.mongo.client import Document, Store, each, mapped
-from gpu_token_analytics.wire.events import MAX_LATENCY_MS
+from gpu_token_analytics.wire.fields import MAX_LATENCY_MS
 
 GpuTime: TypeAlias = tuple[GpuId, int]  # a GPU and a time in microseconds
 

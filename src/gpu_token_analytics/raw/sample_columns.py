@@ -28,9 +28,9 @@ from gpu_token_analytics.raw.columns import (
     stored_columns,
     times_us,
 )
-from gpu_token_analytics.wire.events import GpuSample
 from gpu_token_analytics.wire.identity import identify
 from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
+from gpu_token_analytics.wire.sample import GpuSample
 
 LIVE_SOURCES = frozenset({"nvml", "nvidia-smi", "seed"})  # not "replay": nobody pays for a GPU of a trace by the clock
 

@@ -32,9 +32,9 @@ from gpu_token_analytics.raw.columns import (
     stored_columns,
     times_us,
 )
-from gpu_token_analytics.wire.events import TokenUsage
 from gpu_token_analytics.wire.identity import identify
 from gpu_token_analytics.wire.names import canonical_host
+from gpu_token_analytics.wire.usage import TokenUsage
 
 _FIELDS = TokenUsage.__struct_fields__
 _SHORT_LATENCY_MS = 3_600_000  # on however many GPUs, it touches fewer cells than events.MAX_CELLS

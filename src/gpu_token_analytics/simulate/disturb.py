@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu_token_analytics.errors import Reason, SettingsError
-from gpu_token_analytics.wire.events import MAX_RECORD_BYTES, Event, encode, to_us
+from gpu_token_analytics.wire.events import MAX_RECORD_BYTES, encode
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.times import to_us
 
 _LATE_SECONDS = (60.0, 900.0)
 _REPEAT_SECONDS = (0.0, 120.0)

@@ -23,7 +23,9 @@ import numpy as np
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.simulate.fleet import Fleet, default_fleet
 from gpu_token_analytics.simulate.serving import GpuGauge, Server, Usage
-from gpu_token_analytics.wire.events import Event, TokenUsage, from_us, to_us
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.times import from_us, to_us
+from gpu_token_analytics.wire.usage import TokenUsage
 
 _MAX_QUEUE_US = 60_000_000  # a request that would wait longer is turned away: no tokens, hence no event
 _MAX_PROMPT = 120_000

@@ -26,7 +26,10 @@ from gpu_token_analytics.errors import SettingsError, TraceUnreadable
 from gpu_token_analytics.simulate.fleet import H100, SimGpu, TokenTimes
 from gpu_token_analytics.simulate.serving import GpuGauge, Server
 from gpu_token_analytics.simulate.trace import TraceRow
-from gpu_token_analytics.wire.events import MAX_LATENCY_MS, Event, TokenUsage, from_us, to_us
+from gpu_token_analytics.wire.fields import MAX_LATENCY_MS
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.times import from_us, to_us
+from gpu_token_analytics.wire.usage import TokenUsage
 
 _NAMESPACE = UUID("b6c0a4b2-60b4-5a6e-8c2f-2f3d4c1e9a70")
 

@@ -9,8 +9,10 @@ from datetime import datetime
 
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.simulate.disturb import Delivery
-from gpu_token_analytics.wire.events import TokenUsage, to_us
+from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.sinks import EventSink
+from gpu_token_analytics.wire.times import to_us
+from gpu_token_analytics.wire.usage import TokenUsage
 
 _FLUSH_TIMEOUT_SECONDS = 60.0
 _PACED_FLUSH_EVERY_SECONDS = 10.0
@@ -46,7 +48,7 @@ class Sent:
             self.prompt_tokens += event.prompt_tokens
             self.completion_tokens += event.completion_tokens
             self.gpus.update(event.gpus)
-        else:
+        elif isinstance(event, GpuSample):
             self.samples += 1
             self.gpus.add(event.gpu)
         if self.first_ts is None or event.ts < self.first_ts:

@@ -9,7 +9,9 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from gpu_token_analytics.simulate.fleet import COLD_MEM_MB, SimGpu, TokenTimes
-from gpu_token_analytics.wire.events import GpuSample, Source, from_us
+from gpu_token_analytics.wire.fields import Source
+from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.times import from_us
 
 
 class Served(NamedTuple):

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpu_token_analytics.errors import TraceUnreadable
-from gpu_token_analytics.wire.events import EARLIEST_TS, MAX_TOKENS, to_us
+from gpu_token_analytics.wire.events import EARLIEST_TS
+from gpu_token_analytics.wire.fields import MAX_TOKENS
+from gpu_token_analytics.wire.times import to_us
 
 _BAD_ROWS_NAMED = 10
 _HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"

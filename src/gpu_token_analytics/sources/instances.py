@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from gpu_token_analytics.wire.events import to_us
 from gpu_token_analytics.wire.instances import canonical_instance
+from gpu_token_analytics.wire.times import to_us
 
 FOREVER_US = 2**62
 

@@ -29,8 +29,10 @@ from uuid import UUID
 from gpu_token_analytics.errors import GpuTokensError
 from gpu_token_analytics.sources.instances import CountedBy, InstanceBook, InstancePlacement
 from gpu_token_analytics.sources.spans import Attributes, Span, SpanKind, Value
-from gpu_token_analytics.wire.events import MAX_TOKENS, TokenUsage, from_us
+from gpu_token_analytics.wire.fields import MAX_TOKENS
 from gpu_token_analytics.wire.instances import canonical_instance, unplaced_gpu
+from gpu_token_analytics.wire.times import from_us
+from gpu_token_analytics.wire.usage import TokenUsage
 
 # What a request's figures are called, best name first. In this order:
 #   OpenTelemetry, now        github.com/open-telemetry/semantic-conventions-genai (32c328e8)

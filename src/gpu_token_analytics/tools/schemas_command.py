@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gpu_token_analytics.wire.events import json_schemas
+from gpu_token_analytics.wire.json_schemas import json_schemas
 
 schemas_app = typer.Typer(help="The contracts as JSON Schema (2020-12).", no_args_is_help=True)
 

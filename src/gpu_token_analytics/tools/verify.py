@@ -23,10 +23,12 @@ from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.errors import StoreError, VerifyFailed
 from gpu_token_analytics.mongo.client import Store, store_errors
-from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage, new_event_id, to_us
-from gpu_token_analytics.wire.identity import raw_id
-from gpu_token_analytics.wire.names import canonical_host
+from gpu_token_analytics.wire.events import kind_of, new_event_id
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.sinks import EventSink
+from gpu_token_analytics.wire.times import to_us
+from gpu_token_analytics.wire.usage import TokenUsage
 
 PRICE_PER_HOUR_USD = 0.006
 REQUESTS = 3
@@ -142,10 +144,7 @@ def verify(
 
 
 def _stored(store: Store, name: Collection, events: Sequence[TokenUsage] | Sequence[GpuSample]) -> str | None:
-    ids = [
-        raw_id(event.tenant if isinstance(event, TokenUsage) else canonical_host(event.host), event.event_id)
-        for event in events
-    ]
+    ids = [kind_of(event).raw_id(event) for event in events]
     count = store[name].count_documents({"_id": {"$in": ids}})
     return f"{count} documents, each once" if count == len(ids) else None
 

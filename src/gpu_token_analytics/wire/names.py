@@ -28,6 +28,11 @@ def canonical_host(host: str) -> str:
     return host.rstrip(".").lower() or host
 
 
+def gpu_label(host: str, index: int) -> str:
+    """`host/index`: how people name a GPU, and its id as long as no UUID is known."""
+    return f"{canonical_host(host)}/{index}"
+
+
 def canonical_gpu(name: str) -> str:
     """The one spelling of a GPU's name: a UUID or `host/index`."""
     whole = name.partition(_SHARE_OF_TIME)[0] or name

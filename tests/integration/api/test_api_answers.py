@@ -21,7 +21,8 @@ from gpu_token_analytics.api.errors import CODES
 from gpu_token_analytics.api.keys import KeyScope
 from gpu_token_analytics.api.routes import ROUTES
 from gpu_token_analytics.costs.focus import COLUMNS
-from gpu_token_analytics.wire.events import TokenUsage, encode
+from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.usage import TokenUsage
 
 from .conftest import FLEET, MINUTES, NOW, START, Api
 

@@ -23,8 +23,9 @@ from gpu_token_analytics.errors import DeliveryFailed, KafkaUnreachable
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.sources.otlp import JSON, PROTOBUF
-from gpu_token_analytics.wire.events import TokenUsage, decode
+from gpu_token_analytics.wire.events import decode
 from gpu_token_analytics.wire.sinks import MemorySink
+from gpu_token_analytics.wire.usage import TokenUsage
 
 BINARY = {"Content-Type": PROTOBUF}
 

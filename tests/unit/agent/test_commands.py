@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from gpu_token_analytics.cli import app
 from gpu_token_analytics.errors import SettingsError, SourceUnavailable
-from gpu_token_analytics.wire.events import GpuSample, decode
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.sample import GpuSample
 
 EXAMPLE = Path(__file__).parents[3] / "gpu_seed.json"
 

@@ -15,7 +15,10 @@ from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, Problem, 
 from gpu_token_analytics.agent.run import run_agent
 from gpu_token_analytics.clock import ManualClock
 from gpu_token_analytics.errors import DeliveryFailed, KafkaUnreachable, SourceUnavailable
-from gpu_token_analytics.wire.events import Event, GpuSample, Source, decode
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.fields import Source
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.sinks import MemorySink
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

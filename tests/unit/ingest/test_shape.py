@@ -22,8 +22,12 @@ from gpu_token_analytics.ingest.shape import (
 )
 from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
-from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage, encode, to_us
+from gpu_token_analytics.wire.events import encode
 from gpu_token_analytics.wire.identity import raw_id
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.times import to_us
+from gpu_token_analytics.wire.usage import TokenUsage
 
 MINUTE = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 NOW = MINUTE + timedelta(hours=1)

@@ -20,7 +20,8 @@ from gpu_token_analytics.kafka.consumer import Position
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
 from gpu_token_analytics.settings import load
-from gpu_token_analytics.wire.events import TokenUsage, encode
+from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.usage import TokenUsage
 
 STORE_NOW = datetime(2031, 1, 1, tzinfo=UTC)
 BATCHES = 4

@@ -12,7 +12,10 @@ from tests.oracle.raw_documents import sample_document, usage_document
 from tests.unit.ledger.worlds import MINUTE, SECOND, World, minutes, price, sample, usage
 
 from gpu_token_analytics.ledger.cells import CellContent
-from gpu_token_analytics.wire.events import GpuSample, TokenUsage, decode, to_us
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.times import to_us
+from gpu_token_analytics.wire.usage import TokenUsage
 
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data") / "cases"
 STORED = datetime(2026, 11, 30, tzinfo=UTC)

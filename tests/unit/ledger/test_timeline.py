@@ -20,7 +20,10 @@ from gpu_token_analytics.ledger.events import NOTHING_BEYOND
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.simulate.fleet import default_fleet
 from gpu_token_analytics.simulate.load import Load, generate
-from gpu_token_analytics.wire.events import TokenUsage, encode, from_us
+from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.times import from_us
+from gpu_token_analytics.wire.usage import TokenUsage
 
 HOUR = [T0 + n * MINUTE for n in range(60)]
 NOW = T0 + 61 * MINUTE
@@ -43,7 +46,7 @@ def test_the_hour_of_a_fleet_without_a_store() -> None:
     for event in generate(default_fleet(2, 4), from_us(T0), 3500.0, 5, load=Load(1.0), sample_interval_seconds=15.0):
         if isinstance(event, TokenUsage):
             usages.append(usage_document(event, encode(event), stored_at, "test"))
-        else:
+        elif isinstance(event, GpuSample):
             samples.append(sample_document(event, encode(event), stored_at, "test"))
     stored = Stored(usages, samples, [price("row-0", "0.85")])
     gpus = stored.gpus()

@@ -18,8 +18,10 @@ from gpu_token_analytics.ledger.params import LedgerParams, WorkWeights
 from gpu_token_analytics.ledger.placements import Placement, Placements
 from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
 from gpu_token_analytics.ledger.requests import Requests, UsageRows
-from gpu_token_analytics.wire.events import GpuSample, TokenUsage, from_us
 from gpu_token_analytics.wire.identity import raw_id
+from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.times import from_us
+from gpu_token_analytics.wire.usage import TokenUsage
 
 Document = dict[str, Any]
 

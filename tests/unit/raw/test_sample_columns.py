@@ -13,7 +13,8 @@ from tests.oracle.raw_documents import sample_document
 from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
 from gpu_token_analytics.raw.sample_columns import DescriptionBook, SampleColumns, encode_samples
-from gpu_token_analytics.wire.events import GpuSample, encode
+from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.sample import GpuSample
 
 STORED = datetime(2026, 2, 1, 12, 0, 0, 123_456, tzinfo=UTC)
 

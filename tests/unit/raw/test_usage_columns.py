@@ -14,7 +14,9 @@ from tests.oracle.raw_documents import usage_document
 
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
 from gpu_token_analytics.raw.usage_columns import LabelBook, UsageColumns, encode_usages
-from gpu_token_analytics.wire.events import MAX_LATENCY_MS, MAX_TOKENS, TokenUsage, decode, encode
+from gpu_token_analytics.wire.events import decode, encode
+from gpu_token_analytics.wire.fields import MAX_LATENCY_MS, MAX_TOKENS
+from gpu_token_analytics.wire.usage import TokenUsage
 
 STORED = datetime(2026, 2, 1, 12, 0, 0, 123_456, tzinfo=UTC)
 LONGEST_ID, LONGEST_LABEL = "\U0001f600" * 64, "\U0001f600" * 256  # 4 bytes a character

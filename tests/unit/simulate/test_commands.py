@@ -9,7 +9,10 @@ from typer.testing import CliRunner, Result
 
 from gpu_token_analytics.cli import app
 from gpu_token_analytics.errors import InvalidRecord, SettingsError, TraceUnreadable
-from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage, decode
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.usage import TokenUsage
 
 TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\r\n" + "\r\n".join(
     f"2023-11-16 18:{minute:02}:{second:02}.1234567,{100 + second},{1 + minute}" for minute in range(3) for second in range(60)

@@ -11,7 +11,11 @@ import pytest
 from gpu_token_analytics.errors import InvalidRecord, Reason, SettingsError
 from gpu_token_analytics.simulate import Load, default_fleet, events_for_bench, generate
 from gpu_token_analytics.simulate.disturb import Delivery, Disturbances, disturb, hostile_records
-from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage, decode, to_us
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.times import to_us
+from gpu_token_analytics.wire.usage import TokenUsage
 
 EVENTS = events_for_bench(5000)
 

@@ -13,7 +13,11 @@ from gpu_token_analytics.errors import SettingsError, TraceUnreadable
 from gpu_token_analytics.simulate.fleet import TokenTimes
 from gpu_token_analytics.simulate.replay import Assumptions, replay, shift_to_now_us
 from gpu_token_analytics.simulate.trace import TraceRow
-from gpu_token_analytics.wire.events import Event, GpuSample, TokenUsage, decode, encode, to_us
+from gpu_token_analytics.wire.events import decode, encode
+from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.times import to_us
+from gpu_token_analytics.wire.usage import TokenUsage
 
 START = datetime(2023, 11, 16, 18, tzinfo=UTC)
 ROWS = [

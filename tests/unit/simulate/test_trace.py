@@ -10,7 +10,7 @@ import pytest
 
 from gpu_token_analytics.errors import TraceUnreadable
 from gpu_token_analytics.simulate.trace import BadRow, TraceRow, read_trace, survey
-from gpu_token_analytics.wire.events import from_us
+from gpu_token_analytics.wire.times import from_us
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")

@@ -28,7 +28,7 @@ from gpu_token_analytics.agent.sources.smi_text import (
     short_bus_id,
 )
 from gpu_token_analytics.errors import SourceUnavailable
-from gpu_token_analytics.wire.events import Source
+from gpu_token_analytics.wire.fields import Source
 
 _log = logging.getLogger(__name__)
 

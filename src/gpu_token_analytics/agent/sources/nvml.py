@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from gpu_token_analytics.agent.readings import MIB, GpuProblem, GpuReading, Problem, Reading, mig_profile
 from gpu_token_analytics.errors import SourceUnavailable
-from gpu_token_analytics.wire.events import Source
+from gpu_token_analytics.wire.fields import Source
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from gpu_token_analytics.agent.readings import GpuReading, Reading
 from gpu_token_analytics.errors import SourceUnavailable
-from gpu_token_analytics.wire.events import GpuIndex, Label, Megabytes, Ratio, Source, UsdPerHour, Watts
+from gpu_token_analytics.wire.fields import GpuIndex, Label, Megabytes, Ratio, Source, UsdPerHour, Watts
 from gpu_token_analytics.wire.sinks import declared_gpu_uuid
 
 _MAX_BYTES = 1_000_000

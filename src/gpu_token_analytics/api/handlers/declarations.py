@@ -16,8 +16,8 @@ from gpu_token_analytics.api.render import json_response, timestamp, unknown_gpu
 from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.books.unknown_names import unknown_names
 from gpu_token_analytics.mongo.client import store_errors
-from gpu_token_analytics.wire.events import from_us
 from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
+from gpu_token_analytics.wire.times import from_us
 
 Json = dict[str, Any]
 SHOWN_NAMES = 100

@@ -23,9 +23,11 @@ from gpu_token_analytics.api.names import meant
 from gpu_token_analytics.api.render import json_response
 from gpu_token_analytics.api.services import Ask, AskDep, Outlet
 from gpu_token_analytics.errors import InvalidRecord
-from gpu_token_analytics.wire.events import FIELDS, Event, TokenUsage, decode, refused_reach, unknown_fields
+from gpu_token_analytics.wire.events import decode, kind_of, unknown_fields
+from gpu_token_analytics.wire.kind import Event
 from gpu_token_analytics.wire.sinks import EventSink
 from gpu_token_analytics.wire.strict_json import shorten
+from gpu_token_analytics.wire.usage import TokenUsage, refused_reach
 
 Json = dict[str, Any]
 MAX_RECORDS = 10_000
@@ -166,7 +168,7 @@ def _json_records(body: bytes) -> list[bytes]:
 
 def check_names(ask: Ask, events: Sequence[Event]) -> None:
     """Bounds the different names that a key sends. Raises ApiProblem."""
-    names = {(event.host, event.model, event.tenant) if isinstance(event, TokenUsage) else event.gpu for event in events}
+    names = {kind_of(event).bounded_names(event) for event in events}
     seconds = ask.services.new_names.take(ask.principal.key or "anonymous", names)
     if seconds:
         most = ask.services.settings.api_max_new_names_per_hour
@@ -179,7 +181,7 @@ def check_names(ask: Ask, events: Sequence[Event]) -> None:
 
 
 def _unknown(event: Event, name: str) -> str:
-    return f"{shorten(name)} is no field of {event.__struct_config__.tag}: {meant(name, FIELDS[type(event)])}"
+    return f"{shorten(name)} is no field of {kind_of(event).tag}: {meant(name, kind_of(event).fields)}"
 
 
 def _foreign(event: Event, tenant: str | None) -> str | None:

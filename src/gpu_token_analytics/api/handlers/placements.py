@@ -16,9 +16,9 @@ from gpu_token_analytics.api.render import json_response, timestamp
 from gpu_token_analytics.api.services import AskDep, Services
 from gpu_token_analytics.books.unknown_names import MOST_COUNTED, unknown_names
 from gpu_token_analytics.mongo.client import store_errors
-from gpu_token_analytics.wire.events import to_us
 from gpu_token_analytics.wire.instances import canonical_instance, instance_of
 from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
+from gpu_token_analytics.wire.times import to_us
 
 Json = dict[str, Any]
 MAX_ROWS = 1_000

@@ -20,8 +20,8 @@ from gpu_token_analytics.costs.rows import usd_per_million
 from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.ledger.params import params_of
-from gpu_token_analytics.wire.events import from_us, to_us
 from gpu_token_analytics.wire.identity import event_id_of
+from gpu_token_analytics.wire.times import from_us, to_us
 
 Json = dict[str, Any]
 MAX_EVENTS = 20

@@ -31,7 +31,8 @@ from gpu_token_analytics.sources.otlp import (
 )
 from gpu_token_analytics.sources.span_usages import Counted, usages
 from gpu_token_analytics.sources.spans import Span
-from gpu_token_analytics.wire.events import Event, decode, encode
+from gpu_token_analytics.wire.events import decode, encode
+from gpu_token_analytics.wire.kind import Event
 
 _log = logging.getLogger(__name__)
 

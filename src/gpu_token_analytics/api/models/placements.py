@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from gpu_token_analytics.api.models.base import Model, Page
-from gpu_token_analytics.wire.events import MAX_GPUS
+from gpu_token_analytics.wire.fields import MAX_GPUS
 
 GpuName = Annotated[str, Field(min_length=1, max_length=128)]
 
