@@ -14,23 +14,19 @@ Ids are part of what is stored: changed, the same event would be stored a second
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
-import numpy as np
-
 ID_BYTES = 16
 _TIME_BYTES = 6
-_UUID_CHARACTERS = 36
-_DASHES = (8, 13, 18, 23)
-_DIGITS = [place for place in range(_UUID_CHARACTERS) if place not in _DASHES]
-_VERSION_AT = 14
-_NO_DIGIT = 0xFF
-_VALUE = np.full(256, _NO_DIGIT, dtype=np.uint8)  # of a hexadecimal digit, by its character; no capitals: the usual spelling
-_VALUE[list(b"0123456789abcdef")] = range(16)
+_VERSION_AT, _VERSION_7 = 14, "7"
+_USUAL = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_is_usual = re.compile(_USUAL).fullmatch
+_are_usual = re.compile(f"(?:{_USUAL}\n)*").fullmatch
 
 # BSON elements: type, name, and for binary data its length and subtype (0 generic, 4 UUID).
 _ID = b"\x05_id\x00\x10\x00\x00\x00\x00"
@@ -40,16 +36,15 @@ _TEXT = b"\x02event_id\x00"
 
 def identify(owners: Iterable[str], event_ids: Iterable[str]) -> tuple[list[bytes], list[bytes]]:
     """(`_id` of each event, the elements `_id` and `event_id` of its document)."""
-    texts = [event_id.encode() for event_id in event_ids]
-    uuids = _usual_uuids(texts)
+    event_ids = list(event_ids)
     ids: list[bytes] = []
     heads: list[bytes] = []
-    for place, (key, text) in enumerate(zip(map(_key, owners), texts, strict=True)):
-        uuid = uuids.get(place)
+    for key, event_id, uuid in zip(map(_key, owners), event_ids, _usual_uuids(event_ids), strict=True):
+        text = event_id.encode()
         if uuid is None:
             name = blake2b(key + text, digest_size=ID_BYTES).digest()
             head = _ID + name + _TEXT + (len(text) + 1).to_bytes(4, "little") + text + b"\x00"
-        elif text[_VERSION_AT] == ord("7"):
+        elif event_id[_VERSION_AT] == _VERSION_7:
             name = uuid[:_TIME_BYTES] + blake2b(key + text, digest_size=ID_BYTES - _TIME_BYTES).digest()
             head = _ID + name + _UUID + uuid
         else:
@@ -60,19 +55,14 @@ def identify(owners: Iterable[str], event_ids: Iterable[str]) -> tuple[list[byte
     return ids, heads
 
 
-def _usual_uuids(texts: Sequence[bytes]) -> dict[int, bytes]:
-    """The bytes of those that are a UUID in the usual spelling, by place: read together, ten times as fast as one by one."""
-    places = [place for place, text in enumerate(texts) if len(text) == _UUID_CHARACTERS]
-    joined = b"".join([texts[place] for place in places])
-    characters = np.frombuffer(joined, dtype=np.uint8).reshape(-1, _UUID_CHARACTERS)
-    digits = _VALUE[characters[:, _DIGITS]]
-    usual = (digits != _NO_DIGIT).all(axis=1) & (characters[:, _DASHES] == ord("-")).all(axis=1)
-    read = (digits[:, ::2] << 4 | digits[:, 1::2]).tobytes()
-    return {
-        place: read[ID_BYTES * at : ID_BYTES * (at + 1)]
-        for at, (place, is_usual) in enumerate(zip(places, usual.tolist(), strict=True))
-        if is_usual
-    }
+def _usual_uuids(event_ids: Sequence[str]) -> Sequence[bytes | None]:
+    """The bytes of those that are a UUID in the usual spelling. All at once where all are: several times as fast."""
+    lines = "\n".join((*event_ids, ""))
+    if _are_usual(lines):
+        read = bytes.fromhex(lines.replace("-", ""))  # which passes over the ends of lines
+        if len(read) == ID_BYTES * len(event_ids):  # none has two of them, and a line's end between
+            return [read[start : start + ID_BYTES] for start in range(0, len(read), ID_BYTES)]
+    return [bytes.fromhex(each.replace("-", "")) if _is_usual(each) else None for each in event_ids]
 
 
 def raw_id(owner: str, event_id: str) -> bytes:
