@@ -3,6 +3,7 @@
     GpuTokensError                  the root: catch it to catch all of them
     |- SettingsError                a setting is missing or cannot be used
     |- InvalidRecord                one record is bad: `reason` names why; it goes to the dead letters
+    |- Refused                      a question or an entry cannot be taken as it is: `code` and `field` name why
     |- KafkaError
     |  |- KafkaUnreachable          no broker answered
     |  |- TopicMissing              a topic does not exist or has the wrong shape
@@ -67,6 +68,20 @@ class InvalidRecord(GpuTokensError):
         super().__init__(message)
         self.reason = reason
         self.field = field
+
+
+class Refused(GpuTokensError):
+    """A question, or an entry for a book, cannot be taken as it is; the message names field, value and fix.
+
+    `code` is a stable word for programs (api/errors.py gives each its HTTP status), `field` the parameter or field at fault
+    where it is one, `nearest` the (from, to, bucket) that would be accepted where a range was too long.
+    """
+
+    def __init__(self, code: str, message: str, field: str | None = None, nearest: tuple[str, str, str] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+        self.nearest = nearest
 
 
 class KafkaError(GpuTokensError):

@@ -22,7 +22,8 @@ from tests.integration.ledger_support import (
 
 from gpu_token_analytics.books.declarations import DeclarationStore
 from gpu_token_analytics.books.unknown_names import unknown_names
-from gpu_token_analytics.costs.read import CostQuery, CostReads, Row
+from gpu_token_analytics.costs.query import CostQuery, Row
+from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.rollups.step import Rollups
 from gpu_token_analytics.wire.events import decode, encode

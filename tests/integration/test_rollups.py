@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from bench.synthetic_cells import Fleet, cells
 
-from gpu_token_analytics.costs.read import ROW, CostQuery, CostReads
+from gpu_token_analytics.costs.query import ROW, CostQuery
+from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.mongo import pieces
 from gpu_token_analytics.mongo.client import Store, open_store

@@ -23,9 +23,8 @@ FACTS = {
 
 # They say something of each class - its colour, letter, column or FOCUS category - or, options of commands, load nothing.
 OF_EACH_CLASS = {
-    "api/choices.py",
-    "api/handlers/export.py",
-    "api/handlers/live.py",
+    "costs/choices.py",
+    "costs/export.py",
     "costs/focus.py",
     "costs/query.py",
     "costs/rows.py",

@@ -8,8 +8,10 @@ import logging
 
 import pytest
 from rich.console import Group
+from tests.answers import answer
 
 from gpu_token_analytics import logs
+from gpu_token_analytics.costs.answers import CostsResponse
 from gpu_token_analytics.costs.files import Column, Kind, csv_chunks
 from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.foreign_text import in_csv, in_json_text, visible, visible_lines
@@ -119,10 +121,10 @@ def test_a_report_shows_every_name_as_it_is() -> None:
         for name in names
     ]
     totals = rows[0] | {"group": {}}
-    body = {"from": "a", "to": "b", "group_by": ["model"], "bucket": "none", "rows": rows, "totals": totals, "next": None}
+    body = {"group_by": ["model"], "bucket": "none", "rows": rows, "totals": totals, "next": None}
     body["scope"] = {"left_out_nusd": 0, "cost_nusd": 1, "cells_not_rolled": 0}
     out = io.StringIO()
-    made: Group = report.render(body, 100)
+    made: Group = report.render(answer(CostsResponse, body), 100)
     console = plain_console(file=out, width=400)
     console.print(made)
     for name in [*MARKUP, *(seen for _, seen in ACTING)]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,29 +12,31 @@ from importlib.util import find_spec
 from typing import Any
 
 import anyio
+import msgspec
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
+from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from gpu_token_analytics import __version__
 from gpu_token_analytics.api import errors
-from gpu_token_analytics.api.handlers import HANDLERS
-from gpu_token_analytics.api.handlers.live import LiveFigures
+from gpu_token_analytics.api.handlers.stream import LiveFigures
 from gpu_token_analytics.api.limits import BodyLimit, Envelope
 from gpu_token_analytics.api.metrics import ApiMetrics
-from gpu_token_analytics.api.models.problem import Problem
 from gpu_token_analytics.api.names import known_parameters
-from gpu_token_analytics.api.routes import OTLP, ROUTES, Access, Route
+from gpu_token_analytics.api.openapi import describe, extra_of, responses_of
+from gpu_token_analytics.api.route import Access, Route
+from gpu_token_analytics.api.routes import ROUTES
 from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.mongo.client import store_errors
-from gpu_token_analytics.wire.json_schemas import json_schemas
 
 SMALL_BODY_BYTES = 65_536
 LARGE_BODIES = frozenset({"/v1/events", *errors.OTLP_PATHS})
 WORKER_THREADS = 16
+_encoder = msgspec.json.Encoder(enc_hook=int)  # the driver's 64-bit integers are a subclass of int
 DESCRIPTION = (
     "What each LLM token really costs on your own GPUs. Money is integer nano-USD and always adds up: "
     "attributed + unmetered work + idle by class = price x owned time."
@@ -61,13 +64,13 @@ def create_app(services: Services) -> FastAPI:
 
     app = _bare(lifespan)
     app.state.services = services
-    app.state.live = LiveFigures(services)
+    app.state.live = LiveFigures(services.desk)
     errors.install(app)
     _add_plain(app, services)
     _mount_dashboard(app)
     app.add_middleware(errors.Unexpected)
     app.add_middleware(_Measured, metrics=services.metrics)
-    body_limit = services.settings.api_max_body_bytes
+    body_limit = services.desk.settings.api_max_body_bytes
     app.add_middleware(BodyLimit, limit_bytes=lambda path: body_limit if path in LARGE_BODIES else SMALL_BODY_BYTES)
     app.add_middleware(Envelope)
     return app
@@ -86,7 +89,7 @@ def _bare(lifespan: Any = None) -> FastAPI:
     )
     for route in ROUTES:
         _add(app, route)
-    _describe(app)
+    describe(app)
     return app
 
 
@@ -96,18 +99,17 @@ def document() -> dict[str, Any]:
 
 
 def _add(app: FastAPI, route: Route) -> None:
-    handler = HANDLERS[route.handler]
     app.router.add_api_route(
         route.path.replace("{request_id}", "{request_id:anything}"),
-        _guarded(handler, route),
+        _guarded(route),
         methods=[route.method],
         dependencies=[*([] if route.access is Access.PUBLIC else [Depends(_check(route))]), Depends(known_parameters)],
         response_model=None,
         status_code=route.status,
         summary=route.summary,
-        operation_id=route.handler,
-        responses=_responses(route),
-        openapi_extra=_extra(route),
+        operation_id=route.name,
+        responses=responses_of(route),
+        openapi_extra=extra_of(route),
         tags=[route.path.split("/")[2]],
     )
 
@@ -121,85 +123,33 @@ def _check(route: Route) -> Callable[[Request], None]:
     return check
 
 
-def _guarded(handler: Callable[..., Any], route: Route) -> Callable[..., Any]:
-    """`handler` with the database's errors in our words. Its signature stays: FastAPI reads the parameters from it."""
-    if route.handler in ("stream", "openapi", "events", "traces"):
-        return handler
+def _guarded(route: Route) -> Callable[..., Any]:
+    """The route's function, with its answer as JSON and the database's errors in our words. Its signature stays: FastAPI reads
+    the parameters from it."""
+    if inspect.iscoroutinefunction(route.answer):
+        return _awaited(route)
 
-    @functools.wraps(handler)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
+    @functools.wraps(route.answer)
+    def guarded(*args: Any, **kwargs: Any) -> Response:
         with store_errors(f"answer {route.path}"):
-            return handler(*args, **kwargs)
+            return sent(route.answer(*args, **kwargs), route.status)
 
     return guarded
 
 
-def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
-    problem = {"model": Problem, "content": {errors.MEDIA_TYPE: {}}}
-    found: dict[int | str, dict[str, Any]] = {}
-    content: dict[str, Any] = {media: {} for media in route.media_types}
-    if route.model is None:
-        found[route.status] = {"description": "As named.", "content": content}
-    else:
-        found[route.status] = {"description": "As described.", "model": route.model}
-    if route.access is Access.PUBLIC:
-        return found
-    statuses = {400, 401, 403, 422, 429, 503}
-    if route.names_existing:
-        statuses.add(404)
-    if route.method == "POST":
-        statuses |= {413, 415}
-    for status in sorted(statuses):
-        found[status] = {**problem, "description": "A problem (RFC 9457)."}
-    return found
+def _awaited(route: Route) -> Callable[..., Any]:
+    @functools.wraps(route.answer)
+    async def awaited(*args: Any, **kwargs: Any) -> Response:
+        return sent(await route.answer(*args, **kwargs), route.status)
+
+    return awaited
 
 
-def _extra(route: Route) -> dict[str, Any]:
-    extra: dict[str, Any] = {"x-access": str(route.access), "x-tenant-keys": route.tenant_keys}
-    if route.access is not Access.PUBLIC:
-        extra["security"] = [{"ApiKey": []}, {"ApiKeyHeader": []}]
-    if route.handler == "traces":
-        described = {"type": "string", "description": "An ExportTraceServiceRequest of OpenTelemetry."}
-        content = {media: {"schema": described} for media in route.media_types}
-        extra["requestBody"] = {"required": True, "content": content}
-    if route.handler == "events":
-        event = {"oneOf": list(json_schemas().values())}
-        batch = {"type": "array", "minItems": 1, "items": event}
-        extra["requestBody"] = {
-            "required": True,
-            "content": {
-                "application/json": {"schema": {"oneOf": [event, batch]}},
-                "application/x-ndjson": {"schema": {"type": "string", "description": "One event per line."}},
-            },
-        }
-    return extra
-
-
-def _describe(app: FastAPI) -> None:
-    """OpenAPI: the security schemes, and problems under their own media type only."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = generate()
-            schema["components"]["securitySchemes"] = {
-                "ApiKey": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer gta_...`"},
-                "ApiKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-            }
-            reference = {"schema": {"$ref": "#/components/schemas/Problem"}}
-            status_of_rpc = {"schema": {"type": "object", "description": "A google.rpc.Status."}}
-            for path, operations in schema["paths"].items():
-                content = dict.fromkeys(OTLP, status_of_rpc) if path in errors.OTLP_PATHS else {errors.MEDIA_TYPE: reference}
-                for operation in operations.values():
-                    for status, response in operation["responses"].items():
-                        if not status.startswith("2"):
-                            response["content"] = dict(content)
-            for name in ("HTTPValidationError", "ValidationError"):
-                schema["components"]["schemas"].pop(name, None)
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
+def sent(answer: Response | Struct, status: int) -> Response:
+    """A struct as JSON; a response as it is."""
+    if isinstance(answer, Response):
+        return answer
+    return Response(_encoder.encode(answer), status, media_type="application/json")
 
 
 def _add_plain(app: FastAPI, services: Services) -> None:
@@ -209,7 +159,7 @@ def _add_plain(app: FastAPI, services: Services) -> None:
     def ready() -> Response:
         try:
             with store_errors("ping"):
-                services.reads.ping()
+                services.desk.reads.ping()
         except StoreError:
             return JSONResponse({"status": "the database does not answer"}, 503)
         return JSONResponse({"status": "ok"})

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.keys import ApiKey, KeyScope, KeyStore
 from gpu_token_analytics.api.limits import RateLimit
-from gpu_token_analytics.api.routes import Access, Route
+from gpu_token_analytics.api.route import Access, Route
 
 CACHE_SECONDS = 5.0  # a revoked key stops working within this time
 MAX_CACHED = 1_000

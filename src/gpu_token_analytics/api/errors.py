@@ -13,14 +13,15 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gpu_token_analytics.api.models.problem import FieldProblem, Nearest, Problem
-from gpu_token_analytics.errors import DeliveryFailed, KafkaError, StoreError, StoreOutcomeUnknown
+from gpu_token_analytics.api.problem import FieldProblem, Nearest, Problem
+from gpu_token_analytics.errors import DeliveryFailed, KafkaError, Refused, StoreError, StoreOutcomeUnknown
 from gpu_token_analytics.sources.otlp import JSON, PROTOBUF, status_answer
 
 _log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 OTLP_PATHS = frozenset({"/v1/traces"})
+OTLP_TYPES = (PROTOBUF, JSON)
 URN = "urn:gpu-token-analytics:problem:"
 
 # Every code, with its status and title. A closed set: docs/api.md lists it.
@@ -74,9 +75,14 @@ class ApiProblem(Exception):
         self.extra = dict(extra or {})
 
 
-def field_problem(code: str, field: str, message: str) -> ApiProblem:
-    """A problem with one field."""
-    return ApiProblem(code, message, errors=[FieldProblem(field=field, message=message)])
+def refusal(error: Refused) -> ApiProblem:
+    """What was refused below HTTP, as a problem."""
+    errors = [] if error.field is None else [FieldProblem(field=error.field, message=str(error))]
+    nearest = None
+    if error.nearest is not None:
+        start, end, bucket = error.nearest
+        nearest = Nearest.model_validate({"from": start, "to": end, "bucket": bucket})
+    return ApiProblem(error.code, str(error), errors=errors, nearest=nearest)
 
 
 def problem_document(problem: ApiProblem, instance: str) -> dict[str, Any]:
@@ -122,6 +128,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ApiProblem)
     async def _ours(request: Request, error: ApiProblem) -> Response:
         return answer(error, request.scope)
+
+    @app.exception_handler(Refused)
+    async def _refused(request: Request, error: Refused) -> Response:
+        return answer(refusal(error), request.scope)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:

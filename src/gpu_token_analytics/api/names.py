@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from gpu_token_analytics.api.errors import ApiProblem
-from gpu_token_analytics.api.models.problem import FieldProblem
+from gpu_token_analytics.api.problem import FieldProblem
 from gpu_token_analytics.wire.strict_json import shorten
 
 _MOST_NAMED = 20
@@ -26,9 +28,17 @@ def meant(name: str, known: Iterable[str]) -> str:
 
 
 def parameters_of(dependant: Dependant) -> frozenset[str]:
-    """The query parameters a route reads, its dependencies' included."""
-    own_names = frozenset(parameter.alias for parameter in dependant.query_params)
-    return own_names.union(*(parameters_of(part) for part in dependant.dependencies))
+    """The query parameters a route reads: the fields of its one model."""
+    return frozenset(
+        field.alias or name
+        for parameter in dependant.query_params
+        for name, field in _model(parameter.field_info.annotation).model_fields.items()
+    )
+
+
+def _model(annotation: Any) -> type[BaseModel]:
+    assert issubclass(annotation, BaseModel), "query parameters are one model (params.py)"
+    return annotation
 
 
 async def known_parameters(request: Request) -> None:  # async: it waits for nothing

@@ -1,20 +1,23 @@
-"""The query parameters of /v1, each declared once: name, type, limits, meaning."""
+"""The query parameters of /v1: each declared once - name, type, limits, meaning - and for each route one model of its own."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
-from fastapi import Path, Query
-from pydantic import AwareDatetime, StringConstraints
+from fastapi import Path
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
-from gpu_token_analytics.api.choices import Bucket, Dimension, ExportFormat, ExportLayout, MoneyClassName
+from gpu_token_analytics.costs.choices import Bucket, Dimension, ExportFormat, ExportLayout, MoneyClassName
+from gpu_token_analytics.costs.query import CostQuery
+from gpu_token_analytics.costs.questions import cost_query
 from gpu_token_analytics.units import MAX_USD_PER_HOUR
 
 Value = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 From = Annotated[
     AwareDatetime,
-    Query(
+    Field(
         alias="from",
         description="Start, inclusive; RFC 3339 with offset, on a whole minute. Whole UTC hours answer fastest.",
         examples=["2026-01-31T00:00:00Z"],
@@ -22,37 +25,137 @@ From = Annotated[
 ]
 To = Annotated[
     AwareDatetime,
-    Query(description="End, exclusive; on a whole minute.", examples=["2026-02-01T00:00:00Z"]),
+    Field(description="End, exclusive; on a whole minute.", examples=["2026-02-01T00:00:00Z"]),
 ]
 TimeZone = Annotated[
     str,
-    Query(max_length=64, description="IANA name; where hours and days begin, DST included.", examples=["Europe/Berlin"]),
+    Field(max_length=64, description="IANA name; where hours and days begin, DST included.", examples=["Europe/Berlin"]),
 ]
 BucketOf = Annotated[
-    Bucket, Query(description="Length of a row in time; hours and days are those of `time_zone`.", examples=["1h"])
+    Bucket, Field(description="Length of a row in time; hours and days are those of `time_zone`.", examples=["1h"])
 ]
 GroupBy = Annotated[
     list[Dimension],
-    Query(max_length=6, description="Repeatable: `group_by=model&group_by=tenant`.", examples=[["model"]]),
+    Field(max_length=6, description="Repeatable: `group_by=model&group_by=tenant`.", examples=[["model"]]),
 ]
-Models = Annotated[list[Value], Query(alias="model", max_length=50, description="Only these models. Repeatable.")]
-Tenants = Annotated[list[Value], Query(alias="tenant", max_length=50, description="Only these tenants. Repeatable.")]
-Gpus = Annotated[list[Value], Query(alias="gpu", max_length=50, description="Only these GPUs. Repeatable.")]
-Hosts = Annotated[list[Value], Query(alias="host", max_length=50, description="Only these hosts. Repeatable.")]
-GpuNames = Annotated[list[Value], Query(alias="gpu_name", max_length=50, description="Only these GPU names. Repeatable.")]
+Models = Annotated[list[Value], Field(alias="model", max_length=50, description="Only these models. Repeatable.")]
+Tenants = Annotated[list[Value], Field(alias="tenant", max_length=50, description="Only these tenants. Repeatable.")]
+Gpus = Annotated[list[Value], Field(alias="gpu", max_length=50, description="Only these GPUs. Repeatable.")]
+Hosts = Annotated[list[Value], Field(alias="host", max_length=50, description="Only these hosts. Repeatable.")]
+GpuNames = Annotated[list[Value], Field(alias="gpu_name", max_length=50, description="Only these GPU names. Repeatable.")]
 Classes = Annotated[
-    list[MoneyClassName], Query(alias="class", max_length=5, description="Only money of these classes. Repeatable.")
+    list[MoneyClassName], Field(alias="class", max_length=5, description="Only money of these classes. Repeatable.")
 ]
-Limit = Annotated[int, Query(ge=1, le=10_000, description="Most rows in a page.")]
-CellLimit = Annotated[int, Query(ge=1, le=1_000, description="Most cells in a page.")]
-Cursor = Annotated[str | None, Query(max_length=2048, description="`next` of the page before.")]
+Limit = Annotated[int, Field(ge=1, le=10_000, description="Most rows in a page.")]
+CellLimit = Annotated[int, Field(ge=1, le=1_000, description="Most cells in a page.")]
+Cursor = Annotated[str | None, Field(max_length=2048, description="`next` of the page before.")]
 RequestId = Annotated[str, Path(min_length=1, max_length=256, description="As the engine named it.")]
-ApiPrice = Annotated[float, Query(ge=0, le=1e6, description="API price in USD per million tokens.", examples=[0.6])]
+ApiPrice = Annotated[float, Field(ge=0, le=1e6, description="API price in USD per million tokens.", examples=[0.6])]
 WhatIfPrice = Annotated[
     float | None,
-    Query(ge=0, le=MAX_USD_PER_HOUR, description="What if a GPU-hour cost this (USD)? Left out: the prices of the ledger."),
+    Field(ge=0, le=MAX_USD_PER_HOUR, description="What if a GPU-hour cost this (USD)? Left out: the prices of the ledger."),
 ]
 
-Strict = Annotated[bool, Query(description="Refuse records with a field that their contract does not know.")]
+Strict = Annotated[bool, Field(description="Refuse records with a field that their contract does not know.")]
+GpuOfRequests = Annotated[str, Field(min_length=1, max_length=256, description="GPU id, as in /v1/gpus.")]
+FileFormat = Annotated[ExportFormat, Field(alias="format", description="Kind of file.")]
+Layout = Annotated[
+    ExportLayout, Field(description="`focus` fixes grouping and bucket (hours) and needs a key for all tenants.")
+]
+BillingAccount = Annotated[str, Field(min_length=1, max_length=64, description="FOCUS BillingAccountId and -Name.")]
 
-__all__ = ["Bucket", "Dimension", "ExportFormat", "ExportLayout", "MoneyClassName"]
+
+class Range(BaseModel):
+    """A time: [start, to)."""
+
+    start: From
+    to: To
+
+
+class BookPage(BaseModel):
+    """Of /v1/prices and /v1/placements: most books are whole on the first page."""
+
+    limit: CellLimit = 1000
+    cursor: Cursor = None
+
+
+class Selection(BaseModel):
+    """What /v1/costs and /v1/export are asked in the same words: grouping, zone and filters."""
+
+    group_by: GroupBy = []
+    time_zone: TimeZone = "UTC"
+    models: Models = []
+    tenants: Tenants = []
+    gpus: Gpus = []
+    hosts: Hosts = []
+    gpu_names: GpuNames = []
+    classes: Classes = []
+
+    def query(self, start: datetime, end: datetime, bucket: Bucket, tenant_lock: str | None) -> CostQuery:
+        """The query. tenant_lock: the only tenant that may be seen. Raises Refused for what cannot be asked."""
+        filters = {name: getattr(self, name) for name in ("models", "tenants", "gpus", "hosts", "gpu_names", "classes")}
+        return cost_query(start, end, bucket, self.time_zone, self.group_by, **filters, tenant_lock=tenant_lock)
+
+
+class Rows(Range):
+    """A page of rows."""
+
+    bucket: BucketOf = Bucket.NONE
+    limit: Limit = 1000
+    cursor: Cursor = None
+
+
+class CostsAsked(Selection, Rows):
+    """Of /v1/costs."""
+
+
+class File(Range):
+    """A file of rows."""
+
+    file_format: FileFormat = ExportFormat.CSV
+    layout: Layout = ExportLayout.COSTS
+    bucket: BucketOf = Bucket.HOUR
+    billing_account: BillingAccount = "self-hosted"
+
+
+class ExportAsked(Selection, File):
+    """Of /v1/export."""
+
+
+class BreakEvenAsked(Range):
+    """Of /v1/break-even."""
+
+    api_usd_per_million: ApiPrice
+    usd_per_gpu_hour: WhatIfPrice = None
+    models: Models = []
+
+
+class GpusAsked(BaseModel):
+    """Of /v1/gpus."""
+
+    time_zone: TimeZone = "UTC"
+    gpus: Gpus = []
+    hosts: Hosts = []
+    limit: CellLimit = 200
+    cursor: Cursor = None
+
+
+class RequestsAsked(Range):
+    """Of /v1/requests."""
+
+    gpu: GpuOfRequests
+    limit: CellLimit = 100
+
+
+class CellsAsked(Range):
+    """Of /v1/ledger/cells and /v1/ledger/corrections."""
+
+    gpus: Gpus = []
+    limit: CellLimit = 200
+    cursor: Cursor = None
+
+
+class EventsAsked(BaseModel):
+    """Of POST /v1/events."""
+
+    strict: Strict = False

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gpu_token_analytics.api.errors import CODES
-from gpu_token_analytics.api.routes import ROUTES, Access
+from gpu_token_analytics.api.route import Access
+from gpu_token_analytics.api.routes import ROUTES
 
 BEGIN, END = "<!-- generated: routes -->", "<!-- end of generated -->"
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import Annotated
 
 import anyio
@@ -18,24 +17,16 @@ from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.keys import KeyStore
 from gpu_token_analytics.api.limits import NewNames, Seldom, Slots
 from gpu_token_analytics.api.metrics import ApiMetrics
-from gpu_token_analytics.books.declarations import DeclarationStore
-from gpu_token_analytics.books.instances import InstanceStore
-from gpu_token_analytics.books.prices import PriceStore
-from gpu_token_analytics.closing.store import LedgerStore
-from gpu_token_analytics.costs.lookups import Reads
-from gpu_token_analytics.costs.read import CostReads
+from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.errors import KafkaError
 from gpu_token_analytics.metrics import SiteRegistry
-from gpu_token_analytics.mongo.client import Store, store_errors
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.sources.instances import InstanceBook
 from gpu_token_analytics.wire.sinks import EventSink
 
-EXPORT_PATIENCE = 30
 INGEST_THREADS = 2  # a producer serves one thread at a time; the other one reads and judges meanwhile
 MOST_WAITING = 64
 SHUT_SECONDS = 5.0
-PLACEMENTS_EVERY_SECONDS = 5.0
 SAY_AGAIN_SECONDS = 60.0
 
 
@@ -74,32 +65,18 @@ def _away(detail: str, seconds: float) -> ApiProblem:
 
 @dataclass
 class Services:
-    """Everything a route may touch."""
+    """Everything a route may touch: the desk where questions are answered, and what HTTP adds."""
 
-    settings: Settings
-    store: Store
-    now: Callable[[], datetime]
-    clock_ahead: Callable[[], timedelta]  # MongoDB's clock less this machine's
-    costs: CostReads
-    exports: CostReads  # the same with more patience: an export reads for minutes, page by page
-    reads: Reads
-    ledger: LedgerStore
-    prices: PriceStore
-    declarations: DeclarationStore
-    instances: InstanceStore
+    desk: Desk
     authority: Authority
     streams: Slots
     new_names: NewNames
     sink: EventSink | None = None
-    dead_letters: Callable[[], dict[str, int]] | None = None
     outlet: Outlet = field(default_factory=Outlet)
     metrics: ApiMetrics = field(default_factory=ApiMetrics)
     say_refused: Seldom = field(default_factory=lambda: Seldom(SAY_AGAIN_SECONDS))
     say_sampled: Seldom = field(default_factory=lambda: Seldom(SAY_AGAIN_SECONDS))
     stopping: threading.Event = field(default_factory=threading.Event)
-    _placements: InstanceBook | None = None
-    _placements_at: float = 0.0
-    _placements_lock: threading.Lock = field(default_factory=threading.Lock)
 
     @staticmethod
     def of(
@@ -111,22 +88,10 @@ class Services:
         loopback_only: bool = False,
     ) -> Services:
         """Services over a store. loopback_only: the server listens on loopback addresses only."""
-        timeout_ms = settings.api_query_timeout_ms
-        database = store.database
         return Services(
-            settings=settings,
-            store=store,
-            now=store.now,
-            clock_ahead=lambda: store.clock_ahead,
-            costs=CostReads(database, timeout_ms),
-            exports=CostReads(database, EXPORT_PATIENCE * timeout_ms),
-            reads=Reads(database, timeout_ms),
-            ledger=LedgerStore(store),
-            prices=PriceStore(database, timeout_ms),
-            declarations=DeclarationStore(database, timeout_ms),
-            instances=InstanceStore(database, timeout_ms),
+            desk=Desk.over(store, settings, dead_letters),
             authority=Authority(
-                KeyStore(database, timeout_ms),
+                KeyStore(store.database, settings.api_query_timeout_ms),
                 store.now,
                 anonymous_loopback=loopback_only and settings.api_allow_anonymous_loopback,
                 requests_per_second=settings.api_requests_per_second,
@@ -136,22 +101,7 @@ class Services:
             new_names=NewNames(settings.api_max_new_names_per_hour),
             streams=Slots(settings.api_max_streams, settings.api_max_streams_per_key),
             sink=sink,
-            dead_letters=dead_letters,
         )
-
-    def placements(self) -> InstanceBook:
-        """Which instance runs on which GPUs, as of at most PLACEMENTS_EVERY_SECONDS ago."""
-        with self._placements_lock:
-            if self._placements is None or time.monotonic() - self._placements_at > PLACEMENTS_EVERY_SECONDS:
-                with store_errors("read placements"):
-                    self._placements = self.instances.book()
-                self._placements_at = time.monotonic()
-            return self._placements
-
-    def forget_placements(self) -> None:
-        """A row was appended here: ask again."""
-        with self._placements_lock:
-            self._placements = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +110,11 @@ class Ask:
 
     services: Services
     principal: Principal
+
+    @property
+    def desk(self) -> Desk:
+        """Where its question is answered."""
+        return self.services.desk
 
     @property
     def tenant(self) -> str | None:

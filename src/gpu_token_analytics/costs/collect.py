@@ -16,7 +16,7 @@ from gpu_token_analytics.costs.query import (
     Key,
     Place,
     Row,
-    Scope,
+    Sight,
     sort_key,
 )
 from gpu_token_analytics.documents import MoneyClass
@@ -58,11 +58,11 @@ class _Bucket:
 
 
 class Collector:
-    """Rows of one query. `scope` fills up as they are drawn."""
+    """Rows of one query. `sight` fills up as they are drawn."""
 
-    def __init__(self, query: CostQuery, scope: Scope) -> None:
+    def __init__(self, query: CostQuery, sight: Sight) -> None:
         self._query = query
-        self._scope = scope
+        self._sight = sight
         self._tenants = query.tenants
         self._nobody = False
         if query.tenant_lock is not None:
@@ -101,8 +101,8 @@ class Collector:
         if (query.hosts and host not in query.hosts) or (query.gpu_names and gpu_name not in query.gpu_names):
             return
         space = piece.space
-        self._scope.cost_nusd += space[sums.SPACE_COST]
-        self._scope.cells += space[_CELLS]
+        self._sight.cost_nusd += space[sums.SPACE_COST]
+        self._sight.cells += space[_CELLS]
         bucket.provisional += space[_PROVISIONAL]
         bucket.corrected += space[_CORRECTED]
         if self._nobody:

@@ -26,7 +26,7 @@ from itertools import groupby
 from typing import Any
 
 from gpu_token_analytics.costs.files import Column, Kind, month_of, usd
-from gpu_token_analytics.costs.read import Row
+from gpu_token_analytics.costs.query import Row
 from gpu_token_analytics.ledger.money import split_exactly
 from gpu_token_analytics.ledger.prices import PriceMode
 

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.spans import HOUR, UTC_ZONE, Grain, Span, Step, buckets, runs, spans
 
@@ -33,6 +34,7 @@ REST_COLUMNS = (
     "memory_unknown_us",
     "default_idle_nusd",  # of all classes but attributed; warm idle money counts here whoever's line has a share of it
 )
+COLUMN_OF_CLASS = {str(name): f"{name}_nusd" for name in MoneyClass} | {str(MoneyClass.ATTRIBUTED): "cost_nusd"}
 FLAG_COLUMNS = ("provisional_cells", "corrected_cells")
 ROW_COLUMNS = sums.LINE_COLUMNS + REST_COLUMNS + FLAG_COLUMNS
 ROW = {name: index for index, name in enumerate(ROW_COLUMNS)}
@@ -133,7 +135,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass
-class Scope:
+class Sight:
     """All that was read, before filters on lines: fills up as rows are drawn."""
 
     cost_nusd: int = 0

@@ -28,13 +28,11 @@ from gpu_token_analytics.cells.line_chunks import LineChunks
 from gpu_token_analytics.cells.lines import complete_cells
 from gpu_token_analytics.costs.cells import CELL_FIELDS, cell_pieces
 from gpu_token_analytics.costs.collect import Collector, Piece, settled
-from gpu_token_analytics.costs.query import FLAG_COLUMNS, FLEET, ROW, ROW_COLUMNS, CostQuery, Place, Row, Scope, sort_key
+from gpu_token_analytics.costs.query import FLEET, ROW_COLUMNS, CostQuery, Place, Row, Sight
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.lines import complete
 from gpu_token_analytics.rollups.spans import HALF_HOUR, HOUR, Grain, Span, ceil, floor
-
-__all__ = ["FLAG_COLUMNS", "ROW", "ROW_COLUMNS", "CostQuery", "CostReads", "Row", "Scope", "sort_key"]
 
 Document = dict[str, Any]
 
@@ -53,15 +51,15 @@ class CostReads:
         self._chunks = LineChunks(database)
         self._timeout_ms = timeout_ms
 
-    def rows(self, query: CostQuery, now: datetime, scope: Scope | None = None) -> Iterator[Row]:
+    def rows(self, query: CostQuery, now: datetime, sight: Sight | None = None) -> Iterator[Row]:
         """The rows in order. `now` tells which stored figures can still change."""
         pieces = (piece for span in query.spans for piece in self._pieces(query, span, now))
-        return Collector(query, scope or Scope()).rows(pieces)
+        return Collector(query, sight or Sight()).rows(pieces)
 
-    def total(self, query: CostQuery, now: datetime, scope: Scope | None = None) -> Row:
+    def total(self, query: CostQuery, now: datetime, sight: Sight | None = None) -> Row:
         """The whole selection as one row (of zeros when there is nothing)."""
         zero = Row(None, query.start, query.end, (), [0] * len(ROW_COLUMNS))
-        return next(self.rows(query.whole(), now, scope), zero)
+        return next(self.rows(query.whole(), now, sight), zero)
 
     def not_rolled(self, start: datetime, end: datetime) -> int:
         """Cells of the range whose newest content the rollups do not hold yet."""

@@ -14,7 +14,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gpu_token_analytics.costs.read import CostQuery, CostReads, Row
+from gpu_token_analytics.costs.query import CostQuery, Row
+from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.documents import NUSD_PER_USD, MoneyClass
 from gpu_token_analytics.terminal.console import PlainTable
 

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from prometheus_client import Gauge
 
-from gpu_token_analytics.costs.read import CostQuery, CostReads, Row
+from gpu_token_analytics.costs.query import CostQuery, Row
+from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.exporter.metrics import ExporterMetrics
 from gpu_token_analytics.rollups.spans import DAY, HOUR, floor

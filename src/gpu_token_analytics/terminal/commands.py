@@ -1,4 +1,4 @@
-"""`gpu-tokens api`, `report`, `top`, `export`, `break-even`; `prices` and `keys` are in admin.py.
+"""`gpu-tokens api`, `report`, `top`, `export`, `break-even`; those of the books and keys are in files of their names.
 
 All but `api` read MONGODB_URI themselves, through the same functions as /v1: the figures are the same.
 """
@@ -6,7 +6,7 @@ All but `api` read MONGODB_URI themselves, through the same functions as /v1: th
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpu_token_analytics import logs
-from gpu_token_analytics.api import choices as p
+from gpu_token_analytics.costs import choices as p
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.signals import stoppable
@@ -23,23 +23,25 @@ from gpu_token_analytics.terminal import support as cli
 if TYPE_CHECKING:  # drivers are not loaded for `--help`
     from rich.console import RenderableType
 
-    from gpu_token_analytics.costs.read import CostQuery
+    from gpu_token_analytics.costs.answers import CostsResponse
+    from gpu_token_analytics.costs.desk import Desk
+    from gpu_token_analytics.costs.query import CostQuery
 
 REPORT_LIMIT = 50
+LONGEST_PAGE = 10_000
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    from gpu_token_analytics.terminal import admin as commands_admin
-    from gpu_token_analytics.terminal import placements as commands_placements
+    from gpu_token_analytics.terminal import gpus, keys, placements, prices
 
     app.command("api")(api)
     app.command("report")(report)
     app.command("top")(top)
     app.command("export")(export)
     app.command("break-even")(break_even)
-    commands_admin.register(app)
-    commands_placements.register(app)
+    for room in (prices, gpus, keys, placements):
+        room.register(app)
 
 
 def api(
@@ -86,6 +88,7 @@ def report(
     Examples: `gpu-tokens report` | `gpu-tokens report --wide` | `gpu-tokens report --by model,tenant --last 30d --bucket 1d` |
     `gpu-tokens report --by class --from 2026-01-01 --to 2026-02-01 --tz Europe/Berlin --json`
     """
+    from gpu_token_analytics.costs.report import costs_of
     from gpu_token_analytics.terminal import report as view
 
     if watch:
@@ -93,15 +96,15 @@ def report(
     groups = _groups(group_by if group_by is not None else ["model"])
     filters = {"models": models or (), "tenants": tenants or (), "gpus": gpus or (), "hosts": hosts or ()}
     query_of = _query_of(cli.asked_range(start, end, last), bucket, time_zone, groups, filters)
-    with cli.opened() as at:
+    with cli.opened() as desk:
 
-        def body() -> dict[str, Any]:
-            return _report_body(at, query_of(at.services.now()))
+        def body() -> CostsResponse:
+            return costs_of(desk, query_of(desk.now()), LONGEST_PAGE)
 
         if as_json:
             cli.print_json(body())
         elif as_csv:
-            for chunk in _export_chunks(at, query_of(at.services.now()), p.ExportFormat.CSV, p.ExportLayout.COSTS, ""):
+            for chunk in _export_chunks(desk, query_of(desk.now()), p.ExportFormat.CSV, p.ExportLayout.COSTS, ""):
                 sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
         elif watch:
@@ -146,18 +149,9 @@ def _groups(values: list[str]) -> list[str]:
 def _query_of(
     asked: cli.AskedRange, bucket: p.Bucket, time_zone: str, groups: list[str], filters: dict[str, Any]
 ) -> Callable[[datetime], CostQuery]:
-    from gpu_token_analytics.api.queries import cost_query
+    from gpu_token_analytics.costs.questions import cost_query
 
     return cli.judged(lambda now: cost_query(*asked.at(now), bucket, time_zone, groups, **filters))
-
-
-def _report_body(at: cli.Opened, query: CostQuery) -> dict[str, Any]:
-    from msgspec import to_builtins
-
-    from gpu_token_analytics.api.handlers.costs import costs_body
-
-    found: dict[str, Any] = to_builtins(costs_body(at.services, query, 10_000, None), enc_hook=int)
-    return found
 
 
 def top(
@@ -175,16 +169,16 @@ def top(
 
     if not (as_json or as_csv):
         _refuse_unless_drawn_on("top", "use `gpu-tokens top --json` or `gpu-tokens report`")
-    with cli.opened() as at:
+    with cli.opened() as desk:
         if as_json or as_csv:
-            figures, gpus = view.snapshot(at.services)
+            figures, gpus = view.snapshot(desk)
             if as_json:
                 cli.print_json({"live": figures, "gpus": gpus})
             else:
                 cli.print_csv(gpus)
             return
         with stoppable() as stop:
-            view.run(at.services, plain_console(), stop, interval_seconds)
+            view.run(desk, plain_console(), stop, interval_seconds)
 
 
 def export(
@@ -212,16 +206,16 @@ def export(
     chosen = file_format or (p.ExportFormat(ending) if ending in list(p.ExportFormat) else p.ExportFormat.CSV)
     query_of = _query_of(cli.asked_range(start, end, last), bucket, time_zone, _groups(group_by or []), {})
     if out is None or not to_file:
-        with cli.opened() as at:
-            for chunk in _export_chunks(at, query_of(at.services.now()), chosen, layout, billing_account):
+        with cli.opened() as desk:
+            for chunk in _export_chunks(desk, query_of(desk.now()), chosen, layout, billing_account):
                 sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
         return
     partial = out.with_name(f"{out.name}.partial")
     try:
-        with partial.open("wb") as file, cli.opened() as at:
-            query = query_of(at.services.now())
-            size = sum(file.write(chunk) for chunk in _export_chunks(at, query, chosen, layout, billing_account))
+        with partial.open("wb") as file, cli.opened() as desk:
+            query = query_of(desk.now())
+            size = sum(file.write(chunk) for chunk in _export_chunks(desk, query, chosen, layout, billing_account))
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
@@ -232,18 +226,11 @@ def export(
 
 
 def _export_chunks(
-    at: cli.Opened, query: CostQuery, file_format: p.ExportFormat, layout: p.ExportLayout, billing_account: str
-) -> Any:
-    from gpu_token_analytics.api.handlers.export import focus_query, table
-    from gpu_token_analytics.api.queries import EXPORT, check_cost
-    from gpu_token_analytics.costs.files import csv_chunks, parquet_chunks
+    desk: Desk, query: CostQuery, file_format: p.ExportFormat, layout: p.ExportLayout, billing_account: str
+) -> Iterator[bytes]:
+    from gpu_token_analytics.costs.export import export_file
 
-    if layout is p.ExportLayout.FOCUS:
-        query = focus_query(query)
-    check_cost(query, at.services.reads.gpu_count(), EXPORT)
-    now = at.services.now()
-    columns, lines = table(query, layout, at.services.exports.rows(query, now), now, billing_account)
-    return (csv_chunks if file_format is p.ExportFormat.CSV else parquet_chunks)(columns, lines)
+    return export_file(desk, query, file_format, layout, billing_account).chunks
 
 
 def break_even(
@@ -263,17 +250,17 @@ def break_even(
 
     Examples: `gpu-tokens break-even 0.60` | `gpu-tokens break-even 0.60 --usd-per-gpu-hour 1.30 --last 30d`
     """
-    from gpu_token_analytics.api.handlers.costs import break_even_body
+    from gpu_token_analytics.costs.break_even import against_api
     from gpu_token_analytics.terminal.console import Column, FittedTable
 
     query_of = _query_of(cli.asked_range(start, end, last), p.Bucket.NONE, "UTC", ["model"], {"models": models or ()})
-    with cli.opened() as at:
-        body = break_even_body(at.services, query_of(at.services.now()), api_usd_per_million, usd_per_gpu_hour)
+    with cli.opened() as desk:
+        body = against_api(desk, query_of(desk.now()), api_usd_per_million, usd_per_gpu_hour)
     if as_json:
         cli.print_json(body)
         return
     if as_csv:
-        cli.print_csv(body["rows"])
+        cli.print_csv(body.rows)
         return
     columns = (
         Column("model", right=False),
@@ -286,20 +273,20 @@ def break_even(
         Column("busy now", 2),
         Column("", right=False),
     )
-    made = FittedTable(f"{body['from']} to {body['to']}", columns, wide=wide)
-    for row in body["rows"]:
-        wins = {True: "own GPUs win", False: "the API wins", None: "no tokens"}[row["own_wins"]]
+    made = FittedTable(f"{cli.instant(body.from_)} to {cli.instant(body.to)}", columns, wide=wide)
+    for row in body.rows:
+        wins = {True: "own GPUs win", False: "the API wins", None: "no tokens"}[row.own_wins]
         made.add_row(
-            row["model"] or "everything",
-            cli.count(row["tokens_per_hour"] or 0),
-            cli.rate(row["own_usd_per_million"]),
-            cli.rate(row["api_usd_per_million"]),
-            cli.dollars(row["saved_nusd"]),
-            "-" if row["break_even_tokens_per_hour"] is None else cli.count(row["break_even_tokens_per_hour"]),
-            cli.percent(row["break_even_utilization"]),
-            cli.percent(row["utilization"]),
+            row.model or "everything",
+            cli.count(row.tokens_per_hour or 0),
+            cli.rate(row.own_usd_per_million),
+            cli.rate(row.api_usd_per_million),
+            cli.dollars(row.saved_nusd),
+            "-" if row.break_even_tokens_per_hour is None else cli.count(row.break_even_tokens_per_hour),
+            cli.percent(row.break_even_utilization),
+            cli.percent(row.utilization),
             wins,
-            style="bold" if row["model"] is None else None,
+            style="bold" if row.model is None else None,
         )
-    own = body["own_usd_per_gpu_hour"]
+    own = body.own_usd_per_gpu_hour
     cli.show(made, f"paid per GPU-hour: {cli.rate(own)} USD" + (f", what if {usd_per_gpu_hour}" if usd_per_gpu_hour else ""))

@@ -15,7 +15,7 @@ from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.terminal import support as cli
 
 if TYPE_CHECKING:  # pydantic is not loaded for `--help`
-    from gpu_token_analytics.api.models.placements import NewPlacement
+    from gpu_token_analytics.costs.entries import NewPlacement
 
 placements_app = typer.Typer(
     help="On which GPUs serving instances (engines) run: append-only, effective-dated.", no_args_is_help=True
@@ -38,12 +38,12 @@ def list_placements(wide: cli.WideOption = False, as_json: cli.JsonOption = Fals
 
     Examples: `gpu-tokens placements list` | `gpu-tokens placements list --json`
     """
-    from gpu_token_analytics.api.handlers.placements import placement, unplaced
+    from gpu_token_analytics.costs.placements import placement, unplaced
     from gpu_token_analytics.terminal.console import Column, FittedTable
 
-    with cli.opened() as at:
-        rows = [placement(row) for row in at.services.instances.rows()]
-        unknown = unplaced(at.services)
+    with cli.opened() as desk:
+        rows = [placement(row) for row in desk.instances.rows()]
+        unknown = unplaced(desk)
     if as_json:
         cli.print_json({"placements": rows, "unplaced": unknown})
         return
@@ -53,9 +53,9 @@ def list_placements(wide: cli.WideOption = False, as_json: cli.JsonOption = Fals
     ranks = {"from": 0, "to": 3, "instance": 0, "GPUs": 0, "host": 2, "model": 1, "counted by": 4, "source": 5}
     made = FittedTable("placements", [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide)
     for row in rows:
-        gpus = ", ".join(row["gpus"]) or "unknown from here on"
-        begin, end = row["valid_from"], row["valid_to"] or ""
-        made.add_row(begin, end, row["instance"], gpus, row["host"] or "", row["model"] or "", row["counted_by"], row["source"])
+        gpus = ", ".join(row.gpus) or "unknown from here on"
+        begin, end = cli.instant(row.valid_from), cli.instant(row.valid_to)
+        made.add_row(begin, end, row.instance, gpus, row.host or "", row.model or "", row.counted_by, row.source)
     cli.show(made)
     if not unknown:
         return
@@ -64,7 +64,7 @@ def list_placements(wide: cli.WideOption = False, as_json: cli.JsonOption = Fals
     missing = FittedTable(title, [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide)
     for one in unknown:
         missing.add_row(
-            one["instance"], one["first_named_at"], one["tenant"], "placed since" if one["placed"] else "not placed"
+            one.instance, cli.instant(one.first_named_at), one.tenant, "placed since" if one.placed else "not placed"
         )
     cli.show(missing)
 
@@ -126,7 +126,7 @@ def import_placements(
 
 
 def _append(rows: list[dict[str, Any]], where: str, as_json: bool) -> None:
-    from gpu_token_analytics.api.handlers.placements import placed, placement_fields
+    from gpu_token_analytics.costs.placements import append_placements, placement_fields
 
     many = len(rows) > 1 or where
 
@@ -134,29 +134,29 @@ def _append(rows: list[dict[str, Any]], where: str, as_json: bool) -> None:
         found = [_placement(row, f"{where}row {number}: " if many else "", now) for number, row in enumerate(rows, 1)]
         for number, new in enumerate(found, 1):
             try:
-                with cli.problems():
+                with cli.refusals():
                     placement_fields(new)
             except SettingsError as error:
                 raise SettingsError(f"{where}row {number}: {error}" if many else str(error)) from None
         return found
 
     made(datetime.now(UTC))
-    with cli.opened() as at:
-        answer = placed(at.services, made(at.services.now()), "cli")
+    with cli.opened() as desk:
+        answer = append_placements(desk, made(desk.now()), "cli")
     if as_json:
         cli.print_json(answer)
         return
-    for row in answer["appended"]:
-        gpus = ", ".join(row["gpus"]) or "unknown GPUs"
-        typer.echo(f"appended: {visible(row['instance'])} on {visible(gpus)} from {row['valid_from']}")
-    if answer["unchanged"]:
-        typer.echo(f"unchanged: {answer['unchanged']}")
+    for row in answer.appended:
+        gpus = ", ".join(row.gpus) or "unknown GPUs"
+        typer.echo(f"appended: {visible(row.instance)} on {visible(gpus)} from {cli.instant(row.valid_from)}")
+    if answer.unchanged:
+        typer.echo(f"unchanged: {answer.unchanged}")
 
 
 def _placement(row: dict[str, Any], where: str, now: datetime) -> NewPlacement:
     from pydantic import ValidationError
 
-    from gpu_token_analytics.api.models.placements import NewPlacement
+    from gpu_token_analytics.costs.entries import NewPlacement
     from gpu_token_analytics.rollups.spans import MINUTE, floor
 
     given = {name: value for name, value in row.items() if value is not None}

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from gpu_token_analytics.costs.answers import CostRow, CostsResponse
 from gpu_token_analytics.costs.rows import IDLE_COLUMNS
 from gpu_token_analytics.terminal.console import Column, FittedTable
-from gpu_token_analytics.terminal.support import NUSD, count, dollars, percent, rate
+from gpu_token_analytics.terminal.support import NUSD, count, dollars, instant, percent, rate
 
-Json = dict[str, Any]
 NOBODY = {"model": "(no known request)", "tenant": "(no known request)", "host": "(unknown)", "gpu_name": "(unknown)"}
 
 
-def render(body: Json, limit: int, *, wide: bool = False) -> Group:
+def render(body: CostsResponse, limit: int, *, wide: bool = False) -> Group:
     """The table, the identity below it, and what to know about the figures."""
-    rows = sorted(body["rows"], key=lambda row: (row["bucket"] or "", -(row["money"]["total_nusd"] or 0)))
+    rows = sorted(body.rows, key=lambda row: (row.bucket or "", -(row.money.total_nusd or 0)))
     shown = rows[:limit]
-    title = f"{body['from']} to {body['to']}" + (f", by {', '.join(body['group_by'])}" if body["group_by"] else "")
+    title = f"{instant(body.from_)} to {instant(body.to)}" + (f", by {', '.join(body.group_by)}" if body.group_by else "")
     parts: list[RenderableType] = [_table(title, shown, body, wide=wide)]
-    if len(rows) > len(shown) or body["next"]:
-        hidden = f"{len(rows) - len(shown):,} more rows" if not body["next"] else "More rows"
+    if len(rows) > len(shown) or body.next:
+        hidden = f"{len(rows) - len(shown):,} more rows" if not body.next else "More rows"
         parts.append(Text(f"{hidden}: raise --limit or use `gpu-tokens export`."))
     parts.append(Text(identity(body)))
     parts += [Text(note) for note in notes(body)]
@@ -51,90 +49,90 @@ _OTHER_COLUMNS = (
 )
 
 
-def _table(title: str, rows: list[Json], body: Json, *, wide: bool) -> FittedTable:
-    groups = body["group_by"]
-    first = ["from"] if body["bucket"] != "none" else []
+def _table(title: str, rows: list[CostRow], body: CostsResponse, *, wide: bool) -> FittedTable:
+    groups = body.group_by
+    first = ["from"] if body.bucket != "none" else []
     names_of = [Column(name, right=False) for name in (*first, *groups)]
     made = FittedTable(title, (*names_of, *_MONEY_COLUMNS, *_OTHER_COLUMNS), wide=wide)
     for row in [*rows, None]:
-        item = body["totals"] if row is None else row
-        bucket = [(item["bucket"] or "")[:16].replace("T", " ")] if first else []
-        names = [item["group"].get(name) or NOBODY.get(name, "-") for name in groups]
+        item = body.totals if row is None else row
+        bucket = [(item.bucket or "")[:16].replace("T", " ")] if first else []
+        names = [item.group.get(name) or NOBODY.get(name, "-") for name in groups]
         if row is None:
             names = ["total", *[""] * (len(groups) - 1)] if groups else []
-        money, ratio = item["money"], item["rates"]
+        money, ratio = item.money, item.rates
         made.add_row(
             *bucket,
             *names,
-            dollars(money["total_nusd"]),
-            dollars(money["attributed_nusd"]),
-            dollars(sum(money[name] for name in IDLE_COLUMNS)),
-            *(dollars(money[name]) for name in (*IDLE_COLUMNS, "unmetered_work_nusd")),
-            count(item["tokens"]["total"]),
-            count(item["requests"]),
-            rate(ratio["tokens_per_second"]),
-            *(rate(ratio[f"{name}_usd_per_million"]) for name in ("active", "loaded", "input", "output")),
-            rate(ratio["joules_per_token"]),
+            dollars(money.total_nusd),
+            dollars(money.attributed_nusd),
+            dollars(sum(getattr(money, name) for name in IDLE_COLUMNS)),
+            *(dollars(getattr(money, name)) for name in (*IDLE_COLUMNS, "unmetered_work_nusd")),
+            count(item.tokens.total),
+            count(item.requests),
+            rate(ratio.tokens_per_second),
+            *(rate(getattr(ratio, f"{name}_usd_per_million")) for name in ("active", "loaded", "input", "output")),
+            rate(ratio.joules_per_token),
             flags(item),
             style="bold" if row is None else None,
         )
     return made
 
 
-def flags(row: Json) -> str:
+def flags(row: CostRow) -> str:
     """Marks of a row: p provisional, c corrected, l low volume, d default price, u GPUs that are not known."""
-    quality = row["quality"]
+    quality = row.quality
     marks = (
-        ("p", quality["provisional"]),
-        ("c", quality["corrected_cells"]),
-        ("l", quality["low_volume"]),
-        ("d", quality["default_price_nusd"]),
-        ("u", quality["unknown_gpu_requests"] or quality["unknown_gpu_tokens"]),
+        ("p", quality.provisional),
+        ("c", quality.corrected_cells),
+        ("l", quality.low_volume),
+        ("d", quality.default_price_nusd),
+        ("u", quality.unknown_gpu_requests or quality.unknown_gpu_tokens),
     )
     return "".join(mark for mark, on in marks if on)
 
 
-def identity(body: Json) -> str:
+def identity(body: CostsResponse) -> str:
     """The promise, in figures."""
-    money = body["totals"]["money"]
-    if money["total_nusd"] is None:
+    money = body.totals.money
+    if money.total_nusd is None or money.attributed_nusd is None:
         return "all of it ran on GPUs that nobody sampled or declared: what it cost is not known"
-    idle = sum(money[name] for name in IDLE_COLUMNS)
+    idle = sum(getattr(money, name) for name in IDLE_COLUMNS)
     text = (
-        f"attributed {money['attributed_nusd'] / NUSD:,.9f} + unmetered work {money['unmetered_work_nusd'] / NUSD:,.9f} "
-        f"+ idle {idle / NUSD:,.9f} = {money['total_nusd'] / NUSD:,.9f} USD"
+        f"attributed {money.attributed_nusd / NUSD:,.9f} + unmetered work {money.unmetered_work_nusd / NUSD:,.9f} "
+        f"+ idle {idle / NUSD:,.9f} = {money.total_nusd / NUSD:,.9f} USD"
     )
-    left = body["scope"]["left_out_nusd"]
-    if left:
-        return f"{text}; the filter leaves out {left / NUSD:,.9f} of {body['scope']['cost_nusd'] / NUSD:,.9f} USD"
+    left, whole = body.scope.left_out_nusd, body.scope.cost_nusd
+    if left and whole is not None:
+        return f"{text}; the filter leaves out {left / NUSD:,.9f} of {whole / NUSD:,.9f} USD"
     return f"{text} = price x owned time"
 
 
-def notes(body: Json) -> list[str]:
+def notes(body: CostsResponse) -> list[str]:
     """What the reader should know."""
-    quality = body["totals"]["quality"]
-    found = [f"coverage {percent(quality['coverage'])} of the GPU time"] if quality["coverage"] is not None else []
-    if quality["memory_unknown_share"]:
+    quality = body.totals.quality
+    found = [f"coverage {percent(quality.coverage)} of the GPU time"] if quality.coverage is not None else []
+    if quality.memory_unknown_share:
         found.append(
-            f"{percent(quality['memory_unknown_share'])} of the GPU time is idle, classed without a memory reading (the driver "
+            f"{percent(quality.memory_unknown_share)} of the GPU time is idle, classed without a memory reading (the driver "
             "gives none): warm for an hour after a request or while something runs, else cold"
         )
-    if quality["provisional"]:
+    if quality.provisional:
         found.append("p: provisional, newer events may still move money between rows")
-    total = body["totals"]["money"]["total_nusd"]
-    if quality["default_price_nusd"]:
-        share = percent(quality["default_price_nusd"] / total) if total else "all"
+    total = body.totals.money.total_nusd
+    if quality.default_price_nusd:
+        share = percent(quality.default_price_nusd / total) if total else "all"
         found.append(
-            f"d: {quality['default_price_nusd'] / NUSD:,.6f} USD ({share}) at the default price, since no price row or sample "
+            f"d: {quality.default_price_nusd / NUSD:,.6f} USD ({share}) at the default price, since no price row or sample "
             "names these GPUs: `gpu-tokens prices add --scope name --key NAME USD_PER_HOUR`"
         )
-    if quality["unknown_gpu_requests"] or quality["unknown_gpu_tokens"]:
+    if quality.unknown_gpu_requests or quality.unknown_gpu_tokens:
         found.append(
-            f"u: {quality['unknown_gpu_requests']:,} requests with {quality['unknown_gpu_tokens']:,} tokens ran on GPUs that "
+            f"u: {quality.unknown_gpu_requests:,} requests with {quality.unknown_gpu_tokens:,} tokens ran on GPUs that "
             "nobody sampled or declared, so their money is unknown: `gpu-tokens gpus list`"
         )
-    if body["scope"]["cells_not_rolled"]:
-        found.append(f"{body['scope']['cells_not_rolled']:,} cells changed and are not in the sums yet (seconds)")
-    if not body["rows"]:
+    if body.scope.cells_not_rolled:
+        found.append(f"{body.scope.cells_not_rolled:,} cells changed and are not in the sums yet (seconds)")
+    if not body.rows:
         found.append("nothing in this range: is the processor running? `gpu-tokens report --last 30d` looks further back")
     return found

@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.errors import Refused, SettingsError
 from gpu_token_analytics.foreign_text import in_csv, in_json_text
 
 if TYPE_CHECKING:  # drivers and rich are not loaded for `--help`
+    from pydantic import ValidationError
     from rich.console import RenderableType
 
-    from gpu_token_analytics.api.services import Services
-    from gpu_token_analytics.costs.read import CostQuery
-    from gpu_token_analytics.mongo.client import Store
+    from gpu_token_analytics.costs.desk import Desk
+    from gpu_token_analytics.costs.query import CostQuery
 
 NUSD = 1e9
 _LAST = re.compile(r"(\d{1,5})(m|h|d)")
@@ -43,42 +44,32 @@ HostOption = Annotated[list[str] | None, typer.Option("--host", help="Only this 
 CONNECT_MS = 3_000  # a person waits for it
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A store and the services over it."""
-
-    store: Store
-    services: Services
-
-
 @contextmanager
-def opened() -> Iterator[Opened]:
-    """Services over MONGODB_URI. What the API would answer as a problem ends the command as a SettingsError.
+def opened() -> Iterator[Desk]:
+    """A desk over MONGODB_URI. A question that is refused ends the command as a SettingsError.
 
     Arguments are judged before: nobody waits for a database to hear of a typing error.
     """
-    from gpu_token_analytics.api.services import Services
+    from gpu_token_analytics.costs.desk import Desk
     from gpu_token_analytics.mongo.client import open_store, store_errors
     from gpu_token_analytics.running_demo import settings_beside_demo
 
     settings = settings_beside_demo()
     store = open_store(settings, "gpu-tokens-cli", connect_ms=CONNECT_MS)
     try:
-        with store_errors("read"), problems():
-            yield Opened(store, Services.of(store, settings))
+        with store_errors("read"), refusals():
+            yield Desk.over(store, settings)
     finally:
         store.close()
 
 
 @contextmanager
-def problems() -> Iterator[None]:
-    """What the API would answer as a problem becomes a SettingsError."""
-    from gpu_token_analytics.api.errors import ApiProblem
-
+def refusals() -> Iterator[None]:
+    """What is refused becomes a SettingsError: on a command line it was an option or an argument."""
     try:
         yield
-    except ApiProblem as problem:
-        raise SettingsError(problem.detail) from None
+    except Refused as refused:
+        raise SettingsError(str(refused)) from None
 
 
 @dataclass(frozen=True)
@@ -120,7 +111,7 @@ def time_of(option: str, text: str) -> datetime:
 
 def judged(query_of: Callable[[datetime], CostQuery]) -> Callable[[datetime], CostQuery]:
     """`query_of`, a query as of a time, when it can be made. Raises SettingsError."""
-    with problems():
+    with refusals():
         query_of(datetime.now(UTC))
     return query_of
 
@@ -137,7 +128,7 @@ def print_json(body: Any) -> None:
     typer.echo(in_json_text(msgspec.json.format(msgspec.json.encode(body, enc_hook=int), indent=2).decode()))
 
 
-def print_csv(rows: Iterable[Mapping[str, Any]]) -> None:
+def print_csv(rows: Iterable[Any]) -> None:
     """Rows of a JSON answer as CSV on standard output: a column for each field, `a.b` for one inside another, lists with
     blanks between; empty is null."""
     import csv
@@ -181,6 +172,11 @@ def show(*parts: RenderableType) -> None:
         out.print(part, crop=False)
 
 
+def instant(at: datetime | None) -> str:
+    """A time as answers write it; nothing where it is null."""
+    return "" if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def dollars(nusd: int | None) -> str:
     """Money for people; cents where there are dollars, more where there are not."""
     if nusd is None:
@@ -205,3 +201,11 @@ def count(value: float) -> str:
 def percent(value: float | None) -> str:
     """A share."""
     return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def first_fault(error: ValidationError | InvalidOperation) -> str:
+    """What is wrong with the fields of an entry, first."""
+    if isinstance(error, InvalidOperation):
+        return "give prices as decimal numbers, such as 2.49"
+    fault = error.errors()[0]
+    return f"{'.'.join(str(part) for part in fault['loc'])}={fault['input']}: {fault['msg']}"

@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.live import Live as Drawing
 from rich.text import Text
 
-from gpu_token_analytics.api.handlers.gpus import gpu_states
-from gpu_token_analytics.api.handlers.live import live_figures
-from gpu_token_analytics.api.services import Services
+from gpu_token_analytics.costs.answers import GpuState, Live
+from gpu_token_analytics.costs.desk import Desk
+from gpu_token_analytics.costs.gpus import gpu_states
+from gpu_token_analytics.costs.live import live_figures
 from gpu_token_analytics.rollups.spans import UTC_ZONE, Step, bucket_start
 from gpu_token_analytics.terminal.console import Column, FittedTable
 from gpu_token_analytics.terminal.support import count, dollars, percent, rate
 
-Json = dict[str, Any]
 STYLES = {
     "attributed": "green",
     "unmetered_work": "cyan",
@@ -38,14 +38,14 @@ DOWN, UP = ("j", "\x1b[B", "\x1bOB"), ("k", "\x1b[A", "\x1bOA")
 PAGE_DOWN, PAGE_UP = (" ", "\x1b[6~"), ("b", "\x1b[5~")
 
 
-def snapshot(services: Services) -> tuple[Json, list[Json]]:
+def snapshot(desk: Desk) -> tuple[Live, list[GpuState]]:
     """(live figures, GPU states): what one screen shows, and what `--json` prints."""
-    now = services.now()
+    now = desk.now()
     midnight = bucket_start(now, Step.DAY, UTC_ZONE)
-    return live_figures(services, None), gpu_states(services, services.reads.gpus(), now, midnight)
+    return live_figures(desk, None), gpu_states(desk, desk.reads.gpus(), now, midnight)
 
 
-def screen(figures: Json, gpus: list[Json], sort: str, console: Console, first: int) -> tuple[Group, int, int]:
+def screen(figures: Live, gpus: list[GpuState], sort: str, console: Console, first: int) -> tuple[Group, int, int]:
     """(one screen, the first GPU on it, how many GPUs there is room for). first: the GPU that was asked to be the first."""
     above = Group(_header(figures), _identity(figures), Text(), _models(figures, max(1, console.height // 6)), Text())
     used = len(console.render_lines(above, pad=False))
@@ -54,25 +54,25 @@ def screen(figures: Json, gpus: list[Json], sort: str, console: Console, first: 
     return Group(above, *_gpus(gpus, sort, first, room)), first, room
 
 
-def _header(figures: Json) -> Text:
-    spend = figures["usd_per_hour"]
+def _header(figures: Live) -> Text:
+    spend = figures.usd_per_hour
     return Text.assemble(
         ("gpu-tokens top  ", "bold"),
-        f"{figures['gpus'] or 0} GPUs   ",
+        f"{figures.gpus or 0} GPUs   ",
         (f"{'-' if spend is None else f'{spend:,.2f}'} $/h   ", "bold"),
-        f"{count(figures['tokens_per_second'] or 0)} tok/s   ",
-        f"$/M active {rate(figures['active_usd_per_million'])}  loaded {rate(figures['loaded_usd_per_million'])}   ",
-        f"due {figures['cells_due']}   {figures['at'][:19].replace('T', ' ')}Z",
+        f"{count(figures.tokens_per_second or 0)} tok/s   ",
+        f"$/M active {rate(figures.active_usd_per_million)}  loaded {rate(figures.loaded_usd_per_million)}   ",
+        f"due {figures.cells_due}   {figures.at:%Y-%m-%d %H:%M:%S}Z",
     )
 
 
-def _identity(figures: Json) -> Text:
+def _identity(figures: Live) -> Text:
     """The identity as a bar that always fills."""
-    classes, total = figures["classes"], figures["cost_nusd"]
+    classes, total = figures.classes or {}, figures.cost_nusd
     width = 60
     text = Text("last minutes  [")
     used = 0
-    parts = [(name, classes[name]) for name in LETTERS]
+    parts = [(name, classes.get(name, 0)) for name in LETTERS]
     for index, (name, nusd) in enumerate(parts):
         length = width - used if index == len(parts) - 1 else round(width * nusd / total) if total else 0
         length = max(0, min(length, width - used))
@@ -84,20 +84,20 @@ def _identity(figures: Json) -> Text:
     return text
 
 
-def _models(figures: Json, room: int) -> FittedTable:
+def _models(figures: Live, room: int) -> FittedTable:
     numbers = (Column("tok/s", 2), Column("USD", 3), Column("$/M active"), Column("$/M loaded", 1))
-    models = sorted(figures["models"], key=lambda one: -(one["attributed_nusd"] or 0))
+    models = sorted(figures.models, key=lambda model: -(model.attributed_nusd or 0))
     more = f"   {len(models) - room} more" if len(models) > room else ""
     made = FittedTable(f"models{more}", (Column("model", right=False), *numbers))
     for model in models[:room]:
         made.add_row(
-            model["model"],
-            count(model["tokens_per_second"]),
-            dollars(model["attributed_nusd"]),
-            rate(model["active_usd_per_million"]),
-            rate(model["loaded_usd_per_million"]),
+            model.model,
+            count(model.tokens_per_second),
+            dollars(model.attributed_nusd),
+            rate(model.active_usd_per_million),
+            rate(model.loaded_usd_per_million),
         )
-    if not figures["models"]:
+    if not figures.models:
         made.add_row("(no request in the last minutes)")
     return made
 
@@ -115,22 +115,22 @@ _GPU_COLUMNS = (
 )
 
 
-def _gpus(gpus: list[Json], sort: str, first: int, room: int) -> list[RenderableType]:
+def _gpus(gpus: list[GpuState], sort: str, first: int, room: int) -> list[RenderableType]:
     """One line each of the GPUs from `first` on, and what is not shown."""
     made = FittedTable(f"sorted by {SORTS[sort]}   keys: h c u i sort, arrows scroll, q quit", _GPU_COLUMNS)
     for gpu in sorted(gpus, key=_order(sort))[first : first + room]:
-        label = f"{gpu['host']}/{gpu['gpu_index']}" if gpu["host"] and gpu["gpu_index"] is not None else gpu["gpu"]
-        used, size = gpu["mem_used_mb"], gpu["mem_total_mb"]
+        label = f"{gpu.host}/{gpu.gpu_index}" if gpu.host and gpu.gpu_index is not None else gpu.gpu
+        used, size = gpu.mem_used_mb, gpu.mem_total_mb
         made.add_row(
-            Text(label, "" if gpu["state"] == "live" else "red"),
-            gpu["name"] or gpu["mig_profile"] or "-",
-            _bar(gpu["utilization"]) if gpu["state"] == "live" else Text(gpu["state"], "red"),
+            Text(label, "" if gpu.state == "live" else "red"),
+            gpu.name or gpu.mig_profile or "-",
+            _bar(gpu.utilization) if gpu.state == "live" else Text(gpu.state, "red"),
             _bar(used / size if used is not None and size else None),
-            "-" if gpu["power_w"] is None else f"{gpu['power_w']:,.0f}",
-            rate(gpu["usd_per_hour"]),
-            percent(gpu["idle_share_today"]),
-            _history(gpu["newest_minutes"]),
-            ", ".join(gpu["models"]) or "-",
+            "-" if gpu.power_w is None else f"{gpu.power_w:,.0f}",
+            rate(gpu.usd_per_hour),
+            percent(gpu.idle_share_today),
+            _history(gpu.newest_minutes),
+            ", ".join(gpu.models) or "-",
         )
     if not gpus:
         made.add_row("(no GPU known: start `gpu-tokens agent` or set GPU_METRICS_SOURCE)")
@@ -140,14 +140,14 @@ def _gpus(gpus: list[Json], sort: str, first: int, room: int) -> list[Renderable
 
 
 def _order(sort: str) -> Any:
-    def key(gpu: Json) -> tuple[float, str, int, str]:
+    def key(gpu: GpuState) -> tuple[float, str, int, str]:
         value = {
             "h": 0.0,
-            "c": -float((gpu["today"] or {}).get("total_nusd") or 0),
-            "u": -(gpu["utilization"] or 0.0),
-            "i": -(gpu["idle_share_today"] or 0.0),
+            "c": -float(0 if gpu.today is None else gpu.today.total_nusd or 0),
+            "u": -(gpu.utilization or 0.0),
+            "i": -(gpu.idle_share_today or 0.0),
         }[sort]
-        return value, gpu["host"] or "", gpu["gpu_index"] or 0, gpu["gpu"]
+        return value, gpu.host or "", gpu.gpu_index or 0, gpu.gpu
 
     return key
 
@@ -166,12 +166,12 @@ def _history(minutes: list[str | None]) -> Text:
     return text
 
 
-def run(services: Services, console: Console, stop: threading.Event, interval_seconds: float) -> None:
+def run(desk: Desk, console: Console, stop: threading.Event, interval_seconds: float) -> None:
     """Draw until `q`, Ctrl-C or `stop`."""
     sort, first = "h", 0
-    with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
+    with _keys() as pressed, Drawing(console=console, screen=True, auto_refresh=False) as live:
         while not stop.is_set():
-            figures, gpus = snapshot(services)
+            figures, gpus = snapshot(desk)
             until = time.monotonic() + interval_seconds
             while time.monotonic() < until and not stop.is_set():
                 drawn, first, room = screen(figures, gpus, sort, console, first)

@@ -112,7 +112,7 @@ def api(make_store: Callable[[], tuple[Store, Settings]]) -> Iterator[Api]:
     roll_all(store)
     sink = MemorySink()
     services = Services.of(store, settings, sink=sink)
-    services.now = lambda: NOW
+    services.desk.now = lambda: NOW
     app = create_app(services)
     with Serving(app) as url:
         served = Api(url, app, store, services, settings, found, sink)

@@ -18,7 +18,8 @@ from tests.serving import Serving
 from gpu_token_analytics.api.app import create_app
 from gpu_token_analytics.api.errors import OTLP_PATHS
 from gpu_token_analytics.api.keys import KeyScope, KeyStore
-from gpu_token_analytics.api.routes import PLAIN_PATHS, ROUTES, Access, Route
+from gpu_token_analytics.api.route import Access, Route
+from gpu_token_analytics.api.routes import PLAIN_PATHS, ROUTES
 from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.mongo.client import Store
@@ -35,11 +36,11 @@ PARAMS: dict[str, dict[str, Any]] = {
     "break_even": {**RANGE, "api_usd_per_million": 1},
 }
 GUARDED = [route for route in ROUTES if route.access is not Access.PUBLIC]
-NO_STREAM = [route for route in GUARDED if route.handler != "stream"]
+NO_STREAM = [route for route in GUARDED if route.name != "stream"]
 
 
 def params_of(route: Route) -> dict[str, Any]:
-    return PARAMS.get(route.handler, RANGE)
+    return PARAMS.get(route.name, RANGE)
 
 
 def ask(client: httpx.Client, route: Route) -> httpx.Response:

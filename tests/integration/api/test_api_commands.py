@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
@@ -21,6 +22,7 @@ from typer.testing import CliRunner, Result
 
 from gpu_token_analytics.api.keys import KeyStore
 from gpu_token_analytics.cli import app
+from gpu_token_analytics.costs.answers import CostsResponse
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.mongo.client import Store
@@ -196,21 +198,22 @@ def test_keys_from_the_command_line(empty: tuple[Store, Run]) -> None:
 
 
 def test_top_draws_gpus_and_the_identity(api: Api) -> None:
-    figures, gpus = top.snapshot(api.services)
+    figures, gpus = top.snapshot(api.services.desk)
     console = Console(width=200, height=40, record=True, file=io.StringIO())
     for sort in top.SORTS:
         console.print(top.screen(figures, gpus, sort, console, 0)[0])
     text = console.export_text()
     assert "host-00/0" in text
-    assert f"{figures['gpus']} GPUs" in text
+    assert f"{figures.gpus} GPUs" in text
     bar = text.split("[", 1)[1].split("]", 1)[0]
     assert len(bar) == 60
     assert set(bar) <= set(top.LETTERS.values())
-    assert sum(figures["classes"].values()) == figures["cost_nusd"] > 0
+    assert sum((figures.classes or {}).values()) == figures.cost_nusd > 0
 
 
 def test_a_report_of_a_full_page_says_there_is_more(api: Api) -> None:
-    body = api.reader.get("/v1/costs", params={"from": FROM, "to": TO, "group_by": "gpu", "limit": 2}).json()
+    text = api.reader.get("/v1/costs", params={"from": FROM, "to": TO, "group_by": "gpu", "limit": 2}).text
+    body = msgspec.json.decode(text, type=CostsResponse)
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(report.render(body, 50))
     assert "More rows" in console.export_text()

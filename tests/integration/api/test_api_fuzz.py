@@ -22,11 +22,12 @@ with warnings.catch_warnings():
 
 from gpu_token_analytics.api.app import document
 from gpu_token_analytics.api.keys import KeyScope
-from gpu_token_analytics.api.routes import ROUTES, Access
+from gpu_token_analytics.api.route import Access
+from gpu_token_analytics.api.routes import ROUTES
 
 from .conftest import Api
 
-FUZZED = [route for route in ROUTES if route.handler != "stream"]
+FUZZED = [route for route in ROUTES if route.name != "stream"]
 CHECKS = [
     schemathesis.checks.not_a_server_error,
     status_code_conformance,

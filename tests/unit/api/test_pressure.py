@@ -17,11 +17,11 @@ from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.handlers.events import MAX_RECORDS, split_records
 from gpu_token_analytics.api.keys import ApiKey, KeyScope, KeyStore
 from gpu_token_analytics.api.limits import NewNames, Slots
-from gpu_token_analytics.api.queries import check_cost, cost_query
 from gpu_token_analytics.api.routes import ROUTES
 from gpu_token_analytics.api.services import SHUT_SECONDS, Outlet
 from gpu_token_analytics.costs.query import CostQuery
-from gpu_token_analytics.errors import DeliveryFailed
+from gpu_token_analytics.costs.questions import check_cost, cost_query
+from gpu_token_analytics.errors import DeliveryFailed, Refused
 from gpu_token_analytics.rollups.spans import Span
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -123,7 +123,7 @@ def test_only_look_ups_that_fail_are_limited() -> None:
         burst=100_000,
         clock=lambda: clock.now,
     )
-    route = next(route for route in ROUTES if route.handler == "me")
+    route = next(route for route in ROUTES if route.name == "me")
 
     def status(key: str) -> int:
         try:
@@ -201,7 +201,7 @@ def test_a_refused_range_is_refused_by_arithmetic(more: dict[str, Any], monkeypa
             yield piece
 
     monkeypatch.setattr(kind, "_pieces", counted)
-    with pytest.raises(ApiProblem) as refused:
+    with pytest.raises(Refused) as refused:
         check_cost(query, 100_000)
     assert refused.value.code == "range_too_long"
     assert listed < 2000

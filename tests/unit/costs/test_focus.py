@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gpu_token_analytics.costs.focus import COLUMNS, PRICING_CATEGORIES, focus_rows
-from gpu_token_analytics.costs.read import ROW, ROW_COLUMNS, Row
+from gpu_token_analytics.costs.query import ROW, ROW_COLUMNS, Row
 from gpu_token_analytics.ledger.prices import PriceMode
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -10,7 +10,9 @@ import sys
 from typing import Any
 
 import pytest
+from tests.answers import answer
 
+from gpu_token_analytics.costs.answers import CostsResponse, GpuState, Live
 from gpu_token_analytics.terminal import support
 from gpu_token_analytics.terminal.console import Column, FittedTable, plain_console
 from gpu_token_analytics.terminal.report import render
@@ -19,7 +21,7 @@ from gpu_token_analytics.terminal.top import screen
 NAMES = ["llama-3.3-70b-instruct", "qwen2.5-coder-32b", "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8"]
 
 
-def body(names: list[str]) -> dict[str, Any]:
+def body(names: list[str]) -> CostsResponse:
     """An answer of /v1/costs by model."""
 
     def row(name: str | None) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def body(names: list[str]) -> dict[str, Any]:
             },
         }
 
-    return {
+    said = {
         "from": "2026-11-28T16:56:00Z",
         "to": "2026-11-29T16:56:00Z",
         "bucket": "none",
@@ -61,8 +63,8 @@ def body(names: list[str]) -> dict[str, Any]:
         "rows": [row(name) for name in names],
         "totals": row(None),
         "scope": {"left_out_nusd": 0, "cost_nusd": 617_283_945_060, "cells_not_rolled": 0},
-        "next": None,
     }
+    return answer(CostsResponse, said)
 
 
 def printed(part: Any, width: int, **options: Any) -> list[str]:
@@ -125,32 +127,38 @@ GPU = {
     "newest_minutes": ["attributed"] * 60,
     "models": NAMES[:1],
 }
-FIGURES: dict[str, Any] = {
-    "gpus": 40,
-    "usd_per_hour": 99.6,
-    "tokens_per_second": 7393.0,
-    "active_usd_per_million": 0.3,
-    "loaded_usd_per_million": 0.5,
-    "cells_due": 2,
-    "at": "2026-11-29T16:56:00Z",
-    "cost_nusd": 10,
-    "classes": dict.fromkeys(("attributed", "unmetered_work", "warm_idle", "cold_idle", "unobserved"), 2),
-    "models": [
-        {
-            "model": f"{NAMES[0]}-{index}",
-            "tokens_per_second": 1.0,
-            "attributed_nusd": index,
-            "active_usd_per_million": 0.1,
-            "loaded_usd_per_million": 0.1,
-        }
-        for index in range(20)
-    ],
-}
+FIGURES = answer(
+    Live,
+    {
+        "gpus": 40,
+        "usd_per_hour": 99.6,
+        "tokens_per_second": 7393.0,
+        "active_usd_per_million": 0.3,
+        "loaded_usd_per_million": 0.5,
+        "cells_due": 2,
+        "at": "2026-11-29T16:56:00Z",
+        "cost_nusd": 10,
+        "classes": dict.fromkeys(("attributed", "unmetered_work", "warm_idle", "cold_idle", "unobserved"), 2),
+        "models": [
+            {
+                "model": f"{NAMES[0]}-{index}",
+                "tokens_per_second": 1.0,
+                "attributed_nusd": index,
+                "active_usd_per_million": 0.1,
+                "loaded_usd_per_million": 0.1,
+            }
+            for index in range(20)
+        ],
+    },
+)
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 70), (200, 50)])
 def test_top_shows_forty_gpus_one_line_each_and_says_how_many_more(width: int, height: int) -> None:
-    gpus = [{**GPU, "gpu": f"GPU-{index}", "host": f"gpu-node-{index // 8}", "gpu_index": index % 8} for index in range(40)]
+    gpus = [
+        answer(GpuState, {**GPU, "gpu": f"GPU-{index}", "host": f"gpu-node-{index // 8}", "gpu_index": index % 8})
+        for index in range(40)
+    ]
     console = plain_console(file=io.StringIO(), width=width, height=height)
     seen: set[str] = set()
     first = 0

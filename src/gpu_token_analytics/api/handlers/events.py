@@ -9,27 +9,26 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio.to_thread
 import msgspec
-from fastapi import Depends, Request
-from fastapi.responses import Response
+from fastapi import Depends, Query, Request
 
-from gpu_token_analytics.api import params as p
 from gpu_token_analytics.api.errors import ApiProblem
-from gpu_token_analytics.api.models.problem import FieldProblem
 from gpu_token_analytics.api.names import meant
-from gpu_token_analytics.api.render import json_response
+from gpu_token_analytics.api.params import EventsAsked
+from gpu_token_analytics.api.problem import FieldProblem
 from gpu_token_analytics.api.services import Ask, AskDep, Outlet
+from gpu_token_analytics.costs.answers.events import EventOutcome, EventsResponse, EventWarning
 from gpu_token_analytics.errors import InvalidRecord
 from gpu_token_analytics.wire.events import decode, kind_of, unknown_fields
+from gpu_token_analytics.wire.json_schemas import json_schemas
 from gpu_token_analytics.wire.kind import Event
 from gpu_token_analytics.wire.sinks import EventSink
 from gpu_token_analytics.wire.strict_json import shorten
 from gpu_token_analytics.wire.usage import TokenUsage, refused_reach
 
-Json = dict[str, Any]
 MAX_RECORDS = 10_000
 MAX_ERRORS = 1_000
 ACKNOWLEDGE_SECONDS = 15.0
@@ -47,6 +46,14 @@ _TOKEN = re.compile(
 )
 
 
+_EVENT = {"oneOf": list(json_schemas().values())}
+# What OpenAPI says of the body.
+BODY = {
+    "application/json": {"schema": {"oneOf": [_EVENT, {"type": "array", "minItems": 1, "items": _EVENT}]}},
+    "application/x-ndjson": {"schema": {"type": "string", "description": "One event per line."}},
+}
+
+
 async def read_body(request: Request) -> bytes:
     """The body, bounded by the middleware."""
     return await request.body()
@@ -56,8 +63,8 @@ async def events(
     ask: AskDep,
     request: Request,
     body: Annotated[bytes, Depends(read_body)],
-    strict: p.Strict = False,
-) -> Response:
+    asked: Annotated[EventsAsked, Query()],
+) -> EventsResponse:
     """Store one event, a JSON array, or NDJSON (`application/x-ndjson`), at most 10,000 records.
 
     Answered after Kafka acknowledged. Sending the same records again is harmless: an event counts once by its event_id.
@@ -67,50 +74,51 @@ async def events(
     if ask.services.sink is not None:
         outlet.check()
     return await anyio.to_thread.run_sync(
-        _take, ask, body, request.headers.get("content-type", ""), strict, limiter=outlet.limiter
+        _take, ask, body, request.headers.get("content-type", ""), asked.strict, limiter=outlet.limiter
     )
 
 
-def _take(ask: Ask, body: bytes, content_type: str, strict: bool) -> Response:
+def _take(ask: Ask, body: bytes, content_type: str, strict: bool) -> EventsResponse:
     services = ask.services
     records = split_records(body, content_type)
     good: list[tuple[Event, bytes]] = []
-    errors: list[Json] = []
-    warnings: list[Json] = []
-    now = services.now()
+    errors: list[EventOutcome] = []
+    warnings: list[EventWarning] = []
+    now = services.desk.now()
     for index, record in enumerate(records):
         try:
             event = decode(record, now)
-            if too_far := refused_reach(event, services.settings.request_max_minutes, services.settings.request_max_gpus):
+            if too_far := refused_reach(
+                event, services.desk.settings.request_max_minutes, services.desk.settings.request_max_gpus
+            ):
                 raise too_far
         except InvalidRecord as error:
-            errors.append(_outcome(index, "invalid", None, error.reason.value, error.field, str(error)))
+            errors.append(EventOutcome(index, "invalid", None, error.reason.value, error.field, str(error)))
             continue
         unknown = unknown_fields(event, record)
         services.metrics.unknown_fields.inc(len(unknown))
         refusal = _foreign(event, ask.tenant)
         if unknown and strict:
             name = shorten(unknown[0])
-            errors.append(_outcome(index, "invalid", event.event_id, "unknown_field", name, _unknown(event, unknown[0])))
+            errors.append(EventOutcome(index, "invalid", event.event_id, "unknown_field", name, _unknown(event, unknown[0])))
         elif refusal is not None:
-            errors.append(_outcome(index, "forbidden", event.event_id, "tenant", "tenant", refusal))
+            errors.append(EventOutcome(index, "forbidden", event.event_id, "tenant", "tenant", refusal))
         else:
             good.append((event, record))
             warnings += [
-                {"index": index, "field": shorten(name), "message": _unknown(event, name)}
-                for name in unknown[: MAX_ERRORS - len(warnings)]
+                EventWarning(index, shorten(name), _unknown(event, name)) for name in unknown[: MAX_ERRORS - len(warnings)]
             ]
     services.metrics.events.labels("rejected").inc(len(errors))
     if errors and not good:
-        found = [FieldProblem(field=f"[{e['index']}].{e['field'] or ''}".rstrip("."), message=e["message"]) for e in errors]
+        problems = [FieldProblem(field=f"[{e.index}].{e.field or ''}".rstrip("."), message=e.message) for e in errors[:50]]
         raise ApiProblem(
-            "all_records_invalid", f"0 of {len(records)} records accepted; first: {errors[0]['message']}", errors=found[:50]
+            "all_records_invalid", f"0 of {len(records)} records accepted; first: {errors[0].message}", errors=problems
         )
     if good:
         check_names(ask, [event for event, _ in good])
         send(services.sink, services.outlet, good)
     services.metrics.events.labels("accepted").inc(len(good))
-    return json_response({"accepted": len(good), "rejected": len(errors), "errors": errors[:MAX_ERRORS], "warnings": warnings})
+    return EventsResponse(len(good), len(errors), errors[:MAX_ERRORS], warnings)
 
 
 def split_records(body: bytes, content_type: str) -> list[bytes]:
@@ -171,7 +179,7 @@ def check_names(ask: Ask, events: Sequence[Event]) -> None:
     names = {kind_of(event).bounded_names(event) for event in events}
     seconds = ask.services.new_names.take(ask.principal.key or "anonymous", names)
     if seconds:
-        most = ask.services.settings.api_max_new_names_per_hour
+        most = ask.desk.settings.api_max_new_names_per_hour
         raise ApiProblem(
             "too_many_names",
             f"this key has sent {most:,} different (model, tenant, host) within this hour "
@@ -203,14 +211,3 @@ def send(sink: EventSink | None, outlet: Outlet, records: Sequence[tuple[Event, 
         for event, record in records:
             sink.send_raw(record, event.host)
         sink.flush(ACKNOWLEDGE_SECONDS)
-
-
-def _outcome(index: int, status: str, event_id: str | None, reason: str, field: str | None, message: str) -> Json:
-    return {
-        "index": index,
-        "status": status,
-        "event_id": event_id,
-        "reason": reason,
-        "field": field,
-        "message": message,
-    }

@@ -43,6 +43,13 @@ SAMPLED = (
 )
 
 
+# What OpenAPI says of the body.
+BODY = {
+    media_type: {"schema": {"type": "string", "description": "An ExportTraceServiceRequest of OpenTelemetry."}}
+    for media_type in (PROTOBUF, JSON)
+}
+
+
 async def traces(ask: AskDep, request: Request, body: Annotated[bytes, Depends(read_body)]) -> Response:
     """Send spans as OTLP/HTTP, in protobuf or JSON, plain or gzip: what an OpenTelemetry exporter or collector sends.
 
@@ -63,13 +70,13 @@ async def traces(ask: AskDep, request: Request, body: Annotated[bytes, Depends(r
 def _take(ask: Ask, body: bytes, media_type: str, encoding: str) -> bytes:
     services = ask.services
     try:
-        plain = unpacked(body, encoding, services.settings.api_max_body_bytes)
+        plain = unpacked(body, encoding, services.desk.settings.api_max_body_bytes)
         spans = read_protobuf(plain) if media_type == PROTOBUF else read_json(plain)
     except BadExport as error:
         raise ApiProblem("bad_request", str(error)) from None
     except TooLarge as error:
         raise ApiProblem("body_too_large", str(error)) from None
-    found = usages(spans, services.placements(), ask.tenant)
+    found = usages(spans, services.desk.placements(), ask.tenant)
     good = _judged(ask, found)
     if good:
         check_names(ask, [event for event, _ in good])
@@ -83,7 +90,7 @@ def _take(ask: Ask, body: bytes, media_type: str, encoding: str) -> bytes:
 
 def _judged(ask: Ask, found: Counted) -> list[tuple[Event, bytes]]:
     """Usages as records, by the judgment that the consumer has of them; those that are none are refused."""
-    now = ask.services.now()
+    now = ask.desk.now()
     good: list[tuple[Event, bytes]] = []
     for usage, span in found.usages:
         record = encode(usage)

@@ -1,0 +1,78 @@
+"""Positions in answers of several pages: opaque texts that say after what the next page begins."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from gpu_token_analytics.costs.query import CostQuery, Row, sort_key
+from gpu_token_analytics.errors import Refused
+
+
+def encode_cursor(*parts: Any) -> str:
+    """An opaque position."""
+    return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def decode_cursor(text: str, shapes: Sequence[type | tuple[type, ...]]) -> list[Any]:
+    """The parts of a position. Raises Refused unless they have these types."""
+    try:
+        parts = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        good = (
+            isinstance(parts, list)
+            and len(parts) == len(shapes)
+            and all(isinstance(part, shape) for part, shape in zip(parts, shapes, strict=True))
+        )
+    except (ValueError, binascii.Error, RecursionError):
+        good, parts = False, []
+    if not good:
+        raise Refused("invalid_cursor", "cursor is not a `next` of this query; leave it out to start anew", "cursor")
+    position: list[Any] = parts
+    return position
+
+
+def page_of_rows(rows: Sequence[dict[str, Any]], limit: int, cursor: str | None) -> tuple[list[dict[str, Any]], str | None]:
+    """The rows of a whole list after a cursor, and the next page's cursor. Raises Refused for a cursor of another list."""
+    begin = 0
+    if cursor is not None:
+        (after,) = decode_cursor(cursor, (str,))
+        ids = [row["_id"] for row in rows]
+        if after not in ids:
+            raise Refused("invalid_cursor", "cursor is not a `next` of this list", "cursor")
+        begin = ids.index(after) + 1
+    page = list(rows[begin : begin + limit])
+    return page, encode_cursor(page[-1]["_id"]) if begin + limit < len(rows) else None
+
+
+def cursor_time(text: str) -> datetime:
+    """A time out of a cursor. Raises Refused."""
+    try:
+        at = datetime.fromisoformat(text)
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise Refused("invalid_cursor", "cursor holds no time", "cursor") from None
+
+
+def row_position(row: Row) -> str:
+    """The cursor of the rows after this one."""
+    return encode_cursor(f"{row.start.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}", list(row.key))
+
+
+def read_row_position(text: str, query: CostQuery) -> tuple[datetime, tuple[tuple[bool, str], ...]]:
+    """(start of the bucket, order of the group) to go on after. Raises Refused."""
+    when, key = decode_cursor(text, (str, list))
+    start = cursor_time(when)
+    if len(key) != len(query.group_by) or not all(part is None or isinstance(part, str) for part in key):
+        raise Refused("invalid_cursor", "cursor belongs to another group_by", "cursor")
+    if not query.start <= start < query.end:
+        raise Refused("invalid_cursor", "cursor lies outside of from and to", "cursor")
+    return start, sort_key(tuple(key))
+
+
+def timestamp(at: datetime) -> str:
+    """RFC 3339 in UTC, with `Z`: how answers write times."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,113 @@
+"""GPUs that operators declared, and names that requests gave to GPUs nobody sampled or declared."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from gpu_token_analytics.books.unknown_names import UnknownName, unknown_names
+from gpu_token_analytics.costs.answers.declarations import Declaration, DeclarationsResponse, UnknownGpu
+from gpu_token_analytics.costs.desk import Desk
+from gpu_token_analytics.costs.entries import (
+    NewDeclaration,
+    NewPrice,
+    Retirement,
+    Withdrawal,
+    check_instant,
+    check_period,
+)
+from gpu_token_analytics.costs.prices import check_price, price_fields
+from gpu_token_analytics.errors import Refused
+from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
+from gpu_token_analytics.wire.times import from_us
+
+Json = dict[str, Any]
+SHOWN_NAMES = 100
+
+
+def declared_gpus(desk: Desk) -> DeclarationsResponse:
+    """The answer of GET /v1/declarations."""
+    count, names = unknown_names(desk.store, desk.ledger.books, SHOWN_NAMES)
+    return DeclarationsResponse(
+        declarations=[declaration(row) for row in desk.declarations.rows()],
+        unknown_count=count,
+        unknown=[unknown_gpu(name) for name in names],
+    )
+
+
+def check_declaration(new: NewDeclaration) -> None:
+    """Rules beyond those of the fields. Raises Refused."""
+    for name, text in (("gpu", new.gpu), ("host", new.host), ("name", new.name)):
+        if text is not None and "\0" in text:
+            raise Refused("invalid_body", f"{name} holds a NUL character", name)
+    check_period(new.valid_from, new.valid_to, _check_minute)
+
+
+def declare_gpu(desk: Desk, new: NewDeclaration, source: str) -> Declaration:
+    """Declare a GPU. Raises Refused."""
+    check_declaration(new)
+    gpu, now = canonical_gpu(new.gpu), desk.now()
+    if new.usd_per_hour is not None:
+        price = NewPrice(
+            scope="gpu",
+            key=gpu,
+            usd_per_hour=new.usd_per_hour,
+            valid_from=from_us(0) if new.valid_from is None else new.valid_from,
+            valid_to=new.valid_to,
+        )
+        check_price(price)
+        desk.prices.append(**price_fields(price), created_at=now, source=source)
+    row = desk.declarations.declare(
+        gpu=gpu,
+        host=canonical_host(new.host),
+        name=new.name,
+        valid_from=new.valid_from,
+        valid_to=new.valid_to,
+        declared_at=now,
+        source=source,
+    )
+    return declaration(row)
+
+
+def retire_gpu(desk: Desk, end: Retirement) -> Declaration:
+    """End a declaration. Raises Refused."""
+    _check_minute("valid_to", end.valid_to)
+    row = desk.declarations.retire(canonical_gpu(end.gpu), end.valid_to)
+    if row is None:
+        raise Refused("not_found", f"no declaration of gpu={end.gpu!r} begins before {end.valid_to.isoformat()}")
+    return declaration(row)
+
+
+def withdraw_gpu(desk: Desk, which: Withdrawal) -> Declaration:
+    """Take a declaration back. Raises Refused."""
+    row = desk.declarations.withdraw(canonical_gpu(which.gpu))
+    if row is None:
+        raise Refused("not_found", f"gpu={which.gpu!r} is not declared")
+    return declaration(row)
+
+
+def declaration(row: Json) -> Declaration:
+    """A stored declaration as /v1 shows it."""
+    begin, end = row.get("valid_from"), row.get("valid_to")
+    return Declaration(
+        gpu=row["gpu"],
+        host=row["host"],
+        name=row.get("name"),
+        valid_from=None if begin is None else begin.astimezone(UTC),
+        valid_to=None if end is None else end.astimezone(UTC),
+        declared_at=row["declared_at"].astimezone(UTC),
+        source=row["source"],
+        withdrawn=row["withdrawn"],
+        pending=row["pending"],
+    )
+
+
+def unknown_gpu(name: UnknownName) -> UnknownGpu:
+    """A name of an unknown GPU as it is shown."""
+    return UnknownGpu(name.name, name.tenant, name.first_named_at, list(name.may_be))
+
+
+def _check_minute(name: str, at: datetime) -> None:
+    check_instant(name, at)
+    if at.second or at.microsecond:
+        raise Refused("invalid_body", f"{name}={at.isoformat()} is not on a whole minute; cells are UTC minutes", name)

@@ -1,0 +1,121 @@
+"""What people write into the books: prices, declared GPUs, placements. The rules of single fields; those between them stand
+with the functions that take them (prices.py, declarations.py, placements.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+
+from gpu_token_analytics.errors import Refused
+from gpu_token_analytics.units import MAX_USD_PER_HOUR
+from gpu_token_analytics.wire.fields import MAX_GPUS
+
+FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+_GPU = "GPU id as requests name it: a UUID, or host/index."
+PriceText = Annotated[
+    Decimal,
+    Field(ge=0, le=int(MAX_USD_PER_HOUR), max_digits=15, decimal_places=9, allow_inf_nan=False, examples=["2.49"]),
+    PlainSerializer(lambda value: format(value, "f"), return_type=str),
+]
+GpuName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Model(BaseModel):
+    """A field that is not declared is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewPrice(Model):
+    """A row to append. Nothing is ever edited: a new row with a later (or back-dated) valid_from takes over."""
+
+    scope: Literal["gpu", "host", "name", "default"] = Field(examples=["name"])
+    key: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="GPU id, host or GPU name; left out for the default row.",
+        examples=["NVIDIA H100 80GB HBM3"],
+    )
+    usd_per_hour: PriceText = Field(description="USD per GPU-hour.")
+    mode: Literal["on_demand", "reserved", "spot", "owned"] = "on_demand"
+    usd_per_kwh: PriceText | None = Field(default=None, description="Only with mode=owned: energy is paid on top.")
+    pue: Annotated[float, Field(ge=1, le=5)] | None = Field(default=None, description="Only with mode=owned.")
+    valid_from: AwareDatetime = Field(description="RFC 3339; may lie in the past.", examples=["2026-01-01T00:00:00Z"])
+    valid_to: AwareDatetime | None = Field(default=None, description="Exclusive; null: until another row takes over.")
+
+
+class NewDeclaration(Model):
+    """A GPU that sends no samples, and is paid for: its requests get money. Declared again, the new one replaces the old."""
+
+    gpu: str = Field(min_length=1, max_length=256, description=_GPU, examples=["GPU-8f4c2a1b-77aa-4f1e-9d52-0c1d2e3f4a5b"])
+    host: str = Field(min_length=1, max_length=256, description="Where it is: prices of hosts and reports by host use it.")
+    name: str | None = Field(
+        default=None, min_length=1, max_length=256, description="GPU name, as price rows have it.", examples=["NVIDIA H200"]
+    )
+    usd_per_hour: PriceText | None = Field(
+        default=None, description="Also append a price row for this GPU and this time; else the price book decides."
+    )
+    valid_from: AwareDatetime | None = Field(default=None, description="First minute; null: since ever.")
+    valid_to: AwareDatetime | None = Field(default=None, description="Exclusive; null: until it is retired.")
+
+
+class Retirement(Model):
+    """The end of a declared GPU."""
+
+    gpu: str = Field(min_length=1, max_length=256, description=_GPU)
+    valid_to: AwareDatetime = Field(description="From this minute on it is not known any more.")
+
+
+class Withdrawal(Model):
+    """A declaration that was a mistake: the GPU is unknown again, for all time."""
+
+    gpu: str = Field(min_length=1, max_length=256, description=_GPU)
+
+
+class NewPlacement(Model):
+    """A row to append. Nothing is ever edited: a row with a later valid_from takes over."""
+
+    instance: str = Field(
+        min_length=1,
+        max_length=2048,
+        description="A URL or host:port, namespace/pod, service.name@host, or service.name, as the source names it.",
+        examples=["http://node1:8000/v1"],
+    )
+    gpus: list[GpuName] = Field(
+        max_length=MAX_GPUS,
+        description="GPU UUIDs, or host/index for all; empty: from then on it is not known where the instance runs.",
+        examples=[["GPU-8f4c2a1b-77aa-4f1e-9d52-0c1d2e3f4a5b"]],
+    )
+    host: str | None = Field(
+        default=None, min_length=1, max_length=128, description="Where it runs; left out: as the GPUs or the source say."
+    )
+    model: str | None = Field(
+        default=None, min_length=1, max_length=256, description="What it serves, for sources that do not say."
+    )
+    counted_by: Literal["any", "engine"] = Field(
+        default="any", description="`engine`: it tells of every request itself, so what clients tell of it is left out."
+    )
+    valid_from: AwareDatetime = Field(description="RFC 3339; may lie in the past.", examples=["2026-01-01T00:00:00Z"])
+    valid_to: AwareDatetime | None = Field(default=None, description="Exclusive; null: until another row takes over.")
+
+
+def check_instant(name: str, at: datetime) -> None:
+    """That something may be said to hold from or until then. Raises Refused."""
+    if not FIRST <= at <= LAST:
+        raise Refused("invalid_body", f"{name}={at.isoformat()} is not between 1970 and 2100", name)
+
+
+def check_period(
+    valid_from: datetime | None, valid_to: datetime | None, check: Callable[[str, datetime], None] = check_instant
+) -> None:
+    """That something may be said to hold from then until then; None has no end. check: of each end. Raises Refused."""
+    for name, at in (("valid_from", valid_from), ("valid_to", valid_to)):
+        if at is not None:
+            check(name, at)
+    if valid_from is not None and valid_to is not None and valid_to <= valid_from:
+        raise Refused("invalid_body", f"valid_to={valid_to.isoformat()} is not after valid_from", "valid_to")

@@ -1,0 +1,90 @@
+"""Rows as files: those of /v1/costs, or of FOCUS 1.2, as CSV or Parquet, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from gpu_token_analytics.costs import focus
+from gpu_token_analytics.costs.choices import ExportFormat, ExportLayout
+from gpu_token_analytics.costs.desk import Desk
+from gpu_token_analytics.costs.files import Column, Kind, csv_chunks, parquet_chunks
+from gpu_token_analytics.costs.query import CostQuery, Row
+from gpu_token_analytics.costs.questions import EXPORT, check_cost
+from gpu_token_analytics.costs.rows import elapsed_seconds, gpu_seconds, money_of, rates_of
+from gpu_token_analytics.errors import Refused
+from gpu_token_analytics.rollups.spans import Step
+
+_COUNTS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
+_MONEY = ("attributed_nusd", "unmetered_work_nusd", "warm_idle_nusd", "cold_idle_nusd", "unobserved_nusd")
+_DOUBTS = ("default_price_nusd", "unknown_gpu_requests", "unknown_gpu_tokens")
+_RATES = ("active_usd_per_million", "loaded_usd_per_million", "input_usd_per_million", "output_usd_per_million")
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file that is about to be written."""
+
+    name: str
+    chunks: Iterator[bytes]
+
+
+def export_file(desk: Desk, query: CostQuery, file_format: ExportFormat, layout: ExportLayout, billing_account: str) -> Export:
+    """A range as a file. billing_account: FOCUS BillingAccountId and -Name. Raises Refused."""
+    if layout is ExportLayout.FOCUS:
+        query = focus_query(query)
+    check_cost(query, desk.reads.gpu_count(), EXPORT)
+    now = desk.now()
+    columns, lines = table(query, layout, desk.exports.rows(query, now), now, billing_account)
+    name = f"gpu-tokens-{layout.value}-{query.start:%Y%m%dT%H%MZ}-{query.end:%Y%m%dT%H%MZ}.{file_format.value}"
+    return Export(name, (csv_chunks if file_format is ExportFormat.CSV else parquet_chunks)(columns, lines))
+
+
+def focus_query(query: CostQuery) -> CostQuery:
+    """`query` in the grouping of FOCUS rows. Raises Refused for a tenant's key or another grouping."""
+    if query.tenant_lock is not None:
+        raise Refused("forbidden", "FOCUS rows name GPUs; a tenant's key exports layout=costs")
+    if query.group_by:
+        raise Refused("invalid_parameter", "layout=focus has its own grouping: leave group_by out", "group_by")
+    return replace(query, group_by=focus.GROUP_BY, step=Step.HOUR)
+
+
+def table(
+    query: CostQuery, layout: ExportLayout, rows: Iterable[Row], now: datetime, billing_account: str
+) -> tuple[Sequence[Column], Iterator[Sequence[Any]]]:
+    """Columns and lines of a file."""
+    if layout is ExportLayout.FOCUS:
+        return focus.COLUMNS, focus.focus_rows(rows, billing_account)
+    return cost_columns(query), (_line(query, row, now) for row in rows)
+
+
+def cost_columns(query: CostQuery) -> list[Column]:
+    """The columns of layout=costs."""
+    columns = [Column("bucket_start", Kind.TIME), Column("bucket_end", Kind.TIME)]
+    columns += [Column(name, Kind.TEXT) for name in query.group_by]
+    columns += [Column(name, Kind.INTEGER) for name in (*_MONEY, "total_nusd", *_COUNTS)]
+    columns.append(Column("gpu_seconds", Kind.FLOAT))
+    columns += [Column(name, Kind.FLOAT) for name in _RATES]
+    columns.append(Column("provisional", Kind.BOOLEAN))
+    return [*columns, *(Column(name, Kind.INTEGER) for name in _DOUBTS)]
+
+
+def _line(query: CostQuery, row: Row, now: datetime) -> list[Any]:
+    money = money_of(row)
+    rates = rates_of(row, elapsed_seconds(row, now), loaded=query.tenant_lock is None)
+    return [
+        row.start,
+        row.end,
+        *row.key,
+        *(getattr(money, name) for name in _MONEY),
+        money.total_nusd,
+        *(row[name] for name in _COUNTS),
+        gpu_seconds(query, row),
+        *(getattr(rates, name) for name in _RATES),
+        row["provisional_cells"] > 0,
+        row.default_price_nusd,
+        row["unknown_gpu_requests"],
+        row["unknown_gpu_tokens"],
+    ]

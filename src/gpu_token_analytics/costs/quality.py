@@ -1,0 +1,93 @@
+"""How far to trust the data of a range: coverage, late and corrected cells, money and requests that are not known."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+
+from gpu_token_analytics.books.unknown_names import unknown_names
+from gpu_token_analytics.costs.answers.ledger import HourQuality, QualityResponse, SetAside
+from gpu_token_analytics.costs.choices import Bucket
+from gpu_token_analytics.costs.declarations import unknown_gpu
+from gpu_token_analytics.costs.desk import Desk
+from gpu_token_analytics.costs.query import Row
+from gpu_token_analytics.costs.questions import check_cost, cost_query
+from gpu_token_analytics.costs.rows import ratio, total_row
+from gpu_token_analytics.errors import KafkaError
+
+_log = logging.getLogger(__name__)
+
+SHOWN_UNKNOWN = 20
+LATE_AFTER = timedelta(minutes=10)
+MAX_LATE_RANGE = timedelta(days=2)
+
+
+def quality_of(desk: Desk, start: datetime, end: datetime) -> QualityResponse:
+    """Coverage, provisional, late and corrected cells by hour, and the dead letters by reason. Raises Refused."""
+    query = cost_query(start, end, Bucket.HOUR)
+    check_cost(query, desk.reads.gpu_count())
+    now = desk.now()
+    hours = list(desk.costs.rows(query, now))
+    whole = total_row(query, hours)
+    _, oldest_due = desk.reads.due()
+    behind_since = desk.reads.sums_behind_since()
+    set_aside, first = desk.reads.set_aside()
+    unknown_count, unknown = unknown_names(desk.store, desk.ledger.books, SHOWN_UNKNOWN)
+    short = query.end - query.start <= MAX_LATE_RANGE
+    attributed = whole["cost_nusd"]
+    return QualityResponse(
+        from_=query.start,
+        to=query.end,
+        next=None,
+        as_of=now,
+        coverage=_coverage(whole),
+        unobserved_share=ratio(whole["unobserved_nusd"], whole.money_nusd),
+        memory_unknown_share=ratio(whole["memory_unknown_us"], whole["gpu_us"]),
+        cells=whole["cells"],
+        provisional_cells=whole["provisional_cells"],
+        corrected_cells=whole["corrected_cells"],
+        cells_pending=desk.reads.pending_count(query.start, query.end),
+        cells_not_rolled=desk.costs.not_rolled(query.start, query.end),
+        sums_behind_since=behind_since,
+        set_aside_count=set_aside,
+        set_aside=[SetAside(f"{row['of']} {row['owner']}", row["why"], row["since"]) for row in first],
+        unknown_gpu_count=unknown_count,
+        unknown_gpus=[unknown_gpu(name) for name in unknown],
+        unknown_gpu_requests=whole["unknown_gpu_requests"],
+        unknown_gpu_tokens=whole["unknown_gpu_tokens"],
+        default_price_nusd=whole.default_price_nusd,
+        default_price_share=ratio(whole.default_price_nusd, whole.money_nusd),
+        oldest_due_at=oldest_due,
+        clock_skew_seconds=desk.clock_ahead().total_seconds(),
+        late_cells=desk.reads.late_count(query.start, query.end, LATE_AFTER) if short else None,
+        first_token_known=ratio(whole["split_cost_nusd"], attributed),
+        dead_letters=_dead_letters(desk),
+        dead_letters_topic=desk.settings.dlq_topic,
+        hours=[_hour(row) for row in hours],
+    )
+
+
+def _hour(row: Row) -> HourQuality:
+    return HourQuality(
+        hour=row.start,
+        cells=row["cells"],
+        provisional_cells=row["provisional_cells"],
+        corrected_cells=row["corrected_cells"],
+        coverage=_coverage(row),
+        unobserved_nusd=row["unobserved_nusd"],
+    )
+
+
+def _coverage(row: Row) -> float | None:
+    return 1 - row["unobserved_us"] / row["gpu_us"] if row["gpu_us"] else None
+
+
+def _dead_letters(desk: Desk) -> dict[str, int] | None:
+    """Null when Kafka cannot be asked: the rest of the page does not depend on it."""
+    if desk.dead_letters is None:
+        return None
+    try:
+        return desk.dead_letters()
+    except KafkaError as error:
+        _log.warning("the dead-letter topic cannot be read: %s", error)
+        return None

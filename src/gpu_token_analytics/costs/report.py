@@ -1,0 +1,95 @@
+"""Money, tokens and rates of a range, grouped and bucketed: /v1/costs and `gpu-tokens report`; and the values to filter by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import chain, islice
+
+from gpu_token_analytics.costs.answers.costs import CostsResponse, DimensionsResponse, Scope
+from gpu_token_analytics.costs.cursors import read_row_position, row_position
+from gpu_token_analytics.costs.desk import Desk
+from gpu_token_analytics.costs.query import CostQuery, Row, Sight, sort_key
+from gpu_token_analytics.costs.questions import BUCKETS, check_cost, check_range, cost_query
+from gpu_token_analytics.costs.read import CostReads
+from gpu_token_analytics.costs.rows import cost_rows, total_row
+from gpu_token_analytics.rollups.spans import Step
+
+
+def costs_of(desk: Desk, query: CostQuery, limit: int, cursor: str | None = None) -> CostsResponse:
+    """The answer of /v1/costs: at most `limit` rows, after `cursor`. Raises Refused."""
+    now = desk.now()
+    check_cost(query, desk.reads.gpu_count())
+    page = read_page(desk.costs, query, now, limit, cursor)
+    low_volume_tokens = desk.settings.low_volume_tokens
+    shared = query.tenant_lock is None  # a tenant's key is not told what others cost
+    return CostsResponse(
+        from_=query.start,
+        to=query.end,
+        bucket=BUCKETS[query.step].value,
+        time_zone=query.zone.key,
+        group_by=list(query.group_by),
+        as_of=now,
+        rows=list(cost_rows(page.rows, query, now, low_volume_tokens)),
+        totals=next(cost_rows((page.total,), query.whole(), now, low_volume_tokens)),
+        scope=Scope(
+            cost_nusd=page.sight.cost_nusd if shared else None,
+            selected_nusd=page.total.money_nusd,
+            left_out_nusd=page.sight.cost_nusd - page.total.money_nusd if shared else None,
+            cells=page.sight.cells if shared else None,
+            cells_not_rolled=desk.costs.not_rolled(query.start, query.end),
+        ),
+        next=page.next,
+    )
+
+
+def values_of(desk: Desk, start: datetime, end: datetime, tenant: str | None) -> DimensionsResponse:
+    """The values that occur in the hours of a range; for a tenant only itself and its models. Raises Refused."""
+    low, high = check_range(start, end)
+    check_cost(cost_query(low, high, group_by=() if tenant else ("gpu",)), desk.reads.gpu_count())
+    values = desk.reads.values(low, high, tenant)
+    return DimensionsResponse(
+        from_=low,
+        to=high,
+        next=None,
+        models=sorted(values.models),
+        tenants=sorted(values.tenants),
+        gpus=sorted(values.gpus),
+        hosts=sorted(values.hosts),
+        gpu_names=sorted(values.gpu_names),
+    )
+
+
+@dataclass(frozen=True)
+class CostPage:
+    """Rows of one page, the total of all pages."""
+
+    rows: list[Row]
+    total: Row
+    sight: Sight
+    next: str | None
+
+
+def read_page(reads: CostReads, query: CostQuery, now: datetime, limit: int, cursor: str | None) -> CostPage:
+    """One page. A page that is everything is read once; else the total is read for itself (from coarser sums)."""
+    sight = Sight()
+    rows = reads.rows(query, now, sight) if cursor is None else _after(reads, query, now, cursor)
+    page = list(islice(rows, limit + 1))
+    more = len(page) > limit
+    page = page[:limit]
+    if cursor is None and not more:
+        return CostPage(page, total_row(query, page), sight, None)
+    sight = Sight()
+    total = reads.total(query, now, sight)
+    return CostPage(page, total, sight, row_position(page[-1]) if more else None)
+
+
+def _after(reads: CostReads, query: CostQuery, now: datetime, cursor: str) -> Iterator[Row]:
+    start, order = read_row_position(cursor, query)
+    # The bucket of the cursor is a border of the query's buckets: going on there cuts none in two.
+    rest = query if query.step is Step.NONE else replace(query, start=start)
+    rows = reads.rows(rest, now)
+    for row in rows:
+        if row.start > start or sort_key(row.key) > order:
+            yield from chain((row,), rows)
