@@ -5,6 +5,7 @@ answer(m.CostsResponse, {"rows": [{"money": {"total_nusd": 5}}]})      a whole C
 
 from __future__ import annotations
 
+import functools
 import types
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -24,20 +25,30 @@ def answer(struct: type[S], said: dict[str, Any]) -> S:
 
 def _filled(hint: Any, said: Any) -> Any:
     """`said` with blanks where a struct has more fields."""
-    hint = _plain(hint)
-    if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and isinstance(said, dict):
-        hints = get_type_hints(hint, include_extras=True)
-        filled = {
-            field.encode_name: _filled(hints[field.name], said[field.encode_name])
-            if field.encode_name in said
-            else _blank(hints[field.name])
-            for field in fields(hint)
-        }
-        return {**said, **filled}
-    if get_origin(hint) is list and isinstance(said, list):
-        (item,) = get_args(hint)
+    kind, item = _kind(hint)
+    if kind is list and isinstance(said, list):
         return [_filled(item, value) for value in said]
-    return said
+    if kind is None or not isinstance(said, dict):
+        return said
+    filled = dict(said)
+    for name, of in _fields(kind):
+        filled[name] = _filled(of, said[name]) if name in said else _blank(of)
+    return filled
+
+
+@functools.cache
+def _kind(hint: Any) -> tuple[Any, Any]:
+    """(a struct, nothing), (list, of what), or nothing twice: neither."""
+    plain = _plain(hint)
+    if isinstance(plain, type) and issubclass(plain, msgspec.Struct):
+        return plain, None
+    return (list, get_args(plain)[0]) if get_origin(plain) is list else (None, None)
+
+
+@functools.cache
+def _fields(struct: type[msgspec.Struct]) -> list[tuple[str, Any]]:
+    hints = get_type_hints(struct, include_extras=True)
+    return [(field.encode_name, hints[field.name]) for field in fields(struct)]
 
 
 def _blank(hint: Any) -> Any:

@@ -10,17 +10,23 @@ Every answer is validated by the model that OpenAPI promises for the route, so t
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
+from tests.answers import answer
 from tests.e2e.fake_fleet import CLASSES, MODELS, NAMES, TENANTS, TOKENS_PER_NUSD, Fleet, Gpu
 
-from gpu_token_analytics.api import models as m
+from gpu_token_analytics.api.app import sent
+from gpu_token_analytics.api.problem import Problem as ProblemAnswer
+from gpu_token_analytics.costs import answers as m
+from gpu_token_analytics.costs.entries import NewPrice
 from gpu_token_analytics.web import mount
 
 Json = dict[str, Any]
@@ -69,8 +75,8 @@ class FakeApi:
             "/v1/export": self._export,
         }
         for path, handler in reads.items():
-            self.app.add_api_route(path, handler, methods=["GET"], response_model=None)
-        self.app.add_api_route("/v1/prices", self._add_price, methods=["POST"], status_code=201, response_model=m.Price)
+            self.app.add_api_route(path, _sent(handler), methods=["GET"], response_model=None)
+        self.app.add_api_route("/v1/prices", _sent(self._add_price, 201), methods=["POST"], response_model=None)
         mount(self.app)
 
     # What every route does first
@@ -106,7 +112,7 @@ class FakeApi:
         tenant = request.state.tenant
         scopes = ["read"] if tenant else self.scopes
         key = None if self.keys is None else "demo1234"
-        return m.Me(key=key, scopes=scopes, tenant=tenant, anonymous=self.keys is None, version="0.1.0")
+        return m.Me(key, scopes, tenant, self.keys is None, "0.1.0")
 
     async def _costs(self, request: Request) -> Any:
         query = request.query_params
@@ -121,7 +127,7 @@ class FakeApi:
         rows: list[Json] = []
         for low, high in _buckets(start, end, bucket, zone):
             sums = self._sums(low, high)
-            label = None if bucket == "none" else low.astimezone(zone)
+            label = None if bucket == "none" else low.astimezone(zone).isoformat()
             rows += self._rows(sums, chosen, group_by, label, low, high, request.state.tenant)
         sums = self._sums(start, end)
         totals = self._rows(sums, chosen, [], None, start, end, request.state.tenant)
@@ -130,7 +136,8 @@ class FakeApi:
         whole = int(sums[self._gpus_chosen(request)].sum())
         mine = request.state.tenant is not None
         minutes = self.fleet.minutes(start, end).size
-        return m.CostsResponse.model_validate(
+        return answer(
+            m.CostsResponse,
             {
                 "from": start,
                 "to": end,
@@ -147,7 +154,7 @@ class FakeApi:
                     "cells": None if mine else minutes * len(self.fleet.gpus),
                     "cells_not_rolled": 3,
                 },
-            }
+            },
         )
 
     def _sums(self, start: datetime, end: datetime) -> Any:
@@ -223,7 +230,8 @@ class FakeApi:
         start, end = _range(request)
         gpus = [] if self.empty else self.fleet.gpus
         tenant = request.state.tenant
-        return m.DimensionsResponse.model_validate(
+        return answer(
+            m.DimensionsResponse,
             {
                 "from": start,
                 "to": end,
@@ -232,7 +240,7 @@ class FakeApi:
                 "gpus": [] if tenant else sorted(gpu.id for gpu in gpus),
                 "hosts": [] if tenant else sorted({gpu.host for gpu in gpus}),
                 "gpu_names": [] if tenant else sorted({gpu.name for gpu in gpus}),
-            }
+            },
         )
 
     async def _gpus(self, request: Request) -> Any:
@@ -244,14 +252,15 @@ class FakeApi:
         rows = range(start, 0 if self.empty else min(len(self.fleet.gpus), start + limit))
         minutes = self.fleet.minutes(now - timedelta(minutes=60), now)
         more = rows.stop if rows.stop < len(self.fleet.gpus) and not self.empty else None
-        return m.GpusResponse.model_validate(
+        return answer(
+            m.GpusResponse,
             {
                 "as_of": datetime.now(UTC),
-                "today_from": midnight,
+                "today_from": midnight.isoformat(),
                 "total": 0 if self.empty else len(self.fleet.gpus),
                 "next": None if more is None else str(more),
                 "gpus": [self._gpu(row, today[row], minutes) for row in rows],
-            }
+            },
         )
 
     def _gpu(self, row: int, today: Any, minutes: Any) -> Json:
@@ -310,9 +319,7 @@ class FakeApi:
         start, end = _range(request)
         gpu = next((gpu for gpu in self.fleet.gpus if gpu.id == request.query_params["gpu"]), None)
         found = [] if gpu is None or self.empty else [self._event(index, gpu, self.fleet.now) for index in range(14)]
-        return m.RequestsResponse.model_validate(
-            {"from": start, "to": end, "gpu": request.query_params["gpu"], "requests": found}
-        )
+        return answer(m.RequestsResponse, {"from": start, "to": end, "gpu": request.query_params["gpu"], "requests": found})
 
     async def _request(self, request: Request, request_id: str) -> Any:
         if not request_id.startswith("req-7f3a"):
@@ -344,7 +351,7 @@ class FakeApi:
             "cells": cells,
             "note": None,
         }
-        return m.RequestResponse.model_validate({"request_id": request_id, "as_of": datetime.now(UTC), "events": [detail]})
+        return answer(m.RequestResponse, {"request_id": request_id, "as_of": datetime.now(UTC), "events": [detail]})
 
     async def _corrections(self, request: Request) -> Any:
         start, end = _range(request)
@@ -382,15 +389,15 @@ class FakeApi:
                 }
             ],
         }
-        known = set(m.Cell.model_fields)
-        cells = [] if self.empty or not start <= minute < end else [{k: v for k, v in cell.items() if k in known}]
-        return m.CorrectionsResponse.model_validate({"from": start, "to": end, "cells": cells})
+        cells = [] if self.empty or not start <= minute < end else [cell]
+        return answer(m.CorrectionsResponse, {"from": start, "to": end, "cells": cells})
 
     async def _audit(self, request: Request) -> Any:
         start, end = _range(request)
         classes = {name: int(value) for name, value in zip(CLASSES, self._sums(start, end).sum(axis=(0, 1)), strict=True)}
         cost = sum(classes.values())
-        return m.AuditResponse.model_validate(
+        return answer(
+            m.AuditResponse,
             {
                 "from": start,
                 "to": end,
@@ -408,7 +415,7 @@ class FakeApi:
                 "unknown_gpu_tokens": 4200,
                 "findings": [],
                 "checked": ["classes_sum_to_cost", "lines_sum_to_attributed", "cost_is_price_times_time"],
-            }
+            },
         )
 
     async def _quality(self, request: Request) -> Any:
@@ -431,7 +438,8 @@ class FakeApi:
             )
         sums = self._sums(start, end).sum(axis=(0, 1))
         share = float(sums[4] / sums.sum()) if sums.sum() else None
-        return m.QualityResponse.model_validate(
+        return answer(
+            m.QualityResponse,
             {
                 "from": start,
                 "to": end,
@@ -470,13 +478,13 @@ class FakeApi:
                 "dead_letters": {} if self.empty else {"not_json": 41, "out_of_range": 12, "future_ts": 3},
                 "dead_letters_topic": "tokens.dlq",
                 "hours": hours,
-            }
+            },
         )
 
     async def _list_prices(self, request: Request) -> Any:
-        return m.PricesResponse.model_validate({"prices": [] if self.empty else self.prices})
+        return answer(m.PricesResponse, {"prices": [] if self.empty else self.prices})
 
-    async def _add_price(self, body: m.NewPrice) -> m.Price:
+    async def _add_price(self, body: NewPrice) -> m.Price:
         row = {
             "id": f"price-{len(self.prices)}",
             "key": None,
@@ -491,7 +499,7 @@ class FakeApi:
         }
         self.prices.append(row)
         self.prices.sort(key=lambda price: str(price["valid_from"]), reverse=True)
-        return m.Price.model_validate(row)
+        return answer(m.Price, row)
 
     async def _export(self, request: Request) -> Any:
         _range(request)
@@ -507,7 +515,7 @@ class FakeApi:
         try:
             while True:
                 self.beat += 1
-                yield f"event: live\ndata: {self._live_figures(tenant).model_dump_json()}\n\n"
+                yield f"event: live\ndata: {msgspec.json.encode(self._live_figures(tenant)).decode()}\n\n"
                 await asyncio.sleep(0.5)
                 yield "event: heartbeat\ndata: {}\n\n"
         finally:
@@ -520,7 +528,8 @@ class FakeApi:
         cost = int(sums.sum())
         classes = {name: int(value) for name, value in zip(CLASSES, sums, strict=True)}
         rate = 900 + 40 * (self.beat % 9)
-        return m.Live.model_validate(
+        return answer(
+            m.Live,
             {
                 "at": now,
                 "window_from": start,
@@ -538,13 +547,23 @@ class FakeApi:
                 "unknown_gpu_tokens": 0,
                 "changed": self.beat % 4 == 0,
                 "watermark": None if self.empty else self.fleet.now,
-            }
+            },
         )
+
+
+def _sent(handler: Callable[..., Any], status: int = 200) -> Callable[..., Any]:
+    """What it answers, sent as the product sends it."""
+
+    @functools.wraps(handler)
+    async def answering(*args: Any, **kwargs: Any) -> Any:
+        return sent(await handler(*args, **kwargs), status)
+
+    return answering
 
 
 def _problem(problem: Problem) -> JSONResponse:
     code = TITLES.get(problem.status, "internal")
-    body = m.Problem.model_validate(
+    body = ProblemAnswer.model_validate(
         {
             "type": f"urn:gpu-token-analytics:problem:{code}",
             "title": code.replace("_", " "),

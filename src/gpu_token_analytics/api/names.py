@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
@@ -38,7 +38,7 @@ def parameters_of(dependant: Dependant) -> frozenset[str]:
 
 def _model(annotation: Any) -> type[BaseModel]:
     assert issubclass(annotation, BaseModel), "query parameters are one model (params.py)"
-    return annotation
+    return cast("type[BaseModel]", annotation)
 
 
 async def known_parameters(request: Request) -> None:  # async: it waits for nothing
