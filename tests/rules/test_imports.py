@@ -88,7 +88,7 @@ DOORS = {
         "embedded/mongod.py",  # asks the server it started whether it is up
     },
     "bson": {"mongo", "cells/line_chunks.py", "cells/lines.py", "raw/columns.py"},  # sizes and bytes of documents
-    "numpy": {"wire/identity.py", "ledger", "raw", "rollups", "closing", "ingest", "simulate"},
+    "numpy": {"ledger", "raw", "rollups", "closing", "ingest", "simulate"},
     "fastapi": {"api", "web", "processor", "exporter"},
     "starlette": {"api", "web"},
     "uvicorn": {"api", "http_server", "http_guard"},
