@@ -63,6 +63,10 @@ check: lint types test integration  ## everything CI checks
 bench: $(VENV)/.dev  ## ratios against the same mongod in the same run
 	$(BIN)/python -m bench $(ARGS)
 
+.PHONY: peers
+peers: $(VENV)/.dev  ## this processor next to its peers, one table (Java 17, Maven; ten minutes): make peers ARGS="--readme"
+	$(BIN)/python -m bench peers $(ARGS)
+
 backup: $(VENV)/.demo  ## the whole store as files: make backup DIR=... ARGS="--recipient age1..."
 	@$(BIN)/gpu-tokens backup $(DIR) $(ARGS)
 

@@ -1,8 +1,10 @@
-"""`python -m bench [ingest|names|queries] [options]`: runnable comparisons. Results are printed, not committed as truth.
+"""`python -m bench [ingest|names|peers|queries] [options]`: runnable comparisons. Results are printed, not
+committed as truth.
 
 ingest    ingest and ledger as ratios against the same mongod (minutes)
 names     very many names: an hour of 200,000 (model, tenant) pairs, a GPU-minute of 50,000 requests, a price change back over
           72,000 requests of 600 tenants: memory of processor and API, and a neighbour's costs (minutes)
+peers     this processor next to Kafka Connect, Quix Streams and tutorial consumers: speed, kill -9, one invalid record
 queries   /v1/costs over 30 days of 64 GPUs while ingest goes on (loads 2.8 million cells first: half an hour; see --days)
 """
 
@@ -12,6 +14,7 @@ import argparse
 import sys
 
 from bench import ingest_bench, many_names_bench, query_bench
+from bench.peers import run as peers_bench
 
 
 def main(argv: list[str]) -> None:
@@ -19,6 +22,9 @@ def main(argv: list[str]) -> None:
     which = argv.pop(0) if argv and not argv[0].startswith("-") else "ingest"
     if which == "queries":
         query_bench.main(argv)
+        return
+    if which == "peers":
+        peers_bench.main(argv)
         return
     if which == "names":
         many_names_bench.main(argv)
@@ -29,7 +35,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--processors", type=int, default=1)
     given = parser.parse_args(argv)
     if which != "ingest":
-        parser.error(f"{which!r} is no bench: ingest, names or queries")
+        parser.error(f"{which!r} is no bench: ingest, names, queries or peers")
     ingest_bench.main(given.events, given.rounds, given.processors)
 
 

@@ -43,6 +43,7 @@ from gpu_token_analytics.kafka.consumer import RecordBatch
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.mongo.commands import MAX_COMMAND_BYTES, write_command
+from gpu_token_analytics.mongo.encoded import Joined
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.simulate.load import events_for_bench
@@ -126,25 +127,27 @@ def database_of(settings: Settings) -> Iterator[Store]:
         store.close()
 
 
-def _baseline(settings: Settings, events: Sequence[Event]) -> float:
-    """Rate at which mongod takes these documents when nothing else has to be done."""
-    shaper = Shaper(LiveRate(30, 0.85), 30)
-    now = datetime.now(UTC)
-    values: list[bytes | None] = [encode(event) for event in events]
+def insert_commands(values: Sequence[bytes], now: datetime, most_documents: int) -> list[tuple[Collection, list[Joined]]]:
+    """The insert commands that ingest sends for these records: (collection, its documents as bytes)."""
     size = len(values)
-    records = RecordBatch("tokens", values, [0] * size, list(range(size)), [int(now.timestamp() * 1000)] * size)
-    shaped = shaper.shape(records, now)
-    commands = [
+    records = RecordBatch("tokens", list(values), [0] * size, list(range(size)), [int(now.timestamp() * 1000)] * size)
+    shaped = Shaper(LiveRate(30, 0.85), 30).shape(records, now)
+    return [
         (name, joined)
         for name, raws in ((Collection.TOKEN_USAGE, shaped.usages), (Collection.GPU_METRICS, shaped.samples))
-        for _, joined in raws.documents.commands(range(len(raws.documents)), settings.batch_max_records, MAX_COMMAND_BYTES)
+        for _, joined in raws.documents.commands(range(len(raws.documents)), most_documents, MAX_COMMAND_BYTES)
     ]
+
+
+def _baseline(settings: Settings, events: Sequence[Event]) -> float:
+    """Rate at which mongod takes these documents when nothing else has to be done."""
+    commands = insert_commands([encode(event) for event in events], datetime.now(UTC), settings.batch_max_records)
     with database_of(settings) as store:
         begun = time.perf_counter()
-        inserted = sum(write_command(store[name], "insert", joined)["n"] for name, joined in commands)
+        inserted: int = sum(write_command(store[name], "insert", joined)["n"] for name, joined in commands)
         seconds = time.perf_counter() - begun
-        assert inserted == size, f"{inserted:,} of {size:,} documents were inserted"
-        return size / seconds
+        assert inserted == len(events), f"{inserted:,} of {len(events):,} documents were inserted"
+        return inserted / seconds
 
 
 def _processors(settings: Settings, events: Sequence[Event], folder: Path, count: int, *, ledger: bool) -> Measured:
