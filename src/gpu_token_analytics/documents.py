@@ -24,6 +24,7 @@ from typing import Any, NotRequired, TypeAlias, TypedDict
 
 from xxhash import xxh3_64_digest
 
+from gpu_token_analytics.wire.names import host_and_uuid
 from gpu_token_analytics.wire.times import from_us
 
 GpuId: TypeAlias = str
@@ -162,6 +163,12 @@ LEDGER_SAMPLE_FIELDS = (
 def minute_of(us: int) -> int:
     """Start of the UTC minute that holds `us`, in microseconds."""
     return us - us % US_PER_MINUTE
+
+
+def sample_of(gpu: GpuId) -> dict[str, Any]:
+    """What the samples of a GPU have in common: its UUID or label; where several cards share the UUID, the host, too."""
+    pair = host_and_uuid(gpu)
+    return {"gpu": gpu} if pair is None else {"gpu": pair[1], "host": pair[0]}
 
 
 def cell_id(gpu: GpuId, minute_us: int) -> CellId:

@@ -77,6 +77,9 @@ class Metrics:
         self.marks_pending = gauge(
             "marks_pending", "Ledger cells that are still to be marked: those of requests that reach too far for their batch."
         )
+        self.shared = gauge(
+            "shared_uuids", "UUIDs that were sampled on several hosts at once: each host's card is paid, as host/UUID."
+        )
         self.lag = gauge("lag_records", "Records in Kafka not read yet, by partition owned by this process.", "partition")
         self.assigned = gauge("assigned_partitions", "Partitions this process reads now.")
         self.store_up = gauge("store_up", "1 while writes to MongoDB succeed, 0 while a batch waits for it.")
@@ -159,6 +162,10 @@ class Metrics:
     def cells_unmarked(self, count: int) -> None:
         """So many cells are still to be marked."""
         self.marks_pending.set(count)
+
+    def uuids_shared(self, count: int) -> None:
+        """So many UUIDs are those of several cards."""
+        self.shared.set(count)
 
     def event_to_ledger_seconds(self, seconds: float) -> None:
         """Time from a cell's first open mark to its being written."""

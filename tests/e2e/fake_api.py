@@ -470,6 +470,8 @@ class FakeApi:
                 ],
                 "unknown_gpu_requests": 3,
                 "unknown_gpu_tokens": 4200,
+                "shared_uuid_count": 1,
+                "shared_uuids": [{"uuid": "GPU-00000000", "gpus": ["node1/GPU-00000000", "node2/GPU-00000000"]}],
                 "default_price_nusd": int(sums.sum()) // 20,
                 "default_price_share": 0.05 if sums.sum() else None,
                 "oldest_due_at": datetime.now(UTC) - timedelta(seconds=4),

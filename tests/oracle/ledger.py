@@ -170,6 +170,40 @@ def _is_spelling(short: str, long: str) -> bool:
     return len(kinds) < 2 and len(bare) >= 8 and is_hexadecimal and other.startswith(bare)
 
 
+def hosts_of_shared(samples: Iterable[Doc], gap_us: int) -> dict[str, set[str]]:
+    """UUID -> its hosts, of UUIDs that were sampled on two hosts at once: one of another host within the gap limit after one
+    of a host and before the next of that host. A host with its domain and without is one."""
+    by_uuid: dict[str, list[Doc]] = {}
+    for doc in samples:
+        by_uuid.setdefault(doc["gpu"], []).append(doc)
+
+    def other(host: str, second: str) -> bool:
+        return not (host == second or host.startswith(second + ".") or second.startswith(host + "."))
+
+    return {
+        uuid: {doc["host"] for doc in own}
+        for uuid, own in by_uuid.items()
+        if any(
+            first["host"] == last["host"]
+            and other(first["host"], middle["host"])
+            and 0 < middle["ts_us"] - first["ts_us"] < gap_us
+            and 0 < last["ts_us"] - middle["ts_us"] < gap_us
+            for middle in own
+            for first in own
+            for last in own
+        )
+    }
+
+
+def on_cards(docs: Iterable[Doc], hosts: Mapping[str, set[str]]) -> list[Doc]:
+    """Requests with the card that they mean by a UUID that several cards have: the one on their own host, if there is one."""
+
+    def card(name: str, host: str) -> str:
+        return f"{host}/{name}" if host in hosts.get(name, ()) else name
+
+    return [{**doc, "cards": {name: card(name, doc["host"]) for name in doc["gpus"]}} for doc in docs]
+
+
 def round_half_up(value: Fraction) -> int:
     """The nearest integer, a half upwards."""
     return (2 * value.numerator + value.denominator) // (2 * value.denominator)
@@ -259,7 +293,8 @@ def _us(at: datetime) -> int:
 
 def _gpus(doc: Doc, meanings: Mapping[str, str]) -> list[str]:
     """The distinct GPUs of a usage, in the order of their names: two names of one GPU are one GPU."""
-    return list(dict.fromkeys(meanings.get(name, name) for name in sorted(set(doc["gpus"]))))
+    cards = doc.get("cards", {})
+    return list(dict.fromkeys(meanings.get(name, cards.get(name, name)) for name in sorted(set(doc["gpus"]))))
 
 
 class _Work:

@@ -1,11 +1,14 @@
 """The inventory: which GPUs there are, which `host/index` carried which UUID when, and the latest sample of each; which GPUs
 operators declared (declarations.py), and what requests called GPUs that nobody told of (gpu_names.py).
 
-    {_id, kind: gpu | placement | declaration | name, key, pending, ...}       key: names.name_key()
+    {_id, kind: gpu | placement | stay | declaration | name, key, pending, ...}       key: names.name_key()
 
 Learned from samples. A placement that is new, or that reaches into a time in which its label may have meant another GPU,
 is left `pending`: the closer then computes the cells of the requests that named the label again. So is a GPU that is new or
 described anew: the closer computes its cells again that were computed before `changed_at`.
+
+A stay says on which host a MIG slice was; of any other GPU its placement says so. `shared`: several cards have this UUID
+(ledger/shared.py), and the row describes the one that was sampled last.
 
 The ledger depends on the times in here (which label meant which GPU), so they are whole minutes - from the start of the
 first sample's to the end of the last one's - and are written before the offsets of the samples that moved them are
@@ -50,6 +53,14 @@ class GpuDescription(NamedTuple):
             return None
         return gpu_label(self.host, self.gpu_index)
 
+    @property
+    def whereabouts(self) -> str | None:
+        """`_id` of the row that says where this GPU was; None where its own name does."""
+        label = self.placement
+        if label is not None:
+            return _placement_id(label, self.gpu)
+        return f"stay|{self.host}|{self.gpu}" if self.has_uuid else None
+
 
 class Sighting(NamedTuple):
     """A GPU as samples showed it, from the minute that starts at `first_us` to the one that ends with `last_us`."""
@@ -72,6 +83,8 @@ def upsert_inventory(store: Store, sightings: Sequence[Sighting]) -> None:
         label = sighting.description.placement
         if label is not None:
             updates.append(_placement(sighting, label, placed.get(label, [])))
+        elif sighting.description.has_uuid:
+            updates.append(_stay(sighting))
     for _ in range(_TRIES):
         updates = _write(store, updates)
         if not updates:
@@ -92,8 +105,8 @@ def _only_later(store: Store, sightings: Sequence[Sighting], placed: Mapping[str
         updates.append(
             {"q": {"_id": described.gpu, "kind": "gpu", **same, **({"live": True} if described.live else {})}, "u": times}
         )
-        if label is not None:
-            updates.append({"q": {"_id": _placement_id(label, described.gpu)}, "u": times})
+        if (whereabouts := described.whereabouts) is not None:
+            updates.append({"q": {"_id": whereabouts}, "u": times})
     reply = write_command(store[Collection.INVENTORY], "update", updates)
     return not reply.get("writeErrors") and bool(reply["n"] == len(updates))
 
@@ -167,6 +180,7 @@ def _gpu(sighting: Sighting) -> Document:
             *({"$ne": [{"$ifNull": [f"${name}", None]}, fields[name]]} for name in names),
         ]
     }
+    changed = {"$and": [changed, {"$ne": ["$shared", True]}]}  # several cards: whichever was sampled last describes it
     fields |= {
         "pending": {"$or": [changed, "$pending"]},
         "changed_at": {"$cond": [changed, "$$NOW", "$changed_at"]},
@@ -192,6 +206,16 @@ def _placement(sighting: Sighting, label: str, placed: Sequence[Document]) -> Do
     if changes_meaning(sighting, placed):
         update["$set"] = {"pending": True}
     return {"q": {"_id": _placement_id(label, sighting.description.gpu)}, "u": update, "upsert": True}
+
+
+def _stay(sighting: Sighting) -> Document:
+    described = sighting.description
+    update: Document = {
+        "$min": {"first_us": sighting.first_us},
+        "$max": {"last_us": sighting.last_us},
+        "$setOnInsert": {"kind": "stay", "gpu": described.gpu, "host": described.host, "pending": True},
+    }
+    return {"q": {"_id": described.whereabouts}, "u": update, "upsert": True}
 
 
 def changes_meaning(sighting: Sighting, placed: Sequence[Document]) -> bool:

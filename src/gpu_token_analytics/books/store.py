@@ -12,11 +12,12 @@ from pymongo.errors import DuplicateKeyError
 
 from gpu_token_analytics.documents import Collection, GpuId
 from gpu_token_analytics.ledger.books import Books
+from gpu_token_analytics.ledger.cards import placements_of_cards, rows_of_cards, shared_uuids
 from gpu_token_analytics.ledger.declarations import Declaration
 from gpu_token_analytics.ledger.placements import Placement, Placements
 from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
 from gpu_token_analytics.mongo.client import Document, Store, mapped
-from gpu_token_analytics.wire.names import name_key
+from gpu_token_analytics.wire.names import may_be_same, name_key
 from gpu_token_analytics.wire.times import from_us
 
 MANY_NAMES = 2_000  # that requests gave to GPUs nobody knows: more are not all read each time
@@ -35,9 +36,14 @@ class BookStore:
         """The price book, the placements and the inventory now."""
         named = self._some_names(MANY_NAMES)
         placements = [Placement.of(row) for row in self.placements()]
-        inventory = {row["_id"]: row for row in self.gpus()}
+        told: dict[GpuId, Document] = {row["_id"]: row for row in self.gpus()}
+        stays = self.stays() if any(row.get("shared") for row in told.values()) else []
+        shared = shared_uuids(told, placements, stays)
+        inventory = rows_of_cards(told, placements, stays, shared)
+        placements = placements_of_cards(placements, shared)
         declared = self.declarations()
-        declarations = {row["gpu"]: Declaration.of(row) for row in declared if not row["withdrawn"]}
+        held = [row for row in declared if not row["withdrawn"] and row["gpu"] not in shared]
+        declarations = {row["gpu"]: Declaration.of(row) for row in held}
         known = inventory.keys() | declarations.keys()
         if len(named) == MANY_NAMES:  # of which only those matter that may mean a GPU that is known
             named = self._names_like({*known, *(placement.label for placement in placements)})
@@ -47,6 +53,7 @@ class BookStore:
             Placements(placements, known, named),
             inventory,
             declarations,
+            shared,
         )
 
     @mapped
@@ -71,6 +78,36 @@ class BookStore:
     def gpus(self) -> list[Document]:
         """Every GPU known."""
         return list(self._inventory.find({"kind": "gpu"}))
+
+    @mapped
+    def stays(self) -> list[Document]:
+        """On which hosts MIG slices were sampled, and when."""
+        return list(self._inventory.find({"kind": "stay"}))
+
+    @mapped
+    def count_shared(self) -> int:
+        """How many UUIDs were seen on two hosts at once."""
+        return self._inventory.count_documents({"kind": "gpu", "shared": True})
+
+    @mapped
+    def pending_stays(self) -> list[Document]:
+        """New ones, whose cells were not marked yet."""
+        return list(self._inventory.find({"kind": "stay", "pending": True}))
+
+    @mapped
+    def clear_pending_stay(self, stay: Document) -> None:
+        """Mark one as handled: only that it is new changes anything."""
+        self._inventory.update_one({"_id": stay["_id"]}, {"$set": {"pending": False}})
+
+    def names_like(self, gpu: GpuId) -> set[str]:
+        """What requests called GPUs nobody knows, and may be this UUID."""
+        return {name for name in self._names_like([gpu]) if may_be_same(name, gpu)}
+
+    @mapped
+    def note_shared(self, gpu: GpuId) -> None:
+        """This UUID was seen on two hosts at once: it is shared from now on, and its cells are still to be marked."""
+        changes = {"shared": True, "pending": True, "changed_at": "$$NOW"}
+        self._inventory.update_one({"_id": gpu, "kind": "gpu", "shared": {"$ne": True}}, [{"$set": changes}])
 
     @mapped
     def declarations(self) -> list[Document]:

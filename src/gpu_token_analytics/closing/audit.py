@@ -92,6 +92,7 @@ class AuditReport:
     sums_compared: int = 0  # hourly and daily sums, with what they are sums of
     sums_behind: int = 0  # of these, they do not hold the newest content of their parts yet
     set_aside: int = 0  # cells and sums that MongoDB refuses for good
+    shared_uuids: int = 0  # of several cards each, which are told apart by their hosts
     unknown_gpu_requests: int = 0  # on GPUs that nobody sampled or declared, so that their money is unknown
     unknown_gpu_tokens: int = 0
     default_price_nusd: int = 0  # of cells in which the default price held
@@ -130,6 +131,7 @@ class AuditReport:
             "sums_behind": self.sums_behind,
             "set_aside": self.set_aside,
             "unpriced": self.unpriced,
+            "shared_uuids": self.shared_uuids,
             "unknown_gpu_requests": self.unknown_gpu_requests,
             "unknown_gpu_tokens": self.unknown_gpu_tokens,
             "default_price_nusd": self.default_price_nusd,
@@ -177,6 +179,7 @@ def audit(
     books = store.books.read()
     gpus = sorted({*store.cells.cell_gpus(), *_raw_gpus(store, books)} if fresh else store.cells.cell_gpus())
     report.gpus = len(gpus)
+    report.shared_uuids = len(books.shared.hosts)
     doubts: list[_Doubt] = []
     gpu_hours: set[tuple[GpuId, datetime]] = set()
     for done, gpu in enumerate(gpus):
@@ -386,7 +389,7 @@ def _integral(nusd_per_hour: int, at_us: int) -> int:
 
 def _raw_gpus(store: LedgerStore, books: Books) -> set[GpuId]:
     """Every GPU that some raw event speaks of."""
-    found = set(store.raw.sampled_gpus())
+    found = {*store.raw.sampled_gpus(), *(card for uuid in books.shared.hosts for card in books.shared.cards(uuid))}
     for name in store.raw.usage_gpus():
         meanings = books.placements.meanings(name)
         found.update(meanings)
@@ -452,6 +455,10 @@ def describe(report: AuditReport) -> list[str]:
         lines.append(
             f"{report.unknown_gpu_requests:,} requests with {report.unknown_gpu_tokens:,} tokens ran on GPUs that nobody "
             "sampled or declared, so their money is unknown: `gpu-tokens gpus list` names them"
+        )
+    if report.shared_uuids:
+        lines.append(
+            f"{report.shared_uuids:,} UUIDs are of several cards, on several hosts at once: each is paid, under host/UUID"
         )
     lines += [f"WRONG {finding.cell}: {finding.problem}" for finding in report.findings]
     if report.findings_count > len(report.findings):

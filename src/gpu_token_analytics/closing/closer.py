@@ -84,6 +84,9 @@ class Observer(Protocol):
     def cells_unmarked(self, count: int) -> None:
         """So many cells are still to be marked: those of requests that reach too far for their batch."""
 
+    def uuids_shared(self, count: int) -> None:
+        """So many UUIDs are those of several cards."""
+
     def event_to_ledger_seconds(self, seconds: float) -> None:
         """Time from a cell's first open mark to its being written."""
 
@@ -232,7 +235,9 @@ class Closer:
         self._consequences.spread_gpus()
         self._consequences.spread_declarations()
         self._consequences.spread_placements()
+        self._consequences.spread_stays()
         self._consequences.spread_prices()
+        self._observer.uuids_shared(self._store.books.count_shared())
         self._consequences.extend_silence()
         self._store.cells.finalise()
         self._observer.set_aside(self._store.cells.look_after_set_aside())

@@ -29,6 +29,7 @@ from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.computed import Carried, ComputedCell, ComputedRun
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import Scope, canonical_key
+from gpu_token_analytics.ledger.shared import SharedUuids
 from gpu_token_analytics.mongo.client import Document
 from gpu_token_analytics.wire.times import from_us, to_us
 
@@ -119,6 +120,8 @@ class Consequences:
 
     def follow_up(self, closed: Sequence[Closed], books: Books) -> None:
         """What these cells imply, before they are written: one run each of several GPUs."""
+        for each in closed:
+            self._split_shared(each, books)
         # Of a GPU that nobody told of nothing follows: it owns no silence, and has no samples.
         heard = [each for each in closed if each.heard and any(cell.known for cell in each.run.cells)]
         if not heard:
@@ -135,6 +138,16 @@ class Consequences:
                 self._own_silence_around(each, around)
             self._mark_card(each, books)
             self._carry(each, books, around)
+
+    def _split_shared(self, closed: Closed, books: Books) -> None:
+        """What touches a shared UUID touches its cards: whoever stored it need not know that it is one."""
+        gpu = closed.gpu
+        if closed.run.on_two_hosts and gpu not in books.shared and not gpu.isdecimal():  # `host/12` is a label
+            self._store.books.note_shared(gpu)
+        minutes = [cell.content.start_us for cell in closed.run.cells]
+        for card in books.shared.cards(gpu):
+            self._store.cells.mark_missing(card, minutes)
+            self._store.cells.mark_existing([cell_id(card, minute) for minute in minutes])
 
     def _look_around(self, closed: Sequence[Closed], books: Books) -> _Around:
         """What lies around the runs, with a few commands for all of them. Read after their events: what is opened or taken
@@ -280,11 +293,25 @@ class Consequences:
         for row in self._store.books.pending_gpus():
             books = self._store.books.read()
             named = {row["_id"], row.get("parent_uuid") or row["_id"], books.card_of(row["_id"]) or row["_id"]}
+            named |= {card for gpu in named for card in books.shared.cards(gpu)}
             family = {member for gpu in named for member in books.family(gpu)}
             self._store.cells.mark_computed_before(sorted(family), row["changed_at"])
-            for alias in books.placements.aliases_of(row["_id"]):
+            aliases = set(books.placements.aliases_of(row["_id"]))
+            if row["_id"] in books.shared:
+                aliases |= self._store.books.names_like(row["_id"])  # which mean none of its cards now
+            for alias in sorted(aliases):
                 self._spread_name(alias, books)
             self._store.books.clear_pending_gpu(row)
+
+    def spread_stays(self) -> None:
+        """A card of a UUID that is shared turned up on another host: requests there meant none until now."""
+        for stay in self._store.books.pending_stays():
+            self._spread_new_host(stay["gpu"], self._store.books.read())
+            self._store.books.clear_pending_stay(stay)
+
+    def _spread_new_host(self, gpu: GpuId, books: Books) -> None:
+        if gpu in books.shared:
+            self._store.cells.mark_range({"gpu": gpu}, None, None)
 
     def spread_declarations(self) -> None:
         """An operator declared a GPU, or changed or took back what he had declared: mark its cells."""
@@ -302,6 +329,7 @@ class Consequences:
             books, label = self._store.books.read(), placement["label"]
             for name in (label, *books.placements.aliases_of(label)):
                 self._spread_name(name, books)
+            self._spread_new_host(placement["gpu"], books)
             self._store.books.clear_pending_placement(placement)
 
     def _spread_name(self, name: str, books: Books) -> None:
@@ -349,9 +377,10 @@ class Consequences:
     def spread_prices(self) -> None:
         """A new price row: mark the cells it can concern, final ones too (they get a correction)."""
         for row in self._store.books.pending_prices():
+            shared = self._store.books.read().shared
             start = from_us(minute_of(to_us(row["valid_from"])))
             horizon = self._store.now() - self._raw_complete_for
-            where = {**_cells_priced_by(row), "opened_at": {"$gte": horizon}}
+            where = {**_cells_priced_by(row, shared), "opened_at": {"$gte": horizon}}
             marked = self._store.cells.mark_range(where, start, row.get("valid_to"))
             log.info("price row %s: %d cells are computed again", row["_id"], marked)
             self._store.books.clear_pending_price(row)
@@ -415,12 +444,13 @@ def _stale(cell: Document, agrees: bool, own_lease: str) -> bool:
     return not agrees and "due_at" not in cell
 
 
-def _cells_priced_by(row: Document) -> Document:
+def _cells_priced_by(row: Document, shared: SharedUuids) -> Document:
     """Which cells a price row can concern."""
     key = canonical_key(Scope(row["scope"]), row.get("key"))
     match Scope(row["scope"]):
         case Scope.GPU:
-            return {"$or": [{"gpu": key}, {"card": key}]}
+            cards = [key, *shared.cards(key or "")]
+            return {"$or": [{"gpu": {"$in": cards}}, {"card": {"$in": cards}}]}
         case Scope.HOST:
             return {"host": key}
         case Scope.NAME:

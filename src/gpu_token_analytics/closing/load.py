@@ -15,7 +15,7 @@ from gpu_token_analytics.closing.neighbours import evidence_before, evidence_fro
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.ledger.events import Beyond, GpuEvents, SliceEvents
+from gpu_token_analytics.ledger.events import Beyond, GpuEvents, SamplesAround, SliceEvents
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.ledger.timeline import Timeline
@@ -54,9 +54,11 @@ def load_events(
 ) -> Iterator[GpuEvents]:
     """The events around the run of each GPU."""
     cards: dict[GpuId, GpuId] = {gpu: card for gpu in runs if (card := books.card_of(gpu))}
-    samples, of_cards = load_samples(store.raw, runs, cards, params.gap_us, known)
+    one_card = {gpu: run for gpu, run in runs.items() if gpu not in books.shared}
+    samples, of_cards = load_samples(store.raw, one_card, cards, params.gap_us, known) if one_card else ({}, {})
+    samples |= {gpu: SamplesAround(()) for gpu in runs if gpu in books.shared}  # they are its cards'
     unread = {
-        gpu: run[0] for gpu, run in runs.items() if any(sample.get("mem_used_mb") is None for sample in samples[gpu].near)
+        gpu: run[0] for gpu, run in one_card.items() if any(sample.get("mem_used_mb") is None for sample in samples[gpu].near)
     }
     used = last_request_ends(store, books, unread, params.model_kept_us) if unread else {}
     slices: dict[tuple[GpuId, int, int], SliceEvents] = {}
@@ -76,7 +78,7 @@ def _load_slices(store: LedgerStore, books: Books, card: GpuId, start_us: int, e
     names = {name for gpu in slices for name in (gpu, *books.placements.labels(gpu))}
     return SliceEvents(
         dict(store.raw.sampled(slices, start_us, end_us)),
-        store.raw.usage(sorted(names), start_us, end_us),
+        store.raw.usage(sorted(names), start_us, end_us).of_cards(books.shared),
     )
 
 

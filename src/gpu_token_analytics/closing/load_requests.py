@@ -13,6 +13,7 @@ from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.requests import UsageRows, active_in
 from gpu_token_analytics.raw.read import RawReads
 from gpu_token_analytics.raw.recent import Known
+from gpu_token_analytics.wire.names import host_and_uuid
 
 # GPUs x the time read for each. A minute of one GPU can have thousands of requests; the few of a live minute are not worth
 # a command of their own.
@@ -27,11 +28,11 @@ def requests_by_gpu(
     names = {gpu: frozenset((gpu, *books.placements.labels(gpu))) for gpu in runs}
     remembered = {gpu: run for gpu, run in runs.items() if gpu in known.gpus}
     if remembered:
-        found = known.requests(*_asked(names, remembered, reach_us))
+        found = known.requests(*_asked(names, remembered, reach_us)).of_cards(books.shared)
         yield from _distributed(found, names, remembered, reach_us)
     for group in groups_of({gpu: run for gpu, run in runs.items() if gpu not in known.gpus}, MAX_READ_US):
-        found = raw.usage(*_asked(names, group, reach_us))
-        if len(group) == 1:
+        found = raw.usage(*_asked(names, group, reach_us)).of_cards(books.shared)
+        if len(group) == 1 and not any(map(host_and_uuid, group)) and group.keys().isdisjoint(books.shared.hosts):
             yield next(iter(group)), found
         else:
             yield from _distributed(found, names, group, reach_us)

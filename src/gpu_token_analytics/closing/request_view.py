@@ -37,7 +37,8 @@ def request_parts(store: LedgerStore, params: LedgerParams, usage: Mapping[str, 
     """The parts of one stored usage document, by GPU then minute; cells that hold nothing of it are left out."""
     books = store.books.read()
     minutes = list(touched_minutes(usage["start_us"], usage["ts_us"]))
-    gpus = sorted({books.placements.resolve(name, usage["ts_us"]) for name in usage["gpus"]})
+    names = {books.shared.card(name, usage["host"]) for name in usage["gpus"]}
+    gpus = sorted({books.placements.resolve(name, usage["ts_us"]) for name in names})
     return [part for gpu in gpus for part in _of_gpu(store, books, params, gpu, minutes, usage, now_us)]
 
 

@@ -17,7 +17,9 @@ from pymongo.database import Database
 
 from gpu_token_analytics.cells.line_chunks import LineChunks
 from gpu_token_analytics.cells.lines import first_lines
-from gpu_token_analytics.documents import Collection, GpuId, MoneyClass
+from gpu_token_analytics.documents import Collection, GpuId, MoneyClass, sample_of
+from gpu_token_analytics.ledger.cards import rows_of_cards, shared_uuids
+from gpu_token_analytics.ledger.placements import Placement
 from gpu_token_analytics.rollups.lines import complete
 from gpu_token_analytics.rollups.spans import DAY, HOUR, ceil, floor, spans
 
@@ -79,13 +81,23 @@ class Reads:
 
     def gpus(self) -> list[Document]:
         """The inventory, by host and index."""
-        found = self._inventory.find({"kind": "gpu"}, max_time_ms=self._timeout_ms)
-        return sorted(found, key=lambda row: (row.get("host") or "", row.get("gpu_index") or 0, row["_id"]))
+        found = {row["_id"]: row for row in self._inventory.find({"kind": "gpu"}, max_time_ms=self._timeout_ms)}
+        if any(row.get("shared") for row in found.values()):
+            found = self._cards(found)
+        return sorted(found.values(), key=lambda row: (row.get("host") or "", row.get("gpu_index") or 0, row["_id"]))
+
+    def _cards(self, told: Mapping[GpuId, Document]) -> dict[GpuId, Document]:
+        """The same with the cards of UUIDs that several have."""
+        rows = list(self._inventory.find({"kind": {"$in": ["placement", "stay"]}}, max_time_ms=self._timeout_ms))
+        placements = [Placement.of(row) for row in rows if row["kind"] == "placement"]
+        stays = [row for row in rows if row["kind"] == "stay"]
+        cards = rows_of_cards(told, placements, stays, shared_uuids(told, placements, stays))
+        return {gpu: dict(row) for gpu, row in cards.items()}
 
     def latest_samples(self, gpus: Iterable[GpuId]) -> dict[GpuId, Document]:
         """The newest sample of each GPU that has one."""
         found = {
-            gpu: self._samples.find_one({"gpu": gpu}, sort=[("ts_us", DESCENDING)], max_time_ms=self._timeout_ms)
+            gpu: self._samples.find_one(sample_of(gpu), sort=[("ts_us", DESCENDING)], max_time_ms=self._timeout_ms)
             for gpu in gpus
         }
         return {gpu: sample for gpu, sample in found.items() if sample is not None}

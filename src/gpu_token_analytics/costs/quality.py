@@ -6,7 +6,7 @@ import logging
 from datetime import datetime, timedelta
 
 from gpu_token_analytics.books.unknown_names import unknown_names
-from gpu_token_analytics.costs.answers.ledger import HourQuality, QualityResponse, SetAside
+from gpu_token_analytics.costs.answers.ledger import HourQuality, QualityResponse, SetAside, SharedUuid
 from gpu_token_analytics.costs.choices import Bucket
 from gpu_token_analytics.costs.declarations import unknown_gpu
 from gpu_token_analytics.costs.desk import Desk
@@ -14,10 +14,11 @@ from gpu_token_analytics.costs.query import Row
 from gpu_token_analytics.costs.questions import check_cost, cost_query
 from gpu_token_analytics.costs.rows import ratio, total_row
 from gpu_token_analytics.errors import KafkaError
+from gpu_token_analytics.wire.times import to_us
 
 _log = logging.getLogger(__name__)
 
-SHOWN_UNKNOWN = 20
+SHOWN_UNKNOWN = SHOWN_SHARED = 20
 LATE_AFTER = timedelta(minutes=10)
 MAX_LATE_RANGE = timedelta(days=2)
 
@@ -33,6 +34,8 @@ def quality_of(desk: Desk, start: datetime, end: datetime) -> QualityResponse:
     behind_since = desk.reads.sums_behind_since()
     set_aside, first = desk.reads.set_aside()
     unknown_count, unknown = unknown_names(desk.store, desk.ledger.books, SHOWN_UNKNOWN)
+    unmarked = desk.ledger.pending_marks.count(to_us(query.start), to_us(query.end))
+    shared = desk.ledger.books.read().shared
     short = query.end - query.start <= MAX_LATE_RANGE
     attributed = whole["cost_nusd"]
     return QualityResponse(
@@ -46,7 +49,7 @@ def quality_of(desk: Desk, start: datetime, end: datetime) -> QualityResponse:
         cells=whole["cells"],
         provisional_cells=whole["provisional_cells"],
         corrected_cells=whole["corrected_cells"],
-        cells_pending=desk.reads.pending_count(query.start, query.end),
+        cells_pending=desk.reads.pending_count(query.start, query.end) + unmarked,
         cells_not_rolled=desk.costs.not_rolled(query.start, query.end),
         sums_behind_since=behind_since,
         set_aside_count=set_aside,
@@ -55,6 +58,8 @@ def quality_of(desk: Desk, start: datetime, end: datetime) -> QualityResponse:
         unknown_gpus=[unknown_gpu(name) for name in unknown],
         unknown_gpu_requests=whole["unknown_gpu_requests"],
         unknown_gpu_tokens=whole["unknown_gpu_tokens"],
+        shared_uuid_count=len(shared.hosts),
+        shared_uuids=[SharedUuid(uuid, shared.cards(uuid)[:SHOWN_SHARED]) for uuid in sorted(shared.hosts)[:SHOWN_SHARED]],
         default_price_nusd=whole.default_price_nusd,
         default_price_share=ratio(whole.default_price_nusd, whole.money_nusd),
         oldest_due_at=oldest_due,

@@ -11,6 +11,7 @@ from gpu_token_analytics.documents import GpuId
 from gpu_token_analytics.ledger.declarations import Declaration
 from gpu_token_analytics.ledger.placements import Placements
 from gpu_token_analytics.ledger.prices import PriceBook
+from gpu_token_analytics.ledger.shared import NOTHING_SHARED, SharedUuids
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Books:
     placements: Placements
     inventory: Mapping[GpuId, Mapping[str, Any]]
     declarations: Mapping[GpuId, Declaration] = field(default_factory=dict)
+    shared: SharedUuids = NOTHING_SHARED
 
     def is_known(self, gpu: GpuId, minute_us: int) -> bool:
         """Whether money begins at this GPU in the minute that starts then: it, or a slice of it, was sampled at any time, or an

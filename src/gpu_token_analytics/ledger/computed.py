@@ -15,6 +15,7 @@ from gpu_token_analytics.ledger.inputs import CardShare, CellInput
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import PricePiece
 from gpu_token_analytics.ledger.requests import Requests
+from gpu_token_analytics.ledger.shared import on_two_hosts
 from gpu_token_analytics.ledger.timeline import Timeline
 
 Carried: TypeAlias = tuple[str | None, str | None, NanoUsd | None]  # host, GPU name, the samples' own price
@@ -68,6 +69,7 @@ class ComputedRun:
     gpu: GpuId
     cells: Sequence[ComputedCell]
     heard_us: Sequence[int]  # minutes with evidence, ascending: all from the first cell to the last, and some around them
+    on_two_hosts: bool = False  # its samples are of two cards (shared.py)
 
     @property
     def start_us(self) -> int:
@@ -111,7 +113,8 @@ def compute_runs(timelines: Sequence[Timeline], params: LedgerParams, *, with_sh
             _cell(timeline, cell, content, end_us, ids)
             for cell, content, end_us in zip(given.cells, of_run, ends_us, strict=True)
         ]
-        runs.append(ComputedRun(timeline.gpu, cells, timeline.evidence.minutes_heard()))
+        two = on_two_hosts(timeline.events.samples.near, params.gap_us)
+        runs.append(ComputedRun(timeline.gpu, cells, timeline.evidence.minutes_heard(), two))
     return runs
 
 

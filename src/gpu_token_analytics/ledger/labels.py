@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_token_analytics.ledger.money import Int64
+from gpu_token_analytics.ledger.shared import SharedUuids
 
 
 class Labels(NamedTuple):
@@ -54,6 +55,11 @@ class LabelColumn:
         """The same without labels that do not occur."""
         present, codes = np.unique(self.codes, return_inverse=True)
         return LabelColumn([self.table[place] for place in present.tolist()], codes)
+
+    def of_cards(self, shared: SharedUuids) -> LabelColumn:
+        """The same with the names of the cards that are meant by UUIDs that several have; in the order of what was named."""
+        table = [one._replace(gpus=tuple(dict.fromkeys(shared.card(gpu, one.host) for gpu in one.gpus))) for one in self.table]
+        return LabelColumn(table, self.codes)
 
     def each(self, value: Callable[[Labels], Any], dtype: type[Any]) -> NDArray[Any]:
         """`value` of the labels of each request, asked once for all that share them. Shape (n,)."""

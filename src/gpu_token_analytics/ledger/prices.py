@@ -14,7 +14,7 @@ from typing import Any
 
 from gpu_token_analytics.documents import NUSD_PER_USD, NanoUsd
 from gpu_token_analytics.ledger.money import nusd_per_hour
-from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
+from gpu_token_analytics.wire.names import canonical_gpu, canonical_host, host_and_uuid
 from gpu_token_analytics.wire.times import to_us
 
 FOREVER_US = 2**62
@@ -133,7 +133,9 @@ class PriceBook:
 
     @staticmethod
     def _keys(gpu: str, host: str | None, name: str | None) -> list[tuple[Scope, str | None]]:
-        return [(Scope.GPU, gpu), (Scope.HOST, host), (Scope.NAME, name), (Scope.DEFAULT, None)]
+        pair = host_and_uuid(gpu)  # a row for a UUID holds for all cards that have it
+        uuid = [] if pair is None else [(Scope.GPU, pair[1])]
+        return [(Scope.GPU, gpu), *uuid, (Scope.HOST, host), (Scope.NAME, name), (Scope.DEFAULT, None)]
 
     @staticmethod
     def _at(found: list[list[PriceRow]], samples: list[tuple[int, NanoUsd | None]], at_us: int) -> PricePiece:

@@ -16,7 +16,7 @@ request is a point in time at its end. It costs nothing and uses no energy, and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,6 +27,7 @@ from gpu_token_analytics.ledger.labels import LabelColumn, Labels
 from gpu_token_analytics.ledger.money import Float64, Int64, NDArrayBool
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.placements import Placements
+from gpu_token_analytics.ledger.shared import SharedUuids
 
 Objects: TypeAlias = NDArray[np.object_]
 
@@ -82,6 +83,10 @@ class UsageRows:
             labels=LabelColumn.joined([part.labels for part in parts]),
             **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROW_ARRAYS},
         )
+
+    def of_cards(self, shared: SharedUuids) -> UsageRows:
+        """The same with the names of the cards that are meant by UUIDs that several have."""
+        return replace(self, labels=self.labels.of_cards(shared)) if shared else self
 
     def take(self, where: Int64) -> UsageRows:
         """The rows at these places. Shape of where: (m,)."""

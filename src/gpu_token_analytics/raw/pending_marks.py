@@ -91,9 +91,13 @@ class PendingMarks:
         return [(gpu, minute_us) for minute_us in range(row["next_us"], until_us, US_PER_MINUTE) for gpu in gpus]
 
     @mapped
-    def count(self) -> int:
-        """Cells that wait to be marked."""
-        found = list(self._rows.aggregate([{"$group": {"_id": None, "cells": {"$sum": "$cells"}}}]))
+    def count(self, start_us: int | None = None, end_us: int | None = None) -> int:
+        """Cells that wait to be marked, in the minutes that begin in [start, end)."""
+        first = "$next_us" if start_us is None else {"$max": ["$next_us", _minute_from(start_us)]}
+        end = "$end_us" if end_us is None else {"$min": ["$end_us", _minute_from(end_us)]}
+        minutes = {"$max": [0, {"$divide": [{"$subtract": [end, first]}, US_PER_MINUTE]}]}
+        cells = {"$sum": {"$multiply": [minutes, {"$size": "$names"}]}}
+        found = list(self._rows.aggregate([{"$group": {"_id": None, "cells": cells}}]))
         return int(found[0]["cells"]) if found else 0
 
     @mapped
@@ -105,6 +109,11 @@ class PendingMarks:
         meeting = {"next_us": {"$lte": max(asked)}, "end_us": {"$gt": min(asked)}}
         spans = list(self._rows.find(meeting, {"_id": 0, "next_us": 1, "end_us": 1}))
         return {at for at in asked if any(span["next_us"] <= at < span["end_us"] for span in spans)}
+
+
+def _minute_from(at_us: int) -> int:
+    """The start of the first minute that begins then or later."""
+    return -minute_of(-at_us)
 
 
 def _name(reach: Reach) -> bytes:

@@ -16,10 +16,12 @@ from gpu_token_analytics.documents import (
     Collection,
     GpuId,
     minute_of,
+    sample_of,
 )
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.mongo.client import Document, Store, each, mapped
 from gpu_token_analytics.wire.fields import MAX_LATENCY_MS
+from gpu_token_analytics.wire.names import host_and_uuid
 
 GpuTime: TypeAlias = tuple[GpuId, int]  # a GPU and a time in microseconds
 
@@ -66,7 +68,8 @@ class RawReads:
 
     @mapped
     def usage(self, names: Sequence[str], start_us: int, end_us: int) -> UsageRows:
-        """Requests naming one of `names` that can be active in [start, end), each once. Also some that are not."""
+        """Requests naming one of `names` that can be active in [start, end), each once. Also some that are not, and of cards
+        that share a UUID those that named it on another host."""
         either = {"$or": [_near(names, start_us, end_us), _far(names, start_us, end_us)]}  # an index for each
         found = self._usage.find(either, _USAGE_FIELDS).batch_size(_ROWS_AT_ONCE)
         # Columns take a fraction of what documents take: of 72,000 requests, 50 MB instead of 150 with all of them at once.
@@ -75,10 +78,12 @@ class RawReads:
     @mapped
     def samples(self, gpus: Set[GpuId], start_us: int, end_us: int) -> dict[GpuId, list[Document]]:
         """Samples of these GPUs with start <= ts < end, each GPU's by time (equal times: by id)."""
-        where = {"gpu": {"$in": sorted(gpus)}, "ts_us": {"$gte": start_us, "$lt": end_us}}
+        where = {"gpu": {"$in": _stored_names(gpus)}, "ts_us": {"$gte": start_us, "$lt": end_us}}
         found: dict[GpuId, list[Document]] = {gpu: [] for gpu in gpus}
         for sample in self._samples.find(where, _SAMPLE_FIELDS).batch_size(20_000):
-            found[sample["gpu"]].append(sample)
+            for gpu in _names_of(sample):
+                if gpu in found:
+                    found[gpu].append(sample)
         for samples in found.values():
             samples.sort(key=lambda sample: (sample["ts_us"], sample["_id"]))
         return found
@@ -97,34 +102,37 @@ class RawReads:
         # month of them. Two samples of one time are rare, and looked at again.
         searches: list[list[Document]] = [
             [
-                {"$match": {"gpu": gpu, "ts_us": {side: at_us}}},
+                {"$match": {**sample_of(gpu), "ts_us": {side: at_us}}},
                 {"$sort": {"ts_us": order}},
                 {"$limit": 2},
-                {"$project": {**_SAMPLE_FIELDS, "asked_us": {"$literal": at_us}}},
+                {"$project": {**_SAMPLE_FIELDS, "asked": {"$literal": [gpu, at_us]}}},
             ]
             for gpu, at_us in sorted(wanted)
         ]
         found: dict[GpuTime, Document] = {}
         for sample in _each_search(self._samples, searches):
-            key = (sample["gpu"], sample.pop("asked_us"))
+            key: GpuTime = tuple(sample.pop("asked"))
             nearest = found.setdefault(key, sample)
             if nearest is not sample and nearest["ts_us"] == sample["ts_us"]:
-                same = self._samples.find({"gpu": sample["gpu"], "ts_us": sample["ts_us"]}, _SAMPLE_FIELDS)
+                same = self._samples.find({**sample_of(key[0]), "ts_us": sample["ts_us"]}, _SAMPLE_FIELDS)
                 found[key] = next(iter(same.sort("_id", order).limit(1)), nearest)
         return found
 
     @mapped
     def has_sample_from(self, gpu: GpuId, from_us_: int) -> bool:
         """Whether a sample at or after a time exists."""
-        return self._samples.find_one({"gpu": gpu, "ts_us": {"$gte": from_us_}}, {"_id": 1}) is not None
+        return self._samples.find_one({**sample_of(gpu), "ts_us": {"$gte": from_us_}}, {"_id": 1}) is not None
 
     @mapped
     def sampled(self, gpus: Sequence[GpuId], start_us: int, end_us: int) -> list[tuple[GpuId, list[int]]]:
         """The times of the samples of these GPUs in [start, end), from the index alone."""
-        where = {"gpu": {"$in": list(gpus)}, "ts_us": {"$gte": start_us, "$lt": end_us}}
+        where = {"gpu": {"$in": _stored_names(gpus)}, "ts_us": {"$gte": start_us, "$lt": end_us}}
         times: dict[GpuId, list[int]] = {gpu: [] for gpu in gpus}
-        for doc in self._samples.find(where, {"_id": 0, "gpu": 1, "ts_us": 1}):
-            times[doc["gpu"]].append(doc["ts_us"])
+        hosts = {"host": 1} if any(map(host_and_uuid, gpus)) else {}  # without, the index alone is read
+        for doc in self._samples.find(where, {"_id": 0, "gpu": 1, "ts_us": 1, **hosts}):
+            for gpu in _names_of(doc):
+                if gpu in times:
+                    times[gpu].append(doc["ts_us"])
         return list(times.items())
 
     def usage_before(self, asked: Sequence[UsageTime]) -> dict[int, Document]:
@@ -132,7 +140,7 @@ class RawReads:
         # A request is active up to its end, its end excluded; one without a duration is its end.
         return self._nearest_usage(
             [
-                {"gpus": name, "ts_us": {"$gte": start_us, "$lt": min(end_us, at_us + 1)}, "start_us": {"$lt": at_us}}
+                {**_usage_of(name), "ts_us": {"$gte": start_us, "$lt": min(end_us, at_us + 1)}, "start_us": {"$lt": at_us}}
                 for name, start_us, end_us, at_us in asked
             ],
             DESCENDING,
@@ -143,7 +151,7 @@ class RawReads:
         return self._nearest_usage(
             [
                 {
-                    "gpus": name,
+                    **_usage_of(name),
                     "ts_us": {"$gte": max(start_us, at_us), "$lt": end_us},
                     "$nor": [{"ts_us": at_us, "start_us": {"$lt": at_us}}],
                 }
@@ -168,7 +176,7 @@ class RawReads:
     @mapped
     def labelled_usage(self, label: str) -> Iterable[Document]:
         """Requests that named a GPU by its `host/index` label: {start_us, ts_us, gpus}."""
-        return each(self._usage.find({"gpus": label}, {"_id": 0, "start_us": 1, "ts_us": 1, "gpus": 1}))
+        return each(self._usage.find(_usage_of(label), {"_id": 0, "start_us": 1, "ts_us": 1, "gpus": 1}))
 
     @mapped
     def sampled_gpus(self) -> list[GpuId]:
@@ -183,7 +191,7 @@ class RawReads:
     @mapped
     def sample_times(self, gpu: GpuId) -> Iterable[int]:
         """Times of all samples of one GPU, from the index alone."""
-        return (doc["ts_us"] for doc in each(self._samples.find({"gpu": gpu}, {"_id": 0, "ts_us": 1})))
+        return (doc["ts_us"] for doc in each(self._samples.find(sample_of(gpu), {"_id": 0, "ts_us": 1})))
 
     @mapped
     def usage_totals(self) -> dict[str, int]:
@@ -195,19 +203,36 @@ class RawReads:
         return {name: value for name, value in found[0].items() if name != "_id"} if found else {}
 
 
+def _stored_names(names: Iterable[str]) -> list[str]:
+    """Under which names events of these GPUs are stored; `host/UUID`, the one of several cards, is stored by its UUID."""
+    pairs = filter(None, map(host_and_uuid, names))
+    return sorted({*names, *(uuid for _, uuid in pairs)})
+
+
+def _names_of(sample: Document) -> tuple[str, ...]:
+    """A sample's GPU, and the card that it is where its UUID is shared."""
+    gpu: str = sample["gpu"]
+    return (gpu, f"{sample['host']}/{gpu}") if "host" in sample else (gpu,)
+
+
+def _usage_of(name: str) -> Document:
+    pair = host_and_uuid(name)
+    return {"gpus": name} if pair is None else {"$or": [{"gpus": name}, {"gpus": pair[1], "host": pair[0]}]}
+
+
 def _near(names: Sequence[str], start_us: int, end_us: int) -> Document:
     """Requests that ended since `start`, and not long after `end`; those without a latency, which take all of the minute in
     which they ended, in any minute of [start, end)."""
     timed = {"ts_us": {"$gte": start_us}, "start_us": {"$lt": end_us}}
     windows = {"latency_ms": None, "ts_us": {"$lt": minute_of(end_us - 1) + US_PER_MINUTE}}
     ended = {"$gte": minute_of(start_us), "$lt": end_us + LONG_REQUEST_US}
-    return {"gpus": {"$in": list(names)}, "ts_us": ended, "$or": [timed, windows]}
+    return {"gpus": {"$in": _stored_names(names)}, "ts_us": ended, "$or": [timed, windows]}
 
 
 def _far(names: Sequence[str], start_us: int, end_us: int) -> Document:
     """Those that began before `end` and ended later than _near() looks."""
     began = {"$gte": start_us - MAX_REQUEST_US, "$lt": end_us}
-    return {"long": True, "gpus": {"$in": list(names)}, "start_us": began, "ts_us": {"$gte": end_us + LONG_REQUEST_US}}
+    return {"long": True, "gpus": {"$in": _stored_names(names)}, "start_us": began, "ts_us": {"$gte": end_us + LONG_REQUEST_US}}
 
 
 def _each_search(collection: MongoCollection[Document], searches: Sequence[list[Document]]) -> Iterator[Document]:

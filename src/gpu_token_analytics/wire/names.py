@@ -44,6 +44,12 @@ def canonical_gpu(name: str) -> str:
     return f"{kind.upper()}-{digits.lower()}" if dash and kind.upper() in _UUID_KINDS else whole
 
 
+def host_and_uuid(name: str) -> tuple[str, str] | None:
+    """(host, UUID) of a name that ledger/shared.py gives to a card whose UUID others have, too; None of any other name."""
+    host, _, uuid = name.rpartition("/")
+    return (host, uuid) if host and uuid and not uuid.isdecimal() else None
+
+
 def name_key(name: str) -> str:
     """What a canonical name has in common with every other that may be of the same GPU."""
     host, slash, index = name.rpartition("/")
@@ -58,7 +64,7 @@ def may_be_same(name: str, other: str) -> bool:
     host, slash, index = name.rpartition("/")
     other_host, other_slash, other_index = other.rpartition("/")
     if slash or other_slash:
-        return bool(slash and other_slash) and index == other_index and _may_be_same_host(host, other_host)
+        return bool(slash and other_slash) and index == other_index and may_be_same_host(host, other_host)
     uuid, other_uuid = _digits(name), _digits(other)
     if uuid is None or other_uuid is None:
         return name == other
@@ -67,7 +73,8 @@ def may_be_same(name: str, other: str) -> bool:
     return len(kinds) < 2 and long.startswith(short)
 
 
-def _may_be_same_host(host: str, other: str) -> bool:
+def may_be_same_host(host: str, other: str) -> bool:
+    """Whether two canonical names can be of one host: with its domain and without."""
     if host == other:
         return True
     short, long = sorted((host, other), key=len)

@@ -130,6 +130,13 @@ class SetAside(Answer):
     since: datetime
 
 
+class SharedUuid(Answer):
+    """A UUID that several cards have."""
+
+    uuid: str
+    gpus: Annotated[list[str], Meta(description="The cards, as host/UUID; at most 20 of them.")]
+
+
 class QualityResponse(Answer):
     """How good the data of a range is."""
 
@@ -151,7 +158,9 @@ class QualityResponse(Answer):
     cells: Count
     provisional_cells: Count
     corrected_cells: Count
-    cells_pending: Count
+    cells_pending: Annotated[
+        Count, Meta(description="Cells that wait to be computed, those that are still to be marked included.")
+    ]
     cells_not_rolled: Count
     sums_behind_since: Annotated[
         datetime | None,
@@ -170,6 +179,10 @@ class QualityResponse(Answer):
         Count, Meta(description="Requests of the range on such GPUs: their money is unknown, not 0.")
     ]
     unknown_gpu_tokens: Annotated[Count, Meta(description="Their prompt and completion tokens.")]
+    shared_uuid_count: Annotated[
+        Count, Meta(description="UUIDs ever sampled on several hosts at once: each host's card is paid, as host/UUID.")
+    ]
+    shared_uuids: Annotated[list[SharedUuid], Meta(description="The first of them.")]
     default_price_nusd: Annotated[
         NanoUsd, Meta(description="Money of the range at the default price: nobody priced these GPUs.")
     ]

@@ -46,6 +46,7 @@ export function view({ state }, { quality, corrections, audit }) {
       `The clocks of this machine and of MongoDB differ by ${integer(Math.round(Math.abs(quality.clock_skew_seconds)))} s: set both by NTP.`)] : []),
     ...(quality.set_aside_count ? [setAside(quality)] : []),
     ...(quality.unknown_gpu_count || quality.unknown_gpu_tokens || quality.unknown_gpu_requests ? [unknownGpus(quality)] : []),
+    ...(quality.shared_uuid_count ? [sharedUuids(quality)] : []),
     quality.cells === 0 ? noCells(state) : [auditCard(audit), coverage(state, quality)],
     h('div', { class: 'pair' }, deadLetters(quality), correctionList(state, corrections.cells)),
   ];
@@ -80,6 +81,17 @@ function unknownGpus(quality) {
       'sampled or declared: their tokens count, their money is unknown. Run the agent there, or ',
       h('code', null, 'gpu-tokens gpus declare'), `. ${integer(quality.unknown_gpu_count)} names in all.`),
     table({ id: 'unknown-gpus-table', caption: 'Unknown GPUs', columns, rows: quality.unknown_gpus }));
+}
+
+function sharedUuids(quality) {
+  const columns = [
+    { key: 'uuid', label: 'UUID', cell: ({ uuid }) => h('code', null, uuid) },
+    { key: 'gpus', label: 'Cards', cell: ({ gpus }) => gpus.join(', ') },
+  ];
+  return card('One UUID, several cards', { id: 'shared-uuids' },
+    h('p', null, `${integer(quality.shared_uuid_count)} UUIDs were sampled on several hosts at once. Each host's card is paid, and a request `,
+      'means the card on its own host. Give each card a UUID of its own.'),
+    table({ id: 'shared-uuids-table', caption: 'One UUID, several cards', columns, rows: quality.shared_uuids }));
 }
 
 function sumsBehind(quality) {
