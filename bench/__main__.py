@@ -1,10 +1,11 @@
-"""`python -m bench [ingest|names|peers|queries] [options]`: runnable comparisons. Results are printed, not
+"""`python -m bench [ingest|names|peers|queries|shape] [options]`: runnable comparisons. Results are printed, not
 committed as truth.
 
 ingest    ingest and ledger as ratios against the same mongod (minutes)
 names     very many names: an hour of 200,000 (model, tenant) pairs, a GPU-minute of 50,000 requests, a price change back over
           72,000 requests of 600 tenants: memory of processor and API, and a neighbour's costs (minutes)
 peers     this processor next to Kafka Connect, Quix Streams and tutorial consumers: speed, kill -9, one invalid record
+shape     what decoding and shaping an event costs, by how its record is written; against another source tree (a minute)
 queries   /v1/costs over 30 days of 64 GPUs while ingest goes on (loads 2.8 million cells first: half an hour; see --days)
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import ingest_bench, many_names_bench, query_bench
+from bench import ingest_bench, many_names_bench, query_bench, shape_bench
 from bench.peers import run as peers_bench
 
 
@@ -29,13 +30,16 @@ def main(argv: list[str]) -> None:
     if which == "names":
         many_names_bench.main(argv)
         return
+    if which == "shape":
+        shape_bench.main(argv)
+        return
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processors", type=int, default=1)
     given = parser.parse_args(argv)
     if which != "ingest":
-        parser.error(f"{which!r} is no bench: ingest, names, queries or peers")
+        parser.error(f"{which!r} is no bench: ingest, names, queries, peers or shape")
     ingest_bench.main(given.events, given.rounds, given.processors)
 
 

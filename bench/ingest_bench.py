@@ -32,7 +32,6 @@ from typing import Any
 
 from gpu_token_analytics.closing.audit import audit
 from gpu_token_analytics.closing.store import LedgerStore
-from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.child import free_port
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
@@ -47,7 +46,7 @@ from gpu_token_analytics.mongo.encoded import Joined
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.simulate.load import events_for_bench
-from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.events import KINDS, encode
 from gpu_token_analytics.wire.kind import Event
 
 PARTITIONS = 12
@@ -127,14 +126,14 @@ def database_of(settings: Settings) -> Iterator[Store]:
         store.close()
 
 
-def insert_commands(values: Sequence[bytes], now: datetime, most_documents: int) -> list[tuple[Collection, list[Joined]]]:
+def insert_commands(values: Sequence[bytes], now: datetime, most_documents: int) -> list[tuple[str, list[Joined]]]:
     """The insert commands that ingest sends for these records: (collection, its documents as bytes)."""
     size = len(values)
     records = RecordBatch("tokens", list(values), [0] * size, list(range(size)), [int(now.timestamp() * 1000)] * size)
     shaped = Shaper(LiveRate(30, 0.85), 30).shape(records, now)
     return [
         (name, joined)
-        for name, raws in ((Collection.TOKEN_USAGE, shaped.usages), (Collection.GPU_METRICS, shaped.samples))
+        for name, raws in ((kind.collection, raws) for kind, raws in shaped.raws.items())
         for _, joined in raws.documents.commands(range(len(raws.documents)), most_documents, MAX_COMMAND_BYTES)
     ]
 
@@ -275,7 +274,7 @@ def _stopped(children: Sequence[_Child]) -> Iterator[None]:
 
 
 def stored_count(store: Store) -> int:
-    return sum(store[name].estimated_document_count() for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS))
+    return sum(store[name].estimated_document_count() for name in (kind.collection for kind in KINDS))
 
 
 def _cpu_seconds(children: Sequence[_Child]) -> float:
@@ -298,12 +297,12 @@ def _steps(children: Sequence[_Child], events: int) -> dict[str, float]:
 
 def _print_storage(store: Store) -> None:
     store.client.admin.command("fsync")  # sizes on disk are those of the last checkpoint
-    for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS):
-        stats: dict[str, Any] = store.database.command("collStats", name.value)
+    for name in (kind.collection for kind in KINDS):
+        stats: dict[str, Any] = store.database.command("collStats", name)
         count = stats["count"]
         if count:
             size, disk, index = (stats[key] / count for key in ("size", "storageSize", "totalIndexSize"))
-            print(f"  {name.value}: {size:.0f} bytes BSON, {disk:.0f} on disk + {index:.0f} of indexes per event")
+            print(f"  {name}: {size:.0f} bytes BSON, {disk:.0f} on disk + {index:.0f} of indexes per event")
 
 
 def _summary(rounds: Sequence[Round]) -> None:

@@ -39,7 +39,7 @@ from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.wire.kind import Event
 from gpu_token_analytics.wire.sample import GpuSample
-from gpu_token_analytics.wire.usage import TokenUsage
+from gpu_token_analytics.wire.usage import USAGE, TokenUsage
 
 MEMORY_LIMIT_MB = 600
 MOST_SECONDS = 1800
@@ -225,7 +225,7 @@ def _settle(store: Store) -> None:
         if hourly.count_documents({"rolled": False}):
             return False
         summed: int = sum(hour["total"]["requests"] for hour in hourly.find({"scope": "fleet"}, {"total.requests": 1}))
-        return summed == int(store[Collection.TOKEN_USAGE].estimated_document_count())
+        return summed == int(store[USAGE.collection].estimated_document_count())
 
     wait_until(settled, "everything is closed and rolled up", lambda: 0.5, MOST_SECONDS)
 

@@ -37,6 +37,7 @@ from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.rollups.step import Rollups
 from gpu_token_analytics.rollups.store import RollupStore
 from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.wire.usage import USAGE
 
 DATABASE = "query_bench"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -163,7 +164,7 @@ def write_until_killed(uri: str, days: int, gpus: int) -> None:
     settings = load(mongodb_uri=uri, mongodb_database=DATABASE)
     store = open_store(settings, "query-bench-writer")
     rollups = Rollups(RollupStore(store.database))
-    usage, ledger = store[Collection.TOKEN_USAGE], store[Collection.LEDGER_CELLS]
+    usage, ledger = store[USAGE.collection], store[Collection.LEDGER_CELLS]
     number = int(time.time() * 1000) * 1000
     newest = START + timedelta(days=days)
     tick = 0

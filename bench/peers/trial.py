@@ -15,16 +15,17 @@ from typing import Self
 from bench.peers.contestants import Contestant, Kind
 from bench.peers.world import World, until
 from gpu_token_analytics.closing.store import LedgerStore
-from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.child import ChildServer, free_port
 from gpu_token_analytics.kafka import create_topics
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.wire.identity import event_id_of
+from gpu_token_analytics.wire.sample import SAMPLE
+from gpu_token_analytics.wire.usage import USAGE
 
 PROGRAMS = Path(__file__).parent / "programs"
-_RAW = (Collection.TOKEN_USAGE.value, Collection.GPU_METRICS.value)
+_RAW = (USAGE.collection, SAMPLE.collection)
 _NEVER_SECONDS, _SOON_SECONDS = 3600.0, 0.2
 _START_SECONDS = 120
 

@@ -42,10 +42,8 @@ LONG_REQUEST_US = 5 * US_PER_MINUTE
 
 
 class Collection(StrEnum):
-    """Every collection."""
+    """Every collection besides those of raw events, which kinds of events name (wire/kind.py)."""
 
-    TOKEN_USAGE = "token_usage"
-    GPU_METRICS = "gpu_metrics"
     LEDGER_CELLS = "ledger_cells"
     ROLLUPS_HOURLY = "rollups_hourly"
     ROLLUPS_DAILY = "rollups_daily"

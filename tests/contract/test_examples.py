@@ -21,14 +21,15 @@ from tests.contract.example_records import Example, load
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.ingest.live_rate import LiveRate
-from gpu_token_analytics.ingest.shape import Shaped, Shaper
+from gpu_token_analytics.ingest.shape import Shaper
+from gpu_token_analytics.ingest.shaped import Shaped
 from gpu_token_analytics.kafka import RecordBatch
 from gpu_token_analytics.wire.events import EARLIEST_TS, MAX_AHEAD_SECONDS, MAX_RECORD_BYTES, decode, encode
 from gpu_token_analytics.wire.fields import MAX_GPUS
 from gpu_token_analytics.wire.json_schemas import json_schemas
 from gpu_token_analytics.wire.kind import Event
-from gpu_token_analytics.wire.sample import GpuSample
-from gpu_token_analytics.wire.usage import TokenUsage
+from gpu_token_analytics.wire.sample import SAMPLE, GpuSample
+from gpu_token_analytics.wire.usage import USAGE, TokenUsage
 
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
 GOOD, BAD = load("good"), load("bad")
@@ -105,7 +106,7 @@ def shape(values: Sequence[bytes | None], broker_ms: Sequence[int] | None = None
 def refused(values: Sequence[bytes | None], broker_ms: Sequence[int] | None = None) -> dict[int, str]:
     """What ingest refuses of a batch: reasons by place."""
     shaped = shape(values, broker_ms)
-    assert len(shaped.usages.documents) + len(shaped.samples.documents) + len(shaped.letters) == len(values)
+    assert len(shaped.raws[USAGE].documents) + len(shaped.raws[SAMPLE].documents) + len(shaped.letters) == len(values)
     return {int(letter.at.rsplit("/", 1)[1]): letter.reason for letter in shaped.letters}
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.contract.test_examples import SHARED, refused, shape
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
+from gpu_token_analytics.wire import usage
 from gpu_token_analytics.wire.events import decode, encode
 from gpu_token_analytics.wire.json_schemas import json_schemas
 from gpu_token_analytics.wire.kind import Event
@@ -246,4 +247,4 @@ def test_noise_is_left_out_of_what_is_stored() -> None:
 
 def test_a_batch_stores_the_event_without_noise_too() -> None:
     values = [json.dumps(USAGE | {"ttft_ms": 100.0000001, "event_id": name}).encode() for name in ("a", "b")]
-    assert [document["ttft_ms"] for document in shape(values).usages.documents.decoded()] == [100.0, 100.0]
+    assert [document["ttft_ms"] for document in shape(values).raws[usage.USAGE].documents.decoded()] == [100.0, 100.0]

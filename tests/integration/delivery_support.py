@@ -17,13 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.kafka import EventProducer, describe_group
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.wire.events import encode, new_event_id
 from gpu_token_analytics.wire.identity import event_id_of
-from gpu_token_analytics.wire.usage import TokenUsage
+from gpu_token_analytics.wire.sample import SAMPLE
+from gpu_token_analytics.wire.usage import USAGE, TokenUsage
 
 ROOT = Path(__file__).parents[2]
 FAST_SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "500"}
@@ -86,7 +86,7 @@ def send(settings: Settings, events: Iterable[TokenUsage]) -> dict[str, bytes]:
 def stored(store: Store) -> dict[str, dict[str, Any]]:
     """Raw documents by id, of both collections."""
     found: dict[str, dict[str, Any]] = {}
-    for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS):
+    for name in (USAGE.collection, SAMPLE.collection):
         for document in store[name].find():
             event_id = event_id_of(document)
             assert event_id not in found

@@ -17,9 +17,11 @@ from gpu_token_analytics.closing.audit import AuditReport, audit
 from gpu_token_analytics.closing.closer import Closer, ClosingRules
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.ingest.limits import Limits
 from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.settle import BatchWriter
-from gpu_token_analytics.ingest.shape import Limits, Shaped, Shaper
+from gpu_token_analytics.ingest.shape import Shaper
+from gpu_token_analytics.ingest.shaped import Shaped
 from gpu_token_analytics.kafka import DeadLetters
 from gpu_token_analytics.kafka.consumer import RecordBatch
 from gpu_token_analytics.ledger.params import LedgerParams, params_of

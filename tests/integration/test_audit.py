@@ -12,6 +12,7 @@ from tests.integration.ledger_support import MINUTE, Pipeline, minutes_ago, samp
 from gpu_token_analytics.closing.audit import audit, describe
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.rollups.step import Rollups
+from gpu_token_analytics.wire.usage import USAGE
 
 
 def test_a_cell_that_is_due_again_still_counts_in_the_audit(pipeline: Callable[..., Pipeline]) -> None:
@@ -122,7 +123,7 @@ def test_requests_that_come_after_their_cells_were_looked_at_are_no_difference_o
         one.ingest(more)
         one.close()
 
-    one.store[Collection.TOKEN_USAGE].delete_one({"event_id": "usage-2"})
+    one.store[USAGE.collection].delete_one({"event_id": "usage-2"})
     report = one.audit(closed_meanwhile)
     assert report.holds, report.findings
     assert report.raw_counts is None, "they were not compared"

@@ -21,6 +21,7 @@ from gpu_token_analytics.errors import BackupUnusable, SettingsError, StoreRefus
 from gpu_token_analytics.mongo.copies import COPIED
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.tools.backup import MANIFEST, back_up, new_key, restore
+from gpu_token_analytics.wire.usage import USAGE
 
 MakePipeline = Callable[..., Pipeline]
 Made = Callable[[str], Pipeline]
@@ -63,7 +64,7 @@ def writing(one: Pipeline) -> Callable[[str, int], None]:
     """While a backup is made: after the requests were copied, more of them come and their cells are computed."""
 
     def progress(name: str, _documents: int) -> None:
-        if name == Collection.TOKEN_USAGE:
+        if name == USAGE.collection:
             at = minutes_ago(20)
             one.ingest([usage(100 + n, at + n * MINUTE + timedelta(seconds=50)) for n in range(3)])
             one.close()
@@ -97,7 +98,7 @@ def test_a_copy_that_was_made_under_writes_is_a_ledger_that_holds(made: Made, re
     report = restored.audit()
     assert report.holds
     assert report.compared == len(before[Collection.LEDGER_CELLS]) >= 4
-    indexes = restored.store[Collection.TOKEN_USAGE].index_information()
+    indexes = restored.store[USAGE.collection].index_information()
     assert "gpus_1_ts_us_1" in indexes
 
 

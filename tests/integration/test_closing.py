@@ -26,7 +26,9 @@ from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.errors import StoreRefused
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.times import to_us
+from gpu_token_analytics.wire.usage import USAGE
 
 
 def test_a_fleet_closes_and_the_audit_holds(pipeline: Callable[..., Pipeline]) -> None:
@@ -143,7 +145,7 @@ def test_a_cell_whose_raw_events_have_expired_stays_as_it_is(pipeline: Callable[
     before = one.cells(minute=at)
     assert [len(cell["lines"]) for cell in before.values()] == [1]
     one.store[Collection.LEDGER_CELLS].update_many({"minute": at}, {"$set": {"opened_at": minutes_ago(60 * 24 * 40)}})
-    one.store[Collection.TOKEN_USAGE].delete_one({"event_id": "usage-1"})  # as the TTL index does
+    one.store[USAGE.collection].delete_one({"event_id": "usage-1"})  # as the TTL index does
     row = {"_id": "p1", "scope": "default", "key": None, "usd_per_hour": "3.60", "mode": "on_demand", "valid_to": None}
     one.store[Collection.PRICES].insert_one(
         {**row, "valid_from": datetime(1970, 1, 2, tzinfo=UTC), "created_at": one.store.now(), "pending": True}
@@ -312,13 +314,13 @@ def test_the_ids_of_two_tenants_are_two_events(pipeline: Callable[..., Pipeline]
     one.close()
     lines = [line for cell in one.cells().values() for line in cell["lines"]]
     assert {line["tenant"]: (line["requests"], line["prompt_tokens"]) for line in lines} == {"a": (1, 10), "b": (1, 20)}
-    assert one.store[Collection.GPU_METRICS].count_documents({}) == 2
+    assert one.store[SAMPLE.collection].count_documents({}) == 2
     report = one.audit()
     assert report.holds, report.findings
 
 
 def test_raw_events_of_an_earlier_version_are_refused(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline()
-    one.store[Collection.TOKEN_USAGE].insert_one({"_id": "usage-1"})
+    one.store[USAGE.collection].insert_one({"_id": "usage-1"})
     with pytest.raises(StoreRefused, match="MONGODB_DATABASE"):
         ensure_indexes(one.store, one.settings)

@@ -28,6 +28,7 @@ from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.rollups.step import Rollups
 from gpu_token_analytics.wire.events import decode, encode
 from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.usage import USAGE
 
 LONG = "GPU-8f4c2a1b-77aa-4f1e-9d52-0c1d2e3f4a5b"
 TWIN = "GPU-8f4c2a1b-0000-4f1e-9d52-0c1d2e3f4a5b"
@@ -278,7 +279,7 @@ def test_the_live_cost_of_a_request_is_null_until_its_gpu_is_known(pipeline: Cal
     def live_cost(*gpus: str) -> float | None:
         number = next(numbers)
         one.ingest([usage(number, minutes_ago(1) + timedelta(seconds=number), gpu_uuids=list(gpus))])
-        (stored,) = one.store[Collection.TOKEN_USAGE].find({"request_id": f"r{number}"})
+        (stored,) = one.store[USAGE.collection].find({"request_id": f"r{number}"})
         found: float | None = stored.get("cost_per_token")
         return found
 

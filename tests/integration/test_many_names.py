@@ -32,6 +32,7 @@ from gpu_token_analytics.rollups.store import RollupStore
 from gpu_token_analytics.wire.events import decode
 from gpu_token_analytics.wire.kind import Event
 from gpu_token_analytics.wire.times import to_us
+from gpu_token_analytics.wire.usage import USAGE
 
 ROOT = Path(__file__).parent.parent.parent
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -198,7 +199,7 @@ def test_a_cell_grows_shrinks_and_is_corrected_and_leaves_nothing_behind(pipelin
     (correction,) = one.cells()[name]["corrections"]
     assert len(correction["lines"]) == 20
     assert correction["lines_left_out"] == 11
-    one.store[Collection.TOKEN_USAGE].delete_many({"tenant": {"$nin": ["t1", "t2"]}})
+    one.store[USAGE.collection].delete_many({"tenant": {"$nin": ["t1", "t2"]}})
     one.ledger.cells.mark_existing([name])
     one.close()
     cell = one.cells()[name]

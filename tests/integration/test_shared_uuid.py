@@ -14,7 +14,9 @@ from tests.oracle.ledger import hosts_of_shared, on_cards, oracle_cells
 from gpu_token_analytics.books.prices import PriceStore
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.times import to_us
+from gpu_token_analytics.wire.usage import USAGE
 
 MINUTE_NUSD = 14_166_667  # 0.85 USD an hour, rounded
 
@@ -180,7 +182,7 @@ def test_order_and_lateness_change_nothing(pipeline: Callable[..., Pipeline], se
 
 
 def assert_as_the_oracle_says(one: Pipeline) -> None:
-    samples, usages = list(one.store[Collection.GPU_METRICS].find()), list(one.store[Collection.TOKEN_USAGE].find())
+    samples, usages = list(one.store[SAMPLE.collection].find()), list(one.store[USAGE.collection].find())
     hosts = hosts_of_shared(samples, one.params.gap_us)
     assert hosts.keys() == one.ledger.books.read().shared.hosts.keys()
     meant = {f"{doc['host']}/{doc['gpu_index']}": f"{doc['host']}/{doc['gpu']}" if hosts else doc["gpu"] for doc in samples}

@@ -36,9 +36,10 @@ from gpu_token_analytics.mongo.indexes import INDEXES, VIEWS, ensure_indexes
 from gpu_token_analytics.raw.insert import InsertOutcome, insert_raw
 from gpu_token_analytics.rollups.store import RollupStore
 from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.times import from_us
+from gpu_token_analytics.wire.usage import USAGE
 
-USAGE = Collection.TOKEN_USAGE
 MINUTE_US = 60_000_000
 
 
@@ -107,7 +108,7 @@ def insert(store: Store, documents: list[dict[str, Any]], *, ask_first: bool = F
 
 
 def ids(store: Store) -> set[str]:
-    return {found["_id"] for found in store[USAGE].find({}, {"_id": 1})}
+    return {found["_id"] for found in store[USAGE.collection].find({}, {"_id": 1})}
 
 
 @pytest.mark.parametrize("ask_first", [False, True])
@@ -120,11 +121,11 @@ def test_new_known_and_conflicting(store: Store, ask_first: bool) -> None:
     assert set(second.conflicts) == {6, 8}
     assert "'e3' is stored with another payload (hash 68, this one 6f74686572)" in second.conflicts[6]
     assert not second.refused
-    assert store[USAGE].find_one({"_id": "e3"}, {"_id": 0}) == {"h": b"h"}, "the first one stays"
+    assert store[USAGE.collection].find_one({"_id": "e3"}, {"_id": 0}) == {"h": b"h"}, "the first one stays"
 
 
 def test_a_document_that_will_never_be_accepted_is_singled_out(store: Store) -> None:
-    store.database.command("collMod", USAGE.value, validator={"n": {"$ne": "bad"}})
+    store.database.command("collMod", USAGE.collection, validator={"n": {"$ne": "bad"}})
     outcome = insert(store, [raw("a"), raw("b", n="bad"), raw("c"), raw("a")])
     assert set(outcome.refused) == {1}
     assert (outcome.inserted, outcome.duplicates) == (2, 1)
@@ -376,13 +377,13 @@ def test_placements_are_pending_when_they_can_change_a_meaning(store: Store) -> 
 
 
 def test_the_latest_sample_of_each_gpu_is_read_through_the_index(store: Store) -> None:
-    store[Collection.GPU_METRICS].insert_many(
+    store[SAMPLE.collection].insert_many(
         {"_id": f"{gpu}-{at}", "gpu": gpu, "ts_us": at} for gpu in ("g1", "g2", "g3") for at in range(200)
     )
     assert [(row["gpu"], row["ts_us"]) for row in latest_samples(store)] == [("g1", 199), ("g2", 199), ("g3", 199)]
     pipeline = [{"$sort": {"gpu": -1, "ts_us": -1}}, {"$group": {"_id": "$gpu", "sample": {"$first": "$$ROOT"}}}]
     plan = store.database.command(
-        "explain", {"aggregate": Collection.GPU_METRICS.value, "pipeline": pipeline, "cursor": {}}, verbosity="queryPlanner"
+        "explain", {"aggregate": SAMPLE.collection, "pipeline": pipeline, "cursor": {}}, verbosity="queryPlanner"
     )
     assert "DISTINCT_SCAN" in str(plan), "one index entry per GPU, not one per sample"
 
@@ -396,7 +397,7 @@ def test_indexes_are_created_once_and_retention_follows_its_setting(store: Store
         assert index.name in store[index.collection].index_information(), index
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
     ensure_indexes(store, Settings(**{**given, "raw_retention_days": 90}))
-    for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS):
+    for name in (USAGE.collection, SAMPLE.collection):
         assert store[name].index_information()["ingested_at_1"]["expireAfterSeconds"] == 90 * 86_400
 
 

@@ -27,6 +27,7 @@ from gpu_token_analytics.simulate.replay import Assumptions
 from gpu_token_analytics.tools.verify import marked_events
 from gpu_token_analytics.wire.events import encode
 from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.usage import USAGE
 
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA", ROOT.parent / "shared" / "data"))
 TRACE = SHARED / "traces" / "AzureLLMInferenceTrace_conv.csv"
@@ -88,7 +89,7 @@ def gpu_tokens(environment: dict[str, str], *command: str) -> str:
 
 def wait_for(store: Store, count: int) -> None:
     until = time.monotonic() + 120
-    while store[Collection.TOKEN_USAGE].estimated_document_count() < count:
+    while store[USAGE.collection].estimated_document_count() < count:
         assert time.monotonic() < until, "the requests are not stored in time"
         time.sleep(0.2)
 

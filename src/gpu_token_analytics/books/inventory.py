@@ -25,6 +25,7 @@ from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.mongo.client import Document, Store, store_errors
 from gpu_token_analytics.mongo.commands import DUPLICATE_KEY, write_command
 from gpu_token_analytics.wire.names import gpu_label, name_key
+from gpu_token_analytics.wire.sample import SAMPLE
 
 _TRIES = 10
 _AT_ONCE = 1000
@@ -132,7 +133,7 @@ def latest_samples(store: Store) -> list[Document]:
     """The newest stored sample of every GPU, by GPU id (one index entry is read per GPU)."""
     with store_errors("read the latest samples"):
         return list(
-            store[Collection.GPU_METRICS].aggregate(
+            store[SAMPLE.collection].aggregate(
                 [
                     {"$sort": {"gpu": -1, "ts_us": -1}},
                     {"$group": {"_id": "$gpu", "sample": {"$first": "$$ROOT"}}},

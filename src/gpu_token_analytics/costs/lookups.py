@@ -22,6 +22,8 @@ from gpu_token_analytics.ledger.cards import rows_of_cards, shared_uuids
 from gpu_token_analytics.ledger.placements import Placement
 from gpu_token_analytics.rollups.lines import complete
 from gpu_token_analytics.rollups.spans import DAY, HOUR, ceil, floor, spans
+from gpu_token_analytics.wire.sample import SAMPLE
+from gpu_token_analytics.wire.usage import USAGE
 
 Document = dict[str, Any]
 COMPUTED = {"$in": ["provisional", "final"]}
@@ -56,15 +58,15 @@ class Reads:
     """Reads for the API. Any node of a replica set the connection string allows will do: nothing is decided by them."""
 
     def __init__(self, database: Database[Document], timeout_ms: int = 10_000) -> None:
-        def collection(name: Collection) -> MongoCollection[Document]:
-            return database[name.value]
+        def collection(name: str) -> MongoCollection[Document]:
+            return database[str(name)]
 
         self._database = database
         self._cells = collection(Collection.LEDGER_CELLS)
         self._hourly = collection(Collection.ROLLUPS_HOURLY)
         self._daily = collection(Collection.ROLLUPS_DAILY)
-        self._usage = collection(Collection.TOKEN_USAGE)
-        self._samples = collection(Collection.GPU_METRICS)
+        self._usage = collection(USAGE.collection)
+        self._samples = collection(SAMPLE.collection)
         self._inventory = collection(Collection.INVENTORY)
         self._chunks = LineChunks(database)
         self._timeout_ms = timeout_ms

@@ -23,9 +23,12 @@ from collections import deque
 from collections.abc import Callable
 
 from gpu_token_analytics.clock import Clock
+from gpu_token_analytics.ingest.bad_share import BadRecordShare
+from gpu_token_analytics.ingest.limits import Limits
 from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.settle import Abandoned, BatchWriter, Step
-from gpu_token_analytics.ingest.shape import BadRecordShare, Limits, Shaped, Shaper
+from gpu_token_analytics.ingest.shape import Shaper
+from gpu_token_analytics.ingest.shaped import Shaped
 from gpu_token_analytics.kafka import DeadLetters, EventSource, RecordBatch
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.mongo.client import Store

@@ -9,22 +9,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gpu_token_analytics.books.gpu_names import GpuNames
 from gpu_token_analytics.books.inventory import upsert_inventory
 from gpu_token_analytics.cells.marks import Cell, CellMarker
 from gpu_token_analytics.clock import Clock
-from gpu_token_analytics.documents import Collection, touched_minutes
+from gpu_token_analytics.documents import touched_minutes
 from gpu_token_analytics.errors import DeliveryFailed, KafkaUnreachable, Reason, StoreOutcomeUnknown, StoreUnreachable
 from gpu_token_analytics.ingest.refusals import RefusalLog
-from gpu_token_analytics.ingest.shape import Raws, Shaped, refused_letters
+from gpu_token_analytics.ingest.shaped import Raws, Shaped, refused_letters
 from gpu_token_analytics.kafka import DeadLetter, DeadLetters
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.raw.insert import InsertOutcome, insert_raw
 from gpu_token_analytics.raw.pending_marks import PendingMarks
 from gpu_token_analytics.raw.recent import RecentEvents
+from gpu_token_analytics.wire.events import KINDS
+from gpu_token_analytics.wire.kind import Kind
 from gpu_token_analytics.wire.times import to_us
 
 _log = logging.getLogger(__name__)
@@ -85,7 +87,7 @@ class BatchWriter:
         self._names = GpuNames(store)
         self._marker = CellMarker(store, debounce_seconds)
         self._pending = PendingMarks(store, debounce_seconds)
-        self._ask_first = dict.fromkeys((Collection.TOKEN_USAGE, Collection.GPU_METRICS), 0)
+        self._ask_first: dict[Kind[Any], int] = dict.fromkeys(KINDS, 0)  # batches in which to ask, of each kind
         self._abandon = threading.Event()
         self._refusals = RefusalLog(clock)
         metrics.store_up.set(1)  # it answered when it was opened
@@ -114,9 +116,9 @@ class BatchWriter:
     def _store_events(self, batch: Shaped) -> Stored:
         letters = list(batch.letters)
         first_time = True
-        for collection, raws in ((Collection.TOKEN_USAGE, batch.usages), (Collection.GPU_METRICS, batch.samples)):
+        for kind, raws in batch.raws.items():
             if raws.documents:
-                outcome = self._insert(collection, raws)
+                outcome = self._insert(kind, raws)
                 first_time = first_time and outcome.inserted == len(raws.documents)
                 letters += refused_letters(batch, raws, Reason.ID_CONFLICT, outcome.conflicts)
                 letters += refused_letters(batch, raws, Reason.REFUSED_BY_STORE, outcome.refused)
@@ -153,21 +155,21 @@ class BatchWriter:
         self._metrics.marks.inc(len(marked))
         return touched, marked
 
-    def _insert(self, collection: Collection, raws: Raws) -> InsertOutcome:
-        ask_first = self._ask_first[collection] > 0
+    def _insert(self, kind: Kind[Any], raws: Raws) -> InsertOutcome:
+        ask_first = self._ask_first[kind] > 0
 
         def insert() -> InsertOutcome:
             nonlocal ask_first
             asked, ask_first = ask_first, True  # what an outage leaves half done is mostly stored already
-            return insert_raw(self._store, collection, raws.documents, ask_first=asked)
+            return insert_raw(self._store, kind, raws.documents, ask_first=asked)
 
         outcome = self._timed("insert", insert)
         if outcome.duplicates > _ASK_FIRST_SHARE * len(raws.documents):
-            self._ask_first[collection] = _ASK_FIRST_BATCHES
-        elif self._ask_first[collection] > 0:
-            self._ask_first[collection] -= 1
-        self._metrics.inserted.labels(collection.value).inc(outcome.inserted)
-        self._metrics.duplicates.labels(collection.value).inc(outcome.duplicates)
+            self._ask_first[kind] = _ASK_FIRST_BATCHES
+        elif self._ask_first[kind] > 0:
+            self._ask_first[kind] -= 1
+        self._metrics.inserted.labels(kind.collection).inc(outcome.inserted)
+        self._metrics.duplicates.labels(kind.collection).inc(outcome.duplicates)
         return outcome
 
     def _cells(self, batch: Shaped) -> set[Cell]:

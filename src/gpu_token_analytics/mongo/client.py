@@ -32,7 +32,6 @@ from pymongo.errors import (
 )
 from pymongo.read_concern import ReadConcern
 
-from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import SettingsError, StoreError, StoreOutcomeUnknown, StoreRefused, StoreUnreachable
 from gpu_token_analytics.settings import Settings
 
@@ -87,9 +86,10 @@ class Store:
         self._clock = _ServerClock(client)
         self._skew_said = float("-inf")
 
-    def __getitem__(self, name: Collection) -> MongoCollection[Document]:
-        """A collection: majority writes and reads, on the primary."""
-        return self.database[name.value]
+    def __getitem__(self, name: str) -> MongoCollection[Document]:
+        """A collection, by its name in documents.Collection or that of a kind of events: majority writes and reads, on the
+        primary."""
+        return self.database[str(name)]
 
     def now(self) -> datetime:
         """The MongoDB server's clock, in UTC: what `due_at` and leases are measured on, by every process alike.

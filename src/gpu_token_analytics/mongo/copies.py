@@ -22,9 +22,13 @@ from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.mongo.client import Document, make_client, store_errors
 from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.wire.events import KINDS
 
-# What is stored; `corrections` is a view.
-COPIED = tuple(name for name in Collection if name is not Collection.CORRECTIONS)
+# What is stored, raw events first; `corrections` is a view.
+COPIED: tuple[str, ...] = (
+    *(kind.collection for kind in KINDS),
+    *(name.value for name in Collection if name is not Collection.CORRECTIONS),
+)
 _SNAPSHOT_TOO_OLD = 239
 _INSERT_DOCUMENTS = 2000
 _INSERT_BYTES = 8 * 1024 * 1024
@@ -46,12 +50,12 @@ class Copy:
         self._session = session
         self.consistency = Consistency.QUIET if session is None else Consistency.SNAPSHOT
 
-    def documents(self, name: Collection) -> Iterator[bytes]:
+    def documents(self, name: str) -> Iterator[bytes]:
         """BSON documents one after another, in order of `_id`, in chunks that never cut one.
 
         Raises StoreRefused when the server no longer remembers the moment.
         """
-        collection = self._database[name.value]
+        collection = self._database[name]
         try:
             with store_errors(f"read {name} for a copy"):
                 yield from collection.find_raw_batches({}, sort=[("_id", 1)], session=self._session)
@@ -90,12 +94,12 @@ def copy_of(settings: Settings) -> Iterator[Copy]:
         client.close()
 
 
-def put_back(settings: Settings, name: Collection, chunks: Iterable[bytes]) -> int:
+def put_back(settings: Settings, name: str, chunks: Iterable[bytes]) -> int:
     """Inserts BSON documents (each chunk holds whole ones) into a collection; how many they were."""
     client = make_client(settings, "gpu-tokens-restore", patient=True)
     count = 0
     try:
-        collection = client[settings.mongodb_database].get_collection(name.value, codec_options=_RAW)
+        collection = client[settings.mongodb_database].get_collection(name, codec_options=_RAW)
         for batch in _batches(chunks):
             with store_errors(f"restore {name}"):
                 collection.insert_many(batch, ordered=False)
@@ -111,7 +115,7 @@ def refuse_unless_empty(settings: Settings) -> None:
     try:
         for name in COPIED:
             with store_errors(f"look into {name}"):
-                first: Document | None = client[settings.mongodb_database][name.value].find_one({}, {"_id": 1})
+                first: Document | None = client[settings.mongodb_database][name].find_one({}, {"_id": 1})
             if first is not None:
                 raise StoreRefused(
                     f"database {settings.mongodb_database} is not empty ({name} has documents); restore into another one: "
@@ -137,4 +141,4 @@ def _batches(chunks: Iterable[bytes]) -> Iterator[list[RawBSONDocument]]:
 
 def _hash(database: Any) -> str:
     with store_errors("compare the store before and after"):
-        return str(database.command("dbHash", collections=[name.value for name in COPIED])["md5"])
+        return str(database.command("dbHash", collections=list(COPIED))["md5"])

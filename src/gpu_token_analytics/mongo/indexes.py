@@ -17,6 +17,9 @@ from gpu_token_analytics.documents import CellState, Collection
 from gpu_token_analytics.errors import StoreRefused
 from gpu_token_analytics.mongo.client import Store, make_client, store_errors
 from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.wire.events import KINDS
+from gpu_token_analytics.wire.sample import SAMPLE
+from gpu_token_analytics.wire.usage import USAGE
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ _INDEX_CONFLICT = frozenset({85, 86})  # the same keys exist with other options
 class Index:
     """One index. `why`: the question it answers. `ttl`: documents go RAW_RETENTION_DAYS after the (date) key."""
 
-    collection: Collection
+    collection: str
     keys: tuple[str, ...]
     why: str
     unique: bool = False
@@ -53,17 +56,16 @@ class Index:
 
 
 INDEXES: tuple[Index, ...] = (
-    Index(Collection.TOKEN_USAGE, ("gpus", "ts_us"), "requests of a GPU that ended in a time: a cell's events"),
+    Index(USAGE.collection, ("gpus", "ts_us"), "requests of a GPU that ended in a time: a cell's events"),
     Index(
-        Collection.TOKEN_USAGE,
+        USAGE.collection,
         ("gpus", "start_us"),
         "requests longer than LONG_REQUEST_US, which end far after the minute they touch",
         partial={"long": True},
     ),
-    Index(Collection.TOKEN_USAGE, ("request_id",), "one request, by the id its engine gave it"),
-    Index(Collection.TOKEN_USAGE, ("ingested_at",), "retention", ttl=True),
-    Index(Collection.GPU_METRICS, ("gpu", "ts_us"), "samples of a GPU in a time; the latest of each GPU"),
-    Index(Collection.GPU_METRICS, ("ingested_at",), "retention", ttl=True),
+    Index(USAGE.collection, ("request_id",), "one request, by the id its engine gave it"),
+    Index(SAMPLE.collection, ("gpu", "ts_us"), "samples of a GPU in a time; the latest of each GPU"),
+    *(Index(kind.collection, ("ingested_at",), "retention", ttl=True) for kind in KINDS),
     Index(Collection.LEDGER_CELLS, ("due_at",), "cells to compute, longest due first", partial={"due_at": {"$exists": True}}),
     Index(
         Collection.LEDGER_CELLS,
@@ -108,9 +110,9 @@ def ensure_indexes(store: Store, settings: Settings, indexes: Sequence[Index] = 
     try:
         database = client.get_database(store.database.name)
         for name in dict.fromkeys(index.collection for index in indexes):
-            existing = _existing(database[name.value])
+            existing = _existing(database[name])
             for index in indexes:
-                if index.collection is name:
+                if index.collection == name:
                     _ensure(database, index, existing, settings)
         for view, (source, pipeline) in VIEWS.items():
             _ensure_view(database, view, source, pipeline)
@@ -120,7 +122,7 @@ def ensure_indexes(store: Store, settings: Settings, indexes: Sequence[Index] = 
 
 def _refuse_text_ids(store: Store) -> None:
     """Raises StoreRefused for raw events of an earlier version: read again from Kafka they would be stored a second time."""
-    for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS):
+    for name in (kind.collection for kind in KINDS):
         with store_errors(f"look at {name}"):
             older = store[name].find_one({"_id": {"$type": "string"}}, {"_id": 1})
         if older is not None:
@@ -143,7 +145,7 @@ def _ensure(database: Any, index: Index, existing: dict[str, dict[str, Any]], se
         with store_errors(f"change the retention of {index.collection}"):
             database.command(
                 "collMod",
-                index.collection.value,
+                index.collection,
                 index={"name": index.name, "expireAfterSeconds": wanted["expireAfterSeconds"]},
             )
         _log.info(
@@ -157,7 +159,7 @@ def _ensure(database: Any, index: Index, existing: dict[str, dict[str, Any]], se
         return
     try:
         with store_errors(f"create index {index.name} of {index.collection}"):
-            database[index.collection.value].create_index([(key, ASCENDING) for key in index.keys], **wanted)
+            database[index.collection].create_index([(key, ASCENDING) for key in index.keys], **wanted)
     except StoreRefused as error:
         if isinstance(error.__cause__, OperationFailure) and error.__cause__.code in _INDEX_CONFLICT:
             raise StoreRefused(

@@ -1,188 +1,193 @@
-"""Events of one kind as columns: what they have in common, and how the documents of all of them are encoded together.
+"""Events of one kind as columns, and the documents that are stored of them.
 
-A document is text (its id, where it came from, labels) and numbers. The numbers of all documents with the same ones known
-are laid out together, in one array whose rows are BSON already: building each document as a dict and encoding that costs the
-interpreter three times as much, and the interpreter is what bounds ingest (docs/decisions/0016).
-
-BSON as of https://bsonspec.org/spec.html, version 1.1.
+What many events share - labels - is coded: few different entries, again and again. What is a number is an array, where nan is
+unknown. A kind says which fields are which (wire/kind.py); usage_columns.py and sample_columns.py add what follows from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from itertools import chain
-from typing import Any, Generic, TypeVar
+from functools import cache, cached_property
+from typing import Any, ClassVar, Generic, TypeVar
 
-import bson
 import numpy as np
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
-from gpu_token_analytics.ledger.money import Int64
+from gpu_token_analytics.documents import payload_hash
+from gpu_token_analytics.ledger.money import Int64, NDArrayBool
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
+from gpu_token_analytics.raw.encoding import (
+    DOUBLE,
+    HASH,
+    INGESTED_AT,
+    INT32,
+    INT64,
+    TS,
+    TS_US,
+    Number,
+    encode_together,
+    label_elements,
+)
+from gpu_token_analytics.wire.identity import identify
+from gpu_token_analytics.wire.kind import Event, Kind
 from gpu_token_analytics.wire.times import to_us
-
-# Element types
-DOUBLE, TEXT, BINARY, BOOLEAN, DATE, NULL, INT32, INT64 = b"\x01", b"\x02", b"\x05", b"\x08", b"\x09", b"\x0a", b"\x10", b"\x12"
 
 MOST_BOOK_BYTES = 8 * 1024 * 1024
 
-E = TypeVar("E")  # an event
-T = TypeVar("T")
-
-_LONGEST_TEXT = 4 * 256
-_END = b"\x00"  # of a text, and of a document
-_LENGTH_BYTES = 4
+E = TypeVar("E", bound=Event)
+T = TypeVar("T")  # what the labels of an event mean to whoever asks for columns
 
 
-@dataclass(frozen=True)
-class Number:
-    """An element of fixed size. `absent`: what is not known is left out; else it is null."""
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[T]):
+    """What events with the same labels have in common."""
 
-    name: str
-    kind: bytes
-    format: str  # numpy's, little-endian
-    before: bytes = b""  # between the name and the value
-    absent: bool = False
-
-
-TS, TS_US = Number("ts", DATE, "<i8"), Number("ts_us", INT64, "<i8")
-HASH = Number("h", BINARY, "V8", before=b"\x08\x00\x00\x00\x00")  # its length, generic subtype
-INGESTED_AT = Number("ingested_at", DATE, "<i8")
+    meaning: T
+    encoded: bytes  # their labels as label_elements()
+    owner: str  # of their ids
+    rule_values: tuple[float, ...]  # what each rule of the kind needs to know of them
 
 
 class Book(Generic[E, T]):
-    """What events have in common with many others: few different entries, again and again, so each has a code. Bounded."""
+    """The labels seen so far, each once. Bounded: what is forgotten costs an encoding, nothing else."""
 
-    def __init__(self, most_bytes: int = MOST_BOOK_BYTES) -> None:
+    def __init__(self, kind: Kind[E], meaning: Callable[[E], T], most_bytes: int = MOST_BOOK_BYTES) -> None:
+        self.kind = kind
+        self._meaning = meaning
         self._most_bytes = most_bytes
         self._forget()
 
-    def learn(self, event: E) -> tuple[T, bytes]:
-        """Of one event: its entry; the entry as label_elements()."""
-        raise NotImplementedError
+    def __len__(self) -> int:
+        return len(self._entries)
 
-    def codes(self, events: Sequence[E], keys: Iterable[Hashable]) -> list[int]:
-        """The code of each event's entry: its place in `entries` and `encoded`. Events of one key share an entry."""
+    def entries(self, events: Sequence[E], fields: Mapping[str, Sequence[Any]]) -> tuple[list[Entry[T]], Int64]:
+        """Those of the events that occur, and which of them each event has. fields: the events' own, by name."""
         if self._bytes > self._most_bytes:
-            self._forget()  # costs an encoding, nothing else
+            self._forget()
         known = self._codes
         codes = []
-        for event, key in zip(events, keys, strict=True):
+        labels = [map(tuple, fields[name]) if name in self.kind.forms.lists else fields[name] for name in self.kind.labels]
+        for place, key in enumerate(zip(*labels, strict=True)):
             code = known.get(key)
             if code is None:
-                entry, encoded = self.learn(event)
-                code = known[key] = len(self.entries)
-                self.entries.append(entry)
-                self.encoded.append(encoded)
-                self._bytes += len(encoded)
+                code = known[key] = self._learn(events[place])
             codes.append(code)
-        return codes
+        present, codes_of_present = np.unique(np.array(codes, dtype=np.int64), return_inverse=True)
+        return [self._entries[code] for code in present.tolist()], codes_of_present
+
+    def _learn(self, event: E) -> int:
+        document = self.kind.document(event)
+        entry = Entry(
+            self._meaning(event),
+            label_elements(document),
+            document[self.kind.owner],
+            tuple(rule.label_value(event) for rule in self.kind.rules),
+        )
+        self._entries.append(entry)
+        self._bytes += len(entry.encoded)
+        return len(self._entries) - 1
 
     def _forget(self) -> None:
         self._codes: dict[Hashable, int] = {}
-        self.entries: list[T] = []
-        self.encoded: list[bytes] = []
+        self._entries: list[Entry[T]] = []
         self._bytes = 0
+
+
+class Columns(Generic[E, T]):
+    """Events of one kind, in the order they were read. All of length n, but for `table`."""
+
+    ADDED: ClassVar[tuple[Number, ...]] = ()  # what is stored besides the kind's own numbers
+
+    def __init__(self, events: Sequence[E], book: Book[E, T]) -> None:
+        """book: knows the kind."""
+        self.kind = book.kind
+        self.events = events
+        fields = dict(zip(self.kind.struct.__struct_fields__, zip(*map(astuple, events), strict=True), strict=True))
+        self.table, self.codes = book.entries(events, fields)  # labels that occur, each once; which of them each event has
+        owners = [entry.owner for entry in self.table]
+        self.ids, self._heads = identify([owners[code] for code in self.codes.tolist()], fields["event_id"])
+        self.ts_us = times_us(fields["ts"])
+        self.texts: dict[str, Sequence[str]] = {name: fields[name] for name in self.kind.texts}
+        whole = self.kind.forms.integers.keys() - self.kind.forms.nullable
+        self.numbers: dict[str, NDArray[Any]] = {
+            name: np.array(fields[name], dtype=np.int64 if name in whole else np.float64)  # None becomes nan
+            for name in self.kind.numbers
+        }
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    @cached_property
+    def meanings(self) -> list[T]:
+        """Of `table`."""
+        return [entry.meaning for entry in self.table]
+
+    @property
+    def doubtful(self) -> NDArrayBool:
+        """Whether each event breaks a rule of its kind: decode() says how. Shape (n,)."""
+        doubtful = np.zeros(len(self), dtype=np.bool_)
+        for place, rule in enumerate(self.kind.rules):
+            of_labels = np.array([entry.rule_values[place] for entry in self.table])[self.codes]
+            doubtful |= rule.broken(self.numbers.__getitem__, of_labels)
+        return doubtful
+
+    def added(self) -> Mapping[str, NDArray[Any]]:
+        """The numbers of ADDED that follow from the events alone."""
+        return {}
+
+    def encode(
+        self,
+        into: EncodedDocuments,
+        values: Sequence[bytes],
+        sources: Sequence[str],
+        stored_at: datetime,
+        others: Mapping[str, NDArray[Any]],
+    ) -> None:
+        """Add one document for each event.
+
+        values: the records themselves (for `h`); sources: where each was read, `topic/partition/offset`; others: numbers of
+        ADDED that do not follow from the events alone, nan where they are not known. Lengths and shapes (n,).
+        """
+        hashes = list(map(payload_hash, values))
+        numbers = {
+            "ts": self.ts_us // 1000,
+            "ts_us": self.ts_us,
+            "h": np.frombuffer(b"".join(hashes), dtype="V8"),
+            "ingested_at": np.full(len(self), to_us(stored_at) // 1000, dtype=np.int64),
+            **self.numbers,
+            **self.added(),
+            **others,
+        }
+        labels = [entry.encoded for entry in self.table]
+        encode_together(
+            into,
+            self.ids,
+            self._heads,
+            {**self.texts, "src": sources},
+            [labels[code] for code in self.codes.tolist()],
+            (*_numbers_of(self.kind), *self.ADDED),
+            numbers,
+            hashes,
+        )
+
+
+@cache
+def _numbers_of(kind: Kind[Any]) -> tuple[Number, ...]:
+    """What is stored of the numbers of a kind. One that is not known is null."""
+    return (TS, TS_US, *(_number(kind, name) for name in kind.numbers), HASH, INGESTED_AT)
+
+
+def _number(kind: Kind[Any], name: str) -> Number:
+    if name not in kind.forms.integers:
+        return Number(name, DOUBLE, "<f8")
+    most = kind.forms.integers[name]
+    return Number(name, INT32, "<i4") if most is not None and most < 1 << 31 else Number(name, INT64, "<i8")
 
 
 def times_us(times: Sequence[datetime]) -> Int64:
     """Microseconds since 1970. Exact: as seconds in a float they are within 0.25 us of the time, up to the year 2106."""
     found: Int64 = np.rint(np.array([at.timestamp() for at in times]) * 1e6).astype(np.int64)
     return found
-
-
-def stored_columns(ts_us: Int64, hashes: Sequence[bytes], stored_at: datetime) -> dict[str, NDArray[Any]]:
-    """TS, TS_US, HASH and INGESTED_AT of events."""
-    return {
-        "ts": ts_us // 1000,
-        "ts_us": ts_us,
-        "h": np.frombuffer(b"".join(hashes), dtype="V8"),
-        "ingested_at": np.full(len(ts_us), to_us(stored_at) // 1000, dtype=np.int64),
-    }
-
-
-def encode_together(
-    found: EncodedDocuments,
-    ids: Sequence[bytes],
-    heads: Sequence[bytes],
-    texts: Mapping[str, Sequence[str]],
-    labels: Sequence[bytes],
-    numbers: tuple[Number, ...],
-    columns: Mapping[str, NDArray[Any]],
-    hashes: Sequence[bytes],
-) -> None:
-    """One document for each row, added to `found`: its head, its texts, its labels, its numbers.
-
-    ids, heads: as identity.identify() gives them; texts: by name; labels: as label_elements() gives them;
-    columns: those of `numbers`, where nan is unknown; hashes: see EncodedDocuments. Lengths and shapes (n,).
-    """
-    rows = _rows(numbers, columns, len(labels))
-    encoded = [[text.encode() for text in column] for column in texts.values()]
-    sizes = [_sizes(column) for column in encoded]
-    before = [_before_text(name, number == 0) for number, name in enumerate(texts)]
-    lengths = sum(sizes) + _LENGTH_BYTES + _sizes(heads) + sum(len(each[0]) for each in before) + _sizes(labels) + _sizes(rows)
-    # In C from here to the end: a loop over the documents would cost as much as all of the above.
-    begun = [
-        pieces
-        for each, size, column in zip(before, sizes, encoded, strict=True)
-        for pieces in (map(each.__getitem__, size.tolist()), column)
-    ]
-    pieces = zip(lengths.astype("<i4").view("V4").tolist(), heads, *begun, labels, rows, strict=True)
-    found.extend(ids, hashes, lengths.tolist(), b"".join(chain.from_iterable(pieces)))
-
-
-def label_elements(document: Mapping[str, Any]) -> bytes:
-    """Fields that many documents have in common, as they stand after the texts."""
-    return _END + bson.encode(document)[_LENGTH_BYTES:-1]  # the end of the text before them; not of a document
-
-
-@cache
-def _before_text(name: str, first: bool) -> list[bytes]:
-    """What stands before a text, by its length in bytes: the end of the one before it, its name, its length with the NUL."""
-    name_of = (b"" if first else _END) + TEXT + name.encode() + b"\x00"
-    return [name_of + (length + 1).to_bytes(_LENGTH_BYTES, "little") for length in range(_LONGEST_TEXT + 1)]
-
-
-def _sizes(texts: Sequence[bytes]) -> Int64:
-    return np.fromiter(map(len, texts), np.int64, len(texts))
-
-
-def _rows(numbers: tuple[Number, ...], columns: Mapping[str, NDArray[Any]], count: int) -> list[bytes]:
-    """The numbers of each document as BSON elements, and its end."""
-    known = {name: ~np.isnan(column) for name, column in columns.items() if column.dtype.kind == "f"}
-    variants = np.zeros(count, dtype=np.int64)
-    for bit, is_known in enumerate(known.values()):
-        variants |= is_known.astype(np.int64) << bit
-    rows = [b""] * count
-    for variant in np.unique(variants).tolist():
-        missing = frozenset(name for bit, name in enumerate(known) if not variant >> bit & 1)
-        dtype, template = _layout(numbers, missing)
-        where = np.flatnonzero(variants == variant)
-        block = np.frombuffer(bytearray(template * len(where)), dtype=dtype)
-        for name in dtype.names or ():
-            block[name] = columns[name][where]
-        for index, row in zip(where.tolist(), block.view(f"V{len(template)}").tolist(), strict=True):
-            rows[index] = row
-    return rows
-
-
-@cache
-def _layout(numbers: tuple[Number, ...], missing: frozenset[str]) -> tuple[np.dtype[Any], bytes]:
-    """Where the values of a row lie, and a row with zeros in their places."""
-    row = b""
-    names, formats, offsets = [], [], []
-    for number in numbers:
-        name = number.name.encode() + b"\x00"
-        if number.name in missing:
-            row += b"" if number.absent else NULL + name
-            continue
-        row += number.kind + name + number.before
-        names.append(number.name)
-        formats.append(number.format)
-        offsets.append(len(row))
-        row += bytes(np.dtype(number.format).itemsize)
-    row += _END
-    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": len(row)}), row

@@ -16,14 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pymongo.collection import Collection as MongoCollection
 
-from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.mongo.client import Document, Store, store_errors
 from gpu_token_analytics.mongo.commands import BAD_DOCUMENT, DUPLICATE_KEY, MAX_COMMAND_BYTES, write_command
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
+from gpu_token_analytics.wire.kind import Kind
 
 MAX_COMMAND_DOCUMENTS = 10_000
 
@@ -38,7 +39,7 @@ class InsertOutcome:
     refused: dict[int, str] = field(default_factory=dict)
 
 
-def insert_raw(store: Store, collection: Collection, documents: EncodedDocuments, *, ask_first: bool = False) -> InsertOutcome:
+def insert_raw(store: Store, kind: Kind[Any], documents: EncodedDocuments, *, ask_first: bool = False) -> InsertOutcome:
     """Insert what is not stored yet; returns when all of `documents` are durable.
 
     ask_first: look up which ids exist before inserting. Worth it from a few percent of duplicates on (a duplicate-key
@@ -46,7 +47,7 @@ def insert_raw(store: Store, collection: Collection, documents: EncodedDocuments
     documents. Raises StoreRefused: an operator has to act.
     """
     outcome = InsertOutcome()
-    where = store[collection]
+    where = store[kind.collection]
     todo = _unknown(where, documents, outcome) if ask_first else range(len(documents))
     for places, joined in documents.commands(todo, MAX_COMMAND_DOCUMENTS, MAX_COMMAND_BYTES):
         reply = write_command(where, "insert", joined)

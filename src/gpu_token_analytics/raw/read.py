@@ -13,7 +13,6 @@ from gpu_token_analytics.documents import (
     LEDGER_SAMPLE_FIELDS,
     LONG_REQUEST_US,
     US_PER_MINUTE,
-    Collection,
     GpuId,
     minute_of,
     sample_of,
@@ -22,6 +21,8 @@ from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.mongo.client import Document, Store, each, mapped
 from gpu_token_analytics.wire.fields import MAX_LATENCY_MS
 from gpu_token_analytics.wire.names import host_and_uuid
+from gpu_token_analytics.wire.sample import SAMPLE
+from gpu_token_analytics.wire.usage import USAGE
 
 GpuTime: TypeAlias = tuple[GpuId, int]  # a GPU and a time in microseconds
 
@@ -63,8 +64,8 @@ class RawReads:
     """Reads of `token_usage` and `gpu_metrics`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
 
     def __init__(self, store: Store) -> None:
-        self._usage = store[Collection.TOKEN_USAGE]
-        self._samples = store[Collection.GPU_METRICS]
+        self._usage = store[USAGE.collection]
+        self._samples = store[SAMPLE.collection]
 
     @mapped
     def usage(self, names: Sequence[str], start_us: int, end_us: int) -> UsageRows:

@@ -26,7 +26,6 @@ from typing import IO, Any
 import pyrage
 
 from gpu_token_analytics import __version__
-from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import BackupUnusable, SettingsError
 from gpu_token_analytics.mongo.client import open_store
 from gpu_token_analytics.mongo.copies import COPIED, Copy, copy_of, put_back, refuse_unless_empty
@@ -81,8 +80,8 @@ def back_up(settings: Settings, folder: Path, recipients: Sequence[str], progres
     with copy_of(settings) as copy:
         (folder / settings.mongodb_database).mkdir(mode=0o700)
         for name in COPIED:
-            parts[name.value] = _write(copy, name, folder / settings.mongodb_database, keys)
-            progress(name.value, parts[name.value].documents)
+            parts[name] = _write(copy, name, folder / settings.mongodb_database, keys)
+            progress(name, parts[name].documents)
         consistency = copy.consistency.value
     manifest = Manifest(
         FORMAT, __version__, datetime.now(UTC).isoformat(timespec="seconds"), settings.mongodb_database, consistency, parts
@@ -102,13 +101,12 @@ def restore(settings: Settings, folder: Path, identity_file: Path | None, progre
     manifest = read_manifest(folder, identities)
     refuse_unless_empty(settings)
     for name, part in manifest.parts.items():
-        collection = Collection(name)
         path = folder / manifest.database / f"{name}.bson.gz"
-        put_back(settings, collection, _documents(path, identities, name, part))
+        put_back(settings, name, _documents(path, identities, name, part))
         progress(name, part.documents)
     with copy_of(settings) as copy:
         for name, part in manifest.parts.items():
-            stored = _measured(copy.documents(Collection(name)))
+            stored = _measured(copy.documents(name))
             if stored != part:
                 raise BackupUnusable(f"{name} in the database is not what the backup holds: {stored}, not {part}")
     store = open_store(settings, "gpu-tokens-restore")
@@ -150,10 +148,10 @@ def new_key(path: Path) -> str:
 # Out
 
 
-def _write(copy: Copy, name: Collection, folder: Path, keys: Sequence[Any]) -> Part:
+def _write(copy: Copy, name: str, folder: Path, keys: Sequence[Any]) -> Part:
     meter = _Meter()
     chunks = _compressed(meter.passing(copy.documents(name)))
-    _pour(io.BufferedReader(_Chunks(chunks), 1 << 20), folder / f"{name.value}.bson.gz", keys)
+    _pour(io.BufferedReader(_Chunks(chunks), 1 << 20), folder / f"{name}.bson.gz", keys)
     return meter.part
 
 

@@ -23,12 +23,12 @@ from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.errors import StoreError, VerifyFailed
 from gpu_token_analytics.mongo.client import Store, store_errors
-from gpu_token_analytics.wire.events import kind_of, new_event_id
-from gpu_token_analytics.wire.kind import Event
-from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.events import new_event_id
+from gpu_token_analytics.wire.kind import E, Event, Kind
+from gpu_token_analytics.wire.sample import SAMPLE, GpuSample
 from gpu_token_analytics.wire.sinks import EventSink
 from gpu_token_analytics.wire.times import to_us
-from gpu_token_analytics.wire.usage import TokenUsage
+from gpu_token_analytics.wire.usage import USAGE, TokenUsage
 
 PRICE_PER_HOUR_USD = 0.006
 REQUESTS = 3
@@ -130,12 +130,10 @@ def verify(
     try:
         yield wait(
             "token_usage",
-            lambda: _stored(store, Collection.TOKEN_USAGE, marked.usages),
+            lambda: _stored(store, USAGE, marked.usages),
             "is a processor running? see its /ready",
         )
-        yield wait(
-            "gpu_metrics", lambda: _stored(store, Collection.GPU_METRICS, marked.samples), "see the processor's /metrics"
-        )
+        yield wait("gpu_metrics", lambda: _stored(store, SAMPLE, marked.samples), "see the processor's /metrics")
         yield wait("ledger", lambda: _in_ledger(store, marked), why_not_closed)
     finally:
         with store_errors("take the check's events out"):
@@ -143,9 +141,9 @@ def verify(
     yield wait("taken out", lambda: _out_of_reports(store, gpus), why_not_closed)
 
 
-def _stored(store: Store, name: Collection, events: Sequence[TokenUsage] | Sequence[GpuSample]) -> str | None:
-    ids = [kind_of(event).raw_id(event) for event in events]
-    count = store[name].count_documents({"_id": {"$in": ids}})
+def _stored(store: Store, kind: Kind[E], events: Sequence[E]) -> str | None:
+    ids = [kind.raw_id(event) for event in events]
+    count = store[kind.collection].count_documents({"_id": {"$in": ids}})
     return f"{count} documents, each once" if count == len(ids) else None
 
 
@@ -177,8 +175,8 @@ def _take_out(store: Store, marked: Marked, debounce_seconds: float) -> Sequence
         "last_us": {"$lt": to_us(store.now() - FORGOTTEN_AFTER)},  # a younger one may be another check that runs now
     }
     gpus: list[str] = [marked.gpu, *store[Collection.INVENTORY].distinct("_id", forgotten)]
-    store[Collection.TOKEN_USAGE].delete_many({"gpus": {"$in": gpus}})
-    store[Collection.GPU_METRICS].delete_many({"gpu": {"$in": gpus}})
+    store[USAGE.collection].delete_many({"gpus": {"$in": gpus}})
+    store[SAMPLE.collection].delete_many({"gpu": {"$in": gpus}})
     names = [*gpus, *(f"name|{gpu}" for gpu in gpus)]
     store[Collection.INVENTORY].delete_many({"$or": [{"_id": {"$in": names}}, {"gpu": {"$in": gpus}}]})
     # After the events, as ever: whoever computes a cell from now on computes it without them.

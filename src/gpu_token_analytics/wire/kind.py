@@ -6,7 +6,7 @@ events goes through that table. A rule is said once: what breaks it is asked of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import nan
@@ -185,10 +185,10 @@ class Kind(Generic[E]):
         return Forms.of(self.struct)
 
     @cached_property
-    def numbers(self) -> Mapping[str, bool]:
-        """Fields that are numbers: {name: whether it is an integer that every event has}."""
+    def numbers(self) -> tuple[str, ...]:
+        """Fields that are neither labels nor texts, in their order: each is stored under its own name, null where unknown."""
         others = {*self.COMMON, *self.labels, *self.texts}
-        return {name: name in self.forms.integers for name in self.struct.__struct_fields__ if name not in others}
+        return tuple(name for name in self.struct.__struct_fields__ if name not in others)
 
     def bounded_names(self, event: E) -> tuple[Any, ...]:
         """What it names that others keep a list of: a sender may not make up new ones without end."""

@@ -41,8 +41,10 @@ class Forms:
     """What is known of the fields of one event type."""
 
     optional: frozenset[str]
-    integers: frozenset[str]
+    integers: dict[str, int | None]  # and the most each may be
+    nullable: frozenset[str]
     times: frozenset[str]
+    lists: frozenset[str]
     bounds: dict[str, tuple[float | None, float | None]]  # of floats: least, most
 
     @staticmethod
@@ -50,19 +52,25 @@ class Forms:
         """From the type itself."""
         info = msgspec.inspect.type_info(kind)
         assert isinstance(info, msgspec.inspect.StructType)
-        optional, integers, times, bounds = set(), set(), set(), {}
+        optional, nullable, times, lists = set(), set(), set(), set()
+        integers: dict[str, int | None] = {}
+        bounds: dict[str, tuple[float | None, float | None]] = {}
         for field in info.fields:
             if not field.required:
                 optional.add(field.encode_name)
             types = field.type.types if isinstance(field.type, msgspec.inspect.UnionType) else (field.type,)
             for one in types:
                 if isinstance(one, msgspec.inspect.IntType):
-                    integers.add(field.encode_name)
+                    integers[field.encode_name] = one.le
+                elif isinstance(one, msgspec.inspect.NoneType):
+                    nullable.add(field.encode_name)
                 elif isinstance(one, msgspec.inspect.DateTimeType):
                     times.add(field.encode_name)
+                elif isinstance(one, msgspec.inspect.ListType):
+                    lists.add(field.encode_name)
                 elif isinstance(one, msgspec.inspect.FloatType):
                     bounds[field.encode_name] = (one.ge, one.le)
-        return Forms(frozenset(optional), frozenset(integers), frozenset(times), bounds)
+        return Forms(frozenset(optional), integers, frozenset(nullable), frozenset(times), frozenset(lists), bounds)
 
     def plain(self, document: dict[str, Any]) -> dict[str, Any]:
         """The record in the contract's own words. Values that mean nothing stay as they are."""

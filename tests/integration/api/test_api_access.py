@@ -24,6 +24,7 @@ from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.wire.usage import USAGE
 
 from .conftest import START, Api
 
@@ -156,7 +157,7 @@ def test_a_tenants_key_cannot_ask_about_gpus_or_idle_money(api: Api, extra: dict
 
 
 def test_requests_of_other_tenants_do_not_exist(api: Api) -> None:
-    usage = api.store[Collection.TOKEN_USAGE]
+    usage = api.store[USAGE.collection]
     base = {
         "ts": START,
         "ts_us": 1_769_731_200_000_000,

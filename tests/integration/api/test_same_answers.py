@@ -32,6 +32,8 @@ from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.terminal import top
+from gpu_token_analytics.wire.sample import SAMPLE
+from gpu_token_analytics.wire.usage import USAGE
 
 from .conftest import FLEET, MINUTES, NOW, START, _inventory, roll_all
 
@@ -127,8 +129,8 @@ def fixed(mongod: EmbeddedMongod) -> Iterator[Pipeline]:
             usage(3, AT + timedelta(seconds=80), 30.0, tenant="tenant-01"),
         ]
         pipeline.ingest([*samples, *requests])
-        store[Collection.TOKEN_USAGE].update_many({}, {"$set": {"ingested_at": KEPT}})
-        store[Collection.GPU_METRICS].update_many({}, {"$set": {"ingested_at": KEPT}})
+        store[USAGE.collection].update_many({}, {"$set": {"ingested_at": KEPT}})
+        store[SAMPLE.collection].update_many({}, {"$set": {"ingested_at": KEPT}})
         store[Collection.LEDGER_CELLS].delete_many({})
         stored = list(cells(FLEET, START, MINUTES, now=NOW))
         moved = {"revision": 2, "at": NOW, "moved_nusd": {"attributed": 5, "cold_idle": -5}, "lines": []}

@@ -16,12 +16,13 @@ from xxhash import xxh3_64_digest
 
 from gpu_token_analytics.closing.audit import audit
 from gpu_token_analytics.closing.store import LedgerStore
-from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.kafka import describe_group, read_dead_letters
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.identity import event_id_of
+from gpu_token_analytics.wire.sample import SAMPLE
+from gpu_token_analytics.wire.usage import USAGE
 
 MAX_LISTED = 5
 _MINUTE_US = 60_000_000
@@ -42,7 +43,7 @@ def raw_problems(store: Store, world: World) -> list[str]:
     """L1: the stored ids are exactly the valid ids sent, each with the hash and the fields of what was sent."""
     stored: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
-    for name in (Collection.TOKEN_USAGE, Collection.GPU_METRICS):
+    for name in (USAGE.collection, SAMPLE.collection):
         for document in store[name].find():
             event_id = event_id_of(document)
             if event_id in stored:

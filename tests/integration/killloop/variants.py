@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pymongo import UpdateOne
 
-from gpu_token_analytics.documents import Collection, minute_of
+from gpu_token_analytics.documents import minute_of
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.ingest import run
 from gpu_token_analytics.ingest.run import Ingest
 from gpu_token_analytics.ingest.settle import BatchWriter, Step
-from gpu_token_analytics.ingest.shape import Raws, Shaped
+from gpu_token_analytics.ingest.shaped import Raws, Shaped
 from gpu_token_analytics.processor import service
 from gpu_token_analytics.raw.insert import InsertOutcome
+from gpu_token_analytics.wire.kind import Kind
+from gpu_token_analytics.wire.usage import USAGE
 
 COMMIT_FIRST = "commit_before_write"
 INC_SUMS = "inc_sums"
@@ -43,11 +47,11 @@ class CommitFirst(Ingest):
 class IncSums(BatchWriter):
     """Rollups by `$inc` of what the batch inserted newly: the tempting variant ("a duplicate was counted already")."""
 
-    def _insert(self, collection: Collection, raws: Raws) -> InsertOutcome:
+    def _insert(self, kind: Kind[Any], raws: Raws) -> InsertOutcome:
         fresh: set[bytes] = set()
-        if collection is Collection.TOKEN_USAGE:
+        if kind is USAGE:
             fresh = self._fresh(raws.documents.ids)
-        outcome = super()._insert(collection, raws)
+        outcome = super()._insert(kind, raws)
         sums: dict[int, list[int]] = {}
         for document in raws.documents.decoded():
             if document["_id"] in fresh:
@@ -66,7 +70,7 @@ class IncSums(BatchWriter):
 
     def _fresh(self, ids: list[bytes]) -> set[bytes]:
         try:
-            known = self._store[Collection.TOKEN_USAGE].find({"_id": {"$in": ids}}, {"_id": 1})
+            known = self._store[USAGE.collection].find({"_id": {"$in": ids}}, {"_id": 1})
             return set(ids) - {found["_id"] for found in known}
         except StoreError:
             return set()

@@ -25,6 +25,7 @@ from gpu_token_analytics.embedded.child import free_port
 from gpu_token_analytics.embedded.kafka_jvm import KafkaBroker
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import load
+from gpu_token_analytics.wire.usage import USAGE
 
 ENGINE = {"vllm": "vllm serve", "sglang": "python -m sglang.launch_server"}
 ADDRESS, KEY = "http://gpu-tokens:8080", "gta_..."
@@ -205,7 +206,7 @@ def test_the_page_leads_to_a_cost_by_model_and_tenant(
         assert tokens["completion"] == sum(100 + number for number in numbers)
         assert tokens["cached"] == cached * len(numbers)
         assert rows[tenant]["money"]["attributed_nusd"] > 0
-    stored = list(store[Collection.TOKEN_USAGE].find())
+    stored = list(store[USAGE.collection].find())
     assert len(stored) == len(sent), "sent twice, stored once"
     assert {tuple(document["gpus"]) for document in stored} == {tuple(gpus)}
     assert json.loads(world.run("audit --wait 60 --json"))["holds"]
@@ -240,4 +241,4 @@ def test_without_a_placement_tokens_are_kept_and_listed(world: World, store: Sto
     assert "vllm-chat@node1" in world.run("placements list")
     world.run(next(command for command in page.commands if command.startswith("placements add")))
     assert [one["placed"] for one in json.loads(world.run("placements list --json"))["unplaced"]] == [True]
-    assert store[Collection.TOKEN_USAGE].count_documents({"gpus": "instance:vllm-chat@node1"}) == 8
+    assert store[USAGE.collection].count_documents({"gpus": "instance:vllm-chat@node1"}) == 8

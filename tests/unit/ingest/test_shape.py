@@ -11,15 +11,11 @@ import pytest
 from gpu_token_analytics.books.inventory import GpuDescription
 from gpu_token_analytics.documents import US_PER_MINUTE, payload_hash
 from gpu_token_analytics.errors import InvalidRecord, Reason
+from gpu_token_analytics.ingest.bad_share import BAD_RECORD_WINDOW, BadRecordShare
+from gpu_token_analytics.ingest.limits import Limits
 from gpu_token_analytics.ingest.live_rate import LiveRate
-from gpu_token_analytics.ingest.shape import (
-    BAD_RECORD_WINDOW,
-    BadRecordShare,
-    Limits,
-    Shaped,
-    Shaper,
-    refused_letters,
-)
+from gpu_token_analytics.ingest.shape import Shaper
+from gpu_token_analytics.ingest.shaped import Shaped, refused_letters
 from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
 from gpu_token_analytics.wire.events import encode
@@ -27,7 +23,7 @@ from gpu_token_analytics.wire.identity import raw_id
 from gpu_token_analytics.wire.kind import Event
 from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.times import to_us
-from gpu_token_analytics.wire.usage import TokenUsage
+from gpu_token_analytics.wire.usage import USAGE, TokenUsage
 
 MINUTE = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 NOW = MINUTE + timedelta(hours=1)
@@ -89,8 +85,8 @@ def minutes(shaped: Shaped) -> set[tuple[str, int]]:
 
 def test_a_document_says_where_it_was_read_and_carries_the_live_rate() -> None:
     shaped = shape(usage(), usage(1))
-    assert shaped.usages.records == [0, 1]
-    first = shaped.usages.documents.decoded()[0]
+    assert shaped.raws[USAGE].records == [0, 1]
+    first = shaped.raws[USAGE].documents.decoded()[0]
     assert (first["_id"], first["event_id"]) == (raw_id("default", "u0"), "u0")
     assert first["src"] == "tokens/3/10"
     assert first["tokens"] == 120
@@ -106,7 +102,7 @@ def test_another_zone_is_stored_as_the_same_instant() -> None:
     value = encode(usage()).replace(b"12:00:30Z", b"14:00:30+02:00")
     records = batch([value])
     shaped = Shaper(LiveRate(30, 1.0), 20).shape(records, NOW)
-    (document,) = shaped.usages.documents.decoded()
+    (document,) = shaped.raws[USAGE].documents.decoded()
     assert document["ts"] == (MINUTE + timedelta(seconds=30)).replace(tzinfo=None)
 
 
@@ -198,13 +194,13 @@ def test_bad_records_become_letters_with_their_place_and_bytes() -> None:
         ("not_json", "3/11", b"vm1", b"not json"),
         ("empty", "3/12", b"vm1", None),
     ]
-    assert len(shaped.usages.documents) == 1
+    assert len(shaped.raws[USAGE].documents) == 1
 
 
 def test_what_the_store_refuses_becomes_a_letter_of_the_right_record() -> None:
     records = batch([b"not json", encode(usage()), encode(usage(1))])
     shaped = Shaper(LiveRate(30, 1.0), 20).shape(records, NOW)
-    (letter,) = refused_letters(shaped, shaped.usages, Reason.ID_CONFLICT, {1: "taken"})
+    (letter,) = refused_letters(shaped, shaped.raws[USAGE], Reason.ID_CONFLICT, {1: "taken"})
     assert (letter.at, letter.reason, letter.message) == ("3/12", "id_conflict", "taken")
 
 
@@ -214,7 +210,7 @@ def test_ahead_of_time_is_measured_on_the_brokers_clock_where_it_is_known() -> N
     (letter,) = shaper.shape(batch([ahead]), NOW).letters
     assert letter.reason == Reason.FUTURE_TS
     broker_ms = int((NOW + timedelta(minutes=2)).timestamp() * 1000)
-    assert len(shaper.shape(batch([ahead], broker_ms), NOW).usages.documents) == 1
+    assert len(shaper.shape(batch([ahead], broker_ms), NOW).raws[USAGE].documents) == 1
 
 
 def _see(share: BadRecordShare, good: int, bad: int) -> None:
@@ -253,7 +249,7 @@ def test_what_reaches_too_far_for_its_batch_is_marked_later_and_what_is_near_is_
     assert ("GPU-a", to_us(MINUTE)) in shaped.touched
     assert len(shaped.pending) == 18
     assert {len(reach.names) for reach in shaped.pending} == {10}
-    assert len(shaped.usages.documents) == 21, "every event is stored"
+    assert len(shaped.raws[USAGE].documents) == 21, "every event is stored"
 
 
 def test_many_requests_of_the_same_minutes_reach_no_further_than_one() -> None:
@@ -276,7 +272,7 @@ def test_an_installation_may_allow_less_than_the_contract(fields: dict[str, Any]
     (letter,) = shaped.letters
     assert (letter.reason, letter.field) == (Reason.OUT_OF_RANGE, field)
     assert setting in letter.message
-    assert len(shaped.usages.documents) == 1
+    assert len(shaped.raws[USAGE].documents) == 1
 
 
 @pytest.mark.parametrize("value", [b'"x"', b'"a\\b"', b"1"])
@@ -285,7 +281,7 @@ def test_unknown_fields_are_counted_however_their_record_is_read(value: bytes) -
     one = one[:-1] + b',"tennant":' + value + b"}"
     two = two[:-1] + b',"tennant":' + value + b',"latency":3}'
     shaped = shape_values([good, one, two])
-    assert (shaped.unknown_fields, len(shaped.usages.documents), shaped.letters) == (3, 3, [])
+    assert (shaped.unknown_fields, len(shaped.raws[USAGE].documents), shaped.letters) == (3, 3, [])
 
 
 def shape_values(values: Sequence[bytes]) -> Shaped:

@@ -14,14 +14,15 @@ from gpu_token_analytics.errors import StoreRefused
 from gpu_token_analytics.ingest import run
 from gpu_token_analytics.ingest.run import Ingest
 from gpu_token_analytics.ingest.settle import Stored
-from gpu_token_analytics.ingest.shape import Raws, Shaped
+from gpu_token_analytics.ingest.shaped import Raws, Shaped
 from gpu_token_analytics.kafka import RecordBatch
 from gpu_token_analytics.kafka.consumer import Position
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.wire.events import encode
-from gpu_token_analytics.wire.usage import TokenUsage
+from gpu_token_analytics.wire.sample import SAMPLE
+from gpu_token_analytics.wire.usage import USAGE, TokenUsage
 
 STORE_NOW = datetime(2031, 1, 1, tzinfo=UTC)
 BATCHES = 4
@@ -105,7 +106,7 @@ class Writer:
 
     def store(self, shaped: Shaped) -> Stored:
         self.stored[number_of(shaped)].set()
-        self.ingested_at += [document["ingested_at"] for document in shaped.usages.documents.decoded()]
+        self.ingested_at += [document["ingested_at"] for document in shaped.raws[USAGE].documents.decoded()]
         return Stored([], first_time=True)
 
     def settle(self, shaped: Shaped, _stored: Stored) -> None:
@@ -242,8 +243,10 @@ def test_ids_are_in_common_within_a_collection(samples: list[str], shared: bool)
     def shaped(usages: list[str], samples: list[str]) -> Shaped:
         return Shaped(
             RecordBatch("tokens"),
-            usages=Raws(EncodedDocuments(ids=[name.encode() for name in usages])),
-            samples=Raws(EncodedDocuments(ids=[name.encode() for name in samples])),
+            raws={
+                USAGE: Raws(EncodedDocuments(ids=[name.encode() for name in usages])),
+                SAMPLE: Raws(EncodedDocuments(ids=[name.encode() for name in samples])),
+            },
         )
 
     here = shaped(["u0", "b"], ["a"])

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.oracle.raw_documents import sample_document
 
+from gpu_token_analytics.books.inventory import GpuDescription
 from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
-from gpu_token_analytics.raw.sample_columns import DescriptionBook, SampleColumns, encode_samples
+from gpu_token_analytics.raw.columns import Book
+from gpu_token_analytics.raw.sample_columns import SampleColumns, description_of
 from gpu_token_analytics.wire.events import encode
-from gpu_token_analytics.wire.sample import GpuSample
+from gpu_token_analytics.wire.sample import SAMPLE, GpuSample
 
 STORED = datetime(2026, 2, 1, 12, 0, 0, 123_456, tzinfo=UTC)
 
@@ -49,11 +51,11 @@ def samples(draw: st.DrawFn) -> GpuSample:
     )
 
 
-def encoded(events: Sequence[GpuSample], book: DescriptionBook) -> list[dict[str, Any]]:
+def encoded(events: Sequence[GpuSample], book: Book[GpuSample, GpuDescription]) -> list[dict[str, Any]]:
     values = [encode(event) for event in events]
-    columns = SampleColumns.of(events, book)
+    columns = SampleColumns(events, book)
     documents = EncodedDocuments()
-    encode_samples(documents, columns, values, [f"tokens/0/{index}" for index in range(len(events))], STORED)
+    columns.encode(documents, values, [f"tokens/0/{index}" for index in range(len(events))], STORED, {})
     assert [len(part) for part in (documents.ids, documents.hashes, documents.lengths)] == [len(events)] * 3
     found = documents.decoded()
     read = ("_id", *LEDGER_SAMPLE_FIELDS)
@@ -64,15 +66,15 @@ def encoded(events: Sequence[GpuSample], book: DescriptionBook) -> list[dict[str
 @given(st.lists(st.lists(samples(), min_size=1, max_size=8), min_size=1, max_size=3))
 def test_each_document_is_what_it_would_be_alone(batches: list[list[GpuSample]]) -> None:
     """Of any mixture of what is known and what is not, in any order."""
-    book = DescriptionBook()
+    book = Book(SAMPLE, description_of)
     for events in batches:
         expected = [sample_document(event, encode(event), STORED, f"tokens/0/{index}") for index, event in enumerate(events)]
         assert encoded(events, book) == expected
 
 
 def test_descriptions_are_forgotten_when_they_are_too_many() -> None:
-    book = DescriptionBook(most_bytes=200)
+    book = Book(SAMPLE, description_of, most_bytes=200)
     for number in range(6):
         event = GpuSample(event_id="e", ts=STORED, host=f"h{number}", gpu_index=0, source="nvml")
         assert encoded([event], book) == [sample_document(event, encode(event), STORED, "tokens/0/0")]
-        assert len(book.entries) <= 3
+        assert len(book) <= 3

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from tests.oracle.raw_documents import usage_document
 
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
-from gpu_token_analytics.raw.usage_columns import LabelBook, UsageColumns, encode_usages
+from gpu_token_analytics.raw.columns import Book
+from gpu_token_analytics.raw.usage_columns import UsageColumns, labels_of
 from gpu_token_analytics.wire.events import decode, encode
 from gpu_token_analytics.wire.fields import MAX_LATENCY_MS, MAX_TOKENS
-from gpu_token_analytics.wire.usage import TokenUsage
+from gpu_token_analytics.wire.usage import USAGE, TokenUsage
 
 STORED = datetime(2026, 2, 1, 12, 0, 0, 123_456, tzinfo=UTC)
 LONGEST_ID, LONGEST_LABEL = "\U0001f600" * 64, "\U0001f600" * 256  # 4 bytes a character
@@ -67,8 +68,8 @@ def encoded(events: Sequence[TokenUsage], tps: Sequence[float | None], costs: Se
     sources = [f"tokens/0/{index}" for index in range(len(events))]
     known_tps, known_costs = (np.array(numbers, dtype=np.float64) for numbers in (tps, costs))
     documents = EncodedDocuments()
-    columns = UsageColumns.of(events, LabelBook())
-    encode_usages(documents, columns, values, sources, known_tps, known_costs, STORED)
+    columns = UsageColumns(events, Book(USAGE, labels_of))
+    columns.encode(documents, values, sources, STORED, {"tps": known_tps, "cost_per_token": known_costs})
     assert [len(part) for part in (documents.ids, documents.hashes, documents.lengths)] == [len(events)] * 3
     return documents.decoded()
 
@@ -119,4 +120,4 @@ def test_times_are_exact_to_the_microsecond(year: int) -> None:
         for us in range(0, 1_000_000, 997)
     ]
     second = int(begin.timestamp()) * 1_000_000
-    assert UsageColumns.of(events, LabelBook()).ts_us.tolist() == [second + us for us in range(0, 1_000_000, 997)]
+    assert UsageColumns(events, Book(USAGE, labels_of)).ts_us.tolist() == [second + us for us in range(0, 1_000_000, 997)]
