@@ -45,6 +45,8 @@ def shaper_of(kind: Kind[Any], rate: LiveRate, gap_us: int, limits: Limits) -> K
         return UsageShaper(Book(USAGE, labels_of), rate, gap_us, limits)
     if kind is SAMPLE:
         return SampleShaper(Book(SAMPLE, description_of), rate, gap_us, limits)
+    if kind.touches is not None:
+        raise TypeError(f"{kind.tag} touches cells: name here who says which")
     return KindShaper(Book(kind, lambda _event: None), rate, gap_us, limits)
 
 

@@ -23,7 +23,7 @@ from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.errors import StoreError, VerifyFailed
 from gpu_token_analytics.mongo.client import Store, store_errors
-from gpu_token_analytics.wire.events import new_event_id
+from gpu_token_analytics.wire.events import new_event_id, touching_kinds
 from gpu_token_analytics.wire.kind import E, Event, Kind
 from gpu_token_analytics.wire.sample import SAMPLE, GpuSample
 from gpu_token_analytics.wire.sinks import EventSink
@@ -175,8 +175,8 @@ def _take_out(store: Store, marked: Marked, debounce_seconds: float) -> Sequence
         "last_us": {"$lt": to_us(store.now() - FORGOTTEN_AFTER)},  # a younger one may be another check that runs now
     }
     gpus: list[str] = [marked.gpu, *store[Collection.INVENTORY].distinct("_id", forgotten)]
-    store[USAGE.collection].delete_many({"gpus": {"$in": gpus}})
-    store[SAMPLE.collection].delete_many({"gpu": {"$in": gpus}})
+    for kind, touches in touching_kinds():
+        store[kind.collection].delete_many({touches.gpus: {"$in": gpus}})
     names = [*gpus, *(f"name|{gpu}" for gpu in gpus)]
     store[Collection.INVENTORY].delete_many({"$or": [{"_id": {"$in": names}}, {"gpu": {"$in": gpus}}]})
     # After the events, as ever: whoever computes a cell from now on computes it without them.

@@ -21,7 +21,7 @@ import msgspec
 import uuid_utils
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
-from gpu_token_analytics.wire.kind import Event, Kind
+from gpu_token_analytics.wire.kind import Event, Kind, Touches
 from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.strict_json import nul_refused, read_strictly, shorten, utf8_text
 from gpu_token_analytics.wire.times import from_us
@@ -44,6 +44,11 @@ _BY_STRUCT: dict[type[Event], Kind[Any]] = {kind.struct: kind for kind in KINDS}
 
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Union[tuple(_BY_STRUCT)])  # noqa: UP007  # made of a table
 _encoder = msgspec.json.Encoder()
+
+
+def touching_kinds() -> list[tuple[Kind[Any], Touches]]:
+    """The kinds that cells depend on, and how."""
+    return [(kind, kind.touches) for kind in KINDS if kind.touches is not None]
 
 
 def kind_of(event: Event) -> Kind[Any]:
