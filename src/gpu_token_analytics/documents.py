@@ -12,6 +12,7 @@ or a BSON date. Unknown is null. The indexes and TTLs live in mongo/indexes.py.
     set_aside       cells and sums that MongoDB refused for good (mongo/aside.py)
     prices          the price book, append-only
     placements      which serving instance ran on which GPUs, append-only (books/instances.py)
+    budgets, budget_alerts   what may be spent, and what was told of it (budgets/store.py)
     inventory       the GPUs known and which host/index carried which UUID when
     corrections     a view on ledger_cells: what changed in a cell after it was final
 """
@@ -55,6 +56,8 @@ class Collection(StrEnum):
     PENDING_MARKS = "pending_marks"
     CORRECTIONS = "corrections"
     API_KEYS = "api_keys"
+    BUDGETS = "budgets"
+    BUDGET_ALERTS = "budget_alerts"
 
 
 class MoneyClass(StrEnum):

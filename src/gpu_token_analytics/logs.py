@@ -48,6 +48,8 @@ def secrets_of(settings: Settings) -> list[str]:
     uri = settings.mongodb_uri.get_secret_value()
     password = urlsplit(uri).password or ""
     found = {settings.kafka_sasl_password.get_secret_value(), password, unquote(password)}
+    found |= {settings.smtp_password.get_secret_value(), settings.alert_webhook_url.get_secret_value()}
+    found |= {settings.alert_webhook_token.get_secret_value(), settings.alertmanager_token.get_secret_value()}
     return sorted((secret for secret in found if len(secret) >= _MIN_SECRET_LENGTH), key=len, reverse=True)
 
 

@@ -166,6 +166,28 @@ class Settings(BaseSettings):
     audit_every_seconds: float = Field(900, ge=0, description="How often the exporter audits the ledger; 0: never.")
     audit_last_hours: float = Field(3, gt=0, le=24 * 31, description="How far back the exporter's audit looks.")
 
+    # Budgets
+    budget_check_seconds: float = Field(
+        60, ge=0, le=3600, description="How often the API looks at budgets and sends alerts; 0: this process sends none."
+    )
+    alert_webhook_url: SecretStr = Field(
+        SecretStr(""), description="Budget alerts are POSTed to it as JSON; empty: to none. Secret, as it may hold a token."
+    )
+    alert_webhook_token: SecretStr = Field(SecretStr(""), description="Sent to the webhook as `Authorization: Bearer ...`.")
+    alertmanager_url: str = Field(
+        "", description="Budget alerts go to this Alertmanager (`/api/v2/alerts` is added); empty: none."
+    )
+    alertmanager_token: SecretStr = Field(SecretStr(""), description="Sent to Alertmanager as `Authorization: Bearer ...`.")
+    alert_mail_to: str = Field("", description="Addresses that budget alerts are mailed to, with commas between.")
+    alert_mail_from: str = Field("", description="Sender of these mails.")
+    smtp_host: str = Field("", description="Mail server; empty: no mails.")
+    smtp_port: int = Field(587, ge=1, le=65535, description="Port of the mail server.")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="How to talk to the mail server; `none` sends mails, and no password, in the clear."
+    )
+    smtp_username: str = Field("", description="User at the mail server; empty: no login.")
+    smtp_password: SecretStr = Field(SecretStr(""), description="Password at the mail server.")
+
     # Sites
     site: str = Field(
         "",
@@ -229,7 +251,26 @@ class Settings(BaseSettings):
                 f"SAMPLE_INTERVAL_SECONDS={self.sample_interval_seconds} is longer than "
                 f"SAMPLE_GAP_LIMIT_SECONDS={self.sample_gap_limit_seconds}: every GPU would look unobserved in between"
             )
+        self._check_receivers()
         return self
+
+    def _check_receivers(self) -> None:
+        addresses = {"alert_webhook_url": self.alert_webhook_url.get_secret_value(), "alertmanager_url": self.alertmanager_url}
+        for name, url in addresses.items():
+            if url and not url.startswith(("http://", "https://")):
+                raise SettingsError(f"{name.upper()} is no http:// or https:// address; give one, or leave it empty")
+        if self.smtp_host and not (self.alert_mail_to.strip(", ") and "@" in self.alert_mail_from):
+            raise SettingsError(
+                f"SMTP_HOST={self.smtp_host!r} needs ALERT_MAIL_TO and ALERT_MAIL_FROM, addresses such as finops@example.com"
+            )
+        for name in ("alert_mail_to", "alert_mail_from"):
+            if any(ord(character) < 32 for character in getattr(self, name)):
+                raise SettingsError(f"{name.upper()} holds a control character; give addresses in one line")
+        if self.smtp_username and self.smtp_security == "none":
+            raise SettingsError(
+                f"SMTP_USERNAME={self.smtp_username!r} with SMTP_SECURITY=none would send the password in the clear; "
+                "choose starttls or tls, or leave the user empty"
+            )
 
 
 def near_misses(names: Iterable[str]) -> list[tuple[str, str]]:
@@ -249,6 +290,10 @@ def _warn_of_near_misses() -> None:
         _log.warning("the environment sets %s, which is no setting and changes nothing: is %s meant?", name, setting)
 
 
+def _is_secret(name: str) -> bool:
+    return any(part in name for part in ("password", "uri", "token", "webhook"))
+
+
 def load(**overrides: Any) -> Settings:
     """Settings from the environment, `overrides` first. Raises SettingsError naming setting, value and rule.
 
@@ -260,7 +305,7 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in item['loc']).upper()}="
-            f"{'***' if 'password' in str(item['loc']) or 'uri' in str(item['loc']) else item['input']!r}: {item['msg']}"
+            f"{'***' if _is_secret(str(item['loc'])) else item['input']!r}: {item['msg']}"
             for item in error.errors()
         )
         raise SettingsError(f"a setting cannot be used: {problems}") from None

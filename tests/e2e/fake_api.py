@@ -21,16 +21,28 @@ import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from tests.answers import answer
+from tests.e2e.fake_budgets import FakeBudgets
 from tests.e2e.fake_fleet import CLASSES, MODELS, NAMES, TENANTS, TOKENS_PER_NUSD, Fleet, Gpu
 
 from gpu_token_analytics.api.app import sent
 from gpu_token_analytics.api.problem import Problem as ProblemAnswer
+from gpu_token_analytics.budgets.answers import BudgetAlertsResponse, BudgetsResponse, BudgetTerms
+from gpu_token_analytics.budgets.entries import BudgetName, NewBudget
 from gpu_token_analytics.costs import answers as m
 from gpu_token_analytics.costs.entries import NewPrice
 from gpu_token_analytics.web import mount
 
 Json = dict[str, Any]
-TENANT_DENIED = ("/v1/gpus", "/v1/requests", "/v1/ledger", "/v1/audit", "/v1/quality", "/v1/prices", "/v1/break-even")
+TENANT_DENIED = (
+    "/v1/gpus",
+    "/v1/requests",
+    "/v1/ledger",
+    "/v1/audit",
+    "/v1/quality",
+    "/v1/prices",
+    "/v1/break-even",
+    "/v1/budgets/alerts",
+)
 LIMIT_MINUTES = {"1m": 6 * 60, "1h": 31 * 1440, "1d": 366 * 1440, "none": 366 * 1440}
 TITLES = {400: "range_too_long", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 503: "store_unavailable"}
 REQUEST_ID = "req-7f3a91"
@@ -58,6 +70,7 @@ class FakeApi:
         self.asked: list[str] = []
         self.beat = 0
         self.prices: list[Json] = _price_book(self.fleet)
+        self.budgets = FakeBudgets(self.fleet.now)
         self.app = FastAPI()
         self.app.middleware("http")(self._guard)
         reads: dict[str, Callable[..., Any]] = {
@@ -71,12 +84,16 @@ class FakeApi:
             "/v1/audit": self._audit,
             "/v1/quality": self._quality,
             "/v1/prices": self._list_prices,
+            "/v1/budgets": self._list_budgets,
+            "/v1/budgets/alerts": self._budget_alerts,
             "/v1/stream": self._stream,
             "/v1/export": self._export,
         }
         for path, handler in reads.items():
             self.app.add_api_route(path, _sent(handler), methods=["GET"], response_model=None)
         self.app.add_api_route("/v1/prices", _sent(self._add_price, 201), methods=["POST"], response_model=None)
+        for path, put in (("/v1/budgets", self._set_budget), ("/v1/budgets/remove", self._remove_budget)):
+            self.app.add_api_route(path, _sent(put), methods=["POST"], response_model=None)
         mount(self.app)
 
     # What every route does first
@@ -502,6 +519,25 @@ class FakeApi:
         self.prices.append(row)
         self.prices.sort(key=lambda price: str(price["valid_from"]), reverse=True)
         return answer(m.Price, row)
+
+    async def _list_budgets(self, request: Request) -> Any:
+        rows = [] if self.empty else self.budgets.rows
+        if request.state.tenant:
+            rows = [row for row in rows if row["key"] == request.state.tenant]
+        receivers = [] if request.state.tenant else ["webhook", "mail"]
+        return answer(BudgetsResponse, {"as_of": self.budgets.now, "receivers": receivers, "budgets": rows})
+
+    async def _budget_alerts(self, request: Request) -> Any:
+        return answer(BudgetAlertsResponse, {"alerts": [] if self.empty else self.budgets.told()})
+
+    async def _set_budget(self, body: NewBudget) -> BudgetTerms:
+        return answer(BudgetTerms, self.budgets.put(body))
+
+    async def _remove_budget(self, body: BudgetName) -> Any:
+        row = self.budgets.remove(body.name)
+        if row is None:
+            raise Problem(404, "no such budget")
+        return answer(BudgetTerms, row)
 
     async def _export(self, request: Request) -> Any:
         _range(request)

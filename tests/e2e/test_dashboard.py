@@ -21,6 +21,7 @@ PAGES = {
     "/tenants": "Tenants",
     "/gpus": "GPUs",
     "/request": "Request",
+    "/budgets": "Budgets",
     "/prices": "Prices",
     "/quality": "Quality",
 }
@@ -308,10 +309,10 @@ def test_a_tenants_key_sees_its_own_pages_only(browser: Browser) -> None:
     with Serving(fake.app) as url, watched(browser, url) as dashboard:
         dashboard.page.add_init_script("sessionStorage.setItem('gpu-tokens-key', 'gta_t')")
         page = dashboard.open("/")
-        assert page.locator("nav a").all_inner_texts() == ["Overview", "Models", "Tenants", "Request"]
+        assert page.locator("nav a").all_inner_texts() == ["Overview", "Models", "Tenants", "Request", "Budgets"]
         assert "Tenant search" in page.inner_text("#where")
         assert page.locator(".identity").count() == 0
-        for path in ("/models", "/tenants", "/request", f"/request?id={REQUEST_ID}"):
+        for path in ("/models", "/tenants", "/budgets", "/request", f"/request?id={REQUEST_ID}"):
             dashboard.open(path)
             assert page.locator(".panel.error").count() == 0, path
         assert page.locator("#cells-0 td a").count() == 0, "no link to GPUs or prices it may not see"

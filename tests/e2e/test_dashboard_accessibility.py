@@ -36,6 +36,7 @@ SHOWN = (
     "/gpus?view=table",
     "/request",
     f"/request?id={REQUEST_ID}",
+    "/budgets",
     "/prices",
     "/quality",
 )

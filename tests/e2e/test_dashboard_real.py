@@ -29,7 +29,18 @@ from gpu_token_analytics.settings import load
 pytestmark = pytest.mark.browser
 
 FLEET = Fleet(gpus=6, gpus_per_host=3, models=3, tenants=4)
-PAGES = ("/", "/models", "/tenants", "/gpus", "/gpus?view=timelines", "/gpus?view=table", "/request", "/prices", "/quality")
+PAGES = (
+    "/",
+    "/models",
+    "/tenants",
+    "/gpus",
+    "/gpus?view=timelines",
+    "/gpus?view=table",
+    "/request",
+    "/budgets",
+    "/prices",
+    "/quality",
+)
 
 
 @dataclass

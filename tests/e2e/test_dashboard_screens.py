@@ -35,6 +35,7 @@ def _shown(fake: FakeApi) -> dict[str, str]:
         "gpus-timelines": "/gpus?view=timelines",
         "gpus-table": "/gpus?view=table",
         "request": f"/request?id={REQUEST_ID}",
+        "budgets": "/budgets",
         "prices": "/prices",
         "quality": "/quality",
     }
@@ -68,7 +69,14 @@ def test_the_pictures_of_the_documentation(browser: Browser) -> None:
     """`make pictures` takes them; here, that each can be taken, is in the documentation, and is shown there."""
     page_of_docs = (ROOT / "docs/dashboard.md").read_text()
     fake = FakeApi(now=datetime(2026, 1, 31, 14, 5, tzinfo=UTC))
-    shown = {"overview": "/", "models": "/models", "gpus": "/gpus", "prices": "/prices", "quality": "/quality"}
+    shown = {
+        "overview": "/",
+        "models": "/models",
+        "gpus": "/gpus",
+        "budgets": "/budgets",
+        "prices": "/prices",
+        "quality": "/quality",
+    }
     shown["request"] = f"/request?id={REQUEST_ID}"
     with Serving(fake.app) as url, watched(browser, url, reduced_motion="reduce", color_scheme="light") as dashboard:
         dashboard.page.clock.set_fixed_time(fake.fleet.now)

@@ -47,4 +47,10 @@ class ApiMetrics:
             "Spans on POST /v1/traces that say that others were not sent: their requests are missing in every figure.",
             registry=self.registry,
         )
+        self.budget_deliveries = Counter(
+            "gpu_tokens_api_budget_deliveries_total",
+            "Attempts to tell a receiver of a budget alert, by result: sent or failed (tried again later).",
+            ["receiver", "result"],
+            registry=self.registry,
+        )
         self.streams = Gauge("gpu_tokens_api_streams", "Open live streams.", registry=self.registry)

@@ -65,6 +65,10 @@ Layout = Annotated[
 BillingAccount = Annotated[str, Field(min_length=1, max_length=64, description="FOCUS BillingAccountId and -Name.")]
 
 
+AlertLimit = Annotated[int, Field(ge=1, le=1_000, description="Most alerts.")]
+OfBudget = Annotated[str | None, Field(max_length=64, description="Only alerts of this budget.")]
+
+
 class Range(BaseModel):
     """A time: [start, to)."""
 
@@ -153,6 +157,13 @@ class CellsAsked(Range):
     gpus: Gpus = []
     limit: CellLimit = 200
     cursor: Cursor = None
+
+
+class AlertsAsked(BaseModel):
+    """Of /v1/budgets/alerts."""
+
+    limit: AlertLimit = 100
+    budget: OfBudget = None
 
 
 class EventsAsked(BaseModel):

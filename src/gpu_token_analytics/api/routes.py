@@ -11,7 +11,7 @@ columns are null or 0. `tenant_keys` says which routes such a key may call; the 
 
 from __future__ import annotations
 
-from gpu_token_analytics.api.handlers import about, books, costs, events, ledger, stream, traces
+from gpu_token_analytics.api.handlers import about, books, budgets, costs, events, ledger, stream, traces
 from gpu_token_analytics.api.route import Access, Route
 
 READ, INGEST, ADMIN = Access.READ, Access.INGEST, Access.ADMIN
@@ -46,6 +46,10 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/declarations", ADMIN, books.declare, "Declare a GPU", status=201),
     Route("POST", "/v1/declarations/retire", ADMIN, books.retire, "End a declaration", names_existing=True),
     Route("POST", "/v1/declarations/withdraw", ADMIN, books.withdraw, "Take a declaration back", names_existing=True),
+    Route("GET", "/v1/budgets", READ, budgets.budgets, "Budgets and how they stand", tenant_keys=True),
+    Route("POST", "/v1/budgets", ADMIN, budgets.set_budget, "Set a budget", status=201),
+    Route("POST", "/v1/budgets/remove", ADMIN, budgets.remove_budget, "Remove a budget", names_existing=True),
+    Route("GET", "/v1/budgets/alerts", READ, budgets.budget_alerts, "What was told of budgets"),
     Route("GET", "/v1/placements", READ, books.placements, "Which engine runs on which GPUs"),
     Route("POST", "/v1/placements", ADMIN, books.add_placements, "Append placements", status=201),
     Route("POST", "/v1/events", INGEST, events.events, "Send events", tenant_keys=True, body=events.BODY),

@@ -7,7 +7,8 @@ import logging
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 
 import uvicorn
@@ -15,6 +16,9 @@ import uvicorn
 from gpu_token_analytics.api.app import create_app
 from gpu_token_analytics.api.auth import is_loopback
 from gpu_token_analytics.api.services import Services
+from gpu_token_analytics.budgets.receivers import TIMEOUT_SECONDS, receivers_of
+from gpu_token_analytics.budgets.watch import BudgetWatch
+from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import KafkaError, SettingsError
 from gpu_token_analytics.http_guard import MAX_CONNECTIONS, guarded
 from gpu_token_analytics.kafka import EventProducer, read_dead_letters
@@ -115,7 +119,33 @@ def run_api(settings: Settings, stop: threading.Event) -> None:
         producer = LateProducer(settings)
         stack.callback(producer.close)
         services = Services.of(store, settings, sink=producer, dead_letters=DeadLetterCounts(settings), loopback_only=loopback)
+        stack.enter_context(_watched_budgets(services, settings))
         _serve(services, settings, stop)
+
+
+@contextmanager
+def _watched_budgets(services: Services, settings: Settings) -> Iterator[None]:
+    """Budgets are looked at, and alerts sent, in a thread beside the answers."""
+    if not settings.budget_check_seconds:
+        yield
+        return
+    watch = BudgetWatch(
+        services.budgets.store,
+        services.budgets.spending,
+        receivers_of(settings),
+        services.desk.now,
+        lambda receiver, result: services.metrics.budget_deliveries.labels(receiver, result).inc(),
+    )
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=watch.run, args=(stop, SystemClock(), settings.budget_check_seconds), name="budgets", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(2 * TIMEOUT_SECONDS)  # what is being sent is written down as sent
 
 
 def _serve(services: Services, settings: Settings, stop: threading.Event) -> None:

@@ -17,6 +17,7 @@ from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.keys import KeyStore
 from gpu_token_analytics.api.limits import NewNames, Seldom, Slots
 from gpu_token_analytics.api.metrics import ApiMetrics
+from gpu_token_analytics.budgets.desk import BudgetDesk
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.errors import KafkaError
 from gpu_token_analytics.metrics import SiteRegistry
@@ -68,6 +69,7 @@ class Services:
     """Everything a route may touch: the desk where questions are answered, and what HTTP adds."""
 
     desk: Desk
+    budgets: BudgetDesk
     authority: Authority
     streams: Slots
     new_names: NewNames
@@ -88,8 +90,10 @@ class Services:
         loopback_only: bool = False,
     ) -> Services:
         """Services over a store. loopback_only: the server listens on loopback addresses only."""
+        desk = Desk.over(store, settings, dead_letters)
         return Services(
-            desk=Desk.over(store, settings, dead_letters),
+            desk=desk,
+            budgets=BudgetDesk.over(desk),
             authority=Authority(
                 KeyStore(store.database, settings.api_query_timeout_ms),
                 store.now,

@@ -129,6 +129,22 @@ class ExporterMetrics:
             "ledger_unknown_gpu_tokens", "Tokens (prompt and completion) of such requests, in a window.", "window"
         )
 
+        # Budgets
+        of_budget = ("budget", "scope", "key", "period")
+        self.budget_limit = gauge("budget_limit_usd", "What a budget allows in its period.", *of_budget)
+        self.budget_spent = gauge("budget_spent_usd", "What is spent of a budget in its period so far.", *of_budget)
+        self.budget_forecast = gauge(
+            "budget_forecast_usd", "What the period will have cost at its end; absent: there is too little history.", *of_budget
+        )
+        self.budgets_not_shown = gauge(
+            "budgets_not_shown", "Budgets past METRICS_MAX_NAMES, those with the smallest share spent: they have no series."
+        )
+        self.budget_alerts = gauge(
+            "budget_alerts_undelivered",
+            "Budget alerts that a receiver did not take: waiting (tried again) or failed (given up).",
+            "state",
+        )
+
         # The audit
         self.audit_findings = gauge("audit_findings", "What the last audit found wrong. Anything over 0 breaks the promise.")
         self.audit_cells = gauge("audit_cells", "Cells that the last audit computed again and compared.")

@@ -13,11 +13,14 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gpu_token_analytics import __version__
+from gpu_token_analytics.budgets.spending import Spending
+from gpu_token_analytics.budgets.store import BudgetStore
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.closing.audit import AuditReport, audit
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.costs.read import CostReads
+from gpu_token_analytics.exporter.budget_figures import BudgetFigures
 from gpu_token_analytics.exporter.figures import LedgerFigures
 from gpu_token_analytics.exporter.metrics import ExporterMetrics
 from gpu_token_analytics.exporter.watch import Audit, KafkaLook, LedgerLook, Looks, RecurringAudit
@@ -46,7 +49,15 @@ def run_exporter(settings: Settings, stop: threading.Event) -> None:
         costs = CostReads(store.database, settings.api_query_timeout_ms)
         ledger = LedgerLook(
             Reads(store.database, settings.api_query_timeout_ms),
-            LedgerFigures(costs, metrics, settings.metrics_max_names),
+            [
+                LedgerFigures(costs, metrics, settings.metrics_max_names),
+                BudgetFigures(
+                    BudgetStore(store.database, settings.api_query_timeout_ms),
+                    Spending(costs),
+                    metrics,
+                    settings.metrics_max_names,
+                ),
+            ],
             metrics,
             store.now,
             settings.close_debounce_seconds,

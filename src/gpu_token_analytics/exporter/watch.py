@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.closing.audit import SECOND_LOOK_SECONDS, AuditReport
 from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.errors import GpuTokensError, KafkaError, StoreError
+from gpu_token_analytics.exporter.budget_figures import BudgetFigures
 from gpu_token_analytics.exporter.figures import LedgerFigures, replace_series
 from gpu_token_analytics.exporter.metrics import UNKNOWN, ExporterMetrics
 from gpu_token_analytics.kafka import GroupState, GroupWatch
@@ -81,7 +82,7 @@ class LedgerLook:
     def __init__(
         self,
         reads: Reads,
-        figures: LedgerFigures,
+        figures: Sequence[LedgerFigures | BudgetFigures],
         metrics: ExporterMetrics,
         server_now: Callable[[], datetime],
         debounce_seconds: float,
@@ -97,9 +98,11 @@ class LedgerLook:
             with store_errors("read the ledger's figures"):
                 due, first_due_at = self._reads.due()
                 now = self._now()
-                self._figures.update(now)
+                for figures in self._figures:
+                    figures.update(now)
         except StoreError:
-            self._figures.forget()
+            for figures in self._figures:
+                figures.forget()
             metrics.cells_due.set(UNKNOWN)
             metrics.backlog_age.labels("ledger").set(UNKNOWN)
             raise

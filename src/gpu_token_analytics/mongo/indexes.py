@@ -87,6 +87,8 @@ INDEXES: tuple[Index, ...] = (
     Index(Collection.LINE_CHUNKS, ("written_at",), "lines that a crash left without a document"),
     Index(Collection.PENDING_MARKS, ("cells",), "marks that were left for later, short spans first"),
     Index(Collection.PRICES, ("scope", "key", "valid_from"), "the price history of one GPU, host, name or default"),
+    Index(Collection.BUDGET_ALERTS, ("deliveries.state", "deliveries.next_at"), "alerts that are still to be sent"),
+    Index(Collection.BUDGET_ALERTS, ("raised_at",), "the newest alerts; those to forget"),
     Index(Collection.INVENTORY, ("kind", "label"), "all GPUs; which GPU carried a label"),
     Index(Collection.INVENTORY, ("key", "kind"), "what is known of the GPU that a request named"),
 )

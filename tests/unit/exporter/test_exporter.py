@@ -167,7 +167,7 @@ class FakeReads:
 def test_a_cell_is_late_from_when_it_was_touched_but_not_while_it_rests(first_due_at: datetime | None, age: float) -> None:
     metrics = ExporterMetrics()
     figures = LedgerFigures(cast(CostReads, money({})), metrics, 50)
-    LedgerLook(cast(Reads, FakeReads(3, first_due_at)), figures, metrics, lambda: NOW, 10).look()
+    LedgerLook(cast(Reads, FakeReads(3, first_due_at)), [figures], metrics, lambda: NOW, 10).look()
     assert value(metrics, "backlog_age_seconds", stage="ledger") == age
     assert value(metrics, "ledger_cells_due") == 3
 
@@ -175,7 +175,7 @@ def test_a_cell_is_late_from_when_it_was_touched_but_not_while_it_rests(first_du
 def test_a_ledger_that_cannot_be_read_leaves_no_old_money() -> None:
     metrics, costs = ExporterMetrics(), money(tenants_of(1))
     look = LedgerLook(
-        cast(Reads, FakeReads(0, None)), LedgerFigures(cast(CostReads, costs), metrics, 50), metrics, lambda: NOW, 10
+        cast(Reads, FakeReads(0, None)), [LedgerFigures(cast(CostReads, costs), metrics, 50)], metrics, lambda: NOW, 10
     )
     look.look()
     costs.error = StoreUnreachable("gone")
