@@ -73,6 +73,10 @@ class Metrics:
             "bad_record_ratio",
             "Share of the last 1,000 records that were bad; past BAD_RECORD_LIMIT_RATIO the processor warns.",
         )
+        self.gpu_names_dropped = counter(
+            "gpu_names_dropped_total",
+            "Names of GPUs nobody knows that were not kept (GPU_NAMES_PER_HOUR) or were forgotten (GPU_NAMES_KEPT).",
+        )
         self.marks = counter("marks_total", "Ledger cells marked to be computed.")
         self.marks_pending = gauge(
             "marks_pending", "Ledger cells that are still to be marked: those of requests that reach too far for their batch."

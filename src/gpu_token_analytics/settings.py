@@ -115,6 +115,12 @@ class Settings(BaseSettings):
     request_max_gpus: int = Field(128, ge=1, le=128, description="A request that names more GPUs is a bad record.")
     batch_max_wait_ms: int = Field(200, ge=1, le=60_000, description="Longest wait for a batch to fill.")
     live_rate_window_seconds: int = Field(30, ge=1, le=3600, description="Trailing event time of the live rate.")
+    gpu_names_per_hour: int = Field(
+        10_000, ge=1, description="New names of GPUs nobody knows that a processor keeps in an hour, to list and find them."
+    )
+    gpu_names_kept: int = Field(
+        100_000, ge=1, le=1_000_000, description="Names of GPUs nobody knows that are kept in all; the oldest go."
+    )
     bad_record_limit_ratio: float = Field(
         0.2,
         ge=0,

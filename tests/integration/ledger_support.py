@@ -12,6 +12,7 @@ from typing import Any, cast
 from pymongo.monitoring import CommandListener
 
 from gpu_token_analytics.books.declarations import DeclarationStore
+from gpu_token_analytics.books.gpu_names import NameLimits
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.closing.audit import AuditReport, audit
 from gpu_token_analytics.closing.closer import Closer, ClosingRules
@@ -75,6 +76,7 @@ class Pipeline:
         """Forget everything a process remembers."""
         self._recent = RecentEvents()
         self._writer = self._new_writer()
+        self._writer.recall_gpus()
         self._shaper = self._new_shaper()  # which uses the writer's names
 
     def _new_writer(self) -> BatchWriter:
@@ -87,6 +89,7 @@ class Pipeline:
             SystemClock(),
             lambda _: None,
             self._recent,
+            NameLimits.of(self.settings),
         )
 
     def _new_shaper(self) -> Shaper:

@@ -18,7 +18,7 @@ from gpu_token_analytics.costs.entries import (
 )
 from gpu_token_analytics.costs.prices import check_price, price_fields
 from gpu_token_analytics.errors import Refused
-from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
+from gpu_token_analytics.wire.names import canonical_host, canonical_uuid
 from gpu_token_analytics.wire.times import from_us
 
 Json = dict[str, Any]
@@ -46,7 +46,7 @@ def check_declaration(new: NewDeclaration) -> None:
 def declare_gpu(desk: Desk, new: NewDeclaration, source: str) -> Declaration:
     """Declare a GPU. Raises Refused."""
     check_declaration(new)
-    gpu, now = canonical_gpu(new.gpu), desk.now()
+    gpu, now = canonical_uuid(new.gpu, "GPU"), desk.now()
     if new.usd_per_hour is not None:
         price = NewPrice(
             scope="gpu",
@@ -72,7 +72,7 @@ def declare_gpu(desk: Desk, new: NewDeclaration, source: str) -> Declaration:
 def retire_gpu(desk: Desk, end: Retirement) -> Declaration:
     """End a declaration. Raises Refused."""
     _check_minute("valid_to", end.valid_to)
-    row = desk.declarations.retire(canonical_gpu(end.gpu), end.valid_to)
+    row = desk.declarations.retire(canonical_uuid(end.gpu, "GPU"), end.valid_to)
     if row is None:
         raise Refused("not_found", f"no declaration of gpu={end.gpu!r} begins before {end.valid_to.isoformat()}")
     return declaration(row)
@@ -80,7 +80,7 @@ def retire_gpu(desk: Desk, end: Retirement) -> Declaration:
 
 def withdraw_gpu(desk: Desk, which: Withdrawal) -> Declaration:
     """Take a declaration back. Raises Refused."""
-    row = desk.declarations.withdraw(canonical_gpu(which.gpu))
+    row = desk.declarations.withdraw(canonical_uuid(which.gpu, "GPU"))
     if row is None:
         raise Refused("not_found", f"gpu={which.gpu!r} is not declared")
     return declaration(row)

@@ -22,6 +22,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from gpu_token_analytics.books.gpu_names import NameLimits
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.ingest.bad_share import BadRecordShare
 from gpu_token_analytics.ingest.limits import Limits
@@ -61,7 +62,8 @@ class Ingest:
         self._source, self._clock, self._metrics, self._settings = source, clock, metrics, settings
         self._store = store
         self._checkpoint = checkpoint
-        self._writer = BatchWriter(store, dead_letters, settings.close_debounce_seconds, metrics, clock, checkpoint, recent)
+        debounce, names = settings.close_debounce_seconds, NameLimits.of(settings)
+        self._writer = BatchWriter(store, dead_letters, debounce, metrics, clock, checkpoint, recent, names)
         self._bad_share = BadRecordShare(settings.bad_record_limit_ratio)
         rate = LiveRate(settings.live_rate_window_seconds, settings.price_per_hour_usd, known=self._writer.known_gpus)
         self._shaper = Shaper(rate, settings.sample_gap_limit_seconds, Limits.of(settings))
@@ -73,6 +75,7 @@ class Ingest:
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`. Raises what makes going on unsafe: OffsetsLost, StoreRefused, ..."""
+        self._writer.recall_gpus()
         self._source.on_revoke = lambda: self._settle(REVOKE_WITHIN_SECONDS)
         self._source.start()
         try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from gpu_token_analytics.books.gpu_names import GpuNames
+from gpu_token_analytics.books.gpu_names import GpuNames, NameLimits
 from gpu_token_analytics.books.inventory import upsert_inventory
 from gpu_token_analytics.cells.marks import Cell, CellMarker
 from gpu_token_analytics.clock import Clock
@@ -79,12 +79,13 @@ class BatchWriter:
         clock: Clock,
         checkpoint: Callable[[Step], None],
         recent: RecentEvents | None = None,
+        names: NameLimits | None = None,
     ) -> None:
-        """recent: told of what is stored, so that closing need not read it back."""
+        """recent: told of what is stored, so that closing need not read it back. names: of GPUs, how many are kept."""
         self._store, self._dead_letters, self._metrics, self._clock = store, dead_letters, metrics, clock
         self._recent = recent
         self._checkpoint = checkpoint
-        self._names = GpuNames(store)
+        self._names = GpuNames(store, names, metrics.gpu_names_dropped.inc)
         self._marker = CellMarker(store, debounce_seconds)
         self._pending = PendingMarks(store, debounce_seconds)
         self._ask_first: dict[Kind[Any], int] = dict.fromkeys(KINDS, 0)  # batches in which to ask, of each kind
@@ -97,6 +98,13 @@ class BatchWriter:
     def known_gpus(self) -> set[str]:
         """What requests may call their GPUs for their live cost to be known; samples may add to it."""
         return self._names.known
+
+    def recall_gpus(self) -> None:
+        """Know the GPUs that the store knows: before the first batch. In an outage they are learned again from what comes."""
+        try:
+            self._names.recall()
+        except (StoreUnreachable, StoreOutcomeUnknown) as error:
+            _log.warning("live costs are unknown until samples come: %s", error)
 
     def store(self, batch: Shaped) -> Stored:
         """Step 4: returns when all events are durable, with the letters of this batch. Raises Abandoned after abandon()."""

@@ -7,7 +7,7 @@ from typing import Any
 from gpu_token_analytics.books.inventory import GpuDescription
 from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS
 from gpu_token_analytics.raw.columns import Columns
-from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
+from gpu_token_analytics.wire.names import canonical_host
 from gpu_token_analytics.wire.sample import GpuSample
 
 LIVE_SOURCES = frozenset({"nvml", "nvidia-smi", "seed"})  # not "replay": nobody pays for a GPU of a trace by the clock
@@ -25,7 +25,7 @@ def description_of(event: GpuSample) -> GpuDescription:
         gpu_index=event.gpu_index,
         name=event.name,
         mig_profile=event.mig_profile,
-        parent_uuid=None if event.parent_uuid is None else canonical_gpu(event.parent_uuid),
+        parent_uuid=event.card,
         source=event.source,
         live=event.source in LIVE_SOURCES,
     )

@@ -20,6 +20,7 @@ _UUID_KINDS = frozenset({"GPU", "MIG"})
 _SHARE_OF_TIME = "::"
 _LONGEST_INDEX = 9
 _SHORTEST_UUID = 8  # digits: the first group of a UUID. Fewer are as likely an index or a count
+_bare_uuid = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE).fullmatch
 _digits = re.compile(r"(?:(GPU|MIG)-)?([0-9a-f]{8}[0-9a-f-]*)", re.IGNORECASE).fullmatch
 
 
@@ -40,6 +41,8 @@ def canonical_gpu(name: str) -> str:
     if slash:
         is_label = host and "/" not in host and len(index) <= _LONGEST_INDEX and index.isascii() and index.isdecimal()
         return f"{canonical_host(host)}/{int(index)}" if is_label else whole
+    if _bare_uuid(whole):
+        return whole.lower()
     kind, dash, digits = whole.partition("-")
     return f"{kind.upper()}-{digits.lower()}" if dash and kind.upper() in _UUID_KINDS else whole
 
@@ -48,6 +51,12 @@ def host_and_uuid(name: str) -> tuple[str, str] | None:
     """(host, UUID) of a name that ledger/shared.py gives to a card whose UUID others have, too; None of any other name."""
     host, _, uuid = name.rpartition("/")
     return (host, uuid) if host and uuid and not uuid.isdecimal() else None
+
+
+def canonical_uuid(uuid: str, kind: str) -> str:
+    """The one spelling of the UUID of a sampled GPU. kind: GPU or MIG, for one that is sent bare (8f4c2a1b-77aa-..)."""
+    name = canonical_gpu(uuid)
+    return f"{kind}-{name.lower()}" if _bare_uuid(name) else name
 
 
 def name_key(name: str) -> str:

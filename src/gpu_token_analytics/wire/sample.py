@@ -21,7 +21,7 @@ from gpu_token_analytics.wire.fields import (
     Watts,
 )
 from gpu_token_analytics.wire.kind import Event, Kind, OfLabels, PartOf, Touches
-from gpu_token_analytics.wire.names import canonical_gpu, canonical_host, gpu_label
+from gpu_token_analytics.wire.names import canonical_host, canonical_uuid, gpu_label
 
 
 class GpuSample(Event, tag_field="schema", tag="gpu.metrics.v1", kw_only=True, frozen=True, omit_defaults=True, gc=False):
@@ -48,7 +48,14 @@ class GpuSample(Event, tag_field="schema", tag="gpu.metrics.v1", kw_only=True, f
     @property
     def gpu(self) -> str:
         """GPU id: the UUID, or `host/index` where the source knows none."""
-        return canonical_gpu(self.gpu_uuid) if self.gpu_uuid else gpu_label(self.host, self.gpu_index)
+        if not self.gpu_uuid:
+            return gpu_label(self.host, self.gpu_index)
+        return canonical_uuid(self.gpu_uuid, "GPU" if self.mig_profile is None else "MIG")
+
+    @property
+    def card(self) -> str | None:
+        """GPU id of the card of a MIG slice."""
+        return None if self.parent_uuid is None else canonical_uuid(self.parent_uuid, "GPU")
 
 
 def _document(event: GpuSample) -> dict[str, Any]:
@@ -61,7 +68,7 @@ def _document(event: GpuSample) -> dict[str, Any]:
         "source": event.source,
     }
     if event.parent_uuid is not None:
-        document |= {"parent_uuid": canonical_gpu(event.parent_uuid), "mig_profile": event.mig_profile}
+        document |= {"parent_uuid": event.card, "mig_profile": event.mig_profile}
     return document
 
 
@@ -73,7 +80,9 @@ def _half_a_slice(event: GpuSample) -> InvalidRecord | None:
 
 
 def _its_own_card(event: GpuSample) -> InvalidRecord | None:
-    if event.parent_uuid is None or event.gpu_uuid is None or canonical_gpu(event.parent_uuid) != event.gpu:
+    if event.parent_uuid is None or event.gpu_uuid is None:
+        return None
+    if event.card not in (event.gpu, canonical_uuid(event.gpu_uuid, "GPU")):  # sent bare, it is spelt as of another kind
         return None
     # A card that is its own slice would cost only its own sevenths of itself: the rest of its money would be nobody's.
     message = (
