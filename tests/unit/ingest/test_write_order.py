@@ -109,6 +109,9 @@ class Writer:
         self.ingested_at += [document["ingested_at"] for document in shaped.raws[USAGE].documents.decoded()]
         return Stored([], first_time=True)
 
+    def recall_gpus(self) -> None:
+        """It knows none."""
+
     def settle(self, shaped: Shaped, _stored: Stored) -> None:
         self.settled.append(number_of(shaped))
 
