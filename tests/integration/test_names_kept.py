@@ -10,6 +10,7 @@ from tests.integration.ledger_support import MINUTE, Pipeline, minutes_ago, samp
 
 from gpu_token_analytics.books.gpu_names import GpuNames, NameLimits
 from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.wire.usage import USAGE
 
 FULL = "8F4C2A1B-77aa-4f1e-9d52-0c1d2e3f4a5b"
 
@@ -68,7 +69,7 @@ def test_a_process_that_begins_knows_the_gpus_of_the_one_before(pipeline: Callab
     one.ingest(
         [usage(n, minutes_ago(20), gpu_uuids=gpus, gpu_index=0 if "/" in gpus[0] else None) for n, gpus in enumerate(named)]
     )
-    found = {usage["gpus"][0]: usage["cost_per_token"] for usage in one.store[Collection.TOKEN_USAGE].find()}
+    found = {usage["gpus"][0]: usage["cost_per_token"] for usage in one.store[USAGE.collection].find()}
     assert {gpu for gpu, cost in found.items() if cost} == {"GPU-a", "GPU-declared", "h1/0"}
     assert found["GPU-nobody"] is None
 
