@@ -11,7 +11,6 @@ so no step remembers anything.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from time import monotonic
 
 from gpu_token_analytics.mongo.client import store_errors
@@ -39,14 +38,17 @@ class Rollups:
         self._interval_seconds = min_interval_seconds
         self._clock = monotonic_seconds
         self._crash_point = crash_point
-        self._behind_since: datetime | None = None
+        self._behind_since: float | None = None  # on the clock above
         self._not_before = self._look_after_at = float("-inf")
 
     @property
     def lag_seconds(self) -> float:
-        """For how long a computed cell has been waiting to be in the sums, as of the last step; 0: none waits."""
+        """For how long a computed cell has been waiting to be in the sums, as of the last step; 0: none waits.
+
+        Asks nobody: /health and /metrics answer with it while MongoDB does not.
+        """
         since = self._behind_since
-        return 0.0 if since is None else max(0.0, (self._store.now() - since).total_seconds())
+        return 0.0 if since is None else max(0.0, self._clock() - since)
 
     def step(self) -> int:
         """Roll a bounded part of what is dirty. Returns how many GPU hours and hours were recomputed; 0: nothing to do."""
@@ -70,7 +72,9 @@ class Rollups:
     def _step(self) -> int:
         self._look_after()
         oldest = self._store.oldest_dirty()
-        self._behind_since = None if oldest is None else oldest.get("computed_at")
+        computed_at = None if oldest is None else oldest.get("computed_at")
+        waits = None if computed_at is None else (self._store.now() - computed_at).total_seconds()
+        self._behind_since = None if waits is None else self._clock() - max(0.0, waits)
         gpu_hours = self._store.dirty_gpu_hours(CELLS_PER_STEP)
         for chunk in chunks(gpu_hours, GPU_HOURS_PER_WRITE):
             self._store.roll_gpu_hours(chunk)
