@@ -30,7 +30,7 @@ from gpu_token_analytics.cells.store import Version, version_of
 from gpu_token_analytics.closing.load import load_timelines
 from gpu_token_analytics.closing.runs import runs_of
 from gpu_token_analytics.closing.store import LedgerStore
-from gpu_token_analytics.documents import US_PER_HOUR, US_PER_MINUTE, GpuId, MoneyClass, cell_id, minute_of, touched_minutes
+from gpu_token_analytics.documents import US_PER_HOUR, US_PER_MINUTE, GpuId, MoneyClass, cell_id, touched_minutes
 from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
 from gpu_token_analytics.ledger.ownership import owned_silent_minutes
@@ -39,6 +39,7 @@ from gpu_token_analytics.ledger.prices import NO_ROW, PriceMode
 from gpu_token_analytics.mongo.client import Document
 from gpu_token_analytics.rollups.audit import audit_sums
 from gpu_token_analytics.rollups.spans import HOUR, floor
+from gpu_token_analytics.wire.events import touching_kinds
 from gpu_token_analytics.wire.times import to_us
 
 COUNTED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
@@ -388,28 +389,27 @@ def _integral(nusd_per_hour: int, at_us: int) -> int:
 
 
 def _raw_gpus(store: LedgerStore, books: Books) -> set[GpuId]:
-    """Every GPU that some raw event speaks of."""
-    found = {*store.raw.sampled_gpus(), *(card for uuid in books.shared.hosts for card in books.shared.cards(uuid))}
-    for name in store.raw.usage_gpus():
-        meanings = books.placements.meanings(name)
-        found.update(meanings)
-        if not meanings or books.placements.resolve(name, 0) == name:  # not for any other spelling: two GPUs may fit it
-            found.add(name)
-    for gpu in list(found):
-        card = books.card_of(gpu)
-        if card:
-            found.add(card)
-    return found
+    """Every GPU that some raw event speaks of, of whatever kind."""
+    gpus = {card for uuid in books.shared.hosts for card in books.shared.cards(uuid)}
+    for kind, touches in touching_kinds():
+        for name in store.raw.gpus_of(kind, touches):
+            meanings = books.placements.meanings(name) if touches.names else ()
+            gpus.update(meanings)
+            # Not for any other spelling: two GPUs may fit it.
+            if not touches.names or not meanings or books.placements.resolve(name, 0) == name:
+                gpus.add(name)
+    cards = {books.card_of(gpu) for gpu in gpus}
+    return gpus | {card for card in cards if card}
 
 
 def _evidence_minutes(store: LedgerStore, books: Books, gpu: GpuId) -> list[int]:
     minutes: set[int] = set()
     for member in books.family(gpu):
-        minutes.update(minute_of(at) for at in store.raw.sample_times(member))
-        for name in [member, *books.placements.labels(member)]:
-            for usage in store.raw.labelled_usage(name):
-                if books.placements.resolve(name, usage["ts_us"]) == member:
-                    minutes.update(touched_minutes(usage["start_us"], usage["ts_us"]))
+        for kind, touches in touching_kinds():
+            for name in [member, *books.placements.labels(member)] if touches.names else [member]:
+                for since_us, until_us in store.raw.spans_of(kind, touches, name):
+                    if not touches.names or books.placements.resolve(name, until_us) == member:
+                        minutes.update(touched_minutes(since_us, until_us))
     return sorted(minutes)
 
 

@@ -3,7 +3,7 @@
 A record is held against its event written again. Most are the same bytes. Of others, in another spacing or order of fields, the
 quotation marks are counted: what an event says must stand in its record, in as many marks as there are in the event written
 again. A field that is not known, or given twice, or says what goes without saying, is one more key, in two more marks; then
-decode() looks at the record as it would have anyway (docs/decisions/0020).
+decode() looks at the record as it would have anyway (docs/decisions/0020, 0040).
 """
 
 from __future__ import annotations

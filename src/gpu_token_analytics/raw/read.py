@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import islice
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from pymongo import ASCENDING, DESCENDING
 from pymongo.collection import Collection as MongoCollection
@@ -20,6 +20,7 @@ from gpu_token_analytics.documents import (
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.mongo.client import Document, Store, each, mapped
 from gpu_token_analytics.wire.fields import MAX_LATENCY_MS
+from gpu_token_analytics.wire.kind import Kind, Touches
 from gpu_token_analytics.wire.names import host_and_uuid
 from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.usage import USAGE
@@ -64,6 +65,7 @@ class RawReads:
     """Reads of `token_usage` and `gpu_metrics`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
 
     def __init__(self, store: Store) -> None:
+        self._store = store
         self._usage = store[USAGE.collection]
         self._samples = store[SAMPLE.collection]
 
@@ -180,19 +182,16 @@ class RawReads:
         return each(self._usage.find(_usage_of(label), {"_id": 0, "start_us": 1, "ts_us": 1, "gpus": 1}))
 
     @mapped
-    def sampled_gpus(self) -> list[GpuId]:
-        """Every GPU that has a sample."""
-        return list(self._samples.distinct("gpu"))
+    def gpus_of(self, kind: Kind[Any], touches: Touches) -> list[str]:
+        """Every GPU that an event of a kind speaks of, as its documents call it."""
+        return list(self._store[kind.collection].distinct(touches.gpus))
 
     @mapped
-    def usage_gpus(self) -> list[str]:
-        """Every GPU name that a request used: UUIDs and labels."""
-        return list(self._usage.distinct("gpus"))
-
-    @mapped
-    def sample_times(self, gpu: GpuId) -> Iterable[int]:
-        """Times of all samples of one GPU, from the index alone."""
-        return (doc["ts_us"] for doc in each(self._samples.find(sample_of(gpu), {"_id": 0, "ts_us": 1})))
+    def spans_of(self, kind: Kind[Any], touches: Touches, name: str) -> Iterable[tuple[int, int]]:
+        """[since, until) in microseconds of all events of a kind that speak of a GPU by one name; equal: a point in time."""
+        fields = {"_id": 0, "ts_us": 1, touches.since: 1}
+        documents = each(self._store[kind.collection].find(_speaking_of(name, touches.gpus), fields))
+        return ((document[touches.since], document["ts_us"]) for document in documents)
 
     @mapped
     def usage_totals(self) -> dict[str, int]:
@@ -216,9 +215,14 @@ def _names_of(sample: Document) -> tuple[str, ...]:
     return (gpu, f"{sample['host']}/{gpu}") if "host" in sample else (gpu,)
 
 
-def _usage_of(name: str) -> Document:
+def _speaking_of(name: str, field: str) -> Document:
+    """Events that name a GPU in a field; `host/UUID`, of several cards that share the UUID, also by that on its host."""
     pair = host_and_uuid(name)
-    return {"gpus": name} if pair is None else {"$or": [{"gpus": name}, {"gpus": pair[1], "host": pair[0]}]}
+    return {field: name} if pair is None else {"$or": [{field: name}, {field: pair[1], "host": pair[0]}]}
+
+
+def _usage_of(name: str) -> Document:
+    return _speaking_of(name, "gpus")
 
 
 def _near(names: Sequence[str], start_us: int, end_us: int) -> Document:
