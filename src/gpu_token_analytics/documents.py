@@ -147,6 +147,10 @@ class CellDocument(TypedDict):
     corrections: NotRequired[list[dict[str, Any]]]
 
 
+# Tokens of a request, and of a line: cached is a part of prompt, reasoning of completion. What lines and sums count.
+TOKEN_COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
+COUNTS = ("requests", *TOKEN_COUNTS)
+
 # What the ledger reads of a GPU sample, besides its id.
 LEDGER_SAMPLE_FIELDS = (
     "gpu",

@@ -18,7 +18,11 @@ FACTS = {
     "bounds of watts and dollars": (r"\b1e5\b|\b100_000\.0\b", "units.py"),
     "the bound of a counter of joules": (r"\b1e15\b", "units.py"),
     "the bound of an index": (r"\b4095\b", "units.py"),
-    "seven slices of a card": (r"\[1-7\]|SEVENTHS = ", "units.py"),
+    "what is counted of tokens": (r'"prompt_tokens",\s*"cached_tokens"', "documents.py"),
+    "the collection of requests": (r'collection="token_usage"|= "token_usage"', "wire/usage.py"),
+    "the collection of samples": (r'collection="gpu_metrics"|= "gpu_metrics"', "wire/sample.py"),
+    "rules between a record's parts and wholes": (r'"queue_ms", "latency_ms"', "wire/usage.py"),
+    "seven slices of a card": (r"\[1-7\]|(SEVENTHS|SLICES) = ", "units.py"),
 }
 
 # They say something of each class - its colour, letter, column or FOCUS category - or, options of commands, load nothing.

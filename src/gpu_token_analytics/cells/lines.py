@@ -16,11 +16,11 @@ import msgspec
 from pymongo.collection import Collection as MongoCollection
 
 from gpu_token_analytics.cells.line_chunks import READ_TRIES, LineChunks, read_again
-from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.documents import COUNTS, Collection
 from gpu_token_analytics.mongo.client import Document
 from gpu_token_analytics.mongo.pieces import pieces, utf8_length
 
-TOTALLED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "cost_nusd")
+TOTALLED = (*COUNTS, "cost_nusd")
 MAX_INLINE_LINES = 256
 MAX_INLINE_BYTES = 256 * 1024
 _FEW_LINES = 64  # fit whatever their names are

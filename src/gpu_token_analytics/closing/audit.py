@@ -30,7 +30,7 @@ from gpu_token_analytics.cells.store import Version, version_of
 from gpu_token_analytics.closing.load import load_timelines
 from gpu_token_analytics.closing.runs import runs_of
 from gpu_token_analytics.closing.store import LedgerStore
-from gpu_token_analytics.documents import US_PER_HOUR, US_PER_MINUTE, GpuId, MoneyClass, cell_id, touched_minutes
+from gpu_token_analytics.documents import COUNTS, US_PER_HOUR, US_PER_MINUTE, GpuId, MoneyClass, cell_id, touched_minutes
 from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
 from gpu_token_analytics.ledger.ownership import owned_silent_minutes
@@ -42,7 +42,6 @@ from gpu_token_analytics.rollups.spans import HOUR, floor
 from gpu_token_analytics.wire.events import touching_kinds
 from gpu_token_analytics.wire.times import to_us
 
-COUNTED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
 MAX_LISTED = 100
 SECOND_LOOK_SECONDS = 15.0  # what the processor's housekeeping, every 10 s, has to bring and closing to compute
 # The minutes a live GPU says nothing in are opened by housekeeping, too: younger ones may be missing.
@@ -137,8 +136,8 @@ class AuditReport:
             "unknown_gpu_tokens": self.unknown_gpu_tokens,
             "default_price_nusd": self.default_price_nusd,
             "classes_nusd": {name.value: self.classes_nusd[name.value] for name in MoneyClass},
-            "ledger": {name: self.ledger_counts[name] for name in COUNTED},
-            "raw": None if self.raw_counts is None else {name: self.raw_counts[name] for name in COUNTED},
+            "ledger": {name: self.ledger_counts[name] for name in COUNTS},
+            "raw": None if self.raw_counts is None else {name: self.raw_counts[name] for name in COUNTS},
             "findings_count": self.findings_count,
             "findings": [{"cell": item.cell, "problem": item.problem} for item in self.findings],
         }
@@ -277,7 +276,7 @@ def _compare_totals(
     store: LedgerStore, started: datetime, report: AuditReport, before_second_look: Callable[[int], object]
 ) -> None:
     raw = Counter(store.raw.usage_totals())
-    different = [name for name in COUNTED if raw[name] != report.ledger_counts[name]]
+    different = [name for name in COUNTS if raw[name] != report.ledger_counts[name]]
     if different and not report.findings_count:
         before_second_look(0)
         if store.cells.is_changing(started):
@@ -311,7 +310,7 @@ def _check_identity(cell: Document, report: AuditReport) -> None:
         if line["cost_nusd"] is None:
             report.unknown_gpu_requests += line["requests"]
             report.unknown_gpu_tokens += line["prompt_tokens"] + line["completion_tokens"]
-        report.ledger_counts.update({name: line[name] for name in COUNTED})
+        report.ledger_counts.update({name: line[name] for name in COUNTS})
 
 
 def _compute_again(
@@ -440,7 +439,7 @@ def describe(report: AuditReport) -> list[str]:
     if report.raw_counts is not None:
         lines += [
             f"{name}: {report.raw_counts[name]:,} in raw events, {report.ledger_counts[name]:,} in the ledger"
-            for name in COUNTED
+            for name in COUNTS
         ]
     if report.sums_compared:
         behind = f", {report.sums_behind:,} of them behind" if report.sums_behind else ""

@@ -34,12 +34,7 @@ from gpu_token_analytics.closing.consequences import Closed, Consequences
 from gpu_token_analytics.closing.load import load_timelines
 from gpu_token_analytics.closing.runs import groups_of, runs_of
 from gpu_token_analytics.closing.store import LedgerStore
-from gpu_token_analytics.documents import (
-    US_PER_MINUTE,
-    CellState,
-    GpuId,
-    MoneyClass,
-)
+from gpu_token_analytics.documents import COUNTS, US_PER_MINUTE, CellState, GpuId, MoneyClass
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
@@ -309,7 +304,7 @@ def _correction(before: Document, fields: Document, revision: int, now: datetime
 
 
 def _line_changes(before: Iterable[dict[str, Any]], after: Iterable[dict[str, Any]]) -> list[Document]:
-    counted = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "cost_nusd")
+    counted = (*COUNTS, "cost_nusd")
     sums: dict[tuple[str, str, str], Document] = {}
     for sign, lines in ((-1, before), (1, after)):
         for line in lines:

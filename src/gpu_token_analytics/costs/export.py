@@ -14,10 +14,10 @@ from gpu_token_analytics.costs.files import Column, Kind, csv_chunks, parquet_ch
 from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.questions import EXPORT, check_cost
 from gpu_token_analytics.costs.rows import elapsed_seconds, gpu_seconds, money_of, rates_of
+from gpu_token_analytics.documents import COUNTS
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.rollups.spans import Step
 
-_COUNTS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
 _MONEY = ("attributed_nusd", "unmetered_work_nusd", "warm_idle_nusd", "cold_idle_nusd", "unobserved_nusd")
 _DOUBTS = ("default_price_nusd", "unknown_gpu_requests", "unknown_gpu_tokens")
 _RATES = ("active_usd_per_million", "loaded_usd_per_million", "input_usd_per_million", "output_usd_per_million")
@@ -64,7 +64,7 @@ def cost_columns(query: CostQuery) -> list[Column]:
     """The columns of layout=costs."""
     columns = [Column("bucket_start", Kind.TIME), Column("bucket_end", Kind.TIME)]
     columns += [Column(name, Kind.TEXT) for name in query.group_by]
-    columns += [Column(name, Kind.INTEGER) for name in (*_MONEY, "total_nusd", *_COUNTS)]
+    columns += [Column(name, Kind.INTEGER) for name in (*_MONEY, "total_nusd", *COUNTS)]
     columns.append(Column("gpu_seconds", Kind.FLOAT))
     columns += [Column(name, Kind.FLOAT) for name in _RATES]
     columns.append(Column("provisional", Kind.BOOLEAN))
@@ -80,7 +80,7 @@ def _line(query: CostQuery, row: Row, now: datetime) -> list[Any]:
         *row.key,
         *(getattr(money, name) for name in _MONEY),
         money.total_nusd,
-        *(row[name] for name in _COUNTS),
+        *(row[name] for name in COUNTS),
         gpu_seconds(query, row),
         *(getattr(rates, name) for name in _RATES),
         row["provisional_cells"] > 0,

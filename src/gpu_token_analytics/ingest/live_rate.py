@@ -16,8 +16,7 @@ import numpy as np
 from gpu_token_analytics.documents import US_PER_SECOND, GpuId
 from gpu_token_analytics.ledger.labels import LabelColumn, Labels
 from gpu_token_analytics.ledger.money import Float64, Int64
-
-_MIG_SLICES = 7
+from gpu_token_analytics.units import MIG_SEVENTHS
 
 
 class Rates(NamedTuple):
@@ -56,7 +55,7 @@ class LiveRate:
         """The price a sample of this GPU (or MIG slice: its part of the card) names; null: the default."""
         price = self._default if usd_per_hour is None else usd_per_hour
         if mig_profile is not None and price is not None:
-            price = price * int(mig_profile[0]) / _MIG_SLICES
+            price = price * int(mig_profile[0]) / MIG_SEVENTHS
         if price is None or (price == self._default and gpu not in self._prices):
             return
         self._prices[gpu] = price

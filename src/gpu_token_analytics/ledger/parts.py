@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_token_analytics.documents import LedgerLine, Method, NanoUsd
+from gpu_token_analytics.documents import COUNTS, TOKEN_COUNTS, LedgerLine, Method, NanoUsd
 from gpu_token_analytics.ledger.arrays import distinct, sum_by
 from gpu_token_analytics.ledger.money import Float64, Int64, largest_remainder
 from gpu_token_analytics.ledger.requests import METHODS, PREFILL, Requests, Segments, spread_tokens
@@ -168,7 +168,7 @@ def lines_without_money(lines: Sequence[LedgerLine]) -> list[LedgerLine]:
     return list(found.values())
 
 
-_COUNTED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "busy_us")
+_COUNTED = (*COUNTS, "busy_us")
 
 
 def _tokens(requests: Requests, owner: Int64, low: Int64, high: Int64) -> dict[str, Int64]:
@@ -179,4 +179,4 @@ def _tokens(requests: Requests, owner: Int64, low: Int64, high: Int64) -> dict[s
     prefill_end, decode_start = np.where(known, first, end), np.where(known, first, begin)
     starts, ends = np.stack([begin, begin, decode_start, decode_start]), np.stack([prefill_end, prefill_end, end, end])
     found = spread_tokens(counts, starts, ends, low, high, requests.gpu_count[owner], requests.gpu_rank[owner])
-    return dict(zip(("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"), found, strict=True))
+    return dict(zip(TOKEN_COUNTS, found, strict=True))

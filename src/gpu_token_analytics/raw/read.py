@@ -12,6 +12,7 @@ from pymongo.collection import Collection as MongoCollection
 from gpu_token_analytics.documents import (
     LEDGER_SAMPLE_FIELDS,
     LONG_REQUEST_US,
+    TOKEN_COUNTS,
     US_PER_MINUTE,
     GpuId,
     minute_of,
@@ -43,10 +44,7 @@ _USAGE_FIELDS = dict.fromkeys(
         "gpus",
         "model",
         "tenant",
-        "prompt_tokens",
-        "cached_tokens",
-        "completion_tokens",
-        "reasoning_tokens",
+        *TOKEN_COUNTS,
     ),
     1,
 )
@@ -196,9 +194,7 @@ class RawReads:
     @mapped
     def usage_totals(self) -> dict[str, int]:
         """Requests and tokens of all raw events."""
-        sums = {
-            name: {"$sum": f"${name}"} for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
-        }
+        sums = {name: {"$sum": f"${name}"} for name in TOKEN_COUNTS}
         found = list(self._usage.aggregate([{"$group": {"_id": None, "requests": {"$sum": 1}, **sums}}]))
         return {name: value for name, value in found[0].items() if name != "_id"} if found else {}
 

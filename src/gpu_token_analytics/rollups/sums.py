@@ -20,16 +20,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpu_token_analytics.documents import Method, MoneyClass
+from gpu_token_analytics.documents import COUNTS, Method, MoneyClass
 from gpu_token_analytics.ledger.money import split_exactly
 from gpu_token_analytics.mongo.pieces import pieces, utf8_length
 
 LINE_COLUMNS = (
-    "requests",
-    "prompt_tokens",
-    "cached_tokens",
-    "completion_tokens",
-    "reasoning_tokens",
+    *COUNTS,
     "cost_nusd",
     "warm_idle_nusd",
     "split_cost_nusd",
