@@ -46,8 +46,8 @@ from gpu_token_analytics.mongo.encoded import Joined
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.simulate.load import events_for_bench
-from gpu_token_analytics.wire.events import KINDS, encode
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.events import KINDS
+from gpu_token_analytics.wire.kind import Event, encode
 
 PARTITIONS = 12
 NEVER_SECONDS = 3600

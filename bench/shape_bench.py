@@ -28,7 +28,7 @@ from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.shape import Shaper
 from gpu_token_analytics.kafka.consumer import RecordBatch
 from gpu_token_analytics.simulate.load import events_for_bench
-from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.kind import encode
 count = int(sys.argv[1])
 own = [encode(event) for event in events_for_bench(count)]
 forms = {

@@ -21,9 +21,9 @@ from pymongo import MongoClient
 from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, KafkaBroker
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.kafka.producer import PRODUCER_CONFIG
-from gpu_token_analytics.mongo.client import Document
+from gpu_token_analytics.mongo.errors import Document
 from gpu_token_analytics.simulate.load import events_for_bench
-from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.kind import encode
 
 PARTITIONS = 12
 CACHE_MB = 1024

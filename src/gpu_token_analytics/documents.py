@@ -19,14 +19,11 @@ or a BSON date. Unknown is null. The indexes and TTLs live in mongo/indexes.py.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NotRequired, TypeAlias, TypedDict
 
 from xxhash import xxh3_64_digest
-
-from gpu_token_analytics.wire.names import host_and_uuid
-from gpu_token_analytics.wire.times import from_us
 
 GpuId: TypeAlias = str
 CellId: TypeAlias = str
@@ -170,15 +167,9 @@ def minute_of(us: int) -> int:
     return us - us % US_PER_MINUTE
 
 
-def sample_of(gpu: GpuId) -> dict[str, Any]:
-    """What the samples of a GPU have in common: its UUID or label; where several cards share the UUID, the host, too."""
-    pair = host_and_uuid(gpu)
-    return {"gpu": gpu} if pair is None else {"gpu": pair[1], "host": pair[0]}
-
-
 def cell_id(gpu: GpuId, minute_us: int) -> CellId:
     """`<gpu>|<minute>`, such as `GPU-1f|2026-01-31T12:00Z`."""
-    return f"{gpu}|{from_us(minute_us):%Y-%m-%dT%H:%MZ}"
+    return f"{gpu}|{datetime.fromtimestamp(minute_us // US_PER_SECOND, UTC):%Y-%m-%dT%H:%MZ}"
 
 
 def payload_hash(value: bytes) -> bytes:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from gpu_token_analytics.wire.events import decode, encode
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.kind import encode
 from gpu_token_analytics.wire.usage import TokenUsage
 from gpu_tokens_client.event import Usage
 from gpu_tokens_client.event import encode as client_encode

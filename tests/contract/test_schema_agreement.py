@@ -15,9 +15,9 @@ from tests.contract.test_examples import SHARED, refused, shape
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.wire import usage
-from gpu_token_analytics.wire.events import decode, encode
+from gpu_token_analytics.wire.events import decode
 from gpu_token_analytics.wire.json_schemas import json_schemas
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.usage import TokenUsage
 

@@ -20,8 +20,8 @@ from typing import Any, Self
 from gpu_token_analytics.kafka import EventProducer, describe_group
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings, load
-from gpu_token_analytics.wire.events import encode, new_event_id
-from gpu_token_analytics.wire.identity import event_id_of
+from gpu_token_analytics.wire.identity import event_id_of, new_event_id
+from gpu_token_analytics.wire.kind import encode
 from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.usage import USAGE, TokenUsage
 

@@ -27,14 +27,14 @@ from gpu_token_analytics.kafka import DeadLetters
 from gpu_token_analytics.kafka.consumer import RecordBatch
 from gpu_token_analytics.ledger.params import LedgerParams, params_of
 from gpu_token_analytics.metrics import Metrics
-from gpu_token_analytics.mongo.client import Document, Store, open_store
+from gpu_token_analytics.mongo.client import Store, open_store
+from gpu_token_analytics.mongo.errors import Document
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.raw.recent import RecentEvents
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.simulate.fleet import default_fleet
 from gpu_token_analytics.simulate.load import Load, generate
-from gpu_token_analytics.wire.events import encode
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.usage import TokenUsage
 

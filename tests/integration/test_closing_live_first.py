@@ -10,7 +10,7 @@ from tests.integration.ledger_support import MINUTE, Commands, Pipeline, minutes
 
 from gpu_token_analytics.closing import closer as closing
 from gpu_token_analytics.documents import Collection, cell_id
-from gpu_token_analytics.mongo.client import Document
+from gpu_token_analytics.mongo.errors import Document
 from gpu_token_analytics.wire.times import to_us
 
 OLD_CELLS = 56_000

@@ -33,7 +33,7 @@ from gpu_token_analytics.kafka import EventProducer, create_topics, describe_gro
 from gpu_token_analytics.kafka.topics import seed_offsets
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.kind import encode
 
 pytestmark = [
     pytest.mark.kafka,

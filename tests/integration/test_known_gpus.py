@@ -26,8 +26,8 @@ from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.rollups.step import Rollups
-from gpu_token_analytics.wire.events import decode, encode
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.usage import USAGE
 
 LONG = "GPU-8f4c2a1b-77aa-4f1e-9d52-0c1d2e3f4a5b"

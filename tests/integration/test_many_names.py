@@ -20,8 +20,8 @@ from gpu_token_analytics.cells import lines as cell_lines
 from gpu_token_analytics.cells.line_chunks import ORPHAN_AFTER, LineChunks
 from gpu_token_analytics.cells.lines import MAX_CORRECTIONS, bounded_corrections
 from gpu_token_analytics.costs import lookups as reads
-from gpu_token_analytics.costs.lookups import CellFilter, Reads
-from gpu_token_analytics.costs.query import CostQuery, Row
+from gpu_token_analytics.costs.lookups import Reads
+from gpu_token_analytics.costs.query import CellFilter, CostQuery, Row
 from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.documents import Collection, cell_id
 from gpu_token_analytics.mongo import pieces

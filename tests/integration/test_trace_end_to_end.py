@@ -25,8 +25,7 @@ from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.simulate.replay import Assumptions
 from gpu_token_analytics.tools.verify import marked_events
-from gpu_token_analytics.wire.events import encode
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.usage import USAGE
 
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA", ROOT.parent / "shared" / "data"))

@@ -21,7 +21,7 @@ from gpu_token_analytics.foreign_text import in_json_text, visible
 from gpu_token_analytics.metrics import SiteRegistry
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.signals import stoppable
-from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.kind import encode
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import Protocol, TypeAlias
 
 from gpu_token_analytics.units import MAX_CELSIUS, MAX_JOULES, MAX_MEGABYTES, MAX_WATTS, MIG_SEVENTHS, MIN_CELSIUS
-from gpu_token_analytics.wire.events import new_event_id
 from gpu_token_analytics.wire.fields import Source
+from gpu_token_analytics.wire.identity import new_event_id
 from gpu_token_analytics.wire.names import gpu_label
 from gpu_token_analytics.wire.sample import GpuSample
 

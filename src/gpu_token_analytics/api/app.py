@@ -31,7 +31,7 @@ from gpu_token_analytics.api.route import Access, Route
 from gpu_token_analytics.api.routes import ROUTES
 from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.errors import StoreError
-from gpu_token_analytics.mongo.client import store_errors
+from gpu_token_analytics.mongo.errors import store_errors
 
 SMALL_BODY_BYTES = 65_536
 LARGE_BODIES = frozenset({"/v1/events", *errors.OTLP_PATHS})

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpu_token_analytics.api.errors import ApiProblem, BodyTooLarge, answer
 from gpu_token_analytics.logs import about
-from gpu_token_analytics.wire.events import new_event_id
+from gpu_token_analytics.wire.identity import new_event_id
 
 # W3C Trace Context, `version-traceid-parentid-flags`; an id of zeros is none.
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")

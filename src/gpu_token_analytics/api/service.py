@@ -25,8 +25,7 @@ from gpu_token_analytics.kafka import EventProducer, read_dead_letters
 from gpu_token_analytics.mongo.client import open_store
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.wire.events import encode
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.kind import Event, encode
 
 _log = logging.getLogger(__name__)
 

@@ -22,8 +22,9 @@ from gpu_token_analytics.books.inventory import OWN_NAME, fill_keys, own_name
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import StoreRefused
 from gpu_token_analytics.ledger.placements import Placement, Placements
-from gpu_token_analytics.mongo.client import Document, Store, store_errors
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import DUPLICATE_KEY, write_command
+from gpu_token_analytics.mongo.errors import Document, store_errors
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.names import name_key
 

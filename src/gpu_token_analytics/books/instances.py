@@ -17,7 +17,7 @@ from pymongo.database import Database
 
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.sources.instances import InstanceBook, InstancePlacement
-from gpu_token_analytics.wire.events import new_event_id
+from gpu_token_analytics.wire.identity import new_event_id
 
 Document = dict[str, Any]
 _SAID = ("instance", "gpus", "host", "model", "counted_by", "valid_from", "valid_to")

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 
 from gpu_token_analytics.documents import Collection, GpuId
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
-from gpu_token_analytics.mongo.client import Document, Store, store_errors
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import DUPLICATE_KEY, write_command
+from gpu_token_analytics.mongo.errors import Document, store_errors
 from gpu_token_analytics.wire.names import gpu_label, name_key
 from gpu_token_analytics.wire.sample import SAMPLE
 

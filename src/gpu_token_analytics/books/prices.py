@@ -14,7 +14,7 @@ from pymongo import DESCENDING, WriteConcern
 from pymongo.database import Database
 
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.wire.events import new_event_id
+from gpu_token_analytics.wire.identity import new_event_id
 
 Document = dict[str, Any]
 

@@ -16,7 +16,8 @@ from gpu_token_analytics.ledger.cards import placements_of_cards, rows_of_cards,
 from gpu_token_analytics.ledger.declarations import Declaration
 from gpu_token_analytics.ledger.placements import Placement, Placements
 from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
-from gpu_token_analytics.mongo.client import Document, Store, mapped
+from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.mongo.errors import Document, mapped
 from gpu_token_analytics.wire.names import may_be_same, name_key
 from gpu_token_analytics.wire.times import from_us
 

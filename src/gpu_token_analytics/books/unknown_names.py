@@ -7,7 +7,8 @@ from datetime import datetime
 
 from gpu_token_analytics.books.store import BookStore
 from gpu_token_analytics.documents import Collection, GpuId
-from gpu_token_analytics.mongo.client import Store, store_errors
+from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.mongo.errors import store_errors
 
 MOST_COUNTED = 10_000
 

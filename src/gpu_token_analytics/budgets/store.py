@@ -22,8 +22,8 @@ from pymongo.errors import DuplicateKeyError
 
 from gpu_token_analytics.budgets.terms import MAX_BUDGETS, Budget
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.mongo.client import mapped
-from gpu_token_analytics.wire.events import new_event_id
+from gpu_token_analytics.mongo.errors import mapped
+from gpu_token_analytics.wire.identity import new_event_id
 
 Document = dict[str, Any]
 

@@ -13,7 +13,7 @@ from gpu_token_analytics.budgets.spending import Spending
 from gpu_token_analytics.budgets.store import BudgetStore
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.errors import StoreError
-from gpu_token_analytics.mongo.client import store_errors
+from gpu_token_analytics.mongo.errors import store_errors
 
 _log = logging.getLogger(__name__)
 

@@ -28,9 +28,9 @@ from pymongo.read_concern import ReadConcern
 
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import StoreOutcomeUnknown
-from gpu_token_analytics.mongo.client import Document
 from gpu_token_analytics.mongo.commands import MAX_COMMAND_BYTES, write_command
 from gpu_token_analytics.mongo.encoded import Joined
+from gpu_token_analytics.mongo.errors import Document
 
 ORPHAN_AFTER = timedelta(hours=1)
 FIRST_SWEEP = timedelta(days=1)  # how far back the first sweep of a process looks

@@ -17,7 +17,7 @@ from pymongo.collection import Collection as MongoCollection
 
 from gpu_token_analytics.cells.line_chunks import READ_TRIES, LineChunks, read_again
 from gpu_token_analytics.documents import COUNTS, Collection
-from gpu_token_analytics.mongo.client import Document
+from gpu_token_analytics.mongo.errors import Document
 from gpu_token_analytics.mongo.pieces import pieces, utf8_length
 
 TOTALLED = (*COUNTS, "cost_nusd")

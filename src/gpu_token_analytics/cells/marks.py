@@ -21,8 +21,9 @@ from typing import TypeAlias
 
 from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
-from gpu_token_analytics.mongo.client import Document, Store, store_errors
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import DUPLICATE_KEY, write_command
+from gpu_token_analytics.mongo.errors import Document, store_errors
 from gpu_token_analytics.wire.times import from_us
 
 Cell: TypeAlias = tuple[GpuId, int]  # GPU, start of the minute in microseconds

@@ -22,8 +22,9 @@ from gpu_token_analytics.cells.lines import CHUNKED_FIELDS, are_many, complete_c
 from gpu_token_analytics.cells.marks import SAFETY, Cell
 from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
 from gpu_token_analytics.mongo.aside import Aside
-from gpu_token_analytics.mongo.client import Document, Store, each, mapped
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import by_bytes, update_many
+from gpu_token_analytics.mongo.errors import Document, each, mapped
 from gpu_token_analytics.wire.times import from_us, to_us
 
 Version: TypeAlias = tuple[int, datetime | None]

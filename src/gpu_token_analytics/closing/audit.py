@@ -36,7 +36,7 @@ from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
 from gpu_token_analytics.ledger.ownership import owned_silent_minutes
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import NO_ROW, PriceMode
-from gpu_token_analytics.mongo.client import Document
+from gpu_token_analytics.mongo.errors import Document
 from gpu_token_analytics.rollups.audit import audit_sums
 from gpu_token_analytics.rollups.spans import HOUR, floor
 from gpu_token_analytics.wire.events import touching_kinds
@@ -337,7 +337,7 @@ def _compute_again(
         if (low is None or minute >= low) and (high is None or minute < high) and minute + US_PER_MINUTE <= now_us
     ]
     for run in runs_of(minutes):
-        for timelines in load_timelines(store, books, params, {gpu: run}, now_us):
+        for timelines in load_timelines(store.raw, books, params, {gpu: run}, now_us):
             for computed in compute_runs(timelines, params):
                 yield from computed.cells
 

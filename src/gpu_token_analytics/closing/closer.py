@@ -39,7 +39,7 @@ from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
 from gpu_token_analytics.ledger.params import LedgerParams
-from gpu_token_analytics.mongo.client import Document
+from gpu_token_analytics.mongo.errors import Document
 from gpu_token_analytics.raw.recent import NOTHING_KNOWN, Known
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.times import to_us
@@ -208,7 +208,7 @@ class Closer:
             known = self._known(
                 {gpu: {minute: due[gpu][minute]["gen"] for minute in run} for gpu, run in group.items()}, moment
             )
-            for timelines in load_timelines(self._store, books, self._params, group, to_us(now), known):
+            for timelines in load_timelines(self._store.raw, books, self._params, group, to_us(now), known):
                 for run in compute_runs(timelines, self._params):
                     marks = [due[run.gpu][minute] for minute in group[run.gpu]]
                     written = self._writes(run.cells, marks, now)

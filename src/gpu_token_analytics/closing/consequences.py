@@ -30,7 +30,7 @@ from gpu_token_analytics.ledger.computed import Carried, ComputedCell, ComputedR
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import Scope, canonical_key
 from gpu_token_analytics.ledger.shared import SharedUuids
-from gpu_token_analytics.mongo.client import Document
+from gpu_token_analytics.mongo.errors import Document
 from gpu_token_analytics.wire.times import from_us, to_us
 
 log = logging.getLogger(__name__)
@@ -171,8 +171,8 @@ class Consequences:
         return _Around(
             newest,
             first.keys() - earlier,
-            dict(before.items() & heard) | evidence_before(self._store, books, asked_before),
-            dict(after.items() & heard) | evidence_from(self._store, books, asked_after),
+            dict(before.items() & heard) | evidence_before(self._store.raw, books, asked_before),
+            dict(after.items() & heard) | evidence_from(self._store.raw, books, asked_after),
         )
 
     def _keep_models(self, closed: Closed, around: _Around | None) -> None:
@@ -206,14 +206,14 @@ class Consequences:
 
     def _own_silence_before(self, gpu: GpuId, minute_us: int, books: Books) -> None:
         """Open the silent minutes since the evidence before this minute; those computed as not owned are looked at again."""
-        before = evidence_before(self._store, books, {gpu: minute_us}).get(gpu)
+        before = evidence_before(self._store.raw, books, {gpu: minute_us}).get(gpu)
         if before is not None:
             self._own_silence(gpu, before + US_PER_MINUTE, minute_us)
 
     def _own_silence_after(self, gpu: GpuId, minute_us: int, books: Books) -> None:
         """The same up to the next minute with evidence. Without one only minutes that have a cell: silence may still end."""
         start = minute_us + US_PER_MINUTE
-        following = evidence_from(self._store, books, {gpu: start}).get(gpu)
+        following = evidence_from(self._store.raw, books, {gpu: start}).get(gpu)
         if following is not None:
             self._own_silence(gpu, start, following)
         else:
@@ -370,7 +370,7 @@ class Consequences:
         for minute in sorted(lost):
             if minute + US_PER_MINUTE in lost:
                 continue
-            following = evidence_from(self._store, books, {gpu: minute + US_PER_MINUTE}).get(gpu)
+            following = evidence_from(self._store.raw, books, {gpu: minute + US_PER_MINUTE}).get(gpu)
             if following is not None:
                 self._own_silence_before(gpu, following, books)
 

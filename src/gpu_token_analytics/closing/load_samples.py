@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId
 from gpu_token_analytics.ledger.events import SamplesAround
-from gpu_token_analytics.mongo.client import Document
+from gpu_token_analytics.mongo.errors import Document
 from gpu_token_analytics.raw.read import GpuTime, RawReads
 from gpu_token_analytics.raw.recent import Known
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import GpuId, minute_of
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.raw.read import UsageTime
+from gpu_token_analytics.raw.read import RawReads, UsageTime
 
 
-def evidence_before(store: LedgerStore, books: Books, minutes_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
+def evidence_before(raw: RawReads, books: Books, minutes_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
     """For each GPU the last minute before one with evidence; GPUs without are left out. Two commands for all."""
-    heard = _last_activity(store, books, minutes_us)
-    sampled = store.raw.last_samples({(name, at) for gpu, at in minutes_us.items() for name in books.family(gpu)})
+    heard = _last_activity(raw, books, minutes_us)
+    sampled = raw.last_samples({(name, at) for gpu, at in minutes_us.items() for name in books.family(gpu)})
     for gpu, at in minutes_us.items():
         times = [sampled[name, at]["ts_us"] for name in books.family(gpu) if (name, at) in sampled]
         if times:
@@ -25,10 +24,10 @@ def evidence_before(store: LedgerStore, books: Books, minutes_us: Mapping[GpuId,
     return {gpu: minute_of(at_us) for gpu, at_us in heard.items()}
 
 
-def evidence_from(store: LedgerStore, books: Books, minutes_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
+def evidence_from(raw: RawReads, books: Books, minutes_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
     """For each GPU the first minute from one on with evidence; GPUs without are left out. Two commands for all."""
-    heard = _next_activity(store, books, minutes_us)
-    sampled = store.raw.first_samples({(name, at) for gpu, at in minutes_us.items() for name in books.family(gpu)})
+    heard = _next_activity(raw, books, minutes_us)
+    sampled = raw.first_samples({(name, at) for gpu, at in minutes_us.items() for name in books.family(gpu)})
     for gpu, at in minutes_us.items():
         times = [sampled[name, at]["ts_us"] for name in books.family(gpu) if (name, at) in sampled]
         if times:
@@ -36,7 +35,7 @@ def evidence_from(store: LedgerStore, books: Books, minutes_us: Mapping[GpuId, i
     return {gpu: minute_of(at_us) for gpu, at_us in heard.items()}
 
 
-def last_request_ends(store: LedgerStore, books: Books, at_us: Mapping[GpuId, int], within_us: int) -> dict[GpuId, int]:
+def last_request_ends(raw: RawReads, books: Books, at_us: Mapping[GpuId, int], within_us: int) -> dict[GpuId, int]:
     """For each GPU the newest `ts` of a request of its own, not of its slices, that began before a time and ended by then, at
     most `within_us` ago; GPUs without are left out. One command for all."""
     asked = [
@@ -46,28 +45,28 @@ def last_request_ends(store: LedgerStore, books: Books, at_us: Mapping[GpuId, in
     ]
     asked = [(gpu, time) for gpu, time in asked if time.start_us <= time.at_us and time.start_us < time.end_us]
     ends: dict[GpuId, int] = {}
-    for index, usage in store.raw.usage_before([time for _, time in asked]).items():
+    for index, usage in raw.usage_before([time for _, time in asked]).items():
         gpu = asked[index][0]
         ends[gpu] = max(usage["ts_us"], ends.get(gpu, usage["ts_us"]))
     return ends
 
 
-def _last_activity(store: LedgerStore, books: Books, before_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
+def _last_activity(raw: RawReads, books: Books, before_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
     """For each GPU the newest instant, before a time, of a request that ended on it."""
     asked = [(gpu, time) for gpu, time in _times(books, before_us) if time.start_us <= time.at_us]
     active: dict[GpuId, int] = {}
-    for index, usage in store.raw.usage_before([time for _, time in asked]).items():
+    for index, usage in raw.usage_before([time for _, time in asked]).items():
         gpu = asked[index][0]
         instant = usage["ts_us"] - (usage["start_us"] < usage["ts_us"])  # its end is excluded, unless it is all there is
         active[gpu] = max(instant, active.get(gpu, instant))
     return active
 
 
-def _next_activity(store: LedgerStore, books: Books, from_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
+def _next_activity(raw: RawReads, books: Books, from_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
     """For each GPU an instant, at or after a time, in which a request is active on it; none of those left out ended earlier."""
     asked = [(gpu, time) for gpu, time in _times(books, from_us) if time.end_us > time.at_us]
     active: dict[GpuId, int] = {}
-    for index, usage in store.raw.usage_from([time for _, time in asked]).items():
+    for index, usage in raw.usage_from([time for _, time in asked]).items():
         gpu, time = asked[index]
         instant = max(usage["start_us"], time.at_us)
         active[gpu] = min(instant, active.get(gpu, instant))

@@ -8,12 +8,12 @@ from typing import Any
 
 from gpu_token_analytics.closing.load import load_timelines
 from gpu_token_analytics.closing.runs import runs_of
-from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import GpuId, Method, NanoUsd, cell_id, touched_minutes
 from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.requests import UNKNOWN_US
+from gpu_token_analytics.raw.read import RawReads
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,18 @@ class RequestPart:
     completion_tokens: int
 
 
-def request_parts(store: LedgerStore, params: LedgerParams, usage: Mapping[str, Any], now_us: int) -> list[RequestPart]:
+def request_parts(
+    raw: RawReads, books: Books, params: LedgerParams, usage: Mapping[str, Any], now_us: int
+) -> list[RequestPart]:
     """The parts of one stored usage document, by GPU then minute; cells that hold nothing of it are left out."""
-    books = store.books.read()
     minutes = list(touched_minutes(usage["start_us"], usage["ts_us"]))
     names = {books.shared.card(name, usage["host"]) for name in usage["gpus"]}
     gpus = sorted({books.placements.resolve(name, usage["ts_us"]) for name in names})
-    return [part for gpu in gpus for part in _of_gpu(store, books, params, gpu, minutes, usage, now_us)]
+    return [part for gpu in gpus for part in _of_gpu(raw, books, params, gpu, minutes, usage, now_us)]
 
 
 def _of_gpu(
-    store: LedgerStore,
+    raw: RawReads,
     books: Books,
     params: LedgerParams,
     gpu: GpuId,
@@ -52,7 +53,7 @@ def _of_gpu(
     now_us: int,
 ) -> Iterable[RequestPart]:
     for run in runs_of(minutes):
-        for timelines in load_timelines(store, books, params, {gpu: run}, now_us):
+        for timelines in load_timelines(raw, books, params, {gpu: run}, now_us):
             for computed in compute_runs(timelines, params, with_shares=True):
                 for cell in computed.cells:
                     yield from _of_cell(cell, usage)

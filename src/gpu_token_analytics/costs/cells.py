@@ -12,8 +12,7 @@ from datetime import datetime
 from operator import add
 from typing import Any, TypeAlias
 
-from gpu_token_analytics.costs.collect import WARM_IDLE, Piece, settled
-from gpu_token_analytics.costs.query import FLEET, CostQuery, Place
+from gpu_token_analytics.costs.query import FLEET, WARM_IDLE, CostQuery, Piece, Place, settled
 from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.spans import HOUR, Span, buckets, floor
 

@@ -12,8 +12,10 @@ from gpu_token_analytics.costs.query import (
     DIMENSIONS,
     REST_COLUMNS,
     REST_MONEY_COLUMNS,
+    WARM_IDLE,
     CostQuery,
     Key,
+    Piece,
     Place,
     Row,
     Sight,
@@ -26,7 +28,6 @@ from gpu_token_analytics.rollups.spans import Step, bucket_start, buckets
 Values: TypeAlias = tuple[str | None, ...]  # in the order of DIMENSIONS
 
 ATTRIBUTED = str(MoneyClass.ATTRIBUTED)
-WARM_IDLE = str(MoneyClass.WARM_IDLE)
 UNOBSERVED = str(MoneyClass.UNOBSERVED)
 SPACE = {name: index for index, name in enumerate(sums.SPACE_COLUMNS)}
 _CELLS, _PROVISIONAL, _CORRECTED = (SPACE[name] for name in ("cells", "provisional_cells", "corrected_cells"))
@@ -37,16 +38,6 @@ _REST_OF_SPACE = itemgetter(
 _OWNED = SPACE["owned_us"]
 _DEFAULT = {name: SPACE[f"default_{name}_nusd"] for name in sums.CLASSES if name != ATTRIBUTED}
 _ZERO_REST = (0,) * len(REST_COLUMNS)
-
-
-@dataclass(slots=True)
-class Piece:
-    """What was read about a place (or the fleet) in a time that no bucket cuts, as vectors."""
-
-    start: datetime
-    place: Place
-    space: Sequence[int]
-    lines: Iterable[tuple[str | None, str | None, Sequence[int]]]
 
 
 @dataclass(slots=True)
@@ -187,10 +178,3 @@ def _picker(group_by: Sequence[str]) -> Callable[[Values], Key]:
         only = at[0]
         return lambda values: (values[only],)
     return itemgetter(*at)
-
-
-def settled(space: list[int], final_at: datetime | None, now: datetime) -> list[int]:
-    """Cells turn final by time alone; the stored sum was made before."""
-    if final_at is not None and final_at <= now:
-        space[_PROVISIONAL] = 0
-    return space

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from gpu_token_analytics.books.unknown_names import UnknownName, unknown_names
+from msgspec import convert
+
 from gpu_token_analytics.costs.answers.declarations import Declaration, DeclarationsResponse, UnknownGpu
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.entries import (
@@ -15,8 +16,9 @@ from gpu_token_analytics.costs.entries import (
     Withdrawal,
     check_instant,
     check_period,
+    check_price,
+    price_fields,
 )
-from gpu_token_analytics.costs.prices import check_price, price_fields
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.wire.names import canonical_host, canonical_uuid
 from gpu_token_analytics.wire.times import from_us
@@ -27,11 +29,11 @@ SHOWN_NAMES = 100
 
 def declared_gpus(desk: Desk) -> DeclarationsResponse:
     """The answer of GET /v1/declarations."""
-    count, names = unknown_names(desk.store, desk.ledger.books, SHOWN_NAMES)
+    count, names = desk.unknown_names(SHOWN_NAMES)
     return DeclarationsResponse(
         declarations=[declaration(row) for row in desk.declarations.rows()],
         unknown_count=count,
-        unknown=[unknown_gpu(name) for name in names],
+        unknown=convert(names, list[UnknownGpu], from_attributes=True),
     )
 
 
@@ -100,11 +102,6 @@ def declaration(row: Json) -> Declaration:
         withdrawn=row["withdrawn"],
         pending=row["pending"],
     )
-
-
-def unknown_gpu(name: UnknownName) -> UnknownGpu:
-    """A name of an unknown GPU as it is shown."""
-    return UnknownGpu(name.name, name.tenant, name.first_named_at, list(name.may_be))
 
 
 def _check_minute(name: str, at: datetime) -> None:

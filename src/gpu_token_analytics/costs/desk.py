@@ -1,22 +1,31 @@
-"""Where questions are asked, with or without HTTP: the stores to read, the settings that shape answers, the clock."""
+"""Where questions are asked, with or without HTTP: the stores to read, the settings that shape answers, the clock.
+
+What a desk holds is only named here: whoever answers a question at one loads no driver; `over` does.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
-from gpu_token_analytics.books.declarations import DeclarationStore
-from gpu_token_analytics.books.instances import InstanceStore
-from gpu_token_analytics.books.prices import PriceStore
-from gpu_token_analytics.closing.store import LedgerStore
-from gpu_token_analytics.costs.lookups import Reads
-from gpu_token_analytics.costs.read import CostReads
-from gpu_token_analytics.mongo.client import Store, store_errors
-from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.sources.instances import InstanceBook
+from gpu_token_analytics.mongo.errors import store_errors
+
+if TYPE_CHECKING:
+    from gpu_token_analytics.books.declarations import DeclarationStore
+    from gpu_token_analytics.books.instances import InstanceStore
+    from gpu_token_analytics.books.prices import PriceStore
+    from gpu_token_analytics.books.store import BookStore
+    from gpu_token_analytics.books.unknown_names import UnknownName
+    from gpu_token_analytics.closing.request_view import RequestPart
+    from gpu_token_analytics.costs.lookups import Reads
+    from gpu_token_analytics.costs.read import CostReads
+    from gpu_token_analytics.mongo.client import Store
+    from gpu_token_analytics.settings import Settings
+    from gpu_token_analytics.sources.instances import InstanceBook
 
 EXPORT_PATIENCE = 30
 PLACEMENTS_EVERY_SECONDS = 5.0
@@ -33,10 +42,16 @@ class Desk:
     costs: CostReads
     exports: CostReads  # the same with more patience: an export reads for minutes, page by page
     reads: Reads
-    ledger: LedgerStore
+    books: BookStore
     prices: PriceStore
     declarations: DeclarationStore
     instances: InstanceStore
+    # (a stored usage, now in us) -> its part of each cell, computed again from raw events
+    request_parts: Callable[[Mapping[str, Any], int], list[RequestPart]]
+    # at most so many names -> (how many there are, the first of them)
+    unknown_names: Callable[[int], tuple[int, list[UnknownName]]]
+    # from when to when (us) -> how many cells far-reaching requests have still to mark
+    unmarked: Callable[[int, int], int]
     dead_letters: Callable[[], dict[str, int]] | None = None
     _placements: InstanceBook | None = None
     _placements_at: float = 0.0
@@ -45,8 +60,21 @@ class Desk:
     @staticmethod
     def over(store: Store, settings: Settings, dead_letters: Callable[[], dict[str, int]] | None = None) -> Desk:
         """A desk over a store, which it does not own: who opened it closes it."""
+        from gpu_token_analytics.books.declarations import DeclarationStore
+        from gpu_token_analytics.books.instances import InstanceStore
+        from gpu_token_analytics.books.prices import PriceStore
+        from gpu_token_analytics.books.store import BookStore
+        from gpu_token_analytics.books.unknown_names import unknown_names
+        from gpu_token_analytics.closing.request_view import request_parts
+        from gpu_token_analytics.costs.lookups import Reads
+        from gpu_token_analytics.costs.read import CostReads
+        from gpu_token_analytics.ledger.params import params_of
+        from gpu_token_analytics.raw.pending_marks import PendingMarks
+        from gpu_token_analytics.raw.read import RawReads
+
         timeout_ms = settings.api_query_timeout_ms
         database = store.database
+        raw, books, params = RawReads(store), BookStore(store), params_of(settings)
         return Desk(
             settings=settings,
             store=store,
@@ -55,10 +83,13 @@ class Desk:
             costs=CostReads(database, timeout_ms),
             exports=CostReads(database, EXPORT_PATIENCE * timeout_ms),
             reads=Reads(database, timeout_ms),
-            ledger=LedgerStore(store),
+            books=books,
             prices=PriceStore(database, timeout_ms),
             declarations=DeclarationStore(database, timeout_ms),
             instances=InstanceStore(database, timeout_ms),
+            request_parts=lambda usage, now_us: request_parts(raw, books.read(), params, usage, now_us),
+            unknown_names=lambda limit: unknown_names(store, books, limit),
+            unmarked=PendingMarks(store, settings.close_debounce_seconds).count,
             dead_letters=dead_letters,
         )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 
@@ -119,3 +119,31 @@ def check_period(
             check(name, at)
     if valid_from is not None and valid_to is not None and valid_to <= valid_from:
         raise Refused("invalid_body", f"valid_to={valid_to.isoformat()} is not after valid_from", "valid_to")
+
+
+def check_price(new: NewPrice) -> None:
+    """Rules between the fields. Raises Refused."""
+    if (new.scope == "default") != (new.key is None):
+        rule = "must be left out" if new.scope == "default" else "is needed"
+        raise Refused("invalid_body", f"key={new.key!r} {rule} with scope={new.scope}", "key")
+    if new.key is not None and "\0" in new.key:
+        raise Refused("invalid_body", "key holds a NUL character", "key")
+    check_period(new.valid_from, new.valid_to)
+    if new.mode != "owned" and (new.usd_per_kwh is not None or new.pue is not None):
+        raise Refused(
+            "invalid_body", f"usd_per_kwh and pue need mode=owned, not {new.mode}: rent includes energy", "usd_per_kwh"
+        )
+
+
+def price_fields(new: NewPrice) -> dict[str, Any]:
+    """A new row as the store takes it."""
+    return {
+        "scope": new.scope,
+        "key": new.key,
+        "usd_per_hour": format(new.usd_per_hour, "f"),
+        "mode": new.mode,
+        "usd_per_kwh": None if new.usd_per_kwh is None else format(new.usd_per_kwh, "f"),
+        "pue": new.pue,
+        "valid_from": new.valid_from,
+        "valid_to": new.valid_to,
+    }

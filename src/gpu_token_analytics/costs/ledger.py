@@ -16,8 +16,7 @@ from gpu_token_analytics.costs.answers.ledger import (
 )
 from gpu_token_analytics.costs.cursors import cursor_time, decode_cursor, encode_cursor, timestamp
 from gpu_token_analytics.costs.desk import Desk
-from gpu_token_analytics.costs.lookups import CellFilter
-from gpu_token_analytics.costs.query import CostQuery
+from gpu_token_analytics.costs.query import CellFilter, CostQuery
 from gpu_token_analytics.costs.questions import check_range
 from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.errors import Refused

@@ -17,11 +17,13 @@ from pymongo.database import Database
 
 from gpu_token_analytics.cells.line_chunks import LineChunks
 from gpu_token_analytics.cells.lines import first_lines
-from gpu_token_analytics.documents import Collection, GpuId, MoneyClass, sample_of
+from gpu_token_analytics.costs.query import CellFilter
+from gpu_token_analytics.documents import Collection, GpuId, MoneyClass
 from gpu_token_analytics.ledger.cards import rows_of_cards, shared_uuids
 from gpu_token_analytics.ledger.placements import Placement
 from gpu_token_analytics.rollups.lines import complete
 from gpu_token_analytics.rollups.spans import DAY, HOUR, ceil, floor, spans
+from gpu_token_analytics.wire.names import sample_of
 from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.usage import USAGE
 
@@ -31,16 +33,6 @@ MAX_IDENTITY_FINDINGS = 100
 MAX_SET_ASIDE = 20
 MAX_SHOWN_LINES = 1000  # of one cell on a page
 MAX_PAGE_LINES = 10_000
-
-
-@dataclass(frozen=True)
-class CellFilter:
-    """Which cells. Empty: all."""
-
-    start: datetime
-    end: datetime
-    gpus: frozenset[GpuId] = frozenset()
-    corrected: bool = False
 
 
 @dataclass

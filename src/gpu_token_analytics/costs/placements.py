@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
 
-from gpu_token_analytics.books.unknown_names import MOST_COUNTED, unknown_names
 from gpu_token_analytics.costs.answers.placements import (
     AppendedPlacements,
     Placement,
@@ -23,6 +22,7 @@ from gpu_token_analytics.wire.times import to_us
 
 Json = dict[str, Any]
 SHOWN_UNPLACED = 100
+MOST_COUNTED = 10_000  # as books/unknown_names.py counts
 
 
 def placement_page(desk: Desk, limit: int, cursor: str | None = None) -> PlacementsResponse:
@@ -75,7 +75,7 @@ def check_placement(new: NewPlacement) -> None:
 
 def unplaced(desk: Desk) -> list[UnplacedInstance]:
     """Instances whose requests were stored without GPUs, oldest first."""
-    _, names = unknown_names(desk.store, desk.ledger.books, MOST_COUNTED)
+    _, names = desk.unknown_names(MOST_COUNTED)
     book, now_us = desk.placements(), to_us(desk.now())
     instances = []
     for name in names:

@@ -9,8 +9,7 @@ from typing import Any
 from gpu_token_analytics.costs.answers.prices import Price, PricesResponse
 from gpu_token_analytics.costs.cursors import page_of_rows
 from gpu_token_analytics.costs.desk import Desk
-from gpu_token_analytics.costs.entries import NewPrice, check_period
-from gpu_token_analytics.errors import Refused
+from gpu_token_analytics.costs.entries import NewPrice, check_price, price_fields
 from gpu_token_analytics.ledger.prices import Scope, canonical_key
 
 Json = dict[str, Any]
@@ -36,20 +35,6 @@ def append_price(desk: Desk, new: NewPrice, source: str) -> Price:
     return price(row, known_gpus(desk))
 
 
-def price_fields(new: NewPrice) -> Json:
-    """A new row as the store takes it."""
-    return {
-        "scope": new.scope,
-        "key": new.key,
-        "usd_per_hour": format(new.usd_per_hour, "f"),
-        "mode": new.mode,
-        "usd_per_kwh": None if new.usd_per_kwh is None else format(new.usd_per_kwh, "f"),
-        "pue": new.pue,
-        "valid_from": new.valid_from,
-        "valid_to": new.valid_to,
-    }
-
-
 def known_gpus(desk: Desk) -> list[Json]:
     """What price rows can be about: {_id, host, name} of every GPU that was sampled or declared."""
     declared = [{"_id": row["gpu"], "host": row["host"], "name": row.get("name")} for row in desk.declarations.rows()]
@@ -61,20 +46,6 @@ def prices_something(inventory: Iterable[Json], scope: str, key: str | None) -> 
     field = {"gpu": "_id", "host": "host", "name": "name"}.get(scope)
     wanted = canonical_key(Scope(scope), key)
     return field is None or any(row.get(field) == wanted for row in inventory)
-
-
-def check_price(new: NewPrice) -> None:
-    """Rules between the fields. Raises Refused."""
-    if (new.scope == "default") != (new.key is None):
-        rule = "must be left out" if new.scope == "default" else "is needed"
-        raise Refused("invalid_body", f"key={new.key!r} {rule} with scope={new.scope}", "key")
-    if new.key is not None and "\0" in new.key:
-        raise Refused("invalid_body", "key holds a NUL character", "key")
-    check_period(new.valid_from, new.valid_to)
-    if new.mode != "owned" and (new.usd_per_kwh is not None or new.pue is not None):
-        raise Refused(
-            "invalid_body", f"usd_per_kwh and pue need mode=owned, not {new.mode}: rent includes energy", "usd_per_kwh"
-        )
 
 
 def price(row: Json, known: Sequence[Json]) -> Price:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
-from gpu_token_analytics.books.unknown_names import unknown_names
+from msgspec import convert
+
+from gpu_token_analytics.costs.answers.declarations import UnknownGpu
 from gpu_token_analytics.costs.answers.ledger import HourQuality, QualityResponse, SetAside, SharedUuid
 from gpu_token_analytics.costs.choices import Bucket
-from gpu_token_analytics.costs.declarations import unknown_gpu
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.query import Row
 from gpu_token_analytics.costs.questions import check_cost, cost_query
@@ -33,9 +34,9 @@ def quality_of(desk: Desk, start: datetime, end: datetime) -> QualityResponse:
     _, oldest_due = desk.reads.due()
     behind_since = desk.reads.sums_behind_since()
     set_aside, first = desk.reads.set_aside()
-    unknown_count, unknown = unknown_names(desk.store, desk.ledger.books, SHOWN_UNKNOWN)
-    unmarked = desk.ledger.pending_marks.count(to_us(query.start), to_us(query.end))
-    shared = desk.ledger.books.read().shared
+    unknown_count, unknown = desk.unknown_names(SHOWN_UNKNOWN)
+    unmarked = desk.unmarked(to_us(query.start), to_us(query.end))
+    shared = desk.books.read().shared
     short = query.end - query.start <= MAX_LATE_RANGE
     attributed = whole["cost_nusd"]
     return QualityResponse(
@@ -55,7 +56,7 @@ def quality_of(desk: Desk, start: datetime, end: datetime) -> QualityResponse:
         set_aside_count=set_aside,
         set_aside=[SetAside(f"{row['of']} {row['owner']}", row["why"], row["since"]) for row in first],
         unknown_gpu_count=unknown_count,
-        unknown_gpus=[unknown_gpu(name) for name in unknown],
+        unknown_gpus=convert(unknown, list[UnknownGpu], from_attributes=True),
         unknown_gpu_requests=whole["unknown_gpu_requests"],
         unknown_gpu_tokens=whole["unknown_gpu_tokens"],
         shared_uuid_count=len(shared.hosts),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gpu_token_analytics.documents import MoneyClass
+from gpu_token_analytics.documents import GpuId, MoneyClass
 from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.spans import HOUR, UTC_ZONE, Grain, Span, Step, buckets, runs, spans
 
@@ -34,6 +34,7 @@ REST_COLUMNS = (
     "memory_unknown_us",
     "default_idle_nusd",  # of all classes but attributed; warm idle money counts here whoever's line has a share of it
 )
+WARM_IDLE = str(MoneyClass.WARM_IDLE)
 COLUMN_OF_CLASS = {str(name): f"{name}_nusd" for name in MoneyClass} | {str(MoneyClass.ATTRIBUTED): "cost_nusd"}
 FLAG_COLUMNS = ("provisional_cells", "corrected_cells")
 ROW_COLUMNS = sums.LINE_COLUMNS + REST_COLUMNS + FLAG_COLUMNS
@@ -95,6 +96,16 @@ class CostQuery:
                 yield from spans(start, end)
 
 
+@dataclass(slots=True)
+class Piece:
+    """What was read about a place (or the fleet) in a time that no bucket cuts, as vectors."""
+
+    start: datetime
+    place: Place
+    space: Sequence[int]
+    lines: Iterable[tuple[str | None, str | None, Sequence[int]]]
+
+
 class Row(msgspec.Struct, frozen=True, gc=False):
     """One group in one bucket. `values` by ROW; `bucket` is its start in the zone, null without buckets.
 
@@ -134,6 +145,16 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         return any(unknown) and unknown == (self["requests"], tokens) and not (self["gpu_us"] or self.money_nusd)
 
 
+@dataclass(frozen=True)
+class CellFilter:
+    """Which cells. Empty: all."""
+
+    start: datetime
+    end: datetime
+    gpus: frozenset[GpuId] = frozenset()
+    corrected: bool = False
+
+
 @dataclass
 class Sight:
     """All that was read, before filters on lines: fills up as rows are drawn."""
@@ -145,3 +166,10 @@ class Sight:
 def sort_key(key: Key) -> tuple[tuple[bool, str], ...]:
     """Order of groups: by value, null last."""
     return tuple([(value is None, value or "") for value in key])
+
+
+def settled(space: list[int], final_at: datetime | None, now: datetime) -> list[int]:
+    """Cells turn final by time alone; the stored sum was made before."""
+    if final_at is not None and final_at <= now:
+        space[sums.SPACE_COLUMNS.index("provisional_cells")] = 0
+    return space

@@ -27,8 +27,8 @@ from pymongo.database import Database
 from gpu_token_analytics.cells.line_chunks import LineChunks
 from gpu_token_analytics.cells.lines import complete_cells
 from gpu_token_analytics.costs.cells import CELL_FIELDS, cell_pieces
-from gpu_token_analytics.costs.collect import Collector, Piece, settled
-from gpu_token_analytics.costs.query import FLEET, ROW_COLUMNS, CostQuery, Place, Row, Sight
+from gpu_token_analytics.costs.collect import Collector
+from gpu_token_analytics.costs.query import FLEET, ROW_COLUMNS, CostQuery, Piece, Place, Row, Sight, settled
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.lines import complete

@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 from gpu_token_analytics.costs.answers.costs import CostsResponse, DimensionsResponse, Scope
 from gpu_token_analytics.costs.cursors import read_row_position, row_position
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.query import CostQuery, Row, Sight, sort_key
 from gpu_token_analytics.costs.questions import BUCKETS, check_cost, check_range, cost_query
-from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.costs.rows import cost_rows, total_row
 from gpu_token_analytics.rollups.spans import Step
+
+if TYPE_CHECKING:  # the desk has one
+    from gpu_token_analytics.costs.read import CostReads
 
 
 def costs_of(desk: Desk, query: CostQuery, limit: int, cursor: str | None = None) -> CostsResponse:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
 
-from gpu_token_analytics.closing.request_view import RequestPart, request_parts
 from gpu_token_analytics.costs.answers.costs import Tokens
 from gpu_token_analytics.costs.answers.requests import (
     RequestCell,
@@ -24,9 +23,11 @@ from gpu_token_analytics.costs.rows import usd_per_million
 from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.foreign_text import visible
-from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.wire.identity import event_id_of
 from gpu_token_analytics.wire.times import from_us, to_us
+
+if TYPE_CHECKING:  # the desk has it computed
+    from gpu_token_analytics.closing.request_view import RequestPart
 
 Json = dict[str, Any]
 MAX_EVENTS = 20
@@ -48,7 +49,7 @@ def requests_of_gpu(desk: Desk, start: datetime, end: datetime, gpu: str, limit:
     if high - low > MAX_RANGE:
         nearest = (timestamp(high - MAX_RANGE), timestamp(high), "none")
         raise Refused("range_too_long", "requests are listed for at most 24 hours", nearest=nearest)
-    row = desk.ledger.books.gpu(gpu) or {}
+    row = desk.books.gpu(gpu) or {}
     names = [gpu, *([f"{row['host']}/{row['gpu_index']}"] if row.get("host") and row.get("gpu_index") is not None else [])]
     documents = desk.reads.requests_of_gpu(names, to_us(low), to_us(high), limit)
     return RequestsResponse(low, high, gpu, [_event(document) for document in documents], None)
@@ -76,7 +77,7 @@ def _event(document: Json) -> RequestEvent:
 
 
 def _detail(desk: Desk, document: Json, now: datetime, tenant: str | None) -> RequestDetail:
-    parts = request_parts(desk.ledger, params_of(desk.settings), document, to_us(now))
+    parts = desk.request_parts(document, to_us(now))
     stored = desk.reads.cells_by_id([part.cell for part in parts])
     known = [part for part in parts if part.cell in stored and stored[part.cell].get("computed_at")]
     priced = [part for part in parts if part.cost_nusd is not None]

@@ -27,8 +27,7 @@ from gpu_token_analytics.errors import DemoFailed
 from gpu_token_analytics.kafka import EventProducer, create_topics, describe_group
 from gpu_token_analytics.kafka.topics import seed_offsets
 from gpu_token_analytics.settings import Settings, load
-from gpu_token_analytics.wire.events import encode
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.kind import Event, encode
 
 STOP_SECONDS = 20.0
 READY_SECONDS = 60.0

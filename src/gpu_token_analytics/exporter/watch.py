@@ -15,7 +15,7 @@ from gpu_token_analytics.exporter.budget_figures import BudgetFigures
 from gpu_token_analytics.exporter.figures import LedgerFigures, replace_series
 from gpu_token_analytics.exporter.metrics import UNKNOWN, ExporterMetrics
 from gpu_token_analytics.kafka import GroupState, GroupWatch
-from gpu_token_analytics.mongo.client import store_errors
+from gpu_token_analytics.mongo.errors import store_errors
 from gpu_token_analytics.rollups.spans import MINUTE, floor
 
 _log = logging.getLogger(__name__)

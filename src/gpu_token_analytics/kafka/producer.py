@@ -12,8 +12,7 @@ from confluent_kafka import KafkaException, Producer
 from gpu_token_analytics.errors import DeliveryFailed
 from gpu_token_analytics.kafka.config import MAX_MESSAGE_BYTES, LastError, base_config, build, mapped, partition_count
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.wire.events import encode
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.kind import Event, encode
 
 Headers: TypeAlias = list[tuple[str, str | bytes | None]]
 

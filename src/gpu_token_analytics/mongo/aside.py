@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from pymongo.database import Database
 
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.mongo.client import Document
 from gpu_token_analytics.mongo.commands import by_bytes
+from gpu_token_analytics.mongo.errors import Document
 
 _log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from bson.errors import BSONError
 from pymongo.collection import Collection as MongoCollection
 
 from gpu_token_analytics.errors import StoreError, StoreOutcomeUnknown, StoreRefused
-from gpu_token_analytics.mongo.client import Document, store_errors
 from gpu_token_analytics.mongo.encoded import Joined
+from gpu_token_analytics.mongo.errors import Document, store_errors
 from gpu_token_analytics.mongo.pieces import pieces
 
 MAX_COMMAND_BYTES = 12 * 1024 * 1024  # the driver sends no command of more than 16 MiB

@@ -20,7 +20,8 @@ from pymongo.errors import OperationFailure
 
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
-from gpu_token_analytics.mongo.client import Document, make_client, store_errors
+from gpu_token_analytics.mongo.client import make_client
+from gpu_token_analytics.mongo.errors import Document, store_errors
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.events import KINDS
 

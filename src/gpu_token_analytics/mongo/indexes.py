@@ -15,7 +15,8 @@ from pymongo.errors import OperationFailure
 
 from gpu_token_analytics.documents import CellState, Collection
 from gpu_token_analytics.errors import StoreRefused
-from gpu_token_analytics.mongo.client import Store, make_client, store_errors
+from gpu_token_analytics.mongo.client import Store, make_client
+from gpu_token_analytics.mongo.errors import store_errors
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.events import KINDS
 from gpu_token_analytics.wire.sample import SAMPLE

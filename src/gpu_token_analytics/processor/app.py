@@ -20,7 +20,8 @@ from gpu_token_analytics.books.inventory import latest_samples
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.metrics import Metrics
-from gpu_token_analytics.mongo.client import Document, Store
+from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.mongo.errors import Document
 
 
 @dataclass(frozen=True)

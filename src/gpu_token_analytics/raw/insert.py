@@ -21,9 +21,10 @@ from typing import Any
 from pymongo.collection import Collection as MongoCollection
 
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
-from gpu_token_analytics.mongo.client import Document, Store, store_errors
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import BAD_DOCUMENT, DUPLICATE_KEY, MAX_COMMAND_BYTES, write_command
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
+from gpu_token_analytics.mongo.errors import Document, store_errors
 from gpu_token_analytics.wire.kind import Kind
 
 MAX_COMMAND_DOCUMENTS = 10_000

@@ -19,8 +19,9 @@ from hashlib import blake2b
 from gpu_token_analytics.books.gpu_names import meanings_of
 from gpu_token_analytics.cells.marks import Cell, CellMarker
 from gpu_token_analytics.documents import US_PER_MINUTE, Collection, minute_of, touched_minutes
-from gpu_token_analytics.mongo.client import Document, Store, mapped
+from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import update_many
+from gpu_token_analytics.mongo.errors import Document, mapped
 
 _READ_AT_ONCE = 500
 

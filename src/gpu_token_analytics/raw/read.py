@@ -9,20 +9,13 @@ from typing import Any, NamedTuple, TypeAlias
 from pymongo import ASCENDING, DESCENDING
 from pymongo.collection import Collection as MongoCollection
 
-from gpu_token_analytics.documents import (
-    LEDGER_SAMPLE_FIELDS,
-    LONG_REQUEST_US,
-    TOKEN_COUNTS,
-    US_PER_MINUTE,
-    GpuId,
-    minute_of,
-    sample_of,
-)
+from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS, LONG_REQUEST_US, TOKEN_COUNTS, US_PER_MINUTE, GpuId, minute_of
 from gpu_token_analytics.ledger.requests import UsageRows
-from gpu_token_analytics.mongo.client import Document, Store, each, mapped
+from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.mongo.errors import Document, each, mapped
 from gpu_token_analytics.wire.fields import MAX_LATENCY_MS
 from gpu_token_analytics.wire.kind import Kind, Touches
-from gpu_token_analytics.wire.names import host_and_uuid
+from gpu_token_analytics.wire.names import host_and_uuid, sample_of
 from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.usage import USAGE
 

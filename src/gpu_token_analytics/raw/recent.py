@@ -30,7 +30,7 @@ from gpu_token_analytics.clock import Clock, SystemClock
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, minute_of
 from gpu_token_analytics.ledger.money import Int64
 from gpu_token_analytics.ledger.requests import UsageRows, active_in
-from gpu_token_analytics.mongo.client import Document
+from gpu_token_analytics.mongo.errors import Document
 
 KEPT_SECONDS = 3600.0
 MOST_BYTES = 64 * 1024 * 1024  # of records: some 150,000 requests, which take half of that here; never much more than that

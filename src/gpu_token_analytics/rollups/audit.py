@@ -16,7 +16,7 @@ from enum import Enum, auto
 from typing import Any
 
 from gpu_token_analytics.documents import GpuId
-from gpu_token_analytics.mongo.client import Document, store_errors
+from gpu_token_analytics.mongo.errors import Document, store_errors
 from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.documents import gpu_hour, rollup_id
 from gpu_token_analytics.rollups.spans import DAY, HOUR, floor

@@ -16,7 +16,7 @@ from pymongo.collection import Collection as MongoCollection
 
 from gpu_token_analytics.cells.line_chunks import READ_TRIES, LineChunks, read_again
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.mongo.client import Document
+from gpu_token_analytics.mongo.errors import Document
 from gpu_token_analytics.rollups import sums
 
 Section: TypeAlias = tuple[Document, str, str]  # what holds it, under which name, and where that is in the document

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
-from gpu_token_analytics.mongo.client import store_errors
+from gpu_token_analytics.mongo.errors import store_errors
 from gpu_token_analytics.rollups.store import RollupStore, chunks, day_of
 
 CELLS_PER_STEP = 10_000

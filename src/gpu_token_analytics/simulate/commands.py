@@ -28,8 +28,8 @@ from gpu_token_analytics.simulate.load import Load, generate
 from gpu_token_analytics.simulate.replay import DEFAULT_TIMES, Assumptions, replay, shift_to_now_us
 from gpu_token_analytics.simulate.run import Sent, send_stream
 from gpu_token_analytics.simulate.trace import TraceFacts, TraceRow, read_trace, survey
-from gpu_token_analytics.wire.events import MAX_AHEAD_SECONDS, encode
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.events import MAX_AHEAD_SECONDS
+from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.sinks import EventSink
 
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the records, one per line, instead of sending them.")]

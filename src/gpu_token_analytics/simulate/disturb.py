@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu_token_analytics.errors import Reason, SettingsError
-from gpu_token_analytics.wire.events import MAX_RECORD_BYTES, encode
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.events import MAX_RECORD_BYTES
+from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.times import to_us
 
 _LATE_SECONDS = (60.0, 900.0)

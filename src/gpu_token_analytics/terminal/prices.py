@@ -86,8 +86,8 @@ def add_price(
     """
     from pydantic import ValidationError
 
-    from gpu_token_analytics.costs.entries import NewPrice
-    from gpu_token_analytics.costs.prices import append_price, check_price
+    from gpu_token_analytics.costs.entries import NewPrice, check_price
+    from gpu_token_analytics.costs.prices import append_price
     from gpu_token_analytics.rollups.spans import MINUTE, floor
 
     since = None if valid_from is None else cli.time_of("--from", valid_from)

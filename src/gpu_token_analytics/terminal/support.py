@@ -51,7 +51,8 @@ def opened() -> Iterator[Desk]:
     Arguments are judged before: nobody waits for a database to hear of a typing error.
     """
     from gpu_token_analytics.costs.desk import Desk
-    from gpu_token_analytics.mongo.client import open_store, store_errors
+    from gpu_token_analytics.mongo.client import open_store
+    from gpu_token_analytics.mongo.errors import store_errors
     from gpu_token_analytics.running_demo import settings_beside_demo
 
     settings = settings_beside_demo()

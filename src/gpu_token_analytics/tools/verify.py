@@ -22,8 +22,10 @@ from gpu_token_analytics.cells.marks import CellMarker
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.errors import StoreError, VerifyFailed
-from gpu_token_analytics.mongo.client import Store, store_errors
-from gpu_token_analytics.wire.events import new_event_id, touching_kinds
+from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.mongo.errors import store_errors
+from gpu_token_analytics.wire.events import touching_kinds
+from gpu_token_analytics.wire.identity import new_event_id
 from gpu_token_analytics.wire.kind import E, Event, Kind
 from gpu_token_analytics.wire.sample import SAMPLE, GpuSample
 from gpu_token_analytics.wire.sinks import EventSink

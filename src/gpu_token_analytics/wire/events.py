@@ -18,10 +18,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Union
 
 import msgspec
-import uuid_utils
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
-from gpu_token_analytics.wire.kind import Event, Kind, Touches
+from gpu_token_analytics.wire.kind import Event, Kind, Touches, encode, encode_lines
 from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.strict_json import nul_refused, read_strictly, shorten, utf8_text
 from gpu_token_analytics.wire.times import from_us
@@ -43,7 +42,6 @@ _BY_TAG: dict[object, Kind[Any]] = {kind.tag: kind for kind in KINDS}
 _BY_STRUCT: dict[type[Event], Kind[Any]] = {kind.struct: kind for kind in KINDS}
 
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Union[tuple(_BY_STRUCT)])  # noqa: UP007  # made of a table
-_encoder = msgspec.json.Encoder()
 
 
 def touching_kinds() -> list[tuple[Kind[Any], Touches]]:
@@ -54,16 +52,6 @@ def touching_kinds() -> list[tuple[Kind[Any], Touches]]:
 def kind_of(event: Event) -> Kind[Any]:
     """Its kind."""
     return _BY_STRUCT[type(event)]
-
-
-def new_event_id() -> str:
-    """A fresh UUIDv7 (RFC 9562): ordered by time, so MongoDB's _id index stays warm at its right edge."""
-    return str(uuid_utils.uuid7())
-
-
-def encode(event: Event) -> bytes:
-    """The one byte form of an event: field order of the type, defaults left out, UTC `Z` times."""
-    return _encoder.encode(event)
 
 
 def decode(value: bytes | None, broker_ts: datetime | None = None) -> Event:
@@ -99,7 +87,7 @@ def decode_or_error(value: bytes | None, broker_ms: int) -> Event | InvalidRecor
 
 def unknown_fields(event: Event, value: bytes) -> list[str]:
     """The fields of a good record that its contract does not know; they are kept out. A misspelt one is such a field."""
-    if _encoder.encode(event) == value:
+    if encode(event) == value:
         return []
     return [name for name in json.loads(value) if name not in kind_of(event).fields]
 
@@ -115,7 +103,7 @@ def read_lines(records: bytes) -> Lines | None:
     """The events of records that stand on a line each, read but not judged; None where one cannot be read."""
     try:
         events = _decoder.decode_lines(records)
-        return Lines(events, _encoder.encode_lines(events))
+        return Lines(events, encode_lines(events))
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
         return None
 
@@ -129,7 +117,7 @@ def _bare(error: InvalidRecord) -> InvalidRecord:
 
 def _check_form(event: Event, value: bytes) -> None:
     """Raises InvalidRecord where `value`, which was read as `event`, is not a well-formed record."""
-    if _encoder.encode(event) != value:
+    if encode(event) != value:
         # Not what encode() writes: another producer, extra fields, other spacing - or something hostile that msgspec
         # reads past (duplicate keys, 1e999 or deep nesting in unknown fields). The slow reader sees all of it.
         read_strictly(value)

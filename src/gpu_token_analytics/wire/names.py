@@ -15,6 +15,7 @@ GPU a name means is decided by what is known of GPUs at a time (ledger/placement
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _UUID_KINDS = frozenset({"GPU", "MIG"})
 _SHARE_OF_TIME = "::"
@@ -95,3 +96,9 @@ def _first_label(host: str) -> str:
     first, dot, domain = host.partition(".")
     is_name = dot and first and ":" not in host and not domain.rpartition(".")[2].isdecimal()
     return first if is_name else host
+
+
+def sample_of(gpu: str) -> dict[str, Any]:
+    """What the samples of a GPU have in common: its UUID or label; where several cards share the UUID, the host, too."""
+    pair = host_and_uuid(gpu)
+    return {"gpu": gpu} if pair is None else {"gpu": pair[1], "host": pair[0]}

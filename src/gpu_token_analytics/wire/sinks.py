@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import UUID, uuid5
 
-from gpu_token_analytics.wire.events import encode
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.names import gpu_label
 
 _DECLARED_GPUS = UUID("6f6b3c1e-3a55-5c1d-9a53-1c7d1f0b2a84")  # namespace of GPUs that are declared, not detected

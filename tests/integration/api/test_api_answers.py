@@ -23,7 +23,7 @@ from gpu_token_analytics.api.problem import Problem
 from gpu_token_analytics.api.routes import ROUTES
 from gpu_token_analytics.costs import answers as m
 from gpu_token_analytics.costs.focus import COLUMNS
-from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.kind import encode
 from gpu_token_analytics.wire.usage import TokenUsage
 
 from .conftest import FLEET, MINUTES, NOW, START, Api

@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from gpu_token_analytics.wire.events import decode, encode
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.kind import encode
 
 HOSTS = 24
 GPUS_PER_HOST = 4

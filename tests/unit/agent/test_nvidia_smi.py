@@ -24,7 +24,8 @@ from gpu_token_analytics.agent.sources.smi_text import (
     short_bus_id,
 )
 from gpu_token_analytics.errors import SourceUnavailable
-from gpu_token_analytics.wire.events import decode, encode
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.kind import encode
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")

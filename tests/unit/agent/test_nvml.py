@@ -12,7 +12,8 @@ from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, Problem, 
 from gpu_token_analytics.agent.sources.nvidia_smi import NvidiaSmiSource
 from gpu_token_analytics.agent.sources.nvml import NvmlSource
 from gpu_token_analytics.errors import SourceUnavailable
-from gpu_token_analytics.wire.events import decode, encode
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.kind import encode
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -17,8 +17,8 @@ from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.handlers.events import MAX_RECORDS, split_records
 from gpu_token_analytics.api.keys import ApiKey, KeyScope, KeyStore
 from gpu_token_analytics.api.limits import NewNames, Slots
+from gpu_token_analytics.api.outlet import SHUT_SECONDS, Outlet
 from gpu_token_analytics.api.routes import ROUTES
-from gpu_token_analytics.api.services import SHUT_SECONDS, Outlet
 from gpu_token_analytics.costs.query import CostQuery
 from gpu_token_analytics.costs.questions import check_cost, cost_query
 from gpu_token_analytics.errors import DeliveryFailed, Refused

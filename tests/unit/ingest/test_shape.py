@@ -18,9 +18,8 @@ from gpu_token_analytics.ingest.shape import Shaper
 from gpu_token_analytics.ingest.shaped import Shaped, refused_letters
 from gpu_token_analytics.kafka import DeadLetter, RecordBatch
 from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
-from gpu_token_analytics.wire.events import encode
 from gpu_token_analytics.wire.identity import raw_id
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.times import to_us
 from gpu_token_analytics.wire.usage import USAGE, TokenUsage

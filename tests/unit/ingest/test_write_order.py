@@ -20,7 +20,7 @@ from gpu_token_analytics.kafka.consumer import Position
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
 from gpu_token_analytics.settings import load
-from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.kind import encode
 from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.usage import USAGE, TokenUsage
 

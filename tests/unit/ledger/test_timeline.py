@@ -20,7 +20,7 @@ from gpu_token_analytics.ledger.events import NOTHING_BEYOND
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.simulate.fleet import default_fleet
 from gpu_token_analytics.simulate.load import Load, generate
-from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.kind import encode
 from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.times import from_us
 from gpu_token_analytics.wire.usage import TokenUsage

@@ -15,7 +15,7 @@ from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
 from gpu_token_analytics.raw.columns import Book
 from gpu_token_analytics.raw.sample_columns import SampleColumns, description_of
-from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.kind import encode
 from gpu_token_analytics.wire.sample import SAMPLE, GpuSample
 
 STORED = datetime(2026, 2, 1, 12, 0, 0, 123_456, tzinfo=UTC)

@@ -15,8 +15,9 @@ from tests.oracle.raw_documents import usage_document
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
 from gpu_token_analytics.raw.columns import Book
 from gpu_token_analytics.raw.usage_columns import UsageColumns, labels_of
-from gpu_token_analytics.wire.events import decode, encode
+from gpu_token_analytics.wire.events import decode
 from gpu_token_analytics.wire.fields import MAX_LATENCY_MS, MAX_TOKENS
+from gpu_token_analytics.wire.kind import encode
 from gpu_token_analytics.wire.usage import USAGE, TokenUsage
 
 STORED = datetime(2026, 2, 1, 12, 0, 0, 123_456, tzinfo=UTC)

@@ -11,8 +11,8 @@ import pytest
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.simulate import Load, default_fleet, events_for_bench, generate
 from gpu_token_analytics.simulate.load import uuid7_at
-from gpu_token_analytics.wire.events import decode, encode
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.usage import TokenUsage
 

@@ -13,8 +13,8 @@ from gpu_token_analytics.errors import SettingsError, TraceUnreadable
 from gpu_token_analytics.simulate.fleet import TokenTimes
 from gpu_token_analytics.simulate.replay import Assumptions, replay, shift_to_now_us
 from gpu_token_analytics.simulate.trace import TraceRow
-from gpu_token_analytics.wire.events import decode, encode
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.times import to_us
 from gpu_token_analytics.wire.usage import TokenUsage

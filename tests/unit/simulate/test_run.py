@@ -13,7 +13,7 @@ from gpu_token_analytics.errors import DeliveryFailed
 from gpu_token_analytics.simulate import events_for_bench
 from gpu_token_analytics.simulate.disturb import Delivery, Disturbances, disturb
 from gpu_token_analytics.simulate.run import Sent, send_stream
-from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.kind import encode
 from gpu_token_analytics.wire.sinks import MemorySink
 from gpu_token_analytics.wire.times import to_us
 from gpu_token_analytics.wire.usage import TokenUsage

@@ -26,8 +26,9 @@ from tests.unit.sources.shapes import (
 from gpu_token_analytics.sources.instances import CountedBy, InstanceBook, InstancePlacement
 from gpu_token_analytics.sources.span_usages import Counted, LeftOut, is_sampled, usages
 from gpu_token_analytics.sources.spans import Span, SpanKind
-from gpu_token_analytics.wire.events import decode, encode
+from gpu_token_analytics.wire.events import decode
 from gpu_token_analytics.wire.identity import identify
+from gpu_token_analytics.wire.kind import encode
 from gpu_token_analytics.wire.usage import TokenUsage
 
 NOWHERE = InstanceBook()

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gpu_token_analytics.wire.events import decode, encode
+from gpu_token_analytics.wire.events import decode
 from gpu_token_analytics.wire.instances import MAX_INSTANCE, canonical_instance, instance_of, unplaced_gpu
+from gpu_token_analytics.wire.kind import encode
 from gpu_token_analytics.wire.names import canonical_gpu
 from gpu_token_analytics.wire.usage import TokenUsage
 

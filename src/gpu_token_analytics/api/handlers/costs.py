@@ -16,7 +16,7 @@ from gpu_token_analytics.costs.choices import ExportFormat
 from gpu_token_analytics.costs.export import export_file
 from gpu_token_analytics.costs.questions import cost_query
 from gpu_token_analytics.costs.report import costs_of, values_of
-from gpu_token_analytics.mongo.client import store_errors
+from gpu_token_analytics.mongo.errors import store_errors
 
 MEDIA_TYPES = {
     ExportFormat.CSV: "text/csv; charset=utf-8",

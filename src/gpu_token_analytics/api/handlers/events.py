@@ -7,7 +7,6 @@ dead letter. Records are handed on as they came, byte for byte.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from itertools import islice
 from typing import Annotated
 
@@ -15,23 +14,22 @@ import anyio.to_thread
 import msgspec
 from fastapi import Depends, Query, Request
 
+from gpu_token_analytics.api.door import check_names, read_body, send
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.names import meant
 from gpu_token_analytics.api.params import EventsAsked
 from gpu_token_analytics.api.problem import FieldProblem
-from gpu_token_analytics.api.services import Ask, AskDep, Outlet
+from gpu_token_analytics.api.services import Ask, AskDep
 from gpu_token_analytics.costs.answers.events import EventOutcome, EventsResponse, EventWarning
 from gpu_token_analytics.errors import InvalidRecord
 from gpu_token_analytics.wire.events import decode, kind_of, unknown_fields
 from gpu_token_analytics.wire.json_schemas import json_schemas
 from gpu_token_analytics.wire.kind import Event
-from gpu_token_analytics.wire.sinks import EventSink
 from gpu_token_analytics.wire.strict_json import shorten
 from gpu_token_analytics.wire.usage import TokenUsage, refused_reach
 
 MAX_RECORDS = 10_000
 MAX_ERRORS = 1_000
-ACKNOWLEDGE_SECONDS = 15.0
 JSON_TYPE = "application/json"
 NDJSON_TYPES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 _BLANK = b" \t\r\n"
@@ -52,11 +50,6 @@ BODY = {
     "application/json": {"schema": {"oneOf": [_EVENT, {"type": "array", "minItems": 1, "items": _EVENT}]}},
     "application/x-ndjson": {"schema": {"type": "string", "description": "One event per line."}},
 }
-
-
-async def read_body(request: Request) -> bytes:
-    """The body, bounded by the middleware."""
-    return await request.body()
 
 
 async def events(
@@ -115,7 +108,8 @@ def _take(ask: Ask, body: bytes, content_type: str, strict: bool) -> EventsRespo
             "all_records_invalid", f"0 of {len(records)} records accepted; first: {errors[0].message}", errors=problems
         )
     if good:
-        check_names(ask, [event for event, _ in good])
+        most = ask.desk.settings.api_max_new_names_per_hour
+        check_names(services.new_names, most, ask.principal.key, [event for event, _ in good])
         send(services.sink, services.outlet, good)
     services.metrics.events.labels("accepted").inc(len(good))
     return EventsResponse(len(good), len(errors), errors[:MAX_ERRORS], warnings)
@@ -174,20 +168,6 @@ def _json_records(body: bytes) -> list[bytes]:
         raise ApiProblem("invalid_body", f"the array cannot be read as JSON: {where}") from None
 
 
-def check_names(ask: Ask, events: Sequence[Event]) -> None:
-    """Bounds the different names that a key sends. Raises ApiProblem."""
-    names = {kind_of(event).bounded_names(event) for event in events}
-    seconds = ask.services.new_names.take(ask.principal.key or "anonymous", names)
-    if seconds:
-        most = ask.desk.settings.api_max_new_names_per_hour
-        raise ApiProblem(
-            "too_many_names",
-            f"this key has sent {most:,} different (model, tenant, host) within this hour "
-            "(API_MAX_NEW_NAMES_PER_HOUR), and this request has more; nothing of it was sent. Is an id, or a time, in a name?",
-            headers={"Retry-After": str(round(seconds + 0.5))},
-        )
-
-
 def _unknown(event: Event, name: str) -> str:
     return f"{shorten(name)} is no field of {kind_of(event).tag}: {meant(name, kind_of(event).fields)}"
 
@@ -201,13 +181,3 @@ def _foreign(event: Event, tenant: str | None) -> str | None:
     if event.tenant != tenant:
         return f"tenant={event.tenant!r}: this key is for tenant {tenant!r} only"
     return None
-
-
-def send(sink: EventSink | None, outlet: Outlet, records: Sequence[tuple[Event, bytes]]) -> None:
-    """Hand records to Kafka and wait for its acknowledgment. Raises ApiProblem, KafkaError."""
-    if sink is None:
-        raise ApiProblem("ingest_disabled", "this process was started without Kafka; send to another one")
-    with outlet.open():
-        for event, record in records:
-            sink.send_raw(record, event.host)
-        sink.flush(ACKNOWLEDGE_SECONDS)

@@ -26,7 +26,7 @@ from gpu_token_analytics.costs.answers import Live
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.live import live_figures
 from gpu_token_analytics.errors import StoreError
-from gpu_token_analytics.mongo.client import store_errors
+from gpu_token_analytics.mongo.errors import store_errors
 
 Json = dict[str, Any]
 REFRESH_SECONDS = 2.0

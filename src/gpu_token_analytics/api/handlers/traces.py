@@ -15,8 +15,8 @@ import anyio.to_thread
 from fastapi import Depends, Request
 from fastapi.responses import Response
 
+from gpu_token_analytics.api.door import check_names, read_body, send
 from gpu_token_analytics.api.errors import ApiProblem, otlp_media_type
-from gpu_token_analytics.api.handlers.events import check_names, read_body, send
 from gpu_token_analytics.api.services import Ask, AskDep
 from gpu_token_analytics.errors import InvalidRecord
 from gpu_token_analytics.sources.otlp import (
@@ -31,8 +31,8 @@ from gpu_token_analytics.sources.otlp import (
 )
 from gpu_token_analytics.sources.span_usages import Counted, usages
 from gpu_token_analytics.sources.spans import Span
-from gpu_token_analytics.wire.events import decode, encode
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.events import decode
+from gpu_token_analytics.wire.kind import Event, encode
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +79,8 @@ def _take(ask: Ask, body: bytes, media_type: str, encoding: str) -> bytes:
     found = usages(spans, services.desk.placements(), ask.tenant)
     good = _judged(ask, found)
     if good:
-        check_names(ask, [event for event, _ in good])
+        most = ask.desk.settings.api_max_new_names_per_hour
+        check_names(services.new_names, most, ask.principal.key, [event for event, _ in good])
         send(services.sink, services.outlet, good)
     for outcome, count in (("counted", len(good)), ("refused", len(found.refused)), *found.left_out.items()):
         services.metrics.spans.labels(outcome).inc(count)
