@@ -13,7 +13,11 @@ from deploy.bench import shell
 from deploy.bench.checks import matrix
 from deploy.bench.images import archive
 from deploy.bench.images.archive import Image, Layer
-from deploy.bench.kubernetes import binary, images, lag_server, topology, workload
+from deploy.bench.kubernetes import binary, conditions, gpus, images, lag_server, runbooks, topology, workload
+from deploy.observability.table import alert_names
+
+from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, Problem
+from gpu_token_analytics.agent.sources.nvidia_smi import NvidiaSmiSource
 
 
 @pytest.mark.parametrize(
@@ -147,3 +151,39 @@ def test_machines_have_names_and_addresses_of_their_own() -> None:
 def test_the_bench_knows_its_topologies(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["nothing"]) == 2
     assert {"vms", "kubernetes"} <= set(capsys.readouterr().err.rpartition("topologies: ")[2].strip().split(", "))
+
+
+def test_every_alert_is_made_and_its_runbook_followed() -> None:
+    made = [*conditions.with_shipped_rules(), *conditions.with_hurried_rules()]
+    assert sorted(name for condition in made for name in condition.alerts) == sorted(alert_names())
+    preparation, books = runbooks.read()
+    assert set(books) == set(alert_names())
+    assert "gpu-tokens() {" in preparation
+    for name, book in books.items():
+        assert book.commands or book.see, f"{name} has no command and names no other runbook"
+
+
+def test_a_runbooks_commands_are_those_of_its_blocks_before_and_after_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "runbooks.md"
+    page.write_text(
+        "# Runbooks\n\n```bash\nsay() { echo; }\n```\n\n## TargetDown\n\n1. Look:\n\n   ```bash\n   # why\n   say one\n"
+        "   ```\n\nWhen the cause is gone, see ExporterDown:\n\n```bash\nsay two\n```\n\n## ExporterDown\n\nAs TargetDown.\n"
+    )
+    monkeypatch.setattr(runbooks, "PAGE_FILE", page)
+    preparation, books = runbooks.read()
+    assert preparation == "say() { echo; }\n"
+    assert books["TargetDown"] == runbooks.Runbook("TargetDown", ("say one",), ("say two",), ("ExporterDown",))
+    assert books["ExporterDown"] == runbooks.Runbook("ExporterDown", (), (), ("TargetDown",))
+
+
+def test_the_benchs_nvidia_smi_tells_of_one_gpu_and_of_one_that_is_lost(tmp_path: Path) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(gpus.NVIDIA_SMI.replace("/tmp/well", str(tmp_path / "well")))
+    program.chmod(0o755)
+    readings = NvidiaSmiSource(str(program)).read()
+    assert [type(reading) for reading in readings] == [GpuReading, GpuProblem]
+    assert [reading.problem for reading in readings if isinstance(reading, GpuProblem)] == [Problem.LOST]
+    (tmp_path / "well").touch()
+    assert [type(reading) for reading in NvidiaSmiSource(str(program)).read()] == [GpuReading]

@@ -28,20 +28,6 @@ from gpu_token_analytics.embedded.child import LOOPBACK, free_port
 # processes of a busy machine need some seconds for what takes one elsewhere.
 SPEED = 15
 _SLOW = ("kafka", "mongo")  # their exporters ask a server that has other work, too
-JMX_AGENT = "io.prometheus.jmx:jmx_prometheus_javaagent:1.0.1"
-
-
-def jmx_agent(cache: Path, timeout_seconds: float = 300) -> Path:
-    """Prometheus' agent for a JVM, through Maven the first time. Raises RuntimeError with Maven's words."""
-    jar = cache / f"{JMX_AGENT.split(':')[1]}-{JMX_AGENT.split(':')[2]}.jar"
-    if not jar.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        command = ["mvn", "--batch-mode", "--quiet", "--no-transfer-progress", "dependency:copy"]
-        command += [f"-Dartifact={JMX_AGENT}", f"-DoutputDirectory={cache}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
-        if done.returncode != 0 or not jar.exists():
-            raise RuntimeError(f"mvn could not fetch {JMX_AGENT}: {(done.stdout + done.stderr)[-500:]}")
-    return jar
 
 
 def get(url: str, timeout_seconds: float = 20) -> tuple[int, bytes]:

@@ -23,7 +23,8 @@ PAGES = [
     ).stdout.splitlines()
 ]
 LINK = re.compile(r"(?<!`)\[[^\]`]+\]\(([^)#\s]+)(?:#[^)]*)?\)")
-COMMAND = re.compile(r"(?<!-n )(?<!-p )gpu-tokens ([a-z][a-z-]+)")  # `-p gpu-tokens` is a project name of docker compose
+# `-p gpu-tokens` is a project name of docker compose; "in gpu-tokens namespace" are words of kubectl.
+COMMAND = re.compile(r"(?<!-n )(?<!-p )gpu-tokens (?!namespace\b)([a-z][a-z-]+)")
 
 
 def test_generated_pages_are_up_to_date() -> None:

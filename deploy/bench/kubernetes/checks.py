@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deploy.bench.kubernetes import autoscaling, deployment, faults, operations, reachability, resilience
+from deploy.bench.kubernetes import autoscaling, deployment, faults, operations, reachability, resilience, runbooks
 from deploy.bench.kubernetes.cluster import Cluster
 from deploy.bench.kubernetes.operator import Operator
 from deploy.bench.kubernetes.workload import Workload
@@ -18,6 +18,8 @@ _LONG = {
     "faults": "a wrong secret, a full volume and a missing topic, each named by doctor",
     "lag": "processors scaled by the group's lag",
     "chaos": "networks cut, a cable pulled, a disk filled, busy nodes, rolling restarts of the stores",
+    "alerts": "alerts of the shipped rules, by real faults, to a receiver",
+    "runbooks": "every other alert, and every runbook followed as written",
 }
 
 
@@ -41,23 +43,27 @@ def run_all(report: Report, cluster: Cluster, *, full: bool, only: str) -> None:
 
     if not deployment.up(bench, from_earlier=wanted("CA2 resilience")):
         return
-    stages: dict[str, dict[str, Callable[[Bench], None]]] = {
-        "CA2": {
+    stages: list[tuple[str, dict[str, Callable[[Bench], None]]]] = [
+        ("CA2", {
             "resilience": resilience.run_checks,
             "deployment": deployment.run_checks,
             "members": resilience.every_member,
             "cpu": autoscaling.by_cpu,
             "faults": faults.run_checks,
-        },
-        "CA3": {
+        }),
+        ("CA3", {
             "operations": operations.up,
             "reachability": reachability.run_checks,
             "lag": autoscaling.by_lag,
             "chaos": resilience.chaos,
+        }),
+        # With evidence of its own; all of it needs `operations`.
+        ("CA3/observability", {"alerts": runbooks.shipped, "runbooks": runbooks.hurried}),
+        ("CA3", {
             "down": deployment.down,
-        },
-    }
-    for stage, groups in stages.items():
+        }),
+    ]  # fmt: skip
+    for stage, groups in stages:
         report.begin(stage)
         for name, group in groups.items():
             if not wanted(f"{stage} {name}"):

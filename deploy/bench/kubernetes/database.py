@@ -14,13 +14,14 @@ from deploy.bench.shell import CommandFailed, run
 _PROGRAM = """
 import json, sys
 from pymongo import MongoClient
-hosts, password, database, collection, pipeline = json.loads(sys.stdin.read())
+hosts, password, database, command = json.loads(sys.stdin.read())
 for host in hosts:
     try:
         client = MongoClient(host, 27017, username="root", password=password, directConnection=True,
-                             serverSelectionTimeoutMS=3000, socketTimeoutMS=20000, readConcernLevel="majority")
+                             serverSelectionTimeoutMS=3000, socketTimeoutMS=20000)
         if client.admin.command("hello")["isWritablePrimary"]:
-            print(json.dumps(list(client[database][collection].aggregate(pipeline)), default=str))
+            answer = client[database].command(command)
+            print(json.dumps(answer.get("cursor", {}).get("firstBatch", []), default=str))
             break
     except Exception as error:
         print(f"{host}: {error}", file=sys.stderr)
@@ -40,9 +41,14 @@ class Database:
 
     def aggregate(self, collection: str, pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """An aggregation on the primary, read with majority. Raises CommandFailed while there is no primary."""
+        question = {"aggregate": collection, "pipeline": pipeline, "cursor": {"batchSize": 1000}}
+        return self.command({**question, "readConcern": {"level": "majority"}})
+
+    def command(self, command: dict[str, Any]) -> list[dict[str, Any]]:
+        """A command as root on the primary, its first thousand documents. Raises CommandFailed while there is no primary."""
         self._password = self._password or self.workload.secret("mongo-servers", "ROOT_PASSWORD")
         pods = [pod for pod in self.workload.pods("mongo") if pod["status"].get("podIP")]
-        question = json.dumps([[pod["status"]["podIP"] for pod in pods], self._password, self.name, collection, pipeline])
+        question = json.dumps([[pod["status"]["podIP"] for pod in pods], self._password, self.name, command])
         error = CommandFailed("no MongoDB pod runs")
         for pod in pods:
             try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 
 from deploy.bench.kubernetes.cluster import Cluster
-from deploy.bench.shell import run
+from deploy.bench.shell import CommandFailed, run
 from deploy.flows import ROOT
 
 _STAGES = ("CA0", "CA2", "CA3", "deploy", "scripts")
@@ -29,4 +30,11 @@ class Operator:
 
     def do(self, command: str, *, timeout_seconds: float = 300, check: bool = True) -> str:
         """Runs a shell command at the checkout's root, as the README's reader would."""
-        return run(["bash", "-c", command], cwd=self.folder, env=self.env, timeout_seconds=timeout_seconds, check=check).stdout
+        done = self.tell(command, timeout_seconds=timeout_seconds)
+        if check and done.returncode != 0:
+            raise CommandFailed(f"{command}: exit {done.returncode}; it said: {done.stdout.strip()[-3000:]}")
+        return done.stdout
+
+    def tell(self, command: str, *, timeout_seconds: float = 300) -> subprocess.CompletedProcess[str]:
+        """The same, with the exit status, whatever that is. Raises CommandFailed when time is up."""
+        return run(["bash", "-c", command], cwd=self.folder, env=self.env, timeout_seconds=timeout_seconds, check=False)

@@ -86,9 +86,13 @@ def main(arguments_given: Sequence[str]) -> int:
 
 def write_evidence(report: Report, *, full: bool, only: str) -> None:
     """Rewrites the documents of the stages that ran; one of which only parts ran keeps those of its last whole run."""
-    command = "make kubernetes-evidence" if full else 'make kubernetes ARGS="--evidence"'
+    words = ["--full"] * full + ([f"--only {only}"] if only else []) + ["--evidence"]
+    command = "make kubernetes-evidence" if full and not only else f'make kubernetes ARGS="{" ".join(words)}"'
     if only:
-        report.stages = {name: lines for name, lines in report.stages.items() if name in only.split(",")}
+        whole = only.split(",")
+        report.stages = {
+            name: lines for name, lines in report.stages.items() if any(f"{name}/".startswith(f"{word}/") for word in whole)
+        }
     for path in evidence.write(report, command, list(servers.versions().values())):
         print(f"written: {path.relative_to(ROOT)}")
 

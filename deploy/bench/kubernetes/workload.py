@@ -84,6 +84,15 @@ class Workload:
             raise CommandFailed(f"{pod['metadata']['name']} has no process on this host")
         return pid
 
+    def programs_of(self, pod: dict[str, Any], name: str) -> list[int]:
+        """This host's numbers of the pod's processes whose command line holds `name`."""
+        pids = []
+        for pid in cgroups.processes([f"pod{pod['metadata']['uid']}"]):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                if name in Path(f"/proc/{pid}/cmdline").read_text():
+                    pids.append(pid)
+        return pids
+
     def in_network_of(
         self, pod: dict[str, Any], command: Sequence[str], timeout_seconds: float = 60, stdin: str | None = None
     ) -> str:
