@@ -67,6 +67,10 @@ bench: $(VENV)/.dev  ## ratios against the same mongod in the same run
 peers: $(VENV)/.dev  ## this processor next to its peers, one table (Java 17, Maven; ten minutes): make peers ARGS="--readme"
 	$(BIN)/python -m bench peers $(ARGS)
 
+.PHONY: faults
+faults: $(VENV)/.dev  ## every fault of the matrix: row, expected, seen (half an hour): make faults ARGS="--rows 8,9,33"
+	$(BIN)/python -m bench faults $(ARGS)
+
 backup: $(VENV)/.demo  ## the whole store as files: make backup DIR=... ARGS="--recipient age1..."
 	@$(BIN)/gpu-tokens backup $(DIR) $(ARGS)
 

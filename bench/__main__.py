@@ -1,4 +1,4 @@
-"""`python -m bench [ingest|names|peers|queries|shape] [options]`: runnable comparisons. Results are printed, not
+"""`python -m bench [ingest|names|peers|faults|queries|shape] [options]`: runnable comparisons. Results are printed, not
 committed as truth.
 
 ingest    ingest and ledger as ratios against the same mongod (minutes)
@@ -6,6 +6,7 @@ names     very many names: an hour of 200,000 (model, tenant) pairs, a GPU-minut
           72,000 requests of 600 tenants: memory of processor and API, and a neighbour's costs (minutes)
 peers     this processor next to Kafka Connect, Quix Streams and tutorial consumers: speed, kill -9, one invalid record
 shape     what decoding and shaping an event costs, by how its record is written; against another source tree (a minute)
+faults    every fault that delivery is designed for: row, expected, seen (runs tests; half an hour, see --rows)
 queries   /v1/costs over 30 days of 64 GPUs while ingest goes on (loads 2.8 million cells first: half an hour; see --days)
 """
 
@@ -15,6 +16,7 @@ import argparse
 import sys
 
 from bench import ingest_bench, many_names_bench, query_bench, shape_bench
+from bench.faults import run as faults_bench
 from bench.peers import run as peers_bench
 
 
@@ -26,6 +28,9 @@ def main(argv: list[str]) -> None:
         return
     if which == "peers":
         peers_bench.main(argv)
+        return
+    if which == "faults":
+        faults_bench.main(argv)
         return
     if which == "names":
         many_names_bench.main(argv)
@@ -39,7 +44,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--processors", type=int, default=1)
     given = parser.parse_args(argv)
     if which != "ingest":
-        parser.error(f"{which!r} is no bench: ingest, names, queries, peers or shape")
+        parser.error(f"{which!r} is no bench: ingest, names, queries, peers, faults or shape")
     ingest_bench.main(given.events, given.rounds, given.processors)
 
 

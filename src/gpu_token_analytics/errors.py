@@ -11,6 +11,7 @@
     |  |- OffsetsNotSeeded          the group has no offset for a partition: run `gpu-tokens topics create`
     |  |- ConsumerStuck             assigned, lagging, and silent for too long
     |  `- DeliveryFailed            a producer could not get a record acknowledged
+    |     `- RecordTooLarge         the topic never takes a record of this size
     |- StoreError
     |  |- StoreUnreachable          no MongoDB answered; the outcome of a write is unknown, retry it
     |  |- StoreRefused              wrong credentials, not authorised, too old, read-only: retrying does not help
@@ -110,6 +111,10 @@ class ConsumerStuck(KafkaError):
 
 class DeliveryFailed(KafkaError):
     """A record was not acknowledged by Kafka within its time."""
+
+
+class RecordTooLarge(DeliveryFailed):
+    """A record, or the records that went to Kafka together, are over the topic's limit: the same again fails again."""
 
 
 class StoreError(GpuTokensError):

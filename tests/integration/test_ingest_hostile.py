@@ -16,6 +16,7 @@ from gpu_token_analytics.kafka import EventProducer, read_dead_letters
 from gpu_token_analytics.kafka.topics import seed_offsets
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.wire.events import encode
 
 BAD = examples("bad")
 
@@ -90,6 +91,17 @@ def test_the_same_id_with_another_payload_is_a_dead_letter(settings: Settings, s
     assert event.event_id in letters[0].message
     assert stored(store)[event.event_id]["prompt_tokens"] == event.prompt_tokens, "the first one stays"
     assert processor.metric("gpu_tokens_duplicates_total", collection="token_usage") == 1
+
+
+def test_ten_thousand_headers_are_read_by_nobody(settings: Settings, store: Store, processor: Processor) -> None:
+    (event,) = usages(1)
+    with EventProducer(settings) as producer:
+        producer.send_raw(encode(event), event.host, headers=[(f"x{number}", b"y") for number in range(10_000)])
+        producer.flush(30)
+    eventually(lambda: lag(settings) == 0)
+    assert stored(store).keys() == {event.event_id}
+    assert not list(read_dead_letters(settings))
+    assert processor.get("/health")[0] == 200
 
 
 def test_memory_stays_flat(settings: Settings, store: Store, processor: Processor) -> None:

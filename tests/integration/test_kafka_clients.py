@@ -87,7 +87,7 @@ def committed(settings: Settings) -> int:
     return sum(state.committed or 0 for state in describe_group(settings))
 
 
-@pytest.mark.parametrize("code", [14, 15, 16], ids=["load in progress", "coordinator away", "not coordinator"])
+@pytest.mark.parametrize("code", [7, 14, 15, 16], ids=["timed out", "load in progress", "coordinator away", "not coordinator"])
 def test_a_commit_is_tried_again(mock_broker: EmbeddedBroker, settings: Settings, source: EventSource, code: int) -> None:
     send(settings, 50)
     batch = read(source, 50)
@@ -96,7 +96,7 @@ def test_a_commit_is_tried_again(mock_broker: EmbeddedBroker, settings: Settings
     assert committed(settings) == 50
 
 
-@pytest.mark.parametrize("code", [22, 25, 27], ids=["illegal generation", "unknown member", "rebalance"])
+@pytest.mark.parametrize("code", [22, 25, 27, 113], ids=["illegal generation", "unknown member", "rebalance", "stale epoch"])
 def test_a_commit_that_came_too_late_is_no_error(
     mock_broker: EmbeddedBroker, settings: Settings, source: EventSource, code: int
 ) -> None:

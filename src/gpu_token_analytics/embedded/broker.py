@@ -95,6 +95,20 @@ class EmbeddedBroker:
         if code != 0:
             raise EmbeddedServiceError(f"{topic}/{partition} has no records to delete below {before_offset} (error {code})")
 
+    def stop_broker(self, number: int) -> None:
+        """One of several brokers (1 is the first) is away: its partitions can be neither written nor read. Nothing is lost."""
+        self._library.rd_kafka_mock_broker_set_down(self._cluster, number)
+
+    def start_broker(self, number: int) -> None:
+        """It is there again."""
+        self._library.rd_kafka_mock_broker_set_up(self._cluster, number)
+
+    def set_coordinator(self, group: str, number: int) -> None:
+        """Which broker keeps a group; its members wait for that one alone."""
+        code = self._library.rd_kafka_mock_coordinator_set(self._cluster, b"group", group.encode(), number)
+        if code != 0:
+            raise EmbeddedServiceError(f"group {group!r} cannot have broker {number} as its coordinator (error {code})")
+
     def __enter__(self) -> Self:
         return self
 
@@ -136,6 +150,9 @@ def _load(path: Path) -> ctypes.CDLL:
             None,
             [pointer, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int)],
         ),
+        "rd_kafka_mock_broker_set_down": (number, [pointer, ctypes.c_int32]),
+        "rd_kafka_mock_broker_set_up": (number, [pointer, ctypes.c_int32]),
+        "rd_kafka_mock_coordinator_set": (number, [pointer, text, text, ctypes.c_int32]),
         "rd_kafka_mock_partition_delete_records": (number, [pointer, text, ctypes.c_int32, ctypes.c_int64]),
     }
     try:

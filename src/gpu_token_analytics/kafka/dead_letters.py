@@ -8,12 +8,13 @@ copy: readers tell copies apart by (topic, partition, offset).
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from gpu_token_analytics.errors import KafkaError
+from gpu_token_analytics.errors import KafkaError, RecordTooLarge
 from gpu_token_analytics.kafka.config import REQUEST_TIMEOUT_SECONDS, mapped, offsets_client, partition_count
 from gpu_token_analytics.kafka.producer import EventProducer, Headers
 from gpu_token_analytics.settings import Settings
@@ -21,7 +22,12 @@ from gpu_token_analytics.settings import Settings
 # A topic made by others takes 1 MiB, headers included. What is longer can never be a valid record; its start and hash stay.
 WHOLE_UP_TO_BYTES = 900 * 1024
 CUT_TO_BYTES = 64 * 1024
+# Of a topic made with a smaller limit it is not known how much it takes, so it is asked.
+_SMALLER_TOPICS_BYTES = (CUT_TO_BYTES, 8 * 1024, 1024, 0)
 _MAX_HEADER_CHARACTERS = 512
+_SHORT_HEADER_CHARACTERS = 40
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +59,44 @@ class DeadLetters:
     def __init__(self, settings: Settings) -> None:
         """Raises SettingsError."""
         self._producer = EventProducer(settings, settings.dlq_topic, client="dead-letters")
+        self._said_too_large = False
 
     def check(self) -> None:
         """Raises KafkaUnreachable, or TopicMissing when there is no place for dead letters."""
         self._producer.check()
 
     def deliver(self, letters: Sequence[DeadLetter], timeout_seconds: float) -> None:
-        """Write `letters` and wait until Kafka has them. Raises DeliveryFailed: deliver the same letters again."""
-        for letter in letters:
-            value, extra = _fitting(letter.value)
-            self._producer.send_raw(value, letter.key, headers=_headers(letter) + extra)
-        self._producer.flush(timeout_seconds)
+        """Write `letters` and wait until Kafka has them. Raises DeliveryFailed: deliver the same letters again.
+
+        A topic that takes less than it should gets them one by one, and of those that are over its limit the start only:
+        else one record that is bad and long would hold up all records behind it for ever.
+        """
+        try:
+            for letter in letters:
+                self._send(letter, WHOLE_UP_TO_BYTES, CUT_TO_BYTES)
+            self._producer.flush(timeout_seconds)
+        except RecordTooLarge as error:
+            if not self._said_too_large:
+                self._said_too_large = True
+                _log.warning("dead letters are written one by one and cut: raise the topic's max.message.bytes (%s)", error)
+            for letter in letters:
+                self._deliver_alone(letter, timeout_seconds)
+
+    def _deliver_alone(self, letter: DeadLetter, timeout_seconds: float) -> None:
+        for most_bytes in (WHOLE_UP_TO_BYTES, *_SMALLER_TOPICS_BYTES):
+            try:
+                self._send(letter, most_bytes, min(most_bytes, CUT_TO_BYTES))
+                self._producer.flush(timeout_seconds)
+                return
+            except RecordTooLarge:
+                if not most_bytes:
+                    raise
+
+    def _send(self, letter: DeadLetter, whole_up_to_bytes: int, cut_to_bytes: int) -> None:
+        value, extra = _fitting(letter.value, whole_up_to_bytes, cut_to_bytes)
+        characters = _MAX_HEADER_CHARACTERS if cut_to_bytes else _SHORT_HEADER_CHARACTERS
+        key = letter.key if cut_to_bytes else None  # it may be as long as the value
+        self._producer.send_raw(value, key, headers=_headers(letter, characters) + extra)
 
     def close(self) -> None:
         """Release the connection. Raises DeliveryFailed when letters are still on their way."""
@@ -114,23 +147,23 @@ def _read_partition(consumer: Consumer, topic: str, number: int, settings: Setti
         raise mapped(error, f"read {topic}/{number}", settings.kafka_bootstrap) from None
 
 
-def _fitting(value: bytes | None) -> tuple[bytes | None, Headers]:
-    if value is None or len(value) <= WHOLE_UP_TO_BYTES:
+def _fitting(value: bytes | None, whole_up_to_bytes: int, cut_to_bytes: int) -> tuple[bytes | None, Headers]:
+    if value is None or len(value) <= whole_up_to_bytes:
         return value, []
     digest = hashlib.sha256(value).hexdigest()
-    return value[:CUT_TO_BYTES], [("cut_from_bytes", str(len(value)).encode()), ("sha256", digest.encode())]
+    return value[:cut_to_bytes], [("cut_from_bytes", str(len(value)).encode()), ("sha256", digest.encode())]
 
 
-def _headers(letter: DeadLetter) -> Headers:
+def _headers(letter: DeadLetter, most_characters: int) -> Headers:
     texts = {
         "reason": letter.reason,
         "topic": letter.topic,
         "partition": str(letter.partition),
         "offset": str(letter.offset),
-        "message": letter.message[:_MAX_HEADER_CHARACTERS],
+        "message": letter.message[:most_characters],
     }
     if letter.field is not None:
-        texts["field"] = letter.field[:_MAX_HEADER_CHARACTERS]
+        texts["field"] = letter.field[:most_characters]
     return [(name, text.encode("utf-8", "backslashreplace")) for name, text in texts.items()]
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeAlias
 from confluent_kafka import KafkaError as RdError
 from confluent_kafka import KafkaException, Producer
 
-from gpu_token_analytics.errors import DeliveryFailed
+from gpu_token_analytics.errors import DeliveryFailed, RecordTooLarge
 from gpu_token_analytics.kafka.config import MAX_MESSAGE_BYTES, LastError, base_config, build, mapped, partition_count
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.kind import Event, encode
@@ -48,6 +48,7 @@ class EventProducer:
         self._settings = settings
         self._last_error = LastError()
         self._first_failure: str | None = None
+        self._too_large = False  # one of those that failed since the last flush was
         self._producer: Producer = build(
             Producer, base_config(settings, client) | PRODUCER_CONFIG | {"error_cb": self._last_error}
         )
@@ -78,15 +79,17 @@ class EventProducer:
         """Wait until all queued records are acknowledged.
 
         Raises DeliveryFailed when some are not within `timeout_seconds` (they stay queued), or when some failed since
-        the last flush (they are gone from the queue: send them again).
+        the last flush (they are gone from the queue: send them again; RecordTooLarge: as they are, they will fail again).
         """
         deadline = time.monotonic() + timeout_seconds
         left = self._producer.flush(timeout_seconds)
         while left and time.monotonic() < deadline:
             left = self._producer.flush(max(0.0, deadline - time.monotonic()))
         failure, self._first_failure = self._first_failure, None
+        too_large, self._too_large = self._too_large, False
         if failure is not None:
-            raise DeliveryFailed(f"Kafka did not take every record for {self.topic}: {failure} ({self.failed} so far)")
+            kind = RecordTooLarge if too_large else DeliveryFailed
+            raise kind(f"Kafka did not take every record for {self.topic}: {failure} ({self.failed} so far)")
         if left:
             said = f" (last said: {self._last_error.text})" if self._last_error.text else ""
             raise DeliveryFailed(
@@ -112,6 +115,7 @@ class EventProducer:
             self.delivered += 1
             return
         self.failed += 1
+        self._too_large = self._too_large or error.code() == RdError.MSG_SIZE_TOO_LARGE
         if self._first_failure is None:
             self._first_failure = f"{error.str()} ({error.name()})"
 
