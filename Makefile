@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 SITE   ?= b
 DIR    ?= backup
+MINUTES ?= 10
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -70,6 +71,10 @@ peers: $(VENV)/.dev  ## this processor next to its peers, one table (Java 17, Ma
 .PHONY: faults
 faults: $(VENV)/.dev  ## every fault of the matrix: row, expected, seen (half an hour): make faults ARGS="--rows 8,9,33"
 	$(BIN)/python -m bench faults $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.dev  ## live events with deaths for so long: memory flat, lag bounded, identity held: make soak MINUTES=10
+	$(BIN)/python -m bench soak --minutes $(MINUTES) $(ARGS)
 
 backup: $(VENV)/.demo  ## the whole store as files: make backup DIR=... ARGS="--recipient age1..."
 	@$(BIN)/gpu-tokens backup $(DIR) $(ARGS)

@@ -1,4 +1,4 @@
-"""`python -m bench [ingest|names|peers|faults|queries|shape] [options]`: runnable comparisons. Results are printed, not
+"""`python -m bench [ingest|names|peers|faults|soak|queries|shape] [options]`: runnable comparisons. Results are printed, not
 committed as truth.
 
 ingest    ingest and ledger as ratios against the same mongod (minutes)
@@ -7,6 +7,7 @@ names     very many names: an hour of 200,000 (model, tenant) pairs, a GPU-minut
 peers     this processor next to Kafka Connect, Quix Streams and tutorial consumers: speed, kill -9, one invalid record
 shape     what decoding and shaping an event costs, by how its record is written; against another source tree (a minute)
 faults    every fault that delivery is designed for: row, expected, seen (runs tests; half an hour, see --rows)
+soak      minutes of live events with a processor killed again and again: memory, lag, identity
 queries   /v1/costs over 30 days of 64 GPUs while ingest goes on (loads 2.8 million cells first: half an hour; see --days)
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import ingest_bench, many_names_bench, query_bench, shape_bench
+from bench import ingest_bench, many_names_bench, query_bench, shape_bench, soak
 from bench.faults import run as faults_bench
 from bench.peers import run as peers_bench
 
@@ -32,6 +33,9 @@ def main(argv: list[str]) -> None:
     if which == "faults":
         faults_bench.main(argv)
         return
+    if which == "soak":
+        soak.main(argv)
+        return
     if which == "names":
         many_names_bench.main(argv)
         return
@@ -44,7 +48,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--processors", type=int, default=1)
     given = parser.parse_args(argv)
     if which != "ingest":
-        parser.error(f"{which!r} is no bench: ingest, names, queries, peers, faults or shape")
+        parser.error(f"{which!r} is no bench: ingest, names, queries, peers, faults, soak or shape")
     ingest_bench.main(given.events, given.rounds, given.processors)
 
 

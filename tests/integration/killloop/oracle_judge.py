@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,13 +22,14 @@ MAX_LISTED = 5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def ledger_against_oracle(store: Store, settings: Settings, world: World) -> list[str]:
-    """Problems of the ledger, judged without the package's own ledger."""
+def ledger_against_oracle(store: Store, settings: Settings, world: World, prices: Sequence[dict[str, Any]] = ()) -> list[str]:
+    """Problems of the ledger, judged without the package's own ledger. `prices` are rows besides the default one."""
     usages, samples = _documents(world)
     stored: dict[str, dict[int, Any]] = {}
     for cell in store[Collection.LEDGER_CELLS].find({"owned_us": {"$gt": 0}}):
         stored.setdefault(cell["gpu"], {})[_us(cell["minute"])] = cell
-    touched = _touched(usages, samples)
+    # Nobody owns the time of a GPU that is unknown: its cells hold tokens, and are judged where they are found.
+    touched = {gpu: minutes for gpu, minutes in _touched(usages, samples).items() if gpu in samples}
     problems = [f"L3 {gpu} is not in the ledger" for gpu in sorted(touched.keys() - stored.keys())]
     wanted = [(gpu, minute) for gpu, minutes in sorted(touched.items()) for minute in sorted(minutes)]
     problems += [f"L3 {gpu} {_shown(minute)} is missing" for gpu, minute in wanted if minute not in stored.get(gpu, {})]
@@ -42,7 +43,7 @@ def ledger_against_oracle(store: Store, settings: Settings, world: World) -> lis
         near = [doc for doc in usages.get(gpu, []) if doc["ts_us"] >= low and doc["start_us"] <= high]
         heard = [doc for doc in samples.get(gpu, []) if low <= doc["ts_us"] <= high]
         (expected,) = oracle_cells(
-            gpu, [(minute, minute + MINUTE_US)], near, heard, [price], OracleParams(), known=gpu in samples
+            gpu, [(minute, minute + MINUTE_US)], near, heard, [price, *prices], OracleParams(), known=gpu in samples
         )
         problems += _differences(stored[gpu][minute], expected)
         if len(problems) > MAX_LISTED:
@@ -81,7 +82,7 @@ def _documents(world: World) -> tuple[dict[str, list[Any]], dict[str, list[Any]]
     for event in events:
         ts_us = _us(datetime.fromisoformat(event["ts"]))
         if event["schema"] == "gpu.metrics.v1":
-            unknown = {"energy_j": None, "price_per_hour_usd": None}
+            unknown = {"energy_j": None, "price_per_hour_usd": None, "mem_used_mb": None, "power_w": None}
             samples.setdefault(event["gpu_uuid"], []).append(
                 {**unknown, **event, "_id": _identity(event["host"], event), "ts_us": ts_us}
             )
