@@ -1,5 +1,4 @@
 """The `api` process: everything the ledger can answer, over HTTP under /v1, and the dashboard.
 
-May import `closing` (a request's view), `costs`, `budgets`, `rollups`, `books`, `web`, `kafka` and what is below; computes no
-figure.
+May import `costs`, `budgets`, `sources`, `web`, `kafka`, `mongo` and what is below; computes no figure.
 """

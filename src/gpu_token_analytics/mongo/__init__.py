@@ -2,7 +2,7 @@
 
 May import pymongo, the shared words, `documents` and `wire`; knows no cell, no sum and no price.
 
-    client.py    connection, the server's clock, errors in our words
+    client.py    connection, the server's clock; errors.py: the driver's errors in our words
     commands.py  write commands sent as they are; encoded.py: documents as bytes
     pieces.py    what is too many for one document or command, cut by number and bytes
     indexes.py   every index, TTL and view
