@@ -16,7 +16,7 @@ from gpu_token_analytics.kafka import EventProducer, read_dead_letters
 from gpu_token_analytics.kafka.topics import seed_offsets
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.wire.events import encode
+from gpu_token_analytics.wire.kind import encode
 
 BAD = examples("bad")
 

@@ -27,9 +27,8 @@ from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.ingest.settle import BatchWriter, Step
 from gpu_token_analytics.kafka import DeadLetters
-from gpu_token_analytics.wire.events import encode
 from gpu_token_analytics.wire.identity import event_id_of
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.usage import USAGE
 
