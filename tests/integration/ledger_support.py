@@ -14,7 +14,8 @@ from pymongo.monitoring import CommandListener
 from gpu_token_analytics.books.declarations import DeclarationStore
 from gpu_token_analytics.books.gpu_names import NameLimits
 from gpu_token_analytics.clock import SystemClock
-from gpu_token_analytics.closing.audit import AuditReport, audit
+from gpu_token_analytics.closing.audit import audit
+from gpu_token_analytics.closing.audit_report import AuditReport
 from gpu_token_analytics.closing.closer import Closer, ClosingRules
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import Collection

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from tests.integration.ledger_support import MINUTE, Pipeline, minutes_ago, sample, usage
 
-from gpu_token_analytics.closing.audit import audit, describe
+from gpu_token_analytics.closing.audit import audit
+from gpu_token_analytics.closing.audit_report import describe
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.rollups.step import Rollups
 from gpu_token_analytics.wire.usage import USAGE

@@ -23,12 +23,15 @@ from gpu_token_analytics.books.inventory import (
     latest_samples,
     upsert_inventory,
 )
+from gpu_token_analytics.cells.changes import ChangeMarks
 from gpu_token_analytics.cells.marks import CellMarker
 from gpu_token_analytics.cells.store import CellStore, CellWrite
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import Collection, cell_id
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused, StoreUnreachable
+from gpu_token_analytics.ledger.changes import Change, Kind
+from gpu_token_analytics.ledger.shared import NOTHING_SHARED
 from gpu_token_analytics.mongo import client as store_client
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.mongo.commands import update_many
@@ -203,15 +206,17 @@ UNSURE = {"code": 64, "errmsg": "waiting for replication timed out"}
 HOUR = datetime(2026, 1, 30, 21, tzinfo=UTC)
 
 
-LEDGER_WRITES: dict[str, Callable[[CellStore, RollupStore], object]] = {
-    "mark_missing": lambda cells, _: cells.mark_missing("g", [0, MINUTE_US]),
-    "mark_existing": lambda cells, _: cells.mark_existing([cell_id("g", 0)]),
-    "mark_range": lambda cells, _: cells.mark_range({"gpu": "g"}, None, None),
-    "mark_silent": lambda cells, _: cells.mark_silent("g", 0, MINUTE_US),
-    "write": lambda cells, _: cells.write([CellWrite(cell_id("g", 0), 1, 0, {"computed_at": HOUR})]),
-    "roll_gpu_hours": lambda _, rollups: rollups.roll_gpu_hours([("GPU-0000", HOUR)]),
-    "roll_fleet_hours": lambda _, rollups: rollups.roll_fleet_hours([HOUR]),
-    "mark_rolled": lambda _, rollups: rollups.mark_rolled([{"_id": "x", "version": 1}]),
+PRICE = {"scope": "gpu", "key": "g", "valid_from": HOUR, "valid_to": None}
+LEDGER_WRITES: dict[str, Callable[[CellStore, ChangeMarks, RollupStore], object]] = {
+    "open": lambda _, changes, __: changes.open("g", [0, MINUTE_US]),
+    "mark_existing": lambda cells, _, __: cells.mark_existing([cell_id("g", 0)]),
+    "mark": lambda _, changes, __: changes.mark([Change("g", Kind.SILENT, 0, MINUTE_US)]),
+    "mark_priced": lambda _, changes, __: changes.mark_priced(PRICE, NOTHING_SHARED, HOUR),
+    "mark_computed_before": lambda _, changes, __: changes.mark_computed_before(["g"], HOUR),
+    "write": lambda cells, _, __: cells.write([CellWrite(cell_id("g", 0), 1, 0, {"computed_at": HOUR})]),
+    "roll_gpu_hours": lambda _, __, rollups: rollups.roll_gpu_hours([("GPU-0000", HOUR)]),
+    "roll_fleet_hours": lambda _, __, rollups: rollups.roll_fleet_hours([HOUR]),
+    "mark_rolled": lambda _, __, rollups: rollups.mark_rolled([{"_id": "x", "version": 1}]),
 }
 
 
@@ -219,10 +224,10 @@ LEDGER_WRITES: dict[str, Callable[[CellStore, RollupStore], object]] = {
 def test_a_ledger_write_of_unknown_durability_is_no_success(store: Store, name: str) -> None:
     """An answer that holds nothing but a write concern's error: applied, and not known to last."""
     store[Collection.LEDGER_CELLS].insert_many(synthetic_cells(Fleet(gpus=1), HOUR, 60))
-    both = CellStore(store, 0.0), RollupStore(store.database)
+    stores = CellStore(store, 0.0), ChangeMarks(store, 0.0), RollupStore(store.database)
     with failing(store, "update", writeConcernError=UNSURE), pytest.raises(StoreOutcomeUnknown):
-        LEDGER_WRITES[name](*both)
-    LEDGER_WRITES[name](*both)
+        LEDGER_WRITES[name](*stores)
+    LEDGER_WRITES[name](*stores)
 
 
 def test_updates_are_split_by_bytes_and_one_that_is_too_large_is_singled_out(store: Store) -> None:

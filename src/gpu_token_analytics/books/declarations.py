@@ -3,7 +3,7 @@
     {_id: "declaration|<gpu>", kind: "declaration", key, gpu, host, name, valid_from, valid_to, withdrawn, declared_at, source,
      pending, changed_at}
 
-One for each GPU. `pending` is true until the closer has marked the GPU's cells (closing/consequences.py). One that was taken
+One for each GPU. `pending` is true until the closer has marked the GPU's cells (closing/spread.py). One that was taken
 back stays, `withdrawn`, so that requests which named the GPU are still found.
 """
 

@@ -2,7 +2,7 @@
 
     {_id, scope, key, usd_per_hour (decimal text), mode, usd_per_kwh, pue, valid_from, valid_to, created_at, source, pending}
 
-`pending` is true until the closer has marked the cells that a row touches (closing/consequences.py).
+`pending` is true until the closer has marked the cells that a row touches (closing/spread.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What cells are priced and named by besides their events: the price book, the placements, the inventory, the declarations.
 
-A row that changed what cells depend on is `pending` until the closer has marked them (closing/consequences.py).
+A row that changed what cells depend on is `pending` until the closer has marked them (closing/spread.py).
 """
 
 from __future__ import annotations

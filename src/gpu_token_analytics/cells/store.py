@@ -10,7 +10,7 @@ knows of is still ahead (marks.py).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
@@ -19,7 +19,7 @@ from pymongo import ASCENDING, DESCENDING
 
 from gpu_token_analytics.cells.line_chunks import LineChunks
 from gpu_token_analytics.cells.lines import CHUNKED_FIELDS, are_many, complete_cells, put_lines
-from gpu_token_analytics.cells.marks import SAFETY, Cell
+from gpu_token_analytics.cells.marks import Cell
 from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
 from gpu_token_analytics.mongo.aside import Aside
 from gpu_token_analytics.mongo.client import Store
@@ -63,8 +63,6 @@ _DUE_FIELDS = dict.fromkeys(
     1,
 )
 
-_CARRIED_FIELDS = dict.fromkeys(("minute", "host", "gpu_name", "own_price", "samples", "due_at", "lease"), 1)
-
 
 def version_of(cell: Document) -> Version:
     """What is another one whenever a cell was touched or computed."""
@@ -83,12 +81,6 @@ def _live_and_history(cells: Iterable[Document], now: datetime) -> tuple[list[Do
     for cell in cells:
         (live if is_live(cell, now) else history).append(cell)
     return live, history
-
-
-def _computed_by_others(own_lease: str | None) -> Document:
-    """Cells that somebody else may be computing from what was read before a change: he writes them as done, unless they
-    are marked again."""
-    return {"lease": {"$exists": True, "$ne": own_lease}}
 
 
 @dataclass(frozen=True)
@@ -255,78 +247,10 @@ class CellStore:
     # -- marks -------------------------------------------------------------------------------------------------------
 
     @mapped
-    def mark_missing(self, gpu: GpuId, minutes_us: Iterable[int]) -> int:
-        """Open cells for silent minutes that have none; those that exist are left alone. Returns how many were opened."""
-        now = self.now()
-        statements: list[Document] = [
-            {
-                "q": {"_id": cell_id(gpu, minute)},
-                "u": {
-                    "$setOnInsert": {
-                        "gpu": gpu,
-                        "minute": from_us(minute),
-                        "gen": 1,
-                        "done_gen": 0,
-                        "revision": 0,
-                        "due_at": now,
-                        "opened_at": now,
-                        "state": CellState.PENDING.value,
-                        "rolled": True,
-                    }
-                },
-                "upsert": True,
-            }
-            for minute in minutes_us
-        ]
-        # Duplicates: another processor opened them at the same moment.
-        outcome = update_many(self._cells, statements)
-        outcome.raise_refused("to open cells")
-        return outcome.upserted
-
-    @mapped
     def mark_existing(self, ids: Sequence[str]) -> None:
         """Mark cells that exist as touched; ids without a cell are left out."""
         for some in by_bytes(ids):
             self._cells.update_many({"_id": {"$in": some}}, self._touch())
-
-    @mapped
-    def mark_range(self, match: Mapping[str, Any], start: datetime | None, end: datetime | None) -> int:
-        """Mark every existing cell of `match` with start <= minute < end as touched (a price or a name changed)."""
-        minute = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
-        where = {**match, **({"minute": minute} if minute else {})}
-        return self._cells.update_many(where, self._touch()).matched_count
-
-    @mapped
-    def mark_not_owned(self, gpu: GpuId, start_us: int, end_us: int, own_lease: str | None = None) -> None:
-        """Mark the silent cells of [start, end) that were computed as not owned: evidence beside them may own them now."""
-        self._mark_silent(gpu, start_us, end_us, {"silent": True, "owned_us": 0}, own_lease)
-
-    @mapped
-    def mark_memory_unknown(
-        self, gpu: GpuId, start_us: int, end_us: int, without_us: Iterable[int], own_lease: str | None
-    ) -> None:
-        """Mark the cells of [start, end) that have idle time classed without a reading of the memory: by requests before them,
-        which changed. without_us: minutes that were computed from that change."""
-        minute = {"$gte": from_us(start_us), "$lt": from_us(end_us), "$nin": [from_us(at) for at in without_us]}
-        stale = [{"memory_unknown_us": {"$gt": 0}}, _computed_by_others(own_lease)]
-        self._cells.update_many({"gpu": gpu, "minute": minute, "$or": stale}, self._touch())
-
-    @mapped
-    def mark_silent(self, gpu: GpuId, start_us: int, end_us: int) -> None:
-        """Mark the silent cells of [start, end): evidence beside them is gone."""
-        self._mark_silent(gpu, start_us, end_us, {"silent": True}, None)
-
-    def _mark_silent(self, gpu: GpuId, start_us: int, end_us: int, stale: Document, own_lease: str | None) -> None:
-        if start_us < end_us:
-            minute = {"$gte": from_us(start_us), "$lt": from_us(end_us)}
-            where = {"gpu": gpu, "minute": minute, "$or": [stale, _computed_by_others(own_lease)]}
-            self._cells.update_many(where, self._touch())
-
-    @mapped
-    def mark_computed_before(self, gpus: Sequence[GpuId], at: datetime) -> None:
-        """Mark the cells of these GPUs whose computation may have read something that changed at `at`."""
-        read_before = {"computed_at": {"$lt": at + SAFETY}}
-        self._cells.update_many({"gpu": {"$in": list(gpus)}, "$or": [read_before, _computed_by_others(None)]}, self._touch())
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
@@ -353,33 +277,18 @@ class CellStore:
 
     @mapped
     def minutes_after(self, last_us: Mapping[GpuId, int]) -> dict[GpuId, list[int]]:
-        """The minutes of the cells that each GPU has after a minute; {} where there are too many to be read."""
-        found = self._few_cells(last_us, {"$gt": from_us(min(last_us.values()))})
-        if found is None:
+        """The minutes of the cells that each GPU has after a minute, from the index alone; {} where there are too many to be
+        read."""
+        limit = LATER_CELLS * len(last_us)
+        where = {"gpu": {"$in": sorted(last_us)}, "minute": {"$gt": from_us(min(last_us.values()))}}
+        cells = list(self._cells.find(where, {"_id": 0, "gpu": 1, "minute": 1}).limit(limit))
+        if len(cells) == limit:
             return {}
         later: dict[GpuId, list[int]] = {gpu: [] for gpu in last_us}
-        for gpu, minute in found:
-            if minute > last_us[gpu]:
-                later[gpu].append(minute)
+        for cell in cells:
+            if (minute := to_us(cell["minute"])) > last_us[cell["gpu"]]:
+                later[cell["gpu"]].append(minute)
         return later
-
-    @mapped
-    def with_cells_before(self, first_us: Mapping[GpuId, int]) -> set[GpuId]:
-        """Those of these GPUs that have a cell before a minute of theirs; all of them where there are too many to be read."""
-        if not first_us:
-            return set()
-        found = self._few_cells(first_us, {"$lt": from_us(max(first_us.values()))})
-        if found is None:
-            return set(first_us)
-        return {gpu for gpu, minute in found if minute < first_us[gpu]}
-
-    def _few_cells(self, gpus: Iterable[GpuId], minute: Document) -> list[Cell] | None:
-        """The cells of these GPUs in these minutes, from the index alone; None where there are too many to be read."""
-        names = sorted(gpus)
-        limit = LATER_CELLS * len(names)
-        where = {"gpu": {"$in": names}, "minute": minute}
-        found = list(self._cells.find(where, {"_id": 0, "gpu": 1, "minute": 1}).limit(limit))
-        return None if len(found) == limit else [(cell["gpu"], to_us(cell["minute"])) for cell in found]
 
     @mapped
     def count_cells(self, gpu: GpuId, start_us: int, end_us: int) -> int:
@@ -387,23 +296,9 @@ class CellStore:
         return self._cells.count_documents({"gpu": gpu, "minute": {"$gte": from_us(start_us), "$lt": from_us(end_us)}})
 
     @mapped
-    def last_heard(self, gpu: GpuId, before_us: int | None = None) -> Document | None:
-        """The newest cell of a GPU (before a minute) that was computed with evidence in it: {minute}."""
-        before = {} if before_us is None else {"minute": {"$lt": from_us(before_us)}}
-        return self._cells.find_one({"gpu": gpu, "silent": False, **before}, {"minute": 1}, sort=[("minute", DESCENDING)])
-
-    @mapped
-    def cells_from(self, gpu: GpuId, minute_us: int) -> Iterator[Document]:
-        """The cells of a GPU from a minute on, ascending: {minute, host, gpu_name, own_price, samples, due_at, lease}."""
-        return self._carried({"gpu": gpu, "minute": {"$gte": from_us(minute_us)}}, ASCENDING)
-
-    @mapped
-    def cells_before(self, gpu: GpuId, minute_us: int) -> Iterator[Document]:
-        """The cells of a GPU before a minute, descending, as in cells_from."""
-        return self._carried({"gpu": gpu, "minute": {"$lt": from_us(minute_us)}}, DESCENDING)
-
-    def _carried(self, where: Document, order: int) -> Iterator[Document]:
-        return each(self._cells.find(where, _CARRIED_FIELDS).sort("minute", order))
+    def last_heard(self, gpu: GpuId) -> Document | None:
+        """The newest cell of a GPU that was computed with evidence in it: {minute}."""
+        return self._cells.find_one({"gpu": gpu, "silent": False}, {"minute": 1}, sort=[("minute", DESCENDING)])
 
     @mapped
     def cells_of(self, gpu: GpuId, start: datetime | None, end: datetime | None) -> Iterable[Document]:

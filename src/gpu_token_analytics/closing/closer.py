@@ -1,12 +1,12 @@
 """Closing: due cells are computed from the stored events and written, by any replica, any number of times.
 
     1 take due cells, live minutes first (their gen is read here, before any event)   2 read prices, placements, inventory
-    3 read the events of a few GPUs and compute their cells   4 open or mark what a first result implies for others: silent
-      minutes between this one and its neighbours, the card of a MIG slice, what samples say of the minutes up to the next one
-    5 write where nobody was faster   6 now and then: GPUs, placements and prices that changed, GPUs that fell silent,
-      finality
+    3 load the events of a few GPUs and what lies beyond (load.py)   4 compute their timelines and cells (ledger)
+    5 diff the timelines with what the cells said, mark the cells of changed intervals and open missing ones (mark.py)
+    6 write where nobody was faster (write.py)
+    7 now and then: what changed in the books (spread.py), GPUs that fell silent (silence.py), finality
 
-4 and 6 are consequences.py; decisions 12 and 13 say why.
+Decisions 12, 13 and 42 say why.
 
 A cell is never taken before its `due_at`: ingest leaves a mark out while the one before is still ahead (ingest/shape.py).
 Behind schedule means fewer recomputations, not wrong ones: while ingest catches up, closing rests between its rounds, and
@@ -17,27 +17,31 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from hashlib import blake2b
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
-import msgspec
-
-from gpu_token_analytics.cells.lines import bounded_correction, bounded_corrections
 from gpu_token_analytics.cells.store import CellWrite, is_live
 from gpu_token_analytics.clock import Clock
-from gpu_token_analytics.closing.consequences import Closed, Consequences
 from gpu_token_analytics.closing.load import load_timelines
+from gpu_token_analytics.closing.mark import mark_changes
 from gpu_token_analytics.closing.runs import groups_of, runs_of
+from gpu_token_analytics.closing.silence import Silences
+from gpu_token_analytics.closing.spread import spread_books
 from gpu_token_analytics.closing.store import LedgerStore
-from gpu_token_analytics.documents import COUNTS, US_PER_MINUTE, CellState, GpuId, MoneyClass
+from gpu_token_analytics.closing.write import cell_write
+from gpu_token_analytics.documents import (
+    US_PER_MINUTE,
+    CellState,
+    GpuId,
+)
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
+from gpu_token_analytics.ledger.computed import ComputedCell, ComputedRun, compute_runs
+from gpu_token_analytics.ledger.diff import Diff, StoredMinute
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.mongo.errors import Document
 from gpu_token_analytics.raw.recent import NOTHING_KNOWN, Known
@@ -54,11 +58,8 @@ ROLLUPS_WAIT_SECONDS = 5.0  # at most, while cells are due
 CATCH_UP_LOOK_SECONDS = 0.02  # how often closing looks whether ingest has caught up: that asks nobody
 CATCH_UP_REST_SECONDS = 10.0  # at most, between rounds of closing while ingest catches up
 GROUPS_AT_ONCE = 2  # groups of GPUs: one is computed here while MongoDB reads for the other
-AFTER_MINUTE = timedelta(seconds=1)
 
 _ByGpu: TypeAlias = dict[GpuId, dict[int, Document]]  # due cells, by GPU and start of the minute
-
-_content_encoder = msgspec.json.Encoder(order="sorted")
 
 
 class Observer(Protocol):
@@ -121,7 +122,7 @@ class Closer:
     def __init__(self, store: LedgerStore, params: LedgerParams, rules: ClosingRules, observer: Observer) -> None:
         self._store, self._params, self._rules, self._observer = store, params, rules, observer
         self._version = params.version
-        self._consequences = Consequences(store, params, rules.raw_complete_for)
+        self._silences = Silences(store, params)
 
     def run(
         self,
@@ -203,19 +204,21 @@ class Closer:
     ) -> None:
         """Compute and write due cells, by GPU and minute: one run each of several GPUs, so that a few commands do for all."""
         with self._observer.cpu("close"):
-            closed: list[Closed] = []
+            diffs: list[Diff] = []
             writes: list[CellWrite] = []
             known = self._known(
                 {gpu: {minute: due[gpu][minute]["gen"] for minute in run} for gpu, run in group.items()}, moment
             )
             for timelines in load_timelines(self._store.raw, books, self._params, group, to_us(now), known):
-                for run in compute_runs(timelines, self._params):
-                    marks = [due[run.gpu][minute] for minute in group[run.gpu]]
-                    written = self._writes(run.cells, marks, now)
-                    closed.append(Closed(run, marks, {write.cell for write in written if write.changed}))
+                for computed in compute_runs(timelines, self._params):
+                    marks = [due[computed.gpu][minute] for minute in group[computed.gpu]]
+                    written = self._writes(computed.cells, marks, now)
+                    diffs.append(_diff(computed, marks, written))
                     writes += written
-            # First what follows from them: after a crash in between, the cells are still due and it is all done again.
-            self._consequences.follow_up(closed, books)
+            # First what changed beside them: after a crash in between, the cells are still due and it is all done again.
+            gpu, run = next(iter(group.items()))
+            mark_changes(self._store, books, self._params, diffs, own_lease=due[gpu][run[0]]["lease"])
+            self._silences.heard(diff.gpu for diff in diffs if diff.tells)
             self._store.cells.write(writes)
             self._observer.cells_closed(len(writes), sum(write.changed for write in writes))
 
@@ -227,13 +230,9 @@ class Closer:
         self._store.check_clock()
         self._store.pending_marks.mark(self._rules.piece_cells)
         self._observer.cells_unmarked(self._store.pending_marks.count())
-        self._consequences.spread_gpus()
-        self._consequences.spread_declarations()
-        self._consequences.spread_placements()
-        self._consequences.spread_stays()
-        self._consequences.spread_prices()
+        spread_books(self._store, self._params, self._rules.raw_complete_for)
         self._observer.uuids_shared(self._store.books.count_shared())
-        self._consequences.extend_silence()
+        self._silences.extend()
         self._store.cells.finalise()
         self._observer.set_aside(self._store.cells.look_after_set_aside())
         self._observer.cells_due(self._store.cells.count_due())
@@ -264,55 +263,13 @@ class Closer:
         for mark in due:
             waited = (now - mark["due_at"]).total_seconds() + self._rules.debounce_seconds
             self._observer.event_to_ledger_seconds(max(0.0, waited))
-        return [self._cell_write(cell, mark, before.get(mark["_id"]), now) for cell, mark in zip(computed, due, strict=True)]
-
-    def _cell_write(self, cell: ComputedCell, mark: Document, final: Document | None, now: datetime) -> CellWrite:
-        fields = {**cell.fields(), "params": self._version}
-        # The end of its last request is not stored, but later cells may depend on it (Consequences).
-        content = blake2b(_content_encoder.encode((fields, cell.last_end_us)), digest_size=8).digest()
-        end = mark["minute"] + timedelta(microseconds=US_PER_MINUTE)
-        changes: Document = {"computed_at": now}
-        if content != mark.get("content"):
-            revision = mark["revision"] + 1
-            changes |= fields | {"content": content, "revision": revision, "rolled": False}
-            changes["final_at"] = max(end, mark["opened_at"]) + self._rules.finality
-            if mark["state"] == CellState.PENDING:
-                changes["state"] = CellState.PROVISIONAL.value
-            if final is not None:
-                correction = bounded_correction(_correction(final, fields, revision, now))
-                changes["corrections"] = bounded_corrections([*final.get("corrections", ()), correction])
-        return CellWrite(
-            cell=mark["_id"],
-            gen=mark["gen"],
-            revision=mark["revision"],
-            changes=changes,
-            due_again_at=end + AFTER_MINUTE if end > now else None,
-            replaces=mark.get("chunks"),
-        )
+        return [
+            cell_write(cell, mark, before.get(mark["_id"]), self._version, self._rules.finality, now)
+            for cell, mark in zip(computed, due, strict=True)
+        ]
 
 
-def _correction(before: Document, fields: Document, revision: int, now: datetime) -> Document:
-    """What a change of a final cell moved: by class and, by line, in money and tokens. Sums of `moved` = change of C."""
-    moved = {name.value: fields["classes"][name] - before["classes"].get(name, 0) for name in MoneyClass}
-    return {
-        "revision": revision,
-        "at": now,
-        "moved_nusd": {name: amount for name, amount in moved.items() if amount},
-        "cost_change_nusd": fields["cost_nusd"] - before["cost_nusd"],
-        "lines": _line_changes(before["lines"], fields["lines"]),
-    }
-
-
-def _line_changes(before: Iterable[dict[str, Any]], after: Iterable[dict[str, Any]]) -> list[Document]:
-    counted = (*COUNTS, "cost_nusd")
-    sums: dict[tuple[str, str, str], Document] = {}
-    for sign, lines in ((-1, before), (1, after)):
-        for line in lines:
-            change = sums.setdefault((line["model"], line["tenant"], line["method"]), dict.fromkeys(counted, 0))
-            for name in counted:
-                change[name] += sign * (line[name] or 0)  # the money of a GPU that is not known is null
-    return [
-        {"model": model, "tenant": tenant, "method": method, **change}
-        for (model, tenant, method), change in sorted(sums.items())
-        if any(change.values())
-    ]
+def _diff(run: ComputedRun, marks: Sequence[Document], writes: Sequence[CellWrite]) -> Diff:
+    """What was computed against what its cells said when they were taken."""
+    changed = {to_us(mark["minute"]) for mark, write in zip(marks, writes, strict=True) if write.changed}
+    return Diff(run, [StoredMinute.of(mark) for mark in marks], changed)

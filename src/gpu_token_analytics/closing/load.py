@@ -84,15 +84,13 @@ def _load_slices(raw: RawReads, books: Books, card: GpuId, start_us: int, end_us
 
 def _answered(raw: RawReads, books: Books, timelines: Sequence[Timeline]) -> list[Timeline]:
     """These with what lies beyond their events, where they ask for it."""
-    before = {timeline.gpu: timeline.start_us for timeline in timelines if timeline.asks_before}
-    after = {timeline.gpu: timeline.end_us for timeline in timelines if timeline.asks_after}
+    before = {(timeline.gpu, timeline.start_us) for timeline in timelines if timeline.asks_before}
+    after = {(timeline.gpu, timeline.end_us) for timeline in timelines if timeline.asks_after}
     if not before and not after:
         return list(timelines)
     heard = evidence_before(raw, books, before) if before else {}
     followed = evidence_from(raw, books, after) if after else {}
     return [
-        timeline.answered(Beyond(heard.get(timeline.gpu), timeline.gpu in followed))
-        if timeline.gpu in before.keys() | after.keys()
-        else timeline
+        timeline.answered(Beyond(heard.get((timeline.gpu, timeline.start_us)), (timeline.gpu, timeline.end_us) in followed))
         for timeline in timelines
     ]

@@ -6,33 +6,36 @@ Looked for among the events, not among the cells, which may be in somebody's han
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from gpu_token_analytics.documents import GpuId, minute_of
 from gpu_token_analytics.ledger.books import Books
+from gpu_token_analytics.ledger.changes import GpuMinute
 from gpu_token_analytics.raw.read import RawReads, UsageTime
 
 
-def evidence_before(raw: RawReads, books: Books, minutes_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
-    """For each GPU the last minute before one with evidence; GPUs without are left out. Two commands for all."""
-    heard = _last_activity(raw, books, minutes_us)
-    sampled = raw.last_samples({(name, at) for gpu, at in minutes_us.items() for name in books.family(gpu)})
-    for gpu, at in minutes_us.items():
-        times = [sampled[name, at]["ts_us"] for name in books.family(gpu) if (name, at) in sampled]
-        if times:
-            heard[gpu] = max(*times, heard.get(gpu, times[0]))
-    return {gpu: minute_of(at_us) for gpu, at_us in heard.items()}
+def evidence_before(raw: RawReads, books: Books, asked: Set[GpuMinute]) -> dict[GpuMinute, int]:
+    """The last minute with evidence before each GPU's minute; those without are left out. Two commands for all."""
+    heard = _last_activity(raw, books, asked)
+    sampled = raw.last_samples({(name, at) for gpu, at in asked for name in books.family(gpu)})
+    for gpu, at in asked:
+        for name in books.family(gpu):
+            if (name, at) in sampled:
+                ts_us = sampled[name, at]["ts_us"]
+                heard[gpu, at] = max(ts_us, heard.get((gpu, at), ts_us))
+    return {key: minute_of(at_us) for key, at_us in heard.items()}
 
 
-def evidence_from(raw: RawReads, books: Books, minutes_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
-    """For each GPU the first minute from one on with evidence; GPUs without are left out. Two commands for all."""
-    heard = _next_activity(raw, books, minutes_us)
-    sampled = raw.first_samples({(name, at) for gpu, at in minutes_us.items() for name in books.family(gpu)})
-    for gpu, at in minutes_us.items():
-        times = [sampled[name, at]["ts_us"] for name in books.family(gpu) if (name, at) in sampled]
-        if times:
-            heard[gpu] = min(*times, heard.get(gpu, times[0]))
-    return {gpu: minute_of(at_us) for gpu, at_us in heard.items()}
+def evidence_from(raw: RawReads, books: Books, asked: Set[GpuMinute]) -> dict[GpuMinute, int]:
+    """The first minute with evidence from each GPU's minute on; those without are left out. Two commands for all."""
+    heard = _next_activity(raw, books, asked)
+    sampled = raw.first_samples({(name, at) for gpu, at in asked for name in books.family(gpu)})
+    for gpu, at in asked:
+        for name in books.family(gpu):
+            if (name, at) in sampled:
+                ts_us = sampled[name, at]["ts_us"]
+                heard[gpu, at] = min(ts_us, heard.get((gpu, at), ts_us))
+    return {key: minute_of(at_us) for key, at_us in heard.items()}
 
 
 def last_request_ends(raw: RawReads, books: Books, at_us: Mapping[GpuId, int], within_us: int) -> dict[GpuId, int]:
@@ -51,34 +54,34 @@ def last_request_ends(raw: RawReads, books: Books, at_us: Mapping[GpuId, int], w
     return ends
 
 
-def _last_activity(raw: RawReads, books: Books, before_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
-    """For each GPU the newest instant, before a time, of a request that ended on it."""
-    asked = [(gpu, time) for gpu, time in _times(books, before_us) if time.start_us <= time.at_us]
-    active: dict[GpuId, int] = {}
+def _last_activity(raw: RawReads, books: Books, before: Set[GpuMinute]) -> dict[GpuMinute, int]:
+    """The newest instant, before each GPU's time, of a request that ended on it."""
+    asked = [(gpu, time) for gpu, time in _times(books, before) if time.start_us <= time.at_us]
+    active: dict[GpuMinute, int] = {}
     for index, usage in raw.usage_before([time for _, time in asked]).items():
-        gpu = asked[index][0]
+        gpu, time = asked[index]
         instant = usage["ts_us"] - (usage["start_us"] < usage["ts_us"])  # its end is excluded, unless it is all there is
-        active[gpu] = max(instant, active.get(gpu, instant))
+        active[gpu, time.at_us] = max(instant, active.get((gpu, time.at_us), instant))
     return active
 
 
-def _next_activity(raw: RawReads, books: Books, from_us: Mapping[GpuId, int]) -> dict[GpuId, int]:
-    """For each GPU an instant, at or after a time, in which a request is active on it; none of those left out ended earlier."""
-    asked = [(gpu, time) for gpu, time in _times(books, from_us) if time.end_us > time.at_us]
-    active: dict[GpuId, int] = {}
+def _next_activity(raw: RawReads, books: Books, since: Set[GpuMinute]) -> dict[GpuMinute, int]:
+    """An instant, at or after each GPU's time, in which a request is active on it; none of those left out ended earlier."""
+    asked = [(gpu, time) for gpu, time in _times(books, since) if time.end_us > time.at_us]
+    active: dict[GpuMinute, int] = {}
     for index, usage in raw.usage_from([time for _, time in asked]).items():
         gpu, time = asked[index]
         instant = max(usage["start_us"], time.at_us)
-        active[gpu] = min(instant, active.get(gpu, instant))
+        active[gpu, time.at_us] = min(instant, active.get((gpu, time.at_us), instant))
     return active
 
 
-def _times(books: Books, at_us: Mapping[GpuId, int]) -> list[tuple[GpuId, UsageTime]]:
+def _times(books: Books, asked: Set[GpuMinute]) -> list[tuple[GpuId, UsageTime]]:
     """Under which names, and when, requests were a GPU's own: another one may have had its label for millions since. Those of
     its slices are a card's, too."""
     return [
         (gpu, UsageTime(name, start_us, end_us, at))
-        for gpu, at in at_us.items()
+        for gpu, at in sorted(asked)
         for member in books.family(gpu)
         for name, start_us, end_us in _names_of(books, member)
     ]

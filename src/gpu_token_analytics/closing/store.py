@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpu_token_analytics.books.store import BookStore
+from gpu_token_analytics.cells.changes import ChangeMarks
 from gpu_token_analytics.cells.store import CellStore
 from gpu_token_analytics.documents import GpuId
 from gpu_token_analytics.mongo.client import Store
@@ -20,6 +21,7 @@ class LedgerStore:
         self.now, self.check_clock = store.now, store.check_clock
         self.recent = recent
         self.cells = CellStore(store, debounce_seconds)
+        self.changes = ChangeMarks(store, debounce_seconds)
         self.raw = RawReads(store)
         self.pending_marks = PendingMarks(store, debounce_seconds)
         self.books = BookStore(store)

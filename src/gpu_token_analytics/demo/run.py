@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.live import Live
 
 from gpu_token_analytics.clock import Clock
-from gpu_token_analytics.closing.audit import SECOND_LOOK_SECONDS, audit, describe
+from gpu_token_analytics.closing.audit import SECOND_LOOK_SECONDS, audit
+from gpu_token_analytics.closing.audit_report import describe
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.demo.services import PacedProducer, Process, Services

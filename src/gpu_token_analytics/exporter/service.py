@@ -16,7 +16,8 @@ from gpu_token_analytics import __version__
 from gpu_token_analytics.budgets.spending import Spending
 from gpu_token_analytics.budgets.store import BudgetStore
 from gpu_token_analytics.clock import SystemClock
-from gpu_token_analytics.closing.audit import AuditReport, audit
+from gpu_token_analytics.closing.audit import audit
+from gpu_token_analytics.closing.audit_report import AuditReport
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.costs.read import CostReads

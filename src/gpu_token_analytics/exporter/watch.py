@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from gpu_token_analytics.clock import Clock
-from gpu_token_analytics.closing.audit import SECOND_LOOK_SECONDS, AuditReport
+from gpu_token_analytics.closing.audit import SECOND_LOOK_SECONDS
+from gpu_token_analytics.closing.audit_report import AuditReport
 from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.errors import GpuTokensError, KafkaError, StoreError
 from gpu_token_analytics.exporter.budget_figures import BudgetFigures

@@ -12,10 +12,11 @@ replay gives the same cells.
     arrays.py       sums of integer columns
     attribution.py  the sweep: how concurrent requests share a GPU, instant by instant
     inputs.py       what cells are computed from; several GPUs laid out together
-    cells.py        all of it together: the content of cells
+    cells.py        all of it together: the content of cells; grid.py: the intervals between edges
     events.py       what is loaded of one GPU around a run of minutes
     timeline.py     what its minutes depend on besides what happens inside of them; evidence.py: when it was heard of
     computed.py     timelines to cells
+    diff.py         a timeline as computed against what its cells said: the intervals that changed; changes.py: their kinds
     ownership.py    the minutes a GPU has to be paid for
     books.py        what cells are priced and named by besides their events
 """

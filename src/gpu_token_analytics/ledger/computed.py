@@ -5,20 +5,19 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, NanoUsd
 from gpu_token_analytics.ledger.cells import CellContent, compute_cells
+from gpu_token_analytics.ledger.changes import Carried
 from gpu_token_analytics.ledger.inputs import CardShare, CellInput
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import PricePiece
 from gpu_token_analytics.ledger.requests import Requests
 from gpu_token_analytics.ledger.shared import on_two_hosts
 from gpu_token_analytics.ledger.timeline import Timeline
-
-Carried: TypeAlias = tuple[str | None, str | None, NanoUsd | None]  # host, GPU name, the samples' own price
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class ComputedRun:
     gpu: GpuId
     cells: Sequence[ComputedCell]
     heard_us: Sequence[int]  # minutes with evidence, ascending: all from the first cell to the last, and some around them
+    samples_us: Sequence[int] = ()  # times of its samples, ascending: likewise
     on_two_hosts: bool = False  # its samples are of two cards (shared.py)
 
     @property
@@ -113,8 +113,9 @@ def compute_runs(timelines: Sequence[Timeline], params: LedgerParams, *, with_sh
             _cell(timeline, cell, content, end_us, ids)
             for cell, content, end_us in zip(given.cells, of_run, ends_us, strict=True)
         ]
-        two = on_two_hosts(timeline.events.samples.near, params.gap_us)
-        runs.append(ComputedRun(timeline.gpu, cells, timeline.evidence.minutes_heard(), two))
+        samples = timeline.events.samples
+        two = on_two_hosts(samples.near, params.gap_us)
+        runs.append(ComputedRun(timeline.gpu, cells, timeline.evidence.minutes_heard(), samples.times_us, two))
     return runs
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from gpu_token_analytics.clock import ManualClock
-from gpu_token_analytics.closing.audit import AuditReport
+from gpu_token_analytics.closing.audit_report import AuditReport
 from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.costs.query import ROW, ROW_COLUMNS, CostQuery, Row
 from gpu_token_analytics.costs.read import CostReads
