@@ -7,6 +7,7 @@ dead letter. Records are handed on as they came, byte for byte.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from itertools import islice
 from typing import Annotated
 
@@ -22,7 +23,8 @@ from gpu_token_analytics.api.problem import FieldProblem
 from gpu_token_analytics.api.services import Ask, AskDep
 from gpu_token_analytics.costs.answers.events import EventOutcome, EventsResponse, EventWarning
 from gpu_token_analytics.errors import InvalidRecord
-from gpu_token_analytics.wire.events import decode, kind_of, unknown_fields
+from gpu_token_analytics.sources.placed_events import instances_of, placed
+from gpu_token_analytics.wire.events import decode, encode, kind_of, unknown_fields
 from gpu_token_analytics.wire.json_schemas import json_schemas
 from gpu_token_analytics.wire.kind import Event
 from gpu_token_analytics.wire.strict_json import shorten
@@ -32,6 +34,7 @@ MAX_RECORDS = 10_000
 MAX_ERRORS = 1_000
 JSON_TYPE = "application/json"
 NDJSON_TYPES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
+TOLD_BY_ENGINE = "left out: the placement of its instance says that the engine tells of every request (counted_by=engine)"
 _BLANK = b" \t\r\n"
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _MAX_ARRAY_DEPTH = 64
@@ -61,7 +64,9 @@ async def events(
     """Store one event, a JSON array, or NDJSON (`application/x-ndjson`), at most 10,000 records.
 
     Answered after Kafka acknowledged. Sending the same records again is harmless: an event counts once by its event_id.
-    A field that the contract does not know is left out and told as a warning; `strict=true` refuses its record.
+    A field that the contract does not know is left out and told as a warning; `strict=true` refuses its record. A request that
+    names an instance in `gpu_uuids` (`instance:node1:8000`) runs on the GPUs of its placement, and is left out with a warning
+    where that says `counted_by=engine`.
     """
     outlet = ask.services.outlet
     if ask.services.sink is not None:
@@ -78,11 +83,13 @@ def _take(ask: Ask, body: bytes, content_type: str, strict: bool) -> EventsRespo
     errors: list[EventOutcome] = []
     warnings: list[EventWarning] = []
     now = services.desk.now()
+    taken = 0  # and left out: an engine tells of it
     for index, record in enumerate(records):
         try:
             event = decode(record, now)
+            sent = _placed(ask, event, record, now)
             if too_far := refused_reach(
-                event, services.desk.settings.request_max_minutes, services.desk.settings.request_max_gpus
+                sent[0] if sent else event, services.desk.settings.request_max_minutes, services.desk.settings.request_max_gpus
             ):
                 raise too_far
         except InvalidRecord as error:
@@ -96,13 +103,17 @@ def _take(ask: Ask, body: bytes, content_type: str, strict: bool) -> EventsRespo
             errors.append(EventOutcome(index, "invalid", event.event_id, "unknown_field", name, _unknown(event, unknown[0])))
         elif refusal is not None:
             errors.append(EventOutcome(index, "forbidden", event.event_id, "tenant", "tenant", refusal))
+        elif sent is None:
+            taken += 1
+            if len(warnings) < MAX_ERRORS:
+                warnings.append(EventWarning(index, "gpu_uuids", TOLD_BY_ENGINE))
         else:
-            good.append((event, record))
+            good.append(sent)
             warnings += [
                 EventWarning(index, shorten(name), _unknown(event, name)) for name in unknown[: MAX_ERRORS - len(warnings)]
             ]
     services.metrics.events.labels("rejected").inc(len(errors))
-    if errors and not good:
+    if errors and not good and not taken:
         problems = [FieldProblem(field=f"[{e.index}].{e.field or ''}".rstrip("."), message=e.message) for e in errors[:50]]
         raise ApiProblem(
             "all_records_invalid", f"0 of {len(records)} records accepted; first: {errors[0].message}", errors=problems
@@ -112,7 +123,21 @@ def _take(ask: Ask, body: bytes, content_type: str, strict: bool) -> EventsRespo
         check_names(services.new_names, most, ask.principal.key, [event for event, _ in good])
         send(services.sink, services.outlet, good)
     services.metrics.events.labels("accepted").inc(len(good))
-    return EventsResponse(len(good), len(errors), errors[:MAX_ERRORS], warnings)
+    return EventsResponse(len(good) + taken, len(errors), errors[:MAX_ERRORS], warnings)
+
+
+def _placed(ask: Ask, event: Event, record: bytes, now: datetime) -> tuple[Event, bytes] | None:
+    """The event as it is sent on: where it names an instance, with the GPUs that run it, judged again. None: it is left out.
+
+    Raises InvalidRecord.
+    """
+    if not isinstance(event, TokenUsage) or not instances_of(event):
+        return event, record
+    usage = placed(event, ask.desk.placements())
+    if usage is None:
+        return None
+    sent = encode(usage)
+    return decode(sent, now), sent
 
 
 def split_records(body: bytes, content_type: str) -> list[bytes]:
