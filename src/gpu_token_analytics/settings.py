@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _NEARLY = 0.9  # of the letters are the same, in order
 _OTHERS = frozenset({"HOSTNAME"})  # set by every shell and container: not a misspelt HOST_NAME
 
-GpuMetricsSource = Literal["", "nvml", "nvidia-smi", "seed"]
+GpuMetricsSource = Literal["", "nvml", "nvidia-smi", "dcgm-exporter", "amd-exporter", "seed"]
 
 
 class Settings(BaseSettings):
@@ -153,6 +153,9 @@ class Settings(BaseSettings):
     # Agent
     gpu_metrics_source: GpuMetricsSource = Field(
         "", description="Where GPU samples come from; empty: the processor samples no GPU."
+    )
+    gpu_exporter_url: str = Field(
+        "", description="Page of the exporter source; empty: `http://127.0.0.1:9400/metrics` (DCGM), port 5000 (AMD)."
     )
     gpu_seed_file: str = Field("gpu_seed.json", description="GPUs of the `seed` source.")
     sample_interval_seconds: float = Field(5, gt=0, le=59, description="Time between two samples of one GPU.")

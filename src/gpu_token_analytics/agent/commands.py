@@ -32,7 +32,10 @@ def register(app: typer.Typer) -> None:
 
 
 def agent(
-    source: Annotated[str, typer.Option(help="nvml, nvidia-smi or seed; default GPU_METRICS_SOURCE.")] = "",
+    source: Annotated[
+        str, typer.Option(help="nvml, nvidia-smi, dcgm-exporter, amd-exporter or seed; default GPU_METRICS_SOURCE.")
+    ] = "",
+    url: Annotated[str, typer.Option(help="Page of the exporter; default GPU_EXPORTER_URL, else its usual port here.")] = "",
     interval: Annotated[float | None, typer.Option(help="Seconds between samples; default SAMPLE_INTERVAL_SECONDS.")] = None,
     seed_file: Annotated[Path | None, typer.Option(help="GPUs of the seed source; default GPU_SEED_FILE.")] = None,
     host: Annotated[str, typer.Option(help="Name of this host in events; default HOST_NAME, else its host name.")] = "",
@@ -45,10 +48,11 @@ def agent(
     never idle. Values the driver does not give are null, never 0.
 
     Examples: `gpu-tokens agent --source nvml` | `gpu-tokens agent --source nvidia-smi --once` |
-    `gpu-tokens agent --source seed --seed-file gpu_seed.json --host vm4`
+    `gpu-tokens agent --source dcgm-exporter` | `gpu-tokens agent --source seed --seed-file gpu_seed.json --host vm4`
     """
     settings = load(
         gpu_metrics_source=source or None,
+        gpu_exporter_url=url or None,
         sample_interval_seconds=interval,
         gpu_seed_file=None if seed_file is None else str(seed_file),
         host_name=host or None,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from gpu_token_analytics.books.inventory import GpuDescription
 from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS
 from gpu_token_analytics.raw.columns import Columns
+from gpu_token_analytics.wire.fields import Source
 from gpu_token_analytics.wire.names import canonical_host
 from gpu_token_analytics.wire.sample import GpuSample
 
-LIVE_SOURCES = frozenset({"nvml", "nvidia-smi", "seed"})  # not "replay": nobody pays for a GPU of a trace by the clock
+LIVE_SOURCES = frozenset(get_args(Source)) - {"replay"}  # nobody pays for a GPU of a trace by the clock
 
 # What each sample says itself of what the ledger reads.
 _OWN = tuple(name for name in LEDGER_SAMPLE_FIELDS if name not in ("gpu", "ts_us", "host"))

@@ -33,7 +33,7 @@ from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.child import free_port
 from gpu_token_analytics.errors import EmbeddedServiceError
 from gpu_token_analytics.mongo.client import Store
-from gpu_token_analytics.wire.usage import USAGE
+from gpu_token_analytics.wire.usage import USAGE as USAGE_KIND
 
 REQUIREMENTS = ROOT / "requirements" / "litellm.txt"
 USAGE = {"prompt_tokens": 120, "completion_tokens": 4, "total_tokens": 124, "prompt_tokens_details": {"cached_tokens": 64}}
@@ -179,7 +179,7 @@ def test_calls_through_the_real_proxy_become_costs_by_model_and_tenant(world: Wo
             break
     stream.close()
     wait_for(lambda: proxy.engine.cut == 1, "the engine is not told that the caller has gone")
-    events = store[USAGE.collection]
+    events = store[USAGE_KIND.collection]
     wait_for(lambda: events.count_documents({}) >= 4, "not all calls have arrived")
     time.sleep(3)  # what must not come has time to come
     found = {document["request_id"][-1]: document for document in events.find()}

@@ -1,4 +1,4 @@
-"""GPU telemetry sources: NVML, the nvidia-smi command, and a seed file for machines without a GPU."""
+"""GPU telemetry sources: NVML, the nvidia-smi command, exporters' pages, and a seed file for machines without a GPU."""
 
 from __future__ import annotations
 
@@ -22,5 +22,13 @@ def open_source(kind: GpuMetricsSource, settings: Settings, host: str) -> GpuSou
             from gpu_token_analytics.agent.sources.seed import SeedSource
 
             return SeedSource(settings.gpu_seed_file, host)
+        case "dcgm-exporter":
+            from gpu_token_analytics.agent.sources.dcgm import DcgmSource
+
+            return DcgmSource(settings.gpu_exporter_url, host)
+        case "amd-exporter":
+            from gpu_token_analytics.agent.sources.amd import AmdSource
+
+            return AmdSource(settings.gpu_exporter_url, host)
         case "":
-            raise SettingsError("GPU_METRICS_SOURCE is empty; set it to nvml, nvidia-smi or seed")
+            raise SettingsError("GPU_METRICS_SOURCE is empty; set it to nvml, nvidia-smi, dcgm-exporter, amd-exporter or seed")
