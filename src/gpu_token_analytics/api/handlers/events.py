@@ -24,9 +24,9 @@ from gpu_token_analytics.api.services import Ask, AskDep
 from gpu_token_analytics.costs.answers.events import EventOutcome, EventsResponse, EventWarning
 from gpu_token_analytics.errors import InvalidRecord
 from gpu_token_analytics.sources.placed_events import instances_of, placed
-from gpu_token_analytics.wire.events import decode, encode, kind_of, unknown_fields
+from gpu_token_analytics.wire.events import decode, kind_of, unknown_fields
 from gpu_token_analytics.wire.json_schemas import json_schemas
-from gpu_token_analytics.wire.kind import Event
+from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.strict_json import shorten
 from gpu_token_analytics.wire.usage import TokenUsage, refused_reach
 
