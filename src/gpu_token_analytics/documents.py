@@ -13,6 +13,7 @@ or a BSON date. Unknown is null. The indexes and TTLs live in mongo/indexes.py.
     prices          the price book, append-only
     placements      which serving instance ran on which GPUs, append-only (books/instances.py)
     budgets, budget_alerts   what may be spent, and what was told of it (budgets/store.py)
+    teams           which team a tenant belongs to, append-only (books/teams.py)
     inventory       the GPUs known and which host/index carried which UUID when
     corrections     a view on ledger_cells: what changed in a cell after it was final
 """
@@ -54,6 +55,7 @@ class Collection(StrEnum):
     CORRECTIONS = "corrections"
     API_KEYS = "api_keys"
     BUDGETS = "budgets"
+    TEAMS = "teams"
     BUDGET_ALERTS = "budget_alerts"
 
 

@@ -29,6 +29,7 @@ from gpu_token_analytics.api.problem import Problem as ProblemAnswer
 from gpu_token_analytics.budgets.answers import BudgetAlertsResponse, BudgetsResponse, BudgetTerms
 from gpu_token_analytics.budgets.entries import BudgetName, NewBudget
 from gpu_token_analytics.costs import answers as m
+from gpu_token_analytics.costs.answers.teams import TeamCostsResponse
 from gpu_token_analytics.costs.entries import NewPrice
 from gpu_token_analytics.web import mount
 
@@ -42,6 +43,7 @@ TENANT_DENIED = (
     "/v1/prices",
     "/v1/break-even",
     "/v1/budgets/alerts",
+    "/v1/teams",
 )
 LIMIT_MINUTES = {"1m": 6 * 60, "1h": 31 * 1440, "1d": 366 * 1440, "none": 366 * 1440}
 TITLES = {400: "range_too_long", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 503: "store_unavailable"}
@@ -85,6 +87,7 @@ class FakeApi:
             "/v1/quality": self._quality,
             "/v1/prices": self._list_prices,
             "/v1/budgets": self._list_budgets,
+            "/v1/teams/costs": self._team_costs,
             "/v1/budgets/alerts": self._budget_alerts,
             "/v1/stream": self._stream,
             "/v1/export": self._export,
@@ -519,6 +522,14 @@ class FakeApi:
         self.prices.append(row)
         self.prices.sort(key=lambda price: str(price["valid_from"]), reverse=True)
         return answer(m.Price, row)
+
+    async def _team_costs(self, request: Request) -> Any:
+        start, end = _range(request)
+        names = ["chat-frontend-of-the-web-shop", "search"]
+        shop = {"team": "shop", "tenants": names, "attributed_nusd": 40_000_000_001, "requests": 120, "tokens": 90_000}
+        rows = [shop, {"team": None, "tenants": ["batch"], "attributed_nusd": 2}]
+        said = {"from": start, "to": end, "rows": [] if self.empty else rows, "attributed_nusd": 40_000_000_003}
+        return answer(TeamCostsResponse, said)
 
     async def _list_budgets(self, request: Request) -> Any:
         rows = [] if self.empty else self.budgets.rows

@@ -61,3 +61,12 @@ def test_who_may_only_read_sets_and_removes_nothing(browser: Browser, fake: Fake
         page = dashboard.open("/budgets")
         assert page.locator("#budget-submit, [id^='remove-']").count() == 0
         assert page.locator("#budget-rows-scroll tbody tr").count() == 5
+
+
+def test_teams_stand_below_their_tenants(browser: Browser, fake: FakeApi) -> None:
+    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+        page = dashboard.open("/tenants")
+        text = page.inner_text("#teams")
+        assert "shop\t$40.00\t90K\t120\tchat-frontend-of-the-web-shop, search" in text
+        assert "No team\t$0.000000002" in text
+        assert "All teams\t$40.00" in text

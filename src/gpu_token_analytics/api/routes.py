@@ -11,7 +11,7 @@ columns are null or 0. `tenant_keys` says which routes such a key may call; the 
 
 from __future__ import annotations
 
-from gpu_token_analytics.api.handlers import about, books, budgets, costs, events, ledger, stream, traces
+from gpu_token_analytics.api.handlers import about, books, budgets, costs, events, ledger, stream, teams, traces
 from gpu_token_analytics.api.route import Access, Route
 
 READ, INGEST, ADMIN = Access.READ, Access.INGEST, Access.ADMIN
@@ -46,6 +46,9 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/declarations", ADMIN, books.declare, "Declare a GPU", status=201),
     Route("POST", "/v1/declarations/retire", ADMIN, books.retire, "End a declaration", names_existing=True),
     Route("POST", "/v1/declarations/withdraw", ADMIN, books.withdraw, "Take a declaration back", names_existing=True),
+    Route("GET", "/v1/teams", READ, teams.teams, "Which team a tenant belongs to"),
+    Route("POST", "/v1/teams", ADMIN, teams.add_team, "Say a tenant's team", status=201),
+    Route("GET", "/v1/teams/costs", READ, teams.costs_of_teams, "Attributed money by team"),
     Route("GET", "/v1/budgets", READ, budgets.budgets, "Budgets and how they stand", tenant_keys=True),
     Route("POST", "/v1/budgets", ADMIN, budgets.set_budget, "Set a budget", status=201),
     Route("POST", "/v1/budgets/remove", ADMIN, budgets.remove_budget, "Remove a budget", names_existing=True),

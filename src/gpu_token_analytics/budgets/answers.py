@@ -9,7 +9,7 @@ from msgspec import Meta, field
 
 from gpu_token_analytics.costs.answers.base import Answer, Count, End, NanoUsd
 
-Scope: TypeAlias = Literal["fleet", "tenant", "model"]
+Scope: TypeAlias = Literal["fleet", "team", "tenant", "model"]
 PeriodName: TypeAlias = Literal["day", "week", "month"]
 Start: TypeAlias = Annotated[datetime, Meta(description="Start of the period, UTC.", examples=["2026-01-01T00:00:00Z"])]
 

@@ -40,7 +40,7 @@ class BudgetDesk:
     def over(desk: Desk) -> BudgetDesk:
         """Budgets whose figures are those of this desk."""
         store = BudgetStore(desk.store.database, desk.settings.api_query_timeout_ms)
-        return BudgetDesk(desk, store, Spending(desk.costs))
+        return BudgetDesk(desk, store, Spending(desk.costs, desk.teams.book))
 
     def standing(self, tenant: str | None = None) -> BudgetsResponse:
         """Every budget in its current period; of one tenant, or of all."""

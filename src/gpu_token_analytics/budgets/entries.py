@@ -35,7 +35,7 @@ class NewBudget(Model):
         default=None,
         min_length=1,
         max_length=256,
-        description="The tenant or model; left out for the fleet.",
+        description="The team, tenant or model; left out for the fleet.",
         examples=["acme"],
     )
     period: PeriodName = "month"

@@ -1,19 +1,21 @@
 """How budgets stand: what is spent in the period, and what it will come to. Sums of `costs`, to the nano-dollar.
 
-Whole hours are read, this one included, so each figure comes from few sums. Money of a tenant or a model is what is attributed
-to its usage; money of the fleet is all of it.
+Whole hours are read, this one included, so each figure comes from few sums. Money of a tenant, a team or a model is what is
+attributed to its usage; money of the fleet is all of it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
+from functools import reduce
 from typing import TypeAlias
 
+from gpu_token_analytics.books.teams import TeamBook
 from gpu_token_analytics.budgets.forecast import MOST_DAYS, Forecast, forecast
 from gpu_token_analytics.budgets.standing import Standing
 from gpu_token_analytics.budgets.terms import Budget, BudgetScope
@@ -50,8 +52,14 @@ class _Sum:
 class Spending:
     """Reads how budgets stand. Safe for all threads. Raises the database's errors."""
 
-    def __init__(self, costs: CostReads, clock: Callable[[], float] = time.monotonic) -> None:
-        self._costs, self._clock = costs, clock
+    def __init__(
+        self,
+        costs: CostReads,
+        teams: Callable[[], TeamBook] = lambda: TeamBook(()),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """teams: which tenants belong to which team, now."""
+        self._costs, self._teams, self._clock = costs, teams, clock
         self._lock = threading.Lock()
         self._history: dict[tuple[BudgetScope, frozenset[Key], datetime], tuple[float, Mapping[Key, Sequence[int]]]] = {}
 
@@ -114,6 +122,8 @@ class Spending:
     def _sums(self, scope: BudgetScope, names: Iterable[Key], start: datetime, end: datetime, now: datetime) -> dict[Key, _Sum]:
         if start >= end:
             return {}
+        if scope is BudgetScope.TEAM:
+            return {name: self._of_team(name, start, end, now) for name in names}
         sums: dict[Key, _Sum] = {}
         for row in self._costs.rows(_query(scope, names, start, end, Step.NONE), now):
             name = row.key[0] if row.key else None
@@ -128,8 +138,7 @@ class Spending:
                 return kept
         start = until - HISTORY
         hours: dict[Key, list[int]] = {}
-        for row in self._costs.rows(_query(scope, names, start, until, Step.HOUR), now):
-            name = row.key[0] if row.key else None
+        for name, row in self._rows_by_hour(scope, names, start, until, now):
             series = hours.setdefault(name, [0] * (HISTORY // HOUR))
             series[(row.start - start) // HOUR] += _sum(scope, row).nusd
         with self._lock:
@@ -138,6 +147,30 @@ class Spending:
             }
             self._history = {**others, (scope, names, until): (self._clock(), hours)}
         return hours
+
+    def _rows_by_hour(
+        self, scope: BudgetScope, names: frozenset[Key], start: datetime, end: datetime, now: datetime
+    ) -> Iterator[tuple[Key, Row]]:
+        """Each with the name it belongs to."""
+        if scope is not BudgetScope.TEAM:
+            for row in self._costs.rows(_query(scope, names, start, end, Step.HOUR), now):
+                yield row.key[0] if row.key else None, row
+            return
+        book = self._teams()
+        for low, high in book.pieces(start, end):
+            teams = {tenant: team for team in names if team is not None for tenant in book.members(team, low)}
+            if teams:
+                for row in self._costs.rows(_query(BudgetScope.TENANT, teams, low, high, Step.HOUR), now):
+                    yield teams[str(row.key[0])], row
+
+    def _of_team(self, name: Key, start: datetime, end: datetime, now: datetime) -> _Sum:
+        """What its tenants used in [start, end), each while it belonged to it."""
+        book, whole = self._teams(), _Sum()
+        for low, high in book.pieces(start, end):
+            members = book.members(str(name), low)
+            if members:
+                whole = reduce(_Sum.plus, self._sums(BudgetScope.TENANT, members, low, high, now).values(), whole)
+        return whole
 
 
 def _forecast_from(start: datetime, end: datetime, now: datetime) -> datetime:

@@ -1,4 +1,4 @@
-"""What a budget is: so much money for a tenant, a model or the fleet, in each day, week or month of a time zone."""
+"""What a budget is: so much money for a tenant, a team, a model or the fleet, in each day, week or month of a time zone."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class BudgetScope(StrEnum):
 
     FLEET = "fleet"
     TENANT = "tenant"
+    TEAM = "team"  # its tenants, each while it belonged to it
     MODEL = "model"
 
 
@@ -30,7 +31,7 @@ class Budget:
 
     name: str
     scope: BudgetScope
-    key: str | None  # the tenant or model; None: the fleet
+    key: str | None  # the tenant, team or model; None: the fleet
     period: Period
     time_zone: str
     limit_nusd: int

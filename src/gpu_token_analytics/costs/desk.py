@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gpu_token_analytics.books.instances import InstanceStore
     from gpu_token_analytics.books.prices import PriceStore
     from gpu_token_analytics.books.store import BookStore
+    from gpu_token_analytics.books.teams import TeamStore
     from gpu_token_analytics.books.unknown_names import UnknownName
     from gpu_token_analytics.closing.request_view import RequestPart
     from gpu_token_analytics.costs.lookups import Reads
@@ -46,6 +47,7 @@ class Desk:
     prices: PriceStore
     declarations: DeclarationStore
     instances: InstanceStore
+    teams: TeamStore
     # (a stored usage, now in us) -> its part of each cell, computed again from raw events
     request_parts: Callable[[Mapping[str, Any], int], list[RequestPart]]
     # at most so many names -> (how many there are, the first of them)
@@ -64,6 +66,7 @@ class Desk:
         from gpu_token_analytics.books.instances import InstanceStore
         from gpu_token_analytics.books.prices import PriceStore
         from gpu_token_analytics.books.store import BookStore
+        from gpu_token_analytics.books.teams import TeamStore
         from gpu_token_analytics.books.unknown_names import unknown_names
         from gpu_token_analytics.closing.request_view import request_parts
         from gpu_token_analytics.costs.lookups import Reads
@@ -87,6 +90,7 @@ class Desk:
             prices=PriceStore(database, timeout_ms),
             declarations=DeclarationStore(database, timeout_ms),
             instances=InstanceStore(database, timeout_ms),
+            teams=TeamStore(database, timeout_ms),
             request_parts=lambda usage, now_us: request_parts(raw, books.read(), params, usage, now_us),
             unknown_names=lambda limit: unknown_names(store, books, limit),
             unmarked=PendingMarks(store, settings.close_debounce_seconds).count,

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gpu_token_analytics import __version__
+from gpu_token_analytics.books.teams import TeamStore
 from gpu_token_analytics.budgets.spending import Spending
 from gpu_token_analytics.budgets.store import BudgetStore
 from gpu_token_analytics.clock import SystemClock
@@ -54,7 +55,7 @@ def run_exporter(settings: Settings, stop: threading.Event) -> None:
                 LedgerFigures(costs, metrics, settings.metrics_max_names),
                 BudgetFigures(
                     BudgetStore(store.database, settings.api_query_timeout_ms),
-                    Spending(costs),
+                    Spending(costs, TeamStore(store.database, settings.api_query_timeout_ms).book),
                     metrics,
                     settings.metrics_max_names,
                 ),

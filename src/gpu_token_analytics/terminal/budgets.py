@@ -13,7 +13,7 @@ from gpu_token_analytics.terminal import support as cli
 
 budgets_app = typer.Typer(help="Budgets: set, listed, how they stand, who was told.", no_args_is_help=True)
 
-Scope = Literal["fleet", "tenant", "model"]
+Scope = Literal["fleet", "team", "tenant", "model"]
 PeriodName = Literal["day", "week", "month"]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The budget's name.")]
 
@@ -122,7 +122,7 @@ def set_budget(
     name: NameArgument,
     limit_usd: Annotated[str, typer.Argument(metavar="USD", help="What may be spent in each period, such as 5000.")],
     scope: Annotated[Scope, typer.Option(help="fleet: all money; else what is attributed to usage.")] = "fleet",
-    key: Annotated[str | None, typer.Option(help="The tenant or model.")] = None,
+    key: Annotated[str | None, typer.Option(help="The team, tenant or model.")] = None,
     period: Annotated[PeriodName, typer.Option(help="Weeks begin on Monday.")] = "month",
     time_zone: cli.ZoneOption = "UTC",
     thresholds: Annotated[

@@ -33,14 +33,14 @@ LONGEST_PAGE = 10_000
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    from gpu_token_analytics.terminal import budgets, gpus, keys, placements, prices
+    from gpu_token_analytics.terminal import budgets, gpus, keys, placements, prices, teams
 
     app.command("api")(api)
     app.command("report")(report)
     app.command("top")(top)
     app.command("export")(export)
     app.command("break-even")(break_even)
-    for room in (prices, gpus, budgets, keys, placements):
+    for room in (prices, gpus, teams, budgets, keys, placements):
         room.register(app)
 
 

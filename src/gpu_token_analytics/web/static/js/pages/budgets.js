@@ -29,7 +29,7 @@ export function view({ state, me, refresh }, { budgets, receivers, alerts, dimen
   const admin = me.scopes.includes('admin');
   return [
     budgets.length === 0 ? emptyPanel('No budget is set', admin ? 'Set one below.' : 'Ask an administrator to set one.')
-      : card('Budgets', { id: 'budgets', hint: `Each in its current period, as of ${moment(Date.parse(asOf), state.zone)}. Spent is what Costs say of that period: attributed money of a tenant or model, all money of the fleet.` },
+      : card('Budgets', { id: 'budgets', hint: `Each in its current period, as of ${moment(Date.parse(asOf), state.zone)}. Spent is what Costs say of that period: attributed money of a team, tenant or model, all money of the fleet.` },
         budgetTable(budgets, alerts, { state, admin, refresh })),
     me.tenant ? null : card('Told', { id: 'told', hint: receivers.length
       ? `Each threshold is told once in a period, to: ${receivers.join(', ')}.`

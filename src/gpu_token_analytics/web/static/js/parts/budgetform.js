@@ -4,7 +4,7 @@ import { post } from '../core/api.js';
 import { h } from '../core/dom.js';
 import { money } from '../core/format.js';
 
-const SCOPES = [['fleet', 'The fleet (all money)'], ['tenant', 'A tenant'], ['model', 'A model']];
+const SCOPES = [['fleet', 'The fleet (all money)'], ['team', 'A team'], ['tenant', 'A tenant'], ['model', 'A model']];
 const PERIODS = [['month', 'Month'], ['week', 'Week (from Monday)'], ['day', 'Day']];
 const KNOWN = { tenant: 'tenants', model: 'models' };
 

@@ -1,0 +1,117 @@
+"""Teams: who belongs where, and attributed money by team. Idle money is nobody's usage, so it is in no team's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import AwareDatetime, Field
+
+from gpu_token_analytics.books.teams import MAX_TEAM_ROWS, TooManyTeamRows
+from gpu_token_analytics.costs.answers.teams import TeamCost, TeamCostsResponse, TeamRow, TeamsResponse
+from gpu_token_analytics.costs.desk import Desk
+from gpu_token_analytics.costs.entries import Model, check_instant
+from gpu_token_analytics.costs.query import CostQuery
+from gpu_token_analytics.costs.questions import check_cost, cost_query
+from gpu_token_analytics.errors import Refused
+from gpu_token_analytics.rollups.spans import HALF_HOUR, floor
+
+
+class NewTeamRow(Model):
+    """A row to append. Nothing is ever edited: the tenant's next row takes over."""
+
+    tenant: str = Field(min_length=1, max_length=256, examples=["chat-web"])
+    team: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="Left out: from then on it belongs to none.",
+        examples=["search"],
+    )
+    valid_from: AwareDatetime = Field(
+        description="RFC 3339, on a whole or half UTC hour; may lie in the past.", examples=["2026-01-01T00:00:00Z"]
+    )
+
+
+def team_rows(desk: Desk) -> TeamsResponse:
+    """The answer of GET /v1/teams."""
+    return TeamsResponse([_row(row) for row in desk.teams.rows()])
+
+
+def append_team(desk: Desk, new: NewTeamRow, source: str) -> TeamRow:
+    """Append a row. source: who says so (`api`, `cli`). Raises Refused."""
+    check_team(new)
+    now = desk.now()
+    try:
+        row = desk.teams.append(tenant=new.tenant, team=new.team, valid_from=new.valid_from, created_at=now, source=source)
+    except TooManyTeamRows:
+        raise Refused("invalid_body", f"there are {MAX_TEAM_ROWS} rows, and no more are taken", "tenant") from None
+    return _row(row)
+
+
+def check_team(new: NewTeamRow) -> None:
+    """Rules beyond those of the fields. Raises Refused."""
+    for name, text in (("tenant", new.tenant), ("team", new.team)):
+        if text is not None and "\0" in text:
+            raise Refused("invalid_body", f"{name} holds a NUL character", name)
+    check_instant("valid_from", new.valid_from)
+    if floor(new.valid_from, HALF_HOUR) != new.valid_from:
+        said = f"valid_from={new.valid_from.isoformat()} is not on a whole or half UTC hour; sums are kept by half hours"
+        raise Refused("invalid_body", said, "valid_from")
+
+
+@dataclass
+class _Sum:
+    tenants: set[str] = field(default_factory=set)
+    nusd: int = 0
+    requests: int = 0
+    tokens: int = 0
+    unknown_tokens: int = 0
+
+
+def team_costs(desk: Desk, start: datetime, end: datetime) -> TeamCostsResponse:
+    """Attributed money of [start, end) by team, each tenant's while it belonged to it. Raises Refused."""
+    query = cost_query(start, end, group_by=("tenant",))
+    check_cost(query, desk.reads.gpu_count())
+    book, now = desk.teams.book(), desk.now()
+    sums: dict[str | None, _Sum] = {}
+    for low, high in book.pieces(query.start, query.end):
+        piece: CostQuery = replace(query, start=low, end=high)
+        for row in desk.costs.rows(piece, now):
+            tenant = row.key[0]
+            if tenant is None:
+                continue  # what nobody's line holds
+            team = sums.setdefault(book.team_of(tenant, low), _Sum())
+            team.tenants.add(tenant)
+            team.nusd += row["cost_nusd"]
+            team.requests += row["requests"]
+            team.tokens += row["prompt_tokens"] + row["completion_tokens"]
+            team.unknown_tokens += row["unknown_gpu_tokens"]
+    names = sorted(sums, key=lambda name: (name is None, -sums[name].nusd, name or ""))
+    rows = [_cost(name, sums[name]) for name in names]
+    whole = sum(item.nusd for item in sums.values())
+    return TeamCostsResponse(query.start, query.end, rows, whole)
+
+
+def _cost(name: str | None, found: _Sum) -> TeamCost:
+    unknown = bool(found.tokens) and found.unknown_tokens == found.tokens and not found.nusd
+    return TeamCost(
+        team=name,
+        tenants=sorted(found.tenants),
+        attributed_nusd=None if unknown else found.nusd,
+        requests=found.requests,
+        tokens=found.tokens,
+        unknown_gpu_tokens=found.unknown_tokens,
+    )
+
+
+def _row(row: dict[str, Any]) -> TeamRow:
+    return TeamRow(
+        id=str(row["_id"]),
+        tenant=row["tenant"],
+        team=row["team"],
+        valid_from=row["valid_from"].astimezone(UTC),
+        created_at=row["created_at"].astimezone(UTC),
+        source=row["source"],
+    )
