@@ -13,7 +13,7 @@ from deploy.bench import shell
 from deploy.bench.checks import matrix
 from deploy.bench.images import archive
 from deploy.bench.images.archive import Image, Layer
-from deploy.bench.kubernetes import binary, conditions, gpus, images, lag_server, runbooks, topology, workload
+from deploy.bench.kubernetes import autoscaling, binary, conditions, gpus, images, lag_server, runbooks, topology, workload
 from deploy.observability.table import alert_names
 
 from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, Problem
@@ -176,6 +176,14 @@ def test_a_runbooks_commands_are_those_of_its_blocks_before_and_after_the_cause(
     assert preparation == "say() { echo; }\n"
     assert books["TargetDown"] == runbooks.Runbook("TargetDown", ("say one",), ("say two",), ("ExporterDown",))
     assert books["ExporterDown"] == runbooks.Runbook("ExporterDown", (), (), ("TargetDown",))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "turns"),
+    [([2], 0), ([2, 6, 6, 10], 0), ([2, 6, 2], 1), ([2, 6, 10, 6, 2], 1), ([2, 6, 2, 6, 2], 3)],
+)
+def test_turns_of_an_autoscaler_are_counted(numbers: list[int], turns: int) -> None:
+    assert autoscaling.reversals(numbers) == turns
 
 
 def test_the_benchs_nvidia_smi_tells_of_one_gpu_and_of_one_that_is_lost(tmp_path: Path) -> None:

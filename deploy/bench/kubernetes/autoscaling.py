@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,38 +24,97 @@ _SCALER = "keda"  # the namespace from which the flow table lets a scaler ask Ka
 _METRIC = "gpu_tokens_group_lag_records"
 _PARTITIONS = 12
 # The shipped autoscaler waits five minutes before it goes down; here half a minute, and the threshold fits a replay.
-_QUICK = {
+_QUICK: dict[str, dict[str, Any]] = {
     "scaleUp": {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}]},
     "scaleDown": {"stabilizationWindowSeconds": 30, "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}]},
 }
 _THRESHOLD = 2000
+# Load that comes and goes, and a window down that is longer than its period, as the shipped five minutes are in production.
+_WAVES, _WAVE_SECONDS, _WINDOW_SECONDS = 5, 40, 100
 
 
 def by_lag(bench: Bench) -> None:
     """A backlog is made; more processors come, the lag goes, they leave again."""
     with bench.report.check("CA3: processors by lag: backlog, more of them, lag gone, back to two; lost 0, doubled 0"):
         _serve_lag(bench)
-        shipped = bench.workload.get("hpa", "processor")["spec"]
-        limits = (shipped["minReplicas"], shipped["maxReplicas"])
-        expect(limits == (2, _PARTITIONS), f"the shipped autoscaler goes from {limits[0]} to {limits[1]}")
-        metric = {"metric": {"name": _METRIC}, "target": {"type": "AverageValue", "averageValue": str(_THRESHOLD)}}
-        quick = {"spec": {"behavior": _QUICK, "metrics": [{"type": "External", "external": metric}]}}
-        bench.workload.kubectl("patch", "hpa", "processor", "--type=merge", "-p", json.dumps(quick))
-        replays = Replays(bench.workload, Database(bench.workload), replay.find_trace(), 0, "lag")
-        replays.prepare()
-        wait(lambda: _replicas(bench) == 2, 240, "not at two processors to begin with")
-        started = time.monotonic()
-        history: list[tuple[float, int]] = []
-        models = [replays.start() for _ in range(2)]  # as fast as Kafka takes it: 38,732 requests at once
-        wait(lambda: _note(bench, history, started) > 2, 180, "no third processor")
-        wait(lambda: _note(bench, history, started) == 2, 480, "not back at two processors")
-        numbers = [number for _, number in history]
-        bench.report.say("processors: " + ", ".join(f"{number} at {second:.0f} s" for second, number in history))
-        expect(max(numbers) <= _PARTITIONS and min(numbers) >= 2, f"between {min(numbers)} and {max(numbers)}")
-        outcomes = [replays.outcome(model) for model in models]
-        expect(all((o.lost, o.doubled, o.wrong) == (0, 0, "") for o in outcomes), f"{outcomes}")
-        row = [max(numbers), f"{history[-1][0]:.0f}", sum(o.lost for o in outcomes), sum(o.doubled for o in outcomes)]
-        bench.report.table(["backlog of 38,732 requests: most processors", "back at two after (s)", "lost", "doubled"], [row])
+        _backlog(bench)
+    with bench.report.check(
+        "CA3: processors by lag that comes and goes: one change a burst at most, one turn; lost 0, doubled 0"
+    ):
+        _waves(bench)
+
+
+def _backlog(bench: Bench) -> None:
+    shipped = bench.workload.get("hpa", "processor")["spec"]
+    limits = (shipped["minReplicas"], shipped["maxReplicas"])
+    expect(limits == (2, _PARTITIONS), f"the shipped autoscaler goes from {limits[0]} to {limits[1]}")
+    _scale_quickly(bench, _QUICK)
+    replays = Replays(bench.workload, Database(bench.workload), replay.find_trace(), 0, "lag")
+    replays.prepare()
+    wait(lambda: _replicas(bench) == 2, 240, "not at two processors to begin with")
+    started = time.monotonic()
+    history: list[tuple[float, int]] = []
+    models = [replays.start() for _ in range(2)]  # as fast as Kafka takes it: 38,732 requests at once
+    wait(lambda: _note(bench, history, started) > 2, 180, "no third processor")
+    wait(lambda: _note(bench, history, started) == 2, 480, "not back at two processors")
+    numbers = [number for _, number in history]
+    bench.report.say("processors: " + ", ".join(f"{number} at {second:.0f} s" for second, number in history))
+    expect(max(numbers) <= _PARTITIONS and min(numbers) >= 2, f"between {min(numbers)} and {max(numbers)}")
+    outcomes = [replays.outcome(model) for model in models]
+    expect(all((o.lost, o.doubled, o.wrong) == (0, 0, "") for o in outcomes), f"{outcomes}")
+    row = [max(numbers), f"{history[-1][0]:.0f}", sum(o.lost for o in outcomes), sum(o.doubled for o in outcomes)]
+    bench.report.table(["backlog of 38,732 requests: most processors", "back at two after (s)", "lost", "doubled"], [row])
+
+
+def _waves(bench: Bench) -> None:
+    """Bursts with pauses in which the lag is gone: the number goes up, then down, and not up and down with each of them."""
+    down = {**_QUICK["scaleDown"], "stabilizationWindowSeconds": _WINDOW_SECONDS}
+    _scale_quickly(bench, {**_QUICK, "scaleDown": down})
+    replays = Replays(bench.workload, Database(bench.workload), replay.find_trace(), 0, "wave")
+    replays.prepare()
+    wait(lambda: _replicas(bench) == 2, 240, "not at two processors to begin with")
+    started = time.monotonic()
+    history: list[tuple[float, int]] = []
+    models = []
+    for wave in range(_WAVES):
+        models.append(replays.start())
+        while time.monotonic() < started + (wave + 1) * _WAVE_SECONDS:
+            _note(bench, history, started)
+    load = list(history)
+    wait(lambda: _note(bench, history, started) == 2, 480, "not back at two processors")
+    bench.report.say("processors: " + ", ".join(f"{number} at {second:.0f} s" for second, number in history))
+    outcomes = [replays.outcome(model) for model in models]
+    expect(all((o.lost, o.doubled, o.wrong) == (0, 0, "") for o in outcomes), f"{outcomes}")
+    changes, most = len(load) - 1, _WAVES  # one that follows each burst up and down makes two of each
+    turns = reversals([number for _, number in history])
+    seen = f"{changes} changes during the load (at most {most}), {turns} turns in all: {history}"
+    expect(1 <= changes <= most and turns == 1, seen)
+    what = f"{_WAVES} bursts of 19,366 requests, one each {_WAVE_SECONDS} s; window down {_WINDOW_SECONDS} s"
+    numbers = [changes, most, turns, max(number for _, number in history)]
+    bench.report.table(
+        [
+            "lag that comes and goes",
+            "changes meanwhile",
+            "at most",
+            "turns, up to down",
+            "most processors",
+            "lost",
+            "doubled",
+        ],
+        [[what, *numbers, sum(o.lost for o in outcomes), sum(o.doubled for o in outcomes)]],
+    )
+
+
+def reversals(numbers: Sequence[int]) -> int:
+    """How often a series of numbers turns from going up to going down, or back."""
+    steps = [after > before for before, after in itertools.pairwise(numbers) if after != before]
+    return sum(before != after for before, after in itertools.pairwise(steps))
+
+
+def _scale_quickly(bench: Bench, behaviour: dict[str, Any]) -> None:
+    metric = {"metric": {"name": _METRIC}, "target": {"type": "AverageValue", "averageValue": str(_THRESHOLD)}}
+    quick = {"spec": {"behavior": behaviour, "metrics": [{"type": "External", "external": metric}]}}
+    bench.workload.kubectl("patch", "hpa", "processor", "--type=merge", "-p", json.dumps(quick))
 
 
 def by_cpu(bench: Bench) -> None:

@@ -16,7 +16,7 @@ _LONG = {
     "members": "each node drained, the other Kafka and MongoDB pods deleted",
     "cpu": "the API scaled by CPU",
     "faults": "a wrong secret, a full volume and a missing topic, each named by doctor",
-    "lag": "processors scaled by the group's lag",
+    "lag": "processors scaled by the group's lag, and by one that comes and goes",
     "chaos": "networks cut, a cable pulled, a disk filled, busy nodes, rolling restarts of the stores",
     "alerts": "alerts of the shipped rules, by real faults, to a receiver",
     "runbooks": "every other alert, and every runbook followed as written",
