@@ -80,6 +80,8 @@ def _faults(results: Results, key: str) -> tuple[str, str]:
     died = ""
     if kill is not None:
         died = f"{kill.lost:,} lost, {kill.doubled:,} doubled"
+        if min(kill.kills) >= kill.sent and not kill.doubled:
+            died = "died after all was stored: says nothing"
         if kill.audit_holds is not None:
             died += ", audit holds" if kill.audit_holds else ", AUDIT FAILS"
     said = [f"{'tolerant: ' if tolerant else ''}{outcome.verdict}" for tolerant, outcome in poison]

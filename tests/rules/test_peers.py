@@ -99,6 +99,13 @@ def test_what_became_of_a_bad_record_is_said(poison: Poisoned, verdict: str) -> 
     assert poison.verdict == verdict
 
 
+def test_a_death_after_the_work_proves_nothing() -> None:
+    results = Results(kills={"quix": Killed(100, (100, 100), 0, 0), "connect-insert": Killed(100, (100, 100), 0, 100)})
+    table = {row[0]: row[5] for row in rows(results, CONTESTANTS)}
+    assert table["Quix Streams, MongoDB sink"] == "died after all was stored: says nothing"
+    assert table["Kafka Connect, MongoDB sink, insert"] == "0 lost, 100 doubled"
+
+
 def test_a_promise_of_ours_that_does_not_hold_fails_the_run() -> None:
     results = Results()
     results.kills["connect-insert"] = Killed(100, (30, 60), 0, 50)
