@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import TYPE_CHECKING
 
 import yaml
@@ -20,6 +21,11 @@ UP = "make -s -C CA2 up OVERLAY=bench WAIT=9m"
 _READY_SECONDS = 600
 _OVERLAYS = ("CA2/overlays/laptop", "CA2/overlays/cluster", "CA3/overlays/cluster", "CA3/overlays/external-secrets")
 _OPERATORS = ("keda.sh/", "external-secrets.io/")
+_KINDS = (
+    "deployment,statefulset,daemonset,job,pod,service,configmap,secret,networkpolicy,serviceaccount,pvc,role,rolebinding,"
+    "clusterrole,clusterrolebinding,priorityclass"
+)
+_OURS = "app.kubernetes.io/part-of=gpu-tokens"
 _TAGS = "CA2/components/images/kustomization.yaml"
 
 
@@ -110,15 +116,21 @@ def refused(bench: Bench) -> None:
 def down(bench: Bench) -> None:
     """`make down` leaves volumes and passwords; `make destroy-data` leaves nothing."""
     with bench.report.check("CA2: make down stops everything and keeps the data; make destroy-data leaves nothing"):
-        bench.operator.do("make -s -C CA2 down", timeout_seconds=300)
+        started = time.monotonic()
+        bench.operator.do("make -s -C CA3 down", timeout_seconds=300)
+        down_seconds = time.monotonic() - started
         wait(lambda: not bench.workload.get("pods")["items"], 180, "pods are left after make down")
         expect(len(bench.workload.get("pvc")["items"]) == 6, "make down took volumes with it")
         said = bench.operator.do("make -s -C CA2 destroy-data", check=False)
         expect("SURE=yes" in said, f"destroy-data did not ask: {said}")
+        started = time.monotonic()
         bench.operator.do("make -s -C CA2 destroy-data SURE=yes", timeout_seconds=300)
+        bench.report.say(f"make down took {down_seconds:.0f} s, make destroy-data {time.monotonic() - started:.0f} s")
         names = {item["metadata"]["name"] for item in bench.cluster.get("namespaces")["items"]}
         if left := names & {"gpu-tokens", "gpu-tokens-agents"}:
             raise CheckFailed(f"namespaces left: {left}")
+        rest = bench.cluster.get(_KINDS, "-A", "-l", _OURS)["items"]
+        expect(not rest, f"left: {[(item['kind'], item['metadata']['name']) for item in rest]}")
 
 
 def _last(output: str, lines: int = 12) -> str:
