@@ -24,7 +24,8 @@ from tests.unit.sources.shapes import (
 )
 
 from gpu_token_analytics.sources.instances import CountedBy, InstanceBook, InstancePlacement
-from gpu_token_analytics.sources.span_usages import Counted, LeftOut, is_sampled, usages
+from gpu_token_analytics.sources.span_figures import LeftOut, is_sampled
+from gpu_token_analytics.sources.span_usages import Counted, usages
 from gpu_token_analytics.sources.spans import Span, SpanKind
 from gpu_token_analytics.wire.events import decode
 from gpu_token_analytics.wire.identity import identify
@@ -442,7 +443,7 @@ def test_sampling_is_noticed(fields: dict[str, Any], sampled: bool) -> None:
 
 def test_whatever_attributes_hold_nothing_breaks() -> None:
     """Every name with every kind of value: a usage, a refusal, or nothing - never an exception."""
-    from gpu_token_analytics.sources.span_usages import COUNTED, LANGFUSE_FIRST_TOKEN, LANGFUSE_USAGE, NAMES
+    from gpu_token_analytics.sources.span_figures import COUNTED, LANGFUSE_FIRST_TOKEN, LANGFUSE_USAGE, NAMES
 
     names = [*(name for group in NAMES.values() for name in group), *COUNTED, LANGFUSE_USAGE, LANGFUSE_FIRST_TOKEN]
     names += ["server.address", "server.port", "url.full", "service.name", "host.name", "k8s.pod.name"]
@@ -462,7 +463,7 @@ def test_whatever_attributes_hold_nothing_breaks() -> None:
 def test_the_page_has_every_name() -> None:
     from tests.conftest import ROOT
 
-    from gpu_token_analytics.sources.span_usages import COUNTED, LANGFUSE_FIRST_TOKEN, LANGFUSE_USAGE, NAMES
+    from gpu_token_analytics.sources.span_figures import COUNTED, LANGFUSE_FIRST_TOKEN, LANGFUSE_USAGE, NAMES
 
     page = (ROOT / "docs" / "sources" / "opentelemetry.md").read_text()
     names = [*(name for group in NAMES.values() for name in group), *COUNTED, LANGFUSE_USAGE, LANGFUSE_FIRST_TOKEN]
