@@ -80,12 +80,14 @@ class Apis:
     def __init__(self, environment: dict[str, str], folder: Path, keep_log: Callable[[Path], None]) -> None:
         self._environment, self._folder, self._keep_log = environment, folder, keep_log
         self.running: list[subprocess.Popen[bytes]] = []
+        self.logs: list[Path] = []
         self._started = 0
 
     def start(self, **environment: str) -> subprocess.Popen[bytes]:
         log = self._folder / f"api-{self._started}.log"
         self._started += 1
         self._keep_log(log)
+        self.logs.append(log)
         with log.open("wb") as out:
             child = subprocess.Popen(
                 [sys.executable, "-m", "gpu_token_analytics", "api", "--port", "0"],
@@ -133,6 +135,8 @@ def test_several_processes_killed_and_restarted_tell_each_alert_once_to_each_rec
         for _ in range(3):
             ours.start()
         wait_until(lambda: len(hook.posts) >= 4, "nobody was told")
+        # Before it listens a process may not heed SIGTERM yet.
+        wait_until(lambda: all("listening on" in log.read_text() for log in ours.logs), "not all came up")
         ours.running[0].send_signal(signal.SIGKILL)
         ours.running[1].send_signal(signal.SIGTERM)
         assert ours.running[1].wait(60) == 0, "SIGTERM is a clean stop"

@@ -23,14 +23,14 @@ if TYPE_CHECKING:  # drivers and rich are not loaded for `--help`
     from gpu_token_analytics.costs.query import CostQuery
 
 NUSD = 1e9
-_LAST = re.compile(r"(\d{1,5})(m|h|d)")
-_UNIT = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+_LAST = re.compile(r"(\d{1,5})(m|h|d|w)")
+_UNIT = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 FromOption = Annotated[
     str | None, typer.Option("--from", metavar="TIME", help="Start, such as 2026-01-31 or 2026-01-31T12:00Z.")
 ]
 ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="End, exclusive; default: now.")]
-LastOption = Annotated[str, typer.Option("--last", metavar="N", help="Without --from: the last 90m, 24h, 30d.")]
+LastOption = Annotated[str, typer.Option("--last", metavar="N", help="Without --from: the last 90m, 24h, 30d, 3w.")]
 ZoneOption = Annotated[str, typer.Option("--time-zone", "--tz", help="IANA name; where hours and days begin.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output, as /v1 answers.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="CSV on standard output, with exact figures.")]
@@ -93,7 +93,7 @@ def asked_range(start: str | None, end: str | None, last: str) -> AskedRange:
     """The range of the options. Raises SettingsError."""
     found = _LAST.fullmatch(last)
     if found is None:
-        raise SettingsError(f"--last={last!r} is not a time; give one such as 90m, 24h or 30d")
+        raise SettingsError(f"--last={last!r} is not a time; give one such as 90m, 24h, 30d or 3w")
     return AskedRange(
         None if start is None else time_of("--from", start),
         None if end is None else time_of("--to", end),
