@@ -120,6 +120,23 @@ MONEY_BOARD = Dashboard(
                 ('max(gpu_tokens_ledger_unknown_gpu_tokens{window="today"})', "tokens"),
             ],
         ),
+        Panel(
+            "Budgets: spent and forecast, of the limit",
+            "percentunit",
+            [
+                ("max by (budget) (gpu_tokens_budget_spent_usd / gpu_tokens_budget_limit_usd)", "{{budget}}: spent"),
+                ("max by (budget) (gpu_tokens_budget_forecast_usd / gpu_tokens_budget_limit_usd)", "{{budget}}: forecast"),
+            ],
+            empty="nobody set a budget",
+        ),
+        Panel(
+            "Budget alerts that reached nobody yet, and budgets not shown here",
+            "short",
+            [
+                ("max by (state) (gpu_tokens_budget_alerts_undelivered)", "{{state}}"),
+                ("max(gpu_tokens_budgets_not_shown)", "budgets not shown"),
+            ],
+        ),
         Panel("Tokens per second, as they come in", "short", _rate("gpu_tokens_tokens_total", "model")),
     ),
 )
@@ -143,6 +160,20 @@ PIPELINE_BOARD = Dashboard(
                 (f"sum(rate(gpu_tokens_unknown_fields_total{RATE}))", "processors"),
             ],
             empty="all fields are known",
+        ),
+        Panel(
+            "Names of GPUs: not kept, and UUIDs that hosts share",
+            "short",
+            [
+                (f"sum(rate(gpu_tokens_gpu_names_dropped_total{RATE}))", "names not kept, per second"),
+                ("max(gpu_tokens_shared_uuids)", "shared UUIDs"),
+            ],
+        ),
+        Panel(
+            "Deliveries of budget alerts per second",
+            "short",
+            _rate("gpu_tokens_api_budget_deliveries_total", "result"),
+            empty="no alert was due",
         ),
         Panel("Ledger cells still to be marked", "short", [("gpu_tokens_marks_pending", "{{instance}}")]),
         Panel("MongoDB's clock, less this machine's", "s", [("gpu_tokens_clock_skew_seconds", "{{instance}}")]),
