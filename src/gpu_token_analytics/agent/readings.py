@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 from gpu_token_analytics.units import MAX_CELSIUS, MAX_JOULES, MAX_MEGABYTES, MAX_WATTS, MIG_SEVENTHS, MIN_CELSIUS
 from gpu_token_analytics.wire.fields import Source
 from gpu_token_analytics.wire.identity import new_event_id
-from gpu_token_analytics.wire.names import gpu_label
+from gpu_token_analytics.wire.names import canonical_uuid, gpu_label
 from gpu_token_analytics.wire.sample import GpuSample
 
 MIB = 1024 * 1024
@@ -108,16 +108,23 @@ class GpuSource(Protocol):
 
 def is_blank_uuid(uuid: str) -> bool:
     """Whether a UUID says nothing: virtual cards and passed-through ones show zeros only."""
-    return not set(uuid.removeprefix("GPU-").removeprefix("MIG-")) - set("0-")
+    return not set(uuid.upper().removeprefix("GPU-").removeprefix("MIG-")) - set("0-")
+
+
+def _key(reading: GpuReading) -> str | None:
+    """The one spelling of its UUID."""
+    return reading.gpu_uuid and canonical_uuid(reading.gpu_uuid, "GPU" if reading.mig_profile is None else "MIG")
 
 
 def tell_apart(readings: Sequence[Reading], host: str) -> list[Reading]:
     """The readings of one look, each GPU under an identity of its own.
 
     A UUID of zeros, or one that two cards show, is none: such a card goes by `host/index`, so that both are sampled and paid,
-    and a problem says so. Cards that share their index, too, cannot be told apart: the first is kept.
+    and a problem says so. Cards that share their index, too, cannot be told apart: the first is kept; a UUID that is read
+    twice at one index is one card, read twice.
     """
-    seen = Counter(reading.gpu_uuid for reading in readings if isinstance(reading, GpuReading) and reading.gpu_uuid)
+    cards = {(_key(reading), reading.gpu_index) for reading in readings if isinstance(reading, GpuReading)}
+    seen = Counter(uuid for uuid, _ in cards)
     apart: list[Reading] = []
     identities: set[str] = set()
     for reading in readings:
@@ -125,14 +132,15 @@ def tell_apart(readings: Sequence[Reading], host: str) -> list[Reading]:
             apart.append(reading)
             continue
         uuid = reading.gpu_uuid
-        shared = uuid is not None and (seen[uuid] > 1 or is_blank_uuid(uuid))
+        shared = uuid is not None and (seen[_key(reading)] > 1 or is_blank_uuid(uuid))
         named = replace(reading, gpu_uuid=None) if shared else reading
-        if shared:
+        if shared and named.gpu(host) not in identities:
             message = f"its UUID {uuid} is no identity (zeros, or two cards show it); it goes by {named.gpu(host)}"
             apart.append(GpuProblem(named.gpu(host), Problem.SHARED_UUID, message))
-        if named.gpu(host) in identities or (shared and named.parent_uuid is not None):
+        identity = _key(named) or named.gpu(host)
+        if identity in identities or (shared and named.parent_uuid is not None):
             continue
-        identities.add(named.gpu(host))
+        identities.add(identity)
         apart.append(named)
     return apart
 

@@ -26,7 +26,8 @@ _BAD_ROWS_NAMED = 10
 _HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 _COLUMNS = ("timestamp", "contexttokens", "generatedtokens")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII)
-_COUNT = re.compile(r"(?:\d{1,9}|\d{1,3}(?:,\d{3}){1,2})(?:\.0+)?", re.ASCII)
+# No leading zero: `0,024` is a decimal comma, and `024` what one leaves of `1,024`.
+_COUNT = re.compile(r"(?:0|[1-9]\d{0,8}|[1-9]\d{0,2}(?:,\d{3}){1,2})(?:\.0+)?", re.ASCII)
 
 
 class TraceRow(NamedTuple):
@@ -106,6 +107,11 @@ def _find_columns(path: Path, header: list[str]) -> list[int]:
         shown = ",".join(header)[:80]
         raise TraceUnreadable(
             f"{path} starts with {shown!r}; the first line must name the columns {_HEADER} (missing: {', '.join(missing)})"
+        )
+    twice = [column for column in _COLUMNS if names.count(column) > 1]
+    if twice:
+        raise TraceUnreadable(
+            f"{path} names {', '.join(twice)} twice in its first line; it must name the columns {_HEADER} once"
         )
     return [names.index(column) for column in _COLUMNS]
 

@@ -3,7 +3,9 @@
     host         case and a dot at its end say nothing (RFC 4343, RFC 1034 section 3.1)      Node1.  ->  node1
     GPU-, MIG-   NVIDIA's UUIDs are hexadecimal, their case says nothing                     gpu-1F  ->  GPU-1f
     ::n          the device plugin's n-th share of one GPU in time (NVIDIA/k8s-device-plugin, `replicas`)
+    MIG-GPU-     a slice of drivers before 470 is named by card, GPU instance, compute instance  MIG-GPU-1f/5/0  ->  MIG-GPU-1f-5-0
     host/index   the index is a number                                                       node1/00  ->  node1/0
+    addresses    an IPv6 address as RFC 5952 writes it, bare                        [FD00:0:0:0::1]/0  ->  fd00::1/0
 
 Two names may still be of one GPU: a host with its domain and without, a UUID and its beginning, as people abbreviate it. Which
 GPU a name means is decided by what is known of GPUs at a time (ledger/placements.py), not here; here is what may be the same.
@@ -15,10 +17,12 @@ GPU a name means is decided by what is known of GPUs at a time (ledger/placement
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 from typing import Any
 
 _UUID_KINDS = frozenset({"GPU", "MIG"})
-_SHARE_OF_TIME = "::"
+_share_of_time = re.compile(r"(.+?)(?:::[0-9]+)+", re.DOTALL).fullmatch  # at the end: `::` stands in addresses, too
+_old_slice = re.compile(r"MIG-GPU-[^/]+(?:/[0-9]+){2}", re.IGNORECASE).fullmatch
 _LONGEST_INDEX = 9
 _SHORTEST_UUID = 8  # digits: the first group of a UUID. Fewer are as likely an index or a count
 _bare_uuid = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE).fullmatch
@@ -27,6 +31,11 @@ _digits = re.compile(r"(?:(GPU|MIG)-)?([0-9a-f]{8}[0-9a-f-]*)", re.IGNORECASE).f
 
 def canonical_host(host: str) -> str:
     """The one spelling of a host's name."""
+    if ":" in host:
+        try:
+            return str(IPv6Address(host.removeprefix("[").removesuffix("]")))
+        except ValueError:
+            pass
     return host.rstrip(".").lower() or host
 
 
@@ -37,7 +46,10 @@ def gpu_label(host: str, index: int) -> str:
 
 def canonical_gpu(name: str) -> str:
     """The one spelling of a GPU's name: a UUID or `host/index`."""
-    whole = name.partition(_SHARE_OF_TIME)[0] or name
+    share = _share_of_time(name)
+    whole = share[1] if share else name
+    if _old_slice(whole):
+        whole = whole.replace("/", "-")
     host, slash, index = whole.rpartition("/")
     if slash:
         is_label = host and "/" not in host and len(index) <= _LONGEST_INDEX and index.isascii() and index.isdecimal()

@@ -63,7 +63,7 @@ def _unnamed(event: TokenUsage) -> InvalidRecord | None:
 
 
 def _mixed(event: TokenUsage) -> InvalidRecord | None:
-    if not 0 < sum("/" in name for name in event.gpu_uuids) < len(event.gpu_uuids):
+    if not 0 < sum("/" in canonical_gpu(name) for name in event.gpu_uuids) < len(event.gpu_uuids):
         return None
     # One GPU named twice, by UUID and by host/index, would carry half of the request and lose the other half.
     message = f"gpu_uuids={shorten(event.gpu_uuids)}: name all GPUs by UUID, or all as host/index"

@@ -26,6 +26,8 @@ from gpu_token_analytics.agent.sources.smi_text import (
 from gpu_token_analytics.errors import SourceUnavailable
 from gpu_token_analytics.wire.events import decode
 from gpu_token_analytics.wire.kind import encode
+from gpu_token_analytics.wire.names import canonical_gpu
+from gpu_token_analytics.wire.sample import GpuSample
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")
@@ -185,8 +187,10 @@ def test_the_case_of_a_loader_line() -> None:
         f"{HEADER}\n{LOADER}\n{ROW_A}\n{BANNER}\n{ROW_B}\n{LOADER}\n",
         f"\ufeff{HEADER.upper().replace('MIB', 'MiB')}\n{ROW_A}\n{HEADER.upper().replace('MIB', 'MiB')}\n{ROW_B}\n",
         f'{LOADER}\nan open " quote\n{HEADER}\n{ROW_A}\n{ROW_B}\n',
+        f"We log: host, index, uuid\n{HEADER}\n{ROW_A}\n{ROW_B}\n",
+        f"uuid\n{HEADER}\n{ROW_A}\n{ROW_B}\n",
     ],
-    ids=["loader", "banner", "between-the-rows", "capitals-and-header-twice", "quote"],
+    ids=["loader", "banner", "between-the-rows", "capitals-and-header-twice", "quote", "names-in-a-banner", "one-name-before"],
 )
 def test_what_stands_around_the_rows_costs_no_gpu(text: str) -> None:
     first, second = (row.reading for row in parse_gpus(text))
@@ -203,8 +207,10 @@ def test_what_stands_around_the_rows_costs_no_gpu(text: str) -> None:
         "0, GPU-a, 00000000:3B:00.0, [N/A], 57, 46,068, 1,235, 110.23, 54, NVIDIA L40S",
         "0, GPU-a, 00000000:3B:00.0, [N/A], 57, 46068, 1235, 110.23, 54, NVIDIA L40S, rev. 2",
         "0, GPU-a, 00000000:3B:00.0, [N/A], 57, 46068",
+        "0, GPU-a, 00000000:3B:00.0, [N/A], 57, 46068, 1235, 110,23, 54",
+        "0, GPU-a, 00000000:3B:00.0, [N/A], 57, 46068, 1235, 110,23, 54 C",
     ],
-    ids=["decimal-comma", "thousands", "name", "cut-off"],
+    ids=["decimal-comma", "thousands", "name", "cut-off", "decimal-comma-and-cut-off", "with-a-unit"],
 )
 def test_a_row_with_other_columns_than_the_header_is_malformed_and_named(row: str) -> None:
     first, second = (row.reading for row in parse_gpus(f"{HEADER}\n{row}\n{ROW_B}\n"))
@@ -241,6 +247,8 @@ def test_the_case_of_two_cards_with_one_uuid_of_zeros() -> None:
         (["GPU-a", "GPU-a", "GPU-b"], ["h/0", "h/1", "GPU-b"]),
         (["GPU-00000000-0000-0000-0000-000000000000", "GPU-b"], ["h/0", "GPU-b"]),
         (["GPU-a", None], ["GPU-a", "h/1"]),
+        (["GPU-a", "gpu-A", "GPU-b"], ["h/0", "h/1", "GPU-b"]),
+        (["gpu-0000"], ["h/0"]),
     ],
 )
 def test_each_gpu_has_an_identity_of_its_own(uuids: list[str | None], identities: list[str]) -> None:
@@ -250,6 +258,30 @@ def test_each_gpu_has_an_identity_of_its_own(uuids: list[str | None], identities
     assert [item.gpu for item in told if isinstance(item, GpuProblem)] == [
         one for one, uuid in zip(identities, uuids, strict=True) if "/" in one and uuid
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"{HEADER}\n{ROW_A}\n{ROW_B}\n{HEADER}\n{ROW_A}\n{ROW_B}\n", f"{HEADER}\n{ROW_A}\n{ROW_A}\n{ROW_B}\n"],
+    ids=["all", "a-row"],
+)
+def test_a_card_that_is_printed_twice_keeps_its_identity(text: str) -> None:
+    cards = tell_apart(NvidiaSmiSource(run=FakeTool(lambda _: text)).read(), "node1")
+    assert [card.gpu("node1") for card in cards if isinstance(card, GpuReading)] == ["GPU-a", "GPU-b"]
+    assert len(cards) == 2, "no problem"
+
+
+def test_a_slice_that_is_printed_twice_keeps_its_identity() -> None:
+    one = GpuReading(gpu_index=0, gpu_uuid="MIG-1", mig_profile="1g.5gb", parent_uuid="GPU-a")
+    assert tell_apart([one, one], "h") == [one]
+
+
+def test_the_name_of_a_slice_of_an_old_driver_is_an_identity() -> None:
+    (part,) = parse_slices("GPU 0: A100 (UUID: GPU-1f)\n  MIG 3g.20gb Device 0: (UUID: MIG-GPU-1f/2/0)\n")
+    reading = GpuReading(gpu_index=0, gpu_uuid=part.uuid, mig_profile=part.profile, parent_uuid=part.parent_uuid)
+    sample = decode(encode(reading.to_sample("n1", NOW, "nvidia-smi")))
+    assert isinstance(sample, GpuSample)
+    assert sample.gpu == canonical_gpu("MIG-GPU-1f/2/0") == "MIG-gpu-1f-2-0"
 
 
 def test_a_row_that_cannot_be_aligned_is_a_problem_and_costs_no_other() -> None:
@@ -266,6 +298,9 @@ def test_a_row_of_a_broken_gpu_is_a_problem(word: str, problem: Problem) -> None
     (row,) = parse_gpus(f"{HEADER}\n1, GPU-b, {word}, {word}, {word}, {word}, {word}, {word}, {word}, NVIDIA L40S\n")
     assert isinstance(row.reading, GpuProblem)
     assert (row.reading.gpu, row.reading.problem) == ("GPU-b", problem)
+    (row,) = parse_gpus(f"{HEADER}\n1{f', {word}' * 9}\n")
+    assert isinstance(row.reading, GpuProblem)
+    assert (row.reading.gpu, row.reading.problem) == ("index 1", problem), "what stands in its UUID's place is none"
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "No devices were found\n", "garbage, more\n1, 2\n"])
@@ -300,6 +335,7 @@ def test_lost_devices_are_named_in_every_wording() -> None:
         f"{start} 0000:0B:00.0: GPU is lost.  Reboot the system to recover this GPU",
         f"{start}0000:20:00.0: Unknown Error",
         f"{start} 2: GPU requires reset",
+        f"[12:00:01] {start} 0000:21:00.0: Unknown Error",
     ]
     found = parse_lost("\n".join([*lines, HEADER, ROW_A]))
     assert [(problem.gpu, problem.problem) for problem in found] == [
@@ -307,6 +343,7 @@ def test_lost_devices_are_named_in_every_wording() -> None:
         ("0000:0B:00.0", Problem.LOST),
         ("0000:20:00.0", Problem.LOST),
         ("index 2", Problem.RESET_REQUIRED),
+        ("0000:21:00.0", Problem.LOST),
     ]
     assert parse_lost(f"{HEADER}\n{ROW_A}") == []
 

@@ -191,6 +191,14 @@ def test_mig_slices_follow_their_card() -> None:
         assert decode(encode(sample)) == sample
 
 
+def test_a_slice_of_a_driver_before_470_has_a_name_that_is_taken() -> None:
+    reading = NvmlSource(FakeNvml(FakeGpu("GPU-1f", mig=[FakeSlice("MIG-GPU-1f/2/0")]))).read()[1]
+    assert isinstance(reading, GpuReading)
+    sample = reading.to_sample("vm1", NOW, "nvml")
+    assert decode(encode(sample)) == sample
+    assert sample.gpu == "MIG-gpu-1f-2-0"
+
+
 def test_a_slice_whose_name_has_no_profile_is_measured() -> None:
     gpu = FakeGpu("GPU-a", mig=[FakeSlice("MIG-1", "NVIDIA H100 80GB HBM3", total=20096 * 1024 * 1024, slices=2)])
     reading = NvmlSource(FakeNvml(gpu)).read()[1]

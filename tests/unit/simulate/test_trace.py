@@ -75,6 +75,10 @@ def test_variants_read_the_same(tmp_path: Path, text: str) -> None:
         ('2023-11-16 18:15:46,"1.024",2', "ContextTokens='1.024'"),
         ("2023-11-16 18:15:46,1 024,2", "ContextTokens='1 024'"),
         ("2023-11-16 18:15:46,1,2,", "4 columns, 3 expected"),
+        ("2023-11-16 18:15:46,1,024", "GeneratedTokens='024'"),
+        ('2023-11-16 18:15:46,"0,024",2', "ContextTokens='0,024'"),
+        ("2023-11-16 18:15:46,1e3,2", "ContextTokens='1e3'"),
+        ("2023-11-16 18:15:46;1;2", "1 columns, 3 expected"),
     ],
 )
 def test_a_bad_row_is_named_by_its_line_and_costs_no_other(tmp_path: Path, row: str, named: str) -> None:
@@ -104,7 +108,16 @@ def test_the_cases_of_commas(name: str, tokens: list[tuple[int, int]], bad_rows:
     assert ([(row.context_tokens, row.generated_tokens) for row in rows], len(bad)) == (tokens, bad_rows)
 
 
-@pytest.mark.parametrize("text", [b"", b"\n \n", b"a,b\n1,2\n", b"\x1f\x8b\x08\x00\xff\xfe"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\n \n",
+        b"a,b\n1,2\n",
+        b"TIMESTAMP,ContextTokens,GeneratedTokens,Context Tokens\n2023-11-16 18:15:46,1,2,3\n",
+        b"\x1f\x8b\x08\x00\xff\xfe",
+    ],
+)
 def test_what_is_no_trace_is_refused(tmp_path: Path, text: bytes) -> None:
     with pytest.raises(TraceUnreadable, match="TIMESTAMP,ContextTokens,GeneratedTokens"):
         read(tmp_path, text)

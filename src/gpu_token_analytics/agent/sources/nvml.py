@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from gpu_token_analytics.agent.readings import MIB, GpuProblem, GpuReading, Problem, Reading, mig_profile
 from gpu_token_analytics.errors import SourceUnavailable
 from gpu_token_analytics.wire.fields import Source
+from gpu_token_analytics.wire.names import canonical_gpu
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -163,7 +164,7 @@ class NvmlSource:
         for place in range(self._field(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0):
             try:
                 mig = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
-                uuid = _text(nvml.nvmlDeviceGetUUID(mig))
+                uuid = canonical_gpu(_text(nvml.nvmlDeviceGetUUID(mig)))  # of drivers before 470 it holds slashes
                 name = self._field(nvml, lambda mig=mig: _text(nvml.nvmlDeviceGetName(mig))) or ""  # type: ignore[misc]
                 profile = mig_profile(name) or self._profile_by_size(nvml, mig)
                 used_mb, total_mb = self._memory_mb(nvml, mig)

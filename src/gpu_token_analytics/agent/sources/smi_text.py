@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from gpu_token_analytics.agent.readings import MIB, GpuProblem, GpuReading, Problem, Reading, mig_profile
 from gpu_token_analytics.units import MAX_GPU_INDEX
+from gpu_token_analytics.wire.names import canonical_gpu
 
 FIELDS = (
     "index",
@@ -38,6 +39,7 @@ FIELDS = (
 
 _LONGEST_TEXT = 128  # what an event takes as an id
 _POWER_FIELDS = ("power.draw", "power.draw.average", "power.draw.instant")  # the first one known counts
+_KNOWN = frozenset({*FIELDS, *_POWER_FIELDS})
 _HEADER_CELL = re.compile(r"(?P<field>[^\s\[]+)\s*(?:\[(?P<unit>[^\]]*)\])?")
 _VALUE = re.compile(r"(?P<number>[+-]?\d+(?:\.\d+)?)\s*(?P<unit>[^\s\d].*)?", re.ASCII)
 _ABSENT = frozenset(
@@ -98,14 +100,22 @@ def parse_gpus(text: str) -> list[GpuRow]:
     """The rows of `--query-gpu`. Raises ValueError when there is no header that names a known column."""
     # Line by line: a stray quote in one row must not swallow the rows after it.
     table = [_cells(line) for line in text.replace("\0", "").replace("\ufeff", "").splitlines() if line.strip()]
-    for place, header in enumerate(table):
-        columns = [_HEADER_CELL.fullmatch(cell) for cell in header]
-        fields = [column["field"].lower() if column else "" for column in columns]
-        if _IDENTITY.keys() & set(fields):
-            units = {field: column["unit"] for field, column in zip(fields, columns, strict=True) if column and column["unit"]}
-            rows = [cells for cells in table[place + 1 :] if cells != header and _is_row(cells, fields)]
-            return [_parse_row(cells, fields, units, number) for number, cells in enumerate(rows)]
-    raise ValueError(f"no header with index or uuid in {text.strip()[:80]!r}")
+    # A banner, too, may have such a word between its commas: the header is the line that names the most.
+    place = max(range(len(table)), key=lambda line: len(_KNOWN.intersection(_fields(table[line]))), default=0)
+    fields = _fields(table[place]) if table else []
+    if not _IDENTITY.keys() & set(fields):
+        raise ValueError(f"no header with index or uuid in {text.strip()[:80]!r}")
+    header = table[place]
+    columns = zip(fields, map(_HEADER_CELL.fullmatch, header), strict=True)
+    units = {field: column["unit"] for field, column in columns if column and column["unit"]}
+    rows = [cells for cells in table[place + 1 :] if cells != header and _is_row(cells, fields)]
+    return [_parse_row(cells, fields, units, number) for number, cells in enumerate(rows)]
+
+
+def _fields(header: list[str]) -> list[str]:
+    """The names of a header's columns, "" where a cell is none."""
+    columns = map(_HEADER_CELL.fullmatch, header)
+    return [column["field"].lower() if column else "" for column in columns]
 
 
 def _cells(line: str) -> list[str]:
@@ -125,7 +135,7 @@ def _is_row(cells: list[str], fields: list[str]) -> bool:
 
 def parse_lost(text: str) -> list[GpuProblem]:
     """GPUs that the tool could not open ("Unable to determine the device handle for GPU...")."""
-    found = (_LOST_DEVICE.match(line.strip()) for line in text.splitlines())
+    found = (_LOST_DEVICE.search(line.strip()) for line in text.splitlines())  # a time or a tag may stand before it
     return [
         GpuProblem(match["bus"] or f"index {match['index'] or 'unknown'}", _reason_of(match["why"]), match[0][:200])
         for match in found
@@ -147,7 +157,7 @@ def parse_slices(text: str) -> list[MigSlice]:
         if card := _LIST_GPU.match(line):
             parent = card["uuid"]
         elif (found := _LIST_SLICE.match(line)) and parent:
-            slices.append(MigSlice(parent, int(found["place"]), found["uuid"], mig_profile(found["profile"])))
+            slices.append(MigSlice(parent, int(found["place"]), canonical_gpu(found["uuid"]), mig_profile(found["profile"])))
     return slices
 
 
@@ -186,14 +196,18 @@ def _parse_row(cells: list[str], fields: list[str], units: dict[str, str], numbe
         return GpuRow(GpuProblem(named[:_LONGEST_TEXT], Problem.MALFORMED, message))
     row = dict(zip(fields, cells, strict=True))
     uuid, index = _text(row.get("uuid")), _text(row.get("index"))
-    if index and not _IDENTITY["index"].fullmatch(index):
-        message = f"row {number}: index {index[:40]!r} is not a number"
-        return GpuRow(GpuProblem(uuid or f"row {number}", Problem.MALFORMED, message))
     values = [row.get(field, "") for field in ("utilization.gpu", "memory.total", "memory.used", "power.draw")]
     for value in values:
         problem = _WHOLE_GPU.get(_bare(value))
         if problem is not None:
             return GpuRow(GpuProblem(uuid or f"index {index or number}", problem, f"nvidia-smi says {value}"))
+
+    if index and not _IDENTITY["index"].fullmatch(index):
+        message = f"row {number}: index {index[:40]!r} is not a number"
+        return GpuRow(GpuProblem(uuid or f"row {number}", Problem.MALFORMED, message))
+    if _VALUE.fullmatch(row.get("name", "")):  # a decimal comma, and as many columns as before: the row is cut off, too
+        message = f"row {number}: name {row['name'][:40]!r} is a number (decimal commas?): {', '.join(cells)[:80]}"
+        return GpuRow(GpuProblem(uuid or f"row {number}", Problem.MALFORMED, message))
 
     def value_of(field: str, dimension: str) -> float | None:
         return _number(row[field], dimension, units.get(field)) if field in row else None
@@ -227,7 +241,7 @@ def _number(text: str, dimension: str, header_unit: str | None) -> float | None:
 
 
 def _text(cell: str | None) -> str | None:
-    return None if cell is None or _bare(cell) in _ABSENT else cell[:_LONGEST_TEXT]
+    return None if cell is None or _bare(cell) in _ABSENT or _bare(cell) in _WHOLE_GPU else cell[:_LONGEST_TEXT]
 
 
 def _bare(cell: str) -> str:
