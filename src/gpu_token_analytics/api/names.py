@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, cast
+from typing import Any, cast, get_origin
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
@@ -27,13 +27,13 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f"known are {', '.join(names)}" if names else "this route takes none"
 
 
-def parameters_of(dependant: Dependant) -> frozenset[str]:
-    """The query parameters a route reads: the fields of its one model."""
-    return frozenset(
-        field.alias or name
+def parameters_of(dependant: Dependant) -> dict[str, bool]:
+    """The query parameters a route reads, the fields of its one model, and whether each may be given more than once."""
+    return {
+        field.alias or name: get_origin(field.annotation) is list
         for parameter in dependant.query_params
         for name, field in _model(parameter.field_info.annotation).model_fields.items()
-    )
+    }
 
 
 def _model(annotation: Any) -> type[BaseModel]:
@@ -42,17 +42,23 @@ def _model(annotation: Any) -> type[BaseModel]:
 
 
 async def known_parameters(request: Request) -> None:  # async: it waits for nothing
-    """A parameter that the route does not read is refused: without `groupby=tenant`, another question would be answered."""
+    """What the route does not read is refused: without `groupby=tenant`, another question would be answered. So is a second
+    value where one is read: `limit=5&limit=6`."""
     route = request.scope.get("route")
     if not isinstance(route, APIRoute):
         return
-    known = parameters_of(route.dependant)
+    repeatable = parameters_of(route.dependant)
     problems = [
         FieldProblem(
-            field=shorten(name), message=f"{shorten(name)} is not a parameter of {route.path_format}: {meant(name, known)}"
+            field=shorten(name), message=f"{shorten(name)} is not a parameter of {route.path_format}: {meant(name, repeatable)}"
         )
         for name in dict.fromkeys(request.query_params.keys())
-        if name not in known
+        if name not in repeatable
+    ]
+    problems += [
+        FieldProblem(field=name, message=f"{name} is given {len(values)} times; {route.path_format} takes it once")
+        for name, several in repeatable.items()
+        if not several and len(values := request.query_params.getlist(name)) > 1
     ]
     if problems:
         raise ApiProblem("invalid_parameter", problems[0].message, errors=problems[:_MOST_NAMED])

@@ -13,7 +13,7 @@ from gpu_token_analytics.costs.answers.gpus import GpuMoney, GpusResponse, GpuSt
 from gpu_token_analytics.costs.cursors import decode_cursor, encode_cursor
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.query import CostQuery, Row
-from gpu_token_analytics.costs.questions import check_zone
+from gpu_token_analytics.costs.questions import check_zone, gpus_asked, hosts_asked
 from gpu_token_analytics.costs.rows import IDLE_COLUMNS, money_of, ratio
 from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.errors import Refused
@@ -32,6 +32,7 @@ def fleet(
     """One page of the GPUs of these ids and hosts (none: of all); `today` begins at midnight of the zone. Raises Refused."""
     tz = check_zone(time_zone)
     inventory = desk.reads.gpus()
+    ids, hosts = gpus_asked(ids), hosts_asked(hosts)
     rows = [row for row in inventory if (not ids or row["_id"] in ids) and (not hosts or row.get("host") in hosts)]
     total = len(rows)
     if cursor is not None:

@@ -17,7 +17,7 @@ from gpu_token_analytics.costs.answers.ledger import (
 from gpu_token_analytics.costs.cursors import cursor_time, decode_cursor, encode_cursor, timestamp
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.query import CellFilter, CostQuery
-from gpu_token_analytics.costs.questions import check_range
+from gpu_token_analytics.costs.questions import check_range, gpus_asked
 from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.rollups.spans import HOUR, floor
@@ -39,7 +39,7 @@ def stored_cells(
 ) -> CellsResponse:
     """One page of the stored cells of a range, by minute then GPU. Raises Refused."""
     low, high = check_range(start, end)
-    page, following = _page(desk, CellFilter(low, high, frozenset(gpus)), limit, cursor)
+    page, following = _page(desk, CellFilter(low, high, gpus_asked(gpus)), limit, cursor)
     return CellsResponse(from_=low, to=high, cells=page, next=following)
 
 
@@ -48,7 +48,7 @@ def corrected_cells(
 ) -> CorrectionsResponse:
     """One page of the cells that were changed after they were final. Raises Refused."""
     low, high = check_range(start, end)
-    page, following = _page(desk, CellFilter(low, high, frozenset(gpus), corrected=True), limit, cursor)
+    page, following = _page(desk, CellFilter(low, high, gpus_asked(gpus), corrected=True), limit, cursor)
     return CorrectionsResponse(from_=low, to=high, cells=page, next=following)
 
 

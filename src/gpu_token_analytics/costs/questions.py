@@ -6,7 +6,7 @@ What a query costs is what it reads: cells (a GPU and a minute), GPU documents (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from gpu_token_analytics.costs.choices import Bucket
 from gpu_token_analytics.costs.query import CostQuery
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.rollups.spans import DAY, HOUR, MINUTE, Grain, Step, ceil, floor, zone
+from gpu_token_analytics.wire.names import canonical_host, spellings
 
 EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
@@ -57,6 +58,16 @@ def check_range(start: datetime, end: datetime) -> tuple[datetime, datetime]:
     return start, end
 
 
+def gpus_asked(names: Iterable[str]) -> frozenset[str]:
+    """GPUs as they are stored, of names as people write them."""
+    return frozenset(name for asked in names for name in spellings(asked))
+
+
+def hosts_asked(names: Iterable[str]) -> frozenset[str]:
+    """Hosts as they are stored, of names as people write them."""
+    return frozenset(name for asked in names for name in (asked, canonical_host(asked)))
+
+
 def check_zone(name: str) -> Any:
     """The zone of an IANA name. Raises Refused."""
     try:
@@ -93,8 +104,8 @@ def cost_query(
         group_by=groups,
         models=frozenset(models),
         tenants=frozenset(tenants),
-        gpus=frozenset(gpus),
-        hosts=frozenset(hosts),
+        gpus=gpus_asked(gpus),
+        hosts=hosts_asked(hosts),
         gpu_names=frozenset(gpu_names),
         classes=frozenset(str(name) for name in classes),
         tenant_lock=tenant_lock,

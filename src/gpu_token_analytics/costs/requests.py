@@ -24,6 +24,7 @@ from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.wire.identity import event_id_of
+from gpu_token_analytics.wire.names import spellings
 from gpu_token_analytics.wire.times import from_us, to_us
 
 if TYPE_CHECKING:  # the desk has it computed
@@ -49,8 +50,12 @@ def requests_of_gpu(desk: Desk, start: datetime, end: datetime, gpu: str, limit:
     if high - low > MAX_RANGE:
         nearest = (timestamp(high - MAX_RANGE), timestamp(high), "none")
         raise Refused("range_too_long", "requests are listed for at most 24 hours", nearest=nearest)
-    row = desk.books.gpu(gpu) or {}
-    names = [gpu, *([f"{row['host']}/{row['gpu_index']}"] if row.get("host") and row.get("gpu_index") is not None else [])]
+    names = spellings(gpu)
+    row: Json = next(filter(None, map(desk.books.gpu, sorted(names))), {})
+    names = [
+        *sorted(names),
+        *([f"{row['host']}/{row['gpu_index']}"] if row.get("host") and row.get("gpu_index") is not None else []),
+    ]
     documents = desk.reads.requests_of_gpu(names, to_us(low), to_us(high), limit)
     return RequestsResponse(low, high, gpu, [_event(document) for document in documents], None)
 

@@ -3,7 +3,7 @@
     host         case and a dot at its end say nothing (RFC 4343, RFC 1034 section 3.1)      Node1.  ->  node1
     GPU-, MIG-   NVIDIA's UUIDs are hexadecimal, their case says nothing                     gpu-1F  ->  GPU-1f
     ::n          the device plugin's n-th share of one GPU in time (NVIDIA/k8s-device-plugin, `replicas`)
-    MIG-GPU-     a slice of drivers before 470 is named by card, GPU instance, compute instance  MIG-GPU-1f/5/0  ->  MIG-GPU-1f-5-0
+    MIG-GPU-     a slice of drivers before 470 has slashes, and is no label              MIG-GPU-1f/5/0  ->  MIG-gpu-1f-5-0
     host/index   the index is a number                                                       node1/00  ->  node1/0
     addresses    an IPv6 address as RFC 5952 writes it, bare                        [FD00:0:0:0::1]/0  ->  fd00::1/0
 
@@ -70,6 +70,11 @@ def canonical_uuid(uuid: str, kind: str) -> str:
     """The one spelling of the UUID of a sampled GPU. kind: GPU or MIG, for one that is sent bare (8f4c2a1b-77aa-..)."""
     name = canonical_gpu(uuid)
     return f"{kind}-{name.lower()}" if _bare_uuid(name) else name
+
+
+def spellings(gpu: str) -> frozenset[str]:
+    """The names under which a GPU that somebody asks for may be stored."""
+    return frozenset((gpu, canonical_gpu(gpu), canonical_uuid(gpu, "GPU"), canonical_uuid(gpu, "MIG")))
 
 
 def name_key(name: str) -> str:

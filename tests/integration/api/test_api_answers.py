@@ -67,6 +67,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/costs", {**RANGE, "from": "0001-01-01T00:00:00+14:00"}, "invalid_range"),
     ("/v1/costs", {**RANGE, "from": "2026-01-30T00:00:00"}, "invalid_parameter"),
     ("/v1/costs", {**RANGE, "limit": 0}, "invalid_parameter"),
+    ("/v1/costs", {**RANGE, "limit": ["5", "6"]}, "invalid_parameter"),
+    ("/v1/costs", {**RANGE, "bucket": ["1h", "1h"]}, "invalid_parameter"),
     ("/v1/costs", {**RANGE, "cursor": "AAAA"}, "invalid_cursor"),
     ("/v1/costs", {**RANGE, "cursor": "W10"}, "invalid_cursor"),
     ("/v1/costs", {"from": "2020-01-01T00:00Z", "to": "2026-01-01T00:00Z", "bucket": "1m"}, "range_too_long"),
