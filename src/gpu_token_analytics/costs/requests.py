@@ -50,12 +50,10 @@ def requests_of_gpu(desk: Desk, start: datetime, end: datetime, gpu: str, limit:
     if high - low > MAX_RANGE:
         nearest = (timestamp(high - MAX_RANGE), timestamp(high), "none")
         raise Refused("range_too_long", "requests are listed for at most 24 hours", nearest=nearest)
-    names = spellings(gpu)
-    row: Json = next(filter(None, map(desk.books.gpu, sorted(names))), {})
-    names = [
-        *sorted(names),
-        *([f"{row['host']}/{row['gpu_index']}"] if row.get("host") and row.get("gpu_index") is not None else []),
-    ]
+    names = sorted(spellings(gpu))
+    row: Json = next(filter(None, map(desk.books.gpu, names)), {})
+    if row.get("host") and row.get("gpu_index") is not None:
+        names.append(f"{row['host']}/{row['gpu_index']}")
     documents = desk.reads.requests_of_gpu(names, to_us(low), to_us(high), limit)
     return RequestsResponse(low, high, gpu, [_event(document) for document in documents], None)
 
