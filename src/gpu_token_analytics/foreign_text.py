@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 
 # C0, DEL and C1 controls; separators of lines and paragraphs; marks and overrides of direction; the byte-order mark; halves of
-# surrogate pairs. Zero-width joiners stay: scripts and emoji are written with them.
-_ACTS = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+# surrogate pairs; what has no width and no part in any script (spaces, soft hyphens, invisible operators, annotations): two
+# names that look alike are two. Zero-width joiners stay: scripts and emoji are written with them.
+_ACTS = "\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
 _ACTING = re.compile(f"[{_ACTS}]")
 _ACTING_NOT_LINES = re.compile(f"(?![\n\t])[{_ACTS}]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}

@@ -24,6 +24,7 @@ from gpu_token_analytics.units import MAX_USD_PER_HOUR
 _log = logging.getLogger(__name__)
 
 _NEARLY = 0.9  # of the letters are the same, in order
+_COMMON_WORDS, _MOST_WORDS = 3, 0.6  # of all words of both
 _OTHERS = frozenset({"HOSTNAME"})  # set by every shell and container: not a misspelt HOST_NAME
 
 GpuMetricsSource = Literal["", "nvml", "nvidia-smi", "dcgm-exporter", "amd-exporter", "seed"]
@@ -283,14 +284,28 @@ class Settings(BaseSettings):
 
 
 def near_misses(names: Iterable[str]) -> list[tuple[str, str]]:
-    """(name, the setting it nearly is) of environment names that set nothing: misspelt, or without the unit."""
+    """(name, the setting it nearly is) of environment names that set nothing: misspelt, without the unit, a word more, or
+    most of its words."""
     settings = [name.upper() for name in Settings.model_fields]
     found = []
     for name in sorted({name.upper() for name in names} - set(settings) - _OTHERS):
         longer = [setting for setting in settings if "_" in name and setting.startswith(f"{name}_")]
-        close = longer if len(longer) == 1 else get_close_matches(name, settings, 1, _NEARLY)
+        close = longer if len(longer) == 1 else get_close_matches(name, settings, 1, _NEARLY) or _of_its_words(name, settings)
         found += [(name, setting) for setting in close]
     return found
+
+
+def _of_its_words(name: str, settings: list[str]) -> list[str]:
+    """The setting whose words the name has most of (GPU_PRICE_PER_HOUR), or that it begins with (KAFKA_BOOTSTRAP_SERVERS)."""
+    words = set(name.split("_"))
+
+    def alike(setting: str) -> float:
+        its = set(setting.split("_"))
+        begins = len(its) > 1 and name.startswith(f"{setting}_") and len(words) == len(its) + 1
+        return len(words & its) / len(words | its) if begins or len(words & its) >= _COMMON_WORDS else 0.0
+
+    best = max(settings, key=alike)
+    return [best] if alike(best) >= _MOST_WORDS else []
 
 
 @cache

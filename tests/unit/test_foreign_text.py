@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 
 import pytest
 from rich.console import Group
 from tests.answers import answer
+from tests.conftest import ROOT
 
 from gpu_token_analytics import logs
 from gpu_token_analytics.costs.answers import CostsResponse
@@ -37,6 +39,8 @@ ACTING = [
     ("\x9b31mred", "\\x9b31mred"),
     ("abc\u202egnp.exe", "abc\\u202egnp.exe"),
     ("one\u2028two\x7f", "one\\u2028two\\x7f"),
+    ("gpt\u200b-4\u2060\xad", "gpt\\u200b-4\\u2060\\xad"),
+    ("\ufff9a\ufffb\u2069", "\\ufff9a\\ufffb\\u2069"),
 ]
 
 
@@ -74,6 +78,14 @@ def test_lines_of_a_message_stay_lines_and_nothing_else_acts() -> None:
 @pytest.mark.parametrize("name", ["café", "模型", "👩‍💻", "naïve x", "a\\nb"])
 def test_letters_of_every_script_are_left_alone(name: str) -> None:
     assert visible(name) == visible_lines(name) == in_csv(name) == in_json_text(name) == name
+
+
+def test_the_dashboard_shows_the_same_characters() -> None:
+    script = (ROOT / "src/gpu_token_analytics/web/static/js/core/dom.js").read_text()
+    acting = re.search(r"const ACTING = /(\[.*\])/g;", script)
+    assert acting is not None
+    characters = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]
+    assert [one for one in characters if re.match(acting[1], one)] == [one for one in characters if visible(one) != one]
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", " =1", "\t=1", "＝1", "\n=1", "\r@x"])

@@ -62,6 +62,12 @@ def test_a_site_has_a_name_that_labels_and_hosts_can_carry(site: str) -> None:
         ("KAFKA_BOOTSTRAPS", "KAFKA_BOOTSTRAP"),
         ("RAW_RETENTION_DAY", "RAW_RETENTION_DAYS"),
         ("RAW_RETENTION", "RAW_RETENTION_DAYS"),
+        ("GPU_PRICE_PER_HOUR", "PRICE_PER_HOUR_USD"),
+        ("PRICE_PER_GPU_HOUR", "PRICE_PER_HOUR_USD"),
+        ("DEFAULT_PRICE_PER_HOUR_USD", "PRICE_PER_HOUR_USD"),
+        ("USD_PER_HOUR", "PRICE_PER_HOUR_USD"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BOOTSTRAP"),
+        ("KAFKA_GROUP_ID", "KAFKA_GROUP"),
     ],
 )
 def test_a_name_that_is_nearly_a_setting_is_told(name: str, meant: str) -> None:
@@ -81,5 +87,12 @@ def test_names_of_others_are_not() -> None:
         "HOST",
         "PWD",
         "LANG",
+        "KAFKA_PORT_9092_TCP_ADDR",
+        "KAFKA_SERVICE_HOST",
+        "MONGODB_SERVICE_PORT",
+        "RUST_LOG_LEVEL",
+        "KUBERNETES_SERVICE_PORT_HTTPS",
+        "NVIDIA_VISIBLE_DEVICES",
+        "KAFKA_HEAP_OPTS",
     ]
     assert near_misses(others) == []

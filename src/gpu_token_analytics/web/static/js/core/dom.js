@@ -7,8 +7,8 @@ const SVG_NAMESPACE = 'http://www.w3.org/2000/svg';
 const HANDLERS = ['onclick', 'onchange', 'oninput', 'onkeydown', 'onsubmit', 'ontoggle', 'onpointermove', 'onpointerleave',
   'onpointerdown', 'onpointerup', 'onfocus', 'onblur'];
 
-// What acts instead of showing (the same set as foreign_text.py): controls, separators of lines, changes of direction.
-const ACTING = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
+// What acts instead of showing (the same set as foreign_text.py): controls, separators of lines, changes of direction, no width.
+const ACTING = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
 
 const SPOKEN = new Set(['title', 'aria-label', 'placeholder', 'alt']);
 
