@@ -106,9 +106,9 @@ class GpuSource(Protocol):
         """Release the driver; read() may be called again afterwards."""
 
 
-def is_blank_uuid(uuid: str) -> bool:
-    """Whether a UUID says nothing: virtual cards and passed-through ones show zeros only."""
-    return not set(uuid.upper().removeprefix("GPU-").removeprefix("MIG-")) - set("0-")
+def is_no_identity(uuid: str) -> bool:
+    """Whether a UUID says nothing, since virtual cards and passed-through ones show zeros only, or is no UUID: it has a `/`."""
+    return "/" in uuid or not set(uuid.upper().removeprefix("GPU-").removeprefix("MIG-")) - set("0-")
 
 
 def _key(reading: GpuReading) -> str | None:
@@ -119,9 +119,9 @@ def _key(reading: GpuReading) -> str | None:
 def tell_apart(readings: Sequence[Reading], host: str) -> list[Reading]:
     """The readings of one look, each GPU under an identity of its own.
 
-    A UUID of zeros, or one that two cards show, is none: such a card goes by `host/index`, so that both are sampled and paid,
-    and a problem says so. Cards that share their index, too, cannot be told apart: the first is kept; a UUID that is read
-    twice at one index is one card, read twice.
+    A UUID of zeros, one with a `/`, or one that two cards show, is none: such a card goes by `host/index`, so that both are
+    sampled and paid, and a problem says so. Cards that share their index, too, cannot be told apart: the first is kept; a UUID
+    that is read twice at one index is one card, read twice.
     """
     cards = {(_key(reading), reading.gpu_index) for reading in readings if isinstance(reading, GpuReading)}
     seen = Counter(uuid for uuid, _ in cards)
@@ -132,10 +132,10 @@ def tell_apart(readings: Sequence[Reading], host: str) -> list[Reading]:
             apart.append(reading)
             continue
         uuid = reading.gpu_uuid
-        shared = uuid is not None and (seen[_key(reading)] > 1 or is_blank_uuid(uuid))
+        shared = uuid is not None and (seen[_key(reading)] > 1 or is_no_identity(uuid))
         named = replace(reading, gpu_uuid=None) if shared else reading
         if shared and named.gpu(host) not in identities:
-            message = f"its UUID {uuid} is no identity (zeros, or two cards show it); it goes by {named.gpu(host)}"
+            message = f"its UUID {uuid} is no identity (zeros, a `/`, or two cards show it); it goes by {named.gpu(host)}"
             apart.append(GpuProblem(named.gpu(host), Problem.SHARED_UUID, message))
         identity = _key(named) or named.gpu(host)
         if identity in identities or (shared and named.parent_uuid is not None):

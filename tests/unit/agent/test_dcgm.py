@@ -226,3 +226,8 @@ def test_the_agent_reads_a_real_page(page: str, monkeypatch: pytest.MonkeyPatch)
         DcgmSource(page, "node1").read()
     with pytest.raises(SourceUnavailable, match="is the exporter running"):
         DcgmSource("http://127.0.0.1:9/metrics", "node1").read()
+
+
+@pytest.mark.parametrize("text", ["\ufeff" + rows(), rows().replace("\n", "\r\n"), "\ufeff" + rows().partition("\n")[2]])
+def test_a_mark_of_byte_order_and_ends_of_lines_cost_no_value(text: str) -> None:
+    assert card(text) == card(rows())

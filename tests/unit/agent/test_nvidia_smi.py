@@ -249,6 +249,7 @@ def test_the_case_of_two_cards_with_one_uuid_of_zeros() -> None:
         (["GPU-a", None], ["GPU-a", "h/1"]),
         (["GPU-a", "gpu-A", "GPU-b"], ["h/0", "h/1", "GPU-b"]),
         (["gpu-0000"], ["h/0"]),
+        (["h2/0", "GPU-b"], ["h/0", "GPU-b"]),
     ],
 )
 def test_each_gpu_has_an_identity_of_its_own(uuids: list[str | None], identities: list[str]) -> None:

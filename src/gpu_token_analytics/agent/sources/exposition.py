@@ -54,7 +54,7 @@ def rows(text: str, url: str) -> Iterator[Row]:
     Raises SourceUnavailable where it is no such page.
     """
     try:
-        for family in text_string_to_metric_families(text):
+        for family in text_string_to_metric_families(text.removeprefix("\ufeff")):
             for sample in family.samples:
                 yield Row(sample.name.removesuffix("_total"), dict(sample.labels), float(sample.value))
     except (ValueError, KeyError, IndexError, TypeError) as error:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, Problem, Reading, is_blank_uuid
+from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, Problem, Reading, is_no_identity
 from gpu_token_analytics.agent.sources.smi_text import (
     FIELDS,
     GpuRow,
@@ -90,7 +90,7 @@ class NvidiaSmiSource:
     def _remember(self, rows: list[GpuRow]) -> None:
         """Who is there, to name a GPU by its UUID when the tool later only tells its bus id."""
         for row in rows:
-            if isinstance(row.reading, GpuReading) and row.reading.gpu_uuid and not is_blank_uuid(row.reading.gpu_uuid):
+            if isinstance(row.reading, GpuReading) and row.reading.gpu_uuid and not is_no_identity(row.reading.gpu_uuid):
                 self._bus_ids[row.reading.gpu_uuid] = row.bus_id
 
     def _named(self, problem: GpuProblem) -> GpuProblem:
