@@ -21,7 +21,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 _UUID_KINDS = frozenset({"GPU", "MIG"})
-_share_of_time = re.compile(r"(.+?)(?:::[0-9]+)+", re.DOTALL).fullmatch  # at the end: `::` stands in addresses, too
+_SHARE_OF_TIME = "::"
 _old_slice = re.compile(r"MIG-GPU-[^/]+(?:/[0-9]+){2}", re.IGNORECASE).fullmatch
 _LONGEST_INDEX = 9
 _SHORTEST_UUID = 8  # digits: the first group of a UUID. Fewer are as likely an index or a count
@@ -46,8 +46,7 @@ def gpu_label(host: str, index: int) -> str:
 
 def canonical_gpu(name: str) -> str:
     """The one spelling of a GPU's name: a UUID or `host/index`."""
-    share = _share_of_time(name)
-    whole = share[1] if share else name
+    whole = _without_share(name) if _SHARE_OF_TIME in name else name
     if _old_slice(whole):
         whole = whole.replace("/", "-")
     host, slash, index = whole.rpartition("/")
@@ -58,6 +57,15 @@ def canonical_gpu(name: str) -> str:
         return whole.lower()
     kind, dash, digits = whole.partition("-")
     return f"{kind.upper()}-{digits.lower()}" if dash and kind.upper() in _UUID_KINDS else whole
+
+
+def _without_share(name: str) -> str:
+    """A name without the share of time at its end; in the middle `::` stands in addresses."""
+    whole, _, share = name.rpartition(_SHARE_OF_TIME)
+    while whole and share.isascii() and share.isdecimal():
+        name = whole
+        whole, _, share = name.rpartition(_SHARE_OF_TIME)
+    return name
 
 
 def host_and_uuid(name: str) -> tuple[str, str] | None:
