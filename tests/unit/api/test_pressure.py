@@ -205,3 +205,8 @@ def test_a_refused_range_is_refused_by_arithmetic(more: dict[str, Any], monkeypa
         check_cost(query, 100_000)
     assert refused.value.code == "range_too_long"
     assert listed < 2000
+
+
+@pytest.mark.parametrize(("body", "kind"), [(b"[" + RECORD + b"]", JSON), (RECORD, JSON), (RECORD + b"\r\n\r\n", NDJSON)])
+def test_a_file_may_begin_with_a_byte_order_mark(body: bytes, kind: str) -> None:
+    assert split_records(b"\xef\xbb\xbf" + body, kind) == [RECORD]

@@ -36,6 +36,7 @@ JSON_TYPE = "application/json"
 NDJSON_TYPES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 TOLD_BY_ENGINE = "left out: the placement of its instance says that the engine tells of every request (counted_by=engine)"
 _BLANK = b" \t\r\n"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _MAX_ARRAY_DEPTH = 64
 _MAX_ARRAY_TOKENS = 50 * MAX_RECORDS
@@ -143,6 +144,7 @@ def _placed(ask: Ask, event: Event, record: bytes, now: datetime) -> tuple[Event
 def split_records(body: bytes, content_type: str) -> list[bytes]:
     """The records of a body, each as its own bytes. Raises ApiProblem."""
     kind = content_type.partition(";")[0].strip().lower()
+    body = body.removeprefix(_BYTE_ORDER_MARK)  # of a file that is sent as it is; within a body it is refused
     if kind in NDJSON_TYPES:
         # One by one, and no further than they are too many: a body of nothing but line feeds is not held as lines.
         found = [line[0].rstrip(_BLANK) for line in islice(_LINE.finditer(body), MAX_RECORDS + 1)]
