@@ -64,10 +64,10 @@ def check_placement(new: NewPlacement) -> None:
     for name, texts in (("gpus", new.gpus), ("host", [new.host or ""]), ("model", [new.model or ""])):
         if any("\0" in text for text in texts):
             raise Refused("invalid_body", f"{name} holds a NUL character", name)
-    labels = [gpu for gpu in new.gpus if "/" in gpu]
+    labels = [gpu for gpu in map(canonical_gpu, new.gpus) if "/" in gpu]
     if labels and len(labels) < len(new.gpus):
         raise Refused("invalid_body", f"gpus={new.gpus}: name all GPUs by UUID, or all as host/index", "gpus")
-    wrong = next((gpu for gpu in labels if not canonical_gpu(gpu).rpartition("/")[2].isdecimal()), None)
+    wrong = next((gpu for gpu in labels if not gpu.rpartition("/")[2].isdecimal()), None)
     if wrong is not None:
         raise Refused("invalid_body", f"gpus={wrong!r} is no host/index, such as node1/0", "gpus")
     check_period(new.valid_from, new.valid_to)
