@@ -12,7 +12,7 @@ from prometheus_client import start_http_server
 
 from gpu_token_analytics import logs
 from gpu_token_analytics.agent.metrics import AgentMetrics
-from gpu_token_analytics.agent.readings import GpuProblem, GpuSource
+from gpu_token_analytics.agent.readings import GpuProblem, GpuSource, Problem, tell_apart
 from gpu_token_analytics.agent.run import run_agent
 from gpu_token_analytics.agent.sources import open_source
 from gpu_token_analytics.clock import SystemClock
@@ -70,10 +70,11 @@ def _print_once(gpus: GpuSource, host: str) -> None:
     """One JSON line per GPU on stdout, problems on stderr. Raises SourceUnavailable."""
     now = SystemClock().now()
     try:
-        for reading in gpus.read():
+        for reading in tell_apart(gpus.read(), host):
             if isinstance(reading, GpuProblem):
-                said = f"GPU {reading.gpu} cannot be read ({reading.problem}): {reading.message}"
-                typer.echo(visible(said), err=True)
+                is_read = reading.problem is Problem.SHARED_UUID
+                what = "has no identity" if is_read else f"cannot be read ({reading.problem})"
+                typer.echo(visible(f"GPU {reading.gpu} {what}: {reading.message}"), err=True)
             else:
                 typer.echo(in_json_text(encode(reading.to_sample(host, now, gpus.name)).decode()))
     finally:

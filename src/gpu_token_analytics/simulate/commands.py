@@ -134,6 +134,7 @@ def replay_trace(
     `gpu-tokens replay trace.csv --limit 1000 --gpus 8 --dry-run`
     """
     facts = survey(file)
+    _name_bad_rows(file, facts)
     if facts.rows == 0:
         raise TraceUnreadable(f"{file} has no readable request ({facts.bad_rows} bad rows)")
     assumptions = Assumptions(
@@ -154,7 +155,6 @@ def replay_trace(
 
     if shift_to_now:
         assumptions = replace(assumptions, shift_us=shift_to_now_us(rows(), assumptions, SystemClock().now(), speed))
-    _name_bad_rows(file, facts)
     total = min(facts.rows, limit or facts.rows)
     with _progress("requests", total) as bar:
 

@@ -35,6 +35,23 @@ def test_once_says_which_gpu_cannot_be_read(tmp_path: Path, monkeypatch: pytest.
     assert "GPU-b cannot be read (lost)" in result.stderr
 
 
+def test_once_prints_what_would_be_sent_of_two_cards_with_one_uuid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool, zeros = tmp_path / "nvidia-smi", "GPU-00000000-0000-0000-0000-000000000000"
+    tool.write_text(f"#!/bin/sh\nprintf 'index, uuid, memory.total [MiB]\\n0, {zeros}, 10\\n1, {zeros}, 20\\n'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("NVIDIA_SMI_PATH", str(tool))
+    result = CliRunner().invoke(app, ["agent", "--source", "nvidia-smi", "--host", "vm4", "--once"])
+    found = [decode(line) for line in result.stdout_bytes.splitlines()]
+    assert [(event.gpu, event.mem_total_mb) for event in found if isinstance(event, GpuSample)] == [
+        ("vm4/0", 10),
+        ("vm4/1", 20),
+    ]
+    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == [
+        "GPU vm4/0 has no identity",
+        "GPU vm4/1 has no identity",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "named"),
     [

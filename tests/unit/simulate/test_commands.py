@@ -137,6 +137,14 @@ def test_bad_rows_are_named_before_anything_is_sent(tmp_path: Path) -> None:
     assert "3 more lines are left out" in result.stderr
 
 
+def test_the_bad_rows_of_a_trace_without_a_request_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,9799600,4808,10\n")
+    result = CliRunner().invoke(app, ["replay", str(path), "--dry-run"])
+    assert isinstance(result.exception, TraceUnreadable)
+    assert "line 2 is left out: 4 columns, 3 expected" in result.stderr
+    assert not result.stdout
+
+
 def test_a_trace_without_a_request_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TraceUnreadable, match="no readable request"):
         run("replay", write(tmp_path, "TIMESTAMP,ContextTokens,GeneratedTokens\n"))
