@@ -115,6 +115,7 @@ def test_five_seconds_a_write_and_ten_times_the_input_grow_a_lag_and_nothing_els
     processor = start(settings).wait_ready()
     sent = send(settings, usages(2000, hosts=60))
     eventually(lambda: lag(settings) == 0)
+    eventually(lambda: processor.metric("gpu_tokens_assigned_partitions") == 12, what="the metric, set every few seconds")
     before_mb = processor.rss_mb()
     with MongoClient[dict[str, Any]](slow_mongod.uri) as control:
         how = {"failCommands": ["insert"], "blockConnection": True, "blockTimeMS": 5000}
