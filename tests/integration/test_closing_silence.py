@@ -14,7 +14,7 @@ class Silent:
     """GPUs that were sampled once, and a closer whose clock is moved by hand. Minutes count from that of the samples."""
 
     def __init__(self, one: Pipeline, monkeypatch: pytest.MonkeyPatch, gpus: int = 1) -> None:
-        self.at = minutes_ago(2)  # its next events are of minutes up to now
+        self.at = minutes_ago(1)  # of the machine, which may begin another minute meanwhile: up to two are none too many
         self._now = self.at + 3 * MINUTE
         monkeypatch.setattr(one.store, "now", lambda: self._now)
         self._one, self.closer = one, one.closer()
