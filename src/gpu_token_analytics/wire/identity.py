@@ -25,10 +25,12 @@ import uuid_utils
 
 ID_BYTES = 16
 _TIME_BYTES = 6
-_VERSION_AT, _VERSION_7 = 14, "7"
+_VERSION_AT, _VERSION_7 = 14, b"7"
 _USUAL = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _is_usual = re.compile(_USUAL).fullmatch
-_are_usual = re.compile(f"(?:{_USUAL}\n)*").fullmatch
+_DIGITS = b"0123456789abcdef"
+_MARKS = ((8, b"-"), (13, b"-"), (18, b"-"), (23, b"-"), (36, b"\n"))  # in a line of one
+_USUAL_LINE = 37
 
 # BSON elements: type, name, and for binary data its length and subtype (0 generic, 4 UUID).
 _ID = b"\x05_id\x00\x10\x00\x00\x00\x00"
@@ -39,14 +41,46 @@ _TEXT = b"\x02event_id\x00"
 def identify(owners: Iterable[str], event_ids: Iterable[str]) -> tuple[list[bytes], list[bytes]]:
     """(`_id` of each event, the elements `_id` and `event_id` of its document)."""
     event_ids = list(event_ids)
+    keys = list(map(_key, owners))
+    lines = "\n".join((*event_ids, "")).encode()
+    if _are_usual(lines, len(event_ids)):
+        read = bytes.fromhex(lines.replace(b"-", b"").decode())  # which passes over the ends of lines
+        uuids = [read[start : start + ID_BYTES] for start in range(0, len(read), ID_BYTES)]
+        if lines[_VERSION_AT::_USUAL_LINE] == _VERSION_7 * len(event_ids):
+            return _identify_ordered(keys, lines.split(b"\n"), uuids)
+        return _identify_each(keys, event_ids, uuids)
+    return _identify_each(
+        keys, event_ids, [bytes.fromhex(one.replace("-", "")) if _is_usual(one) else None for one in event_ids]
+    )
+
+
+def _are_usual(lines: bytes, count: int) -> bool:
+    """Whether so many lines are each a UUID in the usual spelling: their marks stand where they must, all else is a digit."""
+    marks = all(lines[at::_USUAL_LINE] == mark * count for at, mark in _MARKS)
+    return marks and len(lines) == _USUAL_LINE * count and len(lines.translate(None, _DIGITS)) == len(_MARKS) * count
+
+
+def _identify_ordered(keys: Sequence[bytes], texts: Iterable[bytes], uuids: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Of events whose ids are all UUIDs of version 7, as most senders make them: in two thirds of the time."""
+    size = ID_BYTES - _TIME_BYTES
+    ids = [
+        uuid[:_TIME_BYTES] + blake2b(key + text, digest_size=size).digest()
+        for key, text, uuid in zip(keys, texts, uuids, strict=False)  # behind the last text is an empty one
+    ]
+    return ids, [_ID + name + _UUID + uuid for name, uuid in zip(ids, uuids, strict=True)]
+
+
+def _identify_each(
+    keys: Sequence[bytes], event_ids: Sequence[str], uuids: Sequence[bytes | None]
+) -> tuple[list[bytes], list[bytes]]:
     ids: list[bytes] = []
     heads: list[bytes] = []
-    for key, event_id, uuid in zip(map(_key, owners), event_ids, _usual_uuids(event_ids), strict=True):
+    for key, event_id, uuid in zip(keys, event_ids, uuids, strict=True):
         text = event_id.encode()
         if uuid is None:
             name = blake2b(key + text, digest_size=ID_BYTES).digest()
             head = _ID + name + _TEXT + (len(text) + 1).to_bytes(4, "little") + text + b"\x00"
-        elif event_id[_VERSION_AT] == _VERSION_7:
+        elif text[_VERSION_AT : _VERSION_AT + 1] == _VERSION_7:
             name = uuid[:_TIME_BYTES] + blake2b(key + text, digest_size=ID_BYTES - _TIME_BYTES).digest()
             head = _ID + name + _UUID + uuid
         else:
@@ -55,16 +89,6 @@ def identify(owners: Iterable[str], event_ids: Iterable[str]) -> tuple[list[byte
         ids.append(name)
         heads.append(head)
     return ids, heads
-
-
-def _usual_uuids(event_ids: Sequence[str]) -> Sequence[bytes | None]:
-    """The bytes of those that are a UUID in the usual spelling. All at once where all are: several times as fast."""
-    lines = "\n".join((*event_ids, ""))
-    if _are_usual(lines):
-        read = bytes.fromhex(lines.replace("-", ""))  # which passes over the ends of lines
-        if len(read) == ID_BYTES * len(event_ids):  # none has two of them, and a line's end between
-            return [read[start : start + ID_BYTES] for start in range(0, len(read), ID_BYTES)]
-    return [bytes.fromhex(each.replace("-", "")) if _is_usual(each) else None for each in event_ids]
 
 
 def raw_id(owner: str, event_id: str) -> bytes:

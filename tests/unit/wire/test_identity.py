@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.oracle.raw_documents import identity
 
-from gpu_token_analytics.wire.identity import ID_BYTES, identify, raw_id
+from gpu_token_analytics.wire.identity import ID_BYTES, identify, new_event_id, raw_id
 
 _texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=64)
 _ids = st.one_of(_texts, st.uuids().map(str), st.uuids().map(lambda uuid: str(uuid).upper()))
@@ -22,6 +22,13 @@ def test_it_is_what_the_plain_way_says(owner: str, event_id: str) -> None:
     found = raw_id(owner, event_id)
     assert found == identity(owner, event_id)
     assert len(found) == ID_BYTES
+
+
+def test_many_of_version_7_are_what_each_is_alone() -> None:
+    events = [(f"tenant-{number % 3}", new_event_id()) for number in range(100)]
+    ids, heads = identify([owner for owner, _ in events], [event_id for _, event_id in events])
+    assert ids == [identity(owner, event_id) for owner, event_id in events]
+    assert [str(UUID(bytes=bson.decode(_document(head))["event_id"])) for head in heads] == [each for _, each in events]
 
 
 @given(st.lists(st.tuples(_texts, _ids | st.text("0123456789abcdefg-A", min_size=36, max_size=36)), max_size=12))
