@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,13 @@ from tests.integration.ledger_support import (
 
 from gpu_token_analytics.books.declarations import DeclarationStore
 from gpu_token_analytics.books.unknown_names import unknown_names
+from gpu_token_analytics.costs.declarations import declare_gpu
+from gpu_token_analytics.costs.desk import Desk
+from gpu_token_analytics.costs.entries import NewDeclaration
 from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.rollups.step import Rollups
 from gpu_token_analytics.wire.events import decode
 from gpu_token_analytics.wire.kind import Event, encode
@@ -161,6 +166,20 @@ def test_a_declaration_holds_from_and_to(pipeline: Callable[..., Pipeline]) -> N
     one.close()
     assert money(one) == 0
     assert_holds(one)
+
+
+@pytest.mark.parametrize("name", ["8f4c2a1b", "GPU-8F4C2A1B-77aa", "h1/0", "h1.cluster.local/0"])
+def test_another_spelling_of_a_known_gpu_is_not_declared(pipeline: Callable[..., Pipeline], name: str) -> None:
+    one = pipeline()
+    one.ingest([sample(1, minutes_ago(5), gpu_uuid=LONG, gpu_index=0)])
+    desk = Desk.over(one.store, one.settings)
+    with pytest.raises(Refused, match=LONG):
+        declare_gpu(desk, NewDeclaration(gpu=name, host="h1", usd_per_hour=Decimal(9)), "test")
+    assert desk.declarations.rows() == []
+    assert [row for row in desk.prices.rows() if row["scope"] == "gpu"] == []
+    for free in (LONG, "h1/1", "GPU-9f4c2a1b"):
+        declare_gpu(desk, NewDeclaration(gpu=free, host="h1"), "test")
+    assert len(desk.declarations.rows()) == 3
 
 
 NAMED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [

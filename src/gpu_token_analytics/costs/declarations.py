@@ -19,8 +19,10 @@ from gpu_token_analytics.costs.entries import (
     check_price,
     price_fields,
 )
+from gpu_token_analytics.documents import GpuId
 from gpu_token_analytics.errors import Refused
-from gpu_token_analytics.wire.names import canonical_host, canonical_uuid
+from gpu_token_analytics.ledger.books import Books
+from gpu_token_analytics.wire.names import canonical_host, canonical_uuid, may_be_same
 from gpu_token_analytics.wire.times import from_us
 
 Json = dict[str, Any]
@@ -46,9 +48,13 @@ def check_declaration(new: NewDeclaration) -> None:
 
 
 def declare_gpu(desk: Desk, new: NewDeclaration, source: str) -> Declaration:
-    """Declare a GPU. Raises Refused."""
+    """Declare a GPU. Raises Refused, also where the name is another spelling of a GPU that is known: it would be paid twice."""
     check_declaration(new)
     gpu, now = canonical_uuid(new.gpu, "GPU"), desk.now()
+    if meant := _meant_by(gpu, desk.books.read()):
+        raise Refused(
+            "invalid_body", f"gpu={new.gpu!r} may be {' or '.join(meant[:3])}, which is known; declare it by that name", "gpu"
+        )
     if new.usd_per_hour is not None:
         price = NewPrice(
             scope="gpu",
@@ -69,6 +75,15 @@ def declare_gpu(desk: Desk, new: NewDeclaration, source: str) -> Declaration:
         source=source,
     )
     return declaration(row)
+
+
+def _meant_by(gpu: GpuId, books: Books) -> list[GpuId]:
+    """The known GPUs that a name may be another spelling, or a label, of; none for a name that is known itself. Sorted."""
+    if gpu in books.declarations or books.is_sampled(gpu):
+        return []
+    known = books.inventory.keys() | books.slices_of.keys() | books.declarations.keys()
+    alike = {one for one in known if any(may_be_same(gpu, name) for name in (one, *books.placements.labels(one)))}
+    return sorted(alike.union(books.placements.meanings(gpu)))
 
 
 def retire_gpu(desk: Desk, end: Retirement) -> Declaration:
