@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from tests.integration.delivery_support import Processor
 from tests.integration.ledger_support import Commands, Pipeline
 
 from gpu_token_analytics.mongo import client
+from gpu_token_analytics.settings import Settings
 
 _LONGEST = ("test_kill_loop.py", "test_observability.py")  # some ten minutes each
 
@@ -41,3 +44,19 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     listener = Commands()
     monkeypatch.setattr(client, "MongoClient", partial(MongoClient, event_listeners=[listener]))
     return listener
+
+
+@pytest.fixture
+def start(tmp_path: Path, keep_log: Callable[[Path], None]) -> Iterator[Callable[..., Processor]]:
+    """Start processors with settings and more environment; whatever happens, none is left."""
+    running: list[Processor] = []
+
+    def run(settings: Settings, **extra: str) -> Processor:
+        processor = Processor(settings, tmp_path / f"processor-{len(running)}.log", extra)
+        keep_log(processor.log)
+        running.append(processor)
+        return processor
+
+    yield run
+    for processor in running:
+        processor.__exit__(None, None, None)

@@ -29,22 +29,6 @@ def settings(mock_broker: EmbeddedBroker, mongo_uri: str, mongo_database: str) -
 
 
 @pytest.fixture
-def start(tmp_path: Path, keep_log: Callable[[Path], None]) -> Iterator[Start]:
-    """Start processors; whatever happens, none is left."""
-    running: list[Processor] = []
-
-    def run(settings: Settings, **extra: str) -> Processor:
-        found = Processor(settings, tmp_path / f"processor-{len(running)}.log", extra)
-        keep_log(found.log)
-        running.append(found)
-        return found
-
-    yield run
-    for processor in running:
-        processor.__exit__(None, None, None)
-
-
-@pytest.fixture
 def store(settings: Settings) -> Iterator[Store]:
     found = open_store(settings)
     yield found

@@ -61,21 +61,6 @@ def store(settings: Settings) -> Iterator[Store]:
     found.close()
 
 
-@pytest.fixture
-def start(tmp_path: Path, keep_log: Callable[[Path], None]) -> Iterator[Callable[[Settings], Processor]]:
-    running: list[Processor] = []
-
-    def run(settings: Settings) -> Processor:
-        found = Processor(settings, tmp_path / f"processor-{len(running)}.log")
-        keep_log(found.log)
-        running.append(found)
-        return found
-
-    yield run
-    for processor in running:
-        processor.__exit__(None, None, None)
-
-
 def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "gpu_token_analytics", *arguments],

@@ -6,7 +6,8 @@ Looked for among the events, not among the cells, which may be in somebody's han
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
+from typing import Any
 
 from gpu_token_analytics.documents import GpuId, minute_of
 from gpu_token_analytics.ledger.books import Books
@@ -16,25 +17,32 @@ from gpu_token_analytics.raw.read import RawReads, UsageTime
 
 def evidence_before(raw: RawReads, books: Books, asked: Set[GpuMinute]) -> dict[GpuMinute, int]:
     """The last minute with evidence before each GPU's minute; those without are left out. Two commands for all."""
-    heard = _last_activity(raw, books, asked)
-    sampled = raw.last_samples({(name, at) for gpu, at in asked for name in books.family(gpu)})
-    for gpu, at in asked:
-        for name in books.family(gpu):
-            if (name, at) in sampled:
-                ts_us = sampled[name, at]["ts_us"]
-                heard[gpu, at] = max(ts_us, heard.get((gpu, at), ts_us))
-    return {key: minute_of(at_us) for key, at_us in heard.items()}
+    return _minutes(books, asked, max, _last_activity(raw, books, asked), raw.last_samples(_family_times(books, asked)))
 
 
 def evidence_from(raw: RawReads, books: Books, asked: Set[GpuMinute]) -> dict[GpuMinute, int]:
     """The first minute with evidence from each GPU's minute on; those without are left out. Two commands for all."""
-    heard = _next_activity(raw, books, asked)
-    sampled = raw.first_samples({(name, at) for gpu, at in asked for name in books.family(gpu)})
+    return _minutes(books, asked, min, _next_activity(raw, books, asked), raw.first_samples(_family_times(books, asked)))
+
+
+def _family_times(books: Books, asked: Set[GpuMinute]) -> set[GpuMinute]:
+    return {(name, at) for gpu, at in asked for name in books.family(gpu)}
+
+
+def _minutes(
+    books: Books,
+    asked: Set[GpuMinute],
+    nearer: Callable[[int, int], int],
+    active: Mapping[GpuMinute, int],
+    sampled: Mapping[GpuMinute, Mapping[str, Any]],
+) -> dict[GpuMinute, int]:
+    """Of each GPU's minute that of the nearer evidence: requests (`active`), or samples of it and its slices (`sampled`)."""
+    heard = dict(active)
     for gpu, at in asked:
         for name in books.family(gpu):
             if (name, at) in sampled:
                 ts_us = sampled[name, at]["ts_us"]
-                heard[gpu, at] = min(ts_us, heard.get((gpu, at), ts_us))
+                heard[gpu, at] = nearer(ts_us, heard.get((gpu, at), ts_us))
     return {key: minute_of(at_us) for key, at_us in heard.items()}
 
 

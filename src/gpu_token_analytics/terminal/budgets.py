@@ -36,11 +36,7 @@ def list_budgets(wide: cli.WideOption = False, as_json: cli.JsonOption = False, 
 
     with cli.opened() as desk:
         rows = [_plain(row) for row in BudgetDesk.over(desk).every()]
-    if as_json:
-        cli.print_json({"budgets": rows})
-        return
-    if as_csv:
-        cli.print_csv(rows)
+    if cli.printed({"budgets": rows}, rows, as_json=as_json, as_csv=as_csv):
         return
     columns = (
         Column("name", right=False),
@@ -73,11 +69,7 @@ def status(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv
         body = _plain(budgets.standing())
         alerts = [_plain(row) for row in budgets.told(1000)]
     rows = body["budgets"]
-    if as_json:
-        cli.print_json({**body, "alerts": alerts})
-        return
-    if as_csv:
-        cli.print_csv(rows)
+    if cli.printed({**body, "alerts": alerts}, rows, as_json=as_json, as_csv=as_csv):
         return
     columns = (
         Column("name", right=False),
@@ -210,11 +202,12 @@ def alerts(
 
     with cli.opened() as desk:
         rows = [_plain(row) for row in BudgetDesk.over(desk).told(limit)]
-    if as_json:
-        cli.print_json({"alerts": rows})
-        return
-    if as_csv:
-        cli.print_csv([{**row, "deliveries": [_delivery(item) for item in row["deliveries"]]} for row in rows])
+    if cli.printed(
+        {"alerts": rows},
+        [{**row, "deliveries": [_delivery(item) for item in row["deliveries"]]} for row in rows],
+        as_json=as_json,
+        as_csv=as_csv,
+    ):
         return
     columns = (
         Column("raised", right=False),

@@ -256,11 +256,7 @@ def break_even(
     query_of = _query_of(cli.asked_range(start, end, last), p.Bucket.NONE, "UTC", ["model"], {"models": models or ()})
     with cli.opened() as desk:
         body = against_api(desk, query_of(desk.now()), api_usd_per_million, usd_per_gpu_hour)
-    if as_json:
-        cli.print_json(body)
-        return
-    if as_csv:
-        cli.print_csv(body.rows)
+    if cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):
         return
     columns = (
         Column("model", right=False),

@@ -59,11 +59,8 @@ def list_keys(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_
     with cli.opened() as desk:
         keys = _keys(desk).keys()
         now = desk.now()
-    if as_json:
-        cli.print_json({"keys": [_info(key) for key in keys]})
-        return
-    if as_csv:
-        cli.print_csv(_info(key) for key in keys)
+    shown = [_info(key) for key in keys]
+    if cli.printed({"keys": shown}, shown, as_json=as_json, as_csv=as_csv):
         return
     columns = (
         Column("key", right=False),

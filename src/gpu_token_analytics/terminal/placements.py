@@ -44,11 +44,7 @@ def list_placements(wide: cli.WideOption = False, as_json: cli.JsonOption = Fals
     with cli.opened() as desk:
         rows = [placement(row) for row in desk.instances.rows()]
         unknown = unplaced(desk)
-    if as_json:
-        cli.print_json({"placements": rows, "unplaced": unknown})
-        return
-    if as_csv:
-        cli.print_csv(rows)
+    if cli.printed({"placements": rows, "unplaced": unknown}, rows, as_json=as_json, as_csv=as_csv):
         return
     ranks = {"from": 0, "to": 3, "instance": 0, "GPUs": 0, "host": 2, "model": 1, "counted by": 4, "source": 5}
     made = FittedTable("placements", [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide)

@@ -34,11 +34,7 @@ def list_prices(wide: cli.WideOption = False, as_json: cli.JsonOption = False, a
 
     with cli.opened() as desk:
         rows = every_price(desk)
-    if as_json:
-        cli.print_json({"prices": rows})
-        return
-    if as_csv:
-        cli.print_csv(rows)
+    if cli.printed({"prices": rows}, rows, as_json=as_json, as_csv=as_csv):
         return
     columns = (
         Column("from", right=False),

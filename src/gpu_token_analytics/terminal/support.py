@@ -129,6 +129,15 @@ def print_json(body: Any) -> None:
     typer.echo(in_json_text(msgspec.json.format(msgspec.json.encode(body, enc_hook=int), indent=2).decode()))
 
 
+def printed(body: Any, rows: Iterable[Any], *, as_json: bool, as_csv: bool) -> bool:
+    """Print an answer whole as JSON, or its rows as CSV, if asked to. False: neither was asked for, show a table."""
+    if as_json:
+        print_json(body)
+    elif as_csv:
+        print_csv(rows)
+    return as_json or as_csv
+
+
 def print_csv(rows: Iterable[Any]) -> None:
     """Rows of a JSON answer as CSV on standard output: a column for each field, `a.b` for one inside another, lists with
     blanks between; empty is null."""

@@ -30,11 +30,7 @@ def list_teams(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as
 
     with cli.opened() as desk:
         body = team_rows(desk)
-    if as_json:
-        cli.print_json(body)
-        return
-    if as_csv:
-        cli.print_csv(body.teams)
+    if cli.printed(body, body.teams, as_json=as_json, as_csv=as_csv):
         return
     ranks = {"tenant": 0, "team": 0, "from": 0, "source": 1}
     made = FittedTable("teams", [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide)
@@ -95,11 +91,7 @@ def costs(
     asked = cli.asked_range(start, end, last)
     with cli.opened() as desk:
         body = team_costs(desk, *asked.at(desk.now()))
-    if as_json:
-        cli.print_json(body)
-        return
-    if as_csv:
-        cli.print_csv(body.rows)
+    if cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):
         return
     columns = (
         Column("team", right=False),

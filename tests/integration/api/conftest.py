@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -106,18 +107,29 @@ def make_store(mongod: EmbeddedMongod) -> Iterator[Callable[[], tuple[Store, Set
 def api(make_store: Callable[[], tuple[Store, Settings]]) -> Iterator[Api]:
     """Read-only for tests: its cells stay as they are."""
     store, settings = make_store()
-    found = list(cells(FLEET, START, MINUTES, now=NOW))
-    store[Collection.LEDGER_CELLS].insert_many(found)
-    store[Collection.INVENTORY].insert_many(_inventory())
+    with served(store, settings, FLEET, START, MINUTES, _inventory()) as api:
+        yield api
+
+
+@contextmanager
+def served(
+    store: Store, settings: Settings, fleet: Fleet, start: datetime, minutes: int, inventory: Sequence[dict[str, Any]] = ()
+) -> Iterator[Api]:
+    """The API over a fleet's cells of so many minutes, at whose end it is now."""
+    now = start + timedelta(minutes=minutes)
+    stored = list(cells(fleet, start, minutes, now=now))
+    store[Collection.LEDGER_CELLS].insert_many(stored)
+    if inventory:
+        store[Collection.INVENTORY].insert_many(inventory)
     roll_all(store)
     sink = MemorySink()
     services = Services.of(store, settings, sink=sink)
-    services.desk.now = lambda: NOW
+    services.desk.now = lambda: now
     app = create_app(services)
     with Serving(app) as url:
-        served = Api(url, app, store, services, settings, found, sink)
-        yield served
-        served.close()
+        api = Api(url, app, store, services, settings, stored, sink)
+        yield api
+        api.close()
 
 
 def _inventory() -> list[dict[str, Any]]:

@@ -13,9 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from bench.synthetic_cells import Fleet, cells
-from tests.serving import Serving
 
-from gpu_token_analytics.api.app import create_app
 from gpu_token_analytics.api.keys import KeyScope
 from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.budgets import answers as m
@@ -29,9 +27,8 @@ from gpu_token_analytics.exporter.budget_figures import BudgetFigures
 from gpu_token_analytics.exporter.metrics import ExporterMetrics
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.wire.sinks import MemorySink
 
-from .conftest import Api, roll_all
+from .conftest import Api, roll_all, served
 from .test_api_commands import Run, runner
 
 START = datetime(2026, 1, 27, tzinfo=UTC)
@@ -47,17 +44,8 @@ FILTER: dict[str, dict[str, str]] = {"fleet": {}, "tenant": {"tenant": TENANT}, 
 @pytest.fixture(scope="module")
 def made(make_store: Callable[[], tuple[Store, Settings]]) -> Iterator[Api]:
     """Five days and a half of two GPUs."""
-    store, settings = make_store()
-    stored = list(cells(Fleet(gpus=2, models=2, tenants=3), START, MINUTES, now=NOW))
-    store[Collection.LEDGER_CELLS].insert_many(stored)
-    roll_all(store)
-    services = Services.of(store, settings, sink=MemorySink())
-    services.desk.now = lambda: NOW
-    app = create_app(services)
-    with Serving(app) as url:
-        served = Api(url, app, store, services, settings, stored, MemorySink())
-        yield served
-        served.close()
+    with served(*make_store(), Fleet(gpus=2, models=2, tenants=3), START, MINUTES) as api:
+        yield api
 
 
 @pytest.fixture

@@ -8,18 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from bench.synthetic_cells import Fleet, cells
-from tests.serving import Serving
+from bench.synthetic_cells import Fleet
 
-from gpu_token_analytics.api.app import create_app
 from gpu_token_analytics.api.keys import KeyScope
-from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.wire.sinks import MemorySink
 
-from .conftest import Api, roll_all
+from .conftest import Api, served
 from .test_api_commands import runner
 
 START = datetime(2026, 2, 1, tzinfo=UTC)
@@ -31,17 +27,8 @@ RANGE = {"from": START.isoformat(), "to": NOW.isoformat()}
 
 @pytest.fixture(scope="module")
 def made(make_store: Callable[[], tuple[Store, Settings]]) -> Iterator[Api]:
-    store, settings = make_store()
-    stored = list(cells(Fleet(gpus=1, models=2, tenants=3), START, MINUTES, now=NOW))
-    store[Collection.LEDGER_CELLS].insert_many(stored)
-    roll_all(store)
-    services = Services.of(store, settings, sink=MemorySink())
-    services.desk.now = lambda: NOW
-    app = create_app(services)
-    with Serving(app) as url:
-        served = Api(url, app, store, services, settings, stored, MemorySink())
-        yield served
-        served.close()
+    with served(*make_store(), Fleet(gpus=1, models=2, tenants=3), START, MINUTES) as api:
+        yield api
 
 
 @pytest.fixture(autouse=True)
