@@ -72,6 +72,10 @@ peers: $(VENV)/.dev  ## this processor next to its peers, one table (Java 17, Ma
 faults: $(VENV)/.dev  ## every fault of the matrix: row, expected, seen (half an hour): make faults ARGS="--rows 8,9,33"
 	$(BIN)/python -m bench faults $(ARGS)
 
+.PHONY: properties
+properties: $(VENV)/.dev  ## property tests with examples nobody drew before: make properties
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=properties $(ARGS) tests/unit
+
 .PHONY: soak
 soak: $(VENV)/.dev  ## live events with deaths for so long: memory flat, lag bounded, identity held: make soak MINUTES=10
 	$(BIN)/python -m bench soak --minutes $(MINUTES) $(ARGS)

@@ -12,6 +12,7 @@ import numpy as np
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, NanoUsd
 from gpu_token_analytics.ledger.cells import CellContent, compute_cells
 from gpu_token_analytics.ledger.changes import Carried
+from gpu_token_analytics.ledger.events import SamplesAround, price_of
 from gpu_token_analytics.ledger.inputs import CardShare, CellInput
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import PricePiece
@@ -34,7 +35,7 @@ class ComputedCell:
     known: bool
     silent: bool  # no sample in the minute and no request active in it
     own_price: NanoUsd | None  # the samples' own price at the end of the minute, carried on to the next sample
-    oldest: bool  # no sample of this GPU is older than this minute
+    first_named: Carried | None  # what the first sample ever says of the time before it, where it is in this minute
     last_end_us: int  # the last instant of the requests that end in the minute; -1: none does
     reprices_slices: bool  # a sample of a card says another price than was in force before the minute, or is the first ever
     request_ids: Sequence[bytes]  # `_id` of the events behind content.shares[].request; empty without shares
@@ -135,11 +136,19 @@ def _cell(
         known=given.known,
         silent=timeline.latest_us[start] is None,
         own_price=samples.price_at(end - 1),
-        oldest=samples.at(start - 1) is None,
+        first_named=_first_named(samples, start, end),
         last_end_us=last_end_us,
         reprices_slices=timeline.is_card and samples.reprices(start, end),
         request_ids=request_ids,
     )
+
+
+def _first_named(samples: SamplesAround, start_us: int, end_us: int) -> Carried | None:
+    """ComputedCell.first_named of a minute. Not what the minute carries on: its newest sample may say otherwise."""
+    inside = samples.between(start_us, end_us)
+    if not inside or samples.at(start_us - 1) is not None:
+        return None
+    return inside[0]["host"], inside[0].get("name"), price_of(inside[0])
 
 
 def _last_ends_us(requests: Requests, minutes_us: Sequence[int]) -> list[int]:

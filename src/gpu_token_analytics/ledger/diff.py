@@ -181,7 +181,7 @@ class Diff:
             cell
             for cell, before in zip(self.run.cells, self.stored, strict=True)
             if cell.content.samples
-            and (not before.is_computed or before.carried != cell.carried or (cell.oldest and not before.samples))
+            and (not before.is_computed or before.carried != cell.carried or (cell.first_named and not before.samples))
         ]
 
     def _carried(self, around: Around) -> Iterator[Change]:
@@ -195,8 +195,8 @@ class Diff:
             if end is None or not self._computed_us.issuperset(range(start, end, US_PER_MINUTE)):
                 yield Change(self.gpu, Kind.CARRIED, start, end, cell.carried, self._computed_us)
         for cell, before in zip(self.run.cells, self.stored, strict=True):
-            if cell.content.samples and cell.oldest and before.samples != cell.content.samples:
-                yield Change(self.gpu, Kind.NAMED, None, cell.content.start_us, cell.carried, self._computed_us)
+            if cell.first_named is not None and before.samples != cell.content.samples:
+                yield Change(self.gpu, Kind.NAMED, None, cell.content.start_us, cell.first_named, self._computed_us)
 
     def _next_sampled(self, minute_us: int) -> int | None:
         """The minute of the first sample after one of its minutes; None: its events do not show it."""

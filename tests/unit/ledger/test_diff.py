@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.unit.ledger.closing import Job, ModelLedger, expected_cells
 from tests.unit.ledger.loaded import Document, Stored
@@ -63,6 +63,7 @@ def differences(ledger: ModelLedger) -> list[str]:
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**32), st.sampled_from([0, 2, 10, 1440]))
+@example(196027191, 0)  # a GPU that moves to another host within its first minute
 def test_any_order_and_any_closers_give_what_all_events_say(seed: int, owned_minutes: int) -> None:
     dice = random.Random(seed)
     params = LedgerParams(silent_owned_us=owned_minutes * MINUTE, model_kept_us=25 * MINUTE)
@@ -148,6 +149,14 @@ def test_what_a_sample_says_is_carried_up_to_the_next_one_and_the_first_back() -
     (change, _) = diff.changes(NOTHING_AROUND, stored.books(), stored.params)
     assert change.carried == ("h", "H100", 2 * 10**9)
     assert kinds(stored, diff_of(stored, GPU, [5], cell_documents(diff))) == []
+
+
+def test_the_first_sample_ever_speaks_for_the_time_before_it_not_the_newest_of_its_minute() -> None:
+    moved = sample("a", 5 * 60 + 10), sample("b", 5 * 60 + 40) | {"host": "h2"}
+    stored = one_gpu(*moved, owned_minutes=0)
+    carried, named = diff_of(stored, GPU, [5]).changes(NOTHING_AROUND, stored.books(), stored.params)
+    assert (carried.kind, carried.carried) == (Kind.CARRIED, ("h2", "H100", None))
+    assert (named.kind, named.carried) == (Kind.NAMED, ("h", "H100", None))
 
 
 def test_requests_tell_of_a_model_for_a_while() -> None:
