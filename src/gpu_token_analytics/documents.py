@@ -5,7 +5,7 @@ or a BSON date. Unknown is null. The indexes and TTLs live in mongo/indexes.py.
 
     token_usage     one finished request      _id = 16 bytes of (tenant, event_id) (see wire/identity.py)
     gpu_metrics     one GPU sample            _id = 16 bytes of (host, event_id) (see there)
-    ledger_cells    one GPU, one UTC minute   _id = cell_id(gpu, minute)
+    ledger_cells    one GPU, one UTC minute   _id = cell_id(gpu, minute) (ledger/document.py)
     rollups_hourly, rollups_daily             sums of cells
     line_chunks     lines of cells and sums that are too many for their document (cells/line_chunks.py)
     pending_marks   cells that are still to be marked (raw/pending_marks.py)
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, NotRequired, TypeAlias, TypedDict
+from typing import Literal, TypeAlias, get_args
 
 from xxhash import xxh3_64_digest
 
@@ -86,69 +86,11 @@ class CellState(StrEnum):
     FINAL = "final"
 
 
-class LedgerLine(TypedDict):
-    """The attributed part of one cell, by model, tenant and method. Sums over cells are exact.
-
-    In a cell of a GPU that is not known every line has the method `unknown_gpu`, and its money is null: not known, not 0.
-    """
-
-    model: str
-    tenant: str
-    method: str
-    requests: int  # counted where the request ended, on its first GPU: once over all cells
-    prompt_tokens: int
-    cached_tokens: int  # part of prompt_tokens
-    completion_tokens: int
-    reasoning_tokens: int  # part of completion_tokens
-    cost_nusd: int | None
-    prefill_cost_nusd: int | None  # part of cost_nusd; 0 with methods that know no first token
-    energy_mj: int | None
-    busy_us: int  # request-microseconds on this GPU inside the cell
-
-
-class CellDocument(TypedDict):
-    """One GPU, one UTC minute. `sum(classes.values()) == cost_nusd`, and the lines' costs sum to classes.attributed."""
-
-    _id: CellId
-    gpu: GpuId
-    minute: datetime  # start of the minute, UTC
-    host: str | None
-    gpu_name: str | None
-    cost_nusd: int  # C: price x owned time (x slices/7 for MIG) + energy where the price row is `owned`
-    owned_us: int  # owned microseconds of this minute: 60,000,000 once it is over, 0 in a void cell or of an unknown GPU
-    classes: dict[str, int]  # MoneyClass -> nano-USD, all five always present
-    class_us: dict[str, int]  # MoneyClass -> microseconds; sums to owned_us
-    memory_unknown_us: int  # of warm and cold idle: classed without a reading of the memory (ledger/classes.py)
-    energy_mj: int | None  # null: no two samples to integrate between
-    energy_observed_us: int  # the part of owned_us that energy_mj covers
-    lines: NotRequired[list[LedgerLine]]  # as long as they are few
-    # Else in chunks (cells/line_chunks.py): `chunks` is their token, `line_ref` names them, `lines_total` is their sum.
-    chunks: NotRequired[str]
-    line_ref: NotRequired[dict[str, Any]]  # {token, section, chunks, lines}
-    lines_total: NotRequired[dict[str, int]]
-    top_models: NotRequired[list[dict[str, Any]]]  # {model, cost_nusd} of those that cost most
-    # {row: price row _id or "sample", usd_per_hour, mode}: the price at the start of the cell; null: its GPU is not known
-    price: dict[str, Any] | None
-    default_price: bool  # the default price held, if only for a part of it: nobody priced the GPU
-    samples: int  # GPU samples inside the minute; 0: a silent minute
-    requests_active: int  # requests active in the minute
-    params: str  # version of the ledger parameters used
-    state: str  # CellState
-    gen: int  # grows with every mark
-    done_gen: int  # the gen this content was computed from; due while gen > done_gen
-    due_at: NotRequired[datetime]  # present while due; never computed before this time
-    lease_until: NotRequired[datetime]
-    opened_at: datetime  # first mark; final at max(end of minute, opened_at) + FINALITY_HOURS
-    computed_at: datetime
-    revision: int  # number of times the content changed
-    rolled: bool  # false: the rollups do not hold this revision yet
-    # Changes after final, bounded (cells/lines.py): {revision, at, moved_nusd: {class: delta}, lines: [...]}
-    corrections: NotRequired[list[dict[str, Any]]]
-
-
 # Tokens of a request, and of a line: cached is a part of prompt, reasoning of completion. What lines and sums count.
-TOKEN_COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
-COUNTS = ("requests", *TOKEN_COUNTS)
+TokenCount: TypeAlias = Literal["prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"]
+Count: TypeAlias = Literal["requests", TokenCount]
+TOKEN_COUNTS: tuple[TokenCount, ...] = get_args(TokenCount)
+COUNTS: tuple[Count, ...] = get_args(Count)
 
 # What the ledger reads of a GPU sample, besides its id.
 LEDGER_SAMPLE_FIELDS = (

@@ -24,6 +24,7 @@ from tests.integration.ledger_support import (
 from gpu_token_analytics.cells.store import CellStore
 from gpu_token_analytics.documents import Collection, MoneyClass
 from gpu_token_analytics.errors import StoreRefused
+from gpu_token_analytics.ledger.document import CellDocument, CellFields, Correction, OpenedCell
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.wire.kind import Event
 from gpu_token_analytics.wire.sample import SAMPLE
@@ -44,6 +45,10 @@ def test_a_fleet_closes_and_the_audit_holds(pipeline: Callable[..., Pipeline]) -
     assert report.classes_nusd[MoneyClass.UNOBSERVED] > 0, "the GPUs fell silent an hour ago and are still paid for"
     settled = {"$lt": minutes_ago(5)}  # the silent minutes go on with the clock
     before = one.cells(minute=settled)
+    named = {*CellDocument.__required_keys__, *CellDocument.__optional_keys__}
+    assert {name for cell in before.values() for name in cell} - named == set(), "a field that the type does not name"
+    computed = {*OpenedCell.__required_keys__, *CellFields.__required_keys__}
+    assert all(set(cell) >= computed for cell in before.values())
     one.restart()
     one.ingest(events, batch=333)
     one.close()
@@ -105,6 +110,7 @@ def test_a_late_event_moves_money_of_a_final_cell_by_a_correction(pipeline: Call
     assert after is not None
     assert (after["state"], after["cost_nusd"]) == ("final", before["cost_nusd"]), "C never changes"
     (correction,) = after["corrections"]
+    assert set(correction) <= {*Correction.__required_keys__, *Correction.__optional_keys__}
     assert correction["cost_change_nusd"] == 0 == sum(correction["moved_nusd"].values())
     assert correction["moved_nusd"]["attributed"] == after["classes"]["attributed"] > 0
     assert [line["requests"] for line in correction["lines"]] == [1]

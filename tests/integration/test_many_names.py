@@ -24,6 +24,7 @@ from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.costs.query import CellFilter, CostQuery, Row
 from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.documents import Collection, cell_id
+from gpu_token_analytics.ledger.document import Correction, is_computed
 from gpu_token_analytics.mongo import pieces
 from gpu_token_analytics.rollups import lines as rollup_lines
 from gpu_token_analytics.rollups.spans import HOUR, floor
@@ -163,7 +164,7 @@ def test_what_is_in_chunks_reads_as_if_it_were_not(pipeline: Callable[..., Pipel
             assert shown[0] == shown[1], (low, high, group_by)
             assert any(any(values) for values in shown[0].values())
     lines = [
-        {cell["_id"]: cell["lines"] for cell in one.ledger.cells.cells_of("GPU-0", None, None) if "cost_nusd" in cell}
+        {cell["_id"]: cell["lines"] for cell in one.ledger.cells.cells_of("GPU-0", None, None) if is_computed(cell)}
         for one in (chunked, inline)
     ]
     assert lines[0] == lines[1]
@@ -225,7 +226,7 @@ def test_readers_see_whole_cells_and_sums_while_they_are_written(pipeline: Calla
         try:
             while not stop.is_set():
                 for cell in one.ledger.cells.cells_of("GPU-a", minute, minute + MINUTE):
-                    assert sum(line["cost_nusd"] for line in cell["lines"]) == cell["classes"]["attributed"]
+                    assert sum(line["cost_nusd"] or 0 for line in cell["lines"]) == cell["classes"]["attributed"]
                     looks["cells"] += 1
                 found = rows(one, hour, hour + HOUR, "tenant").values()
                 assert sum(row["cost_nusd"] for row in found) in whole
@@ -273,7 +274,7 @@ def test_a_reader_that_misses_chunks_reads_the_document_again(
     monkeypatch.setattr(LineChunks, "read", replaced_before)
     (cell,) = one.ledger.cells.cells_of("GPU-a", minute, minute + MINUTE)
     assert (count, len(cell["lines"])) == (11, 11)
-    assert sum(line["cost_nusd"] for line in cell["lines"]) == cell["classes"]["attributed"]
+    assert sum(line["cost_nusd"] or 0 for line in cell["lines"]) == cell["classes"]["attributed"]
     monkeypatch.setattr(LineChunks, "read", replaced_before)
     found = rows(one, hour, hour + HOUR, "tenant")
     assert (count, sum(row["requests"] for row in found.values())) == (12, 12)
@@ -389,10 +390,10 @@ def test_what_was_refused_for_good_is_set_aside_and_everything_else_goes_on(pipe
 def test_corrections_of_a_cell_are_bounded() -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     line = {"model": "x" * 256, "tenant": "y" * 256, "method": "sweep", "cost_nusd": 1}
-    corrections: list[dict[str, Any]] = []
+    corrections: list[Correction] = []
     for number in range(500):
         moved = {"attributed": number, "warm_idle": -number}
-        one = {"revision": number, "at": at, "moved_nusd": moved, "cost_change_nusd": 1, "lines": [line] * 20}
+        one: Correction = {"revision": number, "at": at, "moved_nusd": moved, "cost_change_nusd": 1, "lines": [line] * 20}
         corrections = bounded_corrections([*corrections, one])
         assert len(corrections) <= MAX_CORRECTIONS
         assert len(bson.encode({"corrections": corrections})) < 300_000

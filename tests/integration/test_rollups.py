@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -15,6 +15,7 @@ from bench.synthetic_cells import Fleet, cells
 from gpu_token_analytics.costs.query import ROW, CostQuery
 from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.ledger.document import CellDocument
 from gpu_token_analytics.mongo import pieces
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.mongo.indexes import ensure_indexes
@@ -65,7 +66,7 @@ def change(store: Store, rng: random.Random, count: int) -> None:
 
 def assert_equal_to_cells(store: Store) -> None:
     """Every stored sum, against the cells and against the sums below it."""
-    found = list(store[Collection.LEDGER_CELLS].find())
+    found = cast("list[CellDocument]", list(store[Collection.LEDGER_CELLS].find()))
     assert all(cell["rolled"] for cell in found)
     for name, length in ((Collection.ROLLUPS_HOURLY, timedelta(hours=1)), (Collection.ROLLUPS_DAILY, timedelta(days=1))):
         rollups = list(store[name].find())

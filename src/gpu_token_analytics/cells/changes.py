@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from gpu_token_analytics.cells.marks import SAFETY
-from gpu_token_analytics.documents import US_PER_MINUTE, CellState, Collection, GpuId, cell_id, minute_of
+from gpu_token_analytics.documents import US_PER_MINUTE, Collection, GpuId, cell_id, minute_of
 from gpu_token_analytics.ledger.changes import Change, Kind
+from gpu_token_analytics.ledger.document import opened
 from gpu_token_analytics.ledger.prices import Scope, canonical_key
 from gpu_token_analytics.ledger.shared import SharedUuids
 from gpu_token_analytics.mongo.client import Store
@@ -74,18 +75,8 @@ class ChangeMarks:
 
 def _opening(gpu: GpuId, minute_us: int, now: datetime) -> Document:
     """A cell for a minute that has none; one that exists is left alone."""
-    opened: Document = {
-        "gpu": gpu,
-        "minute": from_us(minute_us),
-        "gen": 1,
-        "done_gen": 0,
-        "revision": 0,
-        "due_at": now,
-        "opened_at": now,
-        "state": CellState.PENDING.value,
-        "rolled": True,
-    }
-    return {"q": {"_id": cell_id(gpu, minute_us)}, "u": {"$setOnInsert": opened}, "upsert": True}
+    cell = {**opened(gpu, minute_us, now), "gen": 1, "due_at": now}
+    return {"q": {"_id": cell_id(gpu, minute_us)}, "u": {"$setOnInsert": cell}, "upsert": True}
 
 
 def _concerned(change: Change, own_lease: str | None) -> Document:

@@ -7,20 +7,20 @@ line_ref, lines_total, chunks           many: where they are, what they sum to, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import cast
 
 import bson
 import msgspec
 from pymongo.collection import Collection as MongoCollection
 
 from gpu_token_analytics.cells.line_chunks import READ_TRIES, LineChunks, read_again
-from gpu_token_analytics.documents import COUNTS, Collection
+from gpu_token_analytics.documents import CellId, Collection
+from gpu_token_analytics.ledger.document import LINE_SUMS, CellDocument, Correction, LedgerLine
 from gpu_token_analytics.mongo.errors import Document
 from gpu_token_analytics.mongo.pieces import pieces, utf8_length
 
-TOTALLED = (*COUNTS, "cost_nusd")
 MAX_INLINE_LINES = 256
 MAX_INLINE_BYTES = 256 * 1024
 _FEW_LINES = 64  # fit whatever their names are
@@ -30,28 +30,26 @@ MAX_CORRECTIONS_BYTES = 256 * 1024
 MAX_CORRECTED_LINES = 20
 _LINE_BYTES = 300  # of a line without its names
 
-CHUNKED_FIELDS = ("chunks", "line_ref", "lines_total", "top_models")  # what a cell has instead of `lines`
-
 _lines_encoder = msgspec.json.Encoder(order="sorted")
 
 
-def are_many(lines: Sequence[Mapping[str, Any]]) -> bool:
+def are_many(lines: Sequence[LedgerLine]) -> bool:
     """Whether lines do not belong into their cell."""
     if len(lines) <= _FEW_LINES:
         return False
     return len(lines) > MAX_INLINE_LINES or sum(map(_line_bytes, lines)) > MAX_INLINE_BYTES
 
 
-def put_lines(chunks: LineChunks, cell: str, lines: Sequence[Document]) -> Document:
+def put_lines(chunks: LineChunks, cell: CellId, lines: Sequence[LedgerLine]) -> Document:
     """Store lines in chunks. Returns the fields their cell has instead."""
     sections = {"lines": ({"lines": piece} for piece in pieces(lines, _line_bytes))}
     token, refs = chunks.put(Collection.LEDGER_CELLS, cell, sections)
-    total = {name: sum(line[name] or 0 for line in lines) for name in TOTALLED}
+    total = {name: sum(line[name] or 0 for line in lines) for name in LINE_SUMS}
     ref = refs["lines"] | {"lines": len(lines)}
     return {"chunks": token, "line_ref": ref, "lines_total": total, "top_models": _top_models(lines)}
 
 
-def _top_models(lines: Sequence[Document]) -> list[Document]:
+def _top_models(lines: Sequence[LedgerLine]) -> list[Document]:
     """The models that cost most, for views that name a few."""
     costs: Counter[str] = Counter()
     for line in lines:
@@ -62,7 +60,7 @@ def _top_models(lines: Sequence[Document]) -> list[Document]:
 
 def complete_cells(
     chunks: LineChunks, collection: MongoCollection[Document], cells: Iterable[Document], fields: Document | None = None
-) -> Iterator[Document]:
+) -> Iterator[CellDocument]:
     """Cells with their lines, one at a time; those that vanished are left out. They need `_id`, `lines` and `line_ref`.
 
     fields: how they were read, to read one again. Raises StoreOutcomeUnknown where a cell is written at every try.
@@ -80,29 +78,29 @@ def complete_cells(
         else:
             raise read_again(f"cell {cell['_id']}")
         if joined is not None:
-            yield joined
+            yield cast("CellDocument", joined)
 
 
-def first_lines(chunks: LineChunks, cell: Document, limit: int) -> None:
+def first_lines(chunks: LineChunks, cell: CellDocument, limit: int) -> None:
     """Up to `limit` of the lines of a cell into it, where they are in chunks: for a page that shows some of them."""
     if "line_ref" in cell:
         read = chunks.read(cell["line_ref"]) or []
         cell["lines"] = [line for piece in read for line in piece["lines"]][:limit]
 
 
-def lines_digest(lines: Sequence[Document]) -> bytes:
+def lines_digest(lines: Sequence[LedgerLine]) -> bytes:
     """What tells lines from others."""
     return blake2b(_lines_encoder.encode(lines), digest_size=16).digest()
 
 
-def _line_bytes(line: Mapping[str, Any]) -> int:
+def _line_bytes(line: LedgerLine) -> int:
     return _LINE_BYTES + utf8_length(line["model"]) + utf8_length(line["tenant"])
 
 
 # -- corrections -----------------------------------------------------------------------------------------------------
 
 
-def bounded_correction(correction: Document) -> Document:
+def bounded_correction(correction: Correction) -> Correction:
     """A correction that lists the lines that changed most, and says how many it leaves out. Its sums are of all lines."""
     lines = correction["lines"]
     if len(lines) <= MAX_CORRECTED_LINES:
@@ -112,7 +110,7 @@ def bounded_correction(correction: Document) -> Document:
     return {**correction, "lines": kept, "lines_left_out": len(lines) - len(kept)}
 
 
-def bounded_corrections(corrections: Sequence[Document]) -> list[Document]:
+def bounded_corrections(corrections: Sequence[Correction]) -> list[Correction]:
     """The corrections of a cell, oldest first: when they are too many, the oldest are added up into one without lines."""
     kept = list(corrections)
     size = len(bson.encode({"corrections": kept}))
@@ -123,7 +121,7 @@ def bounded_corrections(corrections: Sequence[Document]) -> list[Document]:
     return kept
 
 
-def _together(first: Document, second: Document) -> Document:
+def _together(first: Correction, second: Correction) -> Correction:
     moved = dict(first["moved_nusd"])
     for name, amount in second["moved_nusd"].items():
         moved[name] = moved.get(name, 0) + amount

@@ -19,12 +19,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
+from gpu_token_analytics.documents import Collection, GpuId, cell_id
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
+from gpu_token_analytics.ledger.document import opened
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import DUPLICATE_KEY, write_command
 from gpu_token_analytics.mongo.errors import Document, store_errors
-from gpu_token_analytics.wire.times import from_us
 
 Cell: TypeAlias = tuple[GpuId, int]  # GPU, start of the minute in microseconds
 
@@ -89,15 +89,5 @@ class CellMarker:
 
 
 def _mark_one(name: str, cell: Cell, now: datetime, due_at: datetime) -> Document:
-    gpu, minute_us = cell
-    opened: Document = {
-        "gpu": gpu,
-        "minute": from_us(minute_us),
-        "opened_at": now,
-        "done_gen": 0,
-        "revision": 0,
-        "state": CellState.PENDING.value,
-        "rolled": True,
-    }
-    update = {"$inc": {"gen": 1}, "$min": {"due_at": due_at}, "$setOnInsert": opened}
+    update = {"$inc": {"gen": 1}, "$min": {"due_at": due_at}, "$setOnInsert": opened(*cell, now)}
     return {"q": {"_id": name}, "u": update, "upsert": True}

@@ -13,14 +13,15 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from pymongo import ASCENDING, DESCENDING
 
 from gpu_token_analytics.cells.line_chunks import LineChunks
-from gpu_token_analytics.cells.lines import CHUNKED_FIELDS, are_many, complete_cells, put_lines
+from gpu_token_analytics.cells.lines import are_many, complete_cells, put_lines
 from gpu_token_analytics.cells.marks import Cell
-from gpu_token_analytics.documents import CellState, Collection, GpuId, cell_id
+from gpu_token_analytics.documents import CellId, CellState, Collection, GpuId, cell_id
+from gpu_token_analytics.ledger.document import CHUNKED_FIELDS, TAKEN_FIELDS, CellDocument, projection
 from gpu_token_analytics.mongo.aside import Aside
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import by_bytes, update_many
@@ -35,49 +36,25 @@ _LONGER = 12  # times as long as others wait for the idle, they wait for those w
 _LOOKED_AT = 4  # times as many as are taken, to find one's own among others'
 LIVE = timedelta(minutes=10)  # minutes younger than this are live: their costs are being watched
 HISTORY_SHARE = 4  # of this many due cells taken, one is of history, however many live ones there are
-_TAKEN_BY = {"gpu": 1, "minute": 1, "due_at": 1}
+_TAKEN_BY = projection(("gpu", "minute", "due_at"))
+_TAKEN = projection(TAKEN_FIELDS)
+_STATE = projection(("silent", "revision", "due_at", "lease"))
 LATER_CELLS = 5  # per GPU, on average: in order there is one, of the minute that has begun, and none before the first
 
-_DUE_FIELDS = dict.fromkeys(
-    (
-        "gpu",
-        "minute",
-        "gen",
-        "done_gen",
-        "revision",
-        "state",
-        "opened_at",
-        "content",
-        "due_at",
-        "final_at",
-        "silent",
-        "host",
-        "gpu_name",
-        "card",
-        "own_price",
-        "samples",
-        "lease",
-        "chunks",
-        "requests_active",
-    ),
-    1,
-)
 
-
-def version_of(cell: Document) -> Version:
+def version_of(cell: CellDocument) -> Version:
     """What is another one whenever a cell was touched or computed."""
     return cell["gen"], cell.get("computed_at")
 
 
-def is_live(cell: Document, now: datetime) -> bool:
+def is_live(cell: CellDocument, now: datetime) -> bool:
     """Whether a cell is of a minute that is being watched."""
-    minute: datetime = cell["minute"]
-    return minute >= now - LIVE
+    return cell["minute"] >= now - LIVE
 
 
-def _live_and_history(cells: Iterable[Document], now: datetime) -> tuple[list[Document], list[Document]]:
-    live: list[Document] = []
-    history: list[Document] = []
+def _live_and_history(cells: Iterable[CellDocument], now: datetime) -> tuple[list[CellDocument], list[CellDocument]]:
+    live: list[CellDocument] = []
+    history: list[CellDocument] = []
     for cell in cells:
         (live if is_live(cell, now) else history).append(cell)
     return live, history
@@ -113,7 +90,7 @@ class CellStore:
     # -- due cells ---------------------------------------------------------------------------------------------------
 
     @mapped
-    def take_due(self, limit: int, own: Set[GpuId] | None = None, others_wait: timedelta = timedelta()) -> list[Document]:
+    def take_due(self, limit: int, own: Set[GpuId] | None = None, others_wait: timedelta = timedelta()) -> list[CellDocument]:
         """Lease up to `limit` due cells. Their `gen` is read before any event is.
 
         Live minutes come first (LIVE), then history; each longest due first. History always gets its share, else a fleet that
@@ -128,15 +105,15 @@ class CellStore:
             "$or": [{"lease_until": {"$exists": False}}, {"lease_until": {"$lt": now}}],
         }
         many = limit if own is None else _LOOKED_AT * limit
-        waiting = list(self._cells.find(due, _TAKEN_BY).sort("due_at", ASCENDING).limit(many))
+        waiting = self._listed(self._cells.find(due, _TAKEN_BY).sort("due_at", ASCENDING).limit(many))
         live, history = _live_and_history(waiting, now)
         if len(waiting) == many:
             # A backlog: live minutes may be due behind it. Few cells are that young, and their index finds them.
             young = self._cells.find({"minute": {"$gte": now - LIVE}, **due}, _TAKEN_BY).hint([("minute", ASCENDING)])
-            live = list(young.sort("due_at", ASCENDING).limit(many))
+            live = self._listed(young.sort("due_at", ASCENDING).limit(many))
             if not history:
                 old = self._cells.find({"minute": {"$lt": now - LIVE}, **due}, _TAKEN_BY)
-                history = list(old.sort("due_at", ASCENDING).limit(limit))
+                history = self._listed(old.sort("due_at", ASCENDING).limit(limit))
         if own is not None:
             busy = any(cell["gpu"] in own for cell in (*live, *history))
             overdue = now - others_wait * (_LONGER if busy else 1)
@@ -144,15 +121,19 @@ class CellStore:
                 [cell for cell in cells if cell["gpu"] in own or cell["due_at"] <= overdue] for cells in (live, history)
             )
         share = min(len(history), max(1, limit // HISTORY_SHARE, limit - len(live)))
-        found = live[: limit - share] + history[:share]
-        if not found:
+        taken = live[: limit - share] + history[:share]
+        if not taken:
             return []
         lease = secrets.token_hex(8)
-        ids = {"_id": {"$in": [cell["_id"] for cell in found]}}
+        ids = {"_id": {"$in": [cell["_id"] for cell in taken]}}
         self._cells.update_many(
             {**ids, **due}, {"$set": {"lease_until": now + timedelta(seconds=LEASE_SECONDS), "lease": lease}}
         )
-        return list(self._cells.find({**ids, "lease": lease}, _DUE_FIELDS))
+        return self._listed(self._cells.find({**ids, "lease": lease}, _TAKEN))
+
+    @staticmethod
+    def _listed(cells: Iterable[Document]) -> list[CellDocument]:
+        return cast("list[CellDocument]", list(cells))
 
     @mapped
     def count_due(self) -> int:
@@ -231,7 +212,7 @@ class CellStore:
         return {"q": guard, "u": [{"$set": fields}]}
 
     @mapped
-    def contents(self, ids: Iterable[str]) -> dict[str, Document]:
+    def contents(self, ids: Iterable[CellId]) -> dict[CellId, CellDocument]:
         """Whole cell documents by id, all their lines included."""
         found = self._cells.find({"_id": {"$in": list(ids)}})
         return {cell["_id"]: cell for cell in complete_cells(self._chunks, self._cells, found)}
@@ -255,19 +236,19 @@ class CellStore:
     # -- reads -------------------------------------------------------------------------------------------------------
 
     @mapped
-    def states(self, cells: Iterable[Cell]) -> dict[Cell, Document]:
+    def states(self, cells: Iterable[Cell]) -> dict[Cell, CellDocument]:
         """Those of these cells that exist: {silent, revision, due_at, lease}."""
         ids = {cell_id(gpu, minute): (gpu, minute) for gpu, minute in cells}
         if not ids:
             return {}
-        found = self._cells.find({"_id": {"$in": list(ids)}}, dict.fromkeys(("silent", "revision", "due_at", "lease"), 1))
-        return {ids[cell["_id"]]: cell for cell in found}
+        states = self._listed(self._cells.find({"_id": {"$in": list(ids)}}, _STATE))
+        return {ids[cell["_id"]]: cell for cell in states}
 
     @mapped
     def versions(self, ids: Iterable[str]) -> dict[str, Version]:
         """The version of each of these cells; those that do not exist are left out."""
-        found = self._cells.find({"_id": {"$in": list(ids)}}, {"gen": 1, "computed_at": 1})
-        return {cell["_id"]: version_of(cell) for cell in found}
+        cells = self._listed(self._cells.find({"_id": {"$in": list(ids)}}, {"gen": 1, "computed_at": 1}))
+        return {cell["_id"]: version_of(cell) for cell in cells}
 
     @mapped
     def is_changing(self, since: datetime) -> bool:
@@ -296,12 +277,13 @@ class CellStore:
         return self._cells.count_documents({"gpu": gpu, "minute": {"$gte": from_us(start_us), "$lt": from_us(end_us)}})
 
     @mapped
-    def last_heard(self, gpu: GpuId) -> Document | None:
-        """The newest cell of a GPU that was computed with evidence in it: {minute}."""
-        return self._cells.find_one({"gpu": gpu, "silent": False}, {"minute": 1}, sort=[("minute", DESCENDING)])
+    def last_heard(self, gpu: GpuId) -> datetime | None:
+        """The newest minute of a GPU that was computed with evidence in it."""
+        cell = self._cells.find_one({"gpu": gpu, "silent": False}, {"minute": 1}, sort=[("minute", DESCENDING)])
+        return None if cell is None else cell["minute"]
 
     @mapped
-    def cells_of(self, gpu: GpuId, start: datetime | None, end: datetime | None) -> Iterable[Document]:
+    def cells_of(self, gpu: GpuId, start: datetime | None, end: datetime | None) -> Iterable[CellDocument]:
         """The cells of one GPU with start <= minute < end, in time order, all their lines included; one at a time."""
         minute = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
         found = self._cells.find({"gpu": gpu, **({"minute": minute} if minute else {})}).sort("minute", ASCENDING)

@@ -34,10 +34,10 @@ from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import COUNTS, US_PER_HOUR, US_PER_MINUTE, GpuId, MoneyClass, cell_id, touched_minutes
 from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
+from gpu_token_analytics.ledger.document import CellDocument, is_computed
 from gpu_token_analytics.ledger.ownership import owned_silent_minutes
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.prices import NO_ROW, PriceMode
-from gpu_token_analytics.mongo.errors import Document
 from gpu_token_analytics.rollups.audit import audit_sums
 from gpu_token_analytics.rollups.spans import HOUR, floor
 from gpu_token_analytics.wire.events import touching_kinds
@@ -121,7 +121,8 @@ def _audit_gpu(
     report: AuditReport,
     gpu_hours: set[tuple[GpuId, datetime]],
 ) -> list[_Doubt]:
-    stored: dict[int, Document] = {}
+    stored: dict[int, CellDocument] = {}
+    digests: dict[int, bytes] = {}  # of many lines: all cells of a GPU are in memory
     kept: set[int] = set()
     now_us = to_us(now)
     for cell in store.cells.cells_of(gpu, report.start, report.end):
@@ -131,11 +132,11 @@ def _audit_gpu(
         report.cells += 1
         over = minute + US_PER_MINUTE <= now_us
         report.cells_pending += _is_due(cell, over)
-        if "cost_nusd" not in cell:
+        if not is_computed(cell):
             continue
         _check_identity(cell, report)
-        if len(cell["lines"]) > _MANY_LINES:  # all cells of a GPU are in memory
-            cell["lines"] = lines_digest(cell["lines"])
+        if len(cell["lines"]) > _MANY_LINES:
+            digests[minute], cell["lines"] = lines_digest(cell["lines"]), []
         report.cells_not_over += not over
         if horizon is not None and cell["opened_at"] < horizon:
             report.cells_kept += 1
@@ -146,7 +147,9 @@ def _audit_gpu(
     if not report.fresh:
         return []
     again = _compute_again(store, books, params, gpu, set(stored), kept, now_us, report)
-    doubts = (_compare(computed, stored.get(computed.content.start_us), report) for computed in again)
+    doubts = (
+        _compare(computed, stored.get(minute := computed.content.start_us), digests.get(minute), report) for computed in again
+    )
     return [doubt for doubt in doubts if doubt is not None]
 
 
@@ -193,12 +196,12 @@ def _compare_totals(
         report.found("total", f"{name}: {raw[name]} in raw events, {report.ledger_counts[name]} in the ledger")
 
 
-def _is_due(cell: Document, over: bool) -> bool:
+def _is_due(cell: CellDocument, over: bool) -> bool:
     """Whether it is still to be computed: it was touched, or its minute is over, and was not when it was computed."""
     return cell["done_gen"] < cell["gen"] or (over and "due_at" in cell)
 
 
-def _check_identity(cell: Document, report: AuditReport) -> None:
+def _check_identity(cell: CellDocument, report: AuditReport) -> None:
     classes, cost = cell["classes"], cell["cost_nusd"]
     report.cost_nusd += cost
     report.classes_nusd.update(classes)
@@ -249,7 +252,7 @@ def _compute_again(
                 yield from computed.cells
 
 
-def _compare(computed: ComputedCell, stored: Document | None, report: AuditReport) -> _Doubt | None:
+def _compare(computed: ComputedCell, stored: CellDocument | None, lines: bytes | None, report: AuditReport) -> _Doubt | None:
     content = computed.content
     name = cell_id(computed.gpu, content.start_us)
     expected = _price_time(computed)
@@ -261,14 +264,15 @@ def _compare(computed: ComputedCell, stored: Document | None, report: AuditRepor
     if _is_due(stored, over=True):  # no other minute is computed again
         return None
     price_time = content.cost_nusd if expected is None else expected
-    fields = computed.fields()
-    if isinstance(stored["lines"], bytes):
-        fields["lines"] = lines_digest(fields["lines"])
-    different = sorted(key for key, value in fields.items() if stored.get(key) != value)
+    said: dict[str, Any] = {**stored}
+    fields: dict[str, Any] = {**computed.fields()}
+    if lines is not None:
+        said["lines"], fields["lines"] = lines, lines_digest(content.lines)
+    different = sorted(key for key, value in fields.items() if said.get(key) != value)
     if not different:
         report.compare(stored["cost_nusd"], price_time)
         return None
-    shown = ", ".join(f"{key}: stored {_short(stored.get(key))}, fresh {_short(fields[key])}" for key in different[:3])
+    shown = ", ".join(f"{key}: stored {_short(said.get(key))}, fresh {_short(fields[key])}" for key in different[:3])
     problem = f"differs from a fresh computation in {shown}"
     return _Doubt(name, version_of(stored), problem, content.start_us, stored["cost_nusd"], price_time)
 

@@ -42,8 +42,8 @@ from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.computed import ComputedCell, ComputedRun, compute_runs
 from gpu_token_analytics.ledger.diff import Diff, StoredMinute
+from gpu_token_analytics.ledger.document import CellDocument
 from gpu_token_analytics.ledger.params import LedgerParams
-from gpu_token_analytics.mongo.errors import Document
 from gpu_token_analytics.raw.recent import NOTHING_KNOWN, Known
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.times import to_us
@@ -59,7 +59,7 @@ CATCH_UP_LOOK_SECONDS = 0.02  # how often closing looks whether ingest has caugh
 CATCH_UP_REST_SECONDS = 10.0  # at most, between rounds of closing while ingest catches up
 GROUPS_AT_ONCE = 2  # groups of GPUs: one is computed here while MongoDB reads for the other
 
-_ByGpu: TypeAlias = dict[GpuId, dict[int, Document]]  # due cells, by GPU and start of the minute
+_ByGpu: TypeAlias = dict[GpuId, dict[int, CellDocument]]  # due cells, by GPU and start of the minute
 
 
 class Observer(Protocol):
@@ -168,7 +168,7 @@ class Closer:
         if not due:
             return 0
         now = self._store.now()
-        expired: list[Document] = []
+        expired: list[CellDocument] = []
         live: _ByGpu = {}
         history: _ByGpu = {}
         for cell in due:
@@ -197,7 +197,7 @@ class Closer:
     def _close(
         self,
         group: Mapping[GpuId, Sequence[int]],
-        due: Mapping[GpuId, Mapping[int, Document]],
+        due: Mapping[GpuId, Mapping[int, CellDocument]],
         books: Books,
         now: datetime,
         moment: int,
@@ -239,10 +239,10 @@ class Closer:
 
     # -- cells that cannot be computed again -------------------------------------------------------------------------
 
-    def _expired(self, cell: Document, now: datetime) -> bool:
+    def _expired(self, cell: CellDocument, now: datetime) -> bool:
         return bool(cell["revision"]) and cell["opened_at"] < now - self._rules.raw_complete_for
 
-    def _keep(self, expired: Sequence[Document]) -> None:
+    def _keep(self, expired: Sequence[CellDocument]) -> None:
         """Leave cells as they are whose raw events may be gone: computed from what is left they would lose money."""
         if not expired:
             return
@@ -257,7 +257,7 @@ class Closer:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def _writes(self, computed: Sequence[ComputedCell], due: Sequence[Document], now: datetime) -> list[CellWrite]:
+    def _writes(self, computed: Sequence[ComputedCell], due: Sequence[CellDocument], now: datetime) -> list[CellWrite]:
         final = [cell["_id"] for cell in due if cell["state"] == CellState.FINAL]
         before = self._store.cells.contents(final) if final else {}
         for mark in due:
@@ -269,7 +269,7 @@ class Closer:
         ]
 
 
-def _diff(run: ComputedRun, marks: Sequence[Document], writes: Sequence[CellWrite]) -> Diff:
+def _diff(run: ComputedRun, marks: Sequence[CellDocument], writes: Sequence[CellWrite]) -> Diff:
     """What was computed against what its cells said when they were taken."""
     changed = {to_us(mark["minute"]) for mark, write in zip(marks, writes, strict=True) if write.changed}
     return Diff(run, [StoredMinute.of(mark) for mark in marks], changed)

@@ -65,7 +65,7 @@ class Silences:
         heard = self._store.cells.last_heard(gpu)
         if heard is None:
             return
-        start = to_us(heard["minute"]) + US_PER_MINUTE
+        start = to_us(heard) + US_PER_MINUTE
         owned_until = start + self._params.silent_owned_us
         minutes = range(start, min(minute_of(now_us), owned_until), US_PER_MINUTE)
         if minutes:

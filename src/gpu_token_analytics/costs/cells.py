@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import add
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from gpu_token_analytics.costs.query import FLEET, WARM_IDLE, CostQuery, Piece, Place, settled
+from gpu_token_analytics.ledger.document import SUMMED_FIELDS, CellDocument, projection
 from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.spans import HOUR, Span, buckets, floor
 
 SharesOfHour: TypeAlias = Callable[[datetime], Mapping[str, sums.WarmShares]]
-CELL_FIELDS = dict.fromkeys(sums.CELL_FIELDS, 1)
+CELL_FIELDS = projection(SUMMED_FIELDS)
 
 
 @dataclass(slots=True)
@@ -30,7 +31,7 @@ class _Sum:
 
 
 def cell_pieces(
-    query: CostQuery, span: Span, cells: Iterable[Mapping[str, Any]], shares: SharesOfHour, now: datetime
+    query: CostQuery, span: Span, cells: Iterable[CellDocument], shares: SharesOfHour, now: datetime
 ) -> Iterator[Piece]:
     """Pieces of the cells of a span, which come in order of time. shares: of each GPU in the UTC hour that starts then."""
     cuts = _slices(query, span)

@@ -17,6 +17,7 @@ from gpu_token_analytics.costs.questions import check_zone, gpus_asked, hosts_as
 from gpu_token_analytics.costs.rows import IDLE_COLUMNS, money_of, ratio
 from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.errors import Refused
+from gpu_token_analytics.ledger.document import CellDocument
 from gpu_token_analytics.rollups.spans import MINUTE, Step, bucket_start, ceil, floor
 
 Json = dict[str, Any]
@@ -60,7 +61,7 @@ def gpu_states(desk: Desk, inventory: list[Json], now: datetime, midnight: datet
         return []
     samples = desk.reads.latest_samples(ids)
     minutes = ceil(now, MINUTE)
-    cells: dict[str, list[Json]] = {}
+    cells: dict[str, list[CellDocument]] = {}
     for cell in desk.reads.recent_cells(minutes - SHOWN_MINUTES * MINUTE, minutes, ids):
         cells.setdefault(cell["gpu"], []).append(cell)
     query = CostQuery(floor(midnight, MINUTE), minutes, group_by=("gpu",), gpus=frozenset(ids))
@@ -70,11 +71,11 @@ def gpu_states(desk: Desk, inventory: list[Json], now: datetime, midnight: datet
     ]
 
 
-def _state(desk: Desk, row: Json, sample: Json | None, cells: list[Json], today: Row | None, now: datetime) -> GpuState:
+def _state(desk: Desk, row: Json, sample: Json | None, cells: list[CellDocument], today: Row | None, now: datetime) -> GpuState:
     sample = sample or {}
     sampled_at: datetime | None = sample.get("ts")
-    price = cells[-1].get("price") or {} if cells else {}
-    hourly = price.get("nusd_per_hour")
+    price = cells[-1].get("price") if cells else None
+    hourly = None if price is None else price["nusd_per_hour"]
     return GpuState(
         gpu=row["_id"],
         host=row.get("host"),
@@ -87,7 +88,7 @@ def _state(desk: Desk, row: Json, sample: Json | None, cells: list[Json], today:
         **{name: sample.get(name) for name in _SAMPLE_FIELDS},
         models=_models(cells, now),
         usd_per_hour=None if hourly is None else hourly / NUSD_PER_USD,
-        price_row=price.get("row"),
+        price_row=None if price is None else price["row"],
         today=None if today is None else _money(today),
         idle_share_today=None if today is None else ratio(sum(today[name] for name in IDLE_COLUMNS), today.money_nusd),
         newest_minutes=_newest_minutes(cells, ceil(now, MINUTE)),
@@ -107,7 +108,7 @@ def _liveness(desk: Desk, sampled_at: datetime | None, now: datetime) -> Livenes
     return Liveness.LIVE
 
 
-def _models(cells: list[Json], now: datetime) -> list[str]:
+def _models(cells: list[CellDocument], now: datetime) -> list[str]:
     spent: Counter[str] = Counter()
     for cell in cells:
         if cell["minute"] >= now - timedelta(minutes=MODELS_OF_LAST_MINUTES):
@@ -116,7 +117,7 @@ def _models(cells: list[Json], now: datetime) -> list[str]:
     return [model for model, _ in sorted(spent.items(), key=lambda item: (-item[1], item[0]))][:MAX_MODELS]
 
 
-def _newest_minutes(cells: list[Json], end: datetime) -> list[str | None]:
+def _newest_minutes(cells: list[CellDocument], end: datetime) -> list[str | None]:
     shown: list[str | None] = [None] * SHOWN_MINUTES
     for cell in cells:
         index = SHOWN_MINUTES - int((end - cell["minute"]) / MINUTE)

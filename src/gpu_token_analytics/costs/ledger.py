@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from gpu_token_analytics.costs.query import CellFilter, CostQuery
 from gpu_token_analytics.costs.questions import check_range, gpus_asked
 from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.errors import Refused
+from gpu_token_analytics.ledger.document import CellDocument
 from gpu_token_analytics.rollups.spans import HOUR, floor
 
 Json = dict[str, Any]
@@ -62,9 +63,9 @@ def _page(desk: Desk, which: CellFilter, limit: int, cursor: str | None) -> tupl
     return [cell(document) for document in stored], following
 
 
-def cell(document: Json) -> Cell:
+def cell(document: CellDocument) -> Cell:
     """A stored cell as /v1 shows it; one that is not computed yet has zeros and the state `pending`."""
-    lines = document.get("lines", ())
+    lines: Sequence[Mapping[str, Any]] = document.get("lines", ())
     return Cell(
         cell=document["_id"],
         gpu=document["gpu"],
@@ -82,13 +83,13 @@ def cell(document: Json) -> Cell:
         params=document.get("params"),
         lines=[CellLine(*[line[name] for name in _LINE_FIELDS]) for line in lines],
         lines_left_out=document["line_ref"]["lines"] - len(lines) if "line_ref" in document else 0,
-        price=document.get("price") or {},
+        price={**(document.get("price") or {})},
         samples=document.get("samples", 0),
         requests_active=document.get("requests_active", 0),
         revision=document.get("revision", 0),
         due="due_at" in document,
         computed_at=document.get("computed_at"),
-        corrections=list(document.get("corrections", ())),
+        corrections=[{**correction} for correction in document.get("corrections", ())],
     )
 
 

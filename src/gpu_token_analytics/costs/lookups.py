@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from pymongo import ASCENDING, DESCENDING
 from pymongo.collection import Collection as MongoCollection
@@ -18,8 +18,9 @@ from pymongo.database import Database
 from gpu_token_analytics.cells.line_chunks import LineChunks
 from gpu_token_analytics.cells.lines import first_lines
 from gpu_token_analytics.costs.query import CellFilter
-from gpu_token_analytics.documents import Collection, GpuId, MoneyClass
+from gpu_token_analytics.documents import CellId, Collection, GpuId, MoneyClass
 from gpu_token_analytics.ledger.cards import rows_of_cards, shared_uuids
+from gpu_token_analytics.ledger.document import COMPUTED_STATES, LIVE_FIELDS, CellDocument, projection
 from gpu_token_analytics.ledger.placements import Placement
 from gpu_token_analytics.rollups.lines import complete
 from gpu_token_analytics.rollups.spans import DAY, HOUR, ceil, floor, spans
@@ -28,7 +29,7 @@ from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.usage import USAGE
 
 Document = dict[str, Any]
-COMPUTED = {"$in": ["provisional", "final"]}
+COMPUTED = {"$in": list(COMPUTED_STATES)}
 MAX_IDENTITY_FINDINGS = 100
 MAX_SET_ASIDE = 20
 MAX_SHOWN_LINES = 1000  # of one cell on a page
@@ -96,33 +97,17 @@ class Reads:
         }
         return {gpu: sample for gpu, sample in found.items() if sample is not None}
 
-    def recent_cells(self, start: datetime, end: datetime, gpus: Sequence[GpuId] = ()) -> list[Document]:
+    def recent_cells(self, start: datetime, end: datetime, gpus: Sequence[GpuId] = ()) -> list[CellDocument]:
         """Computed cells of a short time, by minute, with what live views need."""
-        fields = dict.fromkeys(
-            (
-                "gpu",
-                "minute",
-                "cost_nusd",
-                "owned_us",
-                "classes",
-                "class_us",
-                "price",
-                "lines.model",
-                "lines.cost_nusd",
-                "top_models",
-                "computed_at",
-                "revision",
-            ),
-            1,
-        )
         where: Document = {"minute": {"$gte": start, "$lt": end}, "state": COMPUTED}
         if gpus:
             where["gpu"] = {"$in": list(gpus)}
-        return list(self._cells.find(where, fields, max_time_ms=self._timeout_ms).sort("minute", ASCENDING))
+        cells = self._cells.find(where, projection(LIVE_FIELDS), max_time_ms=self._timeout_ms).sort("minute", ASCENDING)
+        return cast("list[CellDocument]", list(cells))
 
     # -- cells -------------------------------------------------------------------------------------------------------
 
-    def cells(self, which: CellFilter, after: tuple[datetime, str] | None, limit: int) -> tuple[list[Document], bool]:
+    def cells(self, which: CellFilter, after: tuple[datetime, str] | None, limit: int) -> tuple[list[CellDocument], bool]:
         """(cells by minute then GPU, after a position; whether there are more). A page ends early when its lines are many.
 
         Of a cell with more than MAX_SHOWN_LINES lines these are its first.
@@ -137,10 +122,10 @@ class Reads:
             where["$or"] = [{"minute": {"$gt": minute}}, {"minute": minute, "gpu": {"$gt": gpu}}]
             where["minute"] = {"$gte": minute, "$lt": which.end}
         order = [("minute", ASCENDING), ("gpu", ASCENDING)]
-        page: list[Document] = []
+        page: list[CellDocument] = []
         lines = 0
         with self._cells.find(where, max_time_ms=self._timeout_ms).sort(order).limit(limit + 1).batch_size(50) as found:
-            for cell in found:
+            for cell in cast("Iterable[CellDocument]", found):
                 if len(page) == limit or (page and lines > MAX_PAGE_LINES):
                     return page, True
                 first_lines(self._chunks, cell, MAX_SHOWN_LINES)
@@ -148,11 +133,11 @@ class Reads:
                 page.append(cell)
         return page, False
 
-    def cells_by_id(self, ids: Sequence[str]) -> dict[str, Document]:
+    def cells_by_id(self, ids: Sequence[CellId]) -> dict[CellId, CellDocument]:
         """Cells without their lines."""
         hidden = {"lines": 0, "corrections": 0}
-        found = self._cells.find({"_id": {"$in": list(ids)}}, hidden, max_time_ms=self._timeout_ms)
-        return {cell["_id"]: cell for cell in found}
+        cells = self._cells.find({"_id": {"$in": list(ids)}}, hidden, max_time_ms=self._timeout_ms)
+        return {cell["_id"]: cast("CellDocument", cell) for cell in cells}
 
     def cell_count(self, start: datetime, end: datetime) -> int:
         """Cells of a range, computed or not."""

@@ -30,6 +30,7 @@ from gpu_token_analytics.costs.cells import CELL_FIELDS, cell_pieces
 from gpu_token_analytics.costs.collect import Collector
 from gpu_token_analytics.costs.query import FLEET, ROW_COLUMNS, CostQuery, Piece, Place, Row, Sight, settled
 from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.ledger.document import COMPUTED_STATES
 from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.lines import complete
 from gpu_token_analytics.rollups.spans import HALF_HOUR, HOUR, Grain, Span, ceil, floor
@@ -161,7 +162,7 @@ class CostReads:
             yield from complete(self._chunks, collection, found, read_one)
 
     def _cell_pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
-        where: Document = {"minute": {"$gte": span.start, "$lt": span.end}, "state": {"$in": ["provisional", "final"]}}
+        where: Document = {"minute": {"$gte": span.start, "$lt": span.end}, "state": {"$in": list(COMPUTED_STATES)}}
         where |= _in("gpu", query.gpus) | _in("host", query.hosts) | _in("gpu_name", query.gpu_names)
         cursor = self._cells.find(where, CELL_FIELDS, max_time_ms=self._timeout_ms).sort("minute", 1)
         shares = _SharesOfHour(self._shares_of_hour, query.gpus)

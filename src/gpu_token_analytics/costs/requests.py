@@ -20,9 +20,10 @@ from gpu_token_analytics.costs.cursors import timestamp
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.questions import check_range
 from gpu_token_analytics.costs.rows import usd_per_million
-from gpu_token_analytics.documents import NUSD_PER_USD
+from gpu_token_analytics.documents import NUSD_PER_USD, CellId, CellState, Method
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.foreign_text import visible
+from gpu_token_analytics.ledger.document import CellDocument
 from gpu_token_analytics.wire.identity import event_id_of
 from gpu_token_analytics.wire.names import spellings
 from gpu_token_analytics.wire.times import from_us, to_us
@@ -81,8 +82,8 @@ def _event(document: Json) -> RequestEvent:
 
 def _detail(desk: Desk, document: Json, now: datetime, tenant: str | None) -> RequestDetail:
     parts = desk.request_parts(document, to_us(now))
-    stored = desk.reads.cells_by_id([part.cell for part in parts])
-    known = [part for part in parts if part.cell in stored and stored[part.cell].get("computed_at")]
+    cells = desk.reads.cells_by_id([part.cell for part in parts])
+    known = [part for part in parts if part.cell in cells and cells[part.cell].get("computed_at")]
     priced = [part for part in parts if part.cost_nusd is not None]
     unpriced_gpus = sorted({part.gpu for part in parts if part.cost_nusd is None})
     cost = sum(part.cost_nusd or 0 for part in priced)
@@ -102,17 +103,21 @@ def _detail(desk: Desk, document: Json, now: datetime, tenant: str | None) -> Re
         method=(priced or parts)[0].method if parts else None,
         cost_nusd=cost if priced else None,
         usd_per_million=usd_per_million(cost, tokens) if priced else None,
-        provisional=any(stored.get(part.cell, {}).get("state") != "final" for part in parts) or not parts,
-        cells=_cells(parts, stored, tenant),
+        provisional=not parts or any(_state(cells.get(part.cell)) != CellState.FINAL for part in parts),
+        cells=_cells(parts, cells, tenant),
         note=note,
     )
 
 
-def _cells(parts: Sequence[RequestPart], stored: dict[str, Json], tenant: str | None) -> list[RequestCell]:
+def _state(cell: CellDocument | None) -> str:
+    return CellState.PENDING.value if cell is None else cell["state"]
+
+
+def _cells(parts: Sequence[RequestPart], stored: dict[CellId, CellDocument], tenant: str | None) -> list[RequestCell]:
     """The cells of a request. A tenant's key is shown no prices."""
     cells = []
     for part in parts:
-        cell = stored.get(part.cell, {})
+        cell = stored.get(part.cell)
         hourly = part.nusd_per_hour if tenant is None else None
         cells.append(
             RequestCell(
@@ -120,12 +125,12 @@ def _cells(parts: Sequence[RequestPart], stored: dict[str, Json], tenant: str | 
                 gpu=part.gpu,
                 minute=from_us(part.minute_us),
                 cost_nusd=part.cost_nusd,
-                prefill_cost_nusd=part.prefill_cost_nusd if part.method == "sweep" else None,
+                prefill_cost_nusd=part.prefill_cost_nusd if part.method == Method.SWEEP else None,
                 energy_mj=part.energy_mj,
-                state=cell.get("state") or "pending",
+                state=_state(cell),
                 price_row=part.price_row if tenant is None else None,
                 usd_per_hour=None if hourly is None else hourly / NUSD_PER_USD,
-                revision=cell.get("revision"),
+                revision=None if cell is None else cell["revision"],
             )
         )
     return cells

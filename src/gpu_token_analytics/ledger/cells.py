@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from gpu_token_analytics.documents import LedgerLine, NanoUsd
+from gpu_token_analytics.documents import NanoUsd
 from gpu_token_analytics.ledger.arrays import sum_by
 from gpu_token_analytics.ledger.classes import CLASS_NAMES
+from gpu_token_analytics.ledger.document import LedgerLine
 from gpu_token_analytics.ledger.grid import Grid
 from gpu_token_analytics.ledger.inputs import GpuInput, Together
 from gpu_token_analytics.ledger.params import LedgerParams
@@ -44,21 +44,6 @@ class CellContent:
     samples: int
     requests_active: int
     shares: list[RequestShare] = field(default_factory=list, repr=False)
-
-    def document(self) -> dict[str, Any]:
-        """The content fields of a cell document (documents.CellDocument)."""
-        return {
-            "cost_nusd": self.cost_nusd,
-            "owned_us": self.owned_us,
-            "classes": self.classes,
-            "class_us": self.class_us,
-            "memory_unknown_us": self.memory_unknown_us,
-            "energy_mj": self.energy_mj,
-            "energy_observed_us": self.energy_observed_us,
-            "lines": self.lines,
-            "samples": self.samples,
-            "requests_active": self.requests_active,
-        }
 
 
 def compute_cells(gpus: Sequence[GpuInput], params: LedgerParams, *, with_shares: bool = False) -> list[Sequence[CellContent]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, NanoUsd
 from gpu_token_analytics.ledger.cells import CellContent, compute_cells
 from gpu_token_analytics.ledger.changes import Carried
+from gpu_token_analytics.ledger.document import CellFields, CellPrice
 from gpu_token_analytics.ledger.events import SamplesAround, price_of
 from gpu_token_analytics.ledger.inputs import CardShare, CellInput
 from gpu_token_analytics.ledger.params import LedgerParams
@@ -45,21 +45,35 @@ class ComputedCell:
         """What the minute's newest sample says of the minutes up to the next one."""
         return self.host, self.gpu_name, self.own_price
 
-    def fields(self) -> dict[str, Any]:
-        """The fields of a cell document that depend on events, prices and parameters alone."""
-        first = self.prices[0] if self.prices else None
-        price = None if first is None else {"row": first.row, "nusd_per_hour": first.nusd_per_hour, "mode": first.mode.value}
+    def fields(self) -> CellFields:
+        """What a cell document says of events, prices and parameters."""
+        content = self.content
         return {
-            **self.content.document(),
+            "cost_nusd": content.cost_nusd,
+            "owned_us": content.owned_us,
+            "classes": content.classes,
+            "class_us": content.class_us,
+            "memory_unknown_us": content.memory_unknown_us,
+            "energy_mj": content.energy_mj,
+            "energy_observed_us": content.energy_observed_us,
+            "lines": content.lines,
+            "samples": content.samples,
+            "requests_active": content.requests_active,
             "host": self.host,
             "gpu_name": self.gpu_name,
             "card": self.card,
-            "price": price,
+            "price": self._price(),
             "default_price": any(piece.is_default for piece in self.prices),
             "price_rows": sorted({piece.row for piece in self.prices}),
             "silent": self.silent,
             "own_price": self.own_price,
         }
+
+    def _price(self) -> CellPrice | None:
+        if not self.prices:
+            return None
+        first = self.prices[0]
+        return {"row": first.row, "nusd_per_hour": first.nusd_per_hour, "mode": first.mode.value}
 
 
 @dataclass(frozen=True)

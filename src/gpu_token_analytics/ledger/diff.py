@@ -9,15 +9,15 @@ Pure: what lies around the run comes in as `Around`; what has to be known of it,
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, minute_of
 from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.changes import Carried, Change, Kind, all_of, silence, silence_after
 from gpu_token_analytics.ledger.computed import ComputedCell, ComputedRun
+from gpu_token_analytics.ledger.document import CellDocument
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.wire.times import to_us
 
@@ -36,8 +36,8 @@ class StoredMinute:
     had_requests: bool
 
     @staticmethod
-    def of(cell: Mapping[str, Any]) -> StoredMinute:
-        """From a cell document."""
+    def of(cell: CellDocument) -> StoredMinute:
+        """From a cell document as it was taken."""
         return StoredMinute(
             to_us(cell["minute"]),
             cell["revision"] > 0,

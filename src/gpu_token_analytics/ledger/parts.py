@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpu_token_analytics.documents import COUNTS, TOKEN_COUNTS, LedgerLine, Method, NanoUsd
+from gpu_token_analytics.documents import COUNTS, TOKEN_COUNTS, Method, NanoUsd
 from gpu_token_analytics.ledger.arrays import distinct, sum_by
+from gpu_token_analytics.ledger.document import LedgerLine
 from gpu_token_analytics.ledger.money import Float64, Int64, largest_remainder
 from gpu_token_analytics.ledger.requests import METHODS, PREFILL, Requests, Segments, spread_tokens
 

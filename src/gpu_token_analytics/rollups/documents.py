@@ -24,7 +24,8 @@ from operator import add
 from sys import intern
 from typing import Any, TypeAlias
 
-from gpu_token_analytics.documents import GpuId
+from gpu_token_analytics.documents import CellState, GpuId
+from gpu_token_analytics.ledger.document import CellDocument
 from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.spans import DAY, HOUR
 
@@ -43,7 +44,7 @@ class _Sum:
     lines: dict[sums.LineKey, array[int]] = field(default_factory=dict)
     warm_nusd: list[int] = field(default_factory=list)  # of each cell, until it is shared
 
-    def add_cell(self, cell: Mapping[str, Any]) -> None:
+    def add_cell(self, cell: CellDocument) -> None:
         self.space = list(map(add, self.space, sums.cell_space(cell)))
         for key, vector in sums.cell_lines(cell):
             self._add(key, vector)
@@ -78,7 +79,7 @@ class _Sum:
         return found
 
 
-def gpu_hour(gpu: GpuId, hour: datetime, cells: Iterable[Mapping[str, Any]]) -> Document:
+def gpu_hour(gpu: GpuId, hour: datetime, cells: Iterable[CellDocument]) -> Document:
     """The hourly document of one GPU from all its cells of that hour (computed or not), each looked at once."""
     parts: list[tuple[str, int]] = []
     finals: list[datetime | None] = []
@@ -177,9 +178,9 @@ def _head(
     return head
 
 
-def _cell_version(cell: Mapping[str, Any]) -> int:
+def _cell_version(cell: CellDocument) -> int:
     """Grows with the content, and when a cell turns final."""
-    return 2 * int(cell["revision"]) + int(cell["state"] == "final")
+    return 2 * int(cell["revision"]) + int(cell["state"] == CellState.FINAL)
 
 
 def _names(place: Place) -> Document:

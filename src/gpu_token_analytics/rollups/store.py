@@ -29,12 +29,12 @@ from gpu_token_analytics.cells.line_chunks import LineChunks
 from gpu_token_analytics.cells.lines import complete_cells
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.documents import Collection, GpuId
+from gpu_token_analytics.ledger.document import SUMMED_FIELDS, CellDocument, projection
 from gpu_token_analytics.mongo.aside import Aside
 from gpu_token_analytics.mongo.commands import by_bytes, swap, update_many
 from gpu_token_analytics.rollups.documents import Document, fleet, gpu_day, gpu_hour, rollup_id
 from gpu_token_analytics.rollups.lines import complete, put, sections, take_out
 from gpu_token_analytics.rollups.spans import DAY, HOUR
-from gpu_token_analytics.rollups.sums import CELL_FIELDS
 
 _DIRTY = {"$set": {"rolled": False}}
 _BATCH_DOCUMENTS = 16  # read at a time: each may have half a megabyte of lines
@@ -42,7 +42,7 @@ _WRITTEN_DOCUMENTS = 100
 _WRITTEN_LINES = 50_000
 OLDEST_SHARE = 4  # of this many dirty documents taken, one is of the oldest
 
-_CELL_FIELDS = dict.fromkeys((*CELL_FIELDS, "revision"), 1)
+_CELL_FIELDS = projection((*SUMMED_FIELDS, "revision"))
 
 # What a day is made from. Not the halves and totals of its hours: they are more than half of what is stored.
 _SUMS = ("space", "lines")
@@ -91,7 +91,7 @@ class RollupStore:
         stored = self._store_all(self._hourly, built())
         self._mark_cells(cell for id_ in stored for cell in read[id_])
 
-    def cells_of_hour(self, gpu: GpuId, hour: datetime) -> Iterator[Document]:
+    def cells_of_hour(self, gpu: GpuId, hour: datetime) -> Iterator[CellDocument]:
         """The cells of a GPU in a UTC hour, each with all its lines, one at a time."""
         # Cell ids are ordered by minute: the hour is one range of the _id index. ":" + 1 is ";".
         prefix = f"{gpu}|{hour:%Y-%m-%dT%H}"
@@ -259,7 +259,7 @@ def _from_both_ends(
     return newest[: limit - oldest] + list(collection.find(where, fields).sort(by, ASCENDING).limit(oldest))
 
 
-def _noted(cells: Iterable[Document], into: list[Document]) -> Iterator[Document]:
+def _noted(cells: Iterable[CellDocument], into: list[Document]) -> Iterator[CellDocument]:
     """The cells, with what marking them needs kept."""
     for cell in cells:
         into.append({"_id": cell["_id"], "revision": cell["revision"], "state": cell["state"]})

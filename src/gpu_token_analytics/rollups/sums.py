@@ -20,7 +20,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpu_token_analytics.documents import COUNTS, Method, MoneyClass
+from gpu_token_analytics.documents import COUNTS, CellState, Method, MoneyClass
+from gpu_token_analytics.ledger.document import COMPUTED_STATES, CellDocument
 from gpu_token_analytics.ledger.money import split_exactly
 from gpu_token_analytics.mongo.pieces import pieces, utf8_length
 
@@ -53,26 +54,6 @@ SPACE_COLUMNS = (
     "memory_unknown_us",  # idle time, classed without a reading of the memory
     *(f"default_{name}_nusd" for name in CLASSES if name != MoneyClass.ATTRIBUTED),  # of attributed money the lines know
 )
-CELL_FIELDS = (  # of a stored cell: what sums are made of, and where they are put
-    "gpu",
-    "minute",
-    "host",
-    "gpu_name",
-    "state",
-    "final_at",
-    "cost_nusd",
-    "owned_us",
-    "classes",
-    "class_us",
-    "memory_unknown_us",
-    "default_price",
-    "energy_mj",
-    "energy_observed_us",
-    "lines",
-    "line_ref",
-    "price.mode",
-    "corrections.revision",
-)
 _VECTOR = Struct(f"<{len(LINE_COLUMNS)}q")
 COST = LINE_COLUMNS.index("cost_nusd")
 WARM = LINE_COLUMNS.index("warm_idle_nusd")
@@ -103,18 +84,18 @@ def added(vectors: Iterable[Vector], zero: Vector) -> list[int]:
     return total
 
 
-def counts(cell: Mapping[str, Any]) -> bool:
+def counts(cell: CellDocument) -> bool:
     """Whether a cell has money: computed and not void."""
-    return cell["state"] in ("provisional", "final")
+    return cell["state"] in COMPUTED_STATES
 
 
-def price_mode(cell: Mapping[str, Any]) -> str | None:
+def price_mode(cell: CellDocument) -> str | None:
     """How the GPU was paid for at the beginning of a cell."""
-    mode: str | None = (cell.get("price") or {}).get("mode")
-    return mode
+    price = cell.get("price")
+    return None if price is None else price["mode"]
 
 
-def cell_space(cell: Mapping[str, Any]) -> list[int]:
+def cell_space(cell: CellDocument) -> list[int]:
     """The space vector of one cell."""
     classes, class_us = cell["classes"], cell["class_us"]
     return [
@@ -125,14 +106,14 @@ def cell_space(cell: Mapping[str, Any]) -> list[int]:
         cell["energy_mj"] or 0,
         cell["energy_observed_us"],
         1,
-        int(cell["state"] == "provisional"),
+        int(cell["state"] == CellState.PROVISIONAL),
         int(bool(cell.get("corrections"))),
         cell.get("memory_unknown_us", 0),  # cells of an earlier version had none: such time was unobserved
         *[classes.get(name, 0) if cell.get("default_price") else 0 for name in CLASSES if name != MoneyClass.ATTRIBUTED],
     ]
 
 
-def cell_lines(cell: Mapping[str, Any]) -> Iterable[tuple[LineKey, list[int]]]:
+def cell_lines(cell: CellDocument) -> Iterable[tuple[LineKey, list[int]]]:
     """The line vectors of one cell, without their share of warm idle money (0)."""
     for line in cell["lines"]:
         prompt, completion, cost = line["prompt_tokens"], line["completion_tokens"], line["cost_nusd"] or 0
@@ -149,7 +130,7 @@ def cell_lines(cell: Mapping[str, Any]) -> Iterable[tuple[LineKey, list[int]]]:
                 cost,
                 0,
                 cost if split else 0,
-                line["prefill_cost_nusd"] if split else 0,
+                (line["prefill_cost_nusd"] or 0) if split else 0,
                 prompt if split else 0,
                 completion if split else 0,
                 energy or 0,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count, groupby
-from typing import Any
+from typing import Any, cast
 
 from tests.unit.ledger.loaded import Document, Stored
 
-from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, shared_span, touched_minutes
+from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, cell_id, shared_span, touched_minutes
 from gpu_token_analytics.ledger.changes import Change, GpuMinute, Kind, NameMoved, families
 from gpu_token_analytics.ledger.computed import ComputedCell, ComputedRun, compute_runs
 from gpu_token_analytics.ledger.diff import NOTHING_AROUND, Around, Diff, StoredMinute
+from gpu_token_analytics.ledger.document import CellDocument, CellFields, opened
 from gpu_token_analytics.ledger.placements import Placement
 from gpu_token_analytics.wire.times import from_us
 
@@ -27,7 +28,7 @@ class Cell:
     revision: int = 0
     lease: int | None = None
     is_due: bool = True
-    fields: dict[str, Any] = field(default_factory=dict)  # as stored
+    fields: CellFields | None = None  # as stored; None: never computed
     content: Any = None
 
 
@@ -110,7 +111,7 @@ class ModelLedger:
             marks = {minute: self.cells[gpu, minute] for minute in minutes}
             gens = {minute: cell.gen for minute, cell in marks.items()}
             revisions = {minute: cell.revision for minute, cell in marks.items()}
-            stored = [StoredMinute.of({"minute": from_us(m), "revision": c.revision, **c.fields}) for m, c in marks.items()]
+            stored = [StoredMinute.of(document_of(gpu, minute, cell.fields, cell.revision)) for minute, cell in marks.items()]
             (run,) = compute_runs([self.stored.timeline(gpu, minutes, self.now_us)], self.stored.params)
             changed = {cell.content.start_us for cell in run.cells if content_of(cell) != marks[cell.content.start_us].content}
             jobs.append(Job(lease, run, gens, revisions, Diff(run, stored, changed)))
@@ -188,9 +189,9 @@ class ModelLedger:
 
     @staticmethod
     def _is_concerned(change: Change, cell: Cell, own_lease: int | None) -> bool:
-        fields = cell.fields
         if change.kind is Kind.ALL or (cell.lease is not None and cell.lease != own_lease):
             return True
+        fields: dict[str, Any] = {**(cell.fields or {})}
         match change.kind:
             case Kind.SILENT:
                 return bool(fields.get("silent"))
@@ -232,6 +233,12 @@ class ModelLedger:
             after_us=None if diff.untold_after is None else since.get((gpu, diff.untold_after + US_PER_MINUTE)),
             sampled_us=min(sampled) // US_PER_MINUTE * US_PER_MINUTE if sampled else None,
         )
+
+
+def document_of(gpu: GpuId, minute_us: int, fields: CellFields | None, revision: int = 1) -> CellDocument:
+    """The document of a cell of which these are stored; None: it was opened, and never computed."""
+    cell = {**opened(gpu, minute_us, from_us(minute_us)), "gen": 1, "revision": revision, **(fields or {})}
+    return cast("CellDocument", {"_id": cell_id(gpu, minute_us), **cell})
 
 
 def content_of(cell: ComputedCell) -> Any:

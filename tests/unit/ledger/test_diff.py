@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests.unit.ledger.closing import Job, ModelLedger, expected_cells
+from tests.unit.ledger.closing import Job, ModelLedger, document_of, expected_cells
 from tests.unit.ledger.loaded import Document, Stored
 from tests.unit.ledger.worlds import GPU, MINUTE, T0, price, sample, usage
 
 from gpu_token_analytics.ledger.changes import Change, Kind, NameMoved, all_of, intervals, silence
 from gpu_token_analytics.ledger.computed import compute_runs
 from gpu_token_analytics.ledger.diff import NOTHING_AROUND, Around, Diff, StoredMinute
+from gpu_token_analytics.ledger.document import CellDocument
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.placements import Placement
 from gpu_token_analytics.wire.times import from_us
@@ -55,9 +56,9 @@ def differences(ledger: ModelLedger) -> list[str]:
     expected = expected_cells(ledger.stored, ledger.now_us, SPAN)
     wrong = [f"{key} has no cell" for key, fields in expected.items() if fields["owned_us"] and key not in ledger.cells]
     return wrong + [
-        f"{key}: {[name for name in fields if fields[name] != expected[key][name]]}"
+        f"{key}: {sorted(name for name, value in expected[key].items() if {**(cell.fields or {})}.get(name) != value)}"
         for key, cell in sorted(ledger.cells.items())
-        if key in expected and (fields := cell.fields) != expected[key]
+        if key in expected and cell.fields != expected[key]
     ]
 
 
@@ -94,20 +95,20 @@ def test_any_order_and_any_closers_give_what_all_events_say(seed: int, owned_min
 # -- one kind each -------------------------------------------------------------------------------------------------------
 
 
-def diff_of(stored: Stored, gpu: str, minutes: Sequence[int], before: Sequence[Document] = ()) -> Diff:
+def diff_of(stored: Stored, gpu: str, minutes: Sequence[int], before: Sequence[CellDocument] = ()) -> Diff:
     """Of minutes of which `before`, documents of cells, were stored; the others never computed."""
     starts = [at(minute) for minute in minutes]
     (run,) = compute_runs([stored.timeline(gpu, starts, NOW)], stored.params)
     said = {cell["minute"]: cell for cell in before}
-    marks = [said.get(from_us(start), {"minute": from_us(start), "revision": 0}) for start in starts]
+    marks = [said.get(from_us(start), document_of(gpu, start, None, revision=0)) for start in starts]
     changed = {
         cell.content.start_us for cell, mark in zip(run.cells, marks, strict=True) if not cell.fields().items() <= mark.items()
     }
     return Diff(run, [StoredMinute.of(mark) for mark in marks], changed)
 
 
-def cell_documents(diff: Diff) -> list[Document]:
-    return [{"minute": from_us(cell.content.start_us), "revision": 1, **cell.fields()} for cell in diff.run.cells]
+def cell_documents(diff: Diff) -> list[CellDocument]:
+    return [document_of(diff.gpu, cell.content.start_us, cell.fields()) for cell in diff.run.cells]
 
 
 def kinds(stored: Stored, diff: Diff, around: Around = NOTHING_AROUND) -> list[tuple[str, Kind, float | None, float | None]]:

@@ -13,9 +13,10 @@ from tests.oracle.raw_documents import sample_document, usage_document
 from tests.unit.ledger.loaded import Document, Stored
 from tests.unit.ledger.worlds import GPU, MINUTE, SECOND, T0, price, sample, usage
 
-from gpu_token_analytics.documents import US_PER_HOUR
+from gpu_token_analytics.documents import COUNTS, TOKEN_COUNTS, US_PER_HOUR
 from gpu_token_analytics.ledger.cells import CellContent
 from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
+from gpu_token_analytics.ledger.document import CellFields
 from gpu_token_analytics.ledger.events import NOTHING_BEYOND
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.simulate.fleet import default_fleet
@@ -59,12 +60,11 @@ def test_the_hour_of_a_fleet_without_a_store() -> None:
         assert sum(cell.content.classes.values()) == cell.content.cost_nusd
         assert cell.content.owned_us in (MINUTE, 0)
         assert abs(cell.content.cost_nusd * US_PER_HOUR - piece.nusd_per_hour * cell.content.owned_us) <= US_PER_HOUR
-    tokens = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
-    sent = Counter({name: sum(usage[name] for usage in usages) for name in tokens}) + Counter(requests=len(usages))
+    sent = Counter({name: sum(usage[name] for usage in usages) for name in TOKEN_COUNTS}) + Counter(requests=len(usages))
     counted: Counter[str] = Counter()
     for cell in cells:
         for line in cell.content.lines:
-            counted.update({"requests": line["requests"], **{name: int(line[name]) for name in tokens}})  # type: ignore[literal-required]
+            counted.update({name: line[name] for name in COUNTS})
     assert counted == sent
     gpu = gpus[0]
     mine = [cell for cell in cells if cell.gpu == gpu][:5]
@@ -74,7 +74,7 @@ def test_the_hour_of_a_fleet_without_a_store() -> None:
     assert [cell.content.classes for cell in mine] == [cell.classes for cell in said]
 
 
-def contents(cells: list[ComputedCell]) -> list[tuple[CellContent, dict[str, object]]]:
+def contents(cells: list[ComputedCell]) -> list[tuple[CellContent, CellFields]]:
     return [(cell.content, cell.fields()) for cell in cells]
 
 

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import struct
 from datetime import UTC, datetime
+from typing import cast
 
-from bench.synthetic_cells import Fleet, cells
+from bench import synthetic_cells
+from bench.synthetic_cells import Fleet
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpu_token_analytics.documents import cell_id
+from gpu_token_analytics.ledger.document import CellDocument, opened
 from gpu_token_analytics.ledger.money import split_exactly
 from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.documents import fleet, gpu_day, gpu_hour
 from gpu_token_analytics.rollups.spans import HOUR
+from gpu_token_analytics.wire.times import to_us
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def cells(fleet: Fleet, start: datetime, minutes: int) -> list[CellDocument]:
+    return cast("list[CellDocument]", list(synthetic_cells.cells(fleet, start, minutes)))
 
 
 @given(st.integers(0, 10**15), st.lists(st.integers(0, 10**13), min_size=1, max_size=9).filter(any))
@@ -66,7 +75,7 @@ def test_lines_of_an_earlier_version_have_zeros_in_the_columns_that_it_did_not_h
 
 
 def test_a_rollup_holds_every_nano_dollar_of_its_cells() -> None:
-    found = list(cells(Fleet(gpus=3, gpus_per_host=2), AT, 60))
+    found = cells(Fleet(gpus=3, gpus_per_host=2), AT, 60)
     hours = [gpu_hour(gpu, AT, [c for c in found if c["gpu"] == gpu]) for gpu in sorted({c["gpu"] for c in found})]
     whole = fleet(AT, HOUR, hours)
     assert whole["space"]["cost_nusd"] == sum(cell["cost_nusd"] for cell in found)
@@ -79,7 +88,7 @@ def test_a_rollup_holds_every_nano_dollar_of_its_cells() -> None:
 
 
 def test_a_gpu_that_changes_host_within_the_hour_has_two_places() -> None:
-    found = list(cells(Fleet(gpus=1), AT, 60))
+    found = cells(Fleet(gpus=1), AT, 60)
     for cell in found[30:]:
         cell["host"] = "host-99"
     document = gpu_hour("GPU-0000", AT, found)
@@ -90,8 +99,9 @@ def test_a_gpu_that_changes_host_within_the_hour_has_two_places() -> None:
 
 
 def test_cells_without_money_are_seen_but_not_summed() -> None:
-    found = list(cells(Fleet(gpus=1), AT, 2))
-    pending = {"_id": "GPU-0000|2026-01-31T12:59Z", "revision": 0, "state": "pending", "gpu": "GPU-0000"}
+    found = cells(Fleet(gpus=1), AT, 2)
+    at_us = to_us(AT.replace(minute=59))
+    pending = cast("CellDocument", {"_id": cell_id("GPU-0000", at_us), **opened("GPU-0000", at_us, AT), "gen": 1})
     with_pending = gpu_hour("GPU-0000", AT, [*found, pending])
     assert with_pending["places"] == gpu_hour("GPU-0000", AT, found)["places"]
     assert with_pending["seen"] != gpu_hour("GPU-0000", AT, found)["seen"]
@@ -106,9 +116,9 @@ def test_the_version_grows_with_content_and_finality() -> None:
 
 
 def test_a_price_mode_that_changes_within_the_hour_keeps_its_own_sums() -> None:
-    found = list(cells(Fleet(gpus=1), AT, 60))
+    found = cells(Fleet(gpus=1), AT, 60)
     for cell in found[30:]:
-        cell["price"] = {**cell["price"], "mode": "spot"}
+        cell["price"] = {"row": "spot", "nusd_per_hour": 1, "mode": "spot"}
     hour = gpu_hour("GPU-0000", AT, found)
     assert [(place["price_mode"], place["space"]["cells"]) for place in hour["places"]] == [("on_demand", 30), ("spot", 30)]
     assert [place["space"]["cost_nusd"] for place in hour["places"]] == [
