@@ -14,6 +14,7 @@ or a BSON date. Unknown is null. The indexes and TTLs live in mongo/indexes.py.
     placements      which serving instance ran on which GPUs, append-only (books/instances.py)
     budgets, budget_alerts   what may be spent, and what was told of it (budgets/store.py)
     teams           which team a tenant belongs to, append-only (books/teams.py)
+    owners          who owns a GPU, host or model, append-only (books/owners.py)
     inventory       the GPUs known and which host/index carried which UUID when
     corrections     a view on ledger_cells: what changed in a cell after it was final
 """
@@ -56,6 +57,7 @@ class Collection(StrEnum):
     API_KEYS = "api_keys"
     BUDGETS = "budgets"
     TEAMS = "teams"
+    OWNERS = "owners"
     BUDGET_ALERTS = "budget_alerts"
 
 

@@ -22,6 +22,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from tests.answers import answer
 from tests.e2e.fake_budgets import FakeBudgets
+from tests.e2e.fake_finops import FakeFinops
 from tests.e2e.fake_fleet import CLASSES, MODELS, NAMES, TENANTS, TOKENS_PER_NUSD, Fleet, Gpu
 
 from gpu_token_analytics.api.app import sent
@@ -44,6 +45,7 @@ TENANT_DENIED = (
     "/v1/break-even",
     "/v1/budgets/alerts",
     "/v1/teams",
+    "/v1/owners",
 )
 LIMIT_MINUTES = {"1m": 6 * 60, "1h": 31 * 1440, "1d": 366 * 1440, "none": 366 * 1440}
 TITLES = {400: "range_too_long", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 503: "store_unavailable"}
@@ -73,6 +75,7 @@ class FakeApi:
         self.beat = 0
         self.prices: list[Json] = _price_book(self.fleet)
         self.budgets = FakeBudgets(self.fleet.now)
+        self.finops = FakeFinops()
         self.app = FastAPI()
         self.app.middleware("http")(self._guard)
         reads: dict[str, Callable[..., Any]] = {
@@ -97,6 +100,9 @@ class FakeApi:
         self.app.add_api_route("/v1/prices", _sent(self._add_price, 201), methods=["POST"], response_model=None)
         for path, put in (("/v1/budgets", self._set_budget), ("/v1/budgets/remove", self._remove_budget)):
             self.app.add_api_route(path, _sent(put), methods=["POST"], response_model=None)
+        for method, path, call in self.finops.routes(self):
+            status = 201 if method == "POST" else 200
+            self.app.add_api_route(path, _sent(call, status), methods=[method], response_model=None)
         mount(self.app)
 
     # What every route does first

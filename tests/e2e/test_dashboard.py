@@ -21,6 +21,7 @@ PAGES = {
     "/tenants": "Tenants",
     "/gpus": "GPUs",
     "/request": "Request",
+    "/idle": "Idle",
     "/budgets": "Budgets",
     "/prices": "Prices",
     "/quality": "Quality",

@@ -36,6 +36,7 @@ SHOWN = (
     "/gpus?view=table",
     "/request",
     f"/request?id={REQUEST_ID}",
+    "/idle?share=by_use",
     "/budgets",
     "/prices",
     "/quality",

@@ -35,6 +35,7 @@ def _shown(fake: FakeApi) -> dict[str, str]:
         "gpus-timelines": "/gpus?view=timelines",
         "gpus-table": "/gpus?view=table",
         "request": f"/request?id={REQUEST_ID}",
+        "idle": "/idle?share=by_use",
         "budgets": "/budgets",
         "prices": "/prices",
         "quality": "/quality",

@@ -76,7 +76,7 @@ DOORS = {
         "books/instances.py",
         "books/prices.py",
         "books/store.py",
-        "books/teams.py",
+        "books/dated.py",
         "budgets/store.py",
         "cells/line_chunks.py",
         "cells/lines.py",

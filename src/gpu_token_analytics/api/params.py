@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Path
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
-from gpu_token_analytics.costs.choices import Bucket, Dimension, ExportFormat, ExportLayout, MoneyClassName
+from gpu_token_analytics.costs.choices import Bucket, Dimension, ExportFormat, ExportLayout, MoneyClassName, ShareRule
 from gpu_token_analytics.costs.query import CostQuery
 from gpu_token_analytics.costs.questions import cost_query
 from gpu_token_analytics.units import MAX_USD_PER_HOUR
@@ -65,6 +65,10 @@ Layout = Annotated[
 BillingAccount = Annotated[str, Field(min_length=1, max_length=64, description="FOCUS BillingAccountId and -Name.")]
 
 
+Share = Annotated[
+    ShareRule | None,
+    Field(description="Also share idle money out among teams: by attributed money, in equal parts, or to who owns it."),
+]
 AlertLimit = Annotated[int, Field(ge=1, le=1_000, description="Most alerts.")]
 OfBudget = Annotated[str | None, Field(max_length=64, description="Only alerts of this budget.")]
 
@@ -132,6 +136,12 @@ class BreakEvenAsked(Range):
     api_usd_per_million: ApiPrice
     usd_per_gpu_hour: WhatIfPrice = None
     models: Models = []
+
+
+class IdleAsked(Range):
+    """Of /v1/owners/idle."""
+
+    share: Share = None
 
 
 class GpusAsked(BaseModel):

@@ -11,7 +11,7 @@ columns are null or 0. `tenant_keys` says which routes such a key may call; the 
 
 from __future__ import annotations
 
-from gpu_token_analytics.api.handlers import about, books, budgets, costs, events, ledger, stream, teams, traces
+from gpu_token_analytics.api.handlers import about, books, budgets, costs, events, ledger, owners, stream, teams, traces
 from gpu_token_analytics.api.route import Access, Route
 
 READ, INGEST, ADMIN = Access.READ, Access.INGEST, Access.ADMIN
@@ -49,6 +49,9 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/teams", READ, teams.teams, "Which team a tenant belongs to"),
     Route("POST", "/v1/teams", ADMIN, teams.add_team, "Say a tenant's team", status=201),
     Route("GET", "/v1/teams/costs", READ, teams.costs_of_teams, "Attributed money by team"),
+    Route("GET", "/v1/owners", READ, owners.owners, "Who owns GPUs, hosts and models"),
+    Route("POST", "/v1/owners", ADMIN, owners.add_owner, "Say an owner", status=201),
+    Route("GET", "/v1/owners/idle", READ, owners.idle_of_owners, "Idle money by owner, and shared out"),
     Route("GET", "/v1/budgets", READ, budgets.budgets, "Budgets and how they stand", tenant_keys=True),
     Route("POST", "/v1/budgets", ADMIN, budgets.set_budget, "Set a budget", status=201),
     Route("POST", "/v1/budgets/remove", ADMIN, budgets.remove_budget, "Remove a budget", names_existing=True),

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from gpu_token_analytics.costs.query import FLEET, WARM_IDLE, CostQuery, Piece, Place, settled
 from gpu_token_analytics.ledger.document import SUMMED_FIELDS, CellDocument, projection
 from gpu_token_analytics.rollups import sums
-from gpu_token_analytics.rollups.spans import HOUR, Span, buckets, floor
+from gpu_token_analytics.rollups.spans import HOUR, Span, floor
 
 SharesOfHour: TypeAlias = Callable[[datetime], Mapping[str, sums.WarmShares]]
 CELL_FIELDS = projection(SUMMED_FIELDS)
@@ -56,8 +56,8 @@ def cell_pieces(
 
 
 def _slices(query: CostQuery, span: Span) -> Iterator[tuple[datetime, datetime]]:
-    """The span cut at the borders of buckets and of UTC hours."""
-    for start, end in buckets(span.start, span.end, query.step, query.zone):
+    """The span cut at the borders of buckets, of UTC hours, and where the books say something new."""
+    for start, end in query.slices(span.start, span.end):
         at = start
         while at < end:
             until = min(end, floor(at, HOUR) + HOUR)

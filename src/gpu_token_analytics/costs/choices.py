@@ -14,6 +14,9 @@ class Dimension(StrEnum):
     HOST = "host"
     GPU_NAME = "gpu_name"
     CLASS = "class"
+    TEAM = "team"
+    OWNER = "owner"
+    COST_CENTRE = "cost_centre"
 
 
 class Bucket(StrEnum):
@@ -47,3 +50,11 @@ class ExportLayout(StrEnum):
 
     COSTS = "costs"
     FOCUS = "focus"
+
+
+class ShareRule(StrEnum):
+    """How idle money is shared out."""
+
+    BY_USE = "by_use"
+    EVENLY = "evenly"
+    TO_OWNER = "to_owner"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,11 +22,12 @@ from gpu_token_analytics.costs.query import (
     Sight,
     sort_key,
 )
+from gpu_token_analytics.costs.whose import Whose
 from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.spans import Step, bucket_start, buckets
 
-Values: TypeAlias = tuple[str | None, ...]  # in the order of DIMENSIONS
+Values: TypeAlias = tuple[str | None, ...]  # in the order of DIMENSIONS, which model, tenant, GPU and host begin
 
 ATTRIBUTED = str(MoneyClass.ATTRIBUTED)
 UNOBSERVED = str(MoneyClass.UNOBSERVED)
@@ -62,7 +64,10 @@ class Collector:
             self._tenants = frozenset((query.tenant_lock,))
         self._selects_lines = bool(query.models or query.tenants or query.tenant_lock is not None)
         self._splits_classes = bool("class" in query.group_by or query.classes or query.tenant_lock is not None)
-        self._key = _picker(query.group_by)
+        self._pick = _picker(query.group_by)
+        self._key: Callable[[Values], Key] = self._pick
+        self._told_at: datetime | None = None
+        self._borders = sorted(query.whose.borders(query.start, query.end)) if query.whose else []
 
     def rows(self, pieces: Iterable[Piece]) -> Iterator[Row]:
         """Rows of pieces that come in order of time."""
@@ -87,6 +92,8 @@ class Collector:
 
     def _add(self, bucket: _Bucket, piece: Piece) -> None:
         query = self._query
+        if query.whose is not None:
+            self._ask_books(query.whose, piece.start)
         place = piece.place
         _, host, gpu_name, _ = place
         if (query.hosts and host not in query.hosts) or (query.gpu_names and gpu_name not in query.gpu_names):
@@ -101,6 +108,13 @@ class Collector:
         shared_nusd = self._add_lines(bucket, piece)
         if not self._selects_lines:
             self._add_rest(bucket, space, place, space[sums.SPACE_WARM] - shared_nusd)
+
+    def _ask_books(self, whose: Whose, at: datetime) -> None:
+        """Group by what the books say of the time of a piece, which no border of theirs cuts. Pieces come in order of time."""
+        if self._told_at is not None and bisect_right(self._borders, at) == bisect_right(self._borders, self._told_at):
+            return
+        self._told_at, then, pick = at, whose.at(at), self._pick
+        self._key = lambda values: pick((*values, *then.told(*values[:4])))
 
     def _add_lines(self, bucket: _Bucket, piece: Piece) -> int:
         """Adds the selected lines. Returns the warm idle money that lines hold, selected or not."""

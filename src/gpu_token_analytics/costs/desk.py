@@ -17,6 +17,7 @@ from gpu_token_analytics.mongo.errors import store_errors
 if TYPE_CHECKING:
     from gpu_token_analytics.books.declarations import DeclarationStore
     from gpu_token_analytics.books.instances import InstanceStore
+    from gpu_token_analytics.books.owners import OwnerStore
     from gpu_token_analytics.books.prices import PriceStore
     from gpu_token_analytics.books.store import BookStore
     from gpu_token_analytics.books.teams import TeamStore
@@ -48,6 +49,7 @@ class Desk:
     declarations: DeclarationStore
     instances: InstanceStore
     teams: TeamStore
+    owners: OwnerStore
     # (a stored usage, now in us) -> its part of each cell, computed again from raw events
     request_parts: Callable[[Mapping[str, Any], int], list[RequestPart]]
     # at most so many names -> (how many there are, the first of them)
@@ -64,6 +66,7 @@ class Desk:
         """A desk over a store, which it does not own: who opened it closes it."""
         from gpu_token_analytics.books.declarations import DeclarationStore
         from gpu_token_analytics.books.instances import InstanceStore
+        from gpu_token_analytics.books.owners import OwnerStore
         from gpu_token_analytics.books.prices import PriceStore
         from gpu_token_analytics.books.store import BookStore
         from gpu_token_analytics.books.teams import TeamStore
@@ -91,6 +94,7 @@ class Desk:
             declarations=DeclarationStore(database, timeout_ms),
             instances=InstanceStore(database, timeout_ms),
             teams=TeamStore(database, timeout_ms),
+            owners=OwnerStore(database, timeout_ms),
             request_parts=lambda usage, now_us: request_parts(raw, books.read(), params, usage, now_us),
             unknown_names=lambda limit: unknown_names(store, books, limit),
             unmarked=PendingMarks(store, settings.close_debounce_seconds).count,

@@ -6,13 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 
 from gpu_token_analytics.errors import Refused
+from gpu_token_analytics.rollups.spans import HALF_HOUR, floor
 from gpu_token_analytics.units import MAX_USD_PER_HOUR
 from gpu_token_analytics.wire.fields import MAX_GPUS
+
+if TYPE_CHECKING:  # whoever judges an entry loads no driver
+    from gpu_token_analytics.books.dated import DatedStore
 
 FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 _GPU = "GPU id as requests name it: a UUID, or host/index."
@@ -108,6 +112,31 @@ def check_instant(name: str, at: datetime) -> None:
     """That something may be said to hold from or until then. Raises Refused."""
     if not FIRST <= at <= LAST:
         raise Refused("invalid_body", f"{name}={at.isoformat()} is not between 1970 and 2100", name)
+
+
+def check_half_hour(name: str, at: datetime) -> None:
+    """That rows of sums may change hands then: sums are kept by half hours. Raises Refused."""
+    check_instant(name, at)
+    if floor(at, HALF_HOUR) != at:
+        said = f"{name}={at.isoformat()} is not on a whole or half UTC hour; sums are kept by half hours"
+        raise Refused("invalid_body", said, name)
+
+
+def check_texts(**said: str | None) -> None:
+    """Texts that people write. Raises Refused."""
+    for name, text in said.items():
+        if text is not None and "\0" in text:
+            raise Refused("invalid_body", f"{name} holds a NUL character", name)
+
+
+def appended(store: DatedStore, said: dict[str, Any], *, valid_from: datetime, now: datetime, source: str) -> dict[str, Any]:
+    """A row that was appended to a dated book. source: who says so (`api`, `cli`). Raises Refused: there are too many."""
+    from gpu_token_analytics.books.dated import MAX_ROWS, TooManyRows
+
+    try:
+        return store.append(said, valid_from=valid_from, created_at=now, source=source)
+    except TooManyRows:
+        raise Refused("invalid_body", f"there are {MAX_ROWS} rows, and no more are taken", "valid_from") from None
 
 
 def check_period(

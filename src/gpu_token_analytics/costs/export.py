@@ -14,6 +14,7 @@ from gpu_token_analytics.costs.files import Column, Kind, csv_chunks, parquet_ch
 from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.questions import EXPORT, check_cost
 from gpu_token_analytics.costs.rows import elapsed_seconds, gpu_seconds, money_of, rates_of
+from gpu_token_analytics.costs.whose import with_books
 from gpu_token_analytics.documents import COUNTS
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.rollups.spans import Step
@@ -35,6 +36,7 @@ def export_file(desk: Desk, query: CostQuery, file_format: ExportFormat, layout:
     """A range as a file. billing_account: FOCUS BillingAccountId and -Name. Raises Refused."""
     if layout is ExportLayout.FOCUS:
         query = focus_query(query)
+    query = with_books(desk, query)
     check_cost(query, desk.reads.gpu_count(), EXPORT)
     now = desk.now()
     columns, lines = table(query, layout, desk.exports.rows(query, now), now, billing_account)

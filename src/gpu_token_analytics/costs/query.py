@@ -6,19 +6,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import pairwise
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gpu_token_analytics.costs.whose import BY_OWNER, BY_TENANT, TOLD, Whose
 from gpu_token_analytics.documents import GpuId, MoneyClass
 from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.spans import HOUR, UTC_ZONE, Grain, Span, Step, buckets, runs, spans
 
 Key: TypeAlias = tuple[str | None, ...]
 
-DIMENSIONS = ("model", "tenant", "gpu", "host", "gpu_name", "price_mode", "class")
-PLACE_DIMENSIONS = frozenset(("gpu", "host", "gpu_name", "price_mode"))
+DIMENSIONS = ("model", "tenant", "gpu", "host", "gpu_name", "price_mode", "class", *TOLD)
+PLACE_DIMENSIONS = frozenset(("gpu", "host", "gpu_name", "price_mode", *BY_OWNER))
+TENANT_DIMENSIONS = frozenset(("tenant", *BY_TENANT))
+MODEL_DIMENSIONS = frozenset(("model", *BY_OWNER))
 Place: TypeAlias = tuple[str | None, str | None, str | None, str | None]  # GPU, host, GPU name, price mode
 FLEET: Place = (None, None, None, None)
 
@@ -58,6 +62,7 @@ class CostQuery:
     gpu_names: frozenset[str] = frozenset()
     classes: frozenset[str] = frozenset()
     tenant_lock: str | None = None
+    whose: Whose | None = None  # what the books tell, for a grouping that asks for it (whose.py)
 
     @property
     def by_place(self) -> bool:
@@ -67,9 +72,9 @@ class CostQuery:
     @property
     def detail(self) -> str:
         """How finely lines are told apart: in total, by_model, or as lines (by model and tenant)."""
-        if "tenant" in self.group_by or self.tenants or self.tenant_lock is not None:
+        if TENANT_DIMENSIONS.intersection(self.group_by) or self.tenants or self.tenant_lock is not None:
             return "lines"
-        return "by_model" if "model" in self.group_by or self.models else "total"
+        return "by_model" if MODEL_DIMENSIONS.intersection(self.group_by) or self.models else "total"
 
     @property
     def section(self) -> str:
@@ -78,7 +83,7 @@ class CostQuery:
 
     def whole(self) -> CostQuery:
         """The same selection as one row."""
-        return replace(self, group_by=(), step=Step.NONE)
+        return replace(self, group_by=(), step=Step.NONE, whose=None)
 
     @cached_property
     def spans(self) -> tuple[Span, ...]:
@@ -89,11 +94,17 @@ class CostQuery:
         if self.step is Step.MINUTE:
             yield Span(Grain.MINUTES, self.start.astimezone(UTC), self.end.astimezone(UTC))
             return
-        for start, end in buckets(self.start, self.end, self.step, self.zone):
+        for start, end in self.slices(self.start, self.end):
             if end - start == HOUR and not start.minute:  # a month has 720 of them
                 yield Span(Grain.HOURS, start, end)
             else:
                 yield from spans(start, end)
+
+    def slices(self, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """[start, end) cut at the borders of buckets, and where the books say something new."""
+        for low, high in buckets(start, end, self.step, self.zone):
+            cuts = [low, *(sorted(self.whose.borders(low, high)) if self.whose else ()), high]
+            yield from pairwise(cuts)
 
 
 @dataclass(slots=True)

@@ -110,7 +110,7 @@ def cost_query(
         classes=frozenset(str(name) for name in classes),
         tenant_lock=tenant_lock,
     )
-    if tenant_lock is not None and (query.by_place or "class" in groups or classes):
+    if tenant_lock is not None and (query.by_place or "class" in groups or "team" in groups or classes):
         raise Refused(
             "forbidden", "a tenant's key can group and filter by model and tenant only: GPUs and idle money are shared"
         )

@@ -14,6 +14,7 @@ from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.query import CostQuery, Row, Sight, sort_key
 from gpu_token_analytics.costs.questions import BUCKETS, check_cost, check_range, cost_query
 from gpu_token_analytics.costs.rows import cost_rows, total_row
+from gpu_token_analytics.costs.whose import with_books
 from gpu_token_analytics.rollups.spans import Step
 
 if TYPE_CHECKING:  # the desk has one
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # the desk has one
 def costs_of(desk: Desk, query: CostQuery, limit: int, cursor: str | None = None) -> CostsResponse:
     """The answer of /v1/costs: at most `limit` rows, after `cursor`. Raises Refused."""
     now = desk.now()
+    query = with_books(desk, query)
     check_cost(query, desk.reads.gpu_count())
     page = read_page(desk.costs, query, now, limit, cursor)
     low_volume_tokens = desk.settings.low_volume_tokens

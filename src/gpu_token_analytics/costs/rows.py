@@ -9,13 +9,16 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from gpu_token_analytics.costs.answers.costs import CostRow, Money, Quality, Rates, Tokens
-from gpu_token_analytics.costs.query import FLAG_COLUMNS, ROW, ROW_COLUMNS, CostQuery, Row
+from gpu_token_analytics.costs.query import FLAG_COLUMNS, MODEL_DIMENSIONS, ROW, ROW_COLUMNS, TENANT_DIMENSIONS, CostQuery, Row
 
 US_PER_SECOND = 1_000_000
 # nano-USD per token x 1e6 tokens / 1e9 nano-USD
 USD_PER_MILLION = 1e-3
 # What idle money is, everywhere: unmetered work is none, as the GPU worked.
 IDLE_COLUMNS = ("warm_idle_nusd", "cold_idle_nusd", "unobserved_nusd")
+
+# Dimensions whose rows may have money of GPUs without having their time.
+OF_LINES = TENANT_DIMENSIONS | MODEL_DIMENSIONS
 
 _REQUESTS = ROW["requests"]
 _PROMPT, _CACHED = ROW["prompt_tokens"], ROW["cached_tokens"]
@@ -45,7 +48,7 @@ def gpu_seconds(query: CostQuery, row: Row) -> float | None:
     gpu_us = row.values[_GPU_US]
     if gpu_us:
         return gpu_us / US_PER_SECOND
-    named = any(value is not None and name in ("model", "tenant") for name, value in zip(query.group_by, row.key, strict=False))
+    named = any(value is not None and name in OF_LINES for name, value in zip(query.group_by, row.key, strict=False))
     of_lines = named or query.tenant_lock is not None or bool(query.models or query.tenants)
     return None if of_lines else 0.0
 

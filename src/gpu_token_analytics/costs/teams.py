@@ -8,14 +8,11 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field
 
-from gpu_token_analytics.books.teams import MAX_TEAM_ROWS, TooManyTeamRows
 from gpu_token_analytics.costs.answers.teams import TeamCost, TeamCostsResponse, TeamRow, TeamsResponse
 from gpu_token_analytics.costs.desk import Desk
-from gpu_token_analytics.costs.entries import Model, check_instant
+from gpu_token_analytics.costs.entries import Model, appended, check_half_hour, check_texts
 from gpu_token_analytics.costs.query import CostQuery
 from gpu_token_analytics.costs.questions import check_cost, cost_query
-from gpu_token_analytics.errors import Refused
-from gpu_token_analytics.rollups.spans import HALF_HOUR, floor
 
 
 class NewTeamRow(Model):
@@ -42,23 +39,14 @@ def team_rows(desk: Desk) -> TeamsResponse:
 def append_team(desk: Desk, new: NewTeamRow, source: str) -> TeamRow:
     """Append a row. source: who says so (`api`, `cli`). Raises Refused."""
     check_team(new)
-    now = desk.now()
-    try:
-        row = desk.teams.append(tenant=new.tenant, team=new.team, valid_from=new.valid_from, created_at=now, source=source)
-    except TooManyTeamRows:
-        raise Refused("invalid_body", f"there are {MAX_TEAM_ROWS} rows, and no more are taken", "tenant") from None
-    return _row(row)
+    said = {"tenant": new.tenant, "team": new.team}
+    return _row(appended(desk.teams, said, valid_from=new.valid_from, now=desk.now(), source=source))
 
 
 def check_team(new: NewTeamRow) -> None:
     """Rules beyond those of the fields. Raises Refused."""
-    for name, text in (("tenant", new.tenant), ("team", new.team)):
-        if text is not None and "\0" in text:
-            raise Refused("invalid_body", f"{name} holds a NUL character", name)
-    check_instant("valid_from", new.valid_from)
-    if floor(new.valid_from, HALF_HOUR) != new.valid_from:
-        said = f"valid_from={new.valid_from.isoformat()} is not on a whole or half UTC hour; sums are kept by half hours"
-        raise Refused("invalid_body", said, "valid_from")
+    check_texts(tenant=new.tenant, team=new.team)
+    check_half_hour("valid_from", new.valid_from)
 
 
 @dataclass

@@ -33,14 +33,14 @@ LONGEST_PAGE = 10_000
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    from gpu_token_analytics.terminal import budgets, gpus, keys, placements, prices, teams
+    from gpu_token_analytics.terminal import budgets, gpus, keys, owners, placements, prices, teams
 
     app.command("api")(api)
     app.command("report")(report)
     app.command("top")(top)
     app.command("export")(export)
     app.command("break-even")(break_even)
-    for room in (prices, gpus, teams, budgets, keys, placements):
+    for room in (prices, gpus, teams, owners, budgets, keys, placements):
         room.register(app)
 
 
@@ -64,7 +64,8 @@ def api(
 
 def report(
     group_by: Annotated[
-        list[str] | None, typer.Option("--by", "-b", help="model, tenant, gpu, host, gpu_name, class; comma or repeated.")
+        list[str] | None,
+        typer.Option("--by", "-b", help=f"{', '.join(p.Dimension)}; comma or repeated."),
     ] = None,
     start: cli.FromOption = None,
     end: cli.ToOption = None,

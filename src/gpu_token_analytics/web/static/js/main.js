@@ -8,6 +8,7 @@ import { FILTERS, go, hrefTo, readState } from './core/state.js';
 import { clock, iso } from './core/time.js';
 import * as budgets from './pages/budgets.js';
 import * as gpus from './pages/gpus.js';
+import * as idle from './pages/idle.js';
 import * as models from './pages/models.js';
 import * as overview from './pages/overview.js';
 import * as prices from './pages/prices.js';
@@ -18,7 +19,7 @@ import { errorPanel, skeleton, staleBanner } from './parts/feedback.js';
 import { askForKey } from './parts/keydialog.js';
 import { icon, toolbar } from './parts/toolbar.js';
 
-const PAGES = { '': overview, models, tenants, gpus, request, budgets, prices, quality };
+const PAGES = { '': overview, models, tenants, gpus, request, idle, budgets, prices, quality };
 const TENANT_PAGES = ['', 'models', 'tenants', 'request', 'budgets']; // what a tenant's key may see
 const TENANT_FILTERS = ['model'];
 const REFRESH_AT_MOST_EVERY_MS = 10_000;
@@ -82,7 +83,7 @@ function setTheme(theme) {
 // Content
 
 function context() {
-  return { state: app.state, me: app.me, live: app.live, signal: app.abort?.signal, refresh: () => refresh() };
+  return { state: app.state, me: app.me, live: app.live, dimensions: app.dimensions, signal: app.abort?.signal, refresh: () => refresh() };
 }
 
 function content() {

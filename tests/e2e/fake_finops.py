@@ -1,0 +1,89 @@
+"""What the fake /v1 tells FinOps people: owners and idle money by owner, computed from its own fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request
+from tests.answers import answer
+from tests.e2e.fake_fleet import CLASSES, TENANTS
+
+from gpu_token_analytics.costs.answers.owners import IdleResponse, OwnerRow, OwnersResponse
+from gpu_token_analytics.costs.choices import ShareRule
+from gpu_token_analytics.costs.owners import RULES, NewOwnerRow, shares
+
+if TYPE_CHECKING:
+    from tests.e2e.fake_api import FakeApi
+
+Json = dict[str, Any]
+Answering = Callable[..., Awaitable[Any]]
+IDLE = [CLASSES.index(name) for name in ("warm_idle", "cold_idle", "unobserved")]
+UNMETERED = CLASSES.index("unmetered_work")
+EPOCH = "1970-01-01T00:00:00Z"
+TEAMS = {TENANTS[0]: "shop", TENANTS[1]: "shop"}
+
+
+class FakeFinops:
+    """Its books, and its routes over a fake fleet. The first GPU has an owner."""
+
+    def __init__(self) -> None:
+        self.owners: list[Json] = []
+
+    def routes(self, api: FakeApi) -> Iterable[tuple[str, str, Answering]]:
+        """(method, path, handler) of each."""
+        self.owners.append(self._owner("gpu", api.fleet.gpus[0].id, "platform", "CC-4711"))
+
+        async def owners() -> Any:
+            return answer(OwnersResponse, {"owners": [] if api.empty else self.owners})
+
+        async def add_owner(new: NewOwnerRow) -> Any:
+            self.owners.insert(0, self._owner(new.scope, new.key, new.team, new.cost_centre, new.valid_from.isoformat()))
+            return answer(OwnerRow, self.owners[0])
+
+        async def idle(request: Request) -> Any:
+            return answer(IdleResponse, self._idle(api, request))
+
+        yield "GET", "/v1/owners", owners
+        yield "POST", "/v1/owners", add_owner
+        yield "GET", "/v1/owners/idle", idle
+
+    def _owner(self, scope: str, key: str | None, team: str | None, centre: str | None, at: str = EPOCH) -> Json:
+        said = {"scope": scope, "key": key, "team": team, "cost_centre": centre}
+        written = datetime(2026, 1, 31, 9, tzinfo=UTC) + timedelta(minutes=len(self.owners))
+        return {"id": f"owner-{len(self.owners)}", **said, "valid_from": at, "created_at": written, "source": "api"}
+
+    def _idle(self, api: FakeApi, request: Request) -> Json:
+        start, end = (datetime.fromisoformat(request.query_params[name]).astimezone(UTC) for name in ("from", "to"))
+        sums = api._sums(start, end)
+        owned, others = [0], list(range(1, len(api.fleet.gpus)))
+        rows = [self._row("platform", "CC-4711", sums[owned].sum(axis=(0, 1)), len(owned))]
+        rows.append(self._row(None, None, sums[others].sum(axis=(0, 1)), len(others)))
+        rows = [row for row in rows if row["idle_nusd"]]
+        whole = sum(row["idle_nusd"] for row in rows)
+        shop = int(sums[:, [TENANTS.index(name) for name in TEAMS], 0].sum())
+        used: dict[str | None, int] = {"shop": shop, None: int(sums[:, : len(TENANTS), 0].sum()) - shop}
+        said = request.query_params.get("share")
+        shared = None
+        if said:
+            rule = ShareRule(said)
+            parts = shares(rule, whole, used, {row["owner"]: row["idle_nusd"] for row in rows})
+            both = {team: (used.get(team, 0), parts.get(team, 0)) for team in ("shop", "platform", None)}
+            shared_rows = [self._shared(team, *money) for team, money in both.items() if sum(money)]
+            sums_of = {"attributed_nusd": sum(used.values()), "shared_idle_nusd": whole}
+            shared = {"rule": rule.value, "says": RULES[rule], "rows": shared_rows, **sums_of}
+        unmetered = sum(row["unmetered_work_nusd"] for row in rows)
+        whole_of = {"idle_nusd": whole, "unmetered_work_nusd": unmetered, "shared_out": shared}
+        return {"from": start, "to": end, "rows": rows, **whole_of}
+
+    @staticmethod
+    def _row(owner: str | None, centre: str | None, money: Any, gpus: int) -> Json:
+        warm, cold, unobserved = (int(money[index]) for index in IDLE)
+        classes = {"warm_idle_nusd": warm, "cold_idle_nusd": cold, "unobserved_nusd": unobserved}
+        rest = {"idle_nusd": warm + cold + unobserved, "unmetered_work_nusd": int(money[UNMETERED])}
+        return {"owner": owner, "cost_centre": centre, **classes, **rest, "gpu_seconds": 3600.0 * gpus}
+
+    @staticmethod
+    def _shared(team: str | None, used: int, part: int) -> Json:
+        return {"team": team, "attributed_nusd": used, "shared_idle_nusd": part, "with_shared_idle_nusd": used + part}
