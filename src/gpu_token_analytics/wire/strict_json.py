@@ -18,7 +18,7 @@ MAX_STRING = 1024
 MAX_INT = 2**53 - 1  # what every JSON reader keeps exactly (RFC 8259, section 6)
 
 
-def nul_refused() -> InvalidRecord:
+def _nul_refused() -> InvalidRecord:
     """The error for a NUL character, escaped or not: MongoDB refuses it in keys, and C programs end strings at it."""
     return InvalidRecord(Reason.NUL_CHARACTER, "a NUL character (\\u0000) is in the record; remove it")
 
@@ -34,7 +34,7 @@ def utf8_text(value: bytes) -> str:
             Reason.NOT_UTF8, f"byte {error.start} (0x{value[error.start]:02x}) is not UTF-8; send uncompressed UTF-8 JSON"
         ) from None
     if "\x00" in text:
-        raise nul_refused()
+        raise _nul_refused()
     return text
 
 
@@ -94,7 +94,7 @@ def _check_string(string: str) -> None:
     if len(string) > MAX_STRING:
         raise InvalidRecord(Reason.OUT_OF_RANGE, f"string {shorten(string)} has more than {MAX_STRING} characters")
     if "\x00" in string:
-        raise nul_refused()
+        raise _nul_refused()
     if not string.isascii() and any("\ud800" <= character <= "\udfff" for character in string):
         raise InvalidRecord(Reason.NOT_JSON, f"string {shorten(string)} has half of a surrogate pair")
 
