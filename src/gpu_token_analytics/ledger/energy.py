@@ -3,8 +3,12 @@
 Between two samples at most the gap limit apart: the difference of the energy counter where both have it and it counted,
 else the trapezoid of the power readings, else unknown. A counter did not count where it ran backwards (driver reload), where it
 stood still (a GPU that is switched on draws power), where it says more than any GPU draws, and where it contradicts both power
-readings of the pair by more than any GPU varies (COUNTER_RATIO). Each pair of samples telescopes by itself:
-Q(t) = round(energy from the first sample to t), so the parts of a pair always sum to the pair, wherever cells cut it.
+readings of the pair by more than any GPU varies (COUNTER_RATIO). Nor did it count for one pair alone where it moves after it
+stood still: an exporter that reads the driver every 30 s shows samples taken every 5 s a counter that stands, stands, and then
+catches up. What was drawn while it stood is counted by power already; counted again, three joules would become five.
+
+Each pair of samples telescopes by itself: Q(t) = round(energy from the first sample to t), so the parts of a pair always sum to
+the pair, wherever cells cut it. Of the samples before a pair only one counts that lies within the gap limit of its end.
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ class EnergyCurve:
         usable = (span_us > 0) & (span_us <= gap_us)
         mean_w = np.diff(energy_j) / np.where(usable, span_us, 1) * US_PER_SECOND
         by_counter = usable & _counted(mean_w, power_w[:-1], power_w[1:])
+        stood_still = usable & (mean_w == 0) & (np.maximum(power_w[:-1], power_w[1:]) > 0)
+        by_counter[1:] &= ~(stood_still[:-1] & (sample_us[2:] - sample_us[:-2] <= gap_us))  # it catches up
         known = by_counter | (usable & ~np.isnan(power_w[:-1]) & ~np.isnan(power_w[1:]))
         return EnergyCurve(
             sample_us,

@@ -69,13 +69,41 @@ def test_a_counter_next_to_power_readings(counter: list[float], power: list[floa
 
 
 def test_a_counter_that_is_stuck_for_a_while_is_left_for_that_while() -> None:
-    counter = [0.0, 1000.0, 1000.0, 1000.0, 2000.0]
-    assert millijoules([0, 10, 20, 30, 40], [100, 100, 300, 300, 100], counter) == [
+    counter = [0.0, 1000.0, 1000.0, 1000.0, 2000.0, 3100.0]
+    assert millijoules([0, 10, 20, 30, 40, 50], [100, 100, 300, 300, 100, 100], counter) == [
         1_000_000,
         2_000_000,
         3_000_000,
-        1_000_000,
+        2_000_000,  # it moves again: since when, nobody knows
+        1_100_000,
     ]
+
+
+@pytest.mark.parametrize("every_s", [1, 5, 10, 15])
+def test_a_counter_that_is_read_less_often_than_it_is_sampled_counts_no_joule_twice(every_s: int) -> None:
+    """An exporter shows what the driver said every 30 s: the counter stands still, and catches up."""
+    times = list(range(0, 121, every_s))
+    counter = [300.0 * (second // 30 * 30) for second in times]
+    told = millijoules([float(second) for second in times], [300.0] * len(times), counter)
+    assert sum(amount or 0 for amount in told) == 120 * 300_000
+
+
+@pytest.mark.parametrize(
+    ("counter", "power", "expected"),
+    [
+        ([7.0, 7.0, 6007.0], [300.0, 300.0, NAN], [3_000_000, None]),  # how much of it is the second pair's, nobody knows
+        ([7.0, 7.0, 6007.0], [NAN, NAN, NAN], [None, 6_000_000]),  # only the counter knows, and counts it once
+        ([7.0, 7.0, 3007.0], [0.0, 0.0, 600.0], [0, 3_000_000]),  # it stood still because nothing was drawn
+        ([7.0, 7.0, 7.0], [300.0, 300.0, 300.0], [3_000_000, 3_000_000]),
+    ],
+)
+def test_a_counter_that_catches_up(counter: list[float], power: list[float], expected: list[int | None]) -> None:
+    assert millijoules([0, 10, 20], power, counter) == expected
+
+
+def test_what_lies_past_the_gap_limit_of_a_pair_does_not_change_it() -> None:
+    """Else the cells that share the pair would not agree."""
+    assert millijoules([0, 20, 40], [300, 300, 300], [7.0, 7.0, 12_007.0]) == [6_000_000, 12_000_000]
 
 
 def test_unknown_is_unknown() -> None:
