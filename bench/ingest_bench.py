@@ -37,8 +37,9 @@ from gpu_token_analytics.embedded.child import free_port
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.shape import Shaper
-from gpu_token_analytics.kafka import EventProducer, create_topics
-from gpu_token_analytics.kafka.consumer import RecordBatch
+from gpu_token_analytics.kafka.producer import EventProducer
+from gpu_token_analytics.kafka.records import RecordBatch
+from gpu_token_analytics.kafka.topics import create_topics
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.mongo.commands import MAX_COMMAND_BYTES, write_command

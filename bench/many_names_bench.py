@@ -33,7 +33,8 @@ from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
-from gpu_token_analytics.kafka import EventProducer, create_topics
+from gpu_token_analytics.kafka.producer import EventProducer
+from gpu_token_analytics.kafka.topics import create_topics
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings, load

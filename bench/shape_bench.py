@@ -26,7 +26,7 @@ import json, sys, time
 from datetime import UTC, datetime
 from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.shape import Shaper
-from gpu_token_analytics.kafka.consumer import RecordBatch
+from gpu_token_analytics.kafka.records import RecordBatch
 from gpu_token_analytics.simulate.load import events_for_bench
 from gpu_token_analytics.wire.kind import encode
 count = int(sys.argv[1])

@@ -30,7 +30,9 @@ from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.embedded.child import ChildServer, free_port
 from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, KafkaBroker
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
-from gpu_token_analytics.kafka import EventProducer, create_topics, describe_group, read_dead_letters
+from gpu_token_analytics.kafka.dead_letters import read_dead_letters
+from gpu_token_analytics.kafka.producer import EventProducer
+from gpu_token_analytics.kafka.topics import create_topics, describe_group
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.mongo.indexes import ensure_indexes

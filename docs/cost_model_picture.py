@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gpu_token_analytics.documents import US_PER_MINUTE, US_PER_SECOND
-from gpu_token_analytics.ledger.cells import CellContent, compute_cells
+from gpu_token_analytics.ledger.cells import compute_cells
+from gpu_token_analytics.ledger.computed import CellContent
 from gpu_token_analytics.ledger.inputs import CellInput, GpuInput, Samples
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.placements import Placements

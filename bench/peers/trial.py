@@ -16,7 +16,7 @@ from bench.peers.contestants import Contestant, Kind
 from bench.peers.world import World, until
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.embedded.child import ChildServer, free_port
-from gpu_token_analytics.kafka import create_topics
+from gpu_token_analytics.kafka.topics import create_topics
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings, load

@@ -59,7 +59,7 @@ def _agent_beside(settings: Settings) -> Callable[[threading.Event], None]:
     """The GPU agent as a part of another process; its samples go through Kafka like everyone's."""
     from gpu_token_analytics.agent.run import run_agent
     from gpu_token_analytics.agent.sources import open_source
-    from gpu_token_analytics.kafka import EventProducer
+    from gpu_token_analytics.kafka.producer import EventProducer
 
     host = settings.host_at_site(settings.host_name or socket.gethostname())
     gpus = open_source(settings.gpu_metrics_source, settings, host)

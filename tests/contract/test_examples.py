@@ -23,7 +23,7 @@ from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.shape import Shaper
 from gpu_token_analytics.ingest.shaped import Shaped
-from gpu_token_analytics.kafka import RecordBatch
+from gpu_token_analytics.kafka.records import RecordBatch
 from gpu_token_analytics.wire.events import EARLIEST_TS, MAX_AHEAD_SECONDS, MAX_RECORD_BYTES, decode
 from gpu_token_analytics.wire.fields import MAX_GPUS
 from gpu_token_analytics.wire.json_schemas import json_schemas

@@ -17,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from gpu_token_analytics.kafka import EventProducer, describe_group
+from gpu_token_analytics.kafka.producer import EventProducer
+from gpu_token_analytics.kafka.topics import describe_group
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.wire.identity import event_id_of, new_event_id

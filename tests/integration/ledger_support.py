@@ -24,8 +24,8 @@ from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.settle import BatchWriter
 from gpu_token_analytics.ingest.shape import Shaper
 from gpu_token_analytics.ingest.shaped import Shaped
-from gpu_token_analytics.kafka import DeadLetters
-from gpu_token_analytics.kafka.consumer import RecordBatch
+from gpu_token_analytics.kafka.dead_letters import DeadLetters
+from gpu_token_analytics.kafka.records import RecordBatch
 from gpu_token_analytics.ledger.params import LedgerParams, params_of
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.mongo.client import Store, open_store

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
-from gpu_token_analytics.kafka import EventProducer, GroupWatch
+from gpu_token_analytics.kafka.group_watch import GroupWatch
+from gpu_token_analytics.kafka.producer import EventProducer
 from gpu_token_analytics.kafka.topics import seed_offsets
 from gpu_token_analytics.settings import Settings, load
 

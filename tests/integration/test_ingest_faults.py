@@ -15,8 +15,9 @@ from tests.integration.delivery_support import Processor, delivery_settings, eve
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
-from gpu_token_analytics.kafka import EventProducer, describe_group, read_dead_letters
-from gpu_token_analytics.kafka.topics import seed_offsets
+from gpu_token_analytics.kafka.dead_letters import read_dead_letters
+from gpu_token_analytics.kafka.producer import EventProducer
+from gpu_token_analytics.kafka.topics import describe_group, seed_offsets
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
 

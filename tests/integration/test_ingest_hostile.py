@@ -12,7 +12,8 @@ from tests.contract.example_records import load as examples
 from tests.integration.delivery_support import Processor, delivery_settings, eventually, lag, send, stored, usages
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
-from gpu_token_analytics.kafka import EventProducer, read_dead_letters
+from gpu_token_analytics.kafka.dead_letters import read_dead_letters
+from gpu_token_analytics.kafka.producer import EventProducer
 from gpu_token_analytics.kafka.topics import seed_offsets
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings

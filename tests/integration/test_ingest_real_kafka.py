@@ -29,8 +29,9 @@ from tests.integration.delivery_support import (
 
 from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, REFERENCE_VERSION, KafkaBroker
 from gpu_token_analytics.errors import KafkaError, TopicMissing
-from gpu_token_analytics.kafka import EventProducer, create_topics, describe_group, read_dead_letters
-from gpu_token_analytics.kafka.topics import seed_offsets
+from gpu_token_analytics.kafka.dead_letters import read_dead_letters
+from gpu_token_analytics.kafka.producer import EventProducer
+from gpu_token_analytics.kafka.topics import create_topics, describe_group, seed_offsets
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.kind import encode

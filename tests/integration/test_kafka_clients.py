@@ -12,17 +12,11 @@ from tests.integration.delivery_support import delivery_settings, eventually, us
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.errors import ConsumerStuck, DeliveryFailed, KafkaError, KafkaUnreachable, SettingsError
-from gpu_token_analytics.kafka import (
-    DeadLetter,
-    DeadLetters,
-    EventProducer,
-    EventSource,
-    RecordBatch,
-    describe_group,
-    read_dead_letters,
-)
-from gpu_token_analytics.kafka.consumer import MAX_BATCH_BYTES, Position
-from gpu_token_analytics.kafka.topics import seed_offsets
+from gpu_token_analytics.kafka.consumer import MAX_BATCH_BYTES, EventSource
+from gpu_token_analytics.kafka.dead_letters import DeadLetters, read_dead_letters
+from gpu_token_analytics.kafka.producer import EventProducer
+from gpu_token_analytics.kafka.records import DeadLetter, Position, RecordBatch
+from gpu_token_analytics.kafka.topics import describe_group, seed_offsets
 from gpu_token_analytics.settings import Settings, load
 
 PRODUCE, OFFSET_COMMIT = 0, 8  # Kafka's protocol numbers

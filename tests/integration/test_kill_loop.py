@@ -20,8 +20,7 @@ from tests.integration.killloop.world import World
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.kafka_jvm import KafkaBroker
-from gpu_token_analytics.kafka import create_topics
-from gpu_token_analytics.kafka.topics import seed_offsets
+from gpu_token_analytics.kafka.topics import create_topics, seed_offsets
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings, load

@@ -33,7 +33,8 @@ from gpu_token_analytics.embedded.child import LOOPBACK, free_port
 from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, KafkaBroker
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.errors import EmbeddedServiceError
-from gpu_token_analytics.kafka import EventProducer, create_topics
+from gpu_token_analytics.kafka.producer import EventProducer
+from gpu_token_analytics.kafka.topics import create_topics
 from gpu_token_analytics.settings import load
 
 pytestmark = pytest.mark.kafka

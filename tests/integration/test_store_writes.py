@@ -17,12 +17,8 @@ from pymongo import MongoClient  # the failing server is set up past the store
 from tests.oracle.raw_documents import encoded_documents
 
 from gpu_token_analytics.books.gpu_names import GpuNames
-from gpu_token_analytics.books.inventory import (
-    GpuDescription,
-    Sighting,
-    latest_samples,
-    upsert_inventory,
-)
+from gpu_token_analytics.books.inventory import upsert_inventory
+from gpu_token_analytics.books.sightings import GpuDescription, Sighting
 from gpu_token_analytics.cells.changes import ChangeMarks
 from gpu_token_analytics.cells.marks import CellMarker
 from gpu_token_analytics.cells.store import CellStore, CellWrite
@@ -37,6 +33,7 @@ from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.mongo.commands import update_many
 from gpu_token_analytics.mongo.indexes import INDEXES, VIEWS, ensure_indexes
 from gpu_token_analytics.raw.insert import InsertOutcome, insert_raw
+from gpu_token_analytics.raw.read import latest_samples
 from gpu_token_analytics.rollups.store import RollupStore
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.wire.sample import SAMPLE

@@ -20,7 +20,7 @@ from gpu_token_analytics.clock import ManualClock, SystemClock
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.child import free_port
 from gpu_token_analytics.embedded.kafka_jvm import KafkaBroker
-from gpu_token_analytics.kafka import EventProducer
+from gpu_token_analytics.kafka.producer import EventProducer
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.simulate.replay import Assumptions

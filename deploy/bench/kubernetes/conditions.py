@@ -28,7 +28,7 @@ Shown = dict[str, dict[str, str]]
 
 _NONSENSE = """
 import sys
-from gpu_token_analytics.kafka import EventProducer
+from gpu_token_analytics.kafka.producer import EventProducer
 from gpu_token_analytics.settings import load
 with EventProducer(load(), client="nonsense") as producer:
     for number in range(int(sys.argv[1])):

@@ -82,7 +82,7 @@ def _print_once(gpus: GpuSource, host: str) -> None:
 
 
 def _sample_into_kafka(gpus: GpuSource, host: str, settings: Settings, metrics_port: int) -> None:
-    from gpu_token_analytics.kafka import EventProducer  # loads librdkafka: not for `--once` and `--help`
+    from gpu_token_analytics.kafka.producer import EventProducer  # loads librdkafka: not for `--once` and `--help`
 
     registry = SiteRegistry(settings.site)
     if metrics_port:

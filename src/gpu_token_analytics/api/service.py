@@ -21,7 +21,8 @@ from gpu_token_analytics.budgets.watch import BudgetWatch
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import KafkaError, SettingsError
 from gpu_token_analytics.http_guard import MAX_CONNECTIONS, guarded
-from gpu_token_analytics.kafka import EventProducer, read_dead_letters
+from gpu_token_analytics.kafka.dead_letters import read_dead_letters
+from gpu_token_analytics.kafka.producer import EventProducer
 from gpu_token_analytics.mongo.client import open_store
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings

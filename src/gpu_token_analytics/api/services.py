@@ -1,11 +1,14 @@
-"""What the routes work with, put together once; and `Ask`, what one request brings along."""
+"""What the routes work with, put together once; and `Ask`, what one request brings along.
+
+As a desk names what it holds and loads it in `over` (costs/desk.py), so do these in `of`.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
@@ -15,12 +18,14 @@ from gpu_token_analytics.api.keys import KeyStore
 from gpu_token_analytics.api.limits import NewNames, Seldom, Slots
 from gpu_token_analytics.api.metrics import ApiMetrics
 from gpu_token_analytics.api.outlet import Outlet
-from gpu_token_analytics.budgets.desk import BudgetDesk
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.metrics import SiteRegistry
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.sinks import EventSink
+
+if TYPE_CHECKING:
+    from gpu_token_analytics.budgets.desk import BudgetDesk
 
 SAY_AGAIN_SECONDS = 60.0
 
@@ -51,6 +56,8 @@ class Services:
         loopback_only: bool = False,
     ) -> Services:
         """Services over a store. loopback_only: the server listens on loopback addresses only."""
+        from gpu_token_analytics.budgets.desk import BudgetDesk
+
         desk = Desk.over(store, settings, dead_letters)
         return Services(
             desk=desk,

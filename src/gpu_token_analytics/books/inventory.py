@@ -18,58 +18,21 @@ committed: what a crash leaves is exactly what the stored samples say, and most 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from gpu_token_analytics.documents import Collection, GpuId
+from gpu_token_analytics.books.sightings import Sighting, placement_id
+from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import DUPLICATE_KEY, write_command
 from gpu_token_analytics.mongo.errors import Document, store_errors
-from gpu_token_analytics.wire.names import gpu_label, name_key
-from gpu_token_analytics.wire.sample import SAMPLE
+from gpu_token_analytics.wire.names import name_key
 
 _TRIES = 10
 _AT_ONCE = 1000
 OWN_NAME = {"gpu": "gpu", "placement": "label", "declaration": "gpu"}  # of rows that tell of a GPU, by kind: its field
 _DESCRIPTION = ("host", "gpu_index", "name", "mig_profile", "parent_uuid", "source")
 _LEDGER_DEPENDS_ON = ("name", "mig_profile", "parent_uuid", "live")
-
-
-class GpuDescription(NamedTuple):
-    """What a sample says about a GPU itself. `has_uuid`: `gpu` is a UUID, not the label it falls back to."""
-
-    gpu: GpuId
-    has_uuid: bool
-    host: str
-    gpu_index: int
-    name: str | None
-    mig_profile: str | None
-    parent_uuid: GpuId | None
-    source: str
-    live: bool  # a real source, not a replay
-
-    @property
-    def placement(self) -> str | None:
-        """The label this GPU carried; None for a MIG slice (the label means its card) and where no UUID is known."""
-        if not self.has_uuid or self.mig_profile is not None:
-            return None
-        return gpu_label(self.host, self.gpu_index)
-
-    @property
-    def whereabouts(self) -> str | None:
-        """`_id` of the row that says where this GPU was; None where its own name does."""
-        label = self.placement
-        if label is not None:
-            return _placement_id(label, self.gpu)
-        return f"stay|{self.host}|{self.gpu}" if self.has_uuid else None
-
-
-class Sighting(NamedTuple):
-    """A GPU as samples showed it, from the minute that starts at `first_us` to the one that ends with `last_us`."""
-
-    description: GpuDescription
-    first_us: int
-    last_us: int
 
 
 def upsert_inventory(store: Store, sightings: Sequence[Sighting]) -> None:
@@ -130,21 +93,6 @@ def own_name(row: Mapping[str, Any]) -> str:
     return name
 
 
-def latest_samples(store: Store) -> list[Document]:
-    """The newest stored sample of every GPU, by GPU id (one index entry is read per GPU)."""
-    with store_errors("read the latest samples"):
-        return list(
-            store[SAMPLE.collection].aggregate(
-                [
-                    {"$sort": {"gpu": -1, "ts_us": -1}},
-                    {"$group": {"_id": "$gpu", "sample": {"$first": "$$ROOT"}}},
-                    {"$replaceRoot": {"newRoot": "$sample"}},
-                    {"$sort": {"gpu": 1}},
-                ]
-            )
-        )
-
-
 def _placed(store: Store, labels: set[str]) -> dict[str, list[Document]]:
     found: dict[str, list[Document]] = {}
     if labels:
@@ -195,10 +143,6 @@ def _gpu(sighting: Sighting) -> Document:
     return {"q": {"_id": described.gpu}, "u": [{"$set": fields}], "upsert": True}
 
 
-def _placement_id(label: str, gpu: GpuId) -> str:
-    return f"placement|{label}|{gpu}"
-
-
 def _placement(sighting: Sighting, label: str, placed: Sequence[Document]) -> Document:
     update: Document = {
         "$min": {"first_us": sighting.first_us},
@@ -207,7 +151,7 @@ def _placement(sighting: Sighting, label: str, placed: Sequence[Document]) -> Do
     }
     if changes_meaning(sighting, placed):
         update["$set"] = {"pending": True}
-    return {"q": {"_id": _placement_id(label, sighting.description.gpu)}, "u": update, "upsert": True}
+    return {"q": {"_id": placement_id(label, sighting.description.gpu)}, "u": update, "upsert": True}
 
 
 def _stay(sighting: Sighting) -> Document:

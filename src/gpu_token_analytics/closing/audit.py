@@ -33,7 +33,8 @@ from gpu_token_analytics.closing.runs import runs_of
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import COUNTS, US_PER_HOUR, US_PER_MINUTE, GpuId, MoneyClass, cell_id, touched_minutes
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
+from gpu_token_analytics.ledger.compute import compute_runs
+from gpu_token_analytics.ledger.computed import ComputedCell
 from gpu_token_analytics.ledger.document import CellDocument, is_computed
 from gpu_token_analytics.ledger.ownership import owned_silent_minutes
 from gpu_token_analytics.ledger.params import LedgerParams
@@ -43,7 +44,6 @@ from gpu_token_analytics.rollups.spans import HOUR, floor
 from gpu_token_analytics.wire.events import touching_kinds
 from gpu_token_analytics.wire.times import to_us
 
-SECOND_LOOK_SECONDS = 15.0  # what the processor's housekeeping, every 10 s, has to bring and closing to compute
 # The minutes a live GPU says nothing in are opened by housekeeping, too: younger ones may be missing.
 _SILENCE_OPENED_US = US_PER_MINUTE
 _MANY_LINES = 256

@@ -11,6 +11,8 @@ from gpu_token_analytics.documents import COUNTS, NUSD_PER_USD, MoneyClass
 
 MAX_LISTED = 100
 
+SECOND_LOOK_SECONDS = 15.0  # what the processor's housekeeping, every 10 s, has to bring and closing to compute
+
 
 @dataclass(frozen=True)
 class Finding:

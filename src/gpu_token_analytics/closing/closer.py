@@ -40,7 +40,8 @@ from gpu_token_analytics.documents import (
 )
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.ledger.computed import ComputedCell, ComputedRun, compute_runs
+from gpu_token_analytics.ledger.compute import compute_runs
+from gpu_token_analytics.ledger.computed import ComputedCell, ComputedRun
 from gpu_token_analytics.ledger.diff import Diff, StoredMinute
 from gpu_token_analytics.ledger.document import CellDocument
 from gpu_token_analytics.ledger.params import LedgerParams

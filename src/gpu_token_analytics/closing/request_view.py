@@ -10,7 +10,8 @@ from gpu_token_analytics.closing.load import load_timelines
 from gpu_token_analytics.closing.runs import runs_of
 from gpu_token_analytics.documents import GpuId, Method, NanoUsd, cell_id, touched_minutes
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
+from gpu_token_analytics.ledger.compute import compute_runs
+from gpu_token_analytics.ledger.computed import ComputedCell
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.requests import UNKNOWN_US
 from gpu_token_analytics.raw.read import RawReads

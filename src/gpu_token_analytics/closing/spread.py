@@ -13,7 +13,8 @@ from gpu_token_analytics.closing.neighbours import evidence_before, evidence_fro
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import GpuId
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.ledger.changes import Change, Kind, NameMoved, families
+from gpu_token_analytics.ledger.changes import Change, Kind
+from gpu_token_analytics.ledger.names_moved import NameMoved, families
 from gpu_token_analytics.ledger.params import LedgerParams
 
 log = logging.getLogger(__name__)

@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.live import Live
 
 from gpu_token_analytics.clock import Clock
-from gpu_token_analytics.closing.audit import SECOND_LOOK_SECONDS, audit
-from gpu_token_analytics.closing.audit_report import describe
+from gpu_token_analytics.closing.audit import audit
+from gpu_token_analytics.closing.audit_report import SECOND_LOOK_SECONDS, describe
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.demo.services import PacedProducer, Process, Services
 from gpu_token_analytics.demo.view import Figures, read_figures, render
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import GpuTokensError, StoreError
-from gpu_token_analytics.kafka import EventProducer
+from gpu_token_analytics.kafka.producer import EventProducer
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings

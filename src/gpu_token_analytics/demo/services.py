@@ -24,8 +24,8 @@ from gpu_token_analytics.embedded.broker import SAFE_UNREAD_BYTES, EmbeddedBroke
 from gpu_token_analytics.embedded.child import free_port
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.errors import DemoFailed
-from gpu_token_analytics.kafka import EventProducer, create_topics, describe_group
-from gpu_token_analytics.kafka.topics import seed_offsets
+from gpu_token_analytics.kafka.producer import EventProducer
+from gpu_token_analytics.kafka.topics import create_topics, describe_group, seed_offsets
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.wire.kind import Event, encode
 

@@ -27,7 +27,7 @@ from gpu_token_analytics.exporter.figures import LedgerFigures
 from gpu_token_analytics.exporter.metrics import ExporterMetrics
 from gpu_token_analytics.exporter.watch import Audit, KafkaLook, LedgerLook, Looks, RecurringAudit
 from gpu_token_analytics.http_server import serving
-from gpu_token_analytics.kafka import GroupWatch
+from gpu_token_analytics.kafka.group_watch import GroupWatch
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.metrics import SiteRegistry
 from gpu_token_analytics.mongo.client import Store, open_store

@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from gpu_token_analytics.clock import Clock
-from gpu_token_analytics.closing.audit import SECOND_LOOK_SECONDS
-from gpu_token_analytics.closing.audit_report import AuditReport
+from gpu_token_analytics.closing.audit_report import SECOND_LOOK_SECONDS, AuditReport
 from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.errors import GpuTokensError, KafkaError, StoreError
 from gpu_token_analytics.exporter.budget_figures import BudgetFigures
 from gpu_token_analytics.exporter.figures import LedgerFigures, replace_series
 from gpu_token_analytics.exporter.metrics import UNKNOWN, ExporterMetrics
-from gpu_token_analytics.kafka import GroupState, GroupWatch
+from gpu_token_analytics.kafka.group_watch import GroupState, GroupWatch
 from gpu_token_analytics.mongo.errors import store_errors
 from gpu_token_analytics.rollups.spans import MINUTE, floor
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from gpu_token_analytics.errors import InvalidRecord
-from gpu_token_analytics.kafka import DeadLetter
+from gpu_token_analytics.kafka.records import DeadLetter
 from gpu_token_analytics.wire.kind import Event
 
 BAD_RECORD_WINDOW = 1000

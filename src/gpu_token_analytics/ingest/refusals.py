@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from gpu_token_analytics.clock import Clock
-from gpu_token_analytics.kafka import DeadLetter
+from gpu_token_analytics.kafka.records import DeadLetter
 
 _log = logging.getLogger(__name__)
 

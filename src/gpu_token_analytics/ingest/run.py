@@ -30,7 +30,9 @@ from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.settle import Abandoned, BatchWriter, Step
 from gpu_token_analytics.ingest.shape import Shaper
 from gpu_token_analytics.ingest.shaped import Shaped
-from gpu_token_analytics.kafka import DeadLetters, EventSource, RecordBatch
+from gpu_token_analytics.kafka.consumer import EventSource
+from gpu_token_analytics.kafka.dead_letters import DeadLetters
+from gpu_token_analytics.kafka.records import RecordBatch
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.raw.recent import RecentEvents

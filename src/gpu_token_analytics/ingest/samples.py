@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpu_token_analytics.books.inventory import GpuDescription
+from gpu_token_analytics.books.sightings import GpuDescription
 from gpu_token_analytics.documents import US_PER_MINUTE, minute_of
 from gpu_token_analytics.ingest.kinds import KindShaper
 from gpu_token_analytics.ingest.reach import minutes_met

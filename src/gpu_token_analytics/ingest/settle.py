@@ -19,7 +19,8 @@ from gpu_token_analytics.documents import touched_minutes
 from gpu_token_analytics.errors import DeliveryFailed, KafkaUnreachable, Reason, StoreOutcomeUnknown, StoreUnreachable
 from gpu_token_analytics.ingest.refusals import RefusalLog
 from gpu_token_analytics.ingest.shaped import Raws, Shaped, refused_letters
-from gpu_token_analytics.kafka import DeadLetter, DeadLetters
+from gpu_token_analytics.kafka.dead_letters import DeadLetters
+from gpu_token_analytics.kafka.records import DeadLetter
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.raw.insert import InsertOutcome, insert_raw

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_token_analytics.books.inventory import GpuDescription
+from gpu_token_analytics.books.sightings import GpuDescription
 from gpu_token_analytics.documents import US_PER_SECOND
 from gpu_token_analytics.errors import InvalidRecord
 from gpu_token_analytics.ingest.bad_share import BadRecordShare
@@ -21,10 +21,9 @@ from gpu_token_analytics.ingest.limits import Limits
 from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.reading import ReadRecords, read_many
 from gpu_token_analytics.ingest.samples import SampleShaper
-from gpu_token_analytics.ingest.shaped import Shaped, dead_letter
+from gpu_token_analytics.ingest.shaped import Raws, Shaped, dead_letter
 from gpu_token_analytics.ingest.usages import UsageShaper
-from gpu_token_analytics.kafka import RecordBatch
-from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
+from gpu_token_analytics.kafka.records import NO_BROKER_TIME, RecordBatch
 from gpu_token_analytics.raw.columns import Book, Columns
 from gpu_token_analytics.raw.sample_columns import description_of
 from gpu_token_analytics.raw.usage_columns import labels_of
@@ -64,7 +63,7 @@ class Shaper:
 
         It goes through in slices: what belongs to one is still in the processor's cache from one step to the next.
         """
-        shaped = Shaped(records)
+        shaped = Shaped(records, {kind: Raws() for kind in KINDS})
         prefix = [f"{records.topic}/{number}/" for number in range(max(records.partitions, default=-1) + 1)]
         sources = [
             f"{prefix[partition]}{offset}" for partition, offset in zip(records.partitions, records.offsets, strict=True)

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpu_token_analytics.books.inventory import GpuDescription, Sighting
+from gpu_token_analytics.books.sightings import GpuDescription, Sighting
 from gpu_token_analytics.cells.marks import Cell
 from gpu_token_analytics.errors import InvalidRecord, Reason
-from gpu_token_analytics.kafka import DeadLetter, RecordBatch
+from gpu_token_analytics.kafka.records import DeadLetter, RecordBatch
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
-from gpu_token_analytics.raw.pending_marks import Reach
-from gpu_token_analytics.wire.events import KINDS
+from gpu_token_analytics.raw.reach import Reach
 from gpu_token_analytics.wire.kind import Kind
 
 
@@ -30,7 +29,7 @@ class Shaped:
     """A batch ready to be written."""
 
     records: RecordBatch
-    raws: Mapping[Kind[Any], Raws] = field(default_factory=lambda: {kind: Raws() for kind in KINDS})
+    raws: Mapping[Kind[Any], Raws]  # by every kind there is
     rows: list[UsageRows] = field(default_factory=list)  # the requests again, as closing needs them
     sampled: list[dict[str, Any]] = field(default_factory=list)  # and the samples
     touched: set[Cell] = field(default_factory=set)

@@ -16,7 +16,7 @@ from gpu_token_analytics.ledger.arrays import sum_by
 from gpu_token_analytics.ledger.labels import Labels
 from gpu_token_analytics.ledger.money import Float64
 from gpu_token_analytics.ledger.requests import active_span
-from gpu_token_analytics.raw.pending_marks import Reach
+from gpu_token_analytics.raw.reach import Reach
 from gpu_token_analytics.raw.usage_columns import UsageColumns
 from gpu_token_analytics.wire.usage import TokenUsage
 

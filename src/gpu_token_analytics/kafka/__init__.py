@@ -2,6 +2,7 @@
 
 May import `wire` and the shared words.
 
+    RecordBatch     what was read; DeadLetter: what is said of what is no event      records.py
     EventProducer   events -> topic                          producer.py
     EventSource     topic -> batches of records, commits     consumer.py
     DeadLetters     bad records -> `<topic>.dlq` and back    dead_letters.py
@@ -10,24 +11,3 @@ May import `wire` and the shared words.
 
 librdkafka's errors become ours in config.py, once.
 """
-
-from gpu_token_analytics.kafka.consumer import EventSource, RecordBatch
-from gpu_token_analytics.kafka.dead_letters import DeadLetter, DeadLetters, read_dead_letters
-from gpu_token_analytics.kafka.group_watch import GroupState, GroupWatch
-from gpu_token_analytics.kafka.producer import EventProducer
-from gpu_token_analytics.kafka.topics import PartitionState, TopicReport, create_topics, describe_group
-
-__all__ = [
-    "DeadLetter",
-    "DeadLetters",
-    "EventProducer",
-    "EventSource",
-    "GroupState",
-    "GroupWatch",
-    "PartitionState",
-    "RecordBatch",
-    "TopicReport",
-    "create_topics",
-    "describe_group",
-    "read_dead_letters",
-]

@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka import KafkaError as RdError
@@ -26,11 +26,11 @@ from gpu_token_analytics.kafka.config import (
     partition_count,
     rd_error,
 )
+from gpu_token_analytics.kafka.records import NO_BROKER_TIME, Position, RecordBatch
 from gpu_token_analytics.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-NO_BROKER_TIME = -1
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 _SLICE_RECORDS = 500
 
@@ -92,37 +92,6 @@ _COMMIT_RETRIED = frozenset(
     }
 )
 _COMMIT_TRIES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """The next offset to read of a partition, and the assignment (`epoch`) it was reached in."""
-
-    offset: int
-    epoch: int
-
-
-@dataclass(slots=True)
-class RecordBatch:
-    """Records as columns: one list per field, the same index is the same record.
-
-    `broker_ms` is the broker's clock when it took the record, NO_BROKER_TIME where the topic carries producers' clocks.
-    """
-
-    topic: str
-    values: list[bytes | None] = field(default_factory=list)
-    partitions: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    broker_ms: list[int] = field(default_factory=list)
-    positions: dict[int, Position] = field(default_factory=dict)
-    messages: Sequence[Message] = field(default_factory=list, repr=False)
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def key(self, index: int) -> bytes | None:
-        """The key of one record."""
-        return self.messages[index].key()
 
 
 @dataclass(slots=True)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from gpu_token_analytics.errors import KafkaError, RecordTooLarge
 from gpu_token_analytics.kafka.config import REQUEST_TIMEOUT_SECONDS, mapped, offsets_client, partition_count
 from gpu_token_analytics.kafka.producer import EventProducer, Headers
+from gpu_token_analytics.kafka.records import DeadLetter
 from gpu_token_analytics.settings import Settings
 
 # A topic made by others takes 1 MiB, headers included. What is longer can never be a valid record; its start and hash stay.
@@ -28,29 +28,6 @@ _MAX_HEADER_CHARACTERS = 512
 _SHORT_HEADER_CHARACTERS = 40
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """One bad record. (topic, partition, offset) is where it was read. `reason` is a `Reason` value.
-
-    `cut_from_bytes` is the full length of a value that was too long to keep, else None.
-    """
-
-    topic: str
-    partition: int
-    offset: int
-    reason: str
-    message: str
-    field: str | None
-    key: bytes | None
-    value: bytes | None
-    cut_from_bytes: int | None = None
-
-    @property
-    def at(self) -> str:
-        """Where it was read, as the commands name it: `partition/offset`."""
-        return f"{self.partition}/{self.offset}"
 
 
 class DeadLetters:

@@ -15,8 +15,10 @@ replay gives the same cells.
     cells.py        all of it together: the content of cells; grid.py: the intervals between edges
     events.py       what is loaded of one GPU around a run of minutes
     timeline.py     what its minutes depend on besides what happens inside of them; evidence.py: when it was heard of
-    computed.py     timelines to cells
+    computed.py     what is known of a minute once it is computed; compute.py: timelines to these
+    document.py     the document of a cell: its fields, and which of them who reads
     diff.py         a timeline as computed against what its cells said: the intervals that changed; changes.py: their kinds
+    names_moved.py  the same where a name means another GPU
     ownership.py    the minutes a GPU has to be paid for
     books.py        what cells are priced and named by besides their events
 """

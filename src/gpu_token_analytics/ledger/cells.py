@@ -14,36 +14,17 @@ Order, duplicates and neighbours do not matter: events are sorted by id, and eve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
-from gpu_token_analytics.documents import NanoUsd
 from gpu_token_analytics.ledger.arrays import sum_by
 from gpu_token_analytics.ledger.classes import CLASS_NAMES
-from gpu_token_analytics.ledger.document import LedgerLine
+from gpu_token_analytics.ledger.computed import CellContent
 from gpu_token_analytics.ledger.grid import Grid
 from gpu_token_analytics.ledger.inputs import GpuInput, Together
 from gpu_token_analytics.ledger.params import LedgerParams
-from gpu_token_analytics.ledger.parts import RequestShare, lines_without_money
-
-
-@dataclass(frozen=True)
-class CellContent:
-    """What the ledger says about one cell. `sum(classes.values()) == cost_nusd`, `sum(class_us.values()) == owned_us`."""
-
-    start_us: int
-    cost_nusd: NanoUsd
-    owned_us: int
-    classes: dict[str, NanoUsd]
-    class_us: dict[str, int]
-    memory_unknown_us: int  # of warm and cold idle: classed without a reading of the memory
-    energy_mj: int | None
-    energy_observed_us: int
-    lines: list[LedgerLine]
-    samples: int
-    requests_active: int
-    shares: list[RequestShare] = field(default_factory=list, repr=False)
+from gpu_token_analytics.ledger.parts import lines_without_money
 
 
 def compute_cells(gpus: Sequence[GpuInput], params: LedgerParams, *, with_shares: bool = False) -> list[Sequence[CellContent]]:

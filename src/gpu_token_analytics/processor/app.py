@@ -16,12 +16,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from gpu_token_analytics import __version__
-from gpu_token_analytics.books.inventory import latest_samples
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.errors import Document
+from gpu_token_analytics.raw.read import latest_samples
 
 
 @dataclass(frozen=True)

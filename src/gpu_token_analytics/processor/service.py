@@ -25,7 +25,8 @@ from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.http_server import serving
 from gpu_token_analytics.ingest.run import Ingest
 from gpu_token_analytics.ingest.settle import Step
-from gpu_token_analytics.kafka import DeadLetters, EventSource
+from gpu_token_analytics.kafka.consumer import EventSource
+from gpu_token_analytics.kafka.dead_letters import DeadLetters
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.metrics import Metrics, SiteRegistry
 from gpu_token_analytics.mongo.client import open_store, skew_message

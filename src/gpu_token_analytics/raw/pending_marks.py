@@ -13,7 +13,6 @@ marks are nobody's in recent.py: a cell that has one is computed from what is re
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from hashlib import blake2b
 
 from gpu_token_analytics.books.gpu_names import meanings_of
@@ -22,18 +21,9 @@ from gpu_token_analytics.documents import US_PER_MINUTE, Collection, minute_of, 
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import update_many
 from gpu_token_analytics.mongo.errors import Document, mapped
+from gpu_token_analytics.raw.reach import Reach
 
 _READ_AT_ONCE = 500
-
-
-@dataclass(frozen=True)
-class Reach:
-    """The cells that a request can change: of each of its GPUs, all minutes that [start, end) meets."""
-
-    names: tuple[str, ...]  # UUIDs or labels
-    start_us: int
-    end_us: int
-    ended_us: int  # when the request ended: what its labels mean
 
 
 class PendingMarks:

@@ -12,7 +12,7 @@ from pymongo.collection import Collection as MongoCollection
 from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS, LONG_REQUEST_US, TOKEN_COUNTS, US_PER_MINUTE, GpuId, minute_of
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.mongo.client import Store
-from gpu_token_analytics.mongo.errors import Document, each, mapped
+from gpu_token_analytics.mongo.errors import Document, each, mapped, store_errors
 from gpu_token_analytics.wire.fields import MAX_LATENCY_MS
 from gpu_token_analytics.wire.kind import Kind, Touches
 from gpu_token_analytics.wire.names import host_and_uuid, sample_of
@@ -235,3 +235,18 @@ def _each_search(collection: MongoCollection[Document], searches: Sequence[list[
         first, *others = searches[start : start + _SEARCHES_AT_ONCE]
         united: list[Document] = [{"$unionWith": {"coll": collection.name, "pipeline": other}} for other in others]
         yield from collection.aggregate([*first, *united])
+
+
+def latest_samples(store: Store) -> list[Document]:
+    """The newest stored sample of every GPU, by GPU id (one index entry is read per GPU)."""
+    with store_errors("read the latest samples"):
+        return list(
+            store[SAMPLE.collection].aggregate(
+                [
+                    {"$sort": {"gpu": -1, "ts_us": -1}},
+                    {"$group": {"_id": "$gpu", "sample": {"$first": "$$ROOT"}}},
+                    {"$replaceRoot": {"newRoot": "$sample"}},
+                    {"$sort": {"gpu": 1}},
+                ]
+            )
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from gpu_token_analytics.books.inventory import GpuDescription
+from gpu_token_analytics.books.sightings import GpuDescription
 from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS
 from gpu_token_analytics.raw.columns import Columns
 from gpu_token_analytics.wire.fields import Source

@@ -200,7 +200,7 @@ def _send(
     logs.configure(settings)
     sink: EventSink = _LineSink()
     if not dry_run:
-        from gpu_token_analytics.kafka import EventProducer  # loads librdkafka: not for `--dry-run` and `--help`
+        from gpu_token_analytics.kafka.producer import EventProducer  # loads librdkafka: not for `--dry-run` and `--help`
 
         sink = producer = EventProducer(settings, client=client)
         producer.check()

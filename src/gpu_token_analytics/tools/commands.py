@@ -48,8 +48,8 @@ def audit_ledger(
 
     Examples: `gpu-tokens audit` | `gpu-tokens audit --from 2026-01-31T00:00Z --to 2026-02-01T00:00Z --json`
     """
-    from gpu_token_analytics.closing.audit import SECOND_LOOK_SECONDS, audit
-    from gpu_token_analytics.closing.audit_report import describe
+    from gpu_token_analytics.closing.audit import audit
+    from gpu_token_analytics.closing.audit_report import SECOND_LOOK_SECONDS, describe
     from gpu_token_analytics.closing.store import LedgerStore
     from gpu_token_analytics.mongo.client import open_store
 
@@ -96,7 +96,7 @@ def verify_pipeline(
 
     Example: `gpu-tokens verify --timeout 60`
     """
-    from gpu_token_analytics.kafka import EventProducer
+    from gpu_token_analytics.kafka.producer import EventProducer
     from gpu_token_analytics.mongo.client import open_store
     from gpu_token_analytics.tools.verify import verify
 

@@ -15,13 +15,10 @@ import typer
 
 from gpu_token_analytics.errors import InvalidRecord, Reason, SettingsError
 from gpu_token_analytics.foreign_text import visible
-from gpu_token_analytics.kafka import (
-    DeadLetter,
-    EventProducer,
-    create_topics,
-    describe_group,
-    read_dead_letters,
-)
+from gpu_token_analytics.kafka.dead_letters import read_dead_letters
+from gpu_token_analytics.kafka.producer import EventProducer
+from gpu_token_analytics.kafka.records import DeadLetter
+from gpu_token_analytics.kafka.topics import create_topics, describe_group
 from gpu_token_analytics.running_demo import settings_beside_demo
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.wire.events import decode

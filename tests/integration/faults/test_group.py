@@ -12,8 +12,9 @@ import pytest
 from tests.integration.delivery_support import Processor, delivery_settings, eventually, lag, send, stored, usages
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
-from gpu_token_analytics.kafka import EventSource, RecordBatch, describe_group
-from gpu_token_analytics.kafka.topics import seed_offsets
+from gpu_token_analytics.kafka.consumer import EventSource
+from gpu_token_analytics.kafka.records import RecordBatch
+from gpu_token_analytics.kafka.topics import describe_group, seed_offsets
 from gpu_token_analytics.mongo.client import open_store
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.usage import TokenUsage

@@ -30,7 +30,7 @@ from gpu_token_analytics.closing.audit import audit
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
-from gpu_token_analytics.kafka import read_dead_letters
+from gpu_token_analytics.kafka.dead_letters import read_dead_letters
 from gpu_token_analytics.kafka.topics import seed_offsets
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.mongo.client import Store, open_store

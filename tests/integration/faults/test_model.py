@@ -26,7 +26,7 @@ from gpu_token_analytics.cells.store import CellStore
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.ingest.settle import BatchWriter, Step
-from gpu_token_analytics.kafka import DeadLetters
+from gpu_token_analytics.kafka.dead_letters import DeadLetters
 from gpu_token_analytics.wire.identity import event_id_of
 from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.sample import SAMPLE

@@ -19,7 +19,9 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from tests.integration.delivery_support import Processor, delivery_settings, eventually, lag, send, stored, usages
 
 from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, KafkaBroker
-from gpu_token_analytics.kafka import EventProducer, create_topics, describe_group, read_dead_letters
+from gpu_token_analytics.kafka.dead_letters import read_dead_letters
+from gpu_token_analytics.kafka.producer import EventProducer
+from gpu_token_analytics.kafka.topics import create_topics, describe_group
 from gpu_token_analytics.mongo.client import open_store
 from gpu_token_analytics.settings import Settings
 

@@ -21,7 +21,8 @@ from tests.integration.killloop.world import World
 
 from gpu_token_analytics.closing.closer import HOUSEKEEPING_SECONDS
 from gpu_token_analytics.closing.store import LedgerStore
-from gpu_token_analytics.kafka import EventProducer, describe_group
+from gpu_token_analytics.kafka.producer import EventProducer
+from gpu_token_analytics.kafka.topics import describe_group
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
 

@@ -16,7 +16,8 @@ from xxhash import xxh3_64_digest
 
 from gpu_token_analytics.closing.audit import audit
 from gpu_token_analytics.closing.store import LedgerStore
-from gpu_token_analytics.kafka import describe_group, read_dead_letters
+from gpu_token_analytics.kafka.dead_letters import read_dead_letters
+from gpu_token_analytics.kafka.topics import describe_group
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings

@@ -7,7 +7,8 @@ from itertools import pairwise
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gpu_token_analytics.books.inventory import GpuDescription, Sighting, changes_meaning
+from gpu_token_analytics.books.inventory import changes_meaning
+from gpu_token_analytics.books.sightings import GpuDescription, Sighting
 from gpu_token_analytics.ledger.placements import Placement, Placements
 
 LABEL = "vm1/0"

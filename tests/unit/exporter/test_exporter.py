@@ -19,7 +19,8 @@ from gpu_token_analytics.errors import KafkaUnreachable, StoreUnreachable
 from gpu_token_analytics.exporter.figures import OTHER, LedgerFigures, windows
 from gpu_token_analytics.exporter.metrics import ExporterMetrics
 from gpu_token_analytics.exporter.watch import KafkaLook, LedgerLook, Looks, RecurringAudit
-from gpu_token_analytics.kafka import GroupState, GroupWatch, PartitionState
+from gpu_token_analytics.kafka.group_watch import GroupState, GroupWatch
+from gpu_token_analytics.kafka.topics import PartitionState
 
 NOW = datetime(2026, 3, 1, 10, 30, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ import pytest
 
 from gpu_token_analytics.clock import ManualClock
 from gpu_token_analytics.ingest.refusals import EVERY_SECONDS, RefusalLog, event_id_in
-from gpu_token_analytics.kafka import DeadLetter
+from gpu_token_analytics.kafka.records import DeadLetter
 
 
 def letter(offset: int, value: bytes | None = b"{}") -> DeadLetter:

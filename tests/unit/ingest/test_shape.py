@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gpu_token_analytics.books.inventory import GpuDescription
+from gpu_token_analytics.books.sightings import GpuDescription
 from gpu_token_analytics.documents import US_PER_MINUTE, payload_hash
 from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.ingest.bad_share import BAD_RECORD_WINDOW, BadRecordShare
@@ -16,8 +16,7 @@ from gpu_token_analytics.ingest.limits import Limits
 from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.shape import Shaper
 from gpu_token_analytics.ingest.shaped import Shaped, refused_letters
-from gpu_token_analytics.kafka import DeadLetter, RecordBatch
-from gpu_token_analytics.kafka.consumer import NO_BROKER_TIME
+from gpu_token_analytics.kafka.records import NO_BROKER_TIME, DeadLetter, RecordBatch
 from gpu_token_analytics.wire.identity import raw_id
 from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.sample import GpuSample

@@ -15,8 +15,7 @@ from gpu_token_analytics.ingest import run
 from gpu_token_analytics.ingest.run import Ingest
 from gpu_token_analytics.ingest.settle import Stored
 from gpu_token_analytics.ingest.shaped import Raws, Shaped
-from gpu_token_analytics.kafka import RecordBatch
-from gpu_token_analytics.kafka.consumer import Position
+from gpu_token_analytics.kafka.records import Position, RecordBatch
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
 from gpu_token_analytics.settings import load

@@ -11,10 +11,12 @@ from typing import Any, cast
 from tests.unit.ledger.loaded import Document, Stored
 
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, cell_id, shared_span, touched_minutes
-from gpu_token_analytics.ledger.changes import Change, GpuMinute, Kind, NameMoved, families
-from gpu_token_analytics.ledger.computed import ComputedCell, ComputedRun, compute_runs
+from gpu_token_analytics.ledger.changes import Change, GpuMinute, Kind
+from gpu_token_analytics.ledger.compute import compute_runs
+from gpu_token_analytics.ledger.computed import ComputedCell, ComputedRun
 from gpu_token_analytics.ledger.diff import NOTHING_AROUND, Around, Diff, StoredMinute
 from gpu_token_analytics.ledger.document import CellDocument, CellFields, opened
+from gpu_token_analytics.ledger.names_moved import NameMoved, families
 from gpu_token_analytics.ledger.placements import Placement
 from gpu_token_analytics.wire.times import from_us
 

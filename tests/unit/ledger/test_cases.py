@@ -11,7 +11,7 @@ import pytest
 from tests.oracle.raw_documents import sample_document, usage_document
 from tests.unit.ledger.worlds import MINUTE, SECOND, World, minutes, price, sample, usage
 
-from gpu_token_analytics.ledger.cells import CellContent
+from gpu_token_analytics.ledger.computed import CellContent
 from gpu_token_analytics.wire.events import decode
 from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.times import to_us

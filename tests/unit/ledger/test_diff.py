@@ -13,10 +13,11 @@ from tests.unit.ledger.closing import Job, ModelLedger, document_of, expected_ce
 from tests.unit.ledger.loaded import Document, Stored
 from tests.unit.ledger.worlds import GPU, MINUTE, T0, price, sample, usage
 
-from gpu_token_analytics.ledger.changes import Change, Kind, NameMoved, all_of, intervals, silence
-from gpu_token_analytics.ledger.computed import compute_runs
+from gpu_token_analytics.ledger.changes import Change, Kind, all_of, intervals, silence
+from gpu_token_analytics.ledger.compute import compute_runs
 from gpu_token_analytics.ledger.diff import NOTHING_AROUND, Around, Diff, StoredMinute
 from gpu_token_analytics.ledger.document import CellDocument
+from gpu_token_analytics.ledger.names_moved import NameMoved
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.placements import Placement
 from gpu_token_analytics.wire.times import from_us

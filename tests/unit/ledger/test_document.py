@@ -8,7 +8,7 @@ import pytest
 from tests.unit.ledger.loaded import Stored
 from tests.unit.ledger.worlds import MINUTE, T0, price, sample, usage
 
-from gpu_token_analytics.ledger.computed import compute_runs
+from gpu_token_analytics.ledger.compute import compute_runs
 from gpu_token_analytics.ledger.document import (
     CHUNKED_FIELDS,
     LINE_SUMS,

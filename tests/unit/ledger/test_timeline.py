@@ -14,8 +14,8 @@ from tests.unit.ledger.loaded import Document, Stored
 from tests.unit.ledger.worlds import GPU, MINUTE, SECOND, T0, price, sample, usage
 
 from gpu_token_analytics.documents import COUNTS, TOKEN_COUNTS, US_PER_HOUR
-from gpu_token_analytics.ledger.cells import CellContent
-from gpu_token_analytics.ledger.computed import ComputedCell, compute_runs
+from gpu_token_analytics.ledger.compute import compute_runs
+from gpu_token_analytics.ledger.computed import CellContent, ComputedCell
 from gpu_token_analytics.ledger.document import CellFields
 from gpu_token_analytics.ledger.events import NOTHING_BEYOND
 from gpu_token_analytics.ledger.params import LedgerParams

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.oracle.ledger import OracleCard, OracleCell, OracleParams, oracle_cells
 from tests.oracle.raw_documents import sample_document, usage_document
 
-from gpu_token_analytics.ledger.cells import CellContent, compute_cells
+from gpu_token_analytics.ledger.cells import compute_cells
+from gpu_token_analytics.ledger.computed import CellContent
 from gpu_token_analytics.ledger.inputs import NO_TIMES, CardShare, CellInput, GpuInput, Samples
 from gpu_token_analytics.ledger.money import Int64, nusd_per_hour
 from gpu_token_analytics.ledger.params import LedgerParams, WorkWeights

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.oracle.raw_documents import sample_document
 
-from gpu_token_analytics.books.inventory import GpuDescription
+from gpu_token_analytics.books.sightings import GpuDescription
 from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
 from gpu_token_analytics.raw.columns import Book
