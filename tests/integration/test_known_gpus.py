@@ -182,6 +182,17 @@ def test_another_spelling_of_a_known_gpu_is_not_declared(pipeline: Callable[...,
     assert len(desk.declarations.rows()) == 3
 
 
+@pytest.mark.parametrize("name", [f"h1/{LONG}", f"H1./{LONG}", "h1/x", "a/b/0x"])
+def test_a_host_and_a_uuid_is_no_name_to_declare(pipeline: Callable[..., Pipeline], name: str) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    one.ingest([sample(n, minutes_ago(5) + n * timedelta(seconds=10), gpu_uuid=LONG) for n in range(6)])
+    desk = Desk.over(one.store, one.settings)
+    with pytest.raises(Refused, match="no UUID, and no host/index"):
+        declare_gpu(desk, NewDeclaration(gpu=name, host="h1"), "test")
+    one.close()
+    assert {cell["gpu"] for cell in one.cells().values()} == {LONG}
+
+
 NAMED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("a domain in the request", {"host": "node1"}, {"host": "node1.cluster.local", "gpu_uuids": [], "gpu_index": 0}),
     ("a domain in the samples", {"host": "node1.cluster.local"}, {"host": "node1", "gpu_uuids": [], "gpu_index": 0}),

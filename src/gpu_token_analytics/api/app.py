@@ -25,7 +25,7 @@ from gpu_token_analytics.api import errors
 from gpu_token_analytics.api.handlers.stream import LiveFigures
 from gpu_token_analytics.api.limits import BodyLimit, Envelope
 from gpu_token_analytics.api.metrics import ApiMetrics
-from gpu_token_analytics.api.names import known_parameters
+from gpu_token_analytics.api.names import keys_given_once, known_parameters
 from gpu_token_analytics.api.openapi import describe, extra_of, responses_of
 from gpu_token_analytics.api.route import Access, Route
 from gpu_token_analytics.api.routes import ROUTES
@@ -103,7 +103,7 @@ def _add(app: FastAPI, route: Route) -> None:
         route.path.replace("{request_id}", "{request_id:anything}"),
         _guarded(route),
         methods=[route.method],
-        dependencies=[*([] if route.access is Access.PUBLIC else [Depends(_check(route))]), Depends(known_parameters)],
+        dependencies=_dependencies(route),
         response_model=None,
         status_code=route.status,
         summary=route.summary,
@@ -112,6 +112,13 @@ def _add(app: FastAPI, route: Route) -> None:
         openapi_extra=extra_of(route),
         tags=[route.path.split("/")[2]],
     )
+
+
+def _dependencies(route: Route) -> list[Any]:
+    """What is looked at before the function is asked, in this order."""
+    admitted = [] if route.access is Access.PUBLIC else [Depends(_check(route))]
+    reads_json = route.method == "POST" and route.body is None
+    return [*admitted, Depends(known_parameters), *([Depends(keys_given_once)] if reads_json else [])]
 
 
 def _check(route: Route) -> Callable[[Request], None]:

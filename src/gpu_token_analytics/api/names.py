@@ -1,7 +1,8 @@
-"""Names that nobody knows: a misspelt parameter or field, and what was meant."""
+"""Names that nobody knows - a misspelt parameter or field, and what was meant - and names that are given twice."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, cast, get_origin
@@ -13,7 +14,8 @@ from pydantic import BaseModel
 
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.problem import FieldProblem
-from gpu_token_analytics.wire.strict_json import shorten
+from gpu_token_analytics.errors import InvalidRecord
+from gpu_token_analytics.wire.strict_json import given_twice, shorten
 
 _MOST_NAMED = 20
 
@@ -62,3 +64,22 @@ async def known_parameters(request: Request) -> None:  # async: it waits for not
     ]
     if problems:
         raise ApiProblem("invalid_parameter", problems[0].message, errors=problems[:_MOST_NAMED])
+
+
+async def keys_given_once(request: Request) -> None:
+    """A key that is given twice in a JSON body is refused: `{"scope": "gpu", "scope": "host"}` would be a row for a host."""
+    body = await request.body()
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) != len(pairs):
+            raise given_twice(pairs)
+        return found
+
+    try:
+        if body:
+            json.loads(body, object_pairs_hook=members)
+    except InvalidRecord as error:
+        problem = FieldProblem(field=shorten(error.field), message=str(error))
+        raise ApiProblem("invalid_body", str(error), errors=[problem]) from None
+    except (ValueError, RecursionError):
+        return  # no JSON: FastAPI says so

@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import Path
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from gpu_token_analytics.costs.choices import Bucket, Dimension, ExportFormat, ExportLayout, MoneyClassName, ShareRule
+from gpu_token_analytics.costs.entries import Instant
 from gpu_token_analytics.costs.query import CostQuery
 from gpu_token_analytics.costs.questions import cost_query
 from gpu_token_analytics.units import MAX_USD_PER_HOUR
@@ -16,7 +17,7 @@ from gpu_token_analytics.units import MAX_USD_PER_HOUR
 Value = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 From = Annotated[
-    AwareDatetime,
+    Instant,
     Field(
         alias="from",
         description="Start, inclusive; RFC 3339 with offset, on a whole minute. Whole UTC hours answer fastest.",
@@ -24,7 +25,7 @@ From = Annotated[
     ),
 ]
 To = Annotated[
-    AwareDatetime,
+    Instant,
     Field(description="End, exclusive; on a whole minute.", examples=["2026-02-01T00:00:00Z"]),
 ]
 TimeZone = Annotated[

@@ -22,7 +22,7 @@ from gpu_token_analytics.costs.entries import (
 from gpu_token_analytics.documents import GpuId
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.wire.names import canonical_host, canonical_uuid, may_be_same
+from gpu_token_analytics.wire.names import canonical_host, canonical_uuid, host_and_uuid, may_be_same
 from gpu_token_analytics.wire.times import from_us
 
 Json = dict[str, Any]
@@ -51,7 +51,11 @@ def declare_gpu(desk: Desk, new: NewDeclaration, source: str) -> Declaration:
     """Declare a GPU. Raises Refused, also where the name is another spelling of a GPU that is known: it would be paid twice."""
     check_declaration(new)
     gpu, now = canonical_uuid(new.gpu, "GPU"), desk.now()
-    if meant := _meant_by(gpu, desk.books.read()):
+    books = desk.books.read()
+    if host_and_uuid(gpu) is not None and not _is_known(gpu, books):
+        # Samples of the UUID on that host would be its own, too, and the card paid twice.
+        raise Refused("invalid_body", f"gpu={new.gpu!r} is no UUID, and no host/index, such as node1/0", "gpu")
+    if meant := _meant_by(gpu, books):
         raise Refused(
             "invalid_body", f"gpu={new.gpu!r} may be {' or '.join(meant[:3])}, which is known; declare it by that name", "gpu"
         )
@@ -77,9 +81,13 @@ def declare_gpu(desk: Desk, new: NewDeclaration, source: str) -> Declaration:
     return declaration(row)
 
 
+def _is_known(gpu: GpuId, books: Books) -> bool:
+    return gpu in books.declarations or books.is_sampled(gpu)
+
+
 def _meant_by(gpu: GpuId, books: Books) -> list[GpuId]:
     """The known GPUs that a name may be another spelling, or a label, of; none for a name that is known itself. Sorted."""
-    if gpu in books.declarations or books.is_sampled(gpu):
+    if _is_known(gpu, books):
         return []
     known = books.inventory.keys() | books.slices_of.keys() | books.declarations.keys()
     alike = {one for one in known if any(may_be_same(gpu, name) for name in (one, *books.placements.labels(one)))}

@@ -3,12 +3,13 @@ with the functions that take them (prices.py, declarations.py, placements.py).""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.rollups.spans import HALF_HOUR, floor
@@ -25,6 +26,17 @@ PriceText = Annotated[
     Field(ge=0, le=int(MAX_USD_PER_HOUR), max_digits=15, decimal_places=9, allow_inf_nan=False, examples=["2.49"]),
     PlainSerializer(lambda value: format(value, "f"), return_type=str),
 ]
+_number = re.compile(r"\s*[+-]?[0-9.]+\s*").fullmatch
+
+
+def _no_number(value: Any) -> Any:
+    # Read as seconds since 1970, 20260101 is a day of August 1970: a price would hold since then.
+    if isinstance(value, int | float) or (isinstance(value, str) and _number(value)):
+        raise ValueError("a number is no time; write it as RFC 3339, such as 2026-01-01T00:00:00Z")
+    return value
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_no_number)]
 GpuName = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -49,8 +61,8 @@ class NewPrice(Model):
     mode: Literal["on_demand", "reserved", "spot", "owned"] = "on_demand"
     usd_per_kwh: PriceText | None = Field(default=None, description="Only with mode=owned: energy is paid on top.")
     pue: Annotated[float, Field(ge=1, le=5)] | None = Field(default=None, description="Only with mode=owned.")
-    valid_from: AwareDatetime = Field(description="RFC 3339; may lie in the past.", examples=["2026-01-01T00:00:00Z"])
-    valid_to: AwareDatetime | None = Field(default=None, description="Exclusive; null: until another row takes over.")
+    valid_from: Instant = Field(description="RFC 3339; may lie in the past.", examples=["2026-01-01T00:00:00Z"])
+    valid_to: Instant | None = Field(default=None, description="Exclusive; null: until another row takes over.")
 
 
 class NewDeclaration(Model):
@@ -64,15 +76,15 @@ class NewDeclaration(Model):
     usd_per_hour: PriceText | None = Field(
         default=None, description="Also append a price row for this GPU and this time; else the price book decides."
     )
-    valid_from: AwareDatetime | None = Field(default=None, description="First minute; null: since ever.")
-    valid_to: AwareDatetime | None = Field(default=None, description="Exclusive; null: until it is retired.")
+    valid_from: Instant | None = Field(default=None, description="First minute; null: since ever.")
+    valid_to: Instant | None = Field(default=None, description="Exclusive; null: until it is retired.")
 
 
 class Retirement(Model):
     """The end of a declared GPU."""
 
     gpu: str = Field(min_length=1, max_length=256, description=_GPU)
-    valid_to: AwareDatetime = Field(description="From this minute on it is not known any more.")
+    valid_to: Instant = Field(description="From this minute on it is not known any more.")
 
 
 class Withdrawal(Model):
@@ -104,8 +116,8 @@ class NewPlacement(Model):
     counted_by: Literal["any", "engine"] = Field(
         default="any", description="`engine`: it tells of every request itself, so what clients tell of it is left out."
     )
-    valid_from: AwareDatetime = Field(description="RFC 3339; may lie in the past.", examples=["2026-01-01T00:00:00Z"])
-    valid_to: AwareDatetime | None = Field(default=None, description="Exclusive; null: until another row takes over.")
+    valid_from: Instant = Field(description="RFC 3339; may lie in the past.", examples=["2026-01-01T00:00:00Z"])
+    valid_to: Instant | None = Field(default=None, description="Exclusive; null: until another row takes over.")
 
 
 def check_instant(name: str, at: datetime) -> None:

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from gpu_token_analytics.costs.answers.owners import IdleResponse, OwnerIdle, OwnerRow, OwnersResponse, SharedIdle, SharedOut
 from gpu_token_analytics.costs.choices import ShareRule
 from gpu_token_analytics.costs.desk import Desk
-from gpu_token_analytics.costs.entries import Model, appended, check_half_hour, check_texts
+from gpu_token_analytics.costs.entries import Instant, Model, appended, check_half_hour, check_texts
 from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.questions import check_cost, cost_query
 from gpu_token_analytics.costs.rows import IDLE_COLUMNS, gpu_seconds
@@ -49,7 +49,7 @@ class NewOwnerRow(Model):
         description="Team and cost centre left out: from then on this row names nobody.",
         examples=["CC-4711"],
     )
-    valid_from: AwareDatetime = Field(
+    valid_from: Instant = Field(
         description="RFC 3339, on a whole or half UTC hour; may lie in the past.", examples=["2026-01-01T00:00:00Z"]
     )
 

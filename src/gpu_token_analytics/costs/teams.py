@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from gpu_token_analytics.costs.answers.teams import TeamCost, TeamCostsResponse, TeamRow, TeamsResponse
 from gpu_token_analytics.costs.desk import Desk
-from gpu_token_analytics.costs.entries import Model, appended, check_half_hour, check_texts
+from gpu_token_analytics.costs.entries import Instant, Model, appended, check_half_hour, check_texts
 from gpu_token_analytics.costs.query import CostQuery
 from gpu_token_analytics.costs.questions import check_cost, cost_query
 
@@ -26,7 +26,7 @@ class NewTeamRow(Model):
         description="Left out: from then on it belongs to none.",
         examples=["search"],
     )
-    valid_from: AwareDatetime = Field(
+    valid_from: Instant = Field(
         description="RFC 3339, on a whole or half UTC hour; may lie in the past.", examples=["2026-01-01T00:00:00Z"]
     )
 

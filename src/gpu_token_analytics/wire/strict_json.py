@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
@@ -52,9 +53,7 @@ def read_strictly(value: bytes) -> Any:
             raise InvalidRecord(Reason.TOO_MANY_KEYS, f"more than {MAX_KEYS} keys in one record")
         found = dict(pairs)
         if len(found) != len(pairs):
-            seen: set[str] = set()
-            again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise InvalidRecord(Reason.DUPLICATE_KEY, f"key {shorten(again)} is given twice", again)
+            raise given_twice(pairs)
         for key, item in pairs:
             _check_strings(key)
             _check_strings(item)
@@ -79,6 +78,13 @@ def read_strictly(value: bytes) -> Any:
         raise InvalidRecord(Reason.NOT_JSON, f"not JSON: {error.msg} at character {error.pos}") from None
     _check_strings(document)
     return document
+
+
+def given_twice(pairs: Iterable[tuple[str, Any]]) -> InvalidRecord:
+    """The error for members of an object of which two have one key: most readers would take the last of them."""
+    seen: set[str] = set()
+    again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    return InvalidRecord(Reason.DUPLICATE_KEY, f"key {shorten(again)} is given twice", again)
 
 
 def _check_strings(value: object) -> None:
