@@ -25,6 +25,7 @@ from gpu_token_analytics.foreign_text import visible_lines
 from gpu_token_analytics.processor import commands as processor_commands
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.simulate import commands as simulate_commands
+from gpu_token_analytics.simulate import replay_command
 from gpu_token_analytics.terminal import commands as api_commands
 from gpu_token_analytics.terminal.console import no_color
 from gpu_token_analytics.tools import backup_commands, kafka_commands, schemas_command
@@ -79,6 +80,7 @@ for _commands in (
     exporter_commands,
     agent_commands,
     simulate_commands,
+    replay_command,
     kafka_commands,
     tools_commands,
     backup_commands,

@@ -24,11 +24,12 @@ from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.shape import Shaper
 from gpu_token_analytics.ingest.shaped import Shaped
 from gpu_token_analytics.kafka.records import RecordBatch
-from gpu_token_analytics.wire.events import EARLIEST_TS, MAX_AHEAD_SECONDS, MAX_RECORD_BYTES, decode
+from gpu_token_analytics.wire.events import MAX_AHEAD_SECONDS, MAX_RECORD_BYTES, decode
 from gpu_token_analytics.wire.fields import MAX_GPUS
 from gpu_token_analytics.wire.json_schemas import json_schemas
 from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.sample import SAMPLE, GpuSample
+from gpu_token_analytics.wire.times import EARLIEST_TS
 from gpu_token_analytics.wire.usage import USAGE, TokenUsage
 
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")

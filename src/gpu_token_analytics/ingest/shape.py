@@ -27,10 +27,10 @@ from gpu_token_analytics.kafka.records import NO_BROKER_TIME, RecordBatch
 from gpu_token_analytics.raw.columns import Book, Columns
 from gpu_token_analytics.raw.sample_columns import description_of
 from gpu_token_analytics.raw.usage_columns import labels_of
-from gpu_token_analytics.wire.events import EARLIEST_TS, KINDS, MAX_AHEAD_SECONDS, decode_or_error, unknown_fields
+from gpu_token_analytics.wire.events import KINDS, MAX_AHEAD_SECONDS, decode_or_error, unknown_fields
 from gpu_token_analytics.wire.kind import Event, Kind
 from gpu_token_analytics.wire.sample import SAMPLE
-from gpu_token_analytics.wire.times import to_us
+from gpu_token_analytics.wire.times import EARLIEST_TS, to_us
 from gpu_token_analytics.wire.usage import USAGE
 
 _SLICE_RECORDS = 1000

@@ -1,44 +1,28 @@
-"""`gpu-tokens simulate` and `gpu-tokens replay`."""
+"""`gpu-tokens simulate`."""
 
 from __future__ import annotations
 
 import secrets
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import islice, takewhile
-from pathlib import Path
+from itertools import takewhile
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gpu_token_analytics import logs
 from gpu_token_analytics.clock import SystemClock
-from gpu_token_analytics.errors import SettingsError, TraceUnreadable
-from gpu_token_analytics.foreign_text import visible
+from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.settings import load
-from gpu_token_analytics.signals import stoppable
-from gpu_token_analytics.simulate.disturb import Delivery, Disturbances, disturb
-from gpu_token_analytics.simulate.fleet import TokenTimes, default_fleet
+from gpu_token_analytics.simulate.disturb import Disturbances, disturb
+from gpu_token_analytics.simulate.fleet import default_fleet
 from gpu_token_analytics.simulate.load import Load, generate
-from gpu_token_analytics.simulate.replay import DEFAULT_TIMES, Assumptions, replay, shift_to_now_us
-from gpu_token_analytics.simulate.run import Sent, send_stream
-from gpu_token_analytics.simulate.trace import TraceFacts, TraceRow, read_trace, survey
+from gpu_token_analytics.simulate.run import Delivery, Sent
+from gpu_token_analytics.simulate.sending import DryRun, progress_bar, say_sent, send
 from gpu_token_analytics.wire.events import MAX_AHEAD_SECONDS
-from gpu_token_analytics.wire.kind import Event, encode
-from gpu_token_analytics.wire.sinks import EventSink
-
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the records, one per line, instead of sending them.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands."""
+    """Add this command."""
     app.command("simulate")(simulate)
-    app.command("replay")(replay_trace)
 
 
 def simulate(
@@ -54,7 +38,7 @@ def simulate(
     duplicates: Annotated[float, typer.Option(help="Share of events sent twice.")] = 0.0,
     broken: Annotated[float, typer.Option(help="Broken records added per event; they end in the dead letters.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Same seed, same events; default: another one each time.")] = None,
-    dry_run: _DryRun = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Send the events of a simulated GPU fleet: live in real time, or history as fast as Kafka takes it.
 
@@ -80,132 +64,15 @@ def simulate(
         f"seed {seed}, from {begin:%Y-%m-%d %H:%M:%S} UTC" + ("" if history else ", live"),
         err=True,
     )
-    with _progress("simulated", None if not history else round(seconds or 0)) as bar:
+    with progress_bar("simulated", None if not history else round(seconds or 0)) as bar:
 
         def show(sent: Sent, delivery: Delivery) -> None:
             if sent.records % 200 == 0 or not history:
                 elapsed = delivery.at_us / 1e6 - begin.timestamp()
                 bar.update(bar.task_ids[0], completed=elapsed if history else sent.requests)
 
-        sent = _send(deliveries, "simulate", dry_run, 0.0 if history else 1.0, show)
-    _summary(sent)
-
-
-def replay_trace(
-    file: Annotated[Path, typer.Argument(help="CSV with TIMESTAMP,ContextTokens,GeneratedTokens.")],
-    speed: Annotated[
-        float, typer.Option(min=0, help="1 is real time, 10 ten times faster, 0 as fast as Kafka takes it.")
-    ] = 0.0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N requests.")] = None,
-    shift_to_now: Annotated[bool, typer.Option("--shift-to-now", help="Move the trace so that it looks live.")] = False,
-    gpus: Annotated[int, typer.Option(help="GPUs the requests are spread over.")] = 4,
-    hosts: Annotated[int | None, typer.Option(help="Hosts of these GPUs; default 2, or 1 for a single GPU.")] = None,
-    models: Annotated[str, typer.Option(help="Model names, comma-separated, repeated over the GPUs.")] = "chat-a,chat-b",
-    tenants: Annotated[str, typer.Option(help="Tenant names, comma-separated.")] = "team-a,team-b,team-c",
-    base_ms: Annotated[float, typer.Option(help="Time to first token: constant part.")] = DEFAULT_TIMES.base_ms,
-    prefill_ms_per_token: Annotated[
-        float, typer.Option(help="Time to first token: per context token.")
-    ] = DEFAULT_TIMES.prefill_ms_per_token,
-    decode_ms_per_token: Annotated[
-        float, typer.Option(help="Time per generated token after the first.")
-    ] = DEFAULT_TIMES.decode_ms_per_token,
-    concurrency: Annotated[int, typer.Option(help="Requests one GPU runs at once; more wait in its queue.")] = 32,
-    gpu_samples: Annotated[
-        bool,
-        typer.Option("--gpu-samples", help="Also send GPU samples, as the replay implies them; they give its GPUs money."),
-    ] = False,
-    sample_interval: Annotated[float, typer.Option(help="Seconds between these samples.")] = 5.0,
-    seed: Annotated[int, typer.Option(help="Seed of the rule that picks GPU and tenant.")] = 1,
-    dry_run: _DryRun = False,
-) -> None:
-    """Replay a request trace (Azure LLM inference trace format) as usages.
-
-    Arrival and token counts are the trace's. What it does not say is assumed: GPU and tenant by a hash of seed and row,
-    the model by the GPU, and the duration by this model:
-
-    time to first token = queue + base_ms + prefill_ms_per_token x context tokens;
-    latency = time to first token + decode_ms_per_token x (generated tokens - 1).
-
-    The same file with the same options is the same events: replaying it twice changes nothing. No GPU samples are sent
-    unless asked for, so that only what is in the trace is claimed. Then its GPUs have no money until they are declared
-    (`gpu-tokens gpus declare`): tokens count at once, and the money is the same whenever that comes.
-
-    Examples: `gpu-tokens replay trace.csv` | `gpu-tokens replay trace.csv --speed 60 --shift-to-now` |
-    `gpu-tokens replay trace.csv --limit 1000 --gpus 8 --dry-run`
-    """
-    facts = survey(file)
-    _name_bad_rows(file, facts)
-    if facts.rows == 0:
-        raise TraceUnreadable(f"{file} has no readable request ({facts.bad_rows} bad rows)")
-    assumptions = Assumptions(
-        trace_sha256=facts.sha256,
-        trace_name=file.stem[:128],
-        seed=seed,
-        gpus=gpus,
-        hosts=min(2, gpus) if hosts is None else hosts,
-        models=_names(models),
-        tenants=_names(tenants),
-        times=TokenTimes(base_ms, prefill_ms_per_token, decode_ms_per_token),
-        concurrency=concurrency,
-        sample_interval_seconds=sample_interval if gpu_samples else None,
-    ).check()
-
-    def rows() -> Iterator[TraceRow]:
-        return islice(read_trace(file, lambda _: None), limit)
-
-    if shift_to_now:
-        assumptions = replace(assumptions, shift_us=shift_to_now_us(rows(), assumptions, SystemClock().now(), speed))
-    total = min(facts.rows, limit or facts.rows)
-    with _progress("requests", total) as bar:
-
-        def show(sent: Sent, _delivery: Delivery) -> None:
-            if sent.requests % 100 == 0 or sent.requests == total:
-                bar.update(bar.task_ids[0], completed=sent.requests)
-
-        events: Iterable[Event] = replay(rows(), assumptions, limit)
-        sent = _send(disturb(events, Disturbances(), seed), "replay", dry_run, speed, show)
-    times = assumptions.times
-    typer.echo(
-        f"assumed: {assumptions.gpus} GPUs on {assumptions.hosts} hosts, {concurrency} requests at once each; "
-        f"first token {times.base_ms:g} ms + {times.prefill_ms_per_token:g} ms per context token, "
-        f"then {times.decode_ms_per_token:g} ms per token",
-        err=True,
-    )
-    if not gpu_samples:
-        typer.echo(
-            "no samples were sent: a GPU that nobody ever sampled or declared has tokens and no money; "
-            "send them with --gpu-samples, or declare it: gpu-tokens gpus declare",
-            err=True,
-        )
-    _summary(sent)
-
-
-class _LineSink:
-    """Prints each record as a line on stdout, as it would go to Kafka."""
-
-    def send(self, event: Event) -> None:
-        self.send_raw(encode(event), event.host)
-
-    def send_raw(self, value: bytes, key: str) -> None:  # noqa: ARG002 - the key is Kafka's
-        sys.stdout.buffer.write(value + b"\n")
-
-    def flush(self, timeout_seconds: float) -> None:  # noqa: ARG002 - a pipe takes what it takes
-        sys.stdout.buffer.flush()
-
-
-def _send(
-    deliveries: Iterable[Delivery], client: str, dry_run: bool, speed: float, on_sent: Callable[[Sent, Delivery], None]
-) -> Sent:
-    settings = load()
-    logs.configure(settings)
-    sink: EventSink = _LineSink()
-    if not dry_run:
-        from gpu_token_analytics.kafka.producer import EventProducer  # loads librdkafka: not for `--dry-run` and `--help`
-
-        sink = producer = EventProducer(settings, client=client)
-        producer.check()
-    with stoppable() as stop:
-        return send_stream(deliveries, sink, SystemClock(), stop, speed=speed, on_sent=on_sent)
+        sent = send(deliveries, "simulate", dry_run, 0.0 if history else 1.0, show)
+    say_sent(sent)
 
 
 def _span(now: datetime, start: str, hours: float | None, duration: float | None) -> tuple[datetime, float | None]:
@@ -230,36 +97,3 @@ def _span(now: datetime, start: str, hours: float | None, duration: float | None
             "give an earlier --start or fewer --hours"
         )
     return begin.astimezone(UTC), seconds
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
-
-
-def _name_bad_rows(file: Path, facts: TraceFacts) -> None:
-    """Say which rows are left out, before anything is sent."""
-    for row in facts.first_bad_rows:
-        typer.echo(visible(f"{file.name}: line {row.line} is left out: {row.problem}"), err=True)
-    if facts.bad_rows > len(facts.first_bad_rows):
-        typer.echo(f"{file.name}: {facts.bad_rows - len(facts.first_bad_rows)} more lines are left out", err=True)
-
-
-@contextmanager
-def _progress(what: str, total: int | None) -> Iterator[Progress]:
-    """A progress bar on stderr; nothing where stderr is not a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        bar.add_task(what, total=total)
-        yield bar
-
-
-def _summary(sent: Sent) -> None:
-    """What went out, on stderr."""
-    span = "" if sent.first_ts is None or sent.last_ts is None else f"{sent.first_ts.isoformat()} to {sent.last_ts.isoformat()}"
-    typer.echo(
-        f"sent{' until stopped' if sent.stopped else ''}: {sent.requests:,} requests, {sent.prompt_tokens:,} prompt and "
-        f"{sent.completion_tokens:,} completion tokens, {sent.samples:,} GPU samples, {sent.broken:,} broken records, "
-        f"{len(sent.gpus)} GPUs, {span}",
-        err=True,
-    )

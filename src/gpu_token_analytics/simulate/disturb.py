@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu_token_analytics.errors import Reason, SettingsError
+from gpu_token_analytics.simulate.run import Delivery
 from gpu_token_analytics.wire.events import MAX_RECORD_BYTES
 from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.times import to_us
@@ -22,15 +23,6 @@ from gpu_token_analytics.wire.times import to_us
 _LATE_SECONDS = (60.0, 900.0)
 _REPEAT_SECONDS = (0.0, 120.0)
 _BLOCK = 4096
-
-
-class Delivery(NamedTuple):
-    """One record on its way to Kafka: `event`, or `raw` bytes that are not one. `at_us`: event time it is sent at."""
-
-    at_us: int
-    event: Event | None
-    raw: bytes
-    key: str
 
 
 class Hostile(NamedTuple):

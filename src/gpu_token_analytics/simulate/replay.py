@@ -1,37 +1,40 @@
-"""Replay of a trace: its requests as usages, placed on GPUs, models and tenants by a seeded rule.
+"""Replay of a trace: its requests as usages, placed on GPUs, models and tenants by a seeded rule where the trace does not say.
 
-What the trace knows (arrival, context and generated tokens) is kept exactly. The rest is assumed, and said:
+What the trace knows (arrival and tokens; in some files durations, GPUs, models, tenants) is kept exactly. The rest is assumed:
 
     GPU and tenant of row n = a hash of (seed, n); the model is the one its GPU runs (models repeat over the GPUs)
     start   = arrival, or when one of its GPU's `concurrency` places becomes free
-    ttft    = queue + base_ms + prefill_ms_per_token x context tokens
+    ttft    = queue + base_ms + prefill_ms_per_token x (context tokens - cached tokens)
     latency = ttft + decode_ms_per_token x (generated tokens - 1)
 
 A second replay of the same file with the same assumptions is exactly the same events, ids included, so it changes
 nothing downstream. Other assumptions are other events (they have other ids): they add to the first, they do not replace
-it.
+it. Where the file has an id of each request, that is its identity: the same request in two files counts once.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from heapq import heappop, heappush
 from uuid import UUID, uuid5
 
+from msgspec import structs
+
 from gpu_token_analytics.errors import SettingsError, TraceUnreadable
 from gpu_token_analytics.simulate.fleet import H100, SimGpu, TokenTimes
 from gpu_token_analytics.simulate.serving import GpuGauge, Server
 from gpu_token_analytics.simulate.trace import TraceRow
+from gpu_token_analytics.simulate.trace_layout import AZURE, Field, Layout
 from gpu_token_analytics.wire.fields import MAX_LATENCY_MS
 from gpu_token_analytics.wire.kind import Event
-from gpu_token_analytics.wire.times import from_us, to_us
-from gpu_token_analytics.wire.usage import TokenUsage
+from gpu_token_analytics.wire.times import to_us
 
 _NAMESPACE = UUID("b6c0a4b2-60b4-5a6e-8c2f-2f3d4c1e9a70")
+_KEYED = UUID("3f0f9d6e-6d0b-5b43-9a53-2b9c6f1f6a11")  # of requests that have an id in their file
 
 # Of the order of a 70-billion-parameter model on H100s: an assumption, not part of any trace.
 DEFAULT_TIMES = TokenTimes(base_ms=20.0, prefill_ms_per_token=0.05, decode_ms_per_token=30.0)
@@ -52,6 +55,23 @@ class Assumptions:
     concurrency: int = 32
     shift_us: int = 0
     sample_interval_seconds: float | None = None
+    layout: Layout = field(default=AZURE, repr=False)
+    start_us: int | None = field(default=None, repr=False)  # of times that count from the start of the file
+
+    def needed(self) -> Assumptions:
+        """Without what the file says itself: what is not used changes no id."""
+        default, layout = Assumptions(self.trace_sha256), self.layout
+        has_tenants, has_models = Field.TENANT in layout.columns, Field.MODEL in layout.columns
+        return replace(
+            self,
+            seed=default.seed if layout.has_gpus and has_tenants else self.seed,
+            gpus=default.gpus if layout.has_gpus else self.gpus,
+            hosts=default.hosts if layout.has_gpus else self.hosts,
+            models=default.models if has_models else self.models,
+            tenants=default.tenants if has_tenants else self.tenants,
+            times=default.times if layout.has_durations else self.times,
+            concurrency=default.concurrency if layout.has_durations else self.concurrency,
+        )
 
     def check(self) -> Assumptions:
         """Raises SettingsError naming the value that cannot be used; returns self."""
@@ -74,12 +94,19 @@ class Assumptions:
                 raise SettingsError(f"--{name} {ms} cannot be used; give milliseconds, 0 or more")
         if self.sample_interval_seconds is not None and not 0.1 <= self.sample_interval_seconds <= 3600:
             raise SettingsError(f"sample interval {self.sample_interval_seconds} s cannot be used; give 0.1..3600")
+        if self.sample_interval_seconds is not None and (self.layout.has_gpus or self.layout.has_durations):
+            raise SettingsError(
+                "--gpu-samples cannot be used: they are made of assumed durations on assumed GPUs, and the file has its own; "
+                "declare its GPUs instead (gpu-tokens gpus declare)"
+            )
         return self
 
     @cached_property
     def namespace(self) -> UUID:
         """Namespace of the event ids: whatever changes a payload changes it."""
-        return uuid5(_NAMESPACE, repr(replace(self, sample_interval_seconds=None)))
+        namespace = uuid5(_NAMESPACE, repr(replace(self, sample_interval_seconds=None)))
+        read = self.layout.identity
+        return uuid5(namespace, f"{read}/{self.start_us}") if read or self.start_us is not None else namespace
 
     def placed_gpus(self) -> list[SimGpu]:
         """The GPUs, dealt evenly over the hosts."""
@@ -117,7 +144,8 @@ class _Replay:
         self._limit = limit
         self._gpus = assumptions.placed_gpus()
         self._uuids = [[gpu.uuid] for gpu in self._gpus]
-        self._servers = [Server(assumptions.times, assumptions.concurrency) for _ in self._gpus]
+        self._servers = [self._server() for _ in self._gpus]
+        self._servers_of: dict[tuple[str, ...], Server] = {}  # where the file says on which GPUs a request ran
         self._gauges = [GpuGauge(gpu, "replay", H100.mem_total_mb * 0.5, 0.1) for gpu in self._gpus]
         self._pending: list[tuple[int, int, Event]] = []
         self._latest_arrival_us = 0
@@ -159,33 +187,44 @@ class _Replay:
             event_id = str(uuid5(self._assumptions.namespace, f"sample/{interval_us}/{self._limit}/{number}/{at_us}"))
             yield gauge.sample(at_us, interval_us, usage, self._assumptions.concurrency, event_id)
 
+    def _server(self) -> Server:
+        return Server(self._assumptions.times, self._assumptions.concurrency)
+
     def _usage(self, row: TraceRow, arrival_us: int) -> tuple[int, Event]:
-        assumed = self._assumptions
+        assumed, layout = self._assumptions, self._assumptions.layout
         digest = hashlib.blake2b(f"{assumed.seed}/{row.number}".encode(), digest_size=16).digest()
         place = int.from_bytes(digest[:8], "big") % len(self._gpus)
-        tenant = int.from_bytes(digest[8:], "big") % len(assumed.tenants)
-        served = self._servers[place].serve(
-            self._latest_arrival_us, row.context_tokens, row.context_tokens, row.generated_tokens
+        tenant = assumed.tenants[int.from_bytes(digest[8:], "big") % len(assumed.tenants)]
+        event_id = str(uuid5(assumed.namespace, str(row.number)) if row.key is None else uuid5(_KEYED, row.key))
+        told = row._replace(
+            arrival_us=arrival_us,
+            tenant=row.tenant or tenant,
+            model=row.model or assumed.models[place % len(assumed.models)],
         )
-        latency_ms = (served.end_us - arrival_us) / 1000
+        if not layout.has_durations:
+            told = self._timed(
+                told, self._servers_of.setdefault(row.gpus, self._server()) if row.gpus else self._servers[place]
+            )
+        usage = told.usage(event_id, f"{assumed.trace_name}-{row.number}")
+        if not row.gpus:
+            gpu = self._gpus[place]
+            host = row.host or gpu.host
+            usage = structs.replace(usage, gpu_uuids=self._uuids[place], gpu_index=gpu.index, host=host)
+        return told.end_us, usage
+
+    def _timed(self, row: TraceRow, server: Server) -> TraceRow:
+        """The row with the times of the duration model."""
+        served = server.serve(
+            self._latest_arrival_us, row.context_tokens - row.cached_tokens, row.context_tokens, row.generated_tokens
+        )
+        latency_ms = (served.end_us - row.arrival_us) / 1000
         if latency_ms > MAX_LATENCY_MS:
             raise TraceUnreadable(
-                f"line {row.line}: the request would take {latency_ms / 3.6e6:.1f} h on {assumed.gpus} GPUs; "
+                f"line {row.line}: the request would take {latency_ms / 3.6e6:.1f} h on {self._assumptions.gpus} GPUs; "
                 "give more --gpus, a higher --concurrency, or a trace in order of time"
             )
-        gpu = self._gpus[place]
-        return served.end_us, TokenUsage(
-            event_id=str(uuid5(assumed.namespace, str(row.number))),
-            ts=from_us(served.end_us),
-            host=gpu.host,
-            model=assumed.models[place % len(assumed.models)],
-            request_id=f"{assumed.trace_name}-{row.number}",
-            prompt_tokens=row.context_tokens,
-            completion_tokens=row.generated_tokens,
-            gpu_uuids=self._uuids[place],
-            gpu_index=gpu.index,
-            tenant=assumed.tenants[tenant],
+        return row._replace(
             latency_ms=latency_ms,
-            queue_ms=(served.start_us - arrival_us) / 1000,
-            ttft_ms=(served.first_token_us - arrival_us) / 1000,
+            queue_ms=(served.start_us - row.arrival_us) / 1000,
+            ttft_ms=(served.first_token_us - row.arrival_us) / 1000,
         )

@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from gpu_token_analytics.clock import Clock
-from gpu_token_analytics.simulate.disturb import Delivery
+from gpu_token_analytics.wire.kind import Event
 from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.sinks import EventSink
 from gpu_token_analytics.wire.times import to_us
@@ -16,6 +17,16 @@ from gpu_token_analytics.wire.usage import TokenUsage
 
 _FLUSH_TIMEOUT_SECONDS = 60.0
 _PACED_FLUSH_EVERY_SECONDS = 10.0
+_ACKNOWLEDGED_EVERY = 5_000  # records: what an interrupted stream has to send again at most
+
+
+class Delivery(NamedTuple):
+    """One record on its way to Kafka: `event`, or `raw` bytes that are not one. `at_us`: event time it is sent at."""
+
+    at_us: int
+    event: Event | None
+    raw: bytes
+    key: str
 
 
 @dataclass
@@ -66,6 +77,7 @@ def send_stream(
     speed: float = 0.0,
     paced_from: datetime | None = None,
     on_sent: Callable[[Sent, Delivery], None] | None = None,
+    on_acknowledged: Callable[[int], None] | None = None,
 ) -> Sent:
     """Send everything and wait until it is acknowledged; `stop` ends it early, what was sent is still flushed.
 
@@ -73,8 +85,16 @@ def send_stream(
     at `paced_from`: the event time that it is now, so that everything before it goes out at once and nothing has to be
     caught up with afterwards. It does not drift: a late record does not delay the ones after it. A paced
     stream can go on for days, so it looks every few seconds whether its records arrive. Raises DeliveryFailed from the sink.
+
+    on_acknowledged: is told again and again, and at the end, how many records from the first on have arrived.
     """
     sent = Sent()
+
+    def arrived() -> None:
+        sink.flush(_FLUSH_TIMEOUT_SECONDS)
+        if on_acknowledged is not None:
+            on_acknowledged(sent.records)
+
     begun = flushed = clock.monotonic()
     first_us = None if paced_from is None else to_us(paced_from)
     for delivery in deliveries:
@@ -83,7 +103,7 @@ def send_stream(
             due = begun + (delivery.at_us - first_us) / 1e6 / speed
             clock.wait(stop, due - clock.monotonic())
             if clock.monotonic() - flushed >= _PACED_FLUSH_EVERY_SECONDS:
-                sink.flush(_FLUSH_TIMEOUT_SECONDS)
+                arrived()
                 flushed = clock.monotonic()
         if stop.is_set():
             sent.stopped = True
@@ -95,5 +115,7 @@ def send_stream(
         sent.count(delivery)
         if on_sent is not None:
             on_sent(sent, delivery)
-    sink.flush(_FLUSH_TIMEOUT_SECONDS)
+        if on_acknowledged is not None and sent.records % _ACKNOWLEDGED_EVERY == 0:
+            arrived()
+    arrived()
     return sent

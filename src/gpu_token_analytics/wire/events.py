@@ -14,7 +14,7 @@ Counts are inclusive (OpenTelemetry GenAI rule): `cached_tokens` is part of `pro
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Union
 
 import msgspec
@@ -23,12 +23,11 @@ from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.wire.kind import Event, Kind, Touches, encode, encode_lines
 from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.strict_json import read_strictly, shorten, utf8_text
-from gpu_token_analytics.wire.times import from_us
+from gpu_token_analytics.wire.times import EARLIEST_TS, from_us
 from gpu_token_analytics.wire.usage import USAGE
 
 MAX_RECORD_BYTES = 64 * 1024
 MAX_AHEAD_SECONDS = 300
-EARLIEST_TS = datetime(2015, 1, 1, tzinfo=UTC)  # before the first LLM was served: an unset clock, not an event
 
 # Every kind. A new one is a file of this room, and a line here (CONTRIBUTING.md, "A new kind of event").
 KINDS: tuple[Kind[Any], ...] = (

@@ -10,7 +10,8 @@ import pytest
 
 from gpu_token_analytics.errors import InvalidRecord, Reason, SettingsError
 from gpu_token_analytics.simulate import Load, default_fleet, events_for_bench, generate
-from gpu_token_analytics.simulate.disturb import Delivery, Disturbances, disturb, hostile_records
+from gpu_token_analytics.simulate.disturb import Disturbances, disturb, hostile_records
+from gpu_token_analytics.simulate.run import Delivery
 from gpu_token_analytics.wire.events import decode
 from gpu_token_analytics.wire.kind import Event
 from gpu_token_analytics.wire.sample import GpuSample

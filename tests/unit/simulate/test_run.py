@@ -11,8 +11,8 @@ import pytest
 from gpu_token_analytics.clock import ManualClock
 from gpu_token_analytics.errors import DeliveryFailed
 from gpu_token_analytics.simulate import events_for_bench
-from gpu_token_analytics.simulate.disturb import Delivery, Disturbances, disturb
-from gpu_token_analytics.simulate.run import Sent, send_stream
+from gpu_token_analytics.simulate.disturb import Disturbances, disturb
+from gpu_token_analytics.simulate.run import Delivery, Sent, send_stream
 from gpu_token_analytics.wire.kind import encode
 from gpu_token_analytics.wire.sinks import MemorySink
 from gpu_token_analytics.wire.times import to_us
