@@ -30,8 +30,10 @@ from gpu_token_analytics.api.problem import Problem as ProblemAnswer
 from gpu_token_analytics.budgets.answers import BudgetAlertsResponse, BudgetsResponse, BudgetTerms
 from gpu_token_analytics.budgets.entries import BudgetName, NewBudget
 from gpu_token_analytics.costs import answers as m
+from gpu_token_analytics.costs.answers.compared import ComparedResponse
 from gpu_token_analytics.costs.answers.teams import TeamCostsResponse
 from gpu_token_analytics.costs.entries import NewPrice
+from gpu_token_analytics.costs.periods import range_before
 from gpu_token_analytics.web import mount
 
 Json = dict[str, Any]
@@ -81,6 +83,7 @@ class FakeApi:
         reads: dict[str, Callable[..., Any]] = {
             "/v1/me": self._me,
             "/v1/costs": self._costs,
+            "/v1/costs/compared": self._compared,
             "/v1/dimensions": self._dimensions,
             "/v1/gpus": self._gpus,
             "/v1/requests": self._requests,
@@ -182,6 +185,23 @@ class FakeApi:
                 },
             },
         )
+
+    async def _compared(self, request: Request) -> Any:
+        start, end = _range(request)
+        zone = ZoneInfo(request.query_params.get("time_zone", "UTC"))
+        before = range_before(start, end, zone)
+        group_by = request.query_params.getlist("group_by")
+        sides = [
+            {tuple(row["group"].values()): row for row in self._side(request, low, high, group_by)}
+            for low, high in ((start, end), before)
+        ]
+        totals = [next(iter(self._side(request, low, high, [])), None) for low, high in ((start, end), before)]
+        rows = [_compared_row(sides[0].get(key), sides[1].get(key)) for key in sorted(sides[0] | sides[1], key=str)]
+        said = {"from": start, "to": end, "before_from": before[0], "before_to": before[1], "time_zone": str(zone)}
+        return answer(ComparedResponse, said | {"group_by": group_by, "rows": rows, "totals": _compared_row(*totals)})
+
+    def _side(self, request: Request, low: datetime, high: datetime, group_by: list[str]) -> list[Json]:
+        return self._rows(self._sums(low, high), self._chosen(request), group_by, None, low, high, request.state.tenant)
 
     def _sums(self, start: datetime, end: datetime) -> Any:
         found = self.fleet.sums(start, end)
@@ -614,6 +634,22 @@ def _sent(handler: Callable[..., Any], status: int = 200) -> Callable[..., Any]:
         return sent(await handler(*args, **kwargs), status)
 
     return answering
+
+
+def _compared_row(now: Json | None, before: Json | None) -> Json:
+    some = now or before or {"group": {}}
+    total, earlier = (row["money"]["total_nusd"] if row else 0 for row in (now, before))
+    rates = ("active_usd_per_million", now), ("active_usd_per_million_before", before)
+    return {
+        "group": some["group"],
+        "money": now["money"] if now else None if some["group"] else {"total_nusd": 0, "attributed_nusd": 0},
+        "before": before["money"] if before else None if some["group"] else {"total_nusd": 0, "attributed_nusd": 0},
+        "changed_nusd": total - earlier,
+        "changed_share": (total - earlier) / earlier if earlier else None,
+        "tokens": now["tokens"]["total"] if now else 0,
+        "tokens_before": before["tokens"]["total"] if before else 0,
+        **{name: row["rates"]["active_usd_per_million"] if row else None for name, row in rates},
+    }
 
 
 def _problem(problem: Problem) -> JSONResponse:

@@ -37,6 +37,7 @@ SHOWN = (
     "/request",
     f"/request?id={REQUEST_ID}",
     "/idle?share=by_use",
+    "/?compare=1&range=yesterday",
     "/budgets",
     "/prices",
     "/quality",

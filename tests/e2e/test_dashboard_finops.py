@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
+from urllib.parse import parse_qs
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -71,3 +73,58 @@ def test_nothing_idle_says_so_and_readers_write_nothing(browser: Browser, fake: 
         page = dashboard.open("/idle?share=by_use")
         assert "Nothing in this range" in page.inner_text("#content")
         assert page.locator("#idle-owners-scroll, #shared-rows-scroll, #owner-form").count() == 0
+
+
+@pytest.mark.parametrize(("path", "groups"), [("/", 5), ("/models", 3), ("/tenants", 5)])
+def test_a_period_stands_beside_the_one_before(browser: Browser, fake: FakeApi, path: str, groups: int) -> None:
+    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+        page = dashboard.open(f"{path}?range=yesterday")
+        assert page.locator("#compared").count() == 0
+        page.click("#compare")
+        page.wait_for_selector("#compared")
+        assert "compare=1" in page.url, "a link opens the same view"
+        columns = [nanos(page, f"#compared-rows-scroll tbody td:nth-child({n}) [title]") for n in (2, 3, 4)]
+        totals = [nanos(page, f"#compared-rows-scroll tfoot td:nth-child({n}) [title]")[0] for n in (2, 3, 4)]
+        assert len(columns[0]) >= groups
+        assert [sum(column) for column in columns] == totals
+        assert totals[0] - totals[1] == totals[2]
+        assert min(totals[:2]) > 0
+        asked = [line for line in fake.asked if line.startswith("/v1/costs/compared")]
+        assert asked
+        assert "Before: " in page.inner_text("#compared > .hint")
+        assert page.locator("#compared-chart svg.chart path.line").count() == 2
+        said = page.inner_text("#where-since" if path == "/" else "#sum-attributed .sub")
+        assert re.search(r"[+−][\d.]+\s%\son \$[\d,.]+ before", said.replace("\u00a0", " ")), said
+
+
+def test_weeks_and_months_are_those_of_the_zone(browser: Browser) -> None:
+    fake = FakeApi(now=datetime(2026, 3, 11, 14, 5, tzinfo=UTC))  # a Wednesday
+    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+        page = dashboard.page
+        page.clock.set_fixed_time(fake.fleet.now)
+        expected = {
+            "lastmonth": ("2026-02-01T05:00:00Z", "2026-03-01T05:00:00Z"),
+            "month": ("2026-03-01T05:00:00Z", "2026-03-11T14:05:00Z"),
+            "lastweek": ("2026-03-02T05:00:00Z", "2026-03-09T04:00:00Z"),  # the clock was set forward
+            "week": ("2026-03-09T04:00:00Z", "2026-03-11T14:05:00Z"),
+        }
+        for preset, (start, end) in expected.items():
+            fake.asked.clear()
+            dashboard.open(f"/models?range={preset}&tz=America/New_York")
+            asked = parse_qs(next(line for line in fake.asked if line.startswith("/v1/costs?")).partition("?")[2])
+            assert (asked["from"], asked["to"]) == ([start], [end]), preset
+        page.click("#range-button")
+        assert "America/New_York" in page.inner_text("#range .menu-panel > .hint")
+
+
+@pytest.mark.parametrize("path", ["/", "/models", "/tenants", "/gpus", "/request", "/idle", "/budgets", "/prices", "/quality"])
+def test_every_page_hands_out_files(browser: Browser, fake: FakeApi, path: str) -> None:
+    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+        page = dashboard.open(f"{path}?range=yesterday")
+        page.click("#downloads-button")
+        assert page.locator("#downloads button").count() == 4
+        with page.expect_download() as waiting:
+            page.click("#download-focus")
+        assert waiting.value.suggested_filename == "gpu-tokens-focus.csv"
+        asked = parse_qs([line for line in fake.asked if line.startswith("/v1/export")][-1].partition("?")[2])
+        assert (asked["layout"], asked["format"]) == (["focus"], ["csv"])

@@ -36,6 +36,7 @@ def _shown(fake: FakeApi) -> dict[str, str]:
         "gpus-table": "/gpus?view=table",
         "request": f"/request?id={REQUEST_ID}",
         "idle": "/idle?share=by_use",
+        "overview-compared": "/?compare=1&range=yesterday",
         "budgets": "/budgets",
         "prices": "/prices",
         "quality": "/quality",

@@ -118,6 +118,10 @@ class CostsAsked(Selection, Rows):
     """Of /v1/costs."""
 
 
+class ComparedAsked(Selection, Range):
+    """Of /v1/costs/compared."""
+
+
 class File(Range):
     """A file of rows."""
 

@@ -22,6 +22,7 @@ EXPORT = ("text/csv", "application/vnd.apache.parquet")
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/me", Access.ANY_KEY, about.me, "The key in use and what it may do", tenant_keys=True),
     Route("GET", "/v1/costs", READ, costs.costs, "Money, tokens and rates by group", tenant_keys=True),
+    Route("GET", "/v1/costs/compared", READ, costs.costs_compared, "A range beside the period before", tenant_keys=True),
     Route("GET", "/v1/dimensions", READ, costs.dimensions, "Values to filter by", tenant_keys=True),
     Route("GET", "/v1/export", READ, costs.export, "The same rows as a file", tenant_keys=True, media_types=EXPORT),
     Route("GET", "/v1/break-even", READ, costs.break_even, "Own GPUs against an API price"),

@@ -1,4 +1,4 @@
-"""FOCUS 1.2 (FinOps Open Cost and Usage Specification): the ledger as the rows FinOps tools read.
+"""FOCUS 1.2 (FinOps Open Cost and Usage Specification), with the columns that 1.3 added: the ledger as FinOps tools read it.
 
 One row per GPU, hour, way of paying, class of money, model and tenant: a usage charge of GPU-hours. All mandatory columns of
 the specification, the recommended and conditional ones that say something here, and `x_` columns for what FOCUS has no
@@ -12,6 +12,9 @@ column for yet (models, token kinds, the class of idle money). https://focus.fin
     SkuPriceId      the SKU and the mode: neither an amount nor a date, so that it stays the same over time
     ChargeClass     null: a correction restates its hour, it is not an extra row
     InvoiceId       null: no invoice is known here
+    Allocated*      (1.3) money that came to a model and tenant: whose, by which method, what part of its GPU, hour and class
+    ServiceProvider-, HostProviderName   (1.3) as ProviderName and PublisherName, which 1.3 gives up
+    ContractApplied (1.3) null: no contract commitment is known here
     unknown GPUs    requests on GPUs that nobody sampled or declared: costs of 0 (FOCUS has no null there), x_CostNanoUsd null
 
 Left out, because their condition is not met: unit prices (no list price without discounts is published, no negotiated one
@@ -44,6 +47,8 @@ SERVICE = "LLM inference"
 _CLASS_END = GROUP_BY.index("class") + 1  # the model follows
 US_PER_HOUR = 3_600_000_000
 _STATUS = {"attributed": "Used", "unmetered_work": "Used", "warm_idle": "Unused", "cold_idle": "Unused"}
+# How a GPU's money came to a model and tenant (FOCUS 1.3, split cost allocation); other classes are nobody's.
+ALLOCATED_BY = {"attributed": "work-rate-sweep", "warm_idle": "by-attributed-money-of-the-hour"}
 _WORDS = {
     "attributed": "Requests",
     "unmetered_work": "GPU busy without a known request",
@@ -53,6 +58,11 @@ _WORDS = {
 }
 
 COLUMNS: tuple[Column, ...] = (
+    Column("AllocatedMethodDetails", Kind.JSON),
+    Column("AllocatedMethodId", Kind.TEXT),
+    Column("AllocatedResourceId", Kind.TEXT),
+    Column("AllocatedResourceName", Kind.TEXT),
+    Column("AllocatedTags", Kind.JSON),
     Column("BilledCost", Kind.DECIMAL),
     Column("BillingAccountId", Kind.TEXT),
     Column("BillingAccountName", Kind.TEXT),
@@ -69,8 +79,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("ChargePeriodStart", Kind.TIME),
     Column("ConsumedQuantity", Kind.DECIMAL),
     Column("ConsumedUnit", Kind.TEXT),
+    Column("ContractApplied", Kind.JSON),
     Column("ContractedCost", Kind.DECIMAL),
     Column("EffectiveCost", Kind.DECIMAL),
+    Column("HostProviderName", Kind.TEXT),
     Column("InvoiceId", Kind.TEXT),
     Column("InvoiceIssuerName", Kind.TEXT),
     Column("ListCost", Kind.DECIMAL),
@@ -84,6 +96,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("ResourceType", Kind.TEXT),
     Column("ServiceCategory", Kind.TEXT),
     Column("ServiceName", Kind.TEXT),
+    Column("ServiceProviderName", Kind.TEXT),
     Column("ServiceSubcategory", Kind.TEXT),
     Column("SkuId", Kind.TEXT),
     Column("SkuMeter", Kind.TEXT),
@@ -118,10 +131,11 @@ def focus_rows(rows: Iterable[Row], billing_account: str) -> Iterator[list[Any]]
         shares = split_exactly(time_us, weights if any(weights) else [1] * len(found))
         for row, part_us in zip(found, shares, strict=True):
             if row.money_nusd or part_us or row["requests"] or row["prompt_tokens"] or row["completion_tokens"]:
-                yield _row(row, part_us, billing_account)
+                yield _row(row, part_us, sum(weights), billing_account)
 
 
-def _row(row: Row, part_us: int, billing_account: str) -> list[Any]:
+def _row(row: Row, part_us: int, whole: int, billing_account: str) -> list[Any]:
+    """whole: what its money is a part of, of the GPU, hour and class."""
     gpu, host, name, mode, kind, model, tenant = (value or None for value in row.key)
     sku = name or "GPU"
     cost = usd(row.money_nusd)
@@ -130,7 +144,16 @@ def _row(row: Row, part_us: int, billing_account: str) -> list[Any]:
     words = "Requests on a GPU that is not known, cost unknown" if row.is_unpriced else _WORDS[str(kind)]
     billing_start, billing_end = month_of(row.start)
     tags = {"model": model, "tenant": tenant, "host": host, "gpu_name": name}
+    hours = (Decimal(part_us) / US_PER_HOUR).quantize(Decimal("1e-9"))
+    whose = "/".join(part for part in (model, tenant) if part) or None
+    ratio = row.money_nusd / whole if whole else 0.0
+    elements = [{"AllocatedRatio": ratio, "UsageUnit": "GPU-Hours", "UsageQuantity": float(hours)}]
     return [
+        {"Elements": elements} if whose else None,
+        ALLOCATED_BY.get(str(kind)) if whose else None,
+        whose,
+        whose,
+        {name: value for name, value in (("model", model), ("tenant", tenant)) if value} if whose else None,
         cost,
         billing_account,
         billing_account,
@@ -147,13 +170,15 @@ def _row(row: Row, part_us: int, billing_account: str) -> list[Any]:
         row.start,
         Decimal(row["prompt_tokens"] + row["completion_tokens"]),
         "Tokens",
+        None,
         cost,
         cost,
+        PROVIDER,
         None,
         PROVIDER,
         cost,
         "Other" if mode is None else PRICING_CATEGORIES[PriceMode(mode)],
-        (Decimal(part_us) / US_PER_HOUR).quantize(Decimal("1e-9")),
+        hours,
         "GPU-Hours",
         PROVIDER,
         PROVIDER,
@@ -162,6 +187,7 @@ def _row(row: Row, part_us: int, billing_account: str) -> list[Any]:
         "GPU",
         "AI and Machine Learning",
         SERVICE,
+        PROVIDER,
         "Generative AI",
         sku,
         "GPU time",

@@ -70,6 +70,7 @@ def report(
     start: cli.FromOption = None,
     end: cli.ToOption = None,
     last: cli.LastOption = "24h",
+    period: cli.PeriodOption = None,
     bucket: Annotated[p.Bucket, typer.Option(help="One row per minute, hour or day.")] = p.Bucket.NONE,
     time_zone: cli.ZoneOption = "UTC",
     models: cli.ModelOption = None,
@@ -77,6 +78,7 @@ def report(
     gpus: cli.GpuOption = None,
     hosts: cli.HostOption = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most rows shown, most money first.")] = REPORT_LIMIT,
+    compare: Annotated[bool, typer.Option("--compare", help="Beside the period before, without buckets.")] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Redraw every few seconds until Ctrl-C.")] = False,
     wide: cli.WideOption = False,
     as_json: cli.JsonOption = False,
@@ -87,7 +89,8 @@ def report(
     On a terminal the columns that there is room for; --wide, a pipe and a file get all of them.
 
     Examples: `gpu-tokens report` | `gpu-tokens report --wide` | `gpu-tokens report --by model,tenant --last 30d --bucket 1d` |
-    `gpu-tokens report --by class --from 2026-01-01 --to 2026-02-01 --tz Europe/Berlin --json`
+    `gpu-tokens report --by class --period last-month --tz Europe/Berlin --json` |
+    `gpu-tokens report --period 2026-W05 --compare`
     """
     from gpu_token_analytics.costs.report import costs_of
     from gpu_token_analytics.terminal import report as view
@@ -96,8 +99,13 @@ def report(
         _refuse_unless_drawn_on("report --watch", "leave --watch out")
     groups = _groups(group_by if group_by is not None else ["model"])
     filters = {"models": models or (), "tenants": tenants or (), "gpus": gpus or (), "hosts": hosts or ()}
-    query_of = _query_of(cli.asked_range(start, end, last), bucket, time_zone, groups, filters)
+    if compare and (watch or bucket is not p.Bucket.NONE):
+        raise SettingsError("--compare sets two periods side by side: leave --bucket and --watch out")
+    query_of = _query_of(cli.asked_range(start, end, last, period, time_zone), bucket, time_zone, groups, filters)
     with cli.opened() as desk:
+        if compare:
+            _compare(desk, query_of(desk.now()), limit, wide=wide, as_json=as_json, as_csv=as_csv)
+            return
 
         def body() -> CostsResponse:
             return costs_of(desk, query_of(desk.now()), LONGEST_PAGE)
@@ -112,6 +120,15 @@ def report(
             _watch(lambda rows: view.render(body(), min(limit, rows), wide=wide))
         else:
             cli.show(view.render(body(), limit, wide=wide))
+
+
+def _compare(desk: Desk, query: CostQuery, limit: int, *, wide: bool, as_json: bool, as_csv: bool) -> None:
+    from gpu_token_analytics.costs.compared import compared
+    from gpu_token_analytics.terminal import report as view
+
+    body = compared(desk, query)
+    if not cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):
+        cli.show(view.render_compared(body, limit, wide=wide))
 
 
 def _watch(rendered: Callable[[int], RenderableType]) -> None:
@@ -192,6 +209,7 @@ def export(
     start: cli.FromOption = None,
     end: cli.ToOption = None,
     last: cli.LastOption = "24h",
+    period: cli.PeriodOption = None,
     bucket: Annotated[p.Bucket, typer.Option(help="One row per minute, hour or day.")] = p.Bucket.HOUR,
     time_zone: cli.ZoneOption = "UTC",
     billing_account: Annotated[str, typer.Option(help="FOCUS BillingAccountId and -Name.")] = "self-hosted",
@@ -205,7 +223,7 @@ def export(
     to_file = out is not None and str(out) != "-"
     ending = out.suffix.lstrip(".") if out is not None and to_file else "csv"
     chosen = file_format or (p.ExportFormat(ending) if ending in list(p.ExportFormat) else p.ExportFormat.CSV)
-    query_of = _query_of(cli.asked_range(start, end, last), bucket, time_zone, _groups(group_by or []), {})
+    query_of = _query_of(cli.asked_range(start, end, last, period, time_zone), bucket, time_zone, _groups(group_by or []), {})
     if out is None or not to_file:
         with cli.opened() as desk:
             for chunk in _export_chunks(desk, query_of(desk.now()), chosen, layout, billing_account):
@@ -242,6 +260,8 @@ def break_even(
     start: cli.FromOption = None,
     end: cli.ToOption = None,
     last: cli.LastOption = "7d",
+    period: cli.PeriodOption = None,
+    time_zone: cli.ZoneOption = "UTC",
     models: cli.ModelOption = None,
     wide: cli.WideOption = False,
     as_json: cli.JsonOption = False,
@@ -254,7 +274,9 @@ def break_even(
     from gpu_token_analytics.costs.break_even import against_api
     from gpu_token_analytics.terminal.console import Column, FittedTable
 
-    query_of = _query_of(cli.asked_range(start, end, last), p.Bucket.NONE, "UTC", ["model"], {"models": models or ()})
+    query_of = _query_of(
+        cli.asked_range(start, end, last, period, time_zone), p.Bucket.NONE, time_zone, ["model"], {"models": models or ()}
+    )
     with cli.opened() as desk:
         body = against_api(desk, query_of(desk.now()), api_usd_per_million, usd_per_gpu_hour)
     if cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):

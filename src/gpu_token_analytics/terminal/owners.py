@@ -92,6 +92,8 @@ def idle(
     start: cli.FromOption = None,
     end: cli.ToOption = None,
     last: cli.LastOption = "30d",
+    period: cli.PeriodOption = None,
+    time_zone: cli.ZoneOption = "UTC",
     wide: cli.WideOption = False,
     as_json: cli.JsonOption = False,
     as_csv: cli.CsvOption = False,
@@ -104,7 +106,7 @@ def idle(
     from gpu_token_analytics.costs.owners import idle_money
     from gpu_token_analytics.terminal.console import Column, FittedTable
 
-    asked = cli.asked_range(start, end, last)
+    asked = cli.asked_range(start, end, last, period, time_zone)
     with cli.opened() as desk:
         body = idle_money(desk, *asked.at(desk.now()), share)
     if cli.printed(body, body.shared_out.rows if body.shared_out else body.rows, as_json=as_json, as_csv=as_csv):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from gpu_token_analytics.costs.answers import CostRow, CostsResponse
+from gpu_token_analytics.costs.answers import CostRow, CostsResponse, Money
+from gpu_token_analytics.costs.answers.compared import ComparedResponse
 from gpu_token_analytics.costs.rows import IDLE_COLUMNS
 from gpu_token_analytics.terminal.console import Column, FittedTable
 from gpu_token_analytics.terminal.support import NUSD, count, dollars, instant, percent, rate
@@ -25,6 +26,45 @@ def render(body: CostsResponse, limit: int, *, wide: bool = False) -> Group:
     parts.append(Text(identity(body)))
     parts += [Text(note) for note in notes(body)]
     return Group(*parts)
+
+
+def render_compared(body: ComparedResponse, limit: int, *, wide: bool = False) -> Group:
+    """Both periods side by side, most money first."""
+    columns = (
+        *(Column(name, right=False) for name in body.group_by),
+        Column("USD"),
+        Column("before"),
+        Column("change"),
+        Column("%", 1),
+        Column("tokens", 2),
+        Column("tokens before", 3),
+        Column("$/M active", 4),
+        Column("before", 5),
+    )
+    title = f"{instant(body.from_)} to {instant(body.to)}, before: {instant(body.before_from)} to {instant(body.before_to)}"
+    made = FittedTable(title, columns, wide=wide)
+    rows = sorted(body.rows, key=lambda row: -max(_total(row.money) or 0, _total(row.before) or 0))
+    for row in [*rows[:limit], None]:
+        item = body.totals if row is None else row
+        names = [item.group.get(name) or NOBODY.get(name, "-") for name in body.group_by]
+        if row is None:
+            names = ["total", *[""] * (len(names) - 1)] if names else []
+        made.add_row(
+            *names,
+            *map(dollars, (_total(item.money), _total(item.before), item.changed_nusd)),
+            "-" if item.changed_share is None else f"{100 * item.changed_share:+.1f} %",
+            count(item.tokens),
+            count(item.tokens_before),
+            rate(item.active_usd_per_million),
+            rate(item.active_usd_per_million_before),
+            style="bold" if row is None else None,
+        )
+    hidden = len(rows) - limit
+    return Group(made, *([Text(f"{hidden:,} more rows: raise --limit.")] if hidden > 0 else []))
+
+
+def _total(money: Money | None) -> int | None:
+    return 0 if money is None else money.total_nusd
 
 
 _MONEY_COLUMNS = (

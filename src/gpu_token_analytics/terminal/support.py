@@ -32,6 +32,14 @@ FromOption = Annotated[
 ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="End, exclusive; default: now.")]
 LastOption = Annotated[str, typer.Option("--last", metavar="N", help="Without --from: the last 90m, 24h, 30d, 3w.")]
 ZoneOption = Annotated[str, typer.Option("--time-zone", "--tz", help="IANA name; where hours and days begin.")]
+PeriodOption = Annotated[
+    str | None,
+    typer.Option(
+        "--period",
+        metavar="NAME",
+        help="Instead of times, by --tz: today, yesterday, this-week, last-week, this-month, last-month, 2026-01, 2026-W05.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output, as /v1 answers.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="CSV on standard output, with exact figures.")]
 WideOption = Annotated[bool, typer.Option("--wide", "-W", help="Every column; else what the terminal has room for.")]
@@ -80,17 +88,26 @@ class AskedRange:
     start: datetime | None
     end: datetime | None
     last: timedelta
+    period: str | None = None
+    time_zone: str = "UTC"
 
     def at(self, now: datetime) -> tuple[datetime, datetime]:
         """The range as of `now`."""
         from gpu_token_analytics.rollups.spans import MINUTE, ceil
 
+        if self.period is not None:
+            from gpu_token_analytics.costs.periods import named_period
+            from gpu_token_analytics.costs.questions import check_zone
+
+            return named_period(self.period, now, check_zone(self.time_zone))
         until = ceil(now, MINUTE) if self.end is None else self.end
         return until - self.last if self.start is None else self.start, until
 
 
-def asked_range(start: str | None, end: str | None, last: str) -> AskedRange:
+def asked_range(start: str | None, end: str | None, last: str, period: str | None = None, time_zone: str = "UTC") -> AskedRange:
     """The range of the options. Raises SettingsError."""
+    if period is not None and (start is not None or end is not None):
+        raise SettingsError("--period names a whole time: leave --from and --to out")
     found = _LAST.fullmatch(last)
     if found is None:
         raise SettingsError(f"--last={last!r} is not a time; give one such as 90m, 24h, 30d or 3w")
@@ -98,6 +115,8 @@ def asked_range(start: str | None, end: str | None, last: str) -> AskedRange:
         None if start is None else time_of("--from", start),
         None if end is None else time_of("--to", end),
         int(found.group(1)) * _UNIT[found.group(2)],
+        period,
+        time_zone,
     )
 
 

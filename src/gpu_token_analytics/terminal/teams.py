@@ -77,6 +77,8 @@ def costs(
     start: cli.FromOption = None,
     end: cli.ToOption = None,
     last: cli.LastOption = "30d",
+    period: cli.PeriodOption = None,
+    time_zone: cli.ZoneOption = "UTC",
     wide: cli.WideOption = False,
     as_json: cli.JsonOption = False,
     as_csv: cli.CsvOption = False,
@@ -88,7 +90,7 @@ def costs(
     from gpu_token_analytics.costs.teams import team_costs
     from gpu_token_analytics.terminal.console import Column, FittedTable
 
-    asked = cli.asked_range(start, end, last)
+    asked = cli.asked_range(start, end, last, period, time_zone)
     with cli.opened() as desk:
         body = team_costs(desk, *asked.at(desk.now()))
     if cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):

@@ -8,11 +8,13 @@ from typing import Annotated
 from fastapi import Query
 from fastapi.responses import StreamingResponse
 
-from gpu_token_analytics.api.params import BreakEvenAsked, CostsAsked, ExportAsked, Range
+from gpu_token_analytics.api.params import BreakEvenAsked, ComparedAsked, CostsAsked, ExportAsked, Range
 from gpu_token_analytics.api.services import AskDep
 from gpu_token_analytics.costs.answers import BreakEvenResponse, CostsResponse, DimensionsResponse
+from gpu_token_analytics.costs.answers.compared import ComparedResponse
 from gpu_token_analytics.costs.break_even import against_api
-from gpu_token_analytics.costs.choices import ExportFormat
+from gpu_token_analytics.costs.choices import Bucket, ExportFormat
+from gpu_token_analytics.costs.compared import compared
 from gpu_token_analytics.costs.export import export_file
 from gpu_token_analytics.costs.questions import cost_query
 from gpu_token_analytics.costs.report import costs_of, values_of
@@ -33,6 +35,12 @@ def costs(ask: AskDep, asked: Annotated[CostsAsked, Query()]) -> CostsResponse:
     """
     query = asked.query(asked.start, asked.to, asked.bucket, ask.tenant)
     return costs_of(ask.desk, query, asked.limit, asked.cursor)
+
+
+def costs_compared(ask: AskDep, asked: Annotated[ComparedAsked, Query()]) -> ComparedResponse:
+    """Money of a range beside that of the period before: a month beside the month before, days beside as many days, all by the
+    calendar of `time_zone`; part of a month, week or day beside the same part; else as long, right before."""
+    return compared(ask.desk, asked.query(asked.start, asked.to, Bucket.NONE, ask.tenant))
 
 
 def dimensions(ask: AskDep, asked: Annotated[Range, Query()]) -> DimensionsResponse:

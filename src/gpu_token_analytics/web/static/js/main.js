@@ -15,6 +15,7 @@ import * as prices from './pages/prices.js';
 import * as quality from './pages/quality.js';
 import * as request from './pages/request.js';
 import * as tenants from './pages/tenants.js';
+import { downloads } from './parts/download.js';
 import { errorPanel, skeleton, staleBanner } from './parts/feedback.js';
 import { askForKey } from './parts/keydialog.js';
 import { icon, toolbar } from './parts/toolbar.js';
@@ -110,7 +111,7 @@ function paint() {
   const next = h('div', { id: 'app' }, header(),
     h('main', { id: 'main', tabindex: '-1', 'aria-busy': String(app.loading) },
       h('div', { class: 'page-head' }, h('h1', { id: 'title', tabindex: '-1' }, page.title),
-        page.ranged === false ? null : toolbar(state, app.dimensions, names)),
+        h('div', { class: 'head-tools' }, page.ranged === false ? null : toolbar(state, app.dimensions, names, page.compares), app.me ? downloads(state, app.me) : null)),
       h('div', { id: 'content' }, content())),
     h('footer', { class: 'bottom' }, h('span', null, app.me ? `Version ${app.me.version}` : ''),
       h('span', null, app.loadedAt ? `Figures of ${clock(app.loadedAt, state.zone)} (${state.zone})` : ''),

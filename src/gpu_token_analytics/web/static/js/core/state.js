@@ -3,10 +3,10 @@
  * same thing, and back goes back.
  */
 
-import { DEFAULT_PRESET, isZone, localZone, PRESETS, presetRange } from './time.js';
+import { DEFAULT_PRESET, isZone, localZone, OVER, PRESETS, presetRange } from './time.js';
 
 export const FILTERS = ['model', 'tenant', 'gpu', 'host', 'gpu_name', 'class'];
-const SHARED = ['range', 'from', 'to', 'tz', ...FILTERS]; // what a link to another page carries along
+const SHARED = ['range', 'from', 'to', 'tz', 'compare', ...FILTERS]; // what a link to another page carries along
 
 const root = new URL('.', document.baseURI);
 
@@ -29,7 +29,8 @@ export function readState(now = Date.now()) {
     zone,
     preset: custom ? null : preset,
     range: custom ? { from, to } : presetRange(preset, zone, now),
-    moving: !custom && preset !== 'yesterday', // its end follows the clock
+    moving: !custom && !OVER.includes(preset), // its end follows the clock
+    compare: params.get('compare') === '1',
     filters: FILTERS.map((name) => ({ name, values: params.getAll(name) })).filter(({ values }) => values.length > 0),
   };
 }

@@ -13,8 +13,13 @@ export const PRESETS = [
   { key: 'yesterday', label: 'Yesterday' },
   { key: '7d', label: 'Last 7 days', ms: 7 * DAY },
   { key: '30d', label: 'Last 30 days', ms: 30 * DAY },
+  { key: 'week', label: 'This week' },
+  { key: 'lastweek', label: 'Last week' },
   { key: 'month', label: 'This month' },
+  { key: 'lastmonth', label: 'Last month' },
 ];
+/** Presets that are over: their end does not follow the clock. */
+export const OVER = ['yesterday', 'lastweek', 'lastmonth'];
 export const DEFAULT_PRESET = '24h';
 export const BUCKET_MS = { '1m': MINUTE, '1h': HOUR, '1d': DAY };
 
@@ -65,15 +70,25 @@ function midnight(ms, zone, addDays = 0) {
   return instant({ year: shifted.getUTCFullYear(), month: shifted.getUTCMonth() + 1, day: shifted.getUTCDate() }, zone);
 }
 
+function sinceMonday(ms, zone) {
+  const { year, month, day } = parts(ms, zone);
+  return (new Date(Date.UTC(year, month - 1, day)).getUTCDay() + 6) % 7;
+}
+
 /** A preset as {from, to}. Days and longer start on a whole hour: those sums are the quickest to read. */
 export function presetRange(key, zone, now = Date.now()) {
   const minute = Math.floor(now / MINUTE) * MINUTE;
   const later = (from) => ({ from, to: Math.max(minute, from + MINUTE) });
   if (key === 'today') return later(midnight(now, zone));
   if (key === 'yesterday') return { from: midnight(now, zone, -1), to: midnight(now, zone) };
-  if (key === 'month') {
+  if (key === 'week' || key === 'lastweek') {
+    const monday = midnight(now, zone, -sinceMonday(now, zone));
+    return key === 'week' ? later(monday) : { from: midnight(now, zone, -sinceMonday(now, zone) - 7), to: monday };
+  }
+  if (key === 'month' || key === 'lastmonth') {
     const { year, month } = parts(now, zone);
-    return later(instant({ year, month, day: 1 }, zone));
+    const first = instant({ year, month, day: 1 }, zone);
+    return key === 'month' ? later(first) : { from: instant(month === 1 ? { year: year - 1, month: 12, day: 1 } : { year, month: month - 1, day: 1 }, zone), to: first };
   }
   const { ms } = PRESETS.find((preset) => preset.key === key) ?? PRESETS.find((preset) => preset.key === DEFAULT_PRESET);
   const from = ms >= DAY ? Math.floor((minute - ms) / HOUR) * HOUR : minute - ms;

@@ -1,6 +1,5 @@
 /** Models and Tenants: the same page about another dimension. What each cost, per million tokens, and how that moved. */
 
-import { call } from '../core/api.js';
 import { bucketOf, byGroup, costs, isEmpty, overTime, selection, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
 import { axisUsd, count, integer, known, money, moneyLike, nusd, rate, usdForScale } from '../core/format.js';
@@ -8,6 +7,8 @@ import { hrefWith } from '../core/state.js';
 import { rangeText } from '../core/time.js';
 import { lines, spark } from '../parts/charts.js';
 import { CLASSES, idleMoney } from '../parts/classes.js';
+import { comparedCard, loadCompared, since } from '../parts/compared.js';
+import { download } from '../parts/download.js';
 import { card, choice, chosen, noCells, tile, tiles } from '../parts/feedback.js';
 import { table } from '../parts/table.js';
 import { zoomer } from './overview.js';
@@ -29,11 +30,12 @@ export function groupPage({ dimension, title, none, others }) {
     const bucket = bucketOf(state);
     const split = chosen('group', groupings, state.params);
     const groupBy = split ? [dimension, split] : [dimension];
-    const [summed, timed] = await Promise.all([
+    const [summed, timed, compared] = await Promise.all([
       costs(state, { groupBy, signal }),
       costs(state, { groupBy: [dimension], bucket, signal }),
+      loadCompared(state, dimension, signal),
     ]);
-    return { bucket, split, summed, timed };
+    return { bucket, split, summed, timed, compared };
   }
 
   function view(context, data) {
@@ -41,7 +43,8 @@ export function groupPage({ dimension, title, none, others }) {
     const { summed } = data;
     if (isEmpty(summed)) return noCells(state);
     return [
-      totalTiles(summed.totals, me, state),
+      totalTiles(summed.totals, me, state, data.compared),
+      comparedCard(state, data.compared, dimension, (value) => value ?? none),
       card(`${title} by cost`, {
         id: 'list', hint: me.tenant ? null : 'Loaded adds each one’s share of warm idle to its attributed money. Money that none had a part in stands in the last row.',
         aside: [choice({ id: 'group', label: 'Split by', param: 'group', options: groupings, params: state.params }), exportButton(context, data)],
@@ -50,12 +53,12 @@ export function groupPage({ dimension, title, none, others }) {
     ];
   }
 
-  function totalTiles({ money: sums, tokens, requests, rates, quality }, me, state) {
+  function totalTiles({ money: sums, tokens, requests, rates, quality }, me, state, compared) {
     const byDefault = quality.default_price_nusd > 0 ? `${money(quality.default_price_nusd)} at the default price` : null;
     const unpriced = quality.unknown_gpu_tokens > 0 ? `${count(quality.unknown_gpu_tokens)} on unknown GPUs` : null;
     return tiles(rangeText(state), { id: 'sums' },
       tile('Attributed', money(sums.attributed_nusd),
-        { id: 'sum-attributed', sub: [me.tenant ? null : `of ${money(sums.total_nusd)} in all`, byDefault].filter(Boolean).join('; ') || null }),
+        { id: 'sum-attributed', sub: [me.tenant ? null : `of ${money(sums.total_nusd)} in all`, since(compared, (item) => item.attributed_nusd), byDefault].filter(Boolean).join('; ') || null }),
       tile('Active, per million tokens', known(rates.active_usd_per_million, rate, NO_TOKENS),
         { id: 'sum-active', sub: 'attributed money / tokens' }),
       me.tenant ? null : tile('Loaded, per million tokens', known(rates.loaded_usd_per_million, rate, NO_TOKENS),
@@ -151,23 +154,5 @@ export function groupPage({ dimension, title, none, others }) {
       onclick: (event) => download(event.currentTarget, params, `${dimension}-costs.csv`) }, 'Download CSV');
   }
 
-  return { title, load, view };
-}
-
-/** Fetched, not linked: a link cannot carry the key. */
-async function download(button, params, name) {
-  const label = button.textContent;
-  button.disabled = true;
-  try {
-    const response = await call('export', params, { accept: 'text/csv' });
-    const url = URL.createObjectURL(await response.blob());
-    const link = h('a', { href: url, download: name });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(url), 10_000);
-    button.textContent = label;
-  } catch (error) {
-    button.textContent = `Failed: ${error.detail || error.message}`;
-  } finally {
-    button.disabled = false;
-  }
+  return { title, load, view, compares: true };
 }

@@ -2,7 +2,7 @@
 
 import { groupPage } from './groups.js';
 
-export const { title, load, view } = groupPage({
+export const { title, load, view, compares } = groupPage({
   dimension: 'model',
   title: 'Models',
   none: 'No model had a part in it',

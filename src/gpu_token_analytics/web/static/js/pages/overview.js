@@ -7,7 +7,8 @@ import { axisUsd, count, integer, known, money, moneyLike, nusd, rate, unknown, 
 import { go, hrefTo, hrefWith } from '../core/state.js';
 import { ago, clock, iso, rangeText } from '../core/time.js';
 import { stackedColumns, spark } from '../parts/charts.js';
-import { CLASSES, classMoney, IDLE } from '../parts/classes.js';
+import { CLASSES, classMoney, classOf, IDLE } from '../parts/classes.js';
+import { comparedCard, loadCompared, since } from '../parts/compared.js';
 import { card, choice, chosen, noCells, tile, tiles } from '../parts/feedback.js';
 import { identityFigure, identityParts } from '../parts/identity.js';
 import { table } from '../parts/table.js';
@@ -19,18 +20,20 @@ const NO_TOKENS = 'no tokens in this range';
 
 export const title = 'Overview';
 export const followsLive = true;
+export const compares = true;
 
 export async function load({ state, me, signal }) {
   const bucket = bucketOf(state);
   const hour = { from: Math.floor(Date.now() / 60_000) * 60_000 - 3_600_000, to: Math.floor(Date.now() / 60_000) * 60_000 };
-  const [whole, models, tenants, recent, audit] = await Promise.all([
+  const [whole, models, tenants, recent, audit, compared] = await Promise.all([
     costs(state, { bucket, signal }), // its totals are those of the whole range
     costs(state, { groupBy: ['model'], signal }),
     costs(state, { groupBy: ['tenant'], signal }),
     costs(state, { bucket: '1m', range: hour, signal }),
     me.tenant || state.filters.length ? null : auditOf(state, signal),
+    loadCompared(state, me.tenant ? 'model' : 'class', signal),
   ]);
-  return { bucket, whole, models, tenants, recent, audit, hour };
+  return { bucket, whole, models, tenants, recent, audit, hour, compared };
 }
 
 /** The audit is an extra here: the page stands without it (a long range may be refused). */
@@ -51,7 +54,8 @@ export function view({ state, me, live }, data) {
   return [
     nowTiles(state, me, live, data),
     nothing ? noCells(state) : [
-      me.tenant ? tenantMoney(me, totals, state) : whereItWent(state, data),
+      me.tenant ? tenantMoney(me, totals, state, data.compared) : whereItWent(state, data),
+      comparedCard(state, data.compared, me.tenant ? 'model' : 'class', (value) => classOf(value)?.label ?? value),
       me.tenant ? null : idleOverTime(state, data),
       h('div', { class: 'pair' },
         topTable('models', 'Models', 'model', data.models, state, me),
@@ -100,14 +104,14 @@ function fromMinutes({ rows, totals }, { to }) {
   };
 }
 
-function whereItWent(state, { whole, audit }) {
+function whereItWent(state, { whole, audit, compared }) {
   const total = whole.scope.cost_nusd ?? whole.totals.money.total_nusd;
   const parts = identityParts(whole.totals.money, whole.scope.left_out_nusd);
   return card('Where the money went', {
     id: 'where',
     hint: 'Every nano-dollar of these GPUs has exactly one class. The bar always fills.',
     aside: auditBadge(audit),
-  }, identityFigure(parts, total), provisionalNote(whole));
+  }, compared ? h('p', { class: 'hint', id: 'where-since' }, `In all ${since(compared)}.`) : null, identityFigure(parts, total), provisionalNote(whole));
 }
 
 function auditBadge(audit) {
@@ -128,11 +132,11 @@ function provisionalNote({ totals, scope }) {
   return notes.length ? h('p', { class: 'hint' }, notes.join(' ')) : null;
 }
 
-function tenantMoney(me, totals, state) {
+function tenantMoney(me, totals, state, compared) {
   return card(`Tenant ${me.tenant}`,
     { id: 'where', hint: 'This key sees one tenant: the money attributed to its requests. Idle money belongs to all and is not shown.' },
     tiles(rangeText(state), { id: 'tenant' },
-      tile('Spent', money(totals.money.attributed_nusd), { id: 'tenant-spent' }),
+      tile('Spent', money(totals.money.attributed_nusd), { id: 'tenant-spent', sub: since(compared) }),
       tile('Tokens', count(totals.tokens.total), { id: 'tenant-tokens' }),
       tile('Requests', integer(totals.requests), { id: 'tenant-requests' }),
       tile('Per million tokens', known(totals.rates.active_usd_per_million, rate, NO_TOKENS), { id: 'tenant-active' })));

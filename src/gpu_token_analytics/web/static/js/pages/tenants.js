@@ -15,7 +15,7 @@ const groups = groupPage({
   others: [{ key: 'model', label: '× Model' }, { key: 'gpu_name', label: '× GPU type' }, { key: 'host', label: '× Host' }],
 });
 
-export const { title } = groups;
+export const { title, compares } = groups;
 
 export async function load(context) {
   const { state, signal, me } = context;

@@ -12,9 +12,14 @@ const MOST_SHOWN = 200;
 const searched = {}; // text in each filter's search box
 
 /** The bar under the header. `dimensions` may still be loading (null). */
-export function toolbar(state, dimensions, names = FILTERS) {
+export function toolbar(state, dimensions, names = FILTERS, compares = false) {
   return h('div', { class: 'toolbar', role: 'group', 'aria-label': 'Selection' },
-    rangeMenu(state), names.length ? [filterMenu(state, dimensions, names), chips(state)] : null);
+    rangeMenu(state), compares ? compareSwitch(state) : null, names.length ? [filterMenu(state, dimensions, names), chips(state)] : null);
+}
+
+function compareSwitch({ compare }) {
+  return h('button', { type: 'button', id: 'compare', class: 'toggle', 'aria-pressed': String(compare), title: 'A month beside the month before, a week beside the week before, else as long right before',
+    onclick: () => go(hrefWith({ compare: compare ? null : '1' })) }, 'Compare with the period before');
 }
 
 function rangeMenu(state) {
@@ -38,7 +43,7 @@ function rangeMenu(state) {
     field('Time zone', h('select', { id: 'zone', value: zone,
       onchange: (event) => go(hrefWith({ tz: event.currentTarget.value === localZone() ? null : event.currentTarget.value })) },
       [...new Set([localZone(), 'UTC', zone])].map((name) => h('option', { value: name }, name === localZone() ? `${name} (this browser)` : name)))),
-    h('p', { class: 'hint' }, `${moment(range.from, zone)} to ${moment(range.to, zone)}`));
+    h('p', { class: 'hint' }, `${moment(range.from, zone)} to ${moment(range.to, zone)}, ${zone}`));
 }
 
 function applyCustom(event, zone) {
