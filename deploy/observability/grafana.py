@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from deploy.observability.panels import Dashboard, Panel
-from gpu_token_analytics.agent.metrics import AgentMetrics
+from gpu_token_analytics.agent.metrics import AgentMetrics, EngineMetrics
 from gpu_token_analytics.api.metrics import ApiMetrics
 from gpu_token_analytics.exporter.metrics import ExporterMetrics
 from gpu_token_analytics.metrics import Metrics
@@ -24,6 +24,7 @@ def registries() -> list[CollectorRegistry]:
     """The metrics of every process."""
     agent = CollectorRegistry()
     AgentMetrics(agent)
+    EngineMetrics(agent)
     return [Metrics().registry, ApiMetrics().registry, ExporterMetrics().registry, agent]
 
 

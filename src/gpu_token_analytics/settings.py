@@ -160,6 +160,13 @@ class Settings(BaseSettings):
     )
     gpu_seed_file: str = Field("gpu_seed.json", description="GPUs of the `seed` source.")
     sample_interval_seconds: float = Field(5, gt=0, le=59, description="Time between two samples of one GPU.")
+    engines: str = Field(
+        "",
+        description="Serving engines whose token counters the agent reads: `vllm=http://node1:8000 sglang=http://node2:30000`.",
+    )
+    engine_interval_seconds: float = Field(
+        15, ge=1, le=300, description="Time between two looks at the counters of an engine; best a part of a minute."
+    )
     nvidia_smi_path: str = Field("nvidia-smi", description="The nvidia-smi executable.")
     host_name: str = Field("", description="Name of this host in events; empty: the machine's host name.")
 

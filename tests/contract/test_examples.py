@@ -24,13 +24,14 @@ from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.shape import Shaper
 from gpu_token_analytics.ingest.shaped import Shaped
 from gpu_token_analytics.kafka.records import RecordBatch
+from gpu_token_analytics.wire.counters import EngineCounters
 from gpu_token_analytics.wire.events import MAX_AHEAD_SECONDS, MAX_RECORD_BYTES, decode
 from gpu_token_analytics.wire.fields import MAX_GPUS
 from gpu_token_analytics.wire.json_schemas import json_schemas
 from gpu_token_analytics.wire.kind import Event, encode
-from gpu_token_analytics.wire.sample import SAMPLE, GpuSample
+from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.times import EARLIEST_TS
-from gpu_token_analytics.wire.usage import USAGE, TokenUsage
+from gpu_token_analytics.wire.usage import TokenUsage
 
 SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
 GOOD, BAD = load("good"), load("bad")
@@ -107,7 +108,7 @@ def shape(values: Sequence[bytes | None], broker_ms: Sequence[int] | None = None
 def refused(values: Sequence[bytes | None], broker_ms: Sequence[int] | None = None) -> dict[int, str]:
     """What ingest refuses of a batch: reasons by place."""
     shaped = shape(values, broker_ms)
-    assert len(shaped.raws[USAGE].documents) + len(shaped.raws[SAMPLE].documents) + len(shaped.letters) == len(values)
+    assert sum(len(raws.documents) for raws in shaped.raws.values()) + len(shaped.letters) == len(values)
     return {int(letter.at.rsplit("/", 1)[1]): letter.reason for letter in shaped.letters}
 
 
@@ -132,7 +133,7 @@ def test_a_batch_refuses_bad_events_in_our_own_byte_form() -> None:
 def readable(value: bytes | None) -> Event | None:
     """An event that may break rules between its fields."""
     try:
-        return msgspec.json.decode(value or b"", type=TokenUsage | GpuSample)
+        return msgspec.json.decode(value or b"", type=TokenUsage | GpuSample | EngineCounters)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -42,6 +42,17 @@ SAMPLE: dict[str, Any] = {
     "gpu_index": 0,
     "source": "nvml",
 }
+COUNTERS: dict[str, Any] = {
+    "schema": "engine.counters.v1",
+    "event_id": "e",
+    "ts": "2026-01-31T12:00:00Z",
+    "host": "h",
+    "instance": "node1:8000",
+    "engine": "vllm",
+    "interval_ms": 15_000.0,
+    "prompt_tokens": 100,
+    "completion_tokens": 100,
+}
 
 
 def read(record: dict[str, Any]) -> Event:
@@ -89,6 +100,7 @@ def values_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     least, most = schema.get("minimum"), schema.get("maximum")
     by_type: dict[str, Callable[[], st.SearchStrategy[Any]]] = {
         "null": st.none,
+        "boolean": st.booleans,
         "integer": lambda: st.integers(least, most) | st.integers(least, most).map(float),
         "number": lambda: st.floats(least, most) | st.integers(int(least or 0), int(most or 0)),
         "array": lambda: st.lists(values_of(schema["items"]), max_size=schema["maxItems"] // 16),
@@ -129,7 +141,7 @@ _odd: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("base", [USAGE, SAMPLE], ids=["usage", "sample"])
+@pytest.mark.parametrize("base", [USAGE, SAMPLE, COUNTERS], ids=["usage", "sample", "counters"])
 def test_each_value_in_each_field_is_taken_by_both_or_by_none(base: dict[str, Any]) -> None:
     tag = base["schema"]
     validator = jsonschema.Draft202012Validator(SCHEMAS[tag])
@@ -168,12 +180,13 @@ def test_the_cases_of_integral_numbers() -> None:
     assert refused(lines, [int(datetime(2026, 11, 29, 8, tzinfo=UTC).timestamp() * 1000)] * 4) == {}
 
 
-@pytest.mark.parametrize("base", [USAGE, SAMPLE], ids=["usage", "sample"])
+@pytest.mark.parametrize("base", [USAGE, SAMPLE, COUNTERS], ids=["usage", "sample", "counters"])
 def test_null_is_as_if_absent_in_every_optional_field(base: dict[str, Any]) -> None:
     schema = SCHEMAS[base["schema"]]
     optional = [name for name in schema["properties"] if name not in schema["required"]]
-    plain = {name: value for name, value in base.items() if name not in optional} | {"gpu_index": 0}
-    assert read(plain | dict.fromkeys([name for name in optional if name != "gpu_index"])) == read(plain)
+    needed: dict[str, Any] = {"completion_tokens": 1} if base is COUNTERS else {"gpu_index": 0}  # by rules between fields
+    plain = {name: value for name, value in base.items() if name not in optional} | needed
+    assert read(plain | dict.fromkeys([name for name in optional if name not in needed])) == read(plain)
     for name in schema["required"]:
         assert outcome(base | {name: None}) is not None
 
@@ -187,7 +200,7 @@ def test_null_is_as_if_absent_in_every_optional_field(base: dict[str, Any]) -> N
         ("2016-12-31t15:59:60-08:00", "2017-01-01T00:00:00Z"),
     ],
 )
-@pytest.mark.parametrize("base", [USAGE, SAMPLE], ids=["usage", "sample"])
+@pytest.mark.parametrize("base", [USAGE, SAMPLE, COUNTERS], ids=["usage", "sample", "counters"])
 def test_a_leap_second_is_the_second_after_it(base: dict[str, Any], ts: str, meant: str) -> None:
     assert read(base | {"ts": ts}).ts == read(base | {"ts": meant}).ts
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class AgentMetrics:
@@ -44,4 +44,45 @@ class AgentMetrics:
         )
         self.last_sample = Gauge(
             "gpu_tokens_agent_last_sample_timestamp_seconds", "Unix time of the last round of samples", registry=registry
+        )
+
+
+class EngineMetrics:
+    """Of the engines whose counters are read. Labels are closed sets, never an instance or a model."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        engine = ["engine"]
+        self.engines = Gauge("gpu_tokens_agent_engines", "Serving engines that are scraped", engine, registry=registry)
+        self.engines_up = Gauge(
+            "gpu_tokens_agent_engines_up", "Of these, those whose last scrape could be read", engine, registry=registry
+        )
+        self.seconds = Histogram(
+            "gpu_tokens_agent_engine_scrape_seconds",
+            "Time of one scrape of an engine, reading its page included; the count is that of all scrapes",
+            engine,
+            registry=registry,
+        )
+        self.failures = Counter(
+            "gpu_tokens_agent_engine_scrape_failures", "Scrapes that could not be read", engine, registry=registry
+        )
+        self.resets = Counter(
+            "gpu_tokens_agent_engine_resets", "Scrapes in which an engine's counters had begun anew", engine, registry=registry
+        )
+        self.gaps = Counter(
+            "gpu_tokens_agent_engine_gaps", "Scrapes that count for missed ones before them, too", engine, registry=registry
+        )
+        self.tokens = Counter(
+            "gpu_tokens_agent_engine_tokens",
+            "Tokens that engines counted, by kind; cached ones are a part of prompt ones",
+            ["engine", "kind"],
+            registry=registry,
+        )
+        self.sent = Counter("gpu_tokens_agent_engine_events", "Events of engines that Kafka acknowledged", registry=registry)
+        self.waiting = Gauge(
+            "gpu_tokens_agent_engine_events_waiting", "Events of engines that Kafka has not taken yet", registry=registry
+        )
+        self.dropped = Counter(
+            "gpu_tokens_agent_engine_events_dropped",
+            "Events of engines that were given up because too many waited for Kafka: their tokens are not in the ledger",
+            registry=registry,
         )

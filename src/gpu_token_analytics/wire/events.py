@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Union
 import msgspec
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
+from gpu_token_analytics.wire.counters import COUNTERS
 from gpu_token_analytics.wire.kind import Event, Kind, Touches, encode, encode_lines
 from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.strict_json import read_strictly, shorten, utf8_text
@@ -33,6 +34,7 @@ MAX_AHEAD_SECONDS = 300
 KINDS: tuple[Kind[Any], ...] = (
     USAGE,
     SAMPLE,
+    COUNTERS,
 )
 
 _MAX_AHEAD = timedelta(seconds=MAX_AHEAD_SECONDS)

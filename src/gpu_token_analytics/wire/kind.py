@@ -17,7 +17,8 @@ import msgspec
 from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.wire.fields import EventId, Id, Timestamp
 from gpu_token_analytics.wire.identity import raw_id
-from gpu_token_analytics.wire.names import canonical_host
+from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
+from gpu_token_analytics.wire.strict_json import shorten
 from gpu_token_analytics.wire.values import NOISE_MS, Forms, is_noise
 
 
@@ -146,6 +147,15 @@ class Touches:
     gpus: str  # who they are about: a GPU, or an array of them
     names: bool = False  # these are what a sender calls GPUs, and mean one by what is known at the time; else they are ids
     since: str = "ts_us"  # they speak of [since, ts_us), in microseconds
+
+
+def mixed_names(event: Any) -> InvalidRecord | None:
+    """What is said of an event with `gpu_uuids` that names GPUs in both ways; None of any other."""
+    if not 0 < sum("/" in canonical_gpu(name) for name in event.gpu_uuids) < len(event.gpu_uuids):
+        return None
+    # One GPU named twice, by UUID and by host/index, would carry half of the request and lose the other half.
+    message = f"gpu_uuids={shorten(event.gpu_uuids)}: name all GPUs by UUID, or all as host/index"
+    return InvalidRecord(Reason.INCONSISTENT, message, "gpu_uuids")
 
 
 def stored_as_sent(event: Event) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from msgspec import Meta
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.wire.fields import MAX_GPUS, GpuIndex, Id, Label, Milliseconds, TokenCount
-from gpu_token_analytics.wire.kind import Below, Event, Kind, OfLabels, PartOf, Touches
+from gpu_token_analytics.wire.kind import Below, Event, Kind, OfLabels, PartOf, Touches, mixed_names
 from gpu_token_analytics.wire.names import canonical_gpu, canonical_host, gpu_label
-from gpu_token_analytics.wire.strict_json import shorten
 
 MAX_CELLS = 8192  # minutes x GPUs one request may touch
 
@@ -62,14 +61,6 @@ def _unnamed(event: TokenUsage) -> InvalidRecord | None:
     return InvalidRecord(Reason.INCONSISTENT, message, "gpu_uuids")
 
 
-def _mixed(event: TokenUsage) -> InvalidRecord | None:
-    if not 0 < sum("/" in canonical_gpu(name) for name in event.gpu_uuids) < len(event.gpu_uuids):
-        return None
-    # One GPU named twice, by UUID and by host/index, would carry half of the request and lose the other half.
-    message = f"gpu_uuids={shorten(event.gpu_uuids)}: name all GPUs by UUID, or all as host/index"
-    return InvalidRecord(Reason.INCONSISTENT, message, "gpu_uuids")
-
-
 def _longest_ms(event: TokenUsage) -> float:
     """From here on it touches more than MAX_CELLS cells: as many minutes as it lasts, and one at each end, on each GPU."""
     return (MAX_CELLS // max(1, len(event.gpu_uuids)) - 1) * 60_000
@@ -92,7 +83,7 @@ USAGE = Kind(
         PartOf("cached_tokens", "prompt_tokens"),
         PartOf("reasoning_tokens", "completion_tokens"),
         OfLabels(_unnamed),
-        OfLabels(_mixed),
+        OfLabels(mixed_names),
         PartOf("queue_ms", "latency_ms", measured=True, known=True),
         PartOf("ttft_ms", "latency_ms", measured=True, known=True),
         Below("latency_ms", _longest_ms, _too_many_cells),

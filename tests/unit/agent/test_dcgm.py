@@ -224,7 +224,7 @@ def test_the_agent_reads_a_real_page(page: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(_Page, "status", 503)
     with pytest.raises(SourceUnavailable, match="answers 503"):
         DcgmSource(page, "node1").read()
-    with pytest.raises(SourceUnavailable, match="is the exporter running"):
+    with pytest.raises(SourceUnavailable, match="does it run, and is the address right"):
         DcgmSource("http://127.0.0.1:9/metrics", "node1").read()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from gpu_token_analytics.wire.names import canonical_host, may_be_same
 
 TIMEOUT_SECONDS = 10.0
 MAX_BYTES = 32 * 1024 * 1024
+_PIECE_BYTES = 64 * 1024
 _ACCEPT = "text/plain;version=0.0.4"  # OpenMetrics would rename counters
 
 Fetch = Callable[[str], str]
@@ -27,28 +30,37 @@ class Row(NamedTuple):
     value: float
 
 
-def fetch(url: str) -> str:
-    """The page at `url`. Raises SourceUnavailable with the fix."""
+def fetch(
+    url: str,
+    fix: str = "set GPU_EXPORTER_URL to the exporter's page of metrics",
+    most_bytes: int = MAX_BYTES,
+    seconds: float = TIMEOUT_SECONDS,
+) -> str:
+    """The page at `url`. fix: what its owner can do. Raises SourceUnavailable with the fix; takes no longer than about twice
+    the given seconds, however slowly the page comes."""
     # Not through a proxy: an exporter is of this host, or of this network.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + seconds
+    body = bytearray()
     try:
         request = urllib.request.Request(url, headers={"Accept": _ACCEPT})
-        with opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
-            body: bytes = answer.read(MAX_BYTES + 1)
+        with opener.open(request, timeout=seconds) as answer:
+            while len(body) <= most_bytes and (piece := answer.read1(_PIECE_BYTES)):
+                body += piece
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"it is not over after {seconds:g} s")
     except urllib.error.HTTPError as error:
         error.close()
-        raise SourceUnavailable(f"{url} answers {error.code}; set GPU_EXPORTER_URL to its page of metrics") from None
-    except (OSError, ValueError) as error:
+        raise SourceUnavailable(f"{url} answers {error.code}; {fix}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
         why = getattr(error, "reason", error)
-        raise SourceUnavailable(
-            f"{url} cannot be read ({why}); is the exporter running, and is GPU_EXPORTER_URL right?"
-        ) from None
-    if len(body) > MAX_BYTES:
-        raise SourceUnavailable(f"{url} answers more than {MAX_BYTES:,} bytes; set GPU_EXPORTER_URL to an exporter of GPUs")
+        raise SourceUnavailable(f"{url} cannot be read ({why}); does it run, and is the address right? Else {fix}") from None
+    if len(body) > most_bytes:
+        raise SourceUnavailable(f"{url} answers more than {most_bytes:,} bytes; {fix}")
     return body.decode("utf-8", "replace")
 
 
-def rows(text: str, url: str) -> Iterator[Row]:
+def rows(text: str, url: str, fix: str = "set GPU_EXPORTER_URL") -> Iterator[Row]:
     """The series of a page, names without `_total` (the parser gives it to every counter). A value may be NaN.
 
     Raises SourceUnavailable where it is no such page.
@@ -58,7 +70,7 @@ def rows(text: str, url: str) -> Iterator[Row]:
             for sample in family.samples:
                 yield Row(sample.name.removesuffix("_total"), dict(sample.labels), float(sample.value))
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise SourceUnavailable(f"{url} is no page of Prometheus metrics ({error}); set GPU_EXPORTER_URL") from None
+        raise SourceUnavailable(f"{url} is no page of Prometheus metrics ({error}); {fix}") from None
 
 
 def of_host(found: list[Row], host: str, url: str) -> list[Row]:
