@@ -58,6 +58,7 @@ class Collection(StrEnum):
     BUDGETS = "budgets"
     TEAMS = "teams"
     OWNERS = "owners"
+    LEDGER_TOPIC = "ledger_topic"
     BUDGET_ALERTS = "budget_alerts"
 
 

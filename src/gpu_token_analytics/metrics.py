@@ -127,6 +127,12 @@ class Metrics:
         self.sums_lag = gauge(
             "sums_lag_seconds", "For how long a computed cell has been waiting to be in the hourly and daily sums."
         )
+        self.topic_records = counter("ledger_topic_records_total", "Records written to the ledger's topic (LEDGER_TOPIC).")
+        self.topic_lag = gauge(
+            "ledger_topic_lag_seconds",
+            "For how long the oldest cell that the ledger's topic does not hold has been waiting; 0 in processors that do not "
+            "write it.",
+        )
         self.closer_up = gauge("closer_up", "1 while the thread that computes ledger cells runs.")
 
     def model_label(self, model: str) -> str:
@@ -179,3 +185,13 @@ class Metrics:
         """So many cells and sums are set aside, because MongoDB refuses them for good."""
         self.set_aside_now = count
         self.aside.set(count)
+
+    # What the ledger's topic reports (warehouse/publish.py, Observer)
+
+    def ledger_records(self, count: int) -> None:
+        """So many records were written to the topic."""
+        self.topic_records.inc(count)
+
+    def ledger_topic_lag(self, seconds: float) -> None:
+        """For so long the oldest cell that the topic does not hold has been waiting."""
+        self.topic_lag.set(seconds)

@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     kafka_retention_hours: int = Field(
         168, ge=1, description="Retention of the topic. Raw documents must outlive it (see RAW_RETENTION_DAYS)."
     )
+    ledger_topic: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]{0,249}$",
+        description="Compacted topic that computed and corrected ledger cells go to, for a warehouse, such as `ledger`; empty: "
+        "to none. The same in every processor and in `topics create`.",
+    )
     kafka_group: str = Field("gpu-tokens-processor", description="Consumer group of the processors.")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How to talk to Kafka."
@@ -237,6 +243,11 @@ class Settings(BaseSettings):
         """Where bad records go."""
         return f"{self.kafka_topic}.dlq"
 
+    @property
+    def ledger_transactional_id(self) -> str:
+        """What the writers of the ledger's topic share, so that Kafka lets one of them write."""
+        return f"gpu-tokens-{self.ledger_topic}"
+
     def host_at_site(self, host: str) -> str:
         """A host's name in events: unique among all sites, as hosts of two sites may have the same name, and a GPU without a
         UUID is known by its host. A name that says its site already stays as it is."""
@@ -267,6 +278,10 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"SAMPLE_INTERVAL_SECONDS={self.sample_interval_seconds} is longer than "
                 f"SAMPLE_GAP_LIMIT_SECONDS={self.sample_gap_limit_seconds}: every GPU would look unobserved in between"
+            )
+        if self.ledger_topic in (self.kafka_topic, self.dlq_topic):
+            raise SettingsError(
+                f"LEDGER_TOPIC={self.ledger_topic} is the topic of events or of their dead letters: give the ledger its own"
             )
         self._check_receivers()
         return self

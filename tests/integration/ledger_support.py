@@ -125,7 +125,8 @@ class Pipeline:
             yield self._shaper.shape(records, now)
 
     def closer(self) -> Closer:
-        ledger = LedgerStore(self.store, self.settings.close_debounce_seconds, self._recent)
+        noting = bool(self.settings.ledger_topic)
+        ledger = LedgerStore(self.store, self.settings.close_debounce_seconds, self._recent, noting_unsent=noting)
         rules = replace(ClosingRules.of(self.settings), others_wait=timedelta())
         return Closer(ledger, self.params, rules, self.metrics)
 

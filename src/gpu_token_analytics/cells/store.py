@@ -80,8 +80,10 @@ class CellWrite:
 class CellStore:
     """Reads and writes of `ledger_cells`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
 
-    def __init__(self, store: Store, debounce_seconds: float) -> None:
+    def __init__(self, store: Store, debounce_seconds: float, *, noting_unsent: bool = False) -> None:
+        """noting_unsent: whether changed cells are to be sent to the ledger's topic (warehouse/outbox.py)."""
         self.now = store.now
+        self._noting_unsent = noting_unsent
         self._debounce = timedelta(seconds=debounce_seconds)
         self._cells = store[Collection.LEDGER_CELLS]
         self._chunks = LineChunks(store.database, store.now)
@@ -204,6 +206,8 @@ class CellStore:
             fields["lines"] = "$$REMOVE"
         elif write.replaces is not None and write.changed:
             fields |= dict.fromkeys(CHUNKED_FIELDS, "$$REMOVE")
+        if self._noting_unsent and write.changed:
+            fields["unsent"] = True
         fields["done_gen"] = write.gen
         fields["due_at"] = {"$cond": [{"$eq": ["$gen", write.gen]}, again, touched]}
         fields["lease_until"] = fields["lease"] = "$$REMOVE"

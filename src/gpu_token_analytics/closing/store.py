@@ -16,11 +16,19 @@ from gpu_token_analytics.rollups.store import RollupStore
 class LedgerStore:
     """One database as closing, the audit and the API's request view see it."""
 
-    def __init__(self, store: Store, debounce_seconds: float = 10.0, recent: RecentEvents | None = None) -> None:
-        """recent: events that need not be read back; None reads everything from MongoDB, as an audit must."""
+    def __init__(
+        self,
+        store: Store,
+        debounce_seconds: float = 10.0,
+        recent: RecentEvents | None = None,
+        *,
+        noting_unsent: bool = False,
+    ) -> None:
+        """recent: events that need not be read back; None reads everything from MongoDB, as an audit must.
+        noting_unsent: changed cells are to be sent to the ledger's topic."""
         self.now, self.check_clock = store.now, store.check_clock
         self.recent = recent
-        self.cells = CellStore(store, debounce_seconds)
+        self.cells = CellStore(store, debounce_seconds, noting_unsent=noting_unsent)
         self.changes = ChangeMarks(store, debounce_seconds)
         self.raw = RawReads(store)
         self.pending_marks = PendingMarks(store, debounce_seconds)

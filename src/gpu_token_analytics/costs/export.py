@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -32,8 +32,16 @@ class Export:
     chunks: Iterator[bytes]
 
 
-def export_file(desk: Desk, query: CostQuery, file_format: ExportFormat, layout: ExportLayout, billing_account: str) -> Export:
-    """A range as a file. billing_account: FOCUS BillingAccountId and -Name. Raises Refused."""
+def export_file(
+    desk: Desk,
+    query: CostQuery,
+    file_format: ExportFormat,
+    layout: ExportLayout,
+    billing_account: str,
+    notes: Mapping[str, str] | None = None,
+) -> Export:
+    """A range as a file. billing_account: FOCUS BillingAccountId and -Name. notes: kept in the footer of Parquet. Raises
+    Refused."""
     if layout is ExportLayout.FOCUS:
         query = focus_query(query)
     query = with_books(desk, query)
@@ -41,7 +49,9 @@ def export_file(desk: Desk, query: CostQuery, file_format: ExportFormat, layout:
     now = desk.now()
     columns, lines = table(query, layout, desk.exports.rows(query, now), now, billing_account)
     name = f"gpu-tokens-{layout.value}-{query.start:%Y%m%dT%H%MZ}-{query.end:%Y%m%dT%H%MZ}.{file_format.value}"
-    return Export(name, (csv_chunks if file_format is ExportFormat.CSV else parquet_chunks)(columns, lines))
+    if file_format is ExportFormat.CSV:
+        return Export(name, csv_chunks(columns, lines))
+    return Export(name, parquet_chunks(columns, lines, notes))
 
 
 def focus_query(query: CostQuery) -> CostQuery:

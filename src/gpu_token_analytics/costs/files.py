@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from gpu_token_analytics.foreign_text import in_csv, in_json_text
@@ -78,8 +79,10 @@ def _text(kind: Kind, value: Any) -> str:
     return "" if value is None else _TO_TEXT[kind](value)
 
 
-def parquet_chunks(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    """The file as pieces: one row group at a time is in memory."""
+def parquet_chunks(
+    columns: Sequence[Column], rows: Iterable[Sequence[Any]], notes: Mapping[str, str] | None = None
+) -> Iterator[bytes]:
+    """The file as pieces: one row group at a time is in memory. notes: names and texts that its footer keeps."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -93,7 +96,7 @@ def parquet_chunks(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> 
         Kind.BOOLEAN: pa.bool_(),
         Kind.JSON: pa.string(),
     }
-    schema = pa.schema([(column.name, types[column.kind]) for column in columns])
+    schema = pa.schema([(column.name, types[column.kind]) for column in columns], metadata=notes)
     sink = _Pieces()
     source = iter(rows)
     with pq.ParquetWriter(sink, schema, compression="snappy") as writer:
@@ -107,6 +110,19 @@ def parquet_chunks(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> 
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             yield sink.take()
     yield sink.take()
+
+
+def parquet_note(path: Path, name: str) -> str | None:
+    """What the footer of a file says under a name; None: it is no whole Parquet file, or says nothing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        notes = pq.read_metadata(path).metadata or {}
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+    note: bytes | None = notes.get(name.encode())
+    return None if note is None else note.decode()
 
 
 def _arrow(kind: Kind, value: Any) -> Any:

@@ -39,6 +39,7 @@ _FIXED = frozenset(
         "group.id",
         "group.instance.id",
         "enable.partition.eof",
+        "transactional.id",
     }
 )
 

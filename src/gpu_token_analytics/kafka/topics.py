@@ -70,7 +70,8 @@ class PartitionState:
 
 
 def create_topics(settings: Settings) -> tuple[list[TopicReport], int]:
-    """Create topic and dead-letter topic where missing, seed the group's offsets; does nothing the second time.
+    """Create topic and dead-letter topic where missing, and the ledger's where LEDGER_TOPIC is set; seed the group's offsets.
+    Does nothing the second time.
 
     Returns the report of each topic and the number of partitions seeded. A topic that exists is checked, not changed.
     Raises TopicMissing when an existing topic has another number of partitions, KafkaUnreachable, KafkaError.
@@ -78,6 +79,8 @@ def create_topics(settings: Settings) -> tuple[list[TopicReport], int]:
     admin: AdminClient = build(AdminClient, base_config(settings, "topics"))
     existing = _existing(admin, settings)
     wanted = {settings.kafka_topic: _topic_config(settings), settings.dlq_topic: _dlq_config(settings)}
+    if settings.ledger_topic:
+        wanted[settings.ledger_topic] = _ledger_config()
     notes = _config_notes(admin, {topic: config for topic, config in wanted.items() if topic in existing})
     reports = [_ensure(admin, settings, topic, existing, config, notes) for topic, config in wanted.items()]
     return reports, seed_offsets(settings)
@@ -177,6 +180,13 @@ def _dlq_config(settings: Settings) -> dict[str, str]:
     }
 
 
+def _ledger_config() -> dict[str, str]:
+    return {
+        "cleanup.policy": "compact",  # of each cell the last revision, for ever
+        "max.message.bytes": str(TOPIC_MAX_MESSAGE_BYTES),
+    }
+
+
 def _ensure(
     admin: AdminClient,
     settings: Settings,
@@ -187,7 +197,7 @@ def _ensure(
 ) -> TopicReport:
     wanted = settings.kafka_partitions
     if topic in existing:
-        # Dead letters are read all together: any number of partitions will do.
+        # Dead letters and cells are read all together: any number of partitions will do.
         if existing[topic] != wanted and topic == settings.kafka_topic:
             raise TopicMissing(
                 f"topic {topic} exists with {existing[topic]} partitions, KAFKA_PARTITIONS={wanted}; "

@@ -110,6 +110,7 @@ class CellDocument(OpenedCell, CellFields):
     line_ref: NotRequired[dict[str, Any]]  # {token, section, chunks, lines}
     lines_total: NotRequired[dict[str, int]]
     top_models: NotRequired[list[dict[str, Any]]]  # {model, cost_nusd} of those that cost most
+    unsent: NotRequired[bool]  # true: the ledger's topic does not hold this revision yet (warehouse/outbox.py)
     corrections: NotRequired[list[Correction]]  # changes after final, oldest first, bounded (cells/lines.py)
 
 

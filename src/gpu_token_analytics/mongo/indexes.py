@@ -77,6 +77,9 @@ INDEXES: tuple[Index, ...] = (
     Index(Collection.LEDGER_CELLS, ("gpu", "minute"), "cells of a GPU in a time", unique=True),
     Index(Collection.LEDGER_CELLS, ("minute",), "cells of the fleet in a time"),
     Index(Collection.LEDGER_CELLS, ("rolled", "minute"), "cells the rollups do not hold yet", partial={"rolled": False}),
+    Index(
+        Collection.LEDGER_CELLS, ("unsent", "minute"), "cells the ledger's topic does not hold yet", partial={"unsent": True}
+    ),
     Index(Collection.ROLLUPS_HOURLY, ("scope", "start", "gpu"), "sums of hours, of the fleet or of GPUs"),
     Index(
         Collection.ROLLUPS_HOURLY,

@@ -2,6 +2,7 @@
 
     main thread   ingest (it owns the Kafka consumer, and the signals end here)
     closer        due cells -> the ledger, rollups
+    ledger topic  changed cells -> Kafka, where LEDGER_TOPIC is set
     http          /health /ready /metrics /gpu/info
     beside        such as the agent, where GPU_METRICS_SOURCE is set
 
@@ -27,14 +28,17 @@ from gpu_token_analytics.ingest.run import Ingest
 from gpu_token_analytics.ingest.settle import Step
 from gpu_token_analytics.kafka.consumer import EventSource
 from gpu_token_analytics.kafka.dead_letters import DeadLetters
+from gpu_token_analytics.kafka.ledger_topic import LedgerTopic
 from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.metrics import Metrics, SiteRegistry
-from gpu_token_analytics.mongo.client import open_store, skew_message
+from gpu_token_analytics.mongo.client import Store, open_store, skew_message
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.processor.app import Condition, make_app
 from gpu_token_analytics.raw.recent import RecentEvents
 from gpu_token_analytics.rollups.step import Rollups
 from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.warehouse.outbox import Outbox
+from gpu_token_analytics.warehouse.publish import Publisher
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +70,7 @@ def run_processor(
         _log.info("MongoDB %s", store.server)
         ensure_indexes(store, settings)
         recent = RecentEvents(clock)
-        ledger = LedgerStore(store, settings.close_debounce_seconds, recent)
+        ledger = LedgerStore(store, settings.close_debounce_seconds, recent, noting_unsent=bool(settings.ledger_topic))
         ledger.books.ensure_default_price(settings.price_per_hour_usd)
         source = EventSource(settings, clock)
         dead_letters = DeadLetters(settings)
@@ -77,7 +81,7 @@ def run_processor(
         metrics.clock_skew.set_function(lambda: store.clock_ahead / timedelta(seconds=1))
         metrics.sums_lag.set_function(lambda: rollups.lag_seconds)
         closer = _closer(ledger, settings, metrics, clock, rollups, lambda: ingest.catching_up)
-        tasks = {"the closer": closer, **(beside or {})}
+        tasks = {"the closer": closer, **_publishing(store, settings, metrics, clock), **(beside or {})}
         threads = {name: _Task(name, task, stop) for name, task in tasks.items()}
 
         def condition() -> Condition:
@@ -153,6 +157,16 @@ def _closer(
             metrics.closer_up.set(0)
 
     return run
+
+
+def _publishing(store: Store, settings: Settings, metrics: Metrics, clock: Clock) -> dict[str, Beside]:
+    """Sending cells to the ledger's topic, where there is one."""
+    outbox = Outbox(store)
+    if not settings.ledger_topic:
+        outbox.forget()
+        return {}
+    publisher = Publisher(outbox, LedgerTopic(settings), metrics)
+    return {"the ledger's topic": lambda stop: publisher.run(stop, clock)}
 
 
 class _Task(threading.Thread):

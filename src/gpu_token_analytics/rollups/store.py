@@ -136,6 +136,13 @@ class RollupStore:
         ids = [rollup_id("fleet", None, day + hour * HOUR, HOUR) for hour in range(24)]
         return fleet(day, DAY, self._complete(self._hourly, {"_id": {"$in": ids}}, _FLEET_HOUR_FIELDS))
 
+    def fleet_days(self, start: datetime | None, end: datetime | None) -> list[Document]:
+        """The fleet's days with start <= day < end, in order: {start, version, final_at}. A version is another one whenever
+        anything of its day has changed."""
+        bounds = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
+        where: Document = {"scope": "fleet", **({"start": bounds} if bounds else {})}
+        return list(self._daily.find(where, {"_id": 0, "start": 1, "version": 1, "final_at": 1}).sort("start", ASCENDING))
+
     def stored(self, length: timedelta, where: Document) -> Iterator[Document]:
         """Hourly or daily documents as they are stored, with all their lines, one at a time."""
         return self._complete(self._hourly if length == HOUR else self._daily, where)

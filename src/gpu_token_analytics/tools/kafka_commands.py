@@ -65,6 +65,28 @@ def topics_show(as_json: Annotated[bool, typer.Option("--json", help="One JSON o
     typer.echo(f"lag in all: {sum(state.lag for state in states)}")
 
 
+@topics_app.command("resend-ledger")
+def topics_resend_ledger() -> None:
+    """Send every cell to the ledger's topic (LEDGER_TOPIC) again, as the processors come to it.
+
+    For a topic that was deleted, or was switched on while some processor still ran without it. A revision that comes again
+    changes nothing.
+    """
+    from gpu_token_analytics.mongo.client import open_store
+    from gpu_token_analytics.terminal.support import CONNECT_MS
+    from gpu_token_analytics.warehouse.outbox import Outbox
+
+    settings = settings_beside_demo()
+    if not settings.ledger_topic:
+        raise SettingsError("LEDGER_TOPIC is empty: set it to the topic that the processors send cells to")
+    store = open_store(settings, "gpu-tokens-topics", connect_ms=CONNECT_MS)
+    try:
+        Outbox(store).forget()
+    finally:
+        store.close()
+    typer.echo(f"{settings.ledger_topic}: all cells will be sent again")
+
+
 @dead_letters_app.command("list")
 def dead_letters_list(
     reason: _ReasonOption = None,

@@ -1,4 +1,4 @@
-"""`gpu-tokens schemas`: the contracts as JSON Schema files, written from the types in wire/events.py."""
+"""`gpu-tokens schemas`: the contracts as JSON Schema files, written from the types: events that come in, cells that go out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gpu_token_analytics.warehouse import record as ledger_record
 from gpu_token_analytics.wire.json_schemas import json_schemas
 
 schemas_app = typer.Typer(help="The contracts as JSON Schema (2020-12).", no_args_is_help=True)
@@ -16,6 +17,11 @@ schemas_app = typer.Typer(help="The contracts as JSON Schema (2020-12).", no_arg
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(schemas_app, name="schemas")
+
+
+def contracts() -> dict[str, dict[str, Any]]:
+    """JSON Schema of every contract, by its tag."""
+    return {**json_schemas(), ledger_record.TAG: ledger_record.json_schema()}
 
 
 def file_name(tag: str) -> str:
@@ -38,7 +44,7 @@ def schemas_write(
     """
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-        for tag, schema in json_schemas().items():
+        for tag, schema in contracts().items():
             path = folder / file_name(tag)
             path.write_text(rendered(schema), encoding="utf-8")
             typer.echo(str(path))
@@ -47,7 +53,7 @@ def schemas_write(
 @schemas_app.command("show")
 def schemas_show(tag: Annotated[str, typer.Argument(help="Such as token.usage.v1; none: all their names.")] = "") -> None:
     """Print one contract, or the names of all."""
-    found = json_schemas()
+    found = contracts()
     if tag not in found:
         for name in found:
             typer.echo(name)
