@@ -48,6 +48,7 @@ TENANT_DENIED = (
     "/v1/budgets/alerts",
     "/v1/teams",
     "/v1/owners",
+    "/v1/hints",
 )
 LIMIT_MINUTES = {"1m": 6 * 60, "1h": 31 * 1440, "1d": 366 * 1440, "none": 366 * 1440}
 TITLES = {400: "range_too_long", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 503: "store_unavailable"}

@@ -10,8 +10,10 @@ from fastapi import Request
 from tests.answers import answer
 from tests.e2e.fake_fleet import CLASSES, TENANTS
 
+from gpu_token_analytics.costs.answers.hints import HintsResponse
 from gpu_token_analytics.costs.answers.owners import IdleResponse, OwnerRow, OwnersResponse
 from gpu_token_analytics.costs.choices import ShareRule
+from gpu_token_analytics.costs.jumps import SAYS, THRESHOLDS
 from gpu_token_analytics.costs.owners import RULES, NewOwnerRow, shares
 
 if TYPE_CHECKING:
@@ -45,6 +47,10 @@ class FakeFinops:
         async def idle(request: Request) -> Any:
             return answer(IdleResponse, self._idle(api, request))
 
+        async def hints() -> Any:
+            return answer(HintsResponse, self._hints(api))
+
+        yield "GET", "/v1/hints", hints
         yield "GET", "/v1/owners", owners
         yield "POST", "/v1/owners", add_owner
         yield "GET", "/v1/owners/idle", idle
@@ -53,6 +59,32 @@ class FakeFinops:
         said = {"scope": scope, "key": key, "team": team, "cost_centre": centre}
         written = datetime(2026, 1, 31, 9, tzinfo=UTC) + timedelta(minutes=len(self.owners))
         return {"id": f"owner-{len(self.owners)}", **said, "valid_from": at, "created_at": written, "source": "api"}
+
+    def _hints(self, api: FakeApi) -> Json:
+        to = api.fleet.now.replace(minute=0)
+        gpus = [gpu.id for gpu in api.fleet.gpus]
+        rows = [
+            (
+                "give_back",
+                gpus[0],
+                gpus[:1],
+                139_440_000_001,
+                597_600_000_000,
+                "was used for 0.0 % of it: give it back.",
+            ),
+            ("put_together", "node-1", gpus[1:6], 86_000_000_000, 344_000_000_000, "5 GPUs use 41.0 % of one together."),
+            ("coverage_drop", "node-2", [], 12_000_000_000, None, "Coverage of node-2 fell to 62.0 %: is its agent running?"),
+            ("spend_jump", "search", [], 9_000_000_000, None, "tenant search cost 9.00 USD, 2.00 a day before."),
+        ]
+        found = [
+            {"kind": kind, "subject": subject, "gpus": cards, "week_nusd": week, "month_nusd": month, "says": says}
+            | {"cells": f"/v1/ledger/cells?from=2026-01-24T09%3A00%3A00Z&to=2026-01-31T09%3A00%3A00Z&gpu={subject}"}
+            for kind, subject, cards, week, month, says in rows
+        ]
+        thresholds = [{"name": name, "value": value, "says": SAYS[name]} for name, value in THRESHOLDS._asdict().items()]
+        times = {"as_of": api.fleet.now, "to": to, "week_from": to - timedelta(days=7), "month_from": to - timedelta(days=30)}
+        said = {"hints": [] if api.empty else found, "thresholds": thresholds, "gpus": len(gpus), "time_zone": "UTC"}
+        return times | said
 
     def _idle(self, api: FakeApi, request: Request) -> Json:
         start, end = (datetime.fromisoformat(request.query_params[name]).astimezone(UTC) for name in ("from", "to"))

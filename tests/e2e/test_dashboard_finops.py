@@ -128,3 +128,22 @@ def test_every_page_hands_out_files(browser: Browser, fake: FakeApi, path: str) 
         assert waiting.value.suggested_filename == "gpu-tokens-focus.csv"
         asked = parse_qs([line for line in fake.asked if line.startswith("/v1/export")][-1].partition("?")[2])
         assert (asked["layout"], asked["format"]) == (["focus"], ["csv"])
+
+
+def test_hints_say_what_they_saw_and_lead_to_it(browser: Browser, fake: FakeApi) -> None:
+    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+        page = dashboard.open("/idle")
+        assert nanos(page, "#hint-rows-scroll tbody td:nth-child(2) [title]")[0] == 139_440_000_001
+        text = page.inner_text("#hints")
+        assert "Coverage of node-2 fell to 62.0 %" in text
+        assert "and 2 more" in text
+        assert "a jump is of one day" in page.inner_text("#hints .reasons")
+        page.click("#hint-thresholds > summary")
+        assert "at most this share of a GPU's money of the week is used. 0.01" in page.inner_text("#hint-thresholds")
+        gpu = fake.fleet.gpus[0].id
+        dashboard.follow(f"#hint-rows-scroll tbody tr:first-child a:text-is('{gpu}')")
+        assert parse_qs(page.url.partition("?")[2])["show"] == [gpu]
+        fake.broken = {"/v1/hints": 503}
+        page = dashboard.open("/idle")
+        assert page.locator("#idle-by-owner").count() == 1, "the page stands without hints"
+        dashboard.expect("503")

@@ -149,6 +149,12 @@ class IdleAsked(Range):
     share: Share = None
 
 
+class HintsAsked(BaseModel):
+    """Of /v1/hints."""
+
+    time_zone: TimeZone = "UTC"
+
+
 class GpusAsked(BaseModel):
     """Of /v1/gpus."""
 

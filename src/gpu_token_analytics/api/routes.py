@@ -53,6 +53,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/owners", READ, owners.owners, "Who owns GPUs, hosts and models"),
     Route("POST", "/v1/owners", ADMIN, owners.add_owner, "Say an owner", status=201),
     Route("GET", "/v1/owners/idle", READ, owners.idle_of_owners, "Idle money by owner, and shared out"),
+    Route("GET", "/v1/hints", READ, owners.idle_hints, "What to give back, put together or scale down"),
     Route("GET", "/v1/budgets", READ, budgets.budgets, "Budgets and how they stand", tenant_keys=True),
     Route("POST", "/v1/budgets", ADMIN, budgets.set_budget, "Set a budget", status=201),
     Route("POST", "/v1/budgets/remove", ADMIN, budgets.remove_budget, "Remove a budget", names_existing=True),

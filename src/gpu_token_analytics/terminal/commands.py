@@ -34,14 +34,14 @@ LONGEST_PAGE = 10_000
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    from gpu_token_analytics.terminal import budgets, gpus, keys, owners, placements, prices, teams
+    from gpu_token_analytics.terminal import budgets, gpus, hints, keys, owners, placements, prices, teams
 
     app.command("api")(api)
     app.command("report")(report)
     app.command("top")(top)
     app.command("export")(export)
     app.command("break-even")(break_even)
-    for room in (prices, gpus, teams, owners, budgets, keys, placements):
+    for room in (prices, gpus, teams, owners, hints, budgets, keys, placements):
         room.register(app)
 
 

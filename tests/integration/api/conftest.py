@@ -113,11 +113,17 @@ def api(make_store: Callable[[], tuple[Store, Settings]]) -> Iterator[Api]:
 
 @contextmanager
 def served(
-    store: Store, settings: Settings, fleet: Fleet, start: datetime, minutes: int, inventory: Sequence[dict[str, Any]] = ()
+    store: Store,
+    settings: Settings,
+    fleet: Fleet,
+    start: datetime,
+    minutes: int,
+    inventory: Sequence[dict[str, Any]] = (),
+    reshaped: Callable[[dict[str, Any]], dict[str, Any]] = lambda cell: cell,
 ) -> Iterator[Api]:
-    """The API over a fleet's cells of so many minutes, at whose end it is now."""
+    """The API over a fleet's cells of so many minutes, each `reshaped`, at whose end it is now."""
     now = start + timedelta(minutes=minutes)
-    stored = list(cells(fleet, start, minutes, now=now))
+    stored = [reshaped(cell) for cell in cells(fleet, start, minutes, now=now)]
     store[Collection.LEDGER_CELLS].insert_many(stored)
     if inventory:
         store[Collection.INVENTORY].insert_many(inventory)

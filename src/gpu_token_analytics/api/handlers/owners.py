@@ -1,4 +1,4 @@
-"""/v1/owners: who owns GPUs, hosts and models, and what of theirs is idle."""
+"""/v1/owners and /v1/hints: who owns GPUs, hosts and models, and what of theirs is idle; what to do about it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Annotated
 
 from fastapi import Query
 
-from gpu_token_analytics.api.params import IdleAsked
+from gpu_token_analytics.api.params import HintsAsked, IdleAsked
 from gpu_token_analytics.api.services import AskDep
+from gpu_token_analytics.costs.answers.hints import HintsResponse
 from gpu_token_analytics.costs.answers.owners import IdleResponse, OwnerRow, OwnersResponse
+from gpu_token_analytics.costs.hints import hints
 from gpu_token_analytics.costs.owners import NewOwnerRow, append_owner, idle_money, owner_rows
 
 SOURCE = "api"
@@ -28,3 +30,9 @@ def add_owner(ask: AskDep, new: NewOwnerRow) -> OwnerRow:
 def idle_of_owners(ask: AskDep, asked: Annotated[IdleAsked, Query()]) -> IdleResponse:
     """Idle money by owner; with `share`, also shared out among teams, beside their attributed money and never in it."""
     return idle_money(ask.desk, asked.start, asked.to, asked.share)
+
+
+def idle_hints(ask: AskDep, asked: Annotated[HintsAsked, Query()]) -> HintsResponse:
+    """Idle GPUs to give back, GPUs to put together, models to scale down at quiet hours, and prices, coverage or spending that
+    jumped: with the money of the last 7 and 30 days, the thresholds that decided, and where the cells behind it are listed."""
+    return hints(ask.desk, asked.time_zone)

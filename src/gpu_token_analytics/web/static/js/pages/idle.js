@@ -1,4 +1,4 @@
-/** Idle: what nobody used, by who owns it; shared out among teams on request; who owns what. */
+/** Idle: what nobody used, by who owns it; shared out among teams on request; what to do about it; who owns what. */
 
 import { get } from '../core/api.js';
 import { h } from '../core/dom.js';
@@ -6,6 +6,7 @@ import { known, money, moneyExact, usdForScale } from '../core/format.js';
 import { iso, moment, rangeText } from '../core/time.js';
 import { IDLE } from '../parts/classes.js';
 import { card, choice, chosen, noCells } from '../parts/feedback.js';
+import { hintsCard } from '../parts/hints.js';
 import { ownerForm } from '../parts/ownerform.js';
 import { table } from '../parts/table.js';
 
@@ -17,16 +18,28 @@ export const filters = [];
 
 export async function load({ state, signal }) {
   const range = { from: iso(state.range.from), to: iso(state.range.to) };
-  const [idle, book] = await Promise.all([
+  const [hints, idle, book] = await Promise.all([
+    hintsOf(state, signal),
     get('owners/idle', { ...range, share: chosen('share', SHARES, state.params) || null }, { signal }),
     get('owners', {}, { signal }),
   ]);
-  return { idle, book };
+  return { hints, idle, book };
 }
 
-export function view({ state, me, dimensions, refresh }, { idle, book }) {
+/** Hints are an extra here: the page stands without them (a very large fleet may be refused). */
+async function hintsOf(state, signal) {
+  try {
+    return await get('hints', { time_zone: state.zone }, { signal });
+  } catch (error) {
+    if (error.name === 'AbortError' || error.status === 401) throw error;
+    return null;
+  }
+}
+
+export function view({ state, me, dimensions, refresh }, { hints, idle, book }) {
   return [
     idle.rows.length === 0 ? noCells(state) : [ownerCard(state, idle), sharedCard(state, idle)],
+    hintsCard(state, hints),
     card('Owners', { id: 'owners', hint: 'Of a model, a GPU, its host and the default, the first that has an owner holds: who keeps a model loaded pays for its idling. Rows are never edited; a later one takes over.' },
       book.owners.length === 0 ? h('p', null, 'No owner is named yet.') : bookTable(state, book.owners),
       me.scopes.includes('admin') ? ownerForm({ zone: state.zone, dimensions, onStored: refresh })
