@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 
 # C0, DEL and C1 controls; separators of lines and paragraphs; marks and overrides of direction; the byte-order mark; halves of
-# surrogate pairs; what has no width and no part in any script (spaces, soft hyphens, invisible operators, annotations): two
-# names that look alike are two. Zero-width joiners stay: scripts and emoji are written with them.
-_ACTS = "\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+# surrogate pairs; what has no width and no part in any script (spaces, soft hyphens, fillers, invisible operators,
+# annotations, tags): two names that look alike are two. Zero-width joiners stay: scripts and emoji are written with them.
+_ACTS = (
+    "\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+)
 _ACTING = re.compile(f"[{_ACTS}]")
 _ACTING_NOT_LINES = re.compile(f"(?![\n\t])[{_ACTS}]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -38,10 +41,17 @@ def in_csv(text: str) -> str:
 
 def in_json_text(document: str) -> str:
     """JSON that is printed: what JSON lets stand in a string (DEL, C1, directions) as JSON's own escapes. The same document."""
-    return _ACTING_NOT_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
+    return _ACTING_NOT_LINES.sub(_escape_in_json, document)
+
+
+def _escape_in_json(found: re.Match[str]) -> str:
+    units = memoryview(found[0].encode("utf-16-be", "surrogatepass"))
+    return "".join(f"\\u{int.from_bytes(units[at : at + 2]):04x}" for at in range(0, len(units), 2))
 
 
 def _escape(found: re.Match[str]) -> str:
     character = found[0]
     code = ord(character)
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
     return _SHORT.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")

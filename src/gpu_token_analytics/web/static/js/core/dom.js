@@ -8,15 +8,16 @@ const HANDLERS = ['onclick', 'onchange', 'oninput', 'onkeydown', 'onsubmit', 'on
   'onpointerdown', 'onpointerup', 'onfocus', 'onblur'];
 
 // What acts instead of showing (the same set as foreign_text.py): controls, separators of lines, changes of direction, no width.
-const ACTING = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
+const ACTING = /[\u0000-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
 
 const SPOKEN = new Set(['title', 'aria-label', 'placeholder', 'alt']);
 
 /** Text that others wrote, as it is shown: characters that act become escapes that can be seen. */
 export function visible(text) {
   return text.replace(ACTING, (found) => {
-    const code = found.charCodeAt(0);
+    const code = found.codePointAt(0);
     if (found === '\n') return '\\n';
+    if (code > 0xffff) return `\\U${code.toString(16).padStart(8, '0')}`;
     return code < 0x100 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16).padStart(4, '0')}`;
   });
 }
