@@ -56,6 +56,29 @@ def test_both_are_paid_and_told(pipeline: Callable[..., Pipeline]) -> None:
     assert report.shared_uuids == 1
 
 
+def test_two_cards_of_one_host_with_a_uuid_of_zeros_are_both_paid(pipeline: Callable[..., Pipeline]) -> None:
+    one = pipeline(silent_gpu_owned_minutes=0)
+    at, zeros = minutes_ago(30), "GPU-00000000-0000-0000-0000-000000000000"
+    slices: dict[str, object] = {"mig_profile": "3g.40gb", "parent_uuid": zeros, "gpu_index": 1}
+    one.ingest(
+        [
+            *on("h1", at, range(0, 60, 10), gpu_uuid=zeros, gpu_index=0),
+            *on("h1", at, range(1, 60, 10), gpu_uuid=zeros.lower(), gpu_index=1),
+            *on("h1", at, range(2, 60, 10), gpu_uuid="MIG-1", **slices),
+            usage(1, at + timedelta(seconds=50), gpu_uuids=[zeros], gpu_index=0),
+            usage(2, at + timedelta(seconds=50), gpu_uuids=[zeros], host="h3"),
+        ]
+    )
+    one.close()
+    per_card = money(one)
+    assert per_card.keys() == {"h1/0", "h1/1", "MIG-1"}
+    assert abs(per_card["h1/0"] - MINUTE_NUSD) <= 1
+    assert abs(per_card["h1/1"] + per_card["MIG-1"] - MINUTE_NUSD) <= 1
+    lines = [(cell["gpu"], line["requests"], line["cost_nusd"]) for cell in one.cells().values() for line in cell["lines"]]
+    assert {(gpu, requests, bool(nusd)) for gpu, requests, nusd in lines} == {("h1/0", 1, True), (zeros, 1, False)}
+    assert_holds(one)
+
+
 @pytest.mark.parametrize("back_after", [None, 300])
 def test_a_card_that_moves_is_one(pipeline: Callable[..., Pipeline], back_after: int | None) -> None:
     one = pipeline(silent_gpu_owned_minutes=10)

@@ -13,7 +13,7 @@ from bson import Binary
 from xxhash import xxh3_64_digest
 
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
-from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
+from gpu_token_analytics.wire.names import canonical_host
 from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.times import to_us
 from gpu_token_analytics.wire.usage import TokenUsage
@@ -104,7 +104,7 @@ def sample_document(event: GpuSample, value: bytes, stored_at: datetime, source:
         "ingested_at": _bson_date(stored_at),
     }
     if event.parent_uuid is not None:
-        document["parent_uuid"] = canonical_gpu(event.parent_uuid)
+        document["parent_uuid"] = event.card
         document["mig_profile"] = event.mig_profile
     return document
 

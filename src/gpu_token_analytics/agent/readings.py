@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 from gpu_token_analytics.units import MAX_CELSIUS, MAX_JOULES, MAX_MEGABYTES, MAX_WATTS, MIG_SEVENTHS, MIN_CELSIUS
 from gpu_token_analytics.wire.fields import Source
 from gpu_token_analytics.wire.identity import new_event_id
-from gpu_token_analytics.wire.names import canonical_uuid, gpu_label
+from gpu_token_analytics.wire.names import NIL_UUID, canonical_uuid, gpu_label
 from gpu_token_analytics.wire.sample import GpuSample
 
 MIB = 1024 * 1024
@@ -120,8 +120,9 @@ def tell_apart(readings: Sequence[Reading], host: str) -> list[Reading]:
     """The readings of one look, each GPU under an identity of its own.
 
     A UUID of zeros, one with a `/`, or one that two cards show, is none: such a card goes by `host/index`, so that both are
-    sampled and paid, and a problem says so. Cards that share their index, too, cannot be told apart: the first is kept; a UUID
-    that is read twice at one index is one card, read twice.
+    sampled and paid, and a problem says so; its slices are slices of that. Cards that share their index, too, cannot be told
+    apart: the first is kept; a UUID that is read twice at one index is one card, read twice. A slice without an identity is
+    left to its card.
     """
     cards = {(_key(reading), reading.gpu_index) for reading in readings if isinstance(reading, GpuReading)}
     seen = Counter(uuid for uuid, _ in cards)
@@ -133,16 +134,27 @@ def tell_apart(readings: Sequence[Reading], host: str) -> list[Reading]:
             continue
         uuid = reading.gpu_uuid
         shared = uuid is not None and (seen[_key(reading)] > 1 or is_no_identity(uuid))
-        named = replace(reading, gpu_uuid=None) if shared else reading
+        why = f"its UUID {uuid} is no identity (zeros, a `/`, or two cards show it)"
+        if reading.parent_uuid is not None and (shared or uuid is None):
+            apart.append(GpuProblem(uuid or "", Problem.SHARED_UUID, f"{why}; what it costs is its card's"))
+            continue
+        named = replace(reading, gpu_uuid=None) if shared else _on_its_card(reading, seen)
         if shared and named.gpu(host) not in identities:
-            message = f"its UUID {uuid} is no identity (zeros, a `/`, or two cards show it); it goes by {named.gpu(host)}"
-            apart.append(GpuProblem(named.gpu(host), Problem.SHARED_UUID, message))
+            apart.append(GpuProblem(named.gpu(host), Problem.SHARED_UUID, f"{why}; it goes by {named.gpu(host)}"))
         identity = _key(named) or named.gpu(host)
-        if identity in identities or (shared and named.parent_uuid is not None):
+        if identity in identities:
             continue
         identities.add(identity)
         apart.append(named)
     return apart
+
+
+def _on_its_card(reading: GpuReading, seen: Mapping[str | None, int]) -> GpuReading:
+    """A slice names its card by what that goes by: a card without an identity is the one at its index."""
+    parent = reading.parent_uuid
+    if parent is None or not (is_no_identity(parent) or seen.get(canonical_uuid(parent, "GPU"), 0) > 1):
+        return reading
+    return replace(reading, parent_uuid=NIL_UUID)
 
 
 def within(value: float | None, least: float, most: float) -> float | None:

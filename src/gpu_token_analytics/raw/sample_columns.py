@@ -21,7 +21,7 @@ def description_of(event: GpuSample) -> GpuDescription:
     """The GPU as a sample describes it."""
     return GpuDescription(
         gpu=event.gpu,
-        has_uuid=event.gpu_uuid is not None,
+        has_uuid=event.has_uuid,
         host=canonical_host(event.host),
         gpu_index=event.gpu_index,
         name=event.name,

@@ -7,6 +7,8 @@
     host/index   the index is a number                                                       node1/00  ->  node1/0
     addresses    an IPv6 address as RFC 5952 writes it, bare                        [FD00:0:0:0::1]/0  ->  fd00::1/0
 
+A UUID of zeros, which virtual and passed-through cards show, is none (`is_nil`): such a card goes by `host/index`.
+
 Two names may still be of one GPU: a host with its domain and without, a UUID and its beginning, as people abbreviate it. Which
 GPU a name means is decided by what is known of GPUs at a time (ledger/placements.py), not here; here is what may be the same.
 
@@ -22,10 +24,12 @@ from typing import Any
 
 _UUID_KINDS = frozenset({"GPU", "MIG"})
 _SHARE_OF_TIME = "::"
+NIL_UUID = "GPU-00000000-0000-0000-0000-000000000000"
 _old_slice = re.compile(r"MIG-GPU-[^/]+(?:/[0-9]+){2}", re.IGNORECASE).fullmatch
 _LONGEST_INDEX = 9
 _SHORTEST_UUID = 8  # digits: the first group of a UUID. Fewer are as likely an index or a count
 _bare_uuid = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE).fullmatch
+_zeros = re.compile(r"(?:(?:GPU|MIG)-)?0{8}[0-]*", re.IGNORECASE).fullmatch  # GPU-0 is a name that people give
 _digits = re.compile(r"(?:(GPU|MIG)-)?([0-9a-f]{8}[0-9a-f-]*)", re.IGNORECASE).fullmatch
 
 
@@ -78,6 +82,11 @@ def canonical_uuid(uuid: str, kind: str) -> str:
     """The one spelling of the UUID of a sampled GPU. kind: GPU or MIG, for one that is sent bare (8f4c2a1b-77aa-..)."""
     name = canonical_gpu(uuid)
     return f"{kind}-{name.lower()}" if _bare_uuid(name) else name
+
+
+def is_nil(uuid: str) -> bool:
+    """Whether a UUID is all zeros: two cards that show it are two."""
+    return bool(_zeros(uuid))
 
 
 def spellings(gpu: str) -> frozenset[str]:

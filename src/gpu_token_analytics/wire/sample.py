@@ -21,14 +21,14 @@ from gpu_token_analytics.wire.fields import (
     Watts,
 )
 from gpu_token_analytics.wire.kind import Event, Kind, OfLabels, PartOf, Touches
-from gpu_token_analytics.wire.names import canonical_host, canonical_uuid, gpu_label
+from gpu_token_analytics.wire.names import canonical_host, canonical_uuid, gpu_label, is_nil
 
 
 class GpuSample(Event, tag_field="schema", tag="gpu.metrics.v1", kw_only=True, frozen=True, omit_defaults=True, gc=False):
     """One sample of one GPU (or one MIG slice: `mig_profile` and `parent_uuid` set). Null is unknown.
 
     `energy_j` is a counter since driver load, not an amount. `gpu_index` is a label that can change at each boot;
-    the identity is `gpu_uuid`, and `host/gpu_index` where a source knows no UUID.
+    the identity is `gpu_uuid`, and `host/gpu_index` where a source knows no UUID, or one of zeros.
     """
 
     gpu_index: GpuIndex
@@ -48,14 +48,21 @@ class GpuSample(Event, tag_field="schema", tag="gpu.metrics.v1", kw_only=True, f
     @property
     def gpu(self) -> str:
         """GPU id: the UUID, or `host/index` where the source knows none."""
-        if not self.gpu_uuid:
+        if not self.gpu_uuid or is_nil(self.gpu_uuid):
             return gpu_label(self.host, self.gpu_index)
         return canonical_uuid(self.gpu_uuid, "GPU" if self.mig_profile is None else "MIG")
 
     @property
+    def has_uuid(self) -> bool:
+        """Whether `gpu` is its UUID, not the label that it falls back to."""
+        return self.gpu_uuid is not None and not is_nil(self.gpu_uuid)
+
+    @property
     def card(self) -> str | None:
         """GPU id of the card of a MIG slice."""
-        return None if self.parent_uuid is None else canonical_uuid(self.parent_uuid, "GPU")
+        if self.parent_uuid is None:
+            return None
+        return gpu_label(self.host, self.gpu_index) if is_nil(self.parent_uuid) else canonical_uuid(self.parent_uuid, "GPU")
 
 
 def _document(event: GpuSample) -> dict[str, Any]:
@@ -93,7 +100,7 @@ def _its_own_card(event: GpuSample) -> InvalidRecord | None:
 
 
 def _slice_without_uuid(event: GpuSample) -> InvalidRecord | None:
-    if event.mig_profile is None or event.gpu_uuid is not None:
+    if event.mig_profile is None or event.has_uuid:
         return None
     return InvalidRecord(Reason.INCONSISTENT, "gpu_uuid is missing: a MIG slice has no other identity", "gpu_uuid")
 

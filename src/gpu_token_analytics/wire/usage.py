@@ -9,7 +9,7 @@ from msgspec import Meta
 from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.wire.fields import MAX_GPUS, GpuIndex, Id, Label, Milliseconds, TokenCount
 from gpu_token_analytics.wire.kind import Below, Event, Kind, OfLabels, PartOf, Touches, mixed_names
-from gpu_token_analytics.wire.names import canonical_gpu, canonical_host, gpu_label
+from gpu_token_analytics.wire.names import canonical_gpu, canonical_host, gpu_label, is_nil
 
 MAX_CELLS = 8192  # minutes x GPUs one request may touch
 
@@ -37,8 +37,9 @@ class TokenUsage(Event, tag_field="schema", tag="token.usage.v1", kw_only=True, 
 
     @property
     def gpus(self) -> list[str]:
-        """GPU ids it ran on, sorted and distinct: UUIDs, or `host/index` when no UUID was named; in their one spelling."""
-        if self.gpu_uuids:
+        """GPU ids it ran on, sorted and distinct: UUIDs, or `host/index` when no UUID was named but of zeros; in their one
+        spelling."""
+        if self.gpu_uuids and (self.gpu_index is None or not all(map(is_nil, self.gpu_uuids))):
             return sorted({canonical_gpu(name) for name in self.gpu_uuids})
         return [gpu_label(self.host, self.gpu_index or 0)]
 

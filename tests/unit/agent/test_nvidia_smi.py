@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -275,6 +276,37 @@ def test_a_card_that_is_printed_twice_keeps_its_identity(text: str) -> None:
 def test_a_slice_that_is_printed_twice_keeps_its_identity() -> None:
     one = GpuReading(gpu_index=0, gpu_uuid="MIG-1", mig_profile="1g.5gb", parent_uuid="GPU-a")
     assert tell_apart([one, one], "h") == [one]
+
+
+ZEROS = "GPU-00000000-0000-0000-0000-000000000000"
+
+
+@pytest.mark.parametrize("uuids", [[ZEROS, ZEROS], [ZEROS, "GPU-b"], ["GPU-a", "gpu-A"], ["h2/0", "GPU-b"]])
+def test_a_slice_is_one_of_its_card_whatever_that_goes_by(uuids: list[str]) -> None:
+    """Else the UUID that is none would be a third card, and paid."""
+    cards = [GpuReading(gpu_index=index, gpu_uuid=uuid) for index, uuid in enumerate(uuids)]
+    slices = [
+        GpuReading(gpu_index=index, gpu_uuid=f"MIG-{index + 1}", mig_profile="3g.40gb", parent_uuid=uuid)
+        for index, uuid in enumerate(uuids)
+    ]
+    read = [item for item in tell_apart([*cards, *slices], "h") if isinstance(item, GpuReading)]
+    samples = [decode(encode(reading.to_sample("h", NOW, "nvml"))) for reading in read]
+    named = [(sample.gpu, sample.card) for sample in samples if isinstance(sample, GpuSample)]
+    (first, _), (second, _) = named[:2]
+    assert first == "h/0"
+    assert second in ("h/1", "GPU-b")
+    assert named[2:] == [("MIG-1", first), ("MIG-2", second)]
+
+
+@pytest.mark.parametrize("uuid", [None, "MIG-00000000-0000-0000-0000-000000000000", "MIG-1"])
+def test_a_slice_without_an_identity_is_left_to_its_card_and_told(uuid: str | None) -> None:
+    cards = [GpuReading(gpu_index=index, gpu_uuid=f"GPU-{index + 1}") for index in range(2)]
+    slices = [replace(card, gpu_uuid=uuid, mig_profile="3g.40gb", parent_uuid=card.gpu_uuid) for card in cards]
+    told = tell_apart([*cards, *slices], "h")
+    assert told[:2] == cards
+    assert [(item.problem, "its card's" in item.message) for item in told[2:] if isinstance(item, GpuProblem)] == [
+        (Problem.SHARED_UUID, True)
+    ] * 2
 
 
 def test_the_name_of_a_slice_of_an_old_driver_is_an_identity() -> None:
