@@ -10,11 +10,11 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /build
 # The runtime environment gets no pip of its own: nothing in the image can install anything.
 RUN python -m venv /build/tools && python -m venv --without-pip /opt/gpu-tokens
-COPY requirements/runtime.txt requirements/build.txt requirements/
+COPY requirements/grpc.txt requirements/build.txt requirements/
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca_bundle,target=/etc/ssl/certs/ca-certificates.crt \
     tools/bin/pip install --require-hashes --only-binary :all: -r requirements/build.txt \
- && tools/bin/pip --python /opt/gpu-tokens/bin/python install --require-hashes --only-binary :all: -r requirements/runtime.txt
+ && tools/bin/pip --python /opt/gpu-tokens/bin/python install --require-hashes --only-binary :all: -r requirements/grpc.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir dist . \

@@ -2,7 +2,7 @@
 
     python scripts/sbom.py > sbom.cdx.json
 
-It is made of requirements/runtime.txt, which the Dockerfile installs with --require-hashes: nothing else can get into the
+It is made of requirements/grpc.txt, which the Dockerfile installs with --require-hashes: nothing else can get into the
 image's Python environment. The base image's own packages are listed by its vendor.
 """
 
@@ -70,7 +70,7 @@ def main() -> int:
     if image is None:
         print(".env.example names no GPU_TOKENS_IMAGE", file=sys.stderr)
         return 2
-    json.dump(bill((ROOT / "requirements/runtime.txt").read_text(), image[1]), sys.stdout, indent=1)
+    json.dump(bill((ROOT / "requirements/grpc.txt").read_text(), image[1]), sys.stdout, indent=1)
     print()
     return 0
 

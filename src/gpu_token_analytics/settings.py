@@ -157,6 +157,13 @@ class Settings(BaseSettings):
     api_max_streams: int = Field(100, ge=1, le=10_000, description="Open live streams (/v1/stream).")
     api_max_streams_per_key: int = Field(25, ge=1, le=10_000, description="Open live streams of one API key.")
 
+    otlp_grpc_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Port on which the API also takes spans as OTLP/gRPC, usually 4317 (extra `grpc`); 0: none.",
+    )
+
     # Agent
     gpu_metrics_source: GpuMetricsSource = Field(
         "", description="Where GPU samples come from; empty: the processor samples no GPU."

@@ -250,8 +250,8 @@ class _Layers:
         return Layer(self._folder("python", [str(python)], make))
 
     def packages(self, source: Path) -> Layer:
-        """The runtime requirements of a checkout, hash-checked."""
-        requirements = source / "requirements/runtime.txt"
+        """What the image holds of a checkout's requirements, hash-checked."""
+        requirements = source / "requirements/grpc.txt"
 
         def make(root: Path) -> None:
             site = root / "opt/gpu-tokens/lib/python3.12/site-packages"

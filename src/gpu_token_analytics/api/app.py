@@ -27,10 +27,11 @@ from gpu_token_analytics.api.limits import BodyLimit, Envelope
 from gpu_token_analytics.api.metrics import ApiMetrics
 from gpu_token_analytics.api.names import keys_given_once, known_parameters
 from gpu_token_analytics.api.openapi import describe, extra_of, responses_of
+from gpu_token_analytics.api.otlp_grpc import otlp_grpc
 from gpu_token_analytics.api.route import Access, Route
 from gpu_token_analytics.api.routes import ROUTES
 from gpu_token_analytics.api.services import Services
-from gpu_token_analytics.errors import StoreError
+from gpu_token_analytics.errors import SettingsError, StoreError
 from gpu_token_analytics.mongo.errors import store_errors
 
 SMALL_BODY_BYTES = 65_536
@@ -59,7 +60,12 @@ def create_app(services: Services) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         # Bounds memory, not speed: Python runs one of them at a time, and each holds the page it builds.
         anyio.to_thread.current_default_thread_limiter().total_tokens = WORKER_THREADS
-        yield
+        try:
+            async with otlp_grpc(services):
+                yield
+        except SettingsError as error:
+            services.start_failure = error
+            raise
         services.stopping.set()
 
     app = _bare(lifespan)

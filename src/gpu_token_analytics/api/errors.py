@@ -157,9 +157,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(KafkaError)
     async def _kafka(request: Request, error: KafkaError) -> Response:
         _log.warning("request %s: %s", request_id(request), error)
-        unsure = " Some records may have been stored: send all again, equal event_ids count once."
-        detail = "Kafka did not acknowledge in time." + (unsure if isinstance(error, DeliveryFailed) else "")
-        return answer(ApiProblem("kafka_unavailable", detail, headers={"Retry-After": "5"}), request.scope)
+        return answer(kafka_problem(error), request.scope)
 
 
 def _wants_a_page(request: Request) -> bool:
@@ -207,6 +205,13 @@ def store_problem(error: StoreError) -> ApiProblem:
         detail = "The database took too long; ask for a shorter range, a coarser bucket or fewer groups."
         return ApiProblem("query_timeout", detail, headers=retry)
     return ApiProblem("store_unavailable", "The database cannot be reached now; try again.", headers=retry)
+
+
+def kafka_problem(error: KafkaError) -> ApiProblem:
+    """An error of Kafka without its text: that names addresses."""
+    unsure = " Some records may have been stored: send all again, equal event_ids count once."
+    detail = "Kafka did not acknowledge in time." + (unsure if isinstance(error, DeliveryFailed) else "")
+    return ApiProblem("kafka_unavailable", detail, headers={"Retry-After": "5"})
 
 
 def _validation(error: RequestValidationError) -> ApiProblem:

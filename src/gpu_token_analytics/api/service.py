@@ -173,6 +173,8 @@ def _serve(services: Services, settings: Settings, stop: threading.Event) -> Non
         services.stopping.set()  # open streams end themselves; the server waits for them
         server.should_exit = True
         thread.join(GRACE_SECONDS + 5)
+    if services.start_failure is not None:
+        raise services.start_failure
     if not stop.is_set() and not server.started:
         raise SettingsError(
             f"the API cannot listen on HTTP_HOST={settings.http_host} HTTP_PORT={settings.http_port}: the port is taken, or "

@@ -19,6 +19,7 @@ from gpu_token_analytics.api.limits import NewNames, Seldom, Slots
 from gpu_token_analytics.api.metrics import ApiMetrics
 from gpu_token_analytics.api.outlet import Outlet
 from gpu_token_analytics.costs.desk import Desk
+from gpu_token_analytics.errors import GpuTokensError
 from gpu_token_analytics.metrics import SiteRegistry
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
@@ -44,6 +45,7 @@ class Services:
     metrics: ApiMetrics = field(default_factory=ApiMetrics)
     say_refused: Seldom = field(default_factory=lambda: Seldom(SAY_AGAIN_SECONDS))
     say_sampled: Seldom = field(default_factory=lambda: Seldom(SAY_AGAIN_SECONDS))
+    start_failure: GpuTokensError | None = None  # why the server could not start, where it is not the port of HTTP
     stopping: threading.Event = field(default_factory=threading.Event)
 
     @staticmethod

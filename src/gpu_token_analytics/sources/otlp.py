@@ -1,4 +1,4 @@
-"""OTLP 1.x over HTTP, traces: an export request as spans, and the answers, in protobuf and in JSON.
+"""OTLP 1.x, traces: an export request as spans, and the answers, in protobuf and in JSON.
 
 https://opentelemetry.io/docs/specs/otlp/#otlphttp. JSON is protobuf's own mapping with OTLP's exceptions: ids are hexadecimal,
 enums are integers, unknown fields are ignored; 64-bit integers are numbers or texts.
@@ -10,8 +10,10 @@ import zlib
 from collections.abc import Iterable, Iterator
 
 import msgspec
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -260,7 +262,15 @@ def export_answer(media_type: str, rejected: int, message: str) -> bytes:
 
 def status_answer(media_type: str, http_status: int, message: str) -> bytes:
     """The body of an error: a google.rpc.Status."""
-    return _encoded(Status(code=_RPC_CODES.get(http_status, _INTERNAL), message=message), media_type)
+    return _encoded(rpc_status(http_status, message), media_type)
+
+
+def rpc_status(http_status: int, message: str, retry_seconds: int | None = None) -> Status:
+    """An error as gRPC says it; retry_seconds: the sender should try again after them (RetryInfo)."""
+    status = Status(code=_RPC_CODES.get(http_status, _INTERNAL), message=message[:MAX_TEXT])
+    if retry_seconds is not None:
+        status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=retry_seconds)))
+    return status
 
 
 def _encoded(message: Message, media_type: str) -> bytes:

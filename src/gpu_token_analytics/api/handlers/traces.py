@@ -8,7 +8,8 @@ sent again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import anyio.to_thread
@@ -68,14 +69,29 @@ async def traces(ask: AskDep, request: Request, body: Annotated[bytes, Depends(r
 
 
 def _take(ask: Ask, body: bytes, media_type: str, encoding: str) -> bytes:
-    services = ask.services
-    try:
-        plain = unpacked(body, encoding, services.desk.settings.api_max_body_bytes)
+    with readable():
+        plain = unpacked(body, encoding, ask.desk.settings.api_max_body_bytes)
         spans = read_protobuf(plain) if media_type == PROTOBUF else read_json(plain)
+    return export_answer(media_type, *take(ask, spans))
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """What is no export request, or too much of one, as ApiProblem."""
+    try:
+        yield
     except BadExport as error:
         raise ApiProblem("bad_request", str(error)) from None
     except TooLarge as error:
         raise ApiProblem("body_too_large", str(error)) from None
+
+
+def take(ask: Ask, spans: Sequence[Span]) -> tuple[int, str]:
+    """Hand the requests that spans tell of to Kafka; spans that were refused for good, and what their sender should know.
+
+    Raises ApiProblem, StoreError, KafkaError: nothing was taken then.
+    """
+    services = ask.services
     found = usages(spans, services.desk.placements(), ask.tenant)
     good = _judged(ask, found)
     if good:
@@ -86,7 +102,7 @@ def _take(ask: Ask, body: bytes, media_type: str, encoding: str) -> bytes:
         services.metrics.spans.labels(outcome).inc(count)
     services.metrics.sampled_spans.inc(found.sampled)
     _say(ask, found)
-    return export_answer(media_type, len(found.refused), _message(found))
+    return len(found.refused), _message(found)
 
 
 def _judged(ask: Ask, found: Counted) -> list[tuple[Event, bytes]]:
