@@ -269,6 +269,25 @@ def test_a_value_that_counts_nothing_is_an_error() -> None:
         look(counter(), engine_pages.vllm([FIRST]).replace(" 1000.0", " NaN"), 0)
 
 
+@pytest.mark.parametrize("value", ["1.8446744073709552e+19", "9223372036854775807", "1e300", "2e9"])
+def test_a_counter_that_no_engine_reaches_is_an_error_and_is_not_remembered(value: str) -> None:
+    """In events of MAX_TOKENS each, what 2^64-1 says was counted would be 184 billion events."""
+    of = counter()
+    assert look(of, f'vllm:prompt_tokens_total{{model_name="m"}} {FIRST.prompt}\n', 0) is None
+    with pytest.raises(SourceUnavailable, match="no engine counts more than 100,000,000 tokens a second"):
+        look(of, f'vllm:prompt_tokens_total{{model_name="m"}} {value}\n', 1)
+    counts = look(of, f'vllm:prompt_tokens_total{{model_name="m"}} {FIRST.prompt + 50}\n', 2)
+    assert sums(counts) == (50, 0, 0)
+    assert counts is not None
+    assert counts.gap, "it counts for both looks"
+
+
+def test_a_counter_that_stands_high_is_a_counter() -> None:
+    of = counter()
+    look(of, 'vllm:prompt_tokens_total{model_name="m"} 9007199254740000\n', 0)
+    assert sums(look(of, 'vllm:prompt_tokens_total{model_name="m"} 9007199254740990\n', 1)) == (990, 0, 0)
+
+
 def test_too_many_series_or_models_are_refused() -> None:
     many = "".join(f'vllm:prompt_tokens_total{{model_name="m",engine="{at}"}} 1.0\n' for at in range(5_001))
     with pytest.raises(SourceUnavailable, match="5,001 series count tokens; at most 5,000"):

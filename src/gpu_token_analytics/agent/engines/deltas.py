@@ -23,6 +23,7 @@ from datetime import datetime, timedelta
 from gpu_token_analytics.agent.engines.names import Choice, Tokens
 from gpu_token_analytics.agent.engines.page import MOST_SERIES, Page, SeriesKey, read_page
 from gpu_token_analytics.agent.engines.target import Target
+from gpu_token_analytics.errors import SourceUnavailable
 from gpu_token_analytics.wire.counters import MAX_INTERVAL_MS, EngineCounters
 from gpu_token_analytics.wire.fields import MAX_TOKENS
 from gpu_token_analytics.wire.identity import new_event_id
@@ -32,6 +33,7 @@ _LATER_SECONDS = 2.0
 _GAP_INTERVALS = 1.5
 _CLOCK_STEP = timedelta(minutes=1)
 _LONGEST_GAP = timedelta(days=7)  # far beyond what retention keeps: a look after it is a first look
+_MOST_PER_SECOND = 100_000_000  # of one series; racks of GPUs serve a hundredth of it
 _LONGEST_PART = timedelta(milliseconds=MAX_INTERVAL_MS)
 
 
@@ -68,7 +70,6 @@ class EngineCounter:
             if before - at < _CLOCK_STEP:
                 return None  # the next look counts for this one
             before = at - timedelta(seconds=self.interval_seconds)  # the clock was set back: what was counted, was
-        self._at = at
         anew = self._began_anew(page)
         deltas: dict[SeriesKey, int] = {}
         reset = False
@@ -77,12 +78,25 @@ class EngineCounter:
             if earlier is not None and (anew or total < earlier or self._is_younger(key, page)):
                 reset, earlier = True, 0.0
             deltas[key] = round(total) - round(earlier or 0.0)
+        if before is not None:
+            self._check(deltas, (at - before).total_seconds())
+        self._at = at
         self._remember(page, anew)
         self._chosen = chosen
         if before is None or at - before > _LONGEST_GAP:
             return None
         late = (at - before).total_seconds() > _GAP_INTERVALS * self.interval_seconds
         return Counts(before, at, self._by_model(deltas), reset, late)
+
+    def _check(self, deltas: Mapping[SeriesKey, int], seconds: float) -> None:
+        # A counter at 2^64-1 would be 184 billion events of MAX_TOKENS: the agent would end, and Kafka be full.
+        most = _MOST_PER_SECOND * max(seconds, self.interval_seconds)
+        for key, delta in deltas.items():
+            if delta > most:
+                raise SourceUnavailable(
+                    f"{self.target}: {key.name} grew by {delta:.3g} in {seconds:.0f} s, and no engine counts more than "
+                    f"{_MOST_PER_SECOND:,} tokens a second; look at its page"
+                )
 
     def _began_anew(self, page: Page) -> bool:
         known = page.started is not None and self._started is not None
