@@ -98,15 +98,15 @@ def main(events_count: int, rounds: int, processors: int) -> list[Round]:
 
 def _round(uri: str, number: int, events: Sequence[Event], folder: Path, processors: int) -> Round:
     def run(name: str, debounce_seconds: float, *, ledger: bool) -> Measured:
-        return _processors(_settings(uri, f"{name}{number}", debounce_seconds), events, folder, processors, ledger=ledger)
+        return _processors(bench_settings(uri, f"{name}{number}", debounce_seconds), events, folder, processors, ledger=ledger)
 
-    baseline = _baseline(_settings(uri, f"base{number}"), events)
+    baseline = _baseline(bench_settings(uri, f"base{number}"), events)
     raw = run("raw", NEVER_SECONDS, ledger=False)
     whole = run("ledger", SOON_SECONDS, ledger=True)
     return Round(baseline, raw.rate, whole.rate, raw.cpu_us, max(raw.rss_mb, whole.rss_mb), whole.steps_us)
 
 
-def _settings(uri: str, database: str, debounce_seconds: float = 10) -> Settings:
+def bench_settings(uri: str, database: str, debounce_seconds: float = 10) -> Settings:
     return load(
         mongodb_uri=uri,
         mongodb_database=database,
@@ -157,15 +157,15 @@ def _processors(settings: Settings, events: Sequence[Event], folder: Path, count
         settings = settings.model_copy(update={"kafka_bootstrap": broker.bootstrap})
         create_topics(settings)
         with _running(settings, folder, count) as children:
-            wait_until(lambda: _share_partitions(children), "the processors share the partitions")
-            with _stopped(children), EventProducer(settings) as producer:
+            wait_until(lambda: share_partitions(children), "the processors share the partitions")
+            with stopped(children), EventProducer(settings) as producer:
                 for event in events:
                     producer.send(event)
                 producer.flush(60)
             cpu_begun = _cpu_seconds(children)
             wait_until(lambda: stored_count(store) > 0, "the processors store something", lambda: 0.005)
             begun = time.perf_counter()
-            progress = _Progress(store, len(events))
+            progress = Progress(store, len(events))
             wait_until(progress.all_stored, "all events are stored (too many for the broker in memory?)", progress.pause)
             cpu = _cpu_seconds(children) - cpu_begun
             if ledger:
@@ -173,7 +173,7 @@ def _processors(settings: Settings, events: Sequence[Event], folder: Path, count
                 wait_until(lambda: not cells.count_due(), "nothing is due")
             seconds = time.perf_counter() - begun
             steps = _steps(children, len(events))
-            rss_mb = max(_peak_rss_mb(child.process.pid) for child in children)
+            rss_mb = max(peak_rss_mb(child.process.pid) for child in children)
         if ledger:
             report = audit(LedgerStore(store), params_of(settings))
             assert report.holds, report.findings[:3]
@@ -183,7 +183,7 @@ def _processors(settings: Settings, events: Sequence[Event], folder: Path, count
 
 
 @dataclass(frozen=True)
-class _Child:
+class Child:
     process: subprocess.Popen[bytes]
     url: str
 
@@ -194,13 +194,13 @@ class _Child:
 
 
 @contextmanager
-def _running(settings: Settings, folder: Path, count: int) -> Iterator[Sequence[_Child]]:
+def _running(settings: Settings, folder: Path, count: int) -> Iterator[Sequence[Child]]:
     with ExitStack() as stack:
         yield [stack.enter_context(one_running(settings, folder / f"processor-{number}.log")) for number in range(count)]
 
 
 @contextmanager
-def one_running(settings: Settings, log: Path) -> Iterator[_Child]:
+def one_running(settings: Settings, log: Path) -> Iterator[Child]:
     port = free_port()
     own = {
         "KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
@@ -215,7 +215,7 @@ def one_running(settings: Settings, log: Path) -> Iterator[_Child]:
             [sys.executable, "-m", "gpu_token_analytics", "processor"], env={**os.environ, **own}, stdout=out, stderr=out
         )
     try:
-        yield _Child(process, f"http://127.0.0.1:{port}")
+        yield Child(process, f"http://127.0.0.1:{port}")
     finally:
         process.send_signal(signal.SIGTERM)
         if process.wait(30) != 0:
@@ -236,7 +236,7 @@ def wait_until(
         time.sleep(pause())
 
 
-class _Progress:
+class Progress:
     """How far the processors are. To be asked the more often the nearer the end is: each time costs them CPU time."""
 
     def __init__(self, store: Store, count: int) -> None:
@@ -253,7 +253,7 @@ class _Progress:
         return min(max(left / 4, 0.005), 1)
 
 
-def _share_partitions(children: Sequence[_Child]) -> bool:
+def share_partitions(children: Sequence[Child]) -> bool:
     try:
         found = [re.search(r"^gpu_tokens_assigned_partitions (\S+)$", child.metrics(), re.MULTILINE) for child in children]
     except OSError:  # not listening yet
@@ -263,7 +263,7 @@ def _share_partitions(children: Sequence[_Child]) -> bool:
 
 
 @contextmanager
-def _stopped(children: Sequence[_Child]) -> Iterator[None]:
+def stopped(children: Sequence[Child]) -> Iterator[None]:
     """Meanwhile they read nothing, and stay in their group: it waits longer for a heartbeat than a few seconds."""
     for child in children:
         child.process.send_signal(signal.SIGSTOP)
@@ -278,17 +278,22 @@ def stored_count(store: Store) -> int:
     return sum(store[name].estimated_document_count() for name in (kind.collection for kind in KINDS))
 
 
-def _cpu_seconds(children: Sequence[_Child]) -> float:
-    stats = [Path(f"/proc/{child.process.pid}/stat").read_text().rsplit(")", 1)[1].split() for child in children]
-    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / HZ
+def _cpu_seconds(children: Sequence[Child]) -> float:
+    return sum(cpu_seconds(child.process.pid) for child in children)
 
 
-def _peak_rss_mb(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """CPU time a process has used, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / HZ
+
+
+def peak_rss_mb(pid: int) -> float:
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(found.group(1)) / 1024 if found else float("nan")
 
 
-def _steps(children: Sequence[_Child], events: int) -> dict[str, float]:
+def _steps(children: Sequence[Child], events: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for child in children:
         for name, seconds in re.findall(r'^gpu_tokens_step_cpu_seconds_total\{step="(\w+)"\} (\S+)$', child.metrics(), re.M):

@@ -41,6 +41,11 @@ NUSD_PER_USD = 1_000_000_000
 LONG_REQUEST_US = 5 * US_PER_MINUTE
 
 
+# A request is looked up by its own id within each PERIOD_US in which some were stored. Such ids are as good as random: an index
+# of them alone is written all over between two checkpoints, the more the more is stored (docs/decisions/0046).
+PERIOD_US = 5 * US_PER_MINUTE
+
+
 class Collection(StrEnum):
     """Every collection besides those of raw events, which kinds of events name (wire/kind.py)."""
 

@@ -23,6 +23,7 @@ from gpu_token_analytics.cells.changes import ChangeMarks
 from gpu_token_analytics.cells.marks import CellMarker
 from gpu_token_analytics.cells.store import CellStore, CellWrite
 from gpu_token_analytics.closing.store import LedgerStore
+from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.documents import Collection, cell_id
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused, StoreUnreachable
@@ -401,6 +402,61 @@ def test_indexes_are_created_once_and_retention_follows_its_setting(store: Store
     ensure_indexes(store, Settings(**{**given, "raw_retention_days": 90}))
     for name in (USAGE.collection, SAMPLE.collection):
         assert store[name].index_information()["ingested_at_1"]["expireAfterSeconds"] == 90 * 86_400
+
+
+def test_raw_events_and_their_indexes_are_compressed(store: Store) -> None:
+    for name in (USAGE.collection, SAMPLE.collection):
+        stats = store.database.command({"collStats": name, "indexDetails": True})
+        assert "block_compressor=zstd" in stats["wiredTiger"]["creationString"]
+        assert "leaf_page_max=128KB" in stats["wiredTiger"]["creationString"]
+        for index, details in stats["indexDetails"].items():
+            assert "block_compressor=zstd" in details["creationString"], index
+
+
+def test_a_server_that_knows_no_compression_makes_collections_as_it_likes(store: Store, settings: Settings) -> None:
+    store[USAGE.collection].drop()
+    with failing(store, "create", errorCode=72):  # InvalidOptions
+        ensure_indexes(store, settings)
+    assert "gpus_1_ts_us_1" in store[USAGE.collection].index_information()
+    assert insert(store, raws(3)).inserted == 3
+
+
+def test_requests_of_an_earlier_version_are_found_by_their_id(store: Store, settings: Settings) -> None:
+    """They have no period, and had an index of their ids alone."""
+    usage = store[USAGE.collection]
+    usage.drop()
+    usage.create_index([("request_id", 1)])
+    at = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    usage.insert_one({"_id": b"old", "request_id": "r1", "tenant": "t", "ts_us": 1, "ingested_at": at})
+    ensure_indexes(store, settings)
+    assert "request_id_1" not in usage.index_information()
+    periods = [(at + timedelta(days=days) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(minutes=5) for days in (1, 2, 29)]
+    usage.insert_many(
+        {
+            "_id": f"new-{period}".encode(),
+            "request_id": "r1",
+            "tenant": "t",
+            "ts_us": 2,
+            "period": period,
+            "ingested_at": from_us(period * 5 * MINUTE_US),
+        }
+        for period in periods
+    )
+    usage.insert_many(
+        {"_id": f"other-{period}".encode(), "request_id": f"r{period}", "ts_us": 2, "period": period} for period in periods
+    )
+    reads = Reads(store.database)
+    assert {row["_id"] for row in reads.requests_by_id("r1", "t", 20)} == {
+        b"old",
+        *(f"new-{period}".encode() for period in periods),
+    }
+    assert reads.requests_by_id("r2", None, 20) == []
+    store.database.command("profile", 2)
+    reads.requests_by_id("r1", None, 20)
+    store.database.command("profile", 0)
+    (asked,) = store.database["system.profile"].find({"op": "query", "nreturned": 4})
+    assert asked["planSummary"] == 'IXSCAN { period: 1, request_id: "hashed" }'
+    assert asked["docsExamined"] == 4
 
 
 def test_an_index_somebody_made_otherwise_is_named(store: Store, settings: Settings) -> None:

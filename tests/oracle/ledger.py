@@ -305,7 +305,10 @@ class _Work:
         self.rank = gpus.index(gpu)
         self.count = len(gpus)
         self.start, self.end = doc["start_us"], doc["ts_us"]
+        latency, ttft = doc.get("latency_ms"), doc.get("ttft_ms")
         self.first: int | None = doc.get("first_us")
+        if self.first is None and latency is not None and ttft is not None:
+            self.first = doc["ts_us"] - round((latency - ttft) * 1000)
         if self.first is not None and not self.start < self.first < self.end:
             self.first = None
         self.method = "sweep_no_ttft" if self.first is None else "sweep"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
@@ -69,11 +69,10 @@ def usage_document(event: TokenUsage, value: bytes, stored_at: datetime, source:
         "src": source,
         "ingested_at": _bson_date(stored_at),
         "tokens": event.prompt_tokens + event.completion_tokens,
+        "period": (stored_at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(minutes=5),
     }
     if event.gpu_index is not None:
         document["gpu_index"] = event.gpu_index
-    if ttft_ms is not None and latency_ms is not None:
-        document["first_us"] = ts_us - round((latency_ms - ttft_ms) * 1000)
     if active_us > LONG_US:
         document["long"] = True
     return document

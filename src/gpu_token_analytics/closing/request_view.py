@@ -13,7 +13,7 @@ from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.compute import compute_runs
 from gpu_token_analytics.ledger.computed import ComputedCell
 from gpu_token_analytics.ledger.params import LedgerParams
-from gpu_token_analytics.ledger.requests import UNKNOWN_US
+from gpu_token_analytics.ledger.requests import first_token_us
 from gpu_token_analytics.raw.read import RawReads
 
 
@@ -83,5 +83,5 @@ def _method(usage: Mapping[str, Any]) -> str:
     """As ledger/requests.py finds it."""
     if usage.get("latency_ms") is None:
         return str(Method.WINDOW)
-    first = usage.get("first_us", UNKNOWN_US)
+    first = first_token_us(usage)
     return str(Method.SWEEP if usage["start_us"] < first < usage["ts_us"] else Method.SWEEP_NO_TTFT)

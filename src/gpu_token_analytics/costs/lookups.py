@@ -26,6 +26,7 @@ from gpu_token_analytics.rollups.lines import complete
 from gpu_token_analytics.rollups.spans import DAY, HOUR, ceil, floor, spans
 from gpu_token_analytics.wire.names import sample_of
 from gpu_token_analytics.wire.sample import SAMPLE
+from gpu_token_analytics.wire.times import from_us
 from gpu_token_analytics.wire.usage import USAGE
 
 Document = dict[str, Any]
@@ -221,9 +222,18 @@ class Reads:
 
     def requests_by_id(self, request_id: str, tenant: str | None, limit: int) -> list[Document]:
         """Usage events of a request id, newest first; only those of `tenant` where one is given."""
-        where = {"request_id": request_id} | ({} if tenant is None else {"tenant": tenant})
+        where = {"request_id": request_id, "period": {"$in": self._periods()}} | ({} if tenant is None else {"tenant": tenant})
         found = self._usage.find(where, max_time_ms=self._timeout_ms)
         return list(found.sort("ts_us", DESCENDING).limit(limit))
+
+    def _periods(self) -> list[int | None]:
+        """Those in which requests were stored that are still there; None is of earlier versions, which wrote none."""
+        stored, only = {"period": {"$exists": True}, "ingested_at": {"$gte": from_us(0)}}, {"period": 1}
+        first, last = (
+            self._usage.find_one(stored, only, sort=[("ingested_at", side)], max_time_ms=self._timeout_ms)
+            for side in (ASCENDING, DESCENDING)
+        )
+        return [None, *(() if first is None or last is None else range(first["period"], last["period"] + 1))]
 
     def requests_of_gpu(self, names: Sequence[str], start_us: int, end_us: int, limit: int) -> list[Document]:
         """Usage events that name a GPU and ended in [start, end), newest first."""

@@ -76,8 +76,13 @@ def _event(document: Json) -> RequestEvent:
         ttft_ms=document.get("ttft_ms"),
         tokens=Tokens(prompt, document["cached_tokens"], completion, document["reasoning_tokens"], prompt + completion),
         ingested_at=document.get("ingested_at") or document["ts"],
-        live_cost_per_token_usd=document.get("cost_per_token"),
+        live_cost_per_token_usd=_five_digits(document.get("cost_per_token")),
     )
+
+
+def _five_digits(estimate: float | None) -> float | None:
+    """As many as are stored of it (raw/encoding.py)."""
+    return None if estimate is None else float(f"{estimate:.5g}")
 
 
 def _detail(desk: Desk, document: Json, now: datetime, tenant: str | None) -> RequestDetail:

@@ -16,6 +16,7 @@ from gpu_token_analytics.ledger.arrays import sum_by
 from gpu_token_analytics.ledger.labels import Labels
 from gpu_token_analytics.ledger.money import Float64
 from gpu_token_analytics.ledger.requests import active_span
+from gpu_token_analytics.raw.encoding import five_digits
 from gpu_token_analytics.raw.reach import Reach
 from gpu_token_analytics.raw.usage_columns import UsageColumns
 from gpu_token_analytics.wire.usage import TokenUsage
@@ -32,7 +33,7 @@ class UsageShaper(KindShaper[TokenUsage, Labels]):
         """As in KindShaper: the live rate."""
         tps, cost_per_token_usd = self._rate.see_usages(columns.labels, columns.ts_us, columns.tokens)
         _count(shaped, columns, cost_per_token_usd)
-        return {"tps": tps, "cost_per_token": cost_per_token_usd}
+        return {"tps": five_digits(tps), "cost_per_token": five_digits(cost_per_token_usd)}
 
     def follow(self, columns: UsageColumns, shaped: Shaped) -> None:
         """As in KindShaper: the cells they touch."""

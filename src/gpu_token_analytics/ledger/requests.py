@@ -64,7 +64,7 @@ class UsageRows:
             labels=LabelColumn.of(Labels(doc["host"], tuple(doc["gpus"]), doc["model"], doc["tenant"]) for doc in documents),
             start_us=_ints(documents, "start_us"),
             ts_us=_ints(documents, "ts_us"),
-            first_us=np.array([doc.get("first_us", UNKNOWN_US) for doc in documents], dtype=np.int64),
+            first_us=np.array([first_token_us(doc) for doc in documents], dtype=np.int64),
             has_latency=np.array([doc.get("latency_ms") is not None for doc in documents], dtype=bool),
             prompt=_ints(documents, "prompt_tokens"),
             cached=_ints(documents, "cached_tokens"),
@@ -94,6 +94,18 @@ class UsageRows:
 
 
 _ROW_ARRAYS = tuple(field.name for field in fields(UsageRows) if field.name != "labels")
+
+
+def first_token_us(document: Mapping[str, Any]) -> int:
+    """When a request's first token came, of a document of `token_usage`; UNKNOWN_US: not known."""
+    stored = document.get("first_us")  # which earlier versions wrote
+    if stored is not None:
+        return int(stored)
+    latency_ms, ttft_ms = document.get("latency_ms"), document.get("ttft_ms")
+    if latency_ms is None or ttft_ms is None:
+        return UNKNOWN_US
+    to_end_us: int = round((latency_ms - ttft_ms) * 1000)
+    return int(document["ts_us"]) - to_end_us
 
 
 def objects(values: Iterable[Any]) -> Objects:

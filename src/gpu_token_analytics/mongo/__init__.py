@@ -6,6 +6,7 @@ May import pymongo, the shared words, `documents` and `wire`; knows no cell, no 
     commands.py  write commands sent as they are; encoded.py: documents as bytes
     pieces.py    what is too many for one document or command, cut by number and bytes
     indexes.py   every index, TTL and view
+    storage.py   how raw events are kept on disk
     aside.py     what MongoDB refuses for good
     copies.py    the whole store as of one moment
 """

@@ -22,6 +22,7 @@ from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.mongo.client import make_client
 from gpu_token_analytics.mongo.errors import Document, store_errors
+from gpu_token_analytics.mongo.storage import create_raw_collections
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.events import KINDS
 
@@ -91,6 +92,15 @@ def copy_of(settings: Settings) -> Iterator[Copy]:
                 "somebody wrote while the copy was made, and a standalone mongod cannot read as of one moment: stop the "
                 "processors, the api and the agents and try again, or make the mongod a replica set of one member"
             )
+    finally:
+        client.close()
+
+
+def prepare(settings: Settings) -> None:
+    """Make an empty database ready for documents: what is compressed must be so from the first one on."""
+    client = make_client(settings, "gpu-tokens-restore")
+    try:
+        create_raw_collections(client[settings.mongodb_database])
     finally:
         client.close()
 

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pymongo import ASCENDING
+from pymongo import ASCENDING, HASHED
 from pymongo.errors import OperationFailure
 
 from gpu_token_analytics.documents import CellState, Collection
 from gpu_token_analytics.errors import StoreRefused
 from gpu_token_analytics.mongo.client import Store, make_client
 from gpu_token_analytics.mongo.errors import store_errors
+from gpu_token_analytics.mongo.storage import create_raw_collections
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.events import KINDS
 from gpu_token_analytics.wire.sample import SAMPLE
@@ -35,6 +36,7 @@ class Index:
     collection: str
     keys: tuple[str, ...]
     why: str
+    hashed: str | None = None  # one of the keys that are compared for equality alone: its hash is smaller than it is
     unique: bool = False
     ttl: bool = False
     partial: dict[str, Any] = field(default_factory=dict)
@@ -42,7 +44,12 @@ class Index:
     @property
     def name(self) -> str:
         """As MongoDB itself would name it, so that an index made by hand is the same index."""
-        return "_".join(f"{key}_1" for key in self.keys)
+        return "_".join(f"{key}_{side}" for key, side in self.specification)
+
+    @property
+    def specification(self) -> list[tuple[str, int | str]]:
+        """Keys as createIndexes is given them."""
+        return [(key, HASHED if key == self.hashed else ASCENDING) for key in self.keys]
 
     def options(self, settings: Settings) -> dict[str, Any]:
         """What createIndexes is given besides the keys."""
@@ -64,7 +71,7 @@ INDEXES: tuple[Index, ...] = (
         "requests longer than LONG_REQUEST_US, which end far after the minute they touch",
         partial={"long": True},
     ),
-    Index(USAGE.collection, ("request_id",), "one request, by the id its engine gave it"),
+    Index(USAGE.collection, ("period", "request_id"), "one request, by the id its engine gave it", hashed="request_id"),
     Index(SAMPLE.collection, ("gpu", "ts_us"), "samples of a GPU in a time; the latest of each GPU"),
     *(Index(kind.collection, ("ingested_at",), "retention", ttl=True) for kind in KINDS),
     Index(Collection.LEDGER_CELLS, ("due_at",), "cells to compute, longest due first", partial={"due_at": {"$exists": True}}),
@@ -97,6 +104,9 @@ INDEXES: tuple[Index, ...] = (
     Index(Collection.INVENTORY, ("key", "kind"), "what is known of the GPU that a request named"),
 )
 
+# Of earlier versions, and no longer needed.
+FORMER: tuple[Index, ...] = (Index(USAGE.collection, ("request_id",), "one request, wherever it was stored"),)
+
 VIEWS: dict[Collection, tuple[Collection, list[dict[str, Any]]]] = {
     Collection.CORRECTIONS: (
         Collection.LEDGER_CELLS,
@@ -106,20 +116,25 @@ VIEWS: dict[Collection, tuple[Collection, list[dict[str, Any]]]] = {
 
 
 def ensure_indexes(store: Store, settings: Settings, indexes: Sequence[Index] = INDEXES) -> None:
-    """Create what is missing; bring TTLs and views up to date. Waits for a build however long it takes.
+    """Create what is missing, drop what is no longer needed; bring TTLs and views up to date.
 
-    Raises StoreRefused when an index of the same keys has other options (it says which) or raw events are an earlier
-    version's, StoreUnreachable.
+    Waits for a build however long it takes. Raises StoreUnreachable, StoreRefused when an index of the same keys has other
+    options (it says which) or raw events are of the version with text ids.
     """
     _refuse_text_ids(store)
     client = make_client(settings, "gpu-tokens-indexes", patient=True)
     try:
         database = client.get_database(store.database.name)
+        create_raw_collections(database)
         for name in dict.fromkeys(index.collection for index in indexes):
             existing = _existing(database[name])
             for index in indexes:
                 if index.collection == name:
                     _ensure(database, index, existing, settings)
+        for former in FORMER:
+            if former.name in _existing(database[former.collection]):
+                with store_errors(f"drop index {former.name} of {former.collection}"):
+                    database[former.collection].drop_index(former.name)
         for view, (source, pipeline) in VIEWS.items():
             _ensure_view(database, view, source, pipeline)
     finally:
@@ -165,7 +180,7 @@ def _ensure(database: Any, index: Index, existing: dict[str, dict[str, Any]], se
         return
     try:
         with store_errors(f"create index {index.name} of {index.collection}"):
-            database[index.collection].create_index([(key, ASCENDING) for key in index.keys], **wanted)
+            database[index.collection].create_index(index.specification, **wanted)
     except StoreRefused as error:
         if isinstance(error.__cause__, OperationFailure) and error.__cause__.code in _INDEX_CONFLICT:
             raise StoreRefused(

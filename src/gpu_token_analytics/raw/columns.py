@@ -16,7 +16,7 @@ import numpy as np
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
-from gpu_token_analytics.documents import payload_hash
+from gpu_token_analytics.documents import PERIOD_US, payload_hash
 from gpu_token_analytics.ledger.money import Int64, NDArrayBool
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
 from gpu_token_analytics.raw.encoding import (
@@ -157,6 +157,7 @@ class Columns(Generic[E, T]):
             "ts_us": self.ts_us,
             "h": np.frombuffer(b"".join(hashes), dtype="V8"),
             "ingested_at": np.full(len(self), to_us(stored_at) // 1000, dtype=np.int64),
+            "period": np.full(len(self), to_us(stored_at) // PERIOD_US, dtype=np.int64),
             **self.numbers,
             **self.added(),
             **others,

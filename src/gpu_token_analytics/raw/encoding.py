@@ -19,7 +19,7 @@ import bson
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_token_analytics.ledger.money import Int64
+from gpu_token_analytics.ledger.money import Float64, Int64
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
 
 # Element types
@@ -74,6 +74,15 @@ def encode_together(
     ]
     pieces = zip(lengths.astype("<i4").view("V4").tolist(), heads, *begun, labels, rows, strict=True)
     found.extend(ids, hashes, lengths.tolist(), b"".join(chain.from_iterable(pieces)))
+
+
+def five_digits(estimates: Float64) -> Float64:
+    """Each as the nearest number with 16 bits behind its first one: within 0.0008 %. Shape (n,).
+
+    The other 36 bits of an estimate say nothing, and no compression makes them fewer."""
+    bits = estimates.view(np.int64)
+    rounded: Float64 = ((bits + (1 << 35)) & ~((1 << 36) - 1)).view(np.float64)
+    return rounded
 
 
 def label_elements(document: Mapping[str, Any]) -> bytes:

@@ -33,6 +33,7 @@ _USAGE_FIELDS = dict.fromkeys(
         "start_us",
         "first_us",
         "latency_ms",
+        "ttft_ms",
         "host",
         "gpus",
         "model",

@@ -29,11 +29,11 @@ class UsageColumns(Columns[TokenUsage, Labels]):
 
     ADDED = (
         Number("start_us", INT64, "<i8"),
-        Number("first_us", INT64, "<i8", absent=True),
         Number("long", BOOLEAN, "<u1", absent=True),
         Number("tokens", INT32, "<i4"),
         Number("tps", DOUBLE, "<f8"),
         Number("cost_per_token", DOUBLE, "<f8"),
+        Number("period", INT32, "<i4"),  # in which it was stored, as the number of PERIOD_US since 1970
     )
 
     @cached_property
@@ -86,7 +86,6 @@ class UsageColumns(Columns[TokenUsage, Labels]):
         long = self.ts_us - self.start_us > LONG_REQUEST_US
         return {
             "start_us": self.start_us,
-            "first_us": np.where(self.first_us == UNKNOWN_US, np.nan, self.first_us),
             "long": np.where(long, 1.0, np.nan),
             "tokens": self.tokens,
         }

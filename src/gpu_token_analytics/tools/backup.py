@@ -28,7 +28,7 @@ import pyrage
 from gpu_token_analytics import __version__
 from gpu_token_analytics.errors import BackupUnusable, SettingsError
 from gpu_token_analytics.mongo.client import open_store
-from gpu_token_analytics.mongo.copies import COPIED, Copy, copy_of, put_back, refuse_unless_empty
+from gpu_token_analytics.mongo.copies import COPIED, Copy, copy_of, prepare, put_back, refuse_unless_empty
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings
 
@@ -100,6 +100,7 @@ def restore(settings: Settings, folder: Path, identity_file: Path | None, progre
     identities = _identities(identity_file)
     manifest = read_manifest(folder, identities)
     refuse_unless_empty(settings)
+    prepare(settings)
     for name, part in manifest.parts.items():
         path = folder / manifest.database / f"{name}.bson.gz"
         put_back(settings, name, _documents(path, identities, name, part))

@@ -89,7 +89,7 @@ def test_a_document_says_where_it_was_read_and_carries_the_live_rate() -> None:
     assert first["src"] == "tokens/3/10"
     assert first["tokens"] == 120
     assert first["tps"] == 4.0
-    assert first["cost_per_token"] == pytest.approx(3.6 / (4 * 3600))
+    assert first["cost_per_token"] == pytest.approx(3.6 / (4 * 3600), rel=1e-5)
     assert first["ts"] == (MINUTE + timedelta(seconds=30)).replace(tzinfo=None), "BSON dates are UTC"
     assert first["ingested_at"] == NOW.replace(tzinfo=None)
     assert first["h"] == payload_hash(encode(usage()))

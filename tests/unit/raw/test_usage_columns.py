@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -12,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.oracle.raw_documents import usage_document
 
+from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
 from gpu_token_analytics.raw.columns import Book
+from gpu_token_analytics.raw.encoding import five_digits
 from gpu_token_analytics.raw.usage_columns import UsageColumns, labels_of
 from gpu_token_analytics.wire.events import decode
 from gpu_token_analytics.wire.fields import MAX_LATENCY_MS, MAX_TOKENS
@@ -84,6 +88,28 @@ def test_each_document_is_what_it_would_be_alone(rows: list[tuple[TokenUsage, fl
         for index, (event, rate, cost) in enumerate(rows)
     ]
     assert encoded(events, tps, costs) == expected
+
+
+@given(st.lists(usages(), min_size=1, max_size=12))
+def test_requests_read_back_are_the_requests_that_are_remembered(events: list[TokenUsage]) -> None:
+    """What closing takes from memory and what it reads: the first token, too, which stands in no document."""
+    remembered = UsageColumns(events, Book(USAGE, labels_of)).rows
+    read = UsageRows.of(encoded(events, [None] * len(events), [None] * len(events)))
+    for name in (field.name for field in fields(UsageRows) if field.name not in ("ids", "labels")):
+        assert getattr(read, name).tolist() == getattr(remembered, name).tolist(), name
+    assert [read.labels.at(place) for place in range(len(read))] == [remembered.labels.at(at) for at in range(len(events))]
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, min_value=1e-12, max_value=1e12))
+def test_an_estimate_keeps_five_digits_and_is_short(estimate: float) -> None:
+    (kept,) = five_digits(np.array([estimate]))
+    assert abs(kept - estimate) <= estimate * 2**-17
+    assert struct.pack(">d", kept)[-4:] == b"\0\0\0\0", "four bytes of eight say nothing"
+
+
+def test_an_estimate_that_is_not_known_stays_so() -> None:
+    assert np.isnan(five_digits(np.array([np.nan, np.nan]))).all()
+    assert five_digits(np.array([0.0, np.inf])).tolist() == [0.0, np.inf]
 
 
 def test_the_longest_names_that_the_contract_allows() -> None:
