@@ -37,21 +37,36 @@ class SiteRegistry(CollectorRegistry):
             yield metric
 
 
+class Declared:
+    """Metrics of a registry, each declared by its name without `gpu_tokens_`, the sentence it tells you, and its labels."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def counter(self, name: str, sentence: str, *labels: str) -> Counter:
+        """What only grows; its name ends in `_total` where it is asked for."""
+        return Counter(f"gpu_tokens_{name}", sentence, labels, registry=self._registry)
+
+    def gauge(self, name: str, sentence: str, *labels: str, value: float = 0.0) -> Gauge:
+        """What is so now. value: until it is set, where it has no labels."""
+        gauge = Gauge(f"gpu_tokens_{name}", sentence, labels, registry=self._registry)
+        if not labels:
+            gauge.set(value)
+        return gauge
+
+    def histogram(self, name: str, sentence: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        """How often it was how much. buckets: upper bounds."""
+        return Histogram(f"gpu_tokens_{name}", sentence, labels, buckets=buckets, registry=self._registry)
+
+
 class Metrics:
     """The processor's metrics in one registry, so that tests can have several processors."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self._models: set[str] = set()
-
-        def counter(name: str, sentence: str, *labels: str) -> Counter:
-            return Counter(f"gpu_tokens_{name}", sentence, labels, registry=self.registry)
-
-        def gauge(name: str, sentence: str, *labels: str) -> Gauge:
-            return Gauge(f"gpu_tokens_{name}", sentence, labels, registry=self.registry)
-
-        def histogram(name: str, sentence: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"gpu_tokens_{name}", sentence, labels, buckets=buckets, registry=self.registry)
+        declared = Declared(self.registry)
+        counter, gauge, histogram = declared.counter, declared.gauge, declared.histogram
 
         self.cpu_seconds = counter(
             "step_cpu_seconds_total",

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser
 from tests.e2e.dashboard_support import Watched, launched, watched
 from tests.e2e.fake_api import FakeApi
-from tests.serving import Serving
+from tests.serving import serving
 
 from gpu_token_analytics.demo.commands import DASHBOARD_PORT
 
@@ -31,7 +31,7 @@ def fake() -> FakeApi:
 @pytest.fixture
 def dashboard(browser: Browser, fake: FakeApi) -> Iterator[Watched]:
     """The dashboard over `fake` on a desktop; checked for console errors and foreign requests when the test ends."""
-    with Serving(fake.app) as url, watched(browser, url) as found:
+    with serving(fake.app) as url, watched(browser, url) as found:
         yield found
 
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, expect
 from tests.e2e.dashboard_support import PHONE, Watched, watched
 from tests.e2e.fake_api import REQUEST_ID, FakeApi
 from tests.e2e.fake_fleet import CLASSES
-from tests.serving import Serving
+from tests.serving import serving
 
 pytestmark = pytest.mark.browser
 
@@ -282,7 +282,7 @@ def test_an_outage_shows_the_reason_and_keeps_older_figures(dashboard: Watched, 
 
 def test_a_key_is_asked_for_kept_in_the_tab_and_can_be_forgotten(browser: Browser) -> None:
     fake = FakeApi(keys={"gta_good": None})
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.page
         page.goto(url)
         page.wait_for_selector("#key-dialog")
@@ -307,7 +307,7 @@ def test_a_key_is_asked_for_kept_in_the_tab_and_can_be_forgotten(browser: Browse
 
 def test_a_tenants_key_sees_its_own_pages_only(browser: Browser) -> None:
     fake = FakeApi(keys={"gta_t": "search"})
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         dashboard.page.add_init_script("sessionStorage.setItem('gpu-tokens-key', 'gta_t')")
         page = dashboard.open("/")
         assert page.locator("nav a").all_inner_texts() == ["Overview", "Models", "Tenants", "Request", "Budgets"]
@@ -320,7 +320,7 @@ def test_a_tenants_key_sees_its_own_pages_only(browser: Browser) -> None:
 
 
 def test_the_theme_follows_the_system_until_it_is_chosen(browser: Browser, fake: FakeApi) -> None:
-    with Serving(fake.app) as url, watched(browser, url, color_scheme="dark") as dashboard:
+    with serving(fake.app) as url, watched(browser, url, color_scheme="dark") as dashboard:
         page = dashboard.open("/quality")
         background = "getComputedStyle(document.body).backgroundColor"
         dark = page.evaluate(background)
@@ -334,14 +334,14 @@ def test_the_theme_follows_the_system_until_it_is_chosen(browser: Browser, fake:
 
 @pytest.mark.parametrize("path", [*PAGES, f"/request?id={REQUEST_ID}", "/gpus?view=timelines", "/gpus?view=table"])
 def test_nothing_sticks_out_on_a_phone(browser: Browser, fake: FakeApi, path: str) -> None:
-    with Serving(fake.app) as url, watched(browser, url, PHONE) as dashboard:
+    with serving(fake.app) as url, watched(browser, url, PHONE) as dashboard:
         page = dashboard.open(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
 
 
 def test_eight_hundred_gpus(browser: Browser) -> None:
     fake = FakeApi(gpus=800)
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open("/gpus")
         assert page.locator(".gpu-tile").count() == 800
         boxes = page.evaluate("[...document.querySelectorAll('.gpu-tile')].map(e => [e.offsetWidth, e.offsetHeight])")
@@ -367,7 +367,7 @@ class Prefixed:
 
 
 def test_it_works_behind_a_path_prefix(browser: Browser, fake: FakeApi) -> None:
-    with Serving(Prefixed(fake.app, "/tools/gpu")) as url, watched(browser, f"{url}/tools/gpu") as dashboard:
+    with serving(Prefixed(fake.app, "/tools/gpu")) as url, watched(browser, f"{url}/tools/gpu") as dashboard:
         page = dashboard.open("/")
         expect(page.locator("#live-text")).to_have_text("Live")
         dashboard.follow("#nav-gpus")
@@ -379,7 +379,7 @@ def test_it_works_behind_a_path_prefix(browser: Browser, fake: FakeApi) -> None:
 
 def test_csv_comes_with_the_key(browser: Browser) -> None:
     fake = FakeApi(keys={"gta_good": None})
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         dashboard.page.add_init_script("sessionStorage.setItem('gpu-tokens-key', 'gta_good')")
         page = dashboard.open("/models")
         with page.expect_download() as download:

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e.dashboard_support import DESKTOP, PHONE, SHOTS, Watched, watched
 from tests.e2e.fake_api import REQUEST_ID, FakeApi
 from tests.e2e.fake_fleet import CLASSES
-from tests.serving import Serving
+from tests.serving import serving
 
 from gpu_token_analytics import web
 
@@ -59,7 +59,7 @@ def violations(page: Page) -> list[str]:
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_axe_finds_nothing_on_any_page(browser: Browser, fake: FakeApi, scheme: str, size: tuple[int, int]) -> None:
     found: dict[str, list[str]] = {}
-    with Serving(fake.app) as url, watched(browser, url, size, color_scheme=scheme, reduced_motion="reduce") as dashboard:
+    with serving(fake.app) as url, watched(browser, url, size, color_scheme=scheme, reduced_motion="reduce") as dashboard:
         for path in SHOWN:
             page = dashboard.open(path)
             page.click("#live")  # paused: axe reads a page that stands still
@@ -72,7 +72,7 @@ def test_axe_finds_nothing_on_any_page(browser: Browser, fake: FakeApi, scheme: 
 def test_axe_finds_nothing_in_menus_errors_and_the_key_dialog(browser: Browser) -> None:
     fake = FakeApi(keys={"gta_good": None})
     found: dict[str, list[str]] = {}
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.page
         page.goto(url)
         page.wait_for_selector("#key-dialog")
@@ -217,7 +217,7 @@ def test_only_one_region_speaks_and_it_does_not_repeat_live_figures(dashboard: W
 
 
 def test_reduced_motion_stops_the_animation(browser: Browser, fake: FakeApi) -> None:
-    with Serving(fake.app) as url, watched(browser, url, reduced_motion="reduce") as dashboard:
+    with serving(fake.app) as url, watched(browser, url, reduced_motion="reduce") as dashboard:
         page = dashboard.open("/quality")
         assert page.evaluate("document.getAnimations().length") == 0
 

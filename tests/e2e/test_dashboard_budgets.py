@@ -6,13 +6,13 @@ import pytest
 from playwright.sync_api import Browser, expect
 from tests.e2e.dashboard_support import watched
 from tests.e2e.fake_api import FakeApi
-from tests.serving import Serving
+from tests.serving import serving
 
 pytestmark = pytest.mark.browser
 
 
 def test_budgets_are_shown_as_they_stand(browser: Browser, fake: FakeApi) -> None:
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open("/budgets?sort=name.asc")
         rows = {row.split()[0]: row for row in page.locator("#budget-rows-scroll tbody tr").all_inner_texts()}
         assert list(rows) == ["chat-month", "everything", "llama-spend", "lost", "search-month"]
@@ -34,7 +34,7 @@ def test_budgets_are_shown_as_they_stand(browser: Browser, fake: FakeApi) -> Non
 
 
 def test_a_budget_is_set_and_removed(browser: Browser, fake: FakeApi) -> None:
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open("/budgets")
         page.fill("#budget-name", "new one")
         page.select_option("#budget-scope", "tenant")
@@ -57,14 +57,14 @@ def test_a_budget_is_set_and_removed(browser: Browser, fake: FakeApi) -> None:
 
 def test_who_may_only_read_sets_and_removes_nothing(browser: Browser, fake: FakeApi) -> None:
     fake.scopes = ["read"]
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open("/budgets")
         assert page.locator("#budget-submit, [id^='remove-']").count() == 0
         assert page.locator("#budget-rows-scroll tbody tr").count() == 5
 
 
 def test_teams_stand_below_their_tenants(browser: Browser, fake: FakeApi) -> None:
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open("/tenants")
         text = page.inner_text("#teams")
         assert "shop\t$40.00\t90K\t120\tchat-frontend-of-the-web-shop, search" in text

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page
 from tests.e2e.dashboard_support import watched
 from tests.e2e.fake_api import FakeApi
-from tests.serving import Serving
+from tests.serving import serving
 
 from gpu_token_analytics.web.assets import digest, load
 
@@ -38,7 +38,7 @@ class Modules:
 
 @pytest.fixture(scope="module")
 def modules(browser: Browser) -> Iterator[Modules]:
-    with Serving(FakeApi(gpus=1).app) as url, watched(browser, url) as dashboard:
+    with serving(FakeApi(gpus=1).app) as url, watched(browser, url) as dashboard:
         yield Modules(dashboard.open("/prices"))
 
 

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.e2e.dashboard_support import watched
 from tests.e2e.fake_api import FakeApi
-from tests.serving import Serving
+from tests.serving import serving
 
 pytestmark = pytest.mark.browser
 
@@ -23,7 +23,7 @@ def nanos(page: Page, selector: str) -> list[int]:
 
 
 def test_idle_money_by_owner_and_shared_out_add_up(browser: Browser, fake: FakeApi) -> None:
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open("/idle")
         assert page.locator("#shared-rows-scroll").count() == 0
         rows = nanos(page, "#idle-owners-scroll tbody td:nth-child(2) [title]")
@@ -45,7 +45,7 @@ def test_idle_money_by_owner_and_shared_out_add_up(browser: Browser, fake: FakeA
 
 
 def test_an_owner_is_named_by_the_form(browser: Browser, fake: FakeApi) -> None:
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open("/idle?tz=UTC")
         page.select_option("#owner-scope", "model")
         page.fill("#owner-key", "llama-3-8b")
@@ -69,7 +69,7 @@ def test_an_owner_is_named_by_the_form(browser: Browser, fake: FakeApi) -> None:
 
 def test_nothing_idle_says_so_and_readers_write_nothing(browser: Browser, fake: FakeApi) -> None:
     fake.empty, fake.scopes = True, ["read"]
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open("/idle?share=by_use")
         assert "Nothing in this range" in page.inner_text("#content")
         assert page.locator("#idle-owners-scroll, #shared-rows-scroll, #owner-form").count() == 0

@@ -13,7 +13,7 @@ import pytest
 from bench.synthetic_cells import Fleet, cells
 from playwright.sync_api import Browser, expect
 from tests.e2e.dashboard_support import watched
-from tests.serving import Serving
+from tests.serving import serving
 
 from gpu_token_analytics.api.app import create_app
 from gpu_token_analytics.api.keys import KeyScope, KeyStore
@@ -72,7 +72,7 @@ def real(mongod: EmbeddedMongod) -> Iterator[Real]:
         rollups = Rollups(RollupStore(store.database))
         while rollups.step_now():
             pass
-        with Serving(create_app(Services.of(store, settings, loopback_only=True))) as url:
+        with serving(create_app(Services.of(store, settings, loopback_only=True))) as url:
             yield Real(url, store, found, KeyStore(store.database))
     finally:
         store.client.drop_database(store.database.name)

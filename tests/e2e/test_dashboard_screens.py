@@ -17,7 +17,7 @@ from playwright.sync_api import Browser
 from tests.conftest import ROOT
 from tests.e2e.dashboard_support import DESKTOP, PHONE, saved, watched
 from tests.e2e.fake_api import REQUEST_ID, FakeApi
-from tests.serving import Serving
+from tests.serving import serving
 
 pytestmark = pytest.mark.browser
 
@@ -58,7 +58,7 @@ def _distinct_bytes(png: Path) -> int:
 @pytest.mark.parametrize("size", SIZES)
 def test_pages_as_people_see_them(browser: Browser, fake: FakeApi, size: str, scheme: str) -> None:
     with (
-        Serving(fake.app) as url,
+        serving(fake.app) as url,
         watched(browser, url, SIZES[size], color_scheme=scheme, reduced_motion="reduce") as dashboard,
     ):
         for name, path in _shown(fake).items():
@@ -80,7 +80,7 @@ def test_the_pictures_of_the_documentation(browser: Browser) -> None:
         "quality": "/quality",
     }
     shown["request"] = f"/request?id={REQUEST_ID}"
-    with Serving(fake.app) as url, watched(browser, url, reduced_motion="reduce", color_scheme="light") as dashboard:
+    with serving(fake.app) as url, watched(browser, url, reduced_motion="reduce", color_scheme="light") as dashboard:
         dashboard.page.clock.set_fixed_time(fake.fleet.now)
         for name, path in shown.items():
             page = dashboard.open(path)
@@ -97,7 +97,7 @@ def test_the_pictures_of_the_documentation(browser: Browser) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_eight_hundred_gpus_as_people_see_them(browser: Browser, size: str) -> None:
     fake = FakeApi(gpus=800)
-    with Serving(fake.app) as url, watched(browser, url, SIZES[size], reduced_motion="reduce") as dashboard:
+    with serving(fake.app) as url, watched(browser, url, SIZES[size], reduced_motion="reduce") as dashboard:
         page = dashboard.open("/gpus")
         page.click("#live")
         assert _distinct_bytes(saved(page, f"gpus-800-{size}")) > 100
@@ -105,7 +105,7 @@ def test_eight_hundred_gpus_as_people_see_them(browser: Browser, size: str) -> N
 
 def test_menus_and_dialogs_as_people_see_them(browser: Browser) -> None:
     fake = FakeApi(keys={"gta_good": None})
-    with Serving(fake.app) as url, watched(browser, url, reduced_motion="reduce") as dashboard:
+    with serving(fake.app) as url, watched(browser, url, reduced_motion="reduce") as dashboard:
         page = dashboard.page
         page.goto(url)
         page.wait_for_selector("#key-dialog")

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser
 from tests.e2e.dashboard_support import Watched, watched
 from tests.e2e.fake_api import FakeApi
-from tests.serving import Serving
+from tests.serving import serving
 
 pytestmark = pytest.mark.browser
 
@@ -72,7 +72,7 @@ def test_figures_say_which_time_they_speak_of(dashboard: Watched, path: str, fig
 def test_an_empty_range_is_empty(browser: Browser, path: str) -> None:
     fake = FakeApi()
     fake.empty = True
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open(path)
         assert "Nothing in this range" in page.inner_text(".panel.empty")
         assert page.locator("#where, #list, #idle").count() == 0

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 from tests.e2e.dashboard_support import watched
 from tests.integration.ledger_support import Pipeline, sample
-from tests.serving import Serving
+from tests.serving import serving
 from typer.testing import CliRunner
 
 from gpu_token_analytics.api.app import create_app
@@ -68,7 +68,7 @@ def shown(mongod: EmbeddedMongod) -> Iterator[Shown]:
         while rollups.step_now():
             pass
         settings = load(mongodb_uri=mongod.uri, mongodb_database=name, api_allow_anonymous_loopback=True)
-        with Serving(create_app(Services.of(one.store, settings, loopback_only=True))) as url:
+        with serving(create_app(Services.of(one.store, settings, loopback_only=True))) as url:
             yield Shown(url, {"MONGODB_URI": mongod.uri, "MONGODB_DATABASE": name, "COLUMNS": "250"})
     finally:
         one.store.client.drop_database(name)

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from tests.programs import GPU_TOKENS, start
 
 from gpu_token_analytics.kafka.producer import EventProducer
 from gpu_token_analytics.kafka.topics import describe_group
@@ -113,15 +113,10 @@ class Processor:
 
     def __init__(self, settings: Settings, log: Path, extra: Mapping[str, str] | None = None) -> None:
         self.log = log
-        with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gpu_token_analytics", "processor", "--port", "0"],
-                cwd=ROOT,
-                env={**os.environ, **environment_of(settings), **(extra or {})},
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-            )
+        log.unlink(missing_ok=True)
+        self.process = start(
+            [*GPU_TOKENS, "processor", "--port", "0"], log, {**environment_of(settings), **(extra or {})}, ROOT
+        )
 
     @property
     def url(self) -> str:

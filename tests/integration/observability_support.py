@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -21,6 +20,7 @@ from typing import Any
 import yaml
 from deploy.observability.__main__ import ROOM
 from deploy.observability.rules import rule_groups
+from tests.programs import GPU_TOKENS, Child, end, start
 
 from gpu_token_analytics.embedded.child import LOOPBACK, free_port
 
@@ -95,7 +95,7 @@ class Room:
         self.folder, self._keep_log, self._environment = folder, keep_log, dict(environment)
         self._stack = ExitStack()
         self.ports: dict[str, int] = {}
-        self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self.children: dict[str, Child] = {}
 
     def __enter__(self) -> Room:
         return self
@@ -103,35 +103,27 @@ class Room:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def run(self, name: str, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
+    def run(self, name: str, command: list[str], **environment: str) -> Child:
         """Start a program; its log is in the folder, and in test-logs/ should the test fail."""
         log = self.folder / f"{name}.log"
         self._keep_log(log)
-        with log.open("ab") as out:
-            child = subprocess.Popen(
-                command,
-                env={**os.environ, **self._environment, **environment},
-                stdout=out,
-                stderr=out,
-                stdin=subprocess.DEVNULL,
-                cwd=self.folder,
-            )
+        child = start(command, log, {**self._environment, **environment}, self.folder)
         self.children[name] = child
-        self._stack.callback(_end, child)
+        self._stack.callback(end, child)
         return child
 
     def ours(self, name: str, *words: str, port: int | None = None, **environment: str) -> int:
         """Start `gpu-tokens WORDS` (NAME where none are given) with an HTTP port; returns the port."""
         port = port or free_port()
         self.ports[name] = port
-        command = [sys.executable, "-m", "gpu_token_analytics", *(words or (name,))]
+        command = [*GPU_TOKENS, *(words or (name,))]
         self.run(name, command, HTTP_HOST=LOOPBACK, HTTP_PORT=str(port), **environment)
         return port
 
     def tool(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `gpu-tokens WORDS` to its end, as an operator would."""
         return subprocess.run(
-            [sys.executable, "-m", "gpu_token_analytics", *words],
+            [*GPU_TOKENS, *words],
             env={**os.environ, **self._environment},
             capture_output=True,
             text=True,
@@ -143,16 +135,6 @@ class Room:
         """Cut its power."""
         self.children[name].kill()
         self.children[name].wait(10)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(25)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait(10)
 
 
 class Prometheus:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections import Counter
@@ -19,6 +16,7 @@ from typing import Any
 import pytest
 from bench.synthetic_cells import Fleet, cells
 from tests.conftest import unavailable
+from tests.programs import GPU_TOKENS, Child, running, start
 from tests.receivers import mail_server, webhook
 
 from gpu_token_analytics.budgets.receivers import NotDelivered
@@ -79,22 +77,16 @@ class Apis:
 
     def __init__(self, environment: dict[str, str], folder: Path, keep_log: Callable[[Path], None]) -> None:
         self._environment, self._folder, self._keep_log = environment, folder, keep_log
-        self.running: list[subprocess.Popen[bytes]] = []
+        self.running: list[Child] = []
         self.logs: list[Path] = []
         self._started = 0
 
-    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, **environment: str) -> Child:
         log = self._folder / f"api-{self._started}.log"
         self._started += 1
         self._keep_log(log)
         self.logs.append(log)
-        with log.open("wb") as out:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "gpu_token_analytics", "api", "--port", "0"],
-                env={**self._environment, **environment},
-                stdout=out,
-                stderr=out,
-            )
+        child = start([*GPU_TOKENS, "api", "--port", "0"], log, {**self._environment, **environment})
         self.running.append(child)
         return child
 
@@ -113,7 +105,7 @@ def apis(
 
     def make(**environment: str) -> Apis:
         shared = {"MONGODB_URI": mongo_uri, "MONGODB_DATABASE": mongo_database, "BUDGET_CHECK_SECONDS": "0.2"}
-        made.append(Apis({**os.environ, **shared, **environment}, tmp_path, keep_log))
+        made.append(Apis({**shared, **environment}, tmp_path, keep_log))
         return made[-1]
 
     yield make
@@ -181,10 +173,8 @@ def test_alertmanager_fires_once_until_the_period_ends(store: Store, apis: Calla
             f"receivers: [{{name: hook, webhook_configs: [{{url: '{hook.url}'}}]}}]\n"
         )
         options = [f"--config.file={configuration}", f"--storage.path={tmp_path / 'am'}", "--cluster.listen-address="]
-        log = (tmp_path / "alertmanager.log").open("wb")
-        with log:
-            server = subprocess.Popen([program, *options, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
-        try:
+        command = [program, *options, f"--web.listen-address=127.0.0.1:{port}"]
+        with running(command, tmp_path / "alertmanager.log"):
             put(store, scope="fleet")
             ours = apis(ALERTMANAGER_URL=url)
             for _ in range(2):
@@ -192,9 +182,6 @@ def test_alertmanager_fires_once_until_the_period_ends(store: Store, apis: Calla
             wait_until(lambda: len(hook.posts) >= 4, "Alertmanager told nobody")
             with urllib.request.urlopen(f"{url}/api/v2/alerts", timeout=10) as answer:
                 firing = json.load(answer)
-        finally:
-            server.terminate()
-            server.wait(30)
     assert {f"{alert['labels']['kind']}|{alert['labels']['percent']}" for alert in firing} == ALL
     assert len(firing) == 4
     end = max(alert["end"] for alert in alerts(store))

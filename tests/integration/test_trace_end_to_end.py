@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.conftest import ROOT
+from tests.programs import GPU_TOKENS, Child, end, start
 
 from gpu_token_analytics.clock import ManualClock, SystemClock
 from gpu_token_analytics.documents import Collection
@@ -62,20 +62,16 @@ def processor(environment: dict[str, str], tmp_path: Path, keep_log: Callable[[P
     gpu_tokens(environment, "topics", "create")
     log = tmp_path / "processor.log"
     keep_log(log)
-    with log.open("wb") as out:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "gpu_token_analytics", "processor"], env=environment, stdout=out, stderr=out
-        )
+    child = start([*GPU_TOKENS, "processor"], log, environment)
     try:
         yield
     finally:
-        child.terminate()
-        assert child.wait(30) == 0, "SIGTERM is a clean stop"
+        assert end(child) == 0, "SIGTERM is a clean stop"
 
 
 def gpu_tokens(environment: dict[str, str], *command: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "gpu_token_analytics", *command],
+        [*GPU_TOKENS, *command],
         env=environment,
         capture_output=True,
         text=True,
@@ -195,8 +191,7 @@ def test_events_over_http_reach_the_ledger(environment: dict[str, str], store: S
     """POST /v1/events answers after Kafka acknowledged; bad records are named, good ones are not held back by them."""
     port = free_port()
     own = {**environment, "HTTP_PORT": str(port), "API_ALLOW_ANONYMOUS_LOOPBACK": "true"}
-    with (tmp_path / "api.log").open("wb") as out:
-        api = subprocess.Popen([sys.executable, "-m", "gpu_token_analytics", "api"], env=own, stdout=out, stderr=out)
+    api = start([*GPU_TOKENS, "api"], tmp_path / "api.log", own)
     try:
         usages = marked_events(SystemClock()).usages
         bad = b'{"schema": "token.usage.v1", "prompt_tokens": -1}'
@@ -217,11 +212,10 @@ def test_events_over_http_reach_the_ledger(environment: dict[str, str], store: S
         assert event["tokens"]["prompt"] == usages[0].prompt_tokens
         assert event["cells"], "its cost is traced to cells"
     finally:
-        api.terminate()
-        assert api.wait(30) == 0
+        assert end(api) == 0
 
 
-def wait_until_answers(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+def wait_until_answers(client: httpx.Client, process: Child) -> None:
     until = time.monotonic() + 60
     while True:
         assert process.poll() is None, "the API ended"

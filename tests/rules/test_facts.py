@@ -25,15 +25,12 @@ FACTS = {
     "seven slices of a card": (r"\[1-7\]|(SEVENTHS|SLICES) = ", "units.py"),
 }
 
-# They say something of each class - its colour, letter, column or FOCUS category - or, options of commands, load nothing.
+# They name columns of rows by class, which are read one by one; choices.py says the words of the API's contract.
 OF_EACH_CLASS = {
     "costs/choices.py",
-    "costs/export.py",
-    "costs/focus.py",
     "costs/query.py",
     "costs/rows.py",
     "demo/view.py",
-    "terminal/top.py",
 }
 
 

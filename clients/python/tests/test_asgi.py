@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from tests.serving import Serving
+from tests.serving import serving
 
 from gpu_tokens_client import UsageClient, sender
 from gpu_tokens_client.asgi import UsageMiddleware
@@ -114,7 +114,7 @@ def served(door: Door, request: pytest.FixtureRequest) -> Iterator[Served]:
     engine = Engine()
     with UsageClient(door.url, host="h", gpu_uuids=["GPU-1"], model="unknown") as usage:
         app = UsageMiddleware(engine.app, usage, tenant_header="X-Tenant", continuous_usage=request.param)
-        with Serving(app) as url:
+        with serving(app) as url:
             served = Served(engine, url, usage, door)
             yield served
             served.openai.close()

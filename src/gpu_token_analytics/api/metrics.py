@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
+
+from gpu_token_analytics.metrics import Declared
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -12,45 +14,32 @@ class ApiMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
-        self.requests = Counter(
-            "gpu_tokens_api_requests_total",
-            "Requests answered, by route of the table and status.",
-            ["method", "route", "status"],
-            registry=self.registry,
+        declared = Declared(self.registry)
+        self.requests = declared.counter(
+            "api_requests_total", "Requests answered, by route of the table and status.", "method", "route", "status"
         )
-        self.seconds = Histogram(
-            "gpu_tokens_api_request_seconds",
-            "Time from a request to the first byte of its answer.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=self.registry,
+        self.seconds = declared.histogram(
+            "api_request_seconds", "Time from a request to the first byte of its answer.", _SECONDS, "route"
         )
-        self.events = Counter(
-            "gpu_tokens_api_events_total",
-            "Records received on POST /v1/events: accepted (acknowledged by Kafka) or rejected.",
-            ["outcome"],
-            registry=self.registry,
+        self.events = declared.counter(
+            "api_events_total", "Records received on POST /v1/events: accepted (acknowledged by Kafka) or rejected.", "outcome"
         )
-        self.unknown_fields = Counter(
-            "gpu_tokens_api_unknown_fields_total",
-            "Fields of records on POST /v1/events that no contract knows, misspelt ones among them.",
-            registry=self.registry,
+        self.unknown_fields = declared.counter(
+            "api_unknown_fields_total", "Fields of records on POST /v1/events that no contract knows, misspelt ones among them."
         )
-        self.spans = Counter(
-            "gpu_tokens_api_spans_total",
+        self.spans = declared.counter(
+            "api_spans_total",
             "Spans on POST /v1/traces that tell of a request: counted (acknowledged by Kafka), refused, or left out, and why.",
-            ["outcome"],
-            registry=self.registry,
+            "outcome",
         )
-        self.sampled_spans = Counter(
-            "gpu_tokens_api_sampled_spans_total",
+        self.sampled_spans = declared.counter(
+            "api_sampled_spans_total",
             "Spans on POST /v1/traces that say that others were not sent: their requests are missing in every figure.",
-            registry=self.registry,
         )
-        self.budget_deliveries = Counter(
-            "gpu_tokens_api_budget_deliveries_total",
+        self.budget_deliveries = declared.counter(
+            "api_budget_deliveries_total",
             "Attempts to tell a receiver of a budget alert, by result: sent or failed (tried again later).",
-            ["receiver", "result"],
-            registry=self.registry,
+            "receiver",
+            "result",
         )
-        self.streams = Gauge("gpu_tokens_api_streams", "Open live streams.", registry=self.registry)
+        self.streams = declared.gauge("api_streams", "Open live streams.")

@@ -21,6 +21,7 @@ from gpu_token_analytics.budgets.watch import BudgetWatch
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import KafkaError, SettingsError
 from gpu_token_analytics.http_guard import MAX_CONNECTIONS, guarded
+from gpu_token_analytics.http_server import in_thread
 from gpu_token_analytics.kafka.dead_letters import read_dead_letters
 from gpu_token_analytics.kafka.producer import EventProducer
 from gpu_token_analytics.mongo.client import open_store
@@ -162,24 +163,18 @@ def _serve(services: Services, settings: Settings, stop: threading.Event) -> Non
         timeout_graceful_shutdown=GRACE_SECONDS,
         h11_max_incomplete_event_size=32_768,
     )
-    server = _Server(config)
     _calm_garbage_collection()
-    thread = threading.Thread(target=server.run, name="http", daemon=True)
-    thread.start()
     try:
-        while thread.is_alive() and not stop.wait(0.2):
-            pass
-    finally:
-        services.stopping.set()  # open streams end themselves; the server waits for them
-        server.should_exit = True
-        thread.join(GRACE_SECONDS + 5)
-    if services.start_failure is not None:
-        raise services.start_failure
-    if not stop.is_set() and not server.started:
-        raise SettingsError(
-            f"the API cannot listen on HTTP_HOST={settings.http_host} HTTP_PORT={settings.http_port}: the port is taken, or "
-            "the address is not of this machine; choose another port, or 0 for a free one"
-        )
+        with in_thread(config, GRACE_SECONDS + 5) as server:
+            try:
+                while server.is_alive and not stop.wait(0.2):
+                    pass
+            finally:
+                services.stopping.set()  # open streams end themselves; the server waits for them
+    except SettingsError:
+        if services.start_failure is not None:
+            raise services.start_failure from None
+        raise
 
 
 def _calm_garbage_collection() -> None:
@@ -190,13 +185,3 @@ def _calm_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 50)
-
-
-class _Server(uvicorn.Server):
-    """Signals are the command's; this one logs where it listens."""
-
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        await super().startup(sockets)  # type: ignore[arg-type]
-        for server in getattr(self, "servers", ()):
-            for socket in server.sockets:
-                _log.info("listening on http://%s:%d", *socket.getsockname()[:2])

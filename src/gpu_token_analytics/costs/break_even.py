@@ -20,9 +20,7 @@ from gpu_token_analytics.costs.answers.costs import BreakEvenResponse, BreakEven
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.questions import check_cost
-from gpu_token_analytics.documents import NUSD_PER_USD
-
-US_PER_HOUR = 3_600_000_000
+from gpu_token_analytics.documents import NUSD_PER_USD, US_PER_HOUR
 
 
 def against_api(desk: Desk, query: CostQuery, api_usd_per_million: float, usd_per_gpu_hour: float | None) -> BreakEvenResponse:

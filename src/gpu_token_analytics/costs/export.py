@@ -15,11 +15,11 @@ from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.questions import EXPORT, check_cost
 from gpu_token_analytics.costs.rows import elapsed_seconds, gpu_seconds, money_of, rates_of
 from gpu_token_analytics.costs.whose import with_books
-from gpu_token_analytics.documents import COUNTS
+from gpu_token_analytics.documents import COUNTS, MoneyClass
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.rollups.spans import Step
 
-_MONEY = ("attributed_nusd", "unmetered_work_nusd", "warm_idle_nusd", "cold_idle_nusd", "unobserved_nusd")
+_MONEY = tuple(f"{name}_nusd" for name in MoneyClass)
 _DOUBTS = ("default_price_nusd", "unknown_gpu_requests", "unknown_gpu_tokens")
 _RATES = ("active_usd_per_million", "loaded_usd_per_million", "input_usd_per_million", "output_usd_per_million")
 

@@ -30,6 +30,7 @@ from typing import Any
 
 from gpu_token_analytics.costs.files import Column, Kind, month_of, usd
 from gpu_token_analytics.costs.query import Row
+from gpu_token_analytics.documents import US_PER_HOUR, MoneyClass
 from gpu_token_analytics.ledger.money import split_exactly
 from gpu_token_analytics.ledger.prices import PriceMode
 
@@ -45,16 +46,23 @@ PRICING_CATEGORIES = {
 PROVIDER = "Self-hosted GPUs"
 SERVICE = "LLM inference"
 _CLASS_END = GROUP_BY.index("class") + 1  # the model follows
-US_PER_HOUR = 3_600_000_000
-_STATUS = {"attributed": "Used", "unmetered_work": "Used", "warm_idle": "Unused", "cold_idle": "Unused"}
+_STATUS: dict[str, str] = {
+    MoneyClass.ATTRIBUTED: "Used",
+    MoneyClass.UNMETERED_WORK: "Used",
+    MoneyClass.WARM_IDLE: "Unused",
+    MoneyClass.COLD_IDLE: "Unused",
+}
 # How a GPU's money came to a model and tenant (FOCUS 1.3, split cost allocation); other classes are nobody's.
-ALLOCATED_BY = {"attributed": "work-rate-sweep", "warm_idle": "by-attributed-money-of-the-hour"}
-_WORDS = {
-    "attributed": "Requests",
-    "unmetered_work": "GPU busy without a known request",
-    "warm_idle": "Idle with a model in memory",
-    "cold_idle": "Idle without a model",
-    "unobserved": "Not observed",
+ALLOCATED_BY: dict[str, str] = {
+    MoneyClass.ATTRIBUTED: "work-rate-sweep",
+    MoneyClass.WARM_IDLE: "by-attributed-money-of-the-hour",
+}
+_WORDS: dict[str, str] = {
+    MoneyClass.ATTRIBUTED: "Requests",
+    MoneyClass.UNMETERED_WORK: "GPU busy without a known request",
+    MoneyClass.WARM_IDLE: "Idle with a model in memory",
+    MoneyClass.COLD_IDLE: "Idle without a model",
+    MoneyClass.UNOBSERVED: "Not observed",
 }
 
 COLUMNS: tuple[Column, ...] = (

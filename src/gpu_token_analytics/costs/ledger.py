@@ -145,6 +145,6 @@ def _finding(broken: Json) -> AuditFinding:
     elif broken["time_sum"] != broken["owned_us"]:
         rule, detail = "times_sum_to_owned", f"times {broken['time_sum']} us, owned {broken['owned_us']} us"
     else:
-        detail = f"lines {broken['lines_nusd']}, attributed {broken['classes']['attributed']}"
+        detail = f"lines {broken['lines_nusd']}, attributed {broken['classes'][MoneyClass.ATTRIBUTED]}"
         rule = "lines_sum_to_attributed"
     return AuditFinding(broken["_id"], rule, detail)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
+
+from gpu_token_analytics.metrics import Declared
 
 _AUDIT_SECONDS = (0.1, 0.5, 1, 5, 15, 30, 60, 120, 300, 900, 1800)
 UNKNOWN = float("nan")
@@ -53,20 +55,15 @@ class ExporterMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
+        declared = Declared(self.registry)
 
         def gauge(name: str, sentence: str, *labels: str) -> Gauge:
-            made = Gauge(f"gpu_tokens_{name}", sentence, labels, registry=self.registry)
-            if not labels:
-                made.set(UNKNOWN)
-            return made
+            return declared.gauge(name, sentence, *labels, value=UNKNOWN)
 
         # What can be looked at
         self.source_up = gauge("exporter_source_up", "1 while this source answered the last look: kafka or ledger.", "source")
-        self.looks = Counter(
-            "gpu_tokens_exporter_looks_total",
-            "Looks at a source, by result: done or failed.",
-            ["source", "result"],
-            registry=self.registry,
+        self.looks = declared.counter(
+            "exporter_looks_total", "Looks at a source, by result: done or failed.", "source", "result"
         )
 
         # The log and its group
@@ -150,12 +147,7 @@ class ExporterMetrics:
         self.audit_cells = gauge("audit_cells", "Cells that the last audit computed again and compared.")
         self.audit_last = gauge("audit_last_timestamp_seconds", "When the last audit ended, in seconds since 1970.")
         self.audit_interval = gauge("audit_interval_seconds", "Time between two audits (AUDIT_EVERY_SECONDS); 0: none.")
-        self.audits = Counter(
-            "gpu_tokens_audits_total",
-            "Audits by result: holds, broken (something found) or failed (could not be done).",
-            ["result"],
-            registry=self.registry,
+        self.audits = declared.counter(
+            "audits_total", "Audits by result: holds, broken (something found) or failed (could not be done).", "result"
         )
-        self.audit_seconds = Histogram(
-            "gpu_tokens_audit_seconds", "Duration of an audit.", buckets=_AUDIT_SECONDS, registry=self.registry
-        )
+        self.audit_seconds = declared.histogram("audit_seconds", "Duration of an audit.", _AUDIT_SECONDS)

@@ -24,7 +24,7 @@ from operator import add
 from sys import intern
 from typing import Any, TypeAlias
 
-from gpu_token_analytics.documents import CellState, GpuId
+from gpu_token_analytics.documents import CellState, GpuId, MoneyClass
 from gpu_token_analytics.ledger.document import CellDocument
 from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.spans import DAY, HOUR
@@ -48,7 +48,7 @@ class _Sum:
         self.space = list(map(add, self.space, sums.cell_space(cell)))
         for key, vector in sums.cell_lines(cell):
             self._add(key, vector)
-        self.warm_nusd.append(cell["classes"]["warm_idle"])
+        self.warm_nusd.append(cell["classes"][MoneyClass.WARM_IDLE])
 
     def share(self, shares: sums.WarmShares) -> None:
         for (model, tenant), nusd in shares.of_all(self.warm_nusd):

@@ -19,18 +19,19 @@ from gpu_token_analytics.costs.answers import GpuState, Live
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.gpus import gpu_states
 from gpu_token_analytics.costs.live import live_figures
+from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.rollups.spans import UTC_ZONE, Step, bucket_start
 from gpu_token_analytics.terminal.console import Column, FittedTable
 from gpu_token_analytics.terminal.support import count, dollars, percent, rate
 
-STYLES = {
-    "attributed": "green",
-    "unmetered_work": "cyan",
-    "warm_idle": "yellow",
-    "cold_idle": "blue",
-    "unobserved": "red",
+STYLES: dict[str, str] = {
+    MoneyClass.ATTRIBUTED: "green",
+    MoneyClass.UNMETERED_WORK: "cyan",
+    MoneyClass.WARM_IDLE: "yellow",
+    MoneyClass.COLD_IDLE: "blue",
+    MoneyClass.UNOBSERVED: "red",
 }
-LETTERS = {"attributed": "#", "unmetered_work": "+", "warm_idle": "w", "cold_idle": "c", "unobserved": "?"}
+LETTERS: dict[str, str] = dict(zip(MoneyClass, "#+wc?", strict=True))
 BAR = 12
 SORTS = {"h": "host", "c": "today's money", "u": "utilisation", "i": "idle share"}
 GPU_FRAME_LINES = 3  # title, headings, how many more there are

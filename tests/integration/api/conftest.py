@@ -13,7 +13,7 @@ import httpx
 import pytest
 from bench.synthetic_cells import Fleet, cells
 from fastapi import FastAPI
-from tests.serving import Serving
+from tests.serving import serving
 
 from gpu_token_analytics.api.app import create_app
 from gpu_token_analytics.api.keys import KeyScope, KeyStore
@@ -132,7 +132,7 @@ def served(
     services = Services.of(store, settings, sink=sink)
     services.desk.now = lambda: now
     app = create_app(services)
-    with Serving(app) as url:
+    with serving(app) as url:
         api = Api(url, app, store, services, settings, stored, sink)
         yield api
         api.close()

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from tests.serving import Serving
+from tests.serving import serving
 
 from gpu_token_analytics.api.app import create_app
 from gpu_token_analytics.api.errors import OTLP_PATHS
@@ -206,7 +206,7 @@ def test_streams_are_bounded_and_give_their_place_back(make_store: Callable[[], 
     services = Services.of(store, settings.model_copy(update={"api_max_streams": 1}))
     _, key = KeyStore(store.database).create("k", frozenset([KeyScope.READ]), None, store.now())
     with (
-        Serving(create_app(services)) as url,
+        serving(create_app(services)) as url,
         httpx.Client(base_url=url, headers={"X-API-Key": key}, timeout=20, trust_env=False) as client,
     ):
         with client.stream("GET", "/v1/stream") as first:
@@ -233,7 +233,7 @@ def test_revoked_expired_and_rotated_keys(make_store: Callable[[], tuple[Store, 
     stored = store[Collection.API_KEYS].find_one({"_id": old.id})
     assert stored is not None
     assert text.encode() not in json.dumps(stored, default=repr).encode()
-    with Serving(create_app(services)) as url, httpx.Client(base_url=url, timeout=20, trust_env=False) as client:
+    with serving(create_app(services)) as url, httpx.Client(base_url=url, timeout=20, trust_env=False) as client:
 
         def status(key: str) -> int:
             return client.get("/v1/me", headers={"X-API-Key": key}).status_code
@@ -255,7 +255,7 @@ def test_requests_over_the_rate_are_told_when_to_come_back(make_store: Callable[
     slow = settings.model_copy(update={"api_requests_per_second": 0.001, "api_request_burst": 3})
     services = Services.of(store, slow)
     _, key = KeyStore(store.database).create("k", frozenset([KeyScope.READ]), None, store.now())
-    with Serving(create_app(services)) as url:
+    with serving(create_app(services)) as url:
         answers = [httpx.get(f"{url}/v1/me", headers={"X-API-Key": key}, trust_env=False) for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
     assert int(answers[-1].headers["Retry-After"]) >= 500  # however slow the machine is
@@ -279,7 +279,7 @@ def test_loopback_without_a_key_is_for_local_callers_only(
 ) -> None:
     store, settings = make_store()
     services = Services.of(store, settings.model_copy(update={"api_allow_anonymous_loopback": True}), loopback_only=True)
-    with Serving(create_app(services)) as url:
+    with serving(create_app(services)) as url:
         sent = {name: url if value == "same" else value for name, value in headers.items()}
         answer = httpx.get(f"{url}/v1/me", headers=sent, trust_env=False)
     assert answer.status_code == status, answer.text
@@ -290,5 +290,5 @@ def test_loopback_without_a_key_is_for_local_callers_only(
 def test_bound_elsewhere_anonymous_access_does_not_exist(make_store: Callable[[], tuple[Store, Settings]]) -> None:
     store, settings = make_store()
     services = Services.of(store, settings.model_copy(update={"api_allow_anonymous_loopback": True}), loopback_only=False)
-    with Serving(create_app(services)) as url:
+    with serving(create_app(services)) as url:
         assert httpx.get(f"{url}/v1/me", trust_env=False).status_code == 401

@@ -14,7 +14,7 @@ import pytest
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from tests.integration.api.conftest import Api
-from tests.serving import Serving
+from tests.serving import serving
 
 from gpu_token_analytics.api.app import create_app
 from gpu_token_analytics.api.keys import KeyScope
@@ -37,7 +37,7 @@ def door(make_store: Callable[[], tuple[Store, Settings]]) -> Iterator[Api]:
     sink = MemorySink()
     services = Services.of(store, settings, sink=sink)
     app = create_app(services)
-    with Serving(app) as url:
+    with serving(app) as url:
         served = Api(url, app, store, services, settings, [], sink)
         yield served
         served.close()
@@ -189,7 +189,7 @@ def test_too_many_names_come_back_later(make_store: Callable[[], tuple[Store, Se
     store, settings = make_store()
     services = Services.of(store, settings.model_copy(update={"api_max_new_names_per_hour": 3}), sink=MemorySink())
     app = create_app(services)
-    with Serving(app) as url:
+    with serving(app) as url:
         door = Api(url, app, store, services, settings, [], services.sink)  # type: ignore[arg-type]
         spans = [llm(number, **{"gpu_tokens.tenant": f"tenant-{number}"}) for number in range(4)]
         answer = ingest(door).post("/v1/traces", content=export(*spans).SerializeToString(), headers=BINARY)
@@ -220,7 +220,7 @@ def test_while_kafka_is_away_it_is_503_and_never_500(make_store: Callable[[], tu
     store, settings = make_store()
     services = Services.of(store, settings, sink=AwayKafka(at_flush))
     app = create_app(services)
-    with Serving(app) as url:
+    with serving(app) as url:
         door = Api(url, app, store, services, settings, [], MemorySink())
         for _ in range(2):  # the second one is told at once
             answer = ingest(door).post("/v1/traces", content=export(llm()).SerializeToString(), headers=BINARY)

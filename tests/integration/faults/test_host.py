@@ -25,6 +25,7 @@ from tests.integration.delivery_support import (
     stored,
     usages,
 )
+from tests.programs import GPU_TOKENS, running
 
 from gpu_token_analytics.closing.audit import audit
 from gpu_token_analytics.closing.store import LedgerStore
@@ -120,27 +121,14 @@ def test_out_of_memory_it_ends_and_the_next_one_loses_nothing(settings: Settings
 
 def test_a_full_log_volume_stops_nobody(settings: Settings, store: Store) -> None:
     """/dev/full answers every write as a full disk does."""
-    with Path("/dev/full").open("wb") as full:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gpu_token_analytics", "processor", "--port", "0"],
-            cwd=ROOT,
-            env={**os.environ, **environment_of(settings), "LOG_LEVEL": "DEBUG"},
-            stdout=full,
-            stderr=full,
-            stdin=subprocess.DEVNULL,
-        )
-    try:
+    command = [*GPU_TOKENS, "processor", "--port", "0"]
+    with running(command, Path("/dev/full"), {**environment_of(settings), "LOG_LEVEL": "DEBUG"}, ROOT) as process:
         sent = send(settings, usages(1000, hosts=60))
         eventually(lambda: process.poll() is not None or lag(settings) == 0, 60, "storing")
         assert process.poll() is None, "a line that cannot be written is no reason to end"
         sent |= send(settings, usages(1000, hosts=60))
         eventually(lambda: process.poll() is not None or lag(settings) == 0, 60, "storing more")
         assert stored(store).keys() == sent.keys()
-        process.terminate()
-        process.wait(30)
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 @pytest.fixture(scope="module")

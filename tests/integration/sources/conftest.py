@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.programs import GPU_TOKENS, running
 
 from gpu_token_analytics.embedded.child import free_port
 from gpu_token_analytics.embedded.kafka_jvm import KafkaBroker
@@ -73,15 +74,7 @@ def world(
         for process in ("processor", "api"):
             port, log = free_port(), tmp_path / f"{process}.log"
             keep_log(log)
-            out = stack.enter_context(log.open("wb"))
-            child = subprocess.Popen(
-                [sys.executable, "-m", "gpu_token_analytics", process],
-                env=made.environment | {"HTTP_PORT": str(port)},
-                stdout=out,
-                stderr=out,
-            )
-            stack.callback(child.wait, 30)
-            stack.callback(child.terminate)
+            stack.enter_context(running([*GPU_TOKENS, process], log, made.environment | {"HTTP_PORT": str(port)}))
             made.environment[f"TEST_{process.upper()}"] = f"http://127.0.0.1:{port}"
         wait_for(lambda: answers(made.environment["TEST_API"]), "the API does not listen")
         yield made

@@ -27,7 +27,8 @@ from starlette.routing import Route
 from tests.conftest import ROOT, unavailable
 from tests.integration.sources.conftest import World, wait_for
 from tests.integration.sources.pages import ADDRESS, KEY, Page
-from tests.serving import Serving
+from tests.programs import running
+from tests.serving import serving
 
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.child import free_port
@@ -114,7 +115,7 @@ class Proxy:
 @pytest.fixture
 def proxy(world: World, environment: Path, tmp_path: Path, keep_log: Callable[[Path], None]) -> Iterator[Proxy]:
     engine = Engine()
-    with Serving(engine.app) as behind:
+    with serving(engine.app) as behind:
         page = Page("litellm")
         key, *declared = page.commands[:-1]
         secret = world.run(key).split()[0]
@@ -142,18 +143,13 @@ def proxy(world: World, environment: Path, tmp_path: Path, keep_log: Callable[[P
         port, log = free_port(), tmp_path / "litellm.log"
         keep_log(log)
         line = page.start.replace("--port 4000", f"--host 127.0.0.1 --port {port}")
-        with log.open("wb") as out:
-            child = subprocess.Popen(shlex.split(line), cwd=tmp_path, env=child_environment, stdout=out, stderr=out)
-            try:
-                url = f"http://127.0.0.1:{port}"
-                wait_for(lambda: child.poll() is not None or _lives(url), f"LiteLLM does not listen: {log}")
-                assert child.poll() is None, log.read_text()[-3000:]
-                proxy = Proxy(engine, url, log)
-                yield proxy
-                proxy.client.close()
-            finally:
-                child.terminate()
-                child.wait(60)
+        with running(shlex.split(line), log, child_environment, tmp_path) as child:
+            url = f"http://127.0.0.1:{port}"
+            wait_for(lambda: child.poll() is not None or _lives(url), f"LiteLLM does not listen: {log}")
+            assert child.poll() is None, log.read_text()[-3000:]
+            proxy = Proxy(engine, url, log)
+            yield proxy
+            proxy.client.close()
 
 
 def _lives(url: str) -> bool:

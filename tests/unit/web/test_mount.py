@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
-from tests.serving import Serving
+from tests.serving import serving
 
 from gpu_token_analytics import web
 from gpu_token_analytics.api import errors
@@ -24,7 +24,7 @@ STATIC = Path(web.__file__).parent / "static"
 def client() -> Iterator[httpx.Client]:
     app = FastAPI()
     web.mount(app)
-    with Serving(app) as url, httpx.Client(base_url=url, trust_env=False) as found:
+    with serving(app) as url, httpx.Client(base_url=url, trust_env=False) as found:
         yield found
 
 
@@ -137,7 +137,7 @@ def with_problems() -> Iterator[httpx.Client]:
     app = FastAPI()
     errors.install(app)
     web.mount(app)
-    with Serving(app) as url, httpx.Client(base_url=url, trust_env=False) as found:
+    with serving(app) as url, httpx.Client(base_url=url, trust_env=False) as found:
         yield found
 
 
