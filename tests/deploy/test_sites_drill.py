@@ -10,8 +10,10 @@ from typing import Any, cast
 import pytest
 from deploy.bench.shell import CommandFailed
 from deploy.bench.sites import network
-from deploy.bench.sites.drill import HEADER, REMEDIES, Readers, Reading, Row
+from deploy.bench.sites.drill import REMEDIES
 from deploy.bench.sites.processes import Processes
+from deploy.bench.sites.readers import Readers, Reading
+from deploy.bench.sites.rows import HEADER, Row
 from deploy.sites import table
 
 

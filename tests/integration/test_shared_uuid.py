@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from tests.integration.ledger_support import MINUTE, Pipeline, contents, minutes_ago, sample, usage
-from tests.oracle.ledger import hosts_of_shared, on_cards, oracle_cells
+from tests.oracle.ledger import oracle_cells
+from tests.oracle.names import hosts_of_shared, on_cards
 
 from gpu_token_analytics.books.prices import PriceStore
 from gpu_token_analytics.documents import Collection

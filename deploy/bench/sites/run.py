@@ -28,8 +28,9 @@ from deploy.bench import evidence
 from deploy.bench.report import NotChecked, Report
 from deploy.bench.shell import run, wait
 from deploy.bench.sites import infrastructure, network, servers
-from deploy.bench.sites.drill import HEADER, REMEDIES, Drill
+from deploy.bench.sites.drill import REMEDIES, Drill
 from deploy.bench.sites.mesh import Mesh
+from deploy.bench.sites.rows import HEADER
 from deploy.bench.sites.sites import Sites
 from deploy.sites import table as tables
 from deploy.sites.table import ROOT

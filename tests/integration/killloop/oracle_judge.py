@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.integration.killloop.world import World
-from tests.oracle.ledger import OracleCell, OracleParams, oracle_cells
+from tests.oracle.ledger import OracleCell, oracle_cells
 from tests.oracle.raw_documents import identity
+from tests.oracle.work import OracleParams
 
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.mongo.client import Store

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.oracle.ledger import split
+from tests.oracle.numbers import split
 
 from gpu_token_analytics.documents import US_PER_HOUR
 from gpu_token_analytics.ledger.money import largest_remainder, nusd_per_hour, price_integral, split_exactly

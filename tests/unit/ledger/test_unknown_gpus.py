@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.oracle.ledger import meaning
+from tests.oracle.names import meaning
 from tests.unit.ledger.worlds import GPU, GPUS, World, minutes, worlds
 
 from gpu_token_analytics.ledger.cells import compute_cells

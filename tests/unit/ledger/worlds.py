@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import strategies as st
-from tests.oracle.ledger import OracleCard, OracleCell, OracleParams, oracle_cells
+from tests.oracle.idle import OracleCard
+from tests.oracle.ledger import OracleCell, oracle_cells
 from tests.oracle.raw_documents import sample_document, usage_document
+from tests.oracle.work import OracleParams
 
 from gpu_token_analytics.ledger.cells import compute_cells
 from gpu_token_analytics.ledger.computed import CellContent
