@@ -16,9 +16,8 @@ on which engine and client agree, so one request has one event, and the first th
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from uuid import UUID
@@ -42,14 +41,13 @@ from gpu_token_analytics.sources.span_figures import (
     trace_state_of,
     ttft_ms_of,
 )
-from gpu_token_analytics.sources.spans import Span, SpanKind
-from gpu_token_analytics.wire.instances import canonical_instance, unplaced_gpu
+from gpu_token_analytics.sources.span_places import describes_itself, whereabouts_of
+from gpu_token_analytics.sources.spans import Span
 from gpu_token_analytics.wire.times import from_us
 from gpu_token_analytics.wire.usage import TokenUsage
 
-DEFAULT_TENANT, UNKNOWN_MODEL, UNKNOWN_INSTANCE = "default", "unknown", "unknown"
+DEFAULT_TENANT, UNKNOWN_MODEL = "default", "unknown"
 _MAX_ID = 128
-_GPUS = re.compile(r"[\s,;]+")
 _NS_PER_US = 1000
 _UUID_MASK, _UUID_8 = 0xF << 76 | 0x3 << 62, 0x8 << 76 | 0x2 << 62  # RFC 9562, section 5.8: a digest as a UUID
 
@@ -67,34 +65,34 @@ class Counted:
 
 def usages(spans: Sequence[Span], placements: InstanceBook, key_tenant: str | None = None) -> Counted:
     """The requests that these spans tell of. key_tenant: the only tenant that their sender may name; None: any."""
-    found = Counted(sampled=sum(map(is_sampled, spans)))
+    counted = Counted(sampled=sum(map(is_sampled, spans)))
     telling: dict[tuple[str, str], Told] = {}
     for span in spans:
         try:
             told = read_span(span)
         except Refused as error:
-            found.refused.append((span, str(error)))
+            counted.refused.append((span, str(error)))
             continue
         if isinstance(told, Told):
             telling[span.address] = told
         elif told is not None:
-            found.left_out[told] += 1
-    for chosen, others in _innermost(telling, {span.address: span for span in spans}, found):
+            counted.left_out[told] += 1
+    for chosen, others in _innermost(telling, {span.address: span for span in spans}, counted):
         try:
-            usage = _usage(chosen, others, placements, key_tenant, found)
+            usage = _usage(chosen, others, placements, key_tenant, counted)
         except Refused as error:
-            found.refused.append((chosen[0].span, str(error)))
+            counted.refused.append((chosen[0].span, str(error)))
             continue
         if usage is not None:
-            found.usages.append((usage, chosen[0].span))
-    return found
+            counted.usages.append((usage, chosen[0].span))
+    return counted
 
 
 _Group = tuple[list[Told], list[Told]]  # of one request: the spans whose figures count, and the others that tell of it
 
 
 def _innermost(
-    telling: Mapping[tuple[str, str], Told], spans: Mapping[tuple[str, str], Span], found: Counted
+    telling: Mapping[tuple[str, str], Told], spans: Mapping[tuple[str, str], Span], counted: Counted
 ) -> Iterator[_Group]:
     above: dict[tuple[str, str], list[Told]] = {}  # span -> those above it that tell of the same kind of work, nearest first
     told_below = set()
@@ -107,15 +105,15 @@ def _innermost(
     requests: dict[tuple[str, ...], list[Told]] = {}
     for address, told in sorted(telling.items()):
         if address in told_below:
-            found.left_out[LeftOut.TOLD_BELOW] += 1
+            counted.left_out[LeftOut.TOLD_BELOW] += 1
         else:
             requests.setdefault(told.same_request, []).append(told)
     for group in requests.values():
-        for chosen, beside in _requests_of(group):
-            if beside:
-                found.left_out[LeftOut.TOLD_TWICE] += len(beside)
-            others = [other for told in (*chosen, *beside) for other in above[told.span.address]]
-            yield chosen, [*beside, *others]
+        for chosen, twice_told in _requests_of(group):
+            if twice_told:
+                counted.left_out[LeftOut.TOLD_TWICE] += len(twice_told)
+            others = [other for told in (*chosen, *twice_told) for other in above[told.span.address]]
+            yield chosen, [*twice_told, *others]
 
 
 def _ancestors(address: tuple[str, str], spans: Mapping[tuple[str, str], Span]) -> Iterator[tuple[str, str]]:
@@ -147,17 +145,17 @@ def _requests_of(group: Sequence[Told]) -> Iterator[_Group]:
         else:
             by_tokens[tokens] = choices
     for number, (tokens, choices) in enumerate(by_tokens.items(), 1):
-        beside = clients.pop(tokens, [])
+        twice_told = clients.pop(tokens, [])
         if number == len(by_tokens):  # clients with other tokens: of a request that the engine tells of in another export
-            beside = [*beside, *again, *(told for same in clients.values() for told in same)]
-        yield choices, beside
+            twice_told = [*twice_told, *again, *(told for same in clients.values() for told in same)]
+        yield choices, twice_told
     for same in clients.values() if not engines else ():
         shortest = min(same, key=lambda told: (told.span.end_ns - told.span.start_ns, told.span.span_id))
         yield [shortest], [told for told in same if told is not shortest]
 
 
 def _usage(
-    chosen: Sequence[Told], others: Sequence[Told], placements: InstanceBook, key_tenant: str | None, found: Counted
+    chosen: Sequence[Told], others: Sequence[Told], placements: InstanceBook, key_tenant: str | None, counted: Counted
 ) -> TokenUsage | None:
     first = chosen[0]
     start_ns, end_ns = min(told.span.start_ns for told in chosen), max(told.span.end_ns for told in chosen)
@@ -166,15 +164,15 @@ def _usage(
     spans = [told.span for told in (*chosen, *others)]
     tenant = _tenant(spans, key_tenant)
     end_us = end_ns // _NS_PER_US
-    placed = [_place(told, placements, end_us) for told in chosen]
+    placed = [whereabouts_of(told, placements, end_us) for told in chosen]
     if all(place.is_unplaced for place in placed):  # the engine does not say who it is, but a client says whom it asked
-        asked = (_place(told, placements, end_us) for told in others if not _describes_itself(told))
+        asked = (whereabouts_of(told, placements, end_us) for told in others if not describes_itself(told))
         placed = [next((place for place in asked if not place.is_unplaced), placed[0])]
     row = placed[0].row
     if not first.is_engine and row is not None and row.counted_by is CountedBy.ENGINE:
-        found.left_out[LeftOut.TOLD_BY_ENGINE] += 1
+        counted.left_out[LeftOut.TOLD_BY_ENGINE] += 1
         return None
-    found.unplaced |= {place.instance for place in placed if place.is_unplaced}
+    counted.unplaced |= {place.instance for place in placed if place.is_unplaced}
     gpus = list(dict.fromkeys(gpu for place in placed for gpu in place.gpus))
     completion_tokens = sum(told.completion_tokens for told in chosen)
     prompt_tokens = max(told.prompt_tokens for told in chosen)
@@ -240,86 +238,15 @@ def _tenant(spans: Sequence[Span], key_tenant: str | None) -> str:
 
 def _model(chosen: Sequence[Told], others: Sequence[Told], row: InstancePlacement | None) -> str:
     """As the engine names it, else as the operator does, else as clients do."""
-    own = [told.span for told in chosen]
-    configured = [text_of(span.resource, *NAMES["configured_model"]) for span in own]
+    spans = [told.span for told in chosen]
+    configured = [text_of(span.resource, *NAMES["configured_model"]) for span in spans]
     candidates = [
-        *(text_of(span.attributes, *NAMES["model"]) for span in own),
+        *(text_of(span.attributes, *NAMES["model"]) for span in spans),
         *configured,
         row.model if row is not None else None,
         *(text_of(told.span.attributes, *NAMES["model"]) for told in others),
     ]
     return next((text for text in candidates if text), UNKNOWN_MODEL)[:MAX_LABEL]
-
-
-@dataclass(frozen=True)
-class _Place:
-    instance: str
-    host: str
-    gpus: tuple[str, ...]
-    row: InstancePlacement | None
-    is_unplaced: bool
-
-
-def _place(told: Told, placements: InstanceBook, at_us: int) -> _Place:
-    span = told.span
-    names, shown = _instance_names(told)
-    instance = next(iter(_canonical([*shown, *names])), UNKNOWN_INSTANCE)
-    row = placements.at(_canonical([*names, *shown]), at_us)
-    own_host = text_of(span.resource, "host.name", "k8s.node.name") if _describes_itself(told) else None
-    named = _gpus(span)
-    gpus = named or (row.gpus if row is not None else ()) or (unplaced_gpu(instance),)
-    hosts = {gpu.rpartition("/")[0] for gpu in gpus if "/" in gpu}
-    of_gpus = hosts.pop() if len(hosts) == 1 else None
-    host = (None if named or row is None else row.host) or of_gpus or own_host or instance
-    return _Place(instance, host[:_MAX_ID], gpus, row, gpus == (unplaced_gpu(instance),))
-
-
-def _gpus(span: Span) -> tuple[str, ...]:
-    """GPUs that the span itself names: a list, or a text of UUIDs or host/index, parted by spaces, commas or semicolons."""
-    for attributes in (span.attributes, span.resource):
-        value = attributes.get(NAMES["gpus"][0])
-        texts = value if isinstance(value, list) else _GPUS.split(value) if isinstance(value, str) else []
-        found = tuple(dict.fromkeys(text for text in texts if isinstance(text, str) and text))
-        if found:
-            return found
-    return ()
-
-
-def _describes_itself(told: Told) -> bool:
-    """Whether the process that made the span is the one that served the request."""
-    return told.is_engine or told.span.kind == SpanKind.SERVER
-
-
-def _instance_names(told: Told) -> tuple[list[str], list[str]]:
-    """What placements may call the instance that served the request: (ids, which change with every start, names to show)."""
-    attributes, resource = told.span.attributes, told.span.resource
-    if not _describes_itself(told):
-        url, address = text_of(attributes, "url.full", "gen_ai.openai.api_base"), text_of(attributes, "server.address")
-        if url is not None:
-            return [], [url, _host_of(url)]
-        if address is not None:
-            port = attributes.get("server.port")
-            host = f"[{address}]" if ":" in address else address
-            has_port = isinstance(port, int) and not isinstance(port, bool)
-            return [], [f"{host}:{port}" if has_port else address, address]
-    namespace, pod = text_of(resource, "k8s.namespace.name"), text_of(resource, "k8s.pod.name")
-    service, host_name = text_of(resource, "service.name"), text_of(resource, "host.name")
-    ids = [text for name in ("service.instance.id", "k8s.pod.uid") if (text := text_of(resource, name))]
-    shown = []
-    if pod is not None:
-        shown += [f"{namespace}/{pod}" if namespace else pod, pod]
-    if service is not None and not service.startswith("unknown_service"):  # the SDK's own word for: not set
-        shown += [f"{service}@{host_name}"] if host_name else []
-        shown.append(service)
-    return ids, [*shown, *([host_name] if host_name else [])]
-
-
-def _host_of(url: str) -> str:
-    return canonical_instance(url).rpartition(":")[0]
-
-
-def _canonical(names: Iterable[str]) -> list[str]:
-    return [name for name in dict.fromkeys(map(canonical_instance, names)) if name]
 
 
 def _latency_ms(chosen: Sequence[Told], start_ns: int, end_ns: int) -> float | None:
