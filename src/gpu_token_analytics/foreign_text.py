@@ -49,8 +49,8 @@ def _escape_in_json(found: re.Match[str]) -> str:
     return "".join(f"\\u{int.from_bytes(units[at : at + 2]):04x}" for at in range(0, len(units), 2))
 
 
-def _escape(found: re.Match[str]) -> str:
-    character = found[0]
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
     code = ord(character)
     if code > 0xFFFF:
         return f"\\U{code:08x}"

@@ -47,10 +47,10 @@ def secrets_of(settings: Settings) -> list[str]:
     """What must not be seen: passwords of Kafka and MongoDB, as given and decoded, longest first."""
     uri = settings.mongodb_uri.get_secret_value()
     password = urlsplit(uri).password or ""
-    found = {settings.kafka_sasl_password.get_secret_value(), password, unquote(password)}
-    found |= {settings.smtp_password.get_secret_value(), settings.alert_webhook_url.get_secret_value()}
-    found |= {settings.alert_webhook_token.get_secret_value(), settings.alertmanager_token.get_secret_value()}
-    return sorted((secret for secret in found if len(secret) >= _MIN_SECRET_LENGTH), key=len, reverse=True)
+    secrets = {settings.kafka_sasl_password.get_secret_value(), password, unquote(password)}
+    secrets |= {settings.smtp_password.get_secret_value(), settings.alert_webhook_url.get_secret_value()}
+    secrets |= {settings.alert_webhook_token.get_secret_value(), settings.alertmanager_token.get_secret_value()}
+    return sorted((secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH), key=len, reverse=True)
 
 
 def _formatter(settings: Settings) -> logging.Formatter:

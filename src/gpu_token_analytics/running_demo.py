@@ -79,17 +79,17 @@ def shared_settings(settings: Settings) -> dict[str, Any]:
     """What commands beside a demo have to know of its settings: those that are set, without secrets but its own database's
     address, which has none."""
     names = sorted(settings.model_fields_set)
-    found = {name: getattr(settings, name) for name in names}
-    shared = {name: value for name, value in found.items() if not isinstance(value, SecretStr)}
+    values = {name: getattr(settings, name) for name in names}
+    shared = {name: value for name, value in values.items() if not isinstance(value, SecretStr)}
     return shared | {"mongodb_uri": settings.mongodb_uri.get_secret_value()}
 
 
 def settings_beside_demo(**overrides: Any) -> Settings:
     """`load()` for a command that a person runs: beside a running demo, the demo's. Says so on standard error."""
-    own = load(**overrides)
-    if own.model_fields_set & _USERS_WORD or (demo := find()) is None:
-        return own
-    missing = {name: value for name, value in demo.settings.items() if name not in own.model_fields_set}
+    settings = load(**overrides)
+    if settings.model_fields_set & _USERS_WORD or (demo := find()) is None:
+        return settings
+    missing = {name: value for name, value in demo.settings.items() if name not in settings.model_fields_set}
     print(visible(f"talking to the demo in {demo.folder}; set MONGODB_URI to talk to another database"), file=sys.stderr)
     return load(**{**missing, **overrides})
 

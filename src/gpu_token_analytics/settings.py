@@ -238,12 +238,12 @@ class Settings(BaseSettings):
         if not value.strip():
             return {}
         try:
-            found = json.loads(value)
+            members = json.loads(value)
         except json.JSONDecodeError as error:
             raise ValueError(f"is not JSON ({error.msg}); give one JSON object") from None
-        if not isinstance(found, dict):
+        if not isinstance(members, dict):
             raise ValueError("is not a JSON object")
-        return found
+        return members
 
     @cached_property
     def dlq_topic(self) -> str:
@@ -316,12 +316,12 @@ def near_misses(names: Iterable[str]) -> list[tuple[str, str]]:
     """(name, the setting it nearly is) of environment names that set nothing: misspelt, without the unit, a word more, or
     most of its words."""
     settings = [name.upper() for name in Settings.model_fields]
-    found = []
+    misses = []
     for name in sorted({name.upper() for name in names} - set(settings) - _OTHERS):
         longer = [setting for setting in settings if "_" in name and setting.startswith(f"{name}_")]
         close = longer if len(longer) == 1 else get_close_matches(name, settings, 1, _NEARLY) or _of_its_words(name, settings)
-        found += [(name, setting) for setting in close]
-    return found
+        misses += [(name, setting) for setting in close]
+    return misses
 
 
 def _of_its_words(name: str, settings: list[str]) -> list[str]:

@@ -77,7 +77,7 @@ def test_nothing_idle_says_so_and_readers_write_nothing(browser: Browser, fake: 
 
 @pytest.mark.parametrize(("path", "groups"), [("/", 5), ("/models", 3), ("/tenants", 5)])
 def test_a_period_stands_beside_the_one_before(browser: Browser, fake: FakeApi, path: str, groups: int) -> None:
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open(f"{path}?range=yesterday")
         assert page.locator("#compared").count() == 0
         page.click("#compare")
@@ -99,7 +99,7 @@ def test_a_period_stands_beside_the_one_before(browser: Browser, fake: FakeApi, 
 
 def test_weeks_and_months_are_those_of_the_zone(browser: Browser) -> None:
     fake = FakeApi(now=datetime(2026, 3, 11, 14, 5, tzinfo=UTC))  # a Wednesday
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.page
         page.clock.set_fixed_time(fake.fleet.now)
         expected = {
@@ -119,7 +119,7 @@ def test_weeks_and_months_are_those_of_the_zone(browser: Browser) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/models", "/tenants", "/gpus", "/request", "/idle", "/budgets", "/prices", "/quality"])
 def test_every_page_hands_out_files(browser: Browser, fake: FakeApi, path: str) -> None:
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open(f"{path}?range=yesterday")
         page.click("#downloads-button")
         assert page.locator("#downloads button").count() == 4
@@ -131,7 +131,7 @@ def test_every_page_hands_out_files(browser: Browser, fake: FakeApi, path: str) 
 
 
 def test_hints_say_what_they_saw_and_lead_to_it(browser: Browser, fake: FakeApi) -> None:
-    with Serving(fake.app) as url, watched(browser, url) as dashboard:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open("/idle")
         assert nanos(page, "#hint-rows-scroll tbody td:nth-child(2) [title]")[0] == 139_440_000_001
         text = page.inner_text("#hints")

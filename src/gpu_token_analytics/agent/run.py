@@ -138,23 +138,23 @@ class _Agent:
 
     def _note_problems(self, readings: list[Reading]) -> None:
         """Report each GPU once when its state changes, and keep the gauges."""
-        found = {reading.gpu: reading for reading in readings if isinstance(reading, GpuProblem)}
+        problems = {reading.gpu: reading for reading in readings if isinstance(reading, GpuProblem)}
         present = {reading.gpu(self._host) for reading in readings if isinstance(reading, GpuReading)}
         self._cards |= {
             reading.gpu(self._host) for reading in readings if isinstance(reading, GpuReading) and not reading.parent_uuid
         }
-        for gpu in self._cards - present - set(found):
-            found[gpu] = GpuProblem(gpu, Problem.GONE, "it was there before and is no longer listed")
+        for gpu in self._cards - present - set(problems):
+            problems[gpu] = GpuProblem(gpu, Problem.GONE, "it was there before and is no longer listed")
         name = self._source.name
-        for gpu, problem in found.items():
+        for gpu, problem in problems.items():
             before = self._problems.get(gpu)
             if before is None or before.problem != problem.problem:
                 trouble = "has no identity" if problem.problem is Problem.SHARED_UUID else "cannot be read"
                 _log.error("GPU %s %s (%s): %s", gpu, trouble, problem.problem, problem.message)
                 self._metrics.gpu_problem_changes.labels(name, problem.problem).inc()
-        for gpu in self._problems.keys() - found.keys():
+        for gpu in self._problems.keys() - problems.keys():
             _log.info("GPU %s can be read again", gpu)
-        self._problems = found
+        self._problems = problems
         for kind in Problem:
-            count = sum(1 for problem in found.values() if problem.problem == kind)
+            count = sum(1 for problem in problems.values() if problem.problem == kind)
             self._metrics.gpu_problems.labels(name, kind).set(count)

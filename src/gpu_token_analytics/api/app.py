@@ -205,8 +205,8 @@ class _Measured:
 
         async def watched(message: Any) -> None:
             if message["type"] == "http.response.start":
-                found = scope.get("route")
-                route = found.path if isinstance(found, APIRoute) else "other"
+                matched = scope.get("route")
+                route = matched.path if isinstance(matched, APIRoute) else "other"
                 method = scope["method"] if route != "other" else "any"
                 self._metrics.requests.labels(method, route, str(message["status"])).inc()
                 self._metrics.seconds.labels(route).observe(time.perf_counter() - begun)

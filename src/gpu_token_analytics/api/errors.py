@@ -118,8 +118,8 @@ def otlp_media_type(scope: Scope) -> str:
 
 def request_id(request: Request) -> str:
     """Id of the request, as the middleware gave it."""
-    found: str = request.scope.get("request_id", "")
-    return found
+    sent: str = request.scope.get("request_id", "")
+    return sent
 
 
 def install(app: FastAPI) -> None:
@@ -218,9 +218,9 @@ def _validation(error: RequestValidationError) -> ApiProblem:
     problems = []
     body = False
     for item in error.errors():
-        place, *path = item["loc"]
-        body = body or place == "body"
-        name = ".".join(str(part) for part in path) or str(place)
+        area, *path = item["loc"]
+        body = body or area == "body"
+        name = ".".join(str(part) for part in path) or str(area)
         shown = repr(item.get("input"))
         value = f"={shown[:80]}" if item["type"] != "missing" else ""
         problems.append(FieldProblem(field=name, message=f"{name}{value}: {item['msg']}"))

@@ -104,10 +104,10 @@ class KeyStore:
 
     def revoke(self, public: str, at: datetime) -> bool:
         """No use from `at` on (an earlier revocation stands). False: no such key."""
-        found = self._keys.update_one(
+        revoked = self._keys.update_one(
             {"_id": public, "$or": [{"revoked_at": None}, {"revoked_at": {"$gt": at}}]}, {"$set": {"revoked_at": at}}
         )
-        return bool(found.matched_count) or self.get(public) is not None
+        return bool(revoked.matched_count) or self.get(public) is not None
 
     def rotate(self, public: str, now: datetime, overlap: timedelta) -> tuple[ApiKey, str]:
         """A new key with the same name, scopes, tenant and expiry; the old one works for `overlap` more.

@@ -60,8 +60,8 @@ class Envelope:
 def _trace_id(scope: Scope) -> str | None:
     """The caller's trace, where it names a valid one."""
     sent = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
-    found = _TRACEPARENT.fullmatch(sent)
-    return None if found is None else found[1].decode()
+    match = _TRACEPARENT.fullmatch(sent)
+    return None if match is None else match[1].decode()
 
 
 class BodyLimit:

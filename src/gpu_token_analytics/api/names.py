@@ -71,9 +71,9 @@ async def keys_given_once(request: Request) -> None:
     body = await request.body()
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(found := dict(pairs)) != len(pairs):
+        if len(members_of := dict(pairs)) != len(pairs):
             raise given_twice(pairs)
-        return found
+        return members_of
 
     try:
         if body:

@@ -47,8 +47,8 @@ def _parameter(parameter: dict[str, Any]) -> str:
 def replaced(page: str, document: dict[str, Any]) -> str:
     """`page` with its generated part made anew. Raises ValueError when the markers are missing."""
     head, _, rest = page.partition(BEGIN)
-    _, found, tail = rest.partition(END)
-    if not found:
+    _, mark, tail = rest.partition(END)
+    if not mark:
         raise ValueError(f"docs/api.md lacks {BEGIN} ... {END}")
     return head + generated(document) + tail
 

@@ -57,9 +57,9 @@ class DeclarationStore:
             "declared_at": declared_at,
             "source": source,
         }
-        found = self._change(gpu, {name: {"$literal": value} for name, value in fields.items()}, upsert=True)
-        assert found is not None
-        return found
+        row = self._change(gpu, {name: {"$literal": value} for name, value in fields.items()}, upsert=True)
+        assert row is not None
+        return row
 
     def retire(self, gpu: GpuId, valid_to: datetime) -> Document | None:
         """End a declaration with the minute before `valid_to`. None: there is none that begins before."""

@@ -89,14 +89,14 @@ class GpuNames:
         if len(self._sampled) + len(rows) > _REMEMBERED:
             self._sampled.clear()
         self._sampled |= {row["gpu"] for row in rows if row["kind"] == "gpu" and "/" not in row["gpu"]}
-        found = _placements(asked, rows)
+        placements = _placements(asked, rows)
         if len(self.known) > _REMEMBERED:
             self.known.clear()
             self._sampled.clear()  # they are not looked up, so they would not come back
-        unmeant = {name for name in unknown if len(found.meanings(name)) != 1}
+        unmeant = {name for name in unknown if len(placements.meanings(name)) != 1}
         self.known |= named.keys() - unmeant
         self.known -= unmeant
-        return found
+        return placements
 
     def recall(self) -> None:
         """Know what the inventory tells of: a process that begins knows the GPUs of the one before it. Raises as resolve()."""
@@ -168,18 +168,18 @@ def _like(store: Store, names: Iterable[str]) -> list[Document]:
     asked = [None, *sorted(keys)]  # None: a process of an earlier version may still write rows, and it gives them no key
     with store_errors("look up the names of GPUs"):
         inventory = store[Collection.INVENTORY]
-        found = [
+        rows = [
             row
             for start in range(0, len(asked), _AT_ONCE)
             for row in inventory.find({"key": {"$in": asked[start : start + _AT_ONCE]}, "kind": {"$in": list(OWN_NAME)}})
         ]
-    return [row for row in found if "key" in row or name_key(own_name(row)) in keys]
+    return [row for row in rows if "key" in row or name_key(own_name(row)) in keys]
 
 
 def _placements(names: set[str], rows: Sized[Document]) -> Placements:
     placements = (Placement.of(row) for row in rows if row["kind"] == "placement")
-    own = (row["gpu"] for row in rows if row["kind"] != "placement" and not row.get("withdrawn"))
-    return Placements(placements, own, names - _exact(rows))
+    gpus = (row["gpu"] for row in rows if row["kind"] != "placement" and not row.get("withdrawn"))
+    return Placements(placements, gpus, names - _exact(rows))
 
 
 def _exact(rows: Sized[Document]) -> set[str]:

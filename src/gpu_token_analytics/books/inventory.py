@@ -94,12 +94,12 @@ def own_name(row: Mapping[str, Any]) -> str:
 
 
 def _placed(store: Store, labels: set[str]) -> dict[str, list[Document]]:
-    found: dict[str, list[Document]] = {}
+    by_label: dict[str, list[Document]] = {}
     if labels:
         with store_errors("read placements"):
             for row in store[Collection.INVENTORY].find({"kind": "placement", "label": {"$in": sorted(labels)}}):
-                found.setdefault(row["label"], []).append(row)
-    return found
+                by_label.setdefault(row["label"], []).append(row)
+    return by_label
 
 
 def _write(store: Store, updates: Sequence[Document]) -> list[Document]:
@@ -171,10 +171,10 @@ def changes_meaning(sighting: Sighting, placed: Sequence[Document]) -> bool:
     past the ends of both, are decided by their ends.
     """
     gpu = sighting.description.gpu
-    own = next((row for row in placed if row["gpu"] == gpu), None)
-    if own is None:
+    before = next((row for row in placed if row["gpu"] == gpu), None)
+    if before is None:
         return True
     others = [row for row in placed if row["gpu"] != gpu]
-    later = sighting.last_us > own["last_us"] and any(row["last_us"] >= own["last_us"] for row in others)
-    earlier = sighting.first_us < own["first_us"] and any(row["first_us"] <= own["first_us"] for row in others)
+    later = sighting.last_us > before["last_us"] and any(row["last_us"] >= before["last_us"] for row in others)
+    earlier = sighting.first_us < before["first_us"] and any(row["first_us"] <= before["first_us"] for row in others)
     return later or earlier

@@ -64,11 +64,11 @@ class BookStore:
     @mapped
     def _names_like(self, known: Iterable[str]) -> list[str]:
         keys = sorted(set(map(name_key, known)))
-        found: list[str] = []
+        names: list[str] = []
         for start in range(0, len(keys), KEYS_AT_ONCE):
             where = {"kind": "name", "key": {"$in": keys[start : start + KEYS_AT_ONCE]}}
-            found += [row["name"] for row in self._inventory.find(where, {"name": 1})]
-        return found
+            names += [row["name"] for row in self._inventory.find(where, {"name": 1})]
+        return names
 
     @mapped
     def prices(self) -> list[Document]:

@@ -30,9 +30,9 @@ def unknown_names(store: Store, books: BookStore, limit: int) -> tuple[int, list
     if not rows:
         return 0, []
     known = books.read()
-    found: list[UnknownName] = []
+    names: list[UnknownName] = []
     for row in rows:
         name, meanings = row["name"], known.placements.meanings(row["name"])
         if not known.may_own(name) and len(meanings) != 1:
-            found.append(UnknownName(name, row["tenant"], row["first_named_at"], tuple(meanings)))
-    return len(found), found[:limit]
+            names.append(UnknownName(name, row["tenant"], row["first_named_at"], tuple(meanings)))
+    return len(names), names[:limit]

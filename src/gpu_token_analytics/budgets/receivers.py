@@ -141,10 +141,10 @@ class Mail:
 
     def _server(self) -> smtplib.SMTP:
         chosen = self._settings
-        place = (chosen.smtp_host, chosen.smtp_port)
+        address = (chosen.smtp_host, chosen.smtp_port)
         if chosen.smtp_security == "tls":
-            return smtplib.SMTP_SSL(*place, timeout=TIMEOUT_SECONDS, context=self._tls())
-        server = smtplib.SMTP(*place, timeout=TIMEOUT_SECONDS)
+            return smtplib.SMTP_SSL(*address, timeout=TIMEOUT_SECONDS, context=self._tls())
+        server = smtplib.SMTP(*address, timeout=TIMEOUT_SECONDS)
         if chosen.smtp_security == "starttls":
             try:
                 server.starttls(context=self._tls())
@@ -174,14 +174,14 @@ _SHORTEST = datetime(1970, 1, 1, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UT
 
 def receivers_of(settings: Settings) -> list[Receiver]:
     """Those that are set."""
-    found: list[Receiver] = []
+    receivers: list[Receiver] = []
     if url := settings.alert_webhook_url.get_secret_value():
-        found.append(Webhook(url, settings.alert_webhook_token.get_secret_value()))
+        receivers.append(Webhook(url, settings.alert_webhook_token.get_secret_value()))
     if settings.smtp_host:
-        found.append(Mail(settings))
+        receivers.append(Mail(settings))
     if settings.alertmanager_url:
-        found.append(Alertmanager(settings.alertmanager_url, settings.alertmanager_token.get_secret_value(), settings.site))
-    return found
+        receivers.append(Alertmanager(settings.alertmanager_url, settings.alertmanager_token.get_secret_value(), settings.site))
+    return receivers
 
 
 def mail_addresses(settings: Settings) -> Sequence[str]:

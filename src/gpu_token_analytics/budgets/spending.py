@@ -73,7 +73,7 @@ class Spending:
         return self._states([(budget, start, end) for budget, start, end in over if now - end < within], now)
 
     def _states(self, asked: Sequence[tuple[Budget, datetime, datetime]], now: datetime) -> list[Standing]:
-        found: dict[tuple[BudgetScope, datetime, datetime], dict[Key, tuple[_Sum, _Sum]]] = {}
+        sums: dict[tuple[BudgetScope, datetime, datetime], dict[Key, tuple[_Sum, _Sum]]] = {}
         keys: dict[tuple[BudgetScope, datetime, datetime], set[Key]] = {}
         for budget, start, end in asked:
             keys.setdefault((budget.scope, start, end), set()).add(budget.key)
@@ -82,9 +82,9 @@ class Spending:
             until = max(hour, min(end, ceil(now, HOUR)))
             before = self._sums(scope, names, start, hour, now)
             since = self._sums(scope, names, hour, until, now)
-            found[scope, start, end] = {name: (before.get(name, _Sum()), since.get(name, _Sum())) for name in names}
+            sums[scope, start, end] = {name: (before.get(name, _Sum()), since.get(name, _Sum())) for name in names}
         return [
-            self._state(budget, start, end, *found[budget.scope, start, end][budget.key], asked=asked, now=now)
+            self._state(budget, start, end, *sums[budget.scope, start, end][budget.key], asked=asked, now=now)
             for budget, start, end in asked
         ]
 

@@ -82,10 +82,10 @@ class CellMarker:
             ahead = self._store[Collection.LEDGER_CELLS].find(
                 {"_id": {"$in": list(ids)}, "due_at": {"$exists": True}}, {"due_at": 1}
             )
-            found = {ids[cell["_id"]]: cell["due_at"] for cell in ahead}
-        if len(self._due) + len(found) > self._remembered:
+            due = {ids[cell["_id"]]: cell["due_at"] for cell in ahead}
+        if len(self._due) + len(due) > self._remembered:
             self._due.clear()  # forgetting costs a mark, nothing else
-        self._due.update(found)
+        self._due.update(due)
 
 
 def _mark_one(name: str, cell: Cell, now: datetime, due_at: datetime) -> Document:

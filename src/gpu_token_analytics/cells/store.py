@@ -92,13 +92,13 @@ class CellStore:
     # -- due cells ---------------------------------------------------------------------------------------------------
 
     @mapped
-    def take_due(self, limit: int, own: Set[GpuId] | None = None, others_wait: timedelta = timedelta()) -> list[CellDocument]:
+    def take_due(self, limit: int, mine: Set[GpuId] | None = None, others_wait: timedelta = timedelta()) -> list[CellDocument]:
         """Lease up to `limit` due cells. Their `gen` is read before any event is.
 
         Live minutes come first (LIVE), then history; each longest due first. History always gets its share, else a fleet that
         keeps a processor busy would never see a price of last month (docs/decisions/0023).
 
-        own: GPUs whose cells come first. Cells of other GPUs are taken when they have been due for `others_wait`; while there
+        mine: GPUs whose cells come first. Cells of other GPUs are taken when they have been due for `others_wait`; while there
         are cells of one's own, for longer, but not for ever.
         """
         now = self.now()
@@ -106,7 +106,7 @@ class CellStore:
             "due_at": {"$lte": now},
             "$or": [{"lease_until": {"$exists": False}}, {"lease_until": {"$lt": now}}],
         }
-        many = limit if own is None else _LOOKED_AT * limit
+        many = limit if mine is None else _LOOKED_AT * limit
         waiting = self._listed(self._cells.find(due, _TAKEN_BY).sort("due_at", ASCENDING).limit(many))
         live, history = _live_and_history(waiting, now)
         if len(waiting) == many:
@@ -116,11 +116,11 @@ class CellStore:
             if not history:
                 old = self._cells.find({"minute": {"$lt": now - LIVE}, **due}, _TAKEN_BY)
                 history = self._listed(old.sort("due_at", ASCENDING).limit(limit))
-        if own is not None:
-            busy = any(cell["gpu"] in own for cell in (*live, *history))
+        if mine is not None:
+            busy = any(cell["gpu"] in mine for cell in (*live, *history))
             overdue = now - others_wait * (_LONGER if busy else 1)
             live, history = (
-                [cell for cell in cells if cell["gpu"] in own or cell["due_at"] <= overdue] for cells in (live, history)
+                [cell for cell in cells if cell["gpu"] in mine or cell["due_at"] <= overdue] for cells in (live, history)
             )
         share = min(len(history), max(1, limit // HISTORY_SHARE, limit - len(live)))
         taken = live[: limit - share] + history[:share]
@@ -160,18 +160,18 @@ class CellStore:
         outcome = update_many(self._cells, (self._write_one(write, fields.get(write.cell)) for write in writes))
         tokens = {name: str(put["chunks"]) for name, put in fields.items()}
         self._drop_replaced([write for write in writes if write.cell in tokens or write.replaces], tokens)
-        refused = {writes[place].cell: why for place, why in outcome.refused.items()}
+        refused = {writes[index].cell: why for index, why in outcome.refused.items()}
         self.aside.clear(Collection.LEDGER_CELLS, (write.cell for write in writes if write.cell not in refused))
-        for place in outcome.refused:
-            self._set_aside(writes[place], refused[writes[place].cell])
+        for index in outcome.refused:
+            self._set_aside(writes[index], refused[writes[index].cell])
         return outcome.matched
 
     def _drop_replaced(self, writes: Sequence[CellWrite], tokens: Mapping[str, str]) -> None:
         """Of cells that have or had lines in chunks: remove those that no cell refers to now."""
         if not writes:
             return
-        found = self._cells.find({"_id": {"$in": [write.cell for write in writes]}}, {"chunks": 1, "revision": 1})
-        now = {cell["_id"]: cell for cell in found}
+        cells = self._cells.find({"_id": {"$in": [write.cell for write in writes]}}, {"chunks": 1, "revision": 1})
+        now = {cell["_id"]: cell for cell in cells}
         for write in writes:
             cell, token = now.get(write.cell, {}), tokens.get(write.cell)
             if token is not None and cell.get("chunks") != token:
@@ -218,8 +218,8 @@ class CellStore:
     @mapped
     def contents(self, ids: Iterable[CellId]) -> dict[CellId, CellDocument]:
         """Whole cell documents by id, all their lines included."""
-        found = self._cells.find({"_id": {"$in": list(ids)}})
-        return {cell["_id"]: cell for cell in complete_cells(self._chunks, self._cells, found)}
+        cells = self._cells.find({"_id": {"$in": list(ids)}})
+        return {cell["_id"]: cell for cell in complete_cells(self._chunks, self._cells, cells)}
 
     @mapped
     def finalise(self) -> int:
@@ -290,8 +290,8 @@ class CellStore:
     def cells_of(self, gpu: GpuId, start: datetime | None, end: datetime | None) -> Iterable[CellDocument]:
         """The cells of one GPU with start <= minute < end, in time order, all their lines included; one at a time."""
         minute = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
-        found = self._cells.find({"gpu": gpu, **({"minute": minute} if minute else {})}).sort("minute", ASCENDING)
-        return complete_cells(self._chunks, self._cells, each(found.batch_size(_BATCH_CELLS)))
+        cells = self._cells.find({"gpu": gpu, **({"minute": minute} if minute else {})}).sort("minute", ASCENDING)
+        return complete_cells(self._chunks, self._cells, each(cells.batch_size(_BATCH_CELLS)))
 
     @mapped
     def cell_gpus(self) -> list[GpuId]:

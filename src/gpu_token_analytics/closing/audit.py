@@ -162,9 +162,9 @@ def _audit_sums(
     def covered(start: datetime, end: datetime) -> bool:
         return (report.start is None or report.start <= start) and (report.end is None or end <= report.end)
 
-    found = audit_sums(store.rollups, gpu_hours, covered, before_second_look)
-    report.sums_compared, report.sums_behind = found.compared, found.behind
-    for name in found.different:
+    audited = audit_sums(store.rollups, gpu_hours, covered, before_second_look)
+    report.sums_compared, report.sums_behind = audited.compared, audited.behind
+    for name in audited.different:
         report.found(name, "the sum is not what its parts sum to, and none of them waits to be rolled up")
 
 

@@ -191,7 +191,7 @@ class Closer:
         runs = {gpu: runs_of(cells) for gpu, cells in by_gpu.items()}
         # Runs of one GPU after another: what one implies for the next is marked before that is read.
         for number in range(max(map(len, runs.values()), default=0)):
-            groups = groups_of({gpu: found[number] for gpu, found in runs.items() if number < len(found)}, MAX_GROUP_US)
+            groups = groups_of({gpu: of_gpu[number] for gpu, of_gpu in runs.items() if number < len(of_gpu)}, MAX_GROUP_US)
             for closing in [threads.submit(self._close, group, by_gpu, books, now, moment) for group in groups]:
                 closing.result()
 

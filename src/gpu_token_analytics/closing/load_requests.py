@@ -28,14 +28,14 @@ def requests_by_gpu(
     names = {gpu: frozenset((gpu, *books.placements.labels(gpu))) for gpu in runs}
     remembered = {gpu: run for gpu, run in runs.items() if gpu in known.gpus}
     if remembered:
-        found = known.requests(*_asked(names, remembered, reach_us)).of_cards(books.shared)
-        yield from _distributed(found, names, remembered, reach_us)
+        rows = known.requests(*_asked(names, remembered, reach_us)).of_cards(books.shared)
+        yield from _distributed(rows, names, remembered, reach_us)
     for group in groups_of({gpu: run for gpu, run in runs.items() if gpu not in known.gpus}, MAX_READ_US):
-        found = raw.usage(*_asked(names, group, reach_us)).of_cards(books.shared)
+        rows = raw.usage(*_asked(names, group, reach_us)).of_cards(books.shared)
         if len(group) == 1 and not any(map(host_and_uuid, group)) and group.keys().isdisjoint(books.shared.hosts):
-            yield next(iter(group)), found
+            yield next(iter(group)), rows
         else:
-            yield from _distributed(found, names, group, reach_us)
+            yield from _distributed(rows, names, group, reach_us)
 
 
 def _around(run: Sequence[int], reach_us: int) -> tuple[int, int]:

@@ -42,16 +42,16 @@ def cell_pieces(
         while cell["minute"] >= end:
             yield from _close(start, places, detail, shares)
             (start, end), places = next(cuts), {}
-        place = (cell["gpu"], cell["host"], cell["gpu_name"], sums.price_mode(cell)) if by_place else FLEET
-        found = places.get(place)
-        if found is None:
-            found = places[place] = _Sum()
-        found.space = list(map(add, found.space, settled(sums.cell_space(cell), cell.get("final_at"), now)))
+        at = (cell["gpu"], cell["host"], cell["gpu_name"], sums.price_mode(cell)) if by_place else FLEET
+        summed = places.get(at)
+        if summed is None:
+            summed = places[at] = _Sum()
+        summed.space = list(map(add, summed.space, settled(sums.cell_space(cell), cell.get("final_at"), now)))
         for (model, tenant), vector in sums.cell_lines(cell):
-            sums.add_into(found.lines, _line_key(detail, model, tenant), vector)
+            sums.add_into(summed.lines, _line_key(detail, model, tenant), vector)
         warm_nusd = cell["classes"][WARM_IDLE]
         if warm_nusd:
-            found.warm_nusd.setdefault(cell["gpu"], []).append(warm_nusd)
+            summed.warm_nusd.setdefault(cell["gpu"], []).append(warm_nusd)
     yield from _close(start, places, detail, shares)
 
 
@@ -68,12 +68,12 @@ def _slices(query: CostQuery, span: Span) -> Iterator[tuple[datetime, datetime]]
 def _close(start: datetime, places: Mapping[Place, _Sum], detail: str, shares: SharesOfHour) -> Iterator[Piece]:
     """The pieces of one slice, which begins at `start`, with the shares of warm idle money where lines tell whose."""
     of_gpu = shares(floor(start, HOUR)) if places and detail != "total" else {}
-    for place, found in places.items():
-        for gpu, amounts_nusd in found.warm_nusd.items():
+    for at, summed in places.items():
+        for gpu, amounts_nusd in summed.warm_nusd.items():
             if gpu in of_gpu:
                 for (model, tenant), nusd in of_gpu[gpu].of_all(amounts_nusd, by_tenant=detail == "lines"):
-                    sums.add_warm(found.lines, _line_key(detail, model, tenant), nusd)
-        yield Piece(start, place, found.space, [(*key, vector) for key, vector in found.lines.items()])
+                    sums.add_warm(summed.lines, _line_key(detail, model, tenant), nusd)
+        yield Piece(start, at, summed.space, [(*key, vector) for key, vector in summed.lines.items()])
 
 
 def _line_key(detail: str, model: str, tenant: str | None) -> tuple[str | None, str | None]:

@@ -179,8 +179,8 @@ def _class_rest(space: Sequence[int], name: str) -> tuple[int, ...]:
 
 def _add_into(rows: dict[Key, Sequence[int]], key: Key, vector: Sequence[int]) -> None:
     """rows[key] += vector. The vector itself is kept, never changed."""
-    found = rows.get(key)
-    rows[key] = vector if found is None else list(map(add, found, vector))
+    before = rows.get(key)
+    rows[key] = vector if before is None else list(map(add, before, vector))
 
 
 def _picker(group_by: Sequence[str]) -> Callable[[Values], Key]:

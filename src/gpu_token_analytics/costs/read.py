@@ -81,8 +81,8 @@ class CostReads:
         self, collection: MongoCollection[Document], query: CostQuery, span: Span, now: datetime
     ) -> Iterator[Piece]:
         section = query.section
-        with closing(self._find_fleet(collection, span, ("space", section))) as found:
-            for document in found:
+        with closing(self._find_fleet(collection, span, ("space", section))) as documents:
+            for document in documents:
                 space = settled(sums.read_space(document["space"]), document["final_at"], now)
                 yield Piece(document["start"], FLEET, space, _read_section(document[section], section))
 
@@ -90,8 +90,8 @@ class CostReads:
         self, collection: MongoCollection[Document], query: CostQuery, span: Span, now: datetime
     ) -> Iterator[Piece]:
         section = query.section
-        with closing(self._find_gpus(collection, query, span, ("space", section))) as found:
-            for document in found:
+        with closing(self._find_gpus(collection, query, span, ("space", section))) as documents:
+            for document in documents:
                 for place in document["places"]:
                     space = settled(sums.read_space(place["space"]), document["final_at"], now)
                     yield Piece(document["start"], _place(document, place), space, _read_section(place[section], section))
@@ -153,21 +153,21 @@ class CostReads:
         self, collection: MongoCollection[Document], where: Document, shown: Document, batch: int
     ) -> Generator[Document, None, None]:
         """Documents by start, with those of their lines that are shown."""
-        found = collection.find(where, shown, max_time_ms=self._timeout_ms).sort("start", 1)
+        documents = collection.find(where, shown, max_time_ms=self._timeout_ms).sort("start", 1)
 
         def read_one(name: Any) -> Document | None:
             return collection.find_one({"_id": name}, shown, max_time_ms=self._timeout_ms)
 
-        with found.batch_size(batch):
-            yield from complete(self._chunks, collection, found, read_one)
+        with documents.batch_size(batch):
+            yield from complete(self._chunks, collection, documents, read_one)
 
     def _cell_pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
         where: Document = {"minute": {"$gte": span.start, "$lt": span.end}, "state": {"$in": list(COMPUTED_STATES)}}
         where |= _in("gpu", query.gpus) | _in("host", query.hosts) | _in("gpu_name", query.gpu_names)
         cursor = self._cells.find(where, CELL_FIELDS, max_time_ms=self._timeout_ms).sort("minute", 1)
         shares = _SharesOfHour(self._shares_of_hour, query.gpus)
-        with cursor.batch_size(BATCH_DOCUMENTS) as found:
-            cells = complete_cells(self._chunks, self._cells, found, CELL_FIELDS)
+        with cursor.batch_size(BATCH_DOCUMENTS) as stored:
+            cells = complete_cells(self._chunks, self._cells, stored, CELL_FIELDS)
             yield from cell_pieces(query, span, cells, shares, now)
 
     def _shares_of_hour(self, hour: datetime, gpus: frozenset[str]) -> Iterator[tuple[str, sums.WarmShares]]:

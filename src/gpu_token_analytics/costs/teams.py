@@ -82,15 +82,15 @@ def team_costs(desk: Desk, start: datetime, end: datetime) -> TeamCostsResponse:
     return TeamCostsResponse(query.start, query.end, rows, whole)
 
 
-def _cost(name: str | None, found: _Sum) -> TeamCost:
-    unknown = bool(found.tokens) and found.unknown_tokens == found.tokens and not found.nusd
+def _cost(name: str | None, spent: _Sum) -> TeamCost:
+    unknown = bool(spent.tokens) and spent.unknown_tokens == spent.tokens and not spent.nusd
     return TeamCost(
         team=name,
-        tenants=sorted(found.tenants),
-        attributed_nusd=None if unknown else found.nusd,
-        requests=found.requests,
-        tokens=found.tokens,
-        unknown_gpu_tokens=found.unknown_tokens,
+        tenants=sorted(spent.tenants),
+        attributed_nusd=None if unknown else spent.nusd,
+        requests=spent.requests,
+        tokens=spent.tokens,
+        unknown_gpu_tokens=spent.unknown_tokens,
     )
 
 

@@ -104,8 +104,8 @@ def _found_by_others(
         yield
         return
     demo = RunningDemo(str(folder.absolute()), "" if api is None else f"{api.url}/", shared_settings(settings))
-    with published(demo) as found:
-        if not found:
+    with published(demo) as shown:
+        if not shown:
             uri = settings.mongodb_uri.get_secret_value()
             why = f"another demo is running, or {record_path()} cannot be written"
             console.print(plain_line(f"other commands find this demo by MONGODB_URI={uri} ({why})"), soft_wrap=True)

@@ -76,15 +76,15 @@ class Services:
 
     def start(self) -> Settings:
         """Start Kafka and MongoDB where needed, create the topics. Returns the settings all processes share."""
-        found = dict(self._overrides)
+        started = dict(self._overrides)
         if self.embedded_mongodb:
             mongod = self._stack.enter_context(EmbeddedMongod(self._folder / "mongod"))
-            found["mongodb_uri"] = mongod.uri
+            started["mongodb_uri"] = mongod.uri
         if self.embedded_kafka:
             topics = dict.fromkeys((self._base.kafka_topic, self._base.dlq_topic), self._base.kafka_partitions)
-            found["kafka_bootstrap"] = self._stack.enter_context(EmbeddedBroker(topics)).bootstrap
-        self._overrides = found
-        settings = load(**found)
+            started["kafka_bootstrap"] = self._stack.enter_context(EmbeddedBroker(topics)).bootstrap
+        self._overrides = started
+        settings = load(**started)
         if self.embedded_kafka:
             seed_offsets(settings)  # its topics exist already
         else:
@@ -95,8 +95,8 @@ class Services:
         """Start `gpu-tokens COMMAND` with the shared settings on loopback; without a port on a free one."""
         port = free_port() if port is None else port
         log = self._folder / f"{command}.log"
-        own = {**self._overrides, "http_host": "127.0.0.1", "http_port": str(port), **extra}
-        environment = {**os.environ, **{name.upper(): value for name, value in own.items()}}
+        settings = {**self._overrides, "http_host": "127.0.0.1", "http_port": str(port), **extra}
+        environment = {**os.environ, **{name.upper(): value for name, value in settings.items()}}
         with log.open("ab") as out:
             child = subprocess.Popen(
                 [sys.executable, "-m", "gpu_token_analytics", command],

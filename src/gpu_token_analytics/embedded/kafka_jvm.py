@@ -47,8 +47,8 @@ def require_java() -> str:
         done = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EmbeddedServiceError(f"{java} cannot be run ({error}); {_INSTALL_JAVA}") from None
-    found = re.search(r'version "(\d+)', done.stderr + done.stdout)
-    if done.returncode != 0 or found is None or int(found[1]) < MIN_JAVA:
+    version = re.search(r'version "(\d+)', done.stderr + done.stdout)
+    if done.returncode != 0 or version is None or int(version[1]) < MIN_JAVA:
         said = (done.stderr + done.stdout).strip().partition("\n")[0][:200]
         raise EmbeddedServiceError(f"{java} is not Java {MIN_JAVA} or newer (it says {said!r}); {_INSTALL_JAVA}")
     return java

@@ -231,11 +231,11 @@ def _check_runs(binary: Path) -> None:
 
 def _missing_libraries(binary: Path, loader_message: str) -> list[str]:
     """Every shared library that is missing. The loader names only the first; ldd, where there is one, names them all."""
-    found = re.findall(r"loading shared libraries: (\S+):", loader_message)
-    if found and shutil.which("ldd"):
+    missing = re.findall(r"loading shared libraries: (\S+):", loader_message)
+    if missing and shutil.which("ldd"):
         listing = subprocess.run(["ldd", binary], capture_output=True, text=True, timeout=30, check=False).stdout
-        found += re.findall(r"^\s*(\S+) => not found", listing, re.MULTILINE)
-    return sorted(set(found))
+        missing += re.findall(r"^\s*(\S+) => not found", listing, re.MULTILINE)
+    return sorted(set(missing))
 
 
 def _refuse_if_in_use(data_dir: Path) -> None:

@@ -108,7 +108,7 @@ def _labels(rows: Iterable[Row], most: int) -> dict[str, str]:
         name = str(row.key[0])
         money[name] = money.get(name, 0) + row.money_nusd
     ranked = sorted(money, key=lambda name: (-money[name], name))
-    return {name: name if place < most else OTHER for place, name in enumerate(ranked)}
+    return {name: name if rank < most else OTHER for rank, name in enumerate(ranked)}
 
 
 def _add(series: dict[tuple[str, ...], float], key: tuple[str, ...], value: float) -> None:

@@ -67,14 +67,14 @@ class LiveRate:
         windows: list[list[_Window]] = [[] for _ in labels.table]
         in_window: list[float] = []
         for code, second, count in zip(labels.codes.tolist(), (ts_us // US_PER_SECOND).tolist(), tokens.tolist(), strict=True):
-            own = windows[code]
-            if not own:
-                own += [self._windows.get(gpu) or self._open(gpu, second) for gpu in labels.table[code].gpus]
-            if len(own) == 1:
-                in_window.append(own[0].add(second, count))
+            of_gpus = windows[code]
+            if not of_gpus:
+                of_gpus += [self._windows.get(gpu) or self._open(gpu, second) for gpu in labels.table[code].gpus]
+            if len(of_gpus) == 1:
+                in_window.append(of_gpus[0].add(second, count))
             else:
-                part = count / len(own)
-                in_window.append(sum(window.add(second, part) for window in own))
+                part = count / len(of_gpus)
+                in_window.append(sum(window.add(second, part) for window in of_gpus))
         sums = np.array(in_window, dtype=np.float64)
         tps = np.where(sums > 0, sums, np.nan) / self._window_seconds
         return Rates(tps, labels.each(self._usd_per_hour, np.float64) / (tps * 3600))

@@ -52,5 +52,5 @@ class RefusalLog:
 
 def event_id_in(value: bytes | None) -> str | None:
     """The event id that refused bytes name, or null."""
-    found = _EVENT_ID.search((value or b"")[:_LOOKED_AT_BYTES])
-    return None if found is None else found[1].decode()
+    match = _EVENT_ID.search((value or b"")[:_LOOKED_AT_BYTES])
+    return None if match is None else match[1].decode()

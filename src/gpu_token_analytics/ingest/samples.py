@@ -24,11 +24,11 @@ class SampleShaper(KindShaper[GpuSample, GpuDescription]):
 
     def learn(self, columns: SampleColumns) -> None:
         """As in KindShaper: which GPUs there are, and the last price of each."""
-        last = {code: place for place, code in enumerate(columns.codes.tolist())}
-        for code, place in sorted(last.items(), key=lambda item: item[1]):
+        last = {code: index for index, code in enumerate(columns.codes.tolist())}
+        for code, index in sorted(last.items(), key=lambda item: item[1]):
             described = columns.meanings[code]
             self._rate.see_gpu(described.gpu, described.placement)
-            self._rate.see_price(described.gpu, columns.events[place].price_per_hour_usd, described.mig_profile)
+            self._rate.see_price(described.gpu, columns.events[index].price_per_hour_usd, described.mig_profile)
 
     def follow(self, columns: SampleColumns, shaped: Shaped) -> None:
         """As in KindShaper: what they say of GPUs, and the cells they touch."""

@@ -92,11 +92,11 @@ class Shaper:
             columns, places = _columns(shaper, records_read, values, broker_ms, unknown)
             if columns is not None:
                 shaper.learn(columns)  # before any document is made
-                kinds.append((shaper, columns, Sources([start + place for place in places], sources)))
+                kinds.append((shaper, columns, Sources([start + index for index in places], sources)))
         shaped.unknown_fields += sum(unknown.values())
         if sum(len(columns) for _, columns, _ in kinds) < len(events):
-            bad = [(place, event) for place, event in enumerate(events, start) if isinstance(event, InvalidRecord)]
-            shaped.letters += [dead_letter(records, place, error) for place, error in bad]
+            bad = [(index, event) for index, event in enumerate(events, start) if isinstance(event, InvalidRecord)]
+            shaped.letters += [dead_letter(records, index, error) for index, error in bad]
         for shaper, columns, sources_of_kind in kinds:
             shaper.shape(columns, shaped, sources_of_kind, now)
         return events
@@ -124,24 +124,24 @@ def _columns(
     """The events of one kind, and their places. One that is no good record is replaced by its error, one with float noise by
     the event without. unknown: takes the number of unknown fields of the records that have any, by place."""
     events, struct = read.events, shaper.kind.struct
-    places = [place for place, event in enumerate(events) if type(event) is struct]
+    places = [index for index, event in enumerate(events) if type(event) is struct]
     if not places:
         return None, places
-    columns = shaper.columns([events[place] for place in places])
+    columns = shaper.columns([events[index] for index in places])
     latest_us = min(broker_ms) * 1000 + MAX_AHEAD_SECONDS * US_PER_SECOND
     untimely = (columns.ts_us < _EARLIEST_US) | (columns.ts_us > latest_us)
     doubtful = read.unlike[places] | columns.doubtful | untimely
-    for place in [places[at] for at in np.flatnonzero(read.judged[places]).tolist()]:
-        _count_unknown(unknown, place, events[place], values[place])
+    for index in [places[at] for at in np.flatnonzero(read.judged[places]).tolist()]:
+        _count_unknown(unknown, index, events[index], values[index])
     again = False
-    for place in [places[at] for at in np.flatnonzero(doubtful).tolist()]:
-        judged = decode_or_error(values[place], broker_ms[place])
-        _count_unknown(unknown, place, judged, values[place])
-        again = again or judged != events[place]  # bad, or without float noise: not what the columns were made of
-        events[place] = judged
+    for index in [places[at] for at in np.flatnonzero(doubtful).tolist()]:
+        judged = decode_or_error(values[index], broker_ms[index])
+        _count_unknown(unknown, index, judged, values[index])
+        again = again or judged != events[index]  # bad, or without float noise: not what the columns were made of
+        events[index] = judged
     return _columns(shaper, read, values, broker_ms, unknown) if again else (columns, places)
 
 
-def _count_unknown(unknown: dict[int, int], place: int, event: Event | InvalidRecord, value: bytes | None) -> None:
+def _count_unknown(unknown: dict[int, int], index: int, event: Event | InvalidRecord, value: bytes | None) -> None:
     if not isinstance(event, InvalidRecord) and value is not None and (names := unknown_fields(event, value)):
-        unknown[place] = len(names)
+        unknown[index] = len(names)

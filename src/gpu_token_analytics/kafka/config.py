@@ -106,17 +106,17 @@ def build(kind: Any, config: dict[str, Any]) -> Any:
 
 def rd_error(error: KafkaException | RdError) -> RdError:
     """The librdkafka error inside an exception."""
-    found = error.args[0] if isinstance(error, KafkaException) else error
-    assert isinstance(found, RdError)
-    return found
+    cause = error.args[0] if isinstance(error, KafkaException) else error
+    assert isinstance(cause, RdError)
+    return cause
 
 
 def mapped(error: KafkaException | RdError, doing: str, bootstrap: str = "") -> KafkaError:
     """librdkafka's error as one of ours; `doing` completes "Kafka: cannot ..."."""
-    found = rd_error(error)
-    code = found.code()
+    cause = rd_error(error)
+    code = cause.code()
     at = f" at {bootstrap}" if bootstrap else ""
-    text = f"cannot {doing}: {found.str()} ({found.name()})"
+    text = f"cannot {doing}: {cause.str()} ({cause.name()})"
     if code in _UNREACHABLE:
         return KafkaUnreachable(f"Kafka{at} does not answer: {text}; check KAFKA_BOOTSTRAP and KAFKA_SECURITY_PROTOCOL")
     if code in _MISSING:
@@ -144,15 +144,15 @@ class LastError:
 def partition_count(client: Any, topic: str, settings: Settings, last_error: LastError | None = None) -> int:
     """Partitions of `topic`. Raises KafkaUnreachable or TopicMissing."""
     try:
-        found = client.list_topics(topic, timeout=REQUEST_TIMEOUT_SECONDS).topics[topic]
+        described = client.list_topics(topic, timeout=REQUEST_TIMEOUT_SECONDS).topics[topic]
     except KafkaException as error:
         failure = mapped(error, "read metadata", settings.kafka_bootstrap)
         if last_error and last_error.text:
             raise type(failure)(f"{failure} (last said: {last_error.text})") from None
         raise failure from None
-    if found.error is not None:
-        raise mapped(found.error, f"find topic {topic}", settings.kafka_bootstrap)
-    return len(found.partitions)
+    if described.error is not None:
+        raise mapped(described.error, f"find topic {topic}", settings.kafka_bootstrap)
+    return len(described.partitions)
 
 
 def offsets_client(settings: Settings, group: str, client: str) -> Consumer:
@@ -162,5 +162,5 @@ def offsets_client(settings: Settings, group: str, client: str) -> Consumer:
         "enable.auto.commit": False,
         "auto.offset.reset": "error",
     }
-    found: Consumer = build(Consumer, config)
-    return found
+    reader: Consumer = build(Consumer, config)
+    return reader

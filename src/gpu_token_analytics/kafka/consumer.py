@@ -163,18 +163,18 @@ class EventSource:
         size, deadline = 0, self._clock.monotonic() + wait_seconds
         while len(messages) < max_records and size < MAX_BATCH_BYTES:
             try:
-                found = self._consumer.consume(min(_SLICE_RECORDS, max_records - len(messages)), 0)
+                more = self._consumer.consume(min(_SLICE_RECORDS, max_records - len(messages)), 0)
                 left = deadline - self._clock.monotonic()
-                if not found and left > 0:
-                    found = self._consumer.consume(1, left)
+                if not more and left > 0:
+                    more = self._consumer.consume(1, left)
             except KafkaException as error:
                 raise mapped(error, f"read {self._topic}", self._settings.kafka_bootstrap) from None
             if self._failure is not None:
                 raise self._failure
-            if not found:
+            if not more:
                 break
-            messages += found
-            size += sum(map(len, found))
+            messages += more
+            size += sum(map(len, more))
         return messages
 
     def _columns(self, messages: list[Message], partitions: list[int]) -> RecordBatch:
@@ -205,7 +205,7 @@ class EventSource:
         offsets = [
             TopicPartition(self._topic, partition, position.offset)
             for partition, position in positions.items()
-            if (own := self._owned.get(partition)) and own.epoch == position.epoch and position.offset > own.committed
+            if (owned := self._owned.get(partition)) and owned.epoch == position.epoch and position.offset > owned.committed
         ]
         if not offsets:
             return True
@@ -252,15 +252,15 @@ class EventSource:
 
     def lag(self) -> dict[int, int]:
         """Records not yet read, by owned partition, as of the last answer of the broker."""
-        found = {}
+        behind = {}
         for number, partition in list(self._owned.items()):
             try:
                 marks = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
             except (KafkaException, RuntimeError):  # not fetched yet, or closed meanwhile
                 continue
             if marks[1] >= 0:
-                found[number] = max(0, marks[1] - max(partition.position, partition.end))
-        return found
+                behind[number] = max(0, marks[1] - max(partition.position, partition.end))
+        return behind
 
     def close(self) -> None:
         """Leave the group, so that others take over at once. `on_revoke` runs first."""
@@ -275,7 +275,7 @@ class EventSource:
         except KafkaException as error:
             self._fail(mapped(error, "read committed offsets", self._settings.kafka_bootstrap))
             return
-        unseeded = sorted(found.partition for found in committed if found.offset < 0)
+        unseeded = sorted(offset.partition for offset in committed if offset.offset < 0)
         if unseeded:
             self._fail(
                 OffsetsNotSeeded(
@@ -285,8 +285,8 @@ class EventSource:
             )
             return
         now = self._clock.monotonic()
-        for found in committed:
-            self._owned[found.partition] = _Partition(self._epoch, found.offset, found.offset, last_seen=now)
+        for offset in committed:
+            self._owned[offset.partition] = _Partition(self._epoch, offset.offset, offset.offset, last_seen=now)
         consumer.assign(committed)
         if self._paused:
             consumer.pause(committed)
@@ -322,10 +322,10 @@ class EventSource:
             return False
         partition = message.partition()
         if error.code() == RdError._PARTITION_EOF:
-            own = self._owned.get(partition) if partition is not None else None
-            if own is not None:
-                own.end = message.offset() or 0
-                own.last_seen = self._clock.monotonic()
+            owned = self._owned.get(partition) if partition is not None else None
+            if owned is not None:
+                owned.end = message.offset() or 0
+                owned.last_seen = self._clock.monotonic()
             return True
         if error.code() == RdError._AUTO_OFFSET_RESET:
             raise OffsetsLost(

@@ -124,22 +124,22 @@ def states_of(consumer: Consumer, settings: Settings) -> list[PartitionState]:
     """Every partition of the topic as the group of this consumer sees it. Raises KafkaException, KafkaError."""
     topic = settings.kafka_topic
     partitions = [TopicPartition(topic, number) for number in range(partition_count(consumer, topic, settings))]
-    found = []
+    states = []
     for committed in _patiently(lambda: consumer.committed(partitions, timeout=REQUEST_TIMEOUT_SECONDS)):
         if committed.error is not None:
             raise mapped(committed.error, f"read the offset of {topic}/{committed.partition}", settings.kafka_bootstrap)
         low, high = _watermarks(consumer, TopicPartition(topic, committed.partition))
         offset = committed.offset if committed.offset >= 0 else None
-        found.append(PartitionState(committed.partition, low, high, offset))
-    return found
+        states.append(PartitionState(committed.partition, low, high, offset))
+    return states
 
 
 def _watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
     """Oldest and next offset."""
-    found: tuple[int, int] = _patiently(
+    ends: tuple[int, int] = _patiently(
         lambda: consumer.get_watermark_offsets(partition, timeout=REQUEST_TIMEOUT_SECONDS, cached=False)
     )
-    return found
+    return ends
 
 
 def _patiently(ask: Callable[[], Any]) -> Any:
@@ -224,13 +224,13 @@ def _config_notes(admin: AdminClient, wanted: dict[str, dict[str, str]]) -> dict
     for resource, answer in answers.items():
         topic = str(resource.name)
         try:
-            found = answer.result()
+            config = answer.result()
         except KafkaException as error:
             notes[topic] = (f"its settings cannot be read from this broker: {rd_error(error).str()}",)
             continue
         notes[topic] = tuple(
-            f"{name} is {found[name].value}, `topics create` would have set {value}"
+            f"{name} is {config[name].value}, `topics create` would have set {value}"
             for name, value in wanted[topic].items()
-            if name in found and found[name].value != value
+            if name in config and config[name].value != value
         )
     return notes

@@ -16,6 +16,6 @@ def distinct(ascending: Int64) -> tuple[Int64, Int64]:
 
 def sum_by(index: Int64, values: Int64, size: int) -> Int64:
     """Integer sums of `values` by their index in [0, size)."""
-    found = np.zeros(size, dtype=np.int64)
-    np.add.at(found, index, values)
-    return found
+    sums = np.zeros(size, dtype=np.int64)
+    np.add.at(sums, index, values)
+    return sums

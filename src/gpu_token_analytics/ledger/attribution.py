@@ -77,8 +77,8 @@ class Sweep:
         top = np.maximum.reduceat(rates, starts)
         lost = np.logical_or.reduceat((busy > 0) & (rates <= top[self._cell_of_edge] * _EPSILON), starts)
         noise = 4 * np.sqrt(np.diff(self.first_edge)) * _EPSILON * top * upto[self.first_edge[1:] - 1]
-        found: NDArrayBool = lost | (noise > NOISE_LIMIT)
-        return found
+        noisy: NDArrayBool = lost | (noise > NOISE_LIMIT)
+        return noisy
 
     @cached_property
     def _cell_of_edge(self) -> Int64:

@@ -58,13 +58,13 @@ class Books:
 
     def row(self, gpu: GpuId) -> Mapping[str, Any]:
         """What the inventory says of a GPU, and of a card besides what its slices say of it; {} where nobody says anything."""
-        own = self.inventory.get(gpu, {})
+        stored = self.inventory.get(gpu, {})
         if gpu not in self.slices_of:
-            return own
-        rows = [own, *(self.inventory[name] for name in self.slices_of[gpu])]
+            return stored
+        rows = [stored, *(self.inventory[name] for name in self.slices_of[gpu])]
         told = {field: next((row[field] for row in rows if row.get(field) is not None), None) for field in ("host", "name")}
         last_us = max(row["last_us"] for row in rows if "last_us" in row)
-        return {**own, **told, "live": any(row.get("live") for row in rows), "last_us": last_us}
+        return {**stored, **told, "live": any(row.get("live") for row in rows), "last_us": last_us}
 
     @property
     def whole_gpus(self) -> list[GpuId]:

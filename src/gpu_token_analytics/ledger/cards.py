@@ -55,9 +55,9 @@ def rows_of_cards(
         for host in shared.hosts[gpu]:
             card = card_name(gpu, host)
             times = seen.get(card, [(row["first_us"], row["last_us"])])  # only its slices told of it there
-            own: dict[str, Any] = {"_id": card, "gpu": card, "host": host}
-            own |= {"first_us": min(first for first, _ in times), "last_us": max(last for _, last in times)}
-            rows[card] = _on_host({**row, **own}, host, shared)
+            of_card: dict[str, Any] = {"_id": card, "gpu": card, "host": host}
+            of_card |= {"first_us": min(first for first, _ in times), "last_us": max(last for _, last in times)}
+            rows[card] = _on_host({**row, **of_card}, host, shared)
     return rows
 
 

@@ -37,8 +37,8 @@ def compute_cells(gpus: Sequence[GpuInput], params: LedgerParams, *, with_shares
         return [[] for _ in gpus]
     together = Together.of(asked, params)
     contents = _contents(together, params, with_shares=with_shares)
-    found = iter(together.by_gpu())
-    return [contents[next(found)] if gpu.cells else [] for gpu in gpus]
+    spans = iter(together.by_gpu())
+    return [contents[next(spans)] if gpu.cells else [] for gpu in gpus]
 
 
 def _contents(together: Together, params: LedgerParams, *, with_shares: bool) -> list[CellContent]:
@@ -55,7 +55,7 @@ def _contents(together: Together, params: LedgerParams, *, with_shares: bool) ->
     lines = parts.lines(requests, has_energy)
     shares = parts.shares(has_energy, together.first_request[together.gpu]) if with_shares else [[] for _ in cells]
     actives = np.bincount(parts.cell, minlength=len(cells)).tolist()
-    found = [
+    contents = [
         CellContent(
             start_us=cell.start_us,
             cost_nusd=sum(money[index]),
@@ -72,7 +72,7 @@ def _contents(together: Together, params: LedgerParams, *, with_shares: bool) ->
         )
         for index, cell in enumerate(cells)
     ]
-    return [content if cell.known else _without_money(content) for cell, content in zip(cells, found, strict=True)]
+    return [content if cell.known else _without_money(content) for cell, content in zip(cells, contents, strict=True)]
 
 
 def _without_money(content: CellContent) -> CellContent:

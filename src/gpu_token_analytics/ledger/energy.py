@@ -71,8 +71,8 @@ class EnergyCurve:
             area = np.minimum(first, last) * part + slope * part * part / 2
             whole = np.minimum(first, last) * span_us + slope * span_us * span_us / 2
             watt_us = np.where(rising, area, whole - area)
-            found: Int64 = np.rint(watt_us / 1000).astype(np.int64)  # W x us = uJ; /1000 = mJ
-            return found
+            millijoules: Int64 = np.rint(watt_us / 1000).astype(np.int64)  # W x us = uJ; /1000 = mJ
+            return millijoules
 
         return np.where(known, upto(end_us) - upto(start_us), 0), known
 
@@ -82,5 +82,5 @@ def _counted(mean_w: Float64, first_w: Float64, last_w: Float64) -> NDArrayBool:
     low, high = np.minimum(first_w, last_w), np.maximum(first_w, last_w)  # NaN where one is unknown: no contradiction
     crawls = mean_w * COUNTER_RATIO < low
     races = (mean_w > high * COUNTER_RATIO) & (high > 0)  # a power sensor that says 0 W is what is broken
-    found: NDArrayBool = (mean_w > 0) & (mean_w <= MAX_WATTS) & ~crawls & ~races
-    return found
+    counted: NDArrayBool = (mean_w > 0) & (mean_w <= MAX_WATTS) & ~crawls & ~races
+    return counted

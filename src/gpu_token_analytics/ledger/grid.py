@@ -163,8 +163,8 @@ class Grid:
         return self._key_after(cell, at_us - self.start[cell])
 
     def _key_after(self, cell: Int64, us: Int64) -> Int64:
-        found: Int64 = (cell << self._shift) + us
-        return found
+        key: Int64 = (cell << self._shift) + us
+        return key
 
     def _span_keys(self) -> Int64:
         cell = np.array([cell for cell, _, _ in self._spans], dtype=np.int64)
@@ -189,7 +189,7 @@ class Grid:
         return Pairs(cell[real], segment[real], start[real], end[real])
 
     def _edge_keys(self, samples: Samples, params: LedgerParams, span_keys: Int64) -> Int64:
-        own = np.arange(len(self._cells))
+        numbers = np.arange(len(self._cells))
         # A model that was kept until then matters where a sample that does not know the memory speaks, and nowhere else.
         forgotten = self._kept.end_us
         speaking = speaking_at(forgotten, samples.ts_us, params.gap_us)
@@ -198,8 +198,8 @@ class Grid:
         where = np.searchsorted(self.start, changes, side="right") - 1
         inside = (where >= 0) & (changes < self.until[np.maximum(where, 0)])
         keys = [
-            self._key(own, self.start),
-            self._key(own, self.until),
+            self._key(numbers, self.start),
+            self._key(numbers, self.until),
             self._key(where[inside], changes[inside]),
             self._key(self._pairs.cell, self._pairs.start_us),
             self._key(self._pairs.cell, self._pairs.end_us),

@@ -37,7 +37,7 @@ class LabelColumn:
     def of(labels: Iterable[Labels]) -> LabelColumn:
         """One for each request, in this order."""
         places: dict[Labels, int] = {}
-        codes = [places.setdefault(each, len(places)) for each in labels]
+        codes = [places.setdefault(of_one, len(places)) for of_one in labels]
         return LabelColumn(list(places), np.array(codes, dtype=np.int64))
 
     @staticmethod
@@ -54,7 +54,7 @@ class LabelColumn:
     def compact(self) -> LabelColumn:
         """The same without labels that do not occur."""
         present, codes = np.unique(self.codes, return_inverse=True)
-        return LabelColumn([self.table[place] for place in present.tolist()], codes)
+        return LabelColumn([self.table[code] for code in present.tolist()], codes)
 
     def of_cards(self, shared: SharedUuids) -> LabelColumn:
         """The same with the names of the cards that are meant by UUIDs that several have; in the order of what was named."""
@@ -65,9 +65,9 @@ class LabelColumn:
         """`value` of the labels of each request, asked once for all that share them. Shape (n,)."""
         return np.array([value(labels) for labels in self.table], dtype=dtype)[self.codes]
 
-    def at(self, place: int) -> Labels:
+    def at(self, index: int) -> Labels:
         """Those of one request."""
-        return self.table[int(self.codes[place])]
+        return self.table[int(self.codes[index])]
 
     def gpus(self) -> list[tuple[str, ...]]:
         """The GPUs of each request."""
@@ -82,8 +82,8 @@ class LabelColumn:
 
     @cached_property
     def _by_name(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for place, labels in enumerate(self.table):
+        by_name: dict[str, list[int]] = {}
+        for code, labels in enumerate(self.table):
             for name in labels.gpus:
-                found.setdefault(name, []).append(place)
-        return found
+                by_name.setdefault(name, []).append(code)
+        return by_name

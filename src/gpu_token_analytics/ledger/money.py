@@ -70,9 +70,9 @@ def largest_remainder(shares: Float64, group: Int64, totals: Int64) -> Int64:
     sums = np.bincount(group, weights=shares, minlength=len(totals))
     quotas = shares * np.divide(totals, sums, out=np.zeros(len(totals)), where=sums > 0)[group]
     floors = np.floor(quotas)
-    found = floors.astype(np.int64)
+    parts = floors.astype(np.int64)
     left = totals.copy()
-    np.subtract.at(left, group, found)
+    np.subtract.at(left, group, parts)
     # Ranked inside each group by remainder, largest first. Rounded, so that remainders that differ only by float noise tie;
     # 2.9999999997, which is 3 computed in floats, has a remainder of 1 then and gets its unit back first.
     order = np.lexsort((-np.round(quotas - floors, 6), group))
@@ -80,6 +80,6 @@ def largest_remainder(shares: Float64, group: Int64, totals: Int64) -> Int64:
     rank = np.empty(len(shares), dtype=np.int64)
     rank[order] = np.arange(len(shares)) - first[group[order]]
     # `each` is 0, or 1 where every remainder is 1 but for noise.
-    each, extra = np.divmod(left, np.maximum(np.bincount(group, minlength=len(totals)), 1))
-    found += each[group] + (rank < extra[group])
-    return found
+    whole, extra = np.divmod(left, np.maximum(np.bincount(group, minlength=len(totals)), 1))
+    parts += whole[group] + (rank < extra[group])
+    return parts

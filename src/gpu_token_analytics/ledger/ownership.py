@@ -20,14 +20,14 @@ def owned_silent_minutes(evidence_us: Iterable[int], now_us: int, silent_owned_u
     evidence_us: starts of minutes with evidence, ascending. live: the GPU has samples of a live source.
     """
     minutes = sorted(set(evidence_us))
-    found: list[int] = []
+    silent: list[int] = []
     for minute, following in pairwise(minutes):
         end = min(following, minute + silent_owned_us + US_PER_MINUTE)
-        found.extend(range(minute + US_PER_MINUTE, end, US_PER_MINUTE))
+        silent.extend(range(minute + US_PER_MINUTE, end, US_PER_MINUTE))
     if minutes and live:
         end = min(minute_of(now_us), minutes[-1] + silent_owned_us + US_PER_MINUTE)
-        found.extend(range(minutes[-1] + US_PER_MINUTE, end, US_PER_MINUTE))
-    return found
+        silent.extend(range(minutes[-1] + US_PER_MINUTE, end, US_PER_MINUTE))
+    return silent
 
 
 def is_owed(start_us: int, before_us: int, silent_owned_us: int) -> bool:

@@ -99,7 +99,7 @@ class Parts:
 
     def lines(self, requests: Requests, has_energy: list[bool]) -> list[list[LedgerLine]]:
         """Lines of each cell, ordered by model, tenant, method. has_energy: of each cell."""
-        found: list[list[LedgerLine]] = [[] for _ in has_energy]
+        by_cell: list[list[LedgerLine]] = [[] for _ in has_energy]
         table = requests.labels.table
         pairs, pair = np.unique(requests.labels.codes * len(METHODS) + requests.method, return_inverse=True)
         named = [
@@ -117,7 +117,7 @@ class Parts:
         ):
             cell, group = divmod(key, len(groups))
             model, tenant, method = groups[group]
-            found[cell].append(
+            by_cell[cell].append(
                 LedgerLine(
                     model=model,
                     tenant=tenant,
@@ -133,14 +133,14 @@ class Parts:
                     busy_us=busy,
                 )
             )
-        return found
+        return by_cell
 
     def shares(self, has_energy: list[bool], first_request: Int64) -> list[list[RequestShare]]:
         """The part of each request in each cell. has_energy: of each cell; first_request: of each request, the first one of its
         GPU, from which RequestShare.request counts."""
-        found: list[list[RequestShare]] = [[] for _ in has_energy]
+        by_cell: list[list[RequestShare]] = [[] for _ in has_energy]
         for index, cell in enumerate(self.cell.tolist()):
-            found[cell].append(
+            by_cell[cell].append(
                 RequestShare(
                     request=int(self.request[index] - first_request[self.request[index]]),
                     cost_nusd=int(self.cost[index]),
@@ -151,22 +151,22 @@ class Parts:
                     **{name: int(column[index]) for name, column in self.tokens.items()},
                 )
             )
-        return found
+        return by_cell
 
 
 def lines_without_money(lines: Sequence[LedgerLine]) -> list[LedgerLine]:
     """Lines of a GPU that is not known, by model and tenant alone: how their money was found is no question."""
-    found: dict[tuple[str, str], LedgerLine] = {}
+    summed: dict[tuple[str, str], LedgerLine] = {}
     for line in lines:
         key = line["model"], line["tenant"]
-        together = found.get(key)
+        together = summed.get(key)
         if together is None:
             unknown: Any = {"method": Method.UNKNOWN_GPU.value, "cost_nusd": None, "prefill_cost_nusd": None, "energy_mj": None}
-            found[key] = {**line, **unknown}
+            summed[key] = {**line, **unknown}
         else:
             for name in _COUNTED:
                 together[name] += line[name]  # type: ignore[literal-required]  # names of its fields
-    return list(found.values())
+    return list(summed.values())
 
 
 _COUNTED = (*COUNTS, "busy_us")
@@ -179,5 +179,5 @@ def _tokens(requests: Requests, owner: Int64, low: Int64, high: Int64) -> dict[s
     counts = np.stack([requests.prompt, requests.cached, requests.completion, requests.reasoning])[:, owner]
     prefill_end, decode_start = np.where(known, first, end), np.where(known, first, begin)
     starts, ends = np.stack([begin, begin, decode_start, decode_start]), np.stack([prefill_end, prefill_end, end, end])
-    found = spread_tokens(counts, starts, ends, low, high, requests.gpu_count[owner], requests.gpu_rank[owner])
-    return dict(zip(TOKEN_COUNTS, found, strict=True))
+    spread = spread_tokens(counts, starts, ends, low, high, requests.gpu_count[owner], requests.gpu_rank[owner])
+    return dict(zip(TOKEN_COUNTS, spread, strict=True))

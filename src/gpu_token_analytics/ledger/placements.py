@@ -96,17 +96,17 @@ class Placements:
         """The GPU that `name` (a UUID or a label) means at a time; an unknown label stands for itself."""
         candidates = self._by_label.get(name)
         if not candidates:
-            found = {self.resolve(other, at_us) for other in self._aliases.get(name, ())}
-            return found.pop() if len(found) == 1 else name
+            meant = {self.resolve(other, at_us) for other in self._aliases.get(name, ())}
+            return meant.pop() if len(meant) == 1 else name
         # Of equal distances the later placement wins: a replaced card takes over at the moment of its first sample.
         return min(candidates, key=lambda p: (p.distance_us(at_us), -p.first_us, p.gpu)).gpu
 
     def times(self, name: str, gpu: GpuId) -> list[tuple[int, int]]:
         """The times [from_us, to_us) at which `resolve` says `gpu`, ascending, within [-2^62, 2^62)."""
-        found = self._times.get((name, gpu))
-        if found is None:
-            found = self._times[name, gpu] = self._cut_times(name, gpu)
-        return found
+        times = self._times.get((name, gpu))
+        if times is None:
+            times = self._times[name, gpu] = self._cut_times(name, gpu)
+        return times
 
     def _cut_times(self, name: str, gpu: GpuId) -> list[tuple[int, int]]:
         candidates = [p for label in (name, *self._aliases.get(name, ())) for p in self._by_label.get(label, ())]
@@ -114,12 +114,12 @@ class Placements:
         # Two that do not overlap meet half way between them.
         halves = {(p.last_us + q.first_us) // 2 + step for p in candidates for q in candidates for step in (0, 1)}
         cuts = sorted({-_FAR_US, _FAR_US, *ends, *halves})
-        found: list[tuple[int, int]] = []
+        times: list[tuple[int, int]] = []
         for start, end in pairwise(cuts):
             if self.resolve(name, start) != gpu:
                 continue
-            if found and found[-1][1] == start:
-                found[-1] = (found[-1][0], end)
+            if times and times[-1][1] == start:
+                times[-1] = (times[-1][0], end)
             else:
-                found.append((start, end))
-        return found
+                times.append((start, end))
+        return times

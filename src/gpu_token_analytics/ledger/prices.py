@@ -120,13 +120,13 @@ class PriceBook:
         Where no row and no sample has a price, the piece is `none` at 0: unpriced, which the audit reports.
         """
         samples = list(sample_prices)
-        found = [self._rows.get(key, []) for key in self._keys(gpu, host, name)]
+        by_scope = [self._rows.get(key, []) for key in self._keys(gpu, host, name)]
         cuts = {start_us}
-        cuts.update(at for rows in found for row in rows for at in (row.from_us, row.to_us) if start_us < at < end_us)
+        cuts.update(at for rows in by_scope for row in rows for at in (row.from_us, row.to_us) if start_us < at < end_us)
         cuts.update(at for at, _ in samples if start_us < at < end_us)
         pieces: list[PricePiece] = []
         for at in sorted(cuts):
-            piece = self._at(found, samples, at)
+            piece = self._at(by_scope, samples, at)
             if not pieces or _terms(pieces[-1]) != _terms(piece):
                 pieces.append(piece)
         return pieces
@@ -138,17 +138,17 @@ class PriceBook:
         return [(Scope.GPU, gpu), *uuid, (Scope.HOST, host), (Scope.NAME, name), (Scope.DEFAULT, None)]
 
     @staticmethod
-    def _at(found: list[list[PriceRow]], samples: list[tuple[int, NanoUsd | None]], at_us: int) -> PricePiece:
-        own = next((price for since, price in reversed(samples) if since <= at_us), None)
-        for rows in found:
-            if rows and rows[0].scope is Scope.DEFAULT and own is not None:
+    def _at(by_scope: list[list[PriceRow]], samples: list[tuple[int, NanoUsd | None]], at_us: int) -> PricePiece:
+        sampled = next((price for since, price in reversed(samples) if since <= at_us), None)
+        for rows in by_scope:
+            if rows and rows[0].scope is Scope.DEFAULT and sampled is not None:
                 break
             for row in reversed(rows):
                 if row.from_us <= at_us < row.to_us:
                     default = row.scope is Scope.DEFAULT
                     return PricePiece(at_us, row.row, row.nusd_per_hour, row.mode, row.energy_nusd_per_kwh, default)
-        if own is not None:
-            return PricePiece(at_us, SAMPLE_ROW, own, PriceMode.ON_DEMAND)
+        if sampled is not None:
+            return PricePiece(at_us, SAMPLE_ROW, sampled, PriceMode.ON_DEMAND)
         return PricePiece(at_us, NO_ROW, 0, PriceMode.ON_DEMAND)
 
 

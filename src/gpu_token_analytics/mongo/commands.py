@@ -118,19 +118,19 @@ def _pieces(statements: Iterable[Document], outcome: Updated) -> Iterator[tuple[
     places: list[int] = []
     parts: list[bytes] = []
     size = 0
-    for place, statement in enumerate(statements):
+    for index, statement in enumerate(statements):
         try:
             encoded = bson.encode(statement)
         except (BSONError, OverflowError) as error:
-            outcome.refused[place] = f"it cannot be encoded: {error}"
+            outcome.refused[index] = f"it cannot be encoded: {error}"
             continue
         if len(encoded) > MAX_STATEMENT_BYTES:
-            outcome.refused[place] = f"{len(encoded):,} bytes; MongoDB takes 16 MiB (code {BSON_OBJECT_TOO_LARGE})"
+            outcome.refused[index] = f"{len(encoded):,} bytes; MongoDB takes 16 MiB (code {BSON_OBJECT_TOO_LARGE})"
             continue
         if parts and (len(parts) == MAX_COMMAND_STATEMENTS or size + len(encoded) > MAX_COMMAND_BYTES):
             yield places, Joined(b"".join(parts))
             places, parts, size = [], [], 0
-        places.append(place)
+        places.append(index)
         parts.append(encoded)
         size += len(encoded)
     if parts:
@@ -139,11 +139,11 @@ def _pieces(statements: Iterable[Document], outcome: Updated) -> Iterator[tuple[
 
 def _judge(where: MongoCollection[Document], places: Sequence[int], errors: Sequence[Document], outcome: Updated) -> None:
     for error in errors:
-        place, code = places[error["index"]], error["code"]
+        index, code = places[error["index"]], error["code"]
         if code == DUPLICATE_KEY:
-            outcome.duplicates.append(place)
+            outcome.duplicates.append(index)
         elif code in BAD_DOCUMENT:
-            outcome.refused[place] = f"{error.get('errmsg')} (code {code})"
+            outcome.refused[index] = f"{error.get('errmsg')} (code {code})"
         else:
             raise StoreRefused(f"MongoDB refused to update {where.name}: {error.get('errmsg')} (code {code})")
 

@@ -32,9 +32,9 @@ class EncodedDocuments:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def shown(self, place: int) -> str:
+    def shown(self, index: int) -> str:
         """The event id of one of them, for a message to a person."""
-        document = self.decoded()[place]
+        document = self.decoded()[index]
         return event_id_of(document) if "event_id" in document else str(document["_id"])
 
     def decoded(self) -> list[dict[str, Any]]:
@@ -57,12 +57,12 @@ class EncodedDocuments:
         ends = list(accumulate(self.lengths))
         piece: list[int] = []
         size = 0
-        for place in places:
-            if piece and (len(piece) == most_documents or size + self.lengths[place] > most_bytes):
+        for index in places:
+            if piece and (len(piece) == most_documents or size + self.lengths[index] > most_bytes):
                 yield piece, [_joined(whole, ends, piece)]
                 piece, size = [], 0
-            piece.append(place)
-            size += self.lengths[place]
+            piece.append(index)
+            size += self.lengths[index]
         if piece:
             yield piece, [_joined(whole, ends, piece)]
 
@@ -98,4 +98,4 @@ class Joined(RawBSONDocument):
 
 
 def _joined(whole: bytes, ends: Sequence[int], places: Sequence[int]) -> Joined:
-    return Joined(b"".join([whole[(ends[place - 1] if place else 0) : ends[place]] for place in places]))
+    return Joined(b"".join([whole[(ends[index - 1] if index else 0) : ends[index]] for index in places]))

@@ -48,10 +48,10 @@ def store_errors(doing: str, where: str = "") -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        found = _ours(error, doing, where)
-        if found is None:
+        mapped_error = _ours(error, doing, where)
+        if mapped_error is None:
             raise
-        raise found from error
+        raise mapped_error from error
 
 
 def mapped(method: Method) -> Method:
@@ -74,18 +74,18 @@ def each(cursor: Cursor[Document]) -> Iterator[Document]:
 def _ours(error: PyMongoError, doing: str, where: str) -> StoreError | None:
     at = f" at {where}" if where else ""
     text = str(error).split(", full error:")[0].split(", Timeout:")[0].split(" (configured timeouts:")[0]
-    found: StoreError | None = None
+    ours: StoreError | None = None
     if isinstance(error, WTimeoutError):
-        found = StoreOutcomeUnknown(f"MongoDB{at}: {doing} is not known to be durable: {text}")
+        ours = StoreOutcomeUnknown(f"MongoDB{at}: {doing} is not known to be durable: {text}")
     elif isinstance(error, ConnectionFailure):  # no primary, network, timeout, not-primary answers
-        found = StoreUnreachable(f"MongoDB{at} does not answer ({doing}): {text}; check MONGODB_URI and that mongod runs")
+        ours = StoreUnreachable(f"MongoDB{at} does not answer ({doing}): {text}; check MONGODB_URI and that mongod runs")
     elif isinstance(error, ExecutionTimeout):
-        found = StoreOutcomeUnknown(f"MongoDB{at} took too long to {doing}: {text}")
+        ours = StoreOutcomeUnknown(f"MongoDB{at} took too long to {doing}: {text}")
     elif isinstance(error, ConfigurationError):
-        found = StoreRefused(f"MongoDB{at} cannot be used ({doing}): {text}")
+        ours = StoreRefused(f"MongoDB{at} cannot be used ({doing}): {text}")
     elif isinstance(error, OperationFailure) and "writeErrors" not in (error.details or {}):
-        found = _answered_no(error, doing, at, text)
-    return found
+        ours = _answered_no(error, doing, at, text)
+    return ours
 
 
 def _answered_no(error: OperationFailure, doing: str, at: str, text: str) -> StoreError:

@@ -35,6 +35,6 @@ def register(app: typer.Typer, agent: AgentFactory | None = None) -> None:
 
         settings = load(http_port=port)
         logs.configure(settings)
-        beside = {"the GPU agent": agent(settings)} if settings.gpu_metrics_source and agent is not None else {}
+        companions = {"the GPU agent": agent(settings)} if settings.gpu_metrics_source and agent is not None else {}
         with stoppable() as stop:
-            run_processor(settings, stop, beside=beside)
+            run_processor(settings, stop, companions=companions)

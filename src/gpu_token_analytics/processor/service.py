@@ -4,7 +4,7 @@
     closer        due cells -> the ledger, rollups
     ledger topic  changed cells -> Kafka, where LEDGER_TOPIC is set
     http          /health /ready /metrics /gpu/info
-    beside        such as the agent, where GPU_METRICS_SOURCE is set
+    companions    such as the agent, where GPU_METRICS_SOURCE is set
 
 Whatever ends with an error ends the process with it: a supervisor starts it again, and nothing is lost by that.
 """
@@ -46,19 +46,19 @@ _JOIN_SECONDS = 10.0
 _M_ARENA_MAX = -8  # of glibc's mallopt(3)
 _ARENAS = 2
 
-Beside = Callable[[threading.Event], None]
+Companion = Callable[[threading.Event], None]
 
 
 def run_processor(
     settings: Settings,
     stop: threading.Event,
     *,
-    beside: dict[str, Beside] | None = None,
+    companions: dict[str, Companion] | None = None,
     checkpoint: Callable[[Step], None] = lambda _step: None,
 ) -> None:
     """Run until `stop`. Raises the error that ended it, such as OffsetsLost or StoreRefused.
 
-    beside: functions that run in threads of their own until the event they are given is set. checkpoint: see ingest/run.py.
+    companions: functions that run in threads of their own until the event they are given is set. checkpoint: see ingest/run.py.
     """
     _calm_garbage_collection()
     _hand_over_sooner()
@@ -81,7 +81,7 @@ def run_processor(
         metrics.clock_skew.set_function(lambda: store.clock_ahead / timedelta(seconds=1))
         metrics.sums_lag.set_function(lambda: rollups.lag_seconds)
         closer = _closer(ledger, settings, metrics, clock, rollups, lambda: ingest.catching_up)
-        tasks = {"the closer": closer, **_publishing(store, settings, metrics, clock), **(beside or {})}
+        tasks = {"the closer": closer, **_publishing(store, settings, metrics, clock), **(companions or {})}
         threads = {name: _Task(name, task, stop) for name, task in tasks.items()}
 
         def condition() -> Condition:
@@ -145,7 +145,7 @@ def _closer(
     clock: Clock,
     rollups: Rollups,
     catching_up: Callable[[], bool],
-) -> Beside:
+) -> Companion:
     rules = ClosingRules.of(settings)
     closer = Closer(ledger, params_of(settings), rules, metrics)
 
@@ -159,7 +159,7 @@ def _closer(
     return run
 
 
-def _publishing(store: Store, settings: Settings, metrics: Metrics, clock: Clock) -> dict[str, Beside]:
+def _publishing(store: Store, settings: Settings, metrics: Metrics, clock: Clock) -> dict[str, Companion]:
     """Sending cells to the ledger's topic, where there is one."""
     outbox = Outbox(store)
     if not settings.ledger_topic:
@@ -172,7 +172,7 @@ def _publishing(store: Store, settings: Settings, metrics: Metrics, clock: Clock
 class _Task(threading.Thread):
     """A thread whose error stops the process instead of vanishing with it."""
 
-    def __init__(self, name: str, task: Beside, stop: threading.Event) -> None:
+    def __init__(self, name: str, task: Companion, stop: threading.Event) -> None:
         super().__init__(name=name, daemon=True)
         self._task, self._stop_all, self._error = task, stop, None
 

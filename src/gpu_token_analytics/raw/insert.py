@@ -61,13 +61,13 @@ def _unknown(where: MongoCollection[Document], documents: EncodedDocuments, outc
     """Places of the documents whose id is not stored; the others are judged."""
     stored = _stored_hashes(where, documents.ids)
     fresh: list[int] = []
-    for place, name in enumerate(documents.ids):
+    for index, name in enumerate(documents.ids):
         h = stored.get(name)
         if h is None:
-            stored[name] = documents.hashes[place]  # a second one of this id in the batch is judged by the first
-            fresh.append(place)
+            stored[name] = documents.hashes[index]  # a second one of this id in the batch is judged by the first
+            fresh.append(index)
         else:
-            _judge(place, documents, h, outcome)
+            _judge(index, documents, h, outcome)
     return fresh
 
 
@@ -80,11 +80,11 @@ def _judge_errors(
 ) -> None:
     again: list[int] = []
     for error in errors:
-        place = places[error["index"]]
+        index = places[error["index"]]
         if error["code"] == DUPLICATE_KEY and error.get("keyPattern", {"_id": 1}) == {"_id": 1}:
-            again.append(place)
+            again.append(index)
         elif error["code"] in BAD_DOCUMENT:
-            outcome.refused[place] = str(error.get("errmsg", ""))
+            outcome.refused[index] = str(error.get("errmsg", ""))
         else:
             raise StoreRefused(
                 f"MongoDB refused documents of {where.name}: {error.get('errmsg')} (code {error['code']}); nothing is lost, "
@@ -92,21 +92,21 @@ def _judge_errors(
             )
     if not again:
         return
-    stored = _stored_hashes(where, [documents.ids[place] for place in again])
-    for place in again:
-        h = stored.get(documents.ids[place])
+    stored = _stored_hashes(where, [documents.ids[index] for index in again])
+    for index in again:
+        h = stored.get(documents.ids[index])
         if h is None:
-            raise StoreOutcomeUnknown(f"{where.name} {documents.shown(place)!r} exists and does not: expired or rolled back")
-        _judge(place, documents, h, outcome)
+            raise StoreOutcomeUnknown(f"{where.name} {documents.shown(index)!r} exists and does not: expired or rolled back")
+        _judge(index, documents, h, outcome)
 
 
-def _judge(place: int, documents: EncodedDocuments, stored_h: bytes, outcome: InsertOutcome) -> None:
-    h = documents.hashes[place]
+def _judge(index: int, documents: EncodedDocuments, stored_h: bytes, outcome: InsertOutcome) -> None:
+    h = documents.hashes[index]
     if stored_h == h:
         outcome.duplicates += 1
     else:
-        outcome.conflicts[place] = (
-            f"event_id {documents.shown(place)[:80]!r} is stored with another payload (hash {stored_h.hex()}, this one "
+        outcome.conflicts[index] = (
+            f"event_id {documents.shown(index)[:80]!r} is stored with another payload (hash {stored_h.hex()}, this one "
             f"{h.hex()}); an event's id is its own for ever: send corrections under a new id"
         )
 
@@ -114,4 +114,4 @@ def _judge(place: int, documents: EncodedDocuments, stored_h: bytes, outcome: In
 def _stored_hashes(where: MongoCollection[Document], ids: list[bytes]) -> dict[bytes, bytes]:
     """`h` by id, as the majority has it."""
     with store_errors(f"look up {where.name}"):
-        return {found["_id"]: found.get("h", b"") for found in where.find({"_id": {"$in": ids}}, {"h": 1}).batch_size(len(ids))}
+        return {doc["_id"]: doc.get("h", b"") for doc in where.find({"_id": {"$in": ids}}, {"h": 1}).batch_size(len(ids))}

@@ -88,8 +88,8 @@ class PendingMarks:
         end = "$end_us" if end_us is None else {"$min": ["$end_us", _minute_from(end_us)]}
         minutes = {"$max": [0, {"$divide": [{"$subtract": [end, first]}, US_PER_MINUTE]}]}
         cells = {"$sum": {"$multiply": [minutes, {"$size": "$names"}]}}
-        found = list(self._rows.aggregate([{"$group": {"_id": None, "cells": cells}}]))
-        return int(found[0]["cells"]) if found else 0
+        counted = list(self._rows.aggregate([{"$group": {"_id": None, "cells": cells}}]))
+        return int(counted[0]["cells"]) if counted else 0
 
     @mapped
     def waiting(self, minutes_us: Iterable[int]) -> set[int]:

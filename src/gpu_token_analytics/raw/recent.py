@@ -57,10 +57,10 @@ class _Batch:
 
     @cached_property
     def samples(self) -> Mapping[GpuId, Sequence[Document]]:
-        found: dict[GpuId, list[Document]] = {}
+        by_gpu: dict[GpuId, list[Document]] = {}
         for sample in self._samples:
-            found.setdefault(sample["gpu"], []).append(sample)
-        return found
+            by_gpu.setdefault(sample["gpu"], []).append(sample)
+        return by_gpu
 
     @cached_property
     def last_end_us(self) -> int:
@@ -85,22 +85,22 @@ class Known:
         """Requests naming one of `names` that can be active in [start, end), each once."""
         wanted = list(names)
         near = [batch.requests for batch in self._batches if batch.last_end_us >= minute_of(start_us)]
-        found = ((rows, _active(rows, wanted, start_us, end_us)) for rows in near)
-        return UsageRows.joined([rows.take(where) for rows, where in found if len(where)])
+        active = ((rows, _active(rows, wanted, start_us, end_us)) for rows in near)
+        return UsageRows.joined([rows.take(where) for rows, where in active if len(where)])
 
     def samples(self, spans: Mapping[GpuId, tuple[int, int]]) -> dict[GpuId, list[Document]]:
         """Samples of each GPU with start <= ts < end, by time (equal times: by id). spans: {GPU: (start_us, end_us)}."""
-        found: dict[GpuId, list[Document]] = {gpu: [] for gpu in spans}
+        by_gpu: dict[GpuId, list[Document]] = {gpu: [] for gpu in spans}
         low, high = min(start for start, _ in spans.values()), max(end for _, end in spans.values())
         for batch in self._batches:
             first, last = batch.sampled_us
             if last < low or first >= high:
                 continue
             for gpu, (start, end) in spans.items():
-                found[gpu] += [sample for sample in batch.samples.get(gpu, ()) if start <= sample["ts_us"] < end]
-        for samples in found.values():
+                by_gpu[gpu] += [sample for sample in batch.samples.get(gpu, ()) if start <= sample["ts_us"] < end]
+        for samples in by_gpu.values():
             samples.sort(key=lambda sample: (sample["ts_us"], sample["_id"]))
-        return found
+        return by_gpu
 
 
 NOTHING_KNOWN = Known()
@@ -206,5 +206,5 @@ def _without_hole(minutes_us: Collection[int]) -> bool:
 
 def _active(rows: UsageRows, names: Iterable[str], start_us: int, end_us: int) -> Int64:
     near = active_in(rows, start_us, end_us, US_PER_MINUTE)
-    found: Int64 = np.flatnonzero(rows.labels.named(names) & near)
-    return found
+    active: Int64 = np.flatnonzero(rows.labels.named(names) & near)
+    return active

@@ -60,22 +60,22 @@ def audit_sums(
     """Compare the sums that hold these hours of GPUs, as far as all of their time is covered. Raises StoreError."""
     with store_errors("compare sums with their cells"):
         asked = sorted(set(gpu_hours))
-        found = SumsAudit()
+        audited = SumsAudit()
         doubts: list[_Sum] = []
         for one in _sums(store, asked, covered):
-            found.compared += 1
+            audited.compared += 1
             verdict = _judge(store, one)
-            found.behind += verdict is _Verdict.BEHIND
+            audited.behind += verdict is _Verdict.BEHIND
             if verdict is _Verdict.DIFFERENT:
                 doubts.append(one)
         if doubts:
             before_second_look(len(doubts))
         for one in doubts:
             verdict = _judge(store, one)
-            found.behind += verdict is _Verdict.BEHIND
+            audited.behind += verdict is _Verdict.BEHIND
             if verdict is _Verdict.DIFFERENT:
-                found.different.append(one.name)
-        return found
+                audited.different.append(one.name)
+        return audited
 
 
 def _sums(

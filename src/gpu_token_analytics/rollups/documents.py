@@ -65,18 +65,18 @@ class _Sum:
             self._add(key, vector)
 
     def _add(self, key: sums.LineKey, vector: sums.Vector) -> None:
-        found = self.lines.get(key)
-        self.lines[key] = array("q", vector if found is None else map(add, found, vector))
+        before = self.lines.get(key)
+        self.lines[key] = array("q", vector if before is None else map(add, before, vector))
 
     def document(self, *, by_model: bool = False) -> Document:
-        found: Document = {
+        document: Document = {
             "space": sums.space_document(self.space),
             "total": sums.total_document(self.lines.values()),
             "lines": sums.pack_lines(self.lines),
         }
         if by_model:
-            found["by_model"] = sums.pack_models(self.lines)
-        return found
+            document["by_model"] = sums.pack_models(self.lines)
+        return document
 
 
 def gpu_hour(gpu: GpuId, hour: datetime, cells: Iterable[CellDocument]) -> Document:
@@ -121,7 +121,7 @@ def gpu_day(gpu: GpuId, day: datetime, hours: Iterable[Mapping[str, Any]]) -> Do
         finals.append(hour["final_at"])
         for stored in hour["places"]:
             places.setdefault((stored["host"], stored["gpu_name"], stored.get("price_mode")), _Sum()).add_stored(stored)
-    listed = [{**_names(place), **found.document()} for place, found in sorted(places.items(), key=_place_order)]
+    listed = [{**_names(place), **whole.document()} for place, whole in sorted(places.items(), key=_place_order)]
     return {**_head("gpu", gpu, day, DAY, parts, finals), "places": listed}
 
 

@@ -75,8 +75,8 @@ class RollupStore:
 
     def dirty_gpu_hours(self, limit: int) -> list[tuple[GpuId, datetime]]:
         """Up to `limit` dirty cells, as the distinct (GPU, hour) they lie in: newest first, then a part of the oldest."""
-        found = _from_both_ends(self._cells, {"rolled": False}, {"_id": 0, "gpu": 1, "minute": 1}, "minute", limit)
-        return list(dict.fromkeys((cell["gpu"], hour_of(cell["minute"])) for cell in found))
+        dirty = _from_both_ends(self._cells, {"rolled": False}, {"_id": 0, "gpu": 1, "minute": 1}, "minute", limit)
+        return list(dict.fromkeys((cell["gpu"], hour_of(cell["minute"])) for cell in dirty))
 
     def roll_gpu_hours(self, gpu_hours: Iterable[tuple[GpuId, datetime]]) -> None:
         """Recompute these hourly GPU documents from their cells, then mark the cells rolled."""
@@ -95,8 +95,8 @@ class RollupStore:
         """The cells of a GPU in a UTC hour, each with all its lines, one at a time."""
         # Cell ids are ordered by minute: the hour is one range of the _id index. ":" + 1 is ";".
         prefix = f"{gpu}|{hour:%Y-%m-%dT%H}"
-        found = self._cells.find({"_id": {"$gte": prefix + ":", "$lt": prefix + ";"}}, _CELL_FIELDS)
-        return complete_cells(self._chunks, self._cells, found, _CELL_FIELDS)
+        cells = self._cells.find({"_id": {"$gte": prefix + ":", "$lt": prefix + ";"}}, _CELL_FIELDS)
+        return complete_cells(self._chunks, self._cells, cells, _CELL_FIELDS)
 
     def dirty_hours(self, scope: str, limit: int) -> list[Document]:
         """Up to `limit` hourly documents of a scope whose parents do not hold them yet: {_id, gpu?, start, version}, newest
@@ -150,8 +150,8 @@ class RollupStore:
     def _complete(
         self, collection: MongoCollection[Document], where: Document, fields: Document | None = None
     ) -> Iterator[Document]:
-        found = collection.find(where, fields).batch_size(_BATCH_DOCUMENTS)
-        return complete(self._chunks, collection, found, lambda name: collection.find_one({"_id": name}, fields))
+        documents = collection.find(where, fields).batch_size(_BATCH_DOCUMENTS)
+        return complete(self._chunks, collection, documents, lambda name: collection.find_one({"_id": name}, fields))
 
     def sweep(self) -> int:
         """Remove the lines that crashes left without a document. Returns of how many documents."""
@@ -220,9 +220,9 @@ class RollupStore:
                 refused[document["_id"]] = why
         # Duplicates: the stored version is as new or newer, not ours to overwrite.
         outcome = update_many(into, [_newer(document) for document in few])
-        refused |= {few[place]["_id"]: why for place, why in outcome.refused.items()}
-        found = into.find({"_id": {"$in": list(seen)}}, {"seen": 1})
-        stored = {document["_id"] for document in found if document["seen"] == seen[document["_id"]]}
+        refused |= {few[index]["_id"]: why for index, why in outcome.refused.items()}
+        now_stored = into.find({"_id": {"$in": list(seen)}}, {"seen": 1})
+        stored = {document["_id"] for document in now_stored if document["seen"] == seen[document["_id"]]}
         self.aside.clear(of, stored)
         for name, why in refused.items():
             self.aside.put(of, name, why)

@@ -72,8 +72,8 @@ Lines: TypeAlias = dict[LineKey, list[int]]
 
 def add_into(lines: dict[Any, list[int]], key: Any, vector: Vector) -> None:
     """lines[key] += vector."""
-    found = lines.get(key)
-    lines[key] = list(vector) if found is None else list(map(add, found, vector))
+    before = lines.get(key)
+    lines[key] = list(vector) if before is None else list(map(add, before, vector))
 
 
 def added(vectors: Iterable[Vector], zero: Vector) -> list[int]:
@@ -158,8 +158,8 @@ def share_out_each(amounts: Sequence[int], weights: Sequence[int]) -> list[list[
     more = np.zeros_like(shares)
     order = np.argsort(-rests, axis=1, kind="stable")  # stable: ties stay in order
     np.put_along_axis(more, order, np.arange(len(weights)) < left[:, None], axis=1)
-    found: list[list[int]] = (shares + more).T.tolist()
-    return found
+    by_weight: list[list[int]] = (shares + more).T.tolist()
+    return by_weight
 
 
 def share_out_quickly(amount: int, weights: Sequence[int]) -> list[int]:
@@ -171,8 +171,8 @@ def share_out_quickly(amount: int, weights: Sequence[int]) -> list[int]:
     left = amount - int(shares.sum())
     if left:
         shares[np.argsort(-rests, kind="stable")[:left]] += 1  # stable: ties stay in order
-    found: list[int] = shares.tolist()
-    return found
+    parts: list[int] = shares.tolist()
+    return parts
 
 
 class WarmShares:
@@ -202,12 +202,12 @@ class WarmShares:
             return
         for keys, within, parts in zip(self._keys, self._within, share_out_each(amounts_nusd, self._weights), strict=True):
             if not by_tenant:
-                found: Iterable[tuple[tuple[str, str | None], int]] = [((keys[0][0], None), sum(parts))]
+                shared: Iterable[tuple[tuple[str, str | None], int]] = [((keys[0][0], None), sum(parts))]
             elif len(within) <= MANY_WEIGHTS:
-                found = zip(keys, map(sum, share_out_each(parts, within)), strict=True)
+                shared = zip(keys, map(sum, share_out_each(parts, within)), strict=True)
             else:
-                found = zip(keys, _summed(parts, within), strict=True)
-            yield from ((key, nusd) for key, nusd in found if nusd)
+                shared = zip(keys, _summed(parts, within), strict=True)
+            yield from ((key, nusd) for key, nusd in shared if nusd)
 
     def _of_each(self, amounts_nusd: Sequence[int], *, by_tenant: bool) -> Iterator[tuple[tuple[str, str | None], int]]:
         """The same one cell after the other: with weights x cells in one array, a hundred thousand models took a gigabyte."""
@@ -222,10 +222,10 @@ class WarmShares:
                     within[index] = list(map(add, within[index], share_out_quickly(parts[index], self._within[index])))
         for index, keys in enumerate(self._keys):
             if not by_tenant:
-                found: Iterable[tuple[tuple[str, str | None], int]] = [((keys[0][0], None), sums[index])]
+                shared: Iterable[tuple[tuple[str, str | None], int]] = [((keys[0][0], None), sums[index])]
             else:
-                found = zip(keys, within.get(index, [sums[index]]), strict=True)
-            yield from ((key, nusd) for key, nusd in found if nusd)
+                shared = zip(keys, within.get(index, [sums[index]]), strict=True)
+            yield from ((key, nusd) for key, nusd in shared if nusd)
 
 
 def _summed(amounts: Sequence[int], weights: Sequence[int]) -> list[int]:
@@ -239,9 +239,9 @@ def _summed(amounts: Sequence[int], weights: Sequence[int]) -> list[int]:
 
 def add_warm(lines: dict[Any, list[int]], key: Any, nusd: int) -> None:
     """Add a share of warm idle money to a line; 0 opens none."""
-    found = lines.get(key)
-    if found is not None:
-        found[WARM] += nusd
+    line = lines.get(key)
+    if line is not None:
+        line[WARM] += nusd
     elif nusd:
         lines[key] = warm_vector(nusd)
 
@@ -306,8 +306,8 @@ def cut(packed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
     vector = len(values) // max(1, len(models))  # an earlier version's is shorter
 
-    def size_of(place: int) -> int:
-        return vector + utf8_length(models[place]) + (0 if tenants is None else utf8_length(tenants[place])) + 24
+    def size_of(index: int) -> int:
+        return vector + utf8_length(models[index]) + (0 if tenants is None else utf8_length(tenants[index])) + 24
 
     for places in pieces(range(len(models)), size_of):
         low, high = places[0], places[-1] + 1
@@ -325,8 +325,8 @@ def lines_less(
 
 def _pack(vectors: Sequence[Vector]) -> bytes:
     packed = bytearray(_VECTOR.size * len(vectors))
-    for place, vector in enumerate(vectors):
-        _VECTOR.pack_into(packed, place * _VECTOR.size, *vector)
+    for index, vector in enumerate(vectors):
+        _VECTOR.pack_into(packed, index * _VECTOR.size, *vector)
     return bytes(packed)
 
 

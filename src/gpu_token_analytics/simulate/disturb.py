@@ -89,9 +89,9 @@ def _release(held: list[tuple[int, int, Event]]) -> Delivery:
     return Delivery(at_us, event, b"", event.host)
 
 
-def _between_us(bounds_seconds: tuple[float, float], place: float) -> int:
+def _between_us(bounds_seconds: tuple[float, float], share: float) -> int:
     low, high = bounds_seconds
-    return round((low + (high - low) * place) * 1e6)
+    return round((low + (high - low) * share) * 1e6)
 
 
 def hostile_records(event: Event) -> list[Hostile]:

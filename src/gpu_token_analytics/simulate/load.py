@@ -169,7 +169,7 @@ class _Simulation:
         order = np.argsort(arrivals, kind="stable")
         which, arrivals = which[order], arrivals[order]
         rows = zip(which.tolist(), arrivals.tolist(), self._draw(which), strict=True)
-        return [found for row in rows if (found := self._request(*row)) is not None]
+        return [request for row in rows if (request := self._request(*row)) is not None]
 
     def _arrival_rates(self, since_us: int, until_us: int) -> Any:
         """Requests per second of each deployment in this slice; switches the bursts first."""

@@ -65,12 +65,12 @@ def read_protobuf(body: bytes) -> list[Span]:
     except DecodeError as error:
         raise BadExport(f"the body is no ExportTraceServiceRequest in protobuf: {error}") from None
     _check_count(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)
-    found = []
+    spans = []
     for group in request.resource_spans:
         resource = _attributes(group.resource.attributes)
         for scope in group.scope_spans:
             for span in scope.spans:
-                found.append(
+                spans.append(
                     Span(
                         trace_id=span.trace_id.hex(),
                         span_id=span.span_id.hex(),
@@ -85,7 +85,7 @@ def read_protobuf(body: bytes) -> list[Span]:
                         is_error=span.status.code == _ERROR,
                     )
                 )
-    return found
+    return spans
 
 
 def _attributes(pairs: Iterable[KeyValue]) -> Attributes:
@@ -177,12 +177,12 @@ def read_json(body: bytes) -> list[Span]:
         raise BadExport(f"the body is no export request in OTLP's JSON: {said}") from None
     groups = request.resource_spans or ()
     _check_count(len(scope.spans or ()) for group in groups for scope in group.scope_spans or ())
-    found = []
+    spans = []
     for group in groups:
         resource = _json_attributes(group.resource.attributes if group.resource else None)
         for scope in group.scope_spans or ():
-            found += [_json_span(span, resource) for span in scope.spans or ()]
-    return found
+            spans += [_json_span(span, resource) for span in scope.spans or ()]
+    return spans
 
 
 def _json_span(span: _Span, resource: Attributes) -> Span:
@@ -206,20 +206,20 @@ def _json_attributes(pairs: list[_KeyValue] | None) -> Attributes:
 
 
 def _json_value(value: _AnyValue | None, within: bool = False) -> Value:
-    found: Value = None
+    read: Value = None
     if value is None:
         pass
     elif value.string_value is not None:
-        found = value.string_value[:MAX_TEXT]
+        read = value.string_value[:MAX_TEXT]
     elif value.bool_value is not None:
-        found = value.bool_value
+        read = value.bool_value
     elif value.int_value is not None:
-        found = _integer("intValue", value.int_value)
+        read = _integer("intValue", value.int_value)
     elif value.double_value is not None:
-        found = _number(value.double_value)
+        read = _number(value.double_value)
     elif value.array_value is not None and not within:
-        found = [_json_value(one, within=True) for one in value.array_value.values or ()]
-    return found
+        read = [_json_value(one, within=True) for one in value.array_value.values or ()]
+    return read
 
 
 def _integer(field: str, value: int | str | None) -> int:

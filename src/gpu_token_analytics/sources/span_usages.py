@@ -165,15 +165,15 @@ def _usage(
     tenant = _tenant(spans, key_tenant)
     end_us = end_ns // _NS_PER_US
     placed = [whereabouts_of(told, placements, end_us) for told in chosen]
-    if all(place.is_unplaced for place in placed):  # the engine does not say who it is, but a client says whom it asked
+    if all(where.is_unplaced for where in placed):  # the engine does not say who it is, but a client says whom it asked
         asked = (whereabouts_of(told, placements, end_us) for told in others if not describes_itself(told))
-        placed = [next((place for place in asked if not place.is_unplaced), placed[0])]
+        placed = [next((where for where in asked if not where.is_unplaced), placed[0])]
     row = placed[0].row
     if not first.is_engine and row is not None and row.counted_by is CountedBy.ENGINE:
         counted.left_out[LeftOut.TOLD_BY_ENGINE] += 1
         return None
-    counted.unplaced |= {place.instance for place in placed if place.is_unplaced}
-    gpus = list(dict.fromkeys(gpu for place in placed for gpu in place.gpus))
+    counted.unplaced |= {where.instance for where in placed if where.is_unplaced}
+    gpus = list(dict.fromkeys(gpu for where in placed for gpu in where.gpus))
     completion_tokens = sum(told.completion_tokens for told in chosen)
     prompt_tokens = max(told.prompt_tokens for told in chosen)
     latency_ms = _latency_ms(chosen, start_ns, end_ns)

@@ -80,31 +80,31 @@ class FittedTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         shown = self._shown(_NO_LIMIT if self._wide else options.max_width)
         made = PlainTable(header_style="bold", box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
-        for place in shown:
-            column = self._columns[place]
+        for index in shown:
+            column = self._columns[index]
             made.add_column(
                 plain_line(column.heading),
                 justify="right" if column.right else "left",
                 no_wrap=True,
-                min_width=self._widths()[place],
+                min_width=self._widths()[index],
             )
         for cells, style in self._rows:
-            made.add_row(*(cells[place] for place in shown), style=style)
+            made.add_row(*(cells[index] for index in shown), style=style)
         yield Text.assemble(plain_line(self._title), style="italic")
-        needed = sum(self._widths()[place] + _GAP for place in shown)
+        needed = sum(self._widths()[index] + _GAP for index in shown)
         yield from console.render(made, options.update(width=max(needed, options.max_width)))
 
     def _widths(self) -> list[int]:
         return [
-            max((cell_len(column.heading), *(cells[place].cell_len for cells, _ in self._rows)))
-            for place, column in enumerate(self._columns)
+            max((cell_len(column.heading), *(cells[index].cell_len for cells, _ in self._rows)))
+            for index, column in enumerate(self._columns)
         ]
 
     def _shown(self, room: int) -> list[int]:
         widths = self._widths()
-        places = [place for place, column in enumerate(self._columns) if not column.rank or widths[place]]
-        while sum(widths[place] + _GAP for place in places) - _GAP > room:
-            least = max(places, key=lambda place: (self._columns[place].rank, place))
+        places = [index for index, column in enumerate(self._columns) if not column.rank or widths[index]]
+        while sum(widths[index] + _GAP for index in places) - _GAP > room:
+            least = max(places, key=lambda index: (self._columns[index].rank, index))
             if not self._columns[least].rank:
                 break
             places.remove(least)

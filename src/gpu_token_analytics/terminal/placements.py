@@ -127,14 +127,14 @@ def _append(rows: list[dict[str, Any]], where: str, as_json: bool) -> None:
     many = len(rows) > 1 or where
 
     def made(now: datetime) -> list[NewPlacement]:
-        found = [_placement(row, f"{where}row {number}: " if many else "", now) for number, row in enumerate(rows, 1)]
-        for number, new in enumerate(found, 1):
+        placements = [_placement(row, f"{where}row {number}: " if many else "", now) for number, row in enumerate(rows, 1)]
+        for number, new in enumerate(placements, 1):
             try:
                 with cli.refusals():
                     placement_fields(new)
             except SettingsError as error:
                 raise SettingsError(f"{where}row {number}: {error}" if many else str(error)) from None
-        return found
+        return placements
 
     made(datetime.now(UTC))
     with cli.opened() as desk:
@@ -159,10 +159,10 @@ def _placement(row: dict[str, Any], where: str, now: datetime) -> NewPlacement:
     try:
         return NewPlacement(**{"valid_from": floor(now, MINUTE), **given})
     except ValidationError as error:
-        found = error.errors()[0]
-        name = ".".join(str(part) for part in found["loc"])
-        shown = "" if found["type"] == "missing" else f"={visible(str(found['input']))[:80]}"
-        raise SettingsError(f"{where}{name}{shown}: {found['msg']}") from None
+        problem = error.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"])
+        shown = "" if problem["type"] == "missing" else f"={visible(str(problem['input']))[:80]}"
+        raise SettingsError(f"{where}{name}{shown}: {problem['msg']}") from None
 
 
 def _rows_of(file: Path) -> list[dict[str, Any]]:

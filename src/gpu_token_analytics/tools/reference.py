@@ -64,8 +64,8 @@ def metrics_markdown(registries: Iterable[tuple[str, CollectorRegistry]]) -> str
 
 def _labels(registry: CollectorRegistry, name: str) -> str:
     collectors = registry._names_to_collectors  # the only way to a metric's label names before its first sample
-    found = collectors.get(name) or collectors.get(f"{name}_total")
-    names = getattr(found, "_labelnames", ())
+    collector = collectors.get(name) or collectors.get(f"{name}_total")
+    names = getattr(collector, "_labelnames", ())
     return ", ".join(f"`{label}`" for label in names) or "-"
 
 

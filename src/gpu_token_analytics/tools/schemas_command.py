@@ -53,9 +53,9 @@ def schemas_write(
 @schemas_app.command("show")
 def schemas_show(tag: Annotated[str, typer.Argument(help="Such as token.usage.v1; none: all their names.")] = "") -> None:
     """Print one contract, or the names of all."""
-    found = contracts()
-    if tag not in found:
-        for name in found:
+    schemas = contracts()
+    if tag not in schemas:
+        for name in schemas:
             typer.echo(name)
         raise typer.Exit(0 if not tag else 2)
-    typer.echo(rendered(found[tag]), nl=False)
+    typer.echo(rendered(schemas[tag]), nl=False)

@@ -117,13 +117,13 @@ def verify(
         why = ""
         while clock.monotonic() - begun < timeout_seconds:
             try:
-                found = look()
+                seen = look()
             except StoreError as error:
-                found, why = None, f"; {error}"
+                seen, why = None, f"; {error}"
             else:
                 why = ""
-            if found is not None:
-                return Step(name, found, clock.monotonic() - begun)
+            if seen is not None:
+                return Step(name, seen, clock.monotonic() - begun)
             if clock.wait(stop, _POLL_SECONDS):
                 raise VerifyFailed(f"{name}: interrupted")
         raise VerifyFailed(f"{name}: not within {timeout_seconds:g} s; {why_not}{why}")

@@ -41,9 +41,9 @@ class Asset:
 def load() -> dict[str, Asset]:
     """Every file under static/ by its path there. Raises ValueError for a kind of file that has no media type."""
     root = resources.files("gpu_token_analytics.web") / "static"
-    found: dict[str, Asset] = {}
-    _collect(root, "", found)
-    return found
+    assets: dict[str, Asset] = {}
+    _collect(root, "", assets)
+    return assets
 
 
 def digest(assets: dict[str, Asset]) -> str:
@@ -54,13 +54,13 @@ def digest(assets: dict[str, Asset]) -> str:
     return total.hexdigest()[:16]
 
 
-def _collect(folder: Traversable, prefix: str, found: dict[str, Asset]) -> None:
+def _collect(folder: Traversable, prefix: str, assets: dict[str, Asset]) -> None:
     for entry in folder.iterdir():
         path = prefix + entry.name
         if entry.is_dir():
-            _collect(entry, f"{path}/", found)
+            _collect(entry, f"{path}/", assets)
             continue
         suffix = "." + entry.name.rpartition(".")[2]
         if suffix not in MEDIA_TYPES:
             raise ValueError(f"web/static/{path}: no media type for {suffix}; add it to MEDIA_TYPES")
-        found[path] = Asset(path, entry.read_bytes(), MEDIA_TYPES[suffix])
+        assets[path] = Asset(path, entry.read_bytes(), MEDIA_TYPES[suffix])

@@ -55,11 +55,11 @@ def mount(app: FastAPI) -> None:
         return Response(text, 404, {**_HEADERS, "Cache-Control": "no-store"}, "text/html; charset=utf-8")
 
     async def asset(request: Request) -> Response:
-        found = assets.get(request.path_params["path"])
-        if found is None or found.path.endswith(".html"):
+        asset_found = assets.get(request.path_params["path"])
+        if asset_found is None or asset_found.path.endswith(".html"):
             raise HTTPException(404, "no such asset")
         # During a rolling upgrade a page of one version may ask a replica of another. It gets what is there, uncached.
-        return _answer(request, found, _FOREVER if request.path_params["version"] == version else "no-store")
+        return _answer(request, asset_found, _FOREVER if request.path_params["version"] == version else "no-store")
 
     app.state.not_found_page = not_found
     for path in PAGES:
@@ -79,13 +79,13 @@ def _page(assets: dict[str, Asset], version: str) -> Asset:
     return Asset(source.path, text.encode(), source.media_type)
 
 
-def _answer(request: Request, found: Asset, caching: str) -> Response:
-    headers = {**_HEADERS, "ETag": found.etag, "Cache-Control": caching, "Vary": "Accept-Encoding"}
+def _answer(request: Request, asset: Asset, caching: str) -> Response:
+    headers = {**_HEADERS, "ETag": asset.etag, "Cache-Control": caching, "Vary": "Accept-Encoding"}
     known = request.headers.get("if-none-match", "")
-    if known == "*" or found.etag in {tag.strip() for tag in known.split(",")}:
+    if known == "*" or asset.etag in {tag.strip() for tag in known.split(",")}:
         return Response(status_code=304, headers=headers)
-    body = found.body
+    body = asset.body
     if "gzip" in request.headers.get("accept-encoding", ""):
-        body = found.gzipped
+        body = asset.gzipped
         headers["Content-Encoding"] = "gzip"
-    return Response(body, headers=headers, media_type=found.media_type)
+    return Response(body, headers=headers, media_type=asset.media_type)

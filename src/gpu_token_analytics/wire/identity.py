@@ -98,8 +98,8 @@ def raw_id(owner: str, event_id: str) -> bytes:
 
 def event_id_of(document: dict[str, Any]) -> str:
     """The event id in a raw document, as it was sent."""
-    found = document["event_id"]
-    return found if isinstance(found, str) else str(UUID(bytes=bytes(found)))
+    stored = document["event_id"]
+    return stored if isinstance(stored, str) else str(UUID(bytes=bytes(stored)))
 
 
 @lru_cache(maxsize=4096)

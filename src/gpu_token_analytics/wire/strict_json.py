@@ -51,13 +51,13 @@ def read_strictly(value: bytes) -> Any:
         keys += len(pairs)
         if keys > MAX_KEYS:
             raise InvalidRecord(Reason.TOO_MANY_KEYS, f"more than {MAX_KEYS} keys in one record")
-        found = dict(pairs)
-        if len(found) != len(pairs):
+        object_read = dict(pairs)
+        if len(object_read) != len(pairs):
             raise given_twice(pairs)
         for key, item in pairs:
             _check_strings(key)
             _check_strings(item)
-        return found
+        return object_read
 
     def integer(digits: str) -> int:
         if len(digits) > 17 or abs(int(digits)) > MAX_INT:

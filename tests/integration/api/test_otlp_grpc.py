@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.trace import SpanKind
 from tests.integration.api.conftest import Api
 from tests.integration.api.test_traces import AwayKafka, export, llm, sent
-from tests.serving import Serving
+from tests.serving import serving
 
 from gpu_token_analytics.api.app import create_app
 from gpu_token_analytics.api.keys import KeyScope
@@ -47,7 +47,7 @@ def serving(make_store: MakeStore, sink: MemorySink, **settings: Any) -> Iterato
     used = made.model_copy(update={"otlp_grpc_port": port, "http_host": "127.0.0.1", **settings})
     services = Services.of(store, used, sink=sink)
     app = create_app(services)
-    with Serving(app) as url:
+    with serving(app) as url:
         door = Api(url, app, store, services, used, [], sink)
         yield door, f"127.0.0.1:{port}"
         door.close()
@@ -251,7 +251,7 @@ def test_a_key_may_be_left_out_on_a_loopback_address_that_says_so(make_store: Ma
     port = free_port()
     used = made.model_copy(update={"otlp_grpc_port": port, "http_host": "127.0.0.1", "api_allow_anonymous_loopback": True})
     sink = MemorySink()
-    with Serving(create_app(Services.of(store, used, sink=sink, loopback_only=True))):
+    with serving(create_app(Services.of(store, used, sink=sink, loopback_only=True))):
         assert call(f"127.0.0.1:{port}", export(llm(), resource=GPU), None)[0] is grpc.StatusCode.OK
         assert len(sink.records) == 1
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError):
@@ -271,7 +271,7 @@ main()
 def test_what_keeps_it_from_starting_is_one_sentence(make_store: MakeStore, start: str, said: str) -> None:
     store, settings = make_store()
     code = start or ABSENT.replace('sys.modules["grpc"] = None\n', "")
-    with Serving(create_app(Services.of(store, settings))) as url:
+    with serving(create_app(Services.of(store, settings))) as url:
         taken = url.rpartition(":")[2]
         environment = {
             "MONGODB_URI": settings.mongodb_uri.get_secret_value()

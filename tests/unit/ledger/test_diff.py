@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -20,6 +21,7 @@ from gpu_token_analytics.ledger.document import CellDocument
 from gpu_token_analytics.ledger.names_moved import NameMoved
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.placements import Placement
+from gpu_token_analytics.ledger.shared import SharedUuids
 from gpu_token_analytics.wire.times import from_us
 
 LAST = 40  # minutes in which something happens
@@ -191,7 +193,45 @@ def test_a_label_that_moved_takes_its_silence_with_it() -> None:
         (change.gpu, change.start_us, change.end_us) for change in changes if change.kind is Kind.NOT_OWNED and change.opens
     ]
     assert opened == [("GPU-a", at(1), at(10)), ("GPU-b", at(21), at(30))]
+    again = [
+        (change.gpu, change.start_us, change.end_us) for change in changes if change.kind is Kind.NOT_OWNED and not change.opens
+    ]
+    assert again == [("GPU-a", at(11), at(71))], "nothing is known to follow: only cells that are there"
+    lost_before, lost_since = {("GPU-a", at(21)): at(10)}, {("GPU-a", at(21)): at(40)}
+    lost = [change for change in moved.changes(lost_before, lost_since, books, params) if change.opens]
+    assert Change("GPU-a", Kind.NOT_OWNED, at(11), at(40), opens=True) in lost, "around a request that is another's now"
     assert {change.gpu for change in changes if change.kind is Kind.SILENT} == {"h/0", "GPU-a", "GPU-b"}
+
+
+def test_silence_after_the_last_evidence_is_looked_at_again_as_long_as_it_is_owned() -> None:
+    stored = one_gpu(sample("a", 10), owned_minutes=10)
+    diff = diff_of(stored, GPU, [0])
+    changes = [
+        change for change in diff.changes(NOTHING_AROUND, stored.books(), stored.params) if change.kind is Kind.NOT_OWNED
+    ]
+    assert [(change.start_us, change.end_us, change.opens) for change in changes] == [(at(1), at(11), False)]
+    newest = Around(is_newest=True)
+    assert [kind for _, kind, _, _ in kinds(stored, diff, newest)] == [Kind.NAMED], "no minute after it was ever computed"
+
+
+def test_what_is_stored_for_a_shared_uuid_opens_the_minutes_of_its_cards() -> None:
+    stored = one_gpu(sample("a", 10), owned_minutes=0)
+    books = replace(stored.books(), shared=SharedUuids({GPU: {"h1", "h2"}}))
+    changes = list(diff_of(stored, GPU, [0, 1]).changes(Around(is_newest=True), books, stored.params))
+    cards = [Change(f"{host}/{GPU}", Kind.ALL, at(0), at(2), opens=True) for host in ("h1", "h2")]
+    assert changes[:2] == cards
+    assert not any(change.kind is Kind.ALL for change in changes[2:])
+
+
+def test_a_request_on_two_labels_changes_the_parts_of_the_other_one_too() -> None:
+    request = usage("u", 630.0, 5.0, gpus=["h/0", "h/1"])
+    placed = [Placement("h/0", "GPU-a", at(0), at(12)), Placement("h/1", "GPU-b", at(0), at(12))]
+    stored = Stored([request], [sample("a", 10), sample("b", 10, gpu="GPU-b")], placements=placed)
+    params = LedgerParams(silent_owned_us=0)
+    moved = NameMoved.of("h/0", [request], stored.books(), params)
+    assert moved.shared_us == {"GPU-a": {at(10)}, "GPU-b": {at(10)}}
+    changes = moved.changes({}, {}, stored.books(), params)
+    assert Change("GPU-b", Kind.ALL, at(10), at(11)) in list(changes)
 
 
 def test_nobody_moves_with_a_name_that_no_request_gave() -> None:

@@ -41,21 +41,21 @@ class AmdSource:
     def read(self) -> list[Reading]:
         """Every card once. Raises SourceUnavailable with the fix."""
         named = ((row, _name(row.name)) for row in rows(self._fetch(self._url), self._url))
-        found = [Row(name[1], row.labels, row.value) for row, name in named if name is not None]
-        if not found:
+        known = [Row(name[1], row.labels, row.value) for row, name in named if name is not None]
+        if not known:
             raise SourceUnavailable(
                 f"{self._url} has no gpu_ metrics of AMD's exporter; set GPU_EXPORTER_URL to device-metrics-exporter's page"
             )
-        return list(_readings(of_host(found, self._host, self._url)))
+        return list(_readings(of_host(known, self._host, self._url)))
 
     def close(self) -> None:
         """Nothing is open between reads."""
 
 
-def _readings(found: Iterable[Row]) -> Iterable[GpuReading]:
+def _readings(known: Iterable[Row]) -> Iterable[GpuReading]:
     cards: dict[str, dict[str, _Values]] = {}  # card -> partition -> values
     labels: dict[str, Mapping[str, str]] = {}
-    for row in found:
+    for row in known:
         index = index_of(row.labels.get("gpu_id"))
         card = _uuid(row.labels) or ("" if index is None else str(index))
         if not card:

@@ -47,20 +47,20 @@ class DcgmSource:
 
     def read(self) -> list[Reading]:
         """Every card, its slices after it. Raises SourceUnavailable with the fix."""
-        found = [row for row in rows(self._fetch(self._url), self._url) if row.name in _NAMES]
-        if not found:
+        known = [row for row in rows(self._fetch(self._url), self._url) if row.name in _NAMES]
+        if not known:
             raise SourceUnavailable(f"{self._url} has no DCGM_FI_ metrics; set GPU_EXPORTER_URL to dcgm-exporter's page")
-        return list(_readings(of_host(found, self._host, self._url)))
+        return list(_readings(of_host(known, self._host, self._url)))
 
     def close(self) -> None:
         """Nothing is open between reads."""
 
 
-def _readings(found: Iterable[Row]) -> Iterable[Reading]:
+def _readings(known: Iterable[Row]) -> Iterable[Reading]:
     series: dict[_Key, dict[str, list[float]]] = {}
     labels: dict[_Key, Mapping[str, str]] = {}
     nameless: set[str] = set()
-    for row in found:
+    for row in known:
         uuid = row.labels.get("UUID") or row.labels.get("uuid")
         if not uuid or index_of(row.labels.get("gpu")) is None:
             nameless.add(f"gpu={row.labels.get('gpu', '')} UUID={uuid or ''}")
@@ -80,18 +80,18 @@ def _readings(found: Iterable[Row]) -> Iterable[Reading]:
 
 
 def _card(uuid: str, labels: Mapping[_Key, Mapping[str, str]], values: Mapping[_Key, _Values], slices: list[str]) -> GpuReading:
-    own = values.get((uuid, ""), {})
+    fields = values.get((uuid, ""), {})
     # In MIG mode the board's values stand in the rows of its slices, the same in each.
-    board = {name: value for instance in reversed(slices) for name, value in values[uuid, instance].items()} | own
+    board = {name: value for instance in reversed(slices) for name, value in values[uuid, instance].items()} | fields
     named = labels.get((uuid, "")) or labels[uuid, slices[0]]
     energy_mj = board.get(_ENERGY)
     return GpuReading(
         gpu_index=index_of(named["gpu"]) or 0,
         gpu_uuid=uuid,
         name=named.get("modelName") or named.get("model_name") or None,
-        utilization=_utilization(own),
-        mem_used_mb=own.get(_USED),
-        mem_total_mb=_total_mb(own),
+        utilization=_utilization(fields),
+        mem_used_mb=fields.get(_USED),
+        mem_total_mb=_total_mb(fields),
         power_w=board.get(_POWER),
         temperature_c=board.get(_TEMPERATURE),
         energy_j=None if energy_mj is None else energy_mj / 1000,

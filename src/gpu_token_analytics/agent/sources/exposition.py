@@ -73,13 +73,13 @@ def rows(text: str, url: str, fix: str = "set GPU_EXPORTER_URL") -> Iterator[Row
         raise SourceUnavailable(f"{url} is no page of Prometheus metrics ({error}); {fix}") from None
 
 
-def of_host(found: list[Row], host: str, url: str) -> list[Row]:
+def of_host(told: list[Row], host: str, url: str) -> list[Row]:
     """The rows of one machine. A page of one machine is taken as this host's, whatever that calls itself (a pod's name,
     localhost); of a page of several only the rows that bear this host's name. Raises SourceUnavailable where none does."""
-    names = {name for row in found if (name := host_of(row))}
+    names = {name for row in told if (name := host_of(row))}
     if len(names) < 2:
-        return found
-    mine = [row for row in found if may_be_same(f"{canonical_host(host_of(row))}/0", f"{canonical_host(host)}/0")]
+        return told
+    mine = [row for row in told if may_be_same(f"{canonical_host(host_of(row))}/0", f"{canonical_host(host)}/0")]
     if not mine:
         shown = ", ".join(sorted(names)[:5])
         raise SourceUnavailable(

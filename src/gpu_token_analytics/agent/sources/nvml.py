@@ -161,16 +161,16 @@ class NvmlSource:
     def _slices(self, nvml: Any, handle: Any, index: int, card: GpuReading) -> list[Reading]:
         """The MIG slices of a card. Places without a slice say NOT_FOUND; a slice without UUID has no identity."""
         slices: list[Reading] = []
-        for place in range(self._field(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0):
+        for number in range(self._field(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0):
             try:
-                mig = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
+                mig = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
                 uuid = canonical_gpu(_text(nvml.nvmlDeviceGetUUID(mig)))  # of drivers before 470 it holds slashes
                 name = self._field(nvml, lambda mig=mig: _text(nvml.nvmlDeviceGetName(mig))) or ""  # type: ignore[misc]
                 profile = mig_profile(name) or self._profile_by_size(nvml, mig)
                 used_mb, total_mb = self._memory_mb(nvml, mig)
             except nvml.NVMLError as error:
                 if error.value not in (nvml.NVML_ERROR_NOT_FOUND, nvml.NVML_ERROR_INVALID_ARGUMENT):
-                    slices.append(self._problem(nvml, f"{card.gpu_uuid or f'index {index}'} MIG {place}", error))
+                    slices.append(self._problem(nvml, f"{card.gpu_uuid or f'index {index}'} MIG {number}", error))
                 continue
             if profile is None or card.gpu_uuid is None:
                 slices.append(GpuProblem(uuid, Problem.UNREADABLE, f"MIG slice {name!r} has no known profile or parent"))

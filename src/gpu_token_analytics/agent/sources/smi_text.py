@@ -101,14 +101,14 @@ def parse_gpus(text: str) -> list[GpuRow]:
     # Line by line: a stray quote in one row must not swallow the rows after it.
     table = [_cells(line) for line in text.replace("\0", "").replace("\ufeff", "").splitlines() if line.strip()]
     # A banner, too, may have such a word between its commas: the header is the line that names the most.
-    place = max(range(len(table)), key=lambda line: len(_KNOWN.intersection(_fields(table[line]))), default=0)
-    fields = _fields(table[place]) if table else []
+    heading = max(range(len(table)), key=lambda line: len(_KNOWN.intersection(_fields(table[line]))), default=0)
+    fields = _fields(table[heading]) if table else []
     if not _IDENTITY.keys() & set(fields):
         raise ValueError(f"no header with index or uuid in {text.strip()[:80]!r}")
-    header = table[place]
+    header = table[heading]
     columns = zip(fields, map(_HEADER_CELL.fullmatch, header), strict=True)
     units = {field: column["unit"] for field, column in columns if column and column["unit"]}
-    rows = [cells for cells in table[place + 1 :] if cells != header and _is_row(cells, fields)]
+    rows = [cells for cells in table[heading + 1 :] if cells != header and _is_row(cells, fields)]
     return [_parse_row(cells, fields, units, number) for number, cells in enumerate(rows)]
 
 
@@ -135,10 +135,10 @@ def _is_row(cells: list[str], fields: list[str]) -> bool:
 
 def parse_lost(text: str) -> list[GpuProblem]:
     """GPUs that the tool could not open ("Unable to determine the device handle for GPU...")."""
-    found = (_LOST_DEVICE.search(line.strip()) for line in text.splitlines())  # a time or a tag may stand before it
+    matches = (_LOST_DEVICE.search(line.strip()) for line in text.splitlines())  # a time or a tag may stand before it
     return [
         GpuProblem(match["bus"] or f"index {match['index'] or 'unknown'}", _reason_of(match["why"]), match[0][:200])
-        for match in found
+        for match in matches
         if match
     ]
 
@@ -156,8 +156,8 @@ def parse_slices(text: str) -> list[MigSlice]:
     for line in text.splitlines():
         if card := _LIST_GPU.match(line):
             parent = card["uuid"]
-        elif (found := _LIST_SLICE.match(line)) and parent:
-            slices.append(MigSlice(parent, int(found["place"]), canonical_gpu(found["uuid"]), mig_profile(found["profile"])))
+        elif (listed := _LIST_SLICE.match(line)) and parent:
+            slices.append(MigSlice(parent, int(listed["place"]), canonical_gpu(listed["uuid"]), mig_profile(listed["profile"])))
     return slices
 
 
@@ -166,7 +166,7 @@ def parse_slice_memory(text: str) -> dict[tuple[str, int], tuple[float | None, f
 
     The report names the card's UUID after its slices, so they are kept until it comes.
     """
-    found: dict[tuple[str, int], tuple[float | None, float | None]] = {}
+    memories: dict[tuple[str, int], tuple[float | None, float | None]] = {}
     waiting: dict[int, dict[str, float | None]] = {}
     place: int | None = None
     section = ""
@@ -184,9 +184,9 @@ def parse_slice_memory(text: str) -> dict[tuple[str, int], tuple[float | None, f
         elif place is not None and section.endswith("FB Memory Usage") and key in ("Used", "Total"):
             waiting.setdefault(place, {})[key] = _number(value, "MiB", None)
         elif key == "GPU UUID":
-            found |= {(value, number): (memory.get("Used"), memory.get("Total")) for number, memory in waiting.items()}
+            memories |= {(value, number): (memory.get("Used"), memory.get("Total")) for number, memory in waiting.items()}
             waiting = {}
-    return found
+    return memories
 
 
 def _parse_row(cells: list[str], fields: list[str], units: dict[str, str], number: int) -> GpuRow:
@@ -233,11 +233,11 @@ def short_bus_id(text: str) -> str | None:
 
 def _number(text: str, dimension: str, header_unit: str | None) -> float | None:
     """The value in our unit; None for every way of saying that there is none, and for units that are not known."""
-    found = None if _bare(text) in _ABSENT else _VALUE.fullmatch(text)
-    if found is None:
+    match = None if _bare(text) in _ABSENT else _VALUE.fullmatch(text)
+    if match is None:
         return None
-    divisor = _DIVISORS[dimension].get((found["unit"] or header_unit or dimension).strip())
-    return None if divisor is None else float(found["number"]) / divisor
+    divisor = _DIVISORS[dimension].get((match["unit"] or header_unit or dimension).strip())
+    return None if divisor is None else float(match["number"]) / divisor
 
 
 def _text(cell: str | None) -> str | None:

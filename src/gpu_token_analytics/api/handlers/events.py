@@ -147,16 +147,16 @@ def split_records(body: bytes, content_type: str) -> list[bytes]:
     body = body.removeprefix(_BYTE_ORDER_MARK)  # of a file that is sent as it is; within a body it is refused
     if kind in NDJSON_TYPES:
         # One by one, and no further than they are too many: a body of nothing but line feeds is not held as lines.
-        found = [line[0].rstrip(_BLANK) for line in islice(_LINE.finditer(body), MAX_RECORDS + 1)]
+        records = [line[0].rstrip(_BLANK) for line in islice(_LINE.finditer(body), MAX_RECORDS + 1)]
     elif kind == JSON_TYPE:
-        found = _json_records(body)
+        records = _json_records(body)
     else:
         raise ApiProblem("unsupported_media_type", f"Content-Type {kind or '(none)'}: send {JSON_TYPE} or {NDJSON_TYPES[0]}")
-    if not found:
+    if not records:
         raise ApiProblem("invalid_body", "the body has no record; send one JSON object, an array, or NDJSON")
-    if len(found) > MAX_RECORDS:
+    if len(records) > MAX_RECORDS:
         raise _too_many()
-    return found
+    return records
 
 
 def _too_many() -> ApiProblem:

@@ -92,39 +92,39 @@ def take(ask: Ask, spans: Sequence[Span]) -> tuple[int, str]:
     Raises ApiProblem, StoreError, KafkaError: nothing was taken then.
     """
     services = ask.services
-    found = usages(spans, services.desk.placements(), ask.tenant)
-    good = _judged(ask, found)
+    counted = usages(spans, services.desk.placements(), ask.tenant)
+    good = _judged(ask, counted)
     if good:
         most = ask.desk.settings.api_max_new_names_per_hour
         check_names(services.new_names, most, ask.principal.key, [event for event, _ in good])
         send(services.sink, services.outlet, good)
-    for outcome, count in (("counted", len(good)), ("refused", len(found.refused)), *found.left_out.items()):
+    for outcome, count in (("counted", len(good)), ("refused", len(counted.refused)), *counted.left_out.items()):
         services.metrics.spans.labels(outcome).inc(count)
-    services.metrics.sampled_spans.inc(found.sampled)
-    _say(ask, found)
-    return len(found.refused), _message(found)
+    services.metrics.sampled_spans.inc(counted.sampled)
+    _say(ask, counted)
+    return len(counted.refused), _message(counted)
 
 
-def _judged(ask: Ask, found: Counted) -> list[tuple[Event, bytes]]:
+def _judged(ask: Ask, counted: Counted) -> list[tuple[Event, bytes]]:
     """Usages as records, by the judgment that the consumer has of them; those that are none are refused."""
     now = ask.desk.now()
     good: list[tuple[Event, bytes]] = []
-    for usage, span in found.usages:
+    for usage, span in counted.usages:
         record = encode(usage)
         try:
             good.append((decode(record, now), record))
         except InvalidRecord as error:
-            found.refused.append((span, str(error)))
+            counted.refused.append((span, str(error)))
     return good
 
 
-def _message(found: Counted) -> str:
+def _message(counted: Counted) -> str:
     """What the sender should know; '' where all is well."""
-    parts = [_named(found.refused)] if found.refused else []
-    if found.sampled:
-        parts.append(f"{found.sampled} spans say that others were left out: {SAMPLED}")
-    if found.unplaced:
-        names = ", ".join(sorted(found.unplaced)[:MAX_MESSAGES])
+    parts = [_named(counted.refused)] if counted.refused else []
+    if counted.sampled:
+        parts.append(f"{counted.sampled} spans say that others were left out: {SAMPLED}")
+    if counted.unplaced:
+        names = ", ".join(sorted(counted.unplaced)[:MAX_MESSAGES])
         parts.append(
             f"it is not known on which GPUs {names} runs, so tokens are kept and money is not: `gpu-tokens placements add`, or "
             "the resource attribute gpu_tokens.gpus"
@@ -137,10 +137,10 @@ def _named(refused: Sequence[tuple[Span, str]]) -> str:
     return f"{len(refused)} spans were refused: {shown}"
 
 
-def _say(ask: Ask, found: Counted) -> None:
+def _say(ask: Ask, counted: Counted) -> None:
     """Exporters do not show what they are told; the log does, once a minute."""
     key = ask.principal.key or "anonymous"
-    if found.refused and ask.services.say_refused.take():
-        _log.warning("key %s: %s", key, _named(found.refused))
-    if found.sampled and ask.services.say_sampled.take():
+    if counted.refused and ask.services.say_refused.take():
+        _log.warning("key %s: %s", key, _named(counted.refused))
+    if counted.sampled and ask.services.say_sampled.take():
         _log.warning("key %s: %s", key, SAMPLED)
