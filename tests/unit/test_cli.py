@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from gpu_token_analytics import __version__, cli
 from gpu_token_analytics.errors import GpuTokensError, SettingsError, StoreRefused
-from gpu_token_analytics.wire.events import KINDS
+from gpu_token_analytics.tools.schemas_command import contracts
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_schemas_are_shown_and_written(tmp_path: object) -> None:
     )
     result = runner.invoke(cli.app, ["schemas", "write", f"{tmp_path}/made"])
     assert result.exit_code == 0
-    assert len(result.output.splitlines()) == len(KINDS)
+    assert len(result.output.splitlines()) == len(contracts())

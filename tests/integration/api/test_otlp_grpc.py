@@ -40,7 +40,7 @@ GPU = {"gpu_tokens.gpus": "GPU-a"}
 
 
 @contextmanager
-def serving(make_store: MakeStore, sink: MemorySink, **settings: Any) -> Iterator[tuple[Api, str]]:
+def serving_spans(make_store: MakeStore, sink: MemorySink, **settings: Any) -> Iterator[tuple[Api, str]]:
     """The API with OTLP/gRPC, and where that listens."""
     store, made = make_store()
     port = free_port()
@@ -55,7 +55,7 @@ def serving(make_store: MakeStore, sink: MemorySink, **settings: Any) -> Iterato
 
 @pytest.fixture
 def served(make_store: MakeStore) -> Iterator[tuple[Api, str]]:
-    with serving(make_store, MemorySink()) as made:
+    with serving_spans(make_store, MemorySink()) as made:
         yield made
 
 
@@ -167,7 +167,7 @@ def test_what_is_no_export_request_is_for_good(served: tuple[Api, str]) -> None:
 
 @pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
 def test_a_message_is_bounded_packed_and_unpacked(make_store: MakeStore, compression: grpc.Compression) -> None:
-    with serving(make_store, MemorySink(), api_max_body_bytes=100_000) as (door, target):
+    with serving_spans(make_store, MemorySink(), api_max_body_bytes=100_000) as (door, target):
         request = export(llm(prompt="a" * 200_000), resource=GPU)
         assert len(gzip.compress(request.SerializeToString())) < 10_000
         code, _, _ = call(target, request, door.key(KeyScope.INGEST), compression=compression)
@@ -192,7 +192,7 @@ def test_too_many_spans_are_for_good(served: tuple[Api, str]) -> None:
 
 @pytest.mark.parametrize("at_flush", [False, True])
 def test_while_kafka_is_away_it_is_unavailable_with_retry_info(make_store: MakeStore, at_flush: bool) -> None:
-    with serving(make_store, AwayKafka(at_flush)) as (door, target):
+    with serving_spans(make_store, AwayKafka(at_flush)) as (door, target):
         for _ in range(2):  # the second one is told at once
             code, status, _ = call(target, export(llm(), resource=GPU), door.key(KeyScope.INGEST))
             assert code is grpc.StatusCode.UNAVAILABLE
@@ -200,7 +200,7 @@ def test_while_kafka_is_away_it_is_unavailable_with_retry_info(make_store: MakeS
 
 
 def test_too_fast_is_told_when_to_come_back(make_store: MakeStore) -> None:
-    with serving(make_store, MemorySink(), api_requests_per_second=0.1, api_request_burst=1) as (door, target):
+    with serving_spans(make_store, MemorySink(), api_requests_per_second=0.1, api_request_burst=1) as (door, target):
         request, key = export(llm(), resource=GPU), door.key(KeyScope.INGEST)
         assert call(target, request, key)[0] is grpc.StatusCode.OK
         code, status, _ = call(target, request, key)
@@ -217,7 +217,7 @@ def test_the_real_exporter_sends_again_what_kafka_did_not_take(make_store: MakeS
                 self.records.clear()
                 AwayKafka(True).flush(0)
 
-    with serving(make_store, Coming()) as (door, target):
+    with serving_spans(make_store, Coming()) as (door, target):
         exporter = OTLPSpanExporter(
             endpoint=f"http://{target}", headers=(("x-api-key", door.key(KeyScope.INGEST)),), timeout=30
         )
