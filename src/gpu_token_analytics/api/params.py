@@ -9,6 +9,7 @@ from fastapi import Path
 from pydantic import BaseModel, Field, StringConstraints
 
 from gpu_token_analytics.costs.choices import Bucket, Dimension, ExportFormat, ExportLayout, MoneyClassName, ShareRule
+from gpu_token_analytics.costs.cursors import MAX_CURSOR
 from gpu_token_analytics.costs.entries import Instant
 from gpu_token_analytics.costs.query import CostQuery
 from gpu_token_analytics.costs.questions import cost_query
@@ -49,7 +50,7 @@ Classes = Annotated[
 ]
 Limit = Annotated[int, Field(ge=1, le=10_000, description="Most rows in a page.")]
 CellLimit = Annotated[int, Field(ge=1, le=1_000, description="Most cells in a page.")]
-Cursor = Annotated[str | None, Field(max_length=2048, description="`next` of the page before.")]
+Cursor = Annotated[str | None, Field(max_length=MAX_CURSOR, description="`next` of the page before.")]
 RequestId = Annotated[str, Path(min_length=1, max_length=256, description="As the engine named it.")]
 ApiPrice = Annotated[float, Field(ge=0, le=1e6, description="API price in USD per million tokens.", examples=[0.6])]
 WhatIfPrice = Annotated[

@@ -12,10 +12,14 @@ from typing import Any
 from gpu_token_analytics.costs.query import CostQuery, Row, sort_key
 from gpu_token_analytics.errors import Refused
 
+# Six names of 256 characters, each of them `\u0001` in JSON, in base64: whoever sends such names may not end anybody's pages.
+MAX_CURSOR = 16_384
+
 
 def encode_cursor(*parts: Any) -> str:
-    """An opaque position."""
-    return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).decode().rstrip("=")
+    """An opaque position, of at most MAX_CURSOR characters."""
+    text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def decode_cursor(text: str, shapes: Sequence[type | tuple[type, ...]]) -> list[Any]:
