@@ -75,8 +75,3 @@ def read_row_position(text: str, query: CostQuery) -> tuple[datetime, tuple[tupl
     if not query.start <= start < query.end:
         raise Refused("invalid_cursor", "cursor lies outside of from and to", "cursor")
     return start, sort_key(tuple(key))
-
-
-def timestamp(at: datetime) -> str:
-    """RFC 3339 in UTC, with `Z`: how answers write times."""
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -15,11 +15,11 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+from gpu_token_analytics.costs.answers.base import timestamp
 from gpu_token_analytics.costs.answers.hints import Hint, HintsResponse, HintThreshold
 from gpu_token_analytics.costs.choices import Bucket
-from gpu_token_analytics.costs.cursors import timestamp
 from gpu_token_analytics.costs.desk import Desk
-from gpu_token_analytics.costs.jumps import SAYS, THRESHOLDS, US_PER_HOUR, hint_of, jumps, percent
+from gpu_token_analytics.costs.jumps import SAYS, THRESHOLDS, US_PER_HOUR, hint_of, jumps, percent, since
 from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.questions import check_cost, cost_query
 from gpu_token_analytics.rollups.spans import DAY, HOUR, floor
@@ -37,16 +37,15 @@ class Use:
     idle_nusd: int = 0
     unobserved_nusd: int = 0
     gpu_us: int = 0
-    unobserved_us: int = 0
     attributed: Counter[str] = field(default_factory=Counter)  # by model
 
     def add(self, row: Row) -> None:
         """Add a row, whatever model it is of."""
-        self.used_nusd += row["cost_nusd"] + row["unmetered_work_nusd"]
-        self.idle_nusd += row["warm_idle_nusd"] + row["cold_idle_nusd"]
+        used_nusd = row["cost_nusd"] + row["unmetered_work_nusd"]
+        self.used_nusd += used_nusd
         self.unobserved_nusd += row["unobserved_nusd"]
+        self.idle_nusd += row.money_nusd - used_nusd - row["unobserved_nusd"]
         self.gpu_us += row["gpu_us"]
-        self.unobserved_us += row["unobserved_us"]
 
     @property
     def total_nusd(self) -> int:
@@ -88,7 +87,8 @@ def hints(desk: Desk, time_zone: str = "UTC") -> HintsResponse:
     if chosen:
         hourly = cost_query(month, end, Bucket.HOUR, time_zone, ("gpu",), gpus=sorted(chosen))
         found += scale_down(_rows(desk, hourly), chosen, hourly, start)
-    found += jumps(lambda query: _rows(desk, query), floor(now, DAY))
+    midnight = floor(now, DAY)
+    found += jumps(lambda group: _rows(desk, cost_query(since(midnight), midnight, Bucket.DAY, "UTC", (group,))), midnight)
     found.sort(key=lambda hint: (-(hint.week_nusd or 0), hint.kind, hint.subject))
     thresholds = [HintThreshold(name, value, SAYS[name]) for name, value in THRESHOLDS._asdict().items()]
     return HintsResponse(now, end, start, month, by_gpu.zone.key, len(week), found, thresholds)
@@ -178,7 +178,9 @@ def scale_down(rows: Iterable[Row], model_of: Mapping[str, str], query: CostQuer
     month: dict[str, Counter[int]] = defaultdict(Counter)
     for row in rows:
         model, hour = model_of[str(row.key[0])], row.start.astimezone(query.zone).hour
-        month[model][hour] += row["warm_idle_nusd"] + row["cold_idle_nusd"]
+        use = Use()
+        use.add(row)
+        month[model][hour] += use.idle_nusd
         if row.start >= week_from:
             week[model][hour].add(row)
     found = []

@@ -9,11 +9,9 @@ from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+from gpu_token_analytics.costs.answers.base import timestamp
 from gpu_token_analytics.costs.answers.hints import Hint
-from gpu_token_analytics.costs.choices import Bucket
-from gpu_token_analytics.costs.cursors import timestamp
-from gpu_token_analytics.costs.query import CostQuery, Row
-from gpu_token_analytics.costs.questions import cost_query
+from gpu_token_analytics.costs.query import Row
 from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.rollups.spans import DAY
 
@@ -55,13 +53,14 @@ SAYS = {
 THRESHOLDS = Thresholds()
 
 
-def jumps(rows_of: Callable[[CostQuery], Iterable[Row]], midnight: datetime) -> list[Hint]:
-    """What jumped on the UTC day that ended at `midnight`. rows_of: the rows of a query."""
+def jumps(rows_of: Callable[[str], Iterable[Row]], midnight: datetime) -> list[Hint]:
+    """What jumped on the UTC day that ended at `midnight`. rows_of: the rows by a
+    dimension, day by day, from `since(midnight)` to `midnight`."""
     judges = {"gpu_name": _price, "host": _coverage, "model": _spend, "tenant": _spend}
     found: list[Hint] = []
     for group, judge in judges.items():
         days: dict[str, dict[datetime, Row]] = defaultdict(dict)
-        for row in rows_of(cost_query(midnight - (DAYS_BEFORE + 1) * DAY, midnight, Bucket.DAY, "UTC", (group,))):
+        for row in rows_of(group):
             if row.key[0] is not None:
                 days[row.key[0]][row.start] = row
         for name, by_day in sorted(days.items()):
@@ -70,6 +69,11 @@ def jumps(rows_of: Callable[[CostQuery], Iterable[Row]], midnight: datetime) -> 
             if hint is not None:
                 found.append(hint)
     return found
+
+
+def since(midnight: datetime) -> datetime:
+    """The first of the days that are looked at."""
+    return midnight - (DAYS_BEFORE + 1) * DAY
 
 
 class _Of(NamedTuple):
@@ -83,8 +87,12 @@ class _Of(NamedTuple):
 
     @property
     def rows(self) -> str:
-        start = self.midnight - (DAYS_BEFORE + 1) * DAY
-        asked = {"from": timestamp(start), "to": timestamp(self.midnight), "bucket": "1d", "group_by": self.group}
+        asked = {
+            "from": timestamp(since(self.midnight)),
+            "to": timestamp(self.midnight),
+            "bucket": "1d",
+            "group_by": self.group,
+        }
         return f"/v1/costs?{urlencode(asked | {self.group: self.name})}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from gpu_token_analytics.costs.answers.base import timestamp
 from gpu_token_analytics.costs.answers.ledger import (
     AuditFinding,
     AuditResponse,
@@ -14,7 +15,7 @@ from gpu_token_analytics.costs.answers.ledger import (
     CellsResponse,
     CorrectionsResponse,
 )
-from gpu_token_analytics.costs.cursors import cursor_time, decode_cursor, encode_cursor, timestamp
+from gpu_token_analytics.costs.cursors import cursor_time, decode_cursor, encode_cursor
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.query import CellFilter, CostQuery
 from gpu_token_analytics.costs.questions import check_range, gpus_asked

@@ -1,4 +1,5 @@
-"""Money, tokens and rates of a range, grouped and bucketed: /v1/costs and `gpu-tokens report`; and the values to filter by."""
+"""Money, tokens and rates of a range, grouped and bucketed: /v1/costs and `gpu-tokens report`; a range beside the period before
+it; and the values to filter by."""
 
 from __future__ import annotations
 
@@ -8,17 +9,22 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from gpu_token_analytics.costs.answers.costs import CostsResponse, DimensionsResponse, Scope
+from gpu_token_analytics.costs.answers.compared import ComparedResponse, ComparedRow
+from gpu_token_analytics.costs.answers.costs import CostRow, CostsResponse, DimensionsResponse, Scope
 from gpu_token_analytics.costs.cursors import read_row_position, row_position
 from gpu_token_analytics.costs.desk import Desk
+from gpu_token_analytics.costs.periods import range_before
 from gpu_token_analytics.costs.query import CostQuery, Row, Sight, sort_key
 from gpu_token_analytics.costs.questions import BUCKETS, check_cost, check_range, cost_query
-from gpu_token_analytics.costs.rows import cost_rows, total_row
+from gpu_token_analytics.costs.rows import cost_rows, ratio, total_row
 from gpu_token_analytics.costs.whose import with_books
+from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.rollups.spans import Step
 
 if TYPE_CHECKING:  # the desk has one
     from gpu_token_analytics.costs.read import CostReads
+
+MAX_GROUPS = 10_000
 
 
 def costs_of(desk: Desk, query: CostQuery, limit: int, cursor: str | None = None) -> CostsResponse:
@@ -46,6 +52,49 @@ def costs_of(desk: Desk, query: CostQuery, limit: int, cursor: str | None = None
             cells_not_rolled=desk.costs.not_rolled(query.start, query.end),
         ),
         next=page.next,
+    )
+
+
+def compared(desk: Desk, query: CostQuery) -> ComparedResponse:
+    """The answer of /v1/costs/compared; query: without buckets. Raises Refused."""
+    start, end = range_before(query.start, query.end, query.zone)
+    now = costs_of(desk, query, MAX_GROUPS)
+    before = costs_of(desk, replace(query, start=start, end=end), MAX_GROUPS)
+    if now.next or before.next:
+        raise Refused("range_too_long", f"there are more than {MAX_GROUPS:,} groups; group by less, or filter")
+    pairs: dict[tuple[str | None, ...], list[CostRow | None]] = {}
+    for place, rows in enumerate((now.rows, before.rows)):
+        for row in rows:
+            pairs.setdefault(tuple(row.group.values()), [None, None])[place] = row
+    return ComparedResponse(
+        from_=now.from_,
+        to=now.to,
+        before_from=before.from_,
+        before_to=before.to,
+        time_zone=now.time_zone,
+        group_by=now.group_by,
+        rows=[_compared_row(*pairs[key]) for key in sorted(pairs, key=sort_key)],
+        totals=_compared_row(now.totals, before.totals),
+    )
+
+
+def _compared_row(now: CostRow | None, before: CostRow | None) -> ComparedRow:
+    some = now or before
+    assert some is not None
+    total, total_before = (0 if row is None else row.money.total_nusd for row in (now, before))
+    changed = None if total is None or total_before is None else total - total_before
+    return ComparedRow(
+        group=some.group,
+        money=now.money if now else None,
+        before=before.money if before else None,
+        changed_nusd=changed,
+        changed_share=None if changed is None else ratio(changed, total_before or 0),
+        tokens=now.tokens.total if now else 0,
+        tokens_before=before.tokens.total if before else 0,
+        requests=now.requests if now else 0,
+        requests_before=before.requests if before else 0,
+        active_usd_per_million=now.rates.active_usd_per_million if now else None,
+        active_usd_per_million_before=before.rates.active_usd_per_million if before else None,
     )
 
 

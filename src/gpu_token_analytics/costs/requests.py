@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
 
+from gpu_token_analytics.costs.answers.base import timestamp
 from gpu_token_analytics.costs.answers.costs import Tokens
 from gpu_token_analytics.costs.answers.requests import (
     RequestCell,
@@ -16,7 +17,6 @@ from gpu_token_analytics.costs.answers.requests import (
     RequestResponse,
     RequestsResponse,
 )
-from gpu_token_analytics.costs.cursors import timestamp
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.questions import check_range
 from gpu_token_analytics.costs.rows import usd_per_million

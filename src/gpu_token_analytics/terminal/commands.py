@@ -124,7 +124,7 @@ def report(
 
 
 def _compare(desk: Desk, query: CostQuery, limit: int, *, wide: bool, as_json: bool, as_csv: bool) -> None:
-    from gpu_token_analytics.costs.compared import compared
+    from gpu_token_analytics.costs.report import compared
     from gpu_token_analytics.terminal import report as view
 
     body = compared(desk, query)

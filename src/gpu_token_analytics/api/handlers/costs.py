@@ -14,10 +14,9 @@ from gpu_token_analytics.costs.answers import BreakEvenResponse, CostsResponse, 
 from gpu_token_analytics.costs.answers.compared import ComparedResponse
 from gpu_token_analytics.costs.break_even import against_api
 from gpu_token_analytics.costs.choices import Bucket, ExportFormat
-from gpu_token_analytics.costs.compared import compared
 from gpu_token_analytics.costs.export import export_file
 from gpu_token_analytics.costs.questions import cost_query
-from gpu_token_analytics.costs.report import costs_of, values_of
+from gpu_token_analytics.costs.report import compared, costs_of, values_of
 from gpu_token_analytics.mongo.errors import store_errors
 
 MEDIA_TYPES = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, Struct, field
@@ -33,4 +33,10 @@ Next: TypeAlias = Annotated[
 ]
 Json: TypeAlias = dict[str, Any]
 
-__all__ = ["Answer", "Count", "End", "Json", "LocalTime", "NanoUsd", "Next", "Part", "Share", "Start", "field"]
+
+def timestamp(at: datetime) -> str:
+    """RFC 3339 in UTC, with `Z`: how answers write times."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+__all__ = ["Answer", "Count", "End", "Json", "LocalTime", "NanoUsd", "Next", "Part", "Share", "Start", "field", "timestamp"]
