@@ -30,6 +30,7 @@ from xxhash import xxh3_64_digest
 GpuId: TypeAlias = str
 CellId: TypeAlias = str
 NanoUsd: TypeAlias = int
+GpuMinute: TypeAlias = tuple[GpuId, int]  # a cell: start of its minute in microseconds
 
 US_PER_SECOND = 1_000_000
 US_PER_MINUTE = 60 * US_PER_SECOND

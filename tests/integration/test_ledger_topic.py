@@ -40,7 +40,7 @@ from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.warehouse import outbox as outbox_module
 from gpu_token_analytics.warehouse.outbox import Outbox
-from gpu_token_analytics.warehouse.publish import Publisher, Step
+from gpu_token_analytics.warehouse.publish import Publisher, PublishStage
 from gpu_token_analytics.warehouse.record import json_schema
 
 pytestmark = pytest.mark.kafka
@@ -74,7 +74,7 @@ def of_topics(kafka: KafkaBroker, pipeline: MakePipeline, ledger_topic: str) -> 
     return made
 
 
-def publisher(one: Pipeline, checkpoint: Callable[[Step], None] = lambda _step: None) -> Publisher:
+def publisher(one: Pipeline, checkpoint: Callable[[PublishStage], None] = lambda _step: None) -> Publisher:
     return Publisher(Outbox(one.store), LedgerTopic(one.settings), one.metrics, checkpoint)
 
 
@@ -196,8 +196,8 @@ Publisher(Outbox(open_store(settings)), LedgerTopic(settings), Metrics(), die).r
 """
 
 
-@pytest.mark.parametrize("step", list(Step))
-def test_killed_between_any_two_steps_it_loses_nothing(one: Pipeline, step: Step) -> None:
+@pytest.mark.parametrize("step", list(PublishStage))
+def test_killed_between_any_two_steps_it_loses_nothing(one: Pipeline, step: PublishStage) -> None:
     one.ingest(fleet_events())
     one.close()
     dead = subprocess.run(
@@ -216,7 +216,7 @@ def test_killed_between_any_two_steps_it_loses_nothing(one: Pipeline, step: Step
     publish(one)
     records = assert_topic_is_the_ledger(one.store, one.settings)
     twice = len(records) - len(last_of_each_key(records))
-    assert twice == (len(one.cells()) if step is Step.COMMITTED else 0)
+    assert twice == (len(one.cells()) if step is PublishStage.COMMITTED else 0)
     assert len({json.dumps(record, sort_keys=True) for record in records}) == len(one.cells()), "sent twice is the same twice"
 
 
@@ -226,8 +226,8 @@ def test_a_writer_that_wakes_up_late_writes_no_older_revision(one: Pipeline) -> 
     one.ingest([usage(1, AT)])
     one.close()
 
-    def meanwhile(step: Step) -> None:
-        if step is Step.SENT:
+    def meanwhile(step: PublishStage) -> None:
+        if step is PublishStage.SENT:
             one.ingest([usage(2, AT + timedelta(seconds=5))])
             one.close()
             lease_runs_out(one.store)
@@ -246,13 +246,13 @@ def test_a_cell_that_changes_while_it_is_sent_is_sent_again(one: Pipeline) -> No
     one.ingest([usage(1, AT)])
     one.close()
 
-    def meanwhile(step: Step) -> None:
-        if step is Step.COMMITTED and not changed:
+    def meanwhile(step: PublishStage) -> None:
+        if step is PublishStage.COMMITTED and not changed:
             changed.append(step)
             one.ingest([usage(2, AT + timedelta(seconds=5))])
             one.close()
 
-    changed: list[Step] = []
+    changed: list[PublishStage] = []
 
     sending = publisher(one, meanwhile)
     while sending.step():

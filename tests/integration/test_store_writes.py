@@ -27,7 +27,7 @@ from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.documents import Collection, cell_id
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused, StoreUnreachable
-from gpu_token_analytics.ledger.changes import Change, Kind
+from gpu_token_analytics.ledger.changes import Change, ChangeKind
 from gpu_token_analytics.ledger.shared import NOTHING_SHARED
 from gpu_token_analytics.mongo import client as store_client
 from gpu_token_analytics.mongo.client import Store, open_store
@@ -208,7 +208,7 @@ PRICE = {"scope": "gpu", "key": "g", "valid_from": HOUR, "valid_to": None}
 LEDGER_WRITES: dict[str, Callable[[CellStore, ChangeMarks, RollupStore], object]] = {
     "open": lambda _, changes, __: changes.open("g", [0, MINUTE_US]),
     "mark_existing": lambda cells, _, __: cells.mark_existing([cell_id("g", 0)]),
-    "mark": lambda _, changes, __: changes.mark([Change("g", Kind.SILENT, 0, MINUTE_US)]),
+    "mark": lambda _, changes, __: changes.mark([Change("g", ChangeKind.SILENT, 0, MINUTE_US)]),
     "mark_priced": lambda _, changes, __: changes.mark_priced(PRICE, NOTHING_SHARED, HOUR),
     "mark_computed_before": lambda _, changes, __: changes.mark_computed_before(["g"], HOUR),
     "write": lambda cells, _, __: cells.write([CellWrite(cell_id("g", 0), 1, 0, {"computed_at": HOUR})]),

@@ -22,6 +22,9 @@ FACTS = {
     "the collection of requests": (r'collection="token_usage"|= "token_usage"', "wire/usage.py"),
     "the collection of samples": (r'collection="gpu_metrics"|= "gpu_metrics"', "wire/sample.py"),
     "rules between a record's parts and wholes": (r'"queue_ms", "latency_ms"', "wire/usage.py"),
+    "a server in a thread": (r"uvicorn\.Server\(", "http_server.py"),
+    "the declaration of a metric": (r"\b(Gauge|Histogram)\(", "metrics.py"),
+    "the first fields of a cell": (r'"opened_at": now', "ledger/document.py"),
     "seven slices of a card": (r"\[1-7\]|(SEVENTHS|SLICES) = ", "units.py"),
 }
 

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 from gpu_token_analytics import logs
 from gpu_token_analytics.costs.answers import CostsResponse
-from gpu_token_analytics.costs.files import Column, Kind, csv_chunks
+from gpu_token_analytics.costs.files import Column, ColumnKind, csv_chunks
 from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.foreign_text import in_csv, in_json_text, visible, visible_lines
 from gpu_token_analytics.metrics import Metrics
@@ -93,7 +93,7 @@ def test_the_dashboard_shows_the_same_characters() -> None:
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", " =1", "\t=1", "＝1", "\n=1", "\r@x"])
 def test_no_cell_of_a_csv_file_is_a_formula(name: str) -> None:
-    (head, row) = b"".join(csv_chunks([Column("model", Kind.TEXT)], [[name]])).decode().splitlines()
+    (head, row) = b"".join(csv_chunks([Column("model", ColumnKind.TEXT)], [[name]])).decode().splitlines()
     assert head == "model"
     assert row.strip('"').startswith("'")
 

@@ -2,87 +2,70 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Histogram
+
+from gpu_token_analytics.metrics import Declared
 
 
 class AgentMetrics:
     """The agent's metrics in one registry. Labels are closed sets, never a GPU: fleets are large."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.samples = Counter("gpu_tokens_agent_samples", "GPU samples handed to Kafka", ["source"], registry=registry)
-        self.source_up = Gauge(
-            "gpu_tokens_agent_source_up",
-            "1 while the GPU telemetry source answers, 0 while it does not",
-            ["source"],
-            registry=registry,
+        declared = Declared(registry)
+        self.samples = declared.counter("agent_samples", "GPU samples handed to Kafka", "source")
+        self.source_up = declared.gauge(
+            "agent_source_up", "1 while the GPU telemetry source answers, 0 while it does not", "source"
         )
-        self.source_failures = Counter(
-            "gpu_tokens_agent_source_failures",
-            "Reads that the telemetry source could not answer at all",
-            ["source"],
-            registry=registry,
+        self.source_failures = declared.counter(
+            "agent_source_failures", "Reads that the telemetry source could not answer at all", "source"
         )
-        self.gpus = Gauge("gpu_tokens_agent_gpus", "GPUs and MIG slices in the last read", ["source"], registry=registry)
-        self.gpu_problems = Gauge(
-            "gpu_tokens_agent_gpu_problems",
+        self.gpus = declared.gauge("agent_gpus", "GPUs and MIG slices in the last read", "source")
+        self.gpu_problems = declared.gauge(
+            "agent_gpu_problems",
             "GPUs that cannot be read now, by what is wrong (lost, reset_required, unreadable, gone, malformed); shared_uuid: "
             "they are read, but have no UUID of their own",
-            ["source", "problem"],
-            registry=registry,
+            "source",
+            "problem",
         )
-        self.gpu_problem_changes = Counter(
-            "gpu_tokens_agent_gpu_problem_changes",
+        self.gpu_problem_changes = declared.counter(
+            "agent_gpu_problem_changes",
             "Times a GPU went from readable, or from another problem, into this problem",
-            ["source", "problem"],
-            registry=registry,
+            "source",
+            "problem",
         )
-        self.skipped_ticks = Counter(
-            "gpu_tokens_agent_skipped_ticks", "Samples left out because reading or sending took too long", registry=registry
+        self.skipped_ticks = declared.counter(
+            "agent_skipped_ticks", "Samples left out because reading or sending took too long"
         )
-        self.delivery_failures = Counter(
-            "gpu_tokens_agent_delivery_failures", "Times Kafka did not acknowledge samples in time", registry=registry
-        )
-        self.last_sample = Gauge(
-            "gpu_tokens_agent_last_sample_timestamp_seconds", "Unix time of the last round of samples", registry=registry
-        )
+        self.delivery_failures = declared.counter("agent_delivery_failures", "Times Kafka did not acknowledge samples in time")
+        self.last_sample = declared.gauge("agent_last_sample_timestamp_seconds", "Unix time of the last round of samples")
 
 
 class EngineMetrics:
     """Of the engines whose counters are read. Labels are closed sets, never an instance or a model."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        declared = Declared(registry)
         engine = ["engine"]
-        self.engines = Gauge("gpu_tokens_agent_engines", "Serving engines that are scraped", engine, registry=registry)
-        self.engines_up = Gauge(
-            "gpu_tokens_agent_engines_up", "Of these, those whose last scrape could be read", engine, registry=registry
-        )
-        self.seconds = Histogram(
-            "gpu_tokens_agent_engine_scrape_seconds",
+        self.engines = declared.gauge("agent_engines", "Serving engines that are scraped", *engine)
+        self.engines_up = declared.gauge("agent_engines_up", "Of these, those whose last scrape could be read", *engine)
+        self.seconds = declared.histogram(
+            "agent_engine_scrape_seconds",
             "Time of one scrape of an engine, reading its page included; the count is that of all scrapes",
-            engine,
-            registry=registry,
+            Histogram.DEFAULT_BUCKETS,
+            *engine,
         )
-        self.failures = Counter(
-            "gpu_tokens_agent_engine_scrape_failures", "Scrapes that could not be read", engine, registry=registry
-        )
-        self.resets = Counter(
-            "gpu_tokens_agent_engine_resets", "Scrapes in which an engine's counters had begun anew", engine, registry=registry
-        )
-        self.gaps = Counter(
-            "gpu_tokens_agent_engine_gaps", "Scrapes that count for missed ones before them, too", engine, registry=registry
-        )
-        self.tokens = Counter(
-            "gpu_tokens_agent_engine_tokens",
+        self.failures = declared.counter("agent_engine_scrape_failures", "Scrapes that could not be read", *engine)
+        self.resets = declared.counter("agent_engine_resets", "Scrapes in which an engine's counters had begun anew", *engine)
+        self.gaps = declared.counter("agent_engine_gaps", "Scrapes that count for missed ones before them, too", *engine)
+        self.tokens = declared.counter(
+            "agent_engine_tokens",
             "Tokens that engines counted, by kind; cached ones are a part of prompt ones",
-            ["engine", "kind"],
-            registry=registry,
+            "engine",
+            "kind",
         )
-        self.sent = Counter("gpu_tokens_agent_engine_events", "Events of engines that Kafka acknowledged", registry=registry)
-        self.waiting = Gauge(
-            "gpu_tokens_agent_engine_events_waiting", "Events of engines that Kafka has not taken yet", registry=registry
-        )
-        self.dropped = Counter(
-            "gpu_tokens_agent_engine_events_dropped",
+        self.sent = declared.counter("agent_engine_events", "Events of engines that Kafka acknowledged")
+        self.waiting = declared.gauge("agent_engine_events_waiting", "Events of engines that Kafka has not taken yet")
+        self.dropped = declared.counter(
+            "agent_engine_events_dropped",
             "Events of engines that were given up because too many waited for Kafka: their tokens are not in the ledger",
-            registry=registry,
         )

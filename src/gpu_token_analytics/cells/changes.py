@@ -12,9 +12,9 @@ from typing import Any
 
 from gpu_token_analytics.cells.marks import SAFETY
 from gpu_token_analytics.documents import US_PER_MINUTE, Collection, GpuId, cell_id, minute_of
-from gpu_token_analytics.ledger.changes import Change, Kind
+from gpu_token_analytics.ledger.changes import Change, ChangeKind
 from gpu_token_analytics.ledger.document import opened
-from gpu_token_analytics.ledger.prices import Scope, canonical_key
+from gpu_token_analytics.ledger.prices import PriceScope, canonical_key
 from gpu_token_analytics.ledger.shared import SharedUuids
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import update_many
@@ -90,7 +90,7 @@ def _concerned(change: Change, own_lease: str | None) -> Document:
     if computed:
         minute["$nin"] = [from_us(at) for at in sorted(computed)]
     where: Document = {"gpu": change.gpu, **({"minute": minute} if minute else {})}
-    if change.kind is not Kind.ALL:
+    if change.kind is not ChangeKind.ALL:
         where["$or"] = [_says_otherwise(change), _computed_by_others(own_lease)]
     return where
 
@@ -101,16 +101,16 @@ def _is_in(minute_us: int, change: Change) -> bool:
 
 def _says_otherwise(change: Change) -> Document:
     match change.kind:
-        case Kind.SILENT:
+        case ChangeKind.SILENT:
             return {"silent": True}
-        case Kind.NOT_OWNED:
+        case ChangeKind.NOT_OWNED:
             return {"silent": True, "owned_us": 0}
-        case Kind.MEMORY:
+        case ChangeKind.MEMORY:
             return {"memory_unknown_us": {"$gt": 0}}
-        case Kind.CARRIED:
+        case ChangeKind.CARRIED:
             # Of a minute with a sample the part before that is another one: it says nothing of itself.
             return _not_due([*_differs(change, ("host", "gpu_name", "own_price")), {"samples": {"$gt": 0}}])
-        case Kind.NAMED:
+        case ChangeKind.NAMED:
             return _not_due(_differs(change, ("host", "gpu_name")))
         case _:
             raise ValueError(f"{change.kind} concerns every cell")
@@ -135,15 +135,15 @@ def _computed_by_others(own_lease: str | None) -> Document:
 
 def _priced_by(row: Document, shared: SharedUuids) -> Document:
     """Which cells a price row can concern."""
-    scope = Scope(row["scope"])
+    scope = PriceScope(row["scope"])
     key: Any = canonical_key(scope, row.get("key"))
     match scope:
-        case Scope.GPU:
+        case PriceScope.GPU:
             cards = [key, *shared.cards(key or "")]
             return {"$or": [{"gpu": {"$in": cards}}, {"card": {"$in": cards}}]}
-        case Scope.HOST:
+        case PriceScope.HOST:
             return {"host": key}
-        case Scope.NAME:
+        case PriceScope.NAME:
             return {}  # a slice is priced by its card's name, which its own cells do not carry
-        case Scope.DEFAULT:
+        case PriceScope.DEFAULT:
             return {}

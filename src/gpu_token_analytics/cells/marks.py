@@ -17,16 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TypeAlias
 
-from gpu_token_analytics.documents import Collection, GpuId, cell_id
+from gpu_token_analytics.documents import Collection, GpuMinute, cell_id
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
 from gpu_token_analytics.ledger.document import opened
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import DUPLICATE_KEY, write_command
 from gpu_token_analytics.mongo.errors import Document, store_errors
-
-Cell: TypeAlias = tuple[GpuId, int]  # GPU, start of the minute in microseconds
 
 SAFETY = timedelta(seconds=1)
 _TRIES = 10
@@ -40,9 +37,9 @@ class CellMarker:
         self._store = store
         self._debounce = timedelta(seconds=debounce_seconds)
         self._remembered = remembered
-        self._due: dict[Cell, datetime] = {}
+        self._due: dict[GpuMinute, datetime] = {}
 
-    def mark(self, touched: Iterable[Cell]) -> Sequence[Cell]:
+    def mark(self, touched: Iterable[GpuMinute]) -> Sequence[GpuMinute]:
         """Mark every cell that needs it, durably. Returns these, each once: it may have been marked more often, after an
         outage, but not less. Their events must be durable already.
 
@@ -56,7 +53,7 @@ class CellMarker:
             self._mark(cells[start : start + _CHUNK], now)
         return cells
 
-    def _mark(self, cells: Sequence[Cell], now: datetime) -> None:
+    def _mark(self, cells: Sequence[GpuMinute], now: datetime) -> None:
         ids = {cell_id(gpu, minute_us): (gpu, minute_us) for gpu, minute_us in cells}
         updates = [_mark_one(name, cell, now, now + self._debounce) for name, cell in ids.items()]
         for _ in range(_TRIES):
@@ -75,7 +72,7 @@ class CellMarker:
                 raise StoreRefused(f"MongoDB refused to mark cells: {error.get('errmsg')}")
         return [updates[error["index"]] for error in failed]
 
-    def _remember(self, ids: Mapping[str, Cell]) -> None:
+    def _remember(self, ids: Mapping[str, GpuMinute]) -> None:
         if self._debounce <= SAFETY:
             return
         with store_errors("read marks back"):
@@ -88,6 +85,6 @@ class CellMarker:
         self._due.update(due)
 
 
-def _mark_one(name: str, cell: Cell, now: datetime, due_at: datetime) -> Document:
+def _mark_one(name: str, cell: GpuMinute, now: datetime, due_at: datetime) -> Document:
     update = {"$inc": {"gen": 1}, "$min": {"due_at": due_at}, "$setOnInsert": opened(*cell, now)}
     return {"q": {"_id": name}, "u": update, "upsert": True}

@@ -19,8 +19,7 @@ from pymongo import ASCENDING, DESCENDING
 
 from gpu_token_analytics.cells.line_chunks import LineChunks
 from gpu_token_analytics.cells.lines import are_many, complete_cells, put_lines
-from gpu_token_analytics.cells.marks import Cell
-from gpu_token_analytics.documents import CellId, CellState, Collection, GpuId, cell_id
+from gpu_token_analytics.documents import CellId, CellState, Collection, GpuId, GpuMinute, cell_id
 from gpu_token_analytics.ledger.document import CHUNKED_FIELDS, TAKEN_FIELDS, CellDocument, projection
 from gpu_token_analytics.mongo.aside import Aside
 from gpu_token_analytics.mongo.client import Store
@@ -240,7 +239,7 @@ class CellStore:
     # -- reads -------------------------------------------------------------------------------------------------------
 
     @mapped
-    def states(self, cells: Iterable[Cell]) -> dict[Cell, CellDocument]:
+    def states(self, cells: Iterable[GpuMinute]) -> dict[GpuMinute, CellDocument]:
         """Those of these cells that exist: {silent, revision, due_at, lease}."""
         ids = {cell_id(gpu, minute): (gpu, minute) for gpu, minute in cells}
         if not ids:

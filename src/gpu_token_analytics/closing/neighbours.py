@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Set
 from typing import Any
 
-from gpu_token_analytics.documents import GpuId, minute_of
+from gpu_token_analytics.documents import GpuId, GpuMinute, minute_of
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.ledger.changes import GpuMinute
 from gpu_token_analytics.raw.read import RawReads, UsageTime
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import US_PER_HOUR, US_PER_MINUTE, GpuId, minute_of
-from gpu_token_analytics.ledger.changes import Change, Kind
+from gpu_token_analytics.ledger.changes import Change, ChangeKind
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.wire.times import to_us
 
@@ -71,5 +71,5 @@ class Silences:
         if minutes:
             if self._store.cells.count_cells(gpu, start, minutes.stop) < len(minutes):
                 self._store.changes.open(gpu, minutes)
-            self._store.changes.mark([Change(gpu, Kind.NOT_OWNED, start, minutes.stop)])
+            self._store.changes.mark([Change(gpu, ChangeKind.NOT_OWNED, start, minutes.stop)])
         self._silences[gpu] = _Silence(max(start, minutes.stop), owned_until, now_us)

@@ -13,7 +13,7 @@ from gpu_token_analytics.closing.neighbours import evidence_before, evidence_fro
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import GpuId
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.ledger.changes import Change, Kind
+from gpu_token_analytics.ledger.changes import Change, ChangeKind
 from gpu_token_analytics.ledger.names_moved import NameMoved, families
 from gpu_token_analytics.ledger.params import LedgerParams
 
@@ -70,7 +70,7 @@ def _spread_stays(store: LedgerStore) -> None:
 
 def _spread_new_host(store: LedgerStore, books: Books, gpu: GpuId) -> None:
     if gpu in books.shared:
-        store.changes.mark([Change(gpu, Kind.ALL, None, None)])
+        store.changes.mark([Change(gpu, ChangeKind.ALL, None, None)])
 
 
 def _spread_names(store: LedgerStore, books: Books, params: LedgerParams, names: Iterable[str]) -> None:

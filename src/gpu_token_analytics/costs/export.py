@@ -10,7 +10,7 @@ from typing import Any
 from gpu_token_analytics.costs import focus
 from gpu_token_analytics.costs.choices import ExportFormat, ExportLayout
 from gpu_token_analytics.costs.desk import Desk
-from gpu_token_analytics.costs.files import Column, Kind, csv_chunks, parquet_chunks
+from gpu_token_analytics.costs.files import Column, ColumnKind, csv_chunks, parquet_chunks
 from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.questions import EXPORT, check_cost
 from gpu_token_analytics.costs.rows import elapsed_seconds, gpu_seconds, money_of, rates_of
@@ -74,13 +74,13 @@ def table(
 
 def cost_columns(query: CostQuery) -> list[Column]:
     """The columns of layout=costs."""
-    columns = [Column("bucket_start", Kind.TIME), Column("bucket_end", Kind.TIME)]
-    columns += [Column(name, Kind.TEXT) for name in query.group_by]
-    columns += [Column(name, Kind.INTEGER) for name in (*_MONEY, "total_nusd", *COUNTS)]
-    columns.append(Column("gpu_seconds", Kind.FLOAT))
-    columns += [Column(name, Kind.FLOAT) for name in _RATES]
-    columns.append(Column("provisional", Kind.BOOLEAN))
-    return [*columns, *(Column(name, Kind.INTEGER) for name in _DOUBTS)]
+    columns = [Column("bucket_start", ColumnKind.TIME), Column("bucket_end", ColumnKind.TIME)]
+    columns += [Column(name, ColumnKind.TEXT) for name in query.group_by]
+    columns += [Column(name, ColumnKind.INTEGER) for name in (*_MONEY, "total_nusd", *COUNTS)]
+    columns.append(Column("gpu_seconds", ColumnKind.FLOAT))
+    columns += [Column(name, ColumnKind.FLOAT) for name in _RATES]
+    columns.append(Column("provisional", ColumnKind.BOOLEAN))
+    return [*columns, *(Column(name, ColumnKind.INTEGER) for name in _DOUBTS)]
 
 
 def _line(query: CostQuery, row: Row, now: datetime) -> list[Any]:

@@ -23,7 +23,7 @@ ROWS_PER_CHUNK = 1_000
 ROWS_PER_GROUP = 10_000
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """Type of a column. DECIMAL: Decimal with 9 places. JSON: a dict, as text."""
 
     TEXT = "text"
@@ -40,7 +40,7 @@ class Column:
     """One column of a file."""
 
     name: str
-    kind: Kind
+    kind: ColumnKind
 
 
 def usd(nusd: int) -> Decimal:
@@ -64,18 +64,18 @@ def csv_chunks(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Iter
         yield out.getvalue().encode()
 
 
-_TO_TEXT: dict[Kind, Callable[[Any], str]] = {
-    Kind.TEXT: in_csv,
-    Kind.INTEGER: str,
-    Kind.DECIMAL: lambda value: format(value, "f"),
-    Kind.FLOAT: str,
-    Kind.TIME: lambda value: f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
-    Kind.BOOLEAN: lambda value: "true" if value else "false",
-    Kind.JSON: lambda value: in_json_text(json.dumps(value, ensure_ascii=False, sort_keys=True)),
+_TO_TEXT: dict[ColumnKind, Callable[[Any], str]] = {
+    ColumnKind.TEXT: in_csv,
+    ColumnKind.INTEGER: str,
+    ColumnKind.DECIMAL: lambda value: format(value, "f"),
+    ColumnKind.FLOAT: str,
+    ColumnKind.TIME: lambda value: f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    ColumnKind.BOOLEAN: lambda value: "true" if value else "false",
+    ColumnKind.JSON: lambda value: in_json_text(json.dumps(value, ensure_ascii=False, sort_keys=True)),
 }
 
 
-def _text(kind: Kind, value: Any) -> str:
+def _text(kind: ColumnKind, value: Any) -> str:
     return "" if value is None else _TO_TEXT[kind](value)
 
 
@@ -88,13 +88,13 @@ def parquet_chunks(
 
     pool = pa.system_memory_pool()  # the default pool keeps what it once had
     types = {
-        Kind.TEXT: pa.string(),
-        Kind.INTEGER: pa.int64(),
-        Kind.DECIMAL: pa.decimal128(38, 9),
-        Kind.FLOAT: pa.float64(),
-        Kind.TIME: pa.timestamp("ms", tz="UTC"),
-        Kind.BOOLEAN: pa.bool_(),
-        Kind.JSON: pa.string(),
+        ColumnKind.TEXT: pa.string(),
+        ColumnKind.INTEGER: pa.int64(),
+        ColumnKind.DECIMAL: pa.decimal128(38, 9),
+        ColumnKind.FLOAT: pa.float64(),
+        ColumnKind.TIME: pa.timestamp("ms", tz="UTC"),
+        ColumnKind.BOOLEAN: pa.bool_(),
+        ColumnKind.JSON: pa.string(),
     }
     schema = pa.schema([(column.name, types[column.kind]) for column in columns], metadata=notes)
     sink = _Pieces()
@@ -125,8 +125,8 @@ def parquet_note(path: Path, name: str) -> str | None:
     return None if note is None else note.decode()
 
 
-def _arrow(kind: Kind, value: Any) -> Any:
-    if kind is Kind.JSON and value is not None:
+def _arrow(kind: ColumnKind, value: Any) -> Any:
+    if kind is ColumnKind.JSON and value is not None:
         return json.dumps(value, ensure_ascii=False, sort_keys=True)
     return value
 

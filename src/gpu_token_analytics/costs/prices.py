@@ -10,7 +10,7 @@ from gpu_token_analytics.costs.answers.prices import Price, PricesResponse
 from gpu_token_analytics.costs.cursors import page_of_rows
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.entries import NewPrice, check_price, price_fields
-from gpu_token_analytics.ledger.prices import Scope, canonical_key
+from gpu_token_analytics.ledger.prices import PriceScope, canonical_key
 
 Json = dict[str, Any]
 
@@ -44,7 +44,7 @@ def known_gpus(desk: Desk) -> list[Json]:
 def prices_something(inventory: Iterable[Json], scope: str, key: str | None) -> bool:
     """Whether a GPU of `known_gpus` is what a row of this scope and key is about."""
     field = {"gpu": "_id", "host": "host", "name": "name"}.get(scope)
-    wanted = canonical_key(Scope(scope), key)
+    wanted = canonical_key(PriceScope(scope), key)
     return field is None or any(row.get(field) == wanted for row in inventory)
 
 

@@ -26,7 +26,7 @@ BUCKETS = {step: bucket for bucket, step in STEPS.items()}
 
 
 @dataclass(frozen=True)
-class Budget:
+class ReadBudget:
     """Most documents one query may read."""
 
     cells: int
@@ -34,8 +34,8 @@ class Budget:
     fleet_documents: int
 
 
-PAGE = Budget(cells=120_000, gpu_documents=50_000, fleet_documents=10_000)
-EXPORT = Budget(cells=6_000_000, gpu_documents=1_000_000, fleet_documents=100_000)  # streamed in constant memory
+PAGE = ReadBudget(cells=120_000, gpu_documents=50_000, fleet_documents=10_000)
+EXPORT = ReadBudget(cells=6_000_000, gpu_documents=1_000_000, fleet_documents=100_000)  # streamed in constant memory
 
 
 def check_range(start: datetime, end: datetime) -> tuple[datetime, datetime]:
@@ -117,7 +117,7 @@ def cost_query(
     return query
 
 
-def check_cost(query: CostQuery, gpus: int, budget: Budget = PAGE) -> None:
+def check_cost(query: CostQuery, gpus: int, budget: ReadBudget = PAGE) -> None:
     """Raise Refused with the nearest accepted range when `query` reads more than `budget` on a fleet of `gpus` GPUs."""
     width = max(1, min(gpus, len(query.gpus)) if query.gpus else gpus)
     over = _over(query, width, budget)
@@ -136,7 +136,7 @@ def check_cost(query: CostQuery, gpus: int, budget: Budget = PAGE) -> None:
     )
 
 
-def _over(query: CostQuery, width: int, budget: Budget) -> tuple[timedelta, str] | None:
+def _over(query: CostQuery, width: int, budget: ReadBudget) -> tuple[timedelta, str] | None:
     """(longest time that could pass, the limit in words) when a query reads too much; None: it does not."""
     if query.step is not Step.NONE and (query.end - query.start) / _length(query.step) > MAX_BUCKETS:
         return MAX_BUCKETS * _length(query.step), f"{MAX_BUCKETS:,} buckets"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gpu_token_analytics.ingest.limits import Limits
 from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.shaped import Shaped
-from gpu_token_analytics.raw.columns import Book, Columns, E, T
+from gpu_token_analytics.raw.columns import Columns, E, LabelBook, T
 from gpu_token_analytics.wire.kind import Kind
 
 
@@ -30,7 +30,7 @@ class Sources:
 class KindShaper(Generic[E, T]):
     """Stores events of a kind; nothing else follows from them. Keeps the labels seen so far; for one thread."""
 
-    def __init__(self, book: Book[E, T], rate: LiveRate, gap_us: int, limits: Limits) -> None:
+    def __init__(self, book: LabelBook[E, T], rate: LiveRate, gap_us: int, limits: Limits) -> None:
         """gap_us: for how long a sample speaks at most, in microseconds."""
         self.kind: Kind[E] = book.kind
         self._book = book

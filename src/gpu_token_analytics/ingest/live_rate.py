@@ -19,7 +19,7 @@ from gpu_token_analytics.ledger.money import Float64, Int64
 from gpu_token_analytics.units import MIG_SEVENTHS
 
 
-class Rates(NamedTuple):
+class LiveRates(NamedTuple):
     """Of each request; shapes (n,). nan where not known: `tps` of an event older than the window, the cost also where a price
     is unknown."""
 
@@ -62,7 +62,7 @@ class LiveRate:
         if len(self._prices) > self._max_gpus:
             self._prices.pop(next(iter(self._prices)))
 
-    def see_usages(self, labels: LabelColumn, ts_us: Int64, tokens: Int64) -> Rates:
+    def see_usages(self, labels: LabelColumn, ts_us: Int64, tokens: Int64) -> LiveRates:
         """Count requests, in this order; each one's own tokens are in the rate it gets. Shapes (n,)."""
         windows: list[list[_Window]] = [[] for _ in labels.table]
         in_window: list[float] = []
@@ -77,7 +77,7 @@ class LiveRate:
                 in_window.append(sum(window.add(second, part) for window in of_gpus))
         sums = np.array(in_window, dtype=np.float64)
         tps = np.where(sums > 0, sums, np.nan) / self._window_seconds
-        return Rates(tps, labels.each(self._usd_per_hour, np.float64) / (tps * 3600))
+        return LiveRates(tps, labels.each(self._usd_per_hour, np.float64) / (tps * 3600))
 
     def _usd_per_hour(self, labels: Labels) -> float | None:
         if self._known is not None and not self._known.issuperset(labels.gpus):

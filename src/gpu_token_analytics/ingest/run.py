@@ -27,7 +27,7 @@ from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.ingest.bad_share import BadRecordShare
 from gpu_token_analytics.ingest.limits import Limits
 from gpu_token_analytics.ingest.live_rate import LiveRate
-from gpu_token_analytics.ingest.settle import Abandoned, BatchWriter, Step
+from gpu_token_analytics.ingest.settle import Abandoned, BatchWriter, LoopStage
 from gpu_token_analytics.ingest.shape import Shaper
 from gpu_token_analytics.ingest.shaped import Shaped
 from gpu_token_analytics.kafka.consumer import EventSource
@@ -58,7 +58,7 @@ class Ingest:
         settings: Settings,
         metrics: Metrics,
         clock: Clock,
-        checkpoint: Callable[[Step], None] = lambda _step: None,
+        checkpoint: Callable[[LoopStage], None] = lambda _step: None,
         recent: RecentEvents | None = None,
     ) -> None:
         self._source, self._clock, self._metrics, self._settings = source, clock, metrics, settings
@@ -117,7 +117,7 @@ class Ingest:
         self._went_round()
         if not len(records):
             return None
-        self._checkpoint(Step.POLLED)
+        self._checkpoint(LoopStage.POLLED)
         self._store.check_clock()  # by a wrong clock raw events would be dated as expired, or as still to come
         self._metrics.consumed.inc(len(records))
         self._metrics.batch_records.observe(len(records))
@@ -126,7 +126,7 @@ class Ingest:
             # raw events would be gone while cells still need them.
             shaped = self._shaper.shape(records, self._store.now(), self._bad_share)  # 2 3
         self._observe(shaped)
-        self._checkpoint(Step.SHAPED)
+        self._checkpoint(LoopStage.SHAPED)
         return shaped
 
     def _poll(self) -> RecordBatch:
@@ -163,7 +163,7 @@ class Ingest:
         self._in_flight.popleft()
         done = self._source.commit(write.batch.records.positions)  # 7
         self._metrics.commits.labels("done" if done else "refused").inc()
-        self._checkpoint(Step.COMMITTED)
+        self._checkpoint(LoopStage.COMMITTED)
 
     def _settle(self, within_seconds: float) -> None:
         """Finish and commit what is in flight, as partitions are given away or the process stops."""

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from gpu_token_analytics.books.gpu_names import GpuNames, NameLimits
 from gpu_token_analytics.books.inventory import upsert_inventory
-from gpu_token_analytics.cells.marks import Cell, CellMarker
+from gpu_token_analytics.cells.marks import CellMarker
 from gpu_token_analytics.clock import Clock
-from gpu_token_analytics.documents import touched_minutes
+from gpu_token_analytics.documents import GpuMinute, touched_minutes
 from gpu_token_analytics.errors import DeliveryFailed, KafkaUnreachable, Reason, StoreOutcomeUnknown, StoreUnreachable
 from gpu_token_analytics.ingest.refusals import RefusalLog
 from gpu_token_analytics.ingest.shaped import Raws, Shaped, refused_letters
@@ -44,7 +44,7 @@ _DELAYS_PER_BATCH = 32
 _OUTAGES = (StoreUnreachable, StoreOutcomeUnknown, DeliveryFailed, KafkaUnreachable)
 
 
-class Step(StrEnum):
+class LoopStage(StrEnum):
     """Where the loop is; a test can die after each."""
 
     POLLED = "polled"
@@ -78,7 +78,7 @@ class BatchWriter:
         debounce_seconds: float,
         metrics: Metrics,
         clock: Clock,
-        checkpoint: Callable[[Step], None],
+        checkpoint: Callable[[LoopStage], None],
         recent: RecentEvents | None = None,
         names: NameLimits | None = None,
     ) -> None:
@@ -131,7 +131,7 @@ class BatchWriter:
                 first_time = first_time and outcome.inserted == len(raws.documents)
                 letters += refused_letters(batch, raws, Reason.ID_CONFLICT, outcome.conflicts)
                 letters += refused_letters(batch, raws, Reason.REFUSED_BY_STORE, outcome.refused)
-        self._checkpoint(Step.INSERTED)
+        self._checkpoint(LoopStage.INSERTED)
         self._observe_delays(batch.event_us)
         return Stored(letters, first_time)
 
@@ -149,15 +149,15 @@ class BatchWriter:
                 self._recent.add(batch.rows, batch.sampled, size_bytes, touched, marked)
             else:
                 self._recent.forget(touched)
-        self._checkpoint(Step.MARKED)
+        self._checkpoint(LoopStage.MARKED)
         if stored.letters:
             self._timed("dead_letters", lambda: self._dead_letters.deliver(stored.letters, _DELIVERY_SECONDS))  # 6
             for letter in stored.letters:
                 self._metrics.dead_letters.labels(letter.reason).inc()
             self._refusals.add(stored.letters)
-        self._checkpoint(Step.DEAD_LETTERED)
+        self._checkpoint(LoopStage.DEAD_LETTERED)
 
-    def _mark(self, batch: Shaped) -> tuple[set[Cell], Sequence[Cell]]:
+    def _mark(self, batch: Shaped) -> tuple[set[GpuMinute], Sequence[GpuMinute]]:
         """The cells it touches, and those of them that were marked now."""
         touched = self._cells(batch)
         marked = self._marker.mark(touched)
@@ -181,7 +181,7 @@ class BatchWriter:
         self._metrics.duplicates.labels(kind.collection).inc(outcome.duplicates)
         return outcome
 
-    def _cells(self, batch: Shaped) -> set[Cell]:
+    def _cells(self, batch: Shaped) -> set[GpuMinute]:
         """All cells touched. Names are looked up here, after the insert: what is learned later of the GPUs that they mean is
         `pending` and makes the closer find these events; what was learned before is found here. In between there is no gap."""
         placements = self._names.resolve(batch.named)

@@ -24,7 +24,7 @@ from gpu_token_analytics.ingest.samples import SampleShaper
 from gpu_token_analytics.ingest.shaped import Raws, Shaped, dead_letter
 from gpu_token_analytics.ingest.usages import UsageShaper
 from gpu_token_analytics.kafka.records import NO_BROKER_TIME, RecordBatch
-from gpu_token_analytics.raw.columns import Book, Columns
+from gpu_token_analytics.raw.columns import Columns, LabelBook
 from gpu_token_analytics.raw.sample_columns import description_of
 from gpu_token_analytics.raw.usage_columns import labels_of
 from gpu_token_analytics.wire.events import KINDS, MAX_AHEAD_SECONDS, decode_or_error, unknown_fields
@@ -41,12 +41,12 @@ MAX_KNOWN_GPUS = 50_000
 def shaper_of(kind: Kind[Any], rate: LiveRate, gap_us: int, limits: Limits) -> KindShaper[Any, Any]:
     """What ingest does with events of a kind. Of one that is not named here they are stored, and nothing follows from them."""
     if kind is USAGE:
-        return UsageShaper(Book(USAGE, labels_of), rate, gap_us, limits)
+        return UsageShaper(LabelBook(USAGE, labels_of), rate, gap_us, limits)
     if kind is SAMPLE:
-        return SampleShaper(Book(SAMPLE, description_of), rate, gap_us, limits)
+        return SampleShaper(LabelBook(SAMPLE, description_of), rate, gap_us, limits)
     if kind.touches is not None:
         raise TypeError(f"{kind.tag} touches cells: name here who says which")
-    return KindShaper(Book(kind, lambda _event: None), rate, gap_us, limits)
+    return KindShaper(LabelBook(kind, lambda _event: None), rate, gap_us, limits)
 
 
 class Shaper:

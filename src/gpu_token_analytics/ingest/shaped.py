@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpu_token_analytics.books.sightings import GpuDescription, Sighting
-from gpu_token_analytics.cells.marks import Cell
+from gpu_token_analytics.documents import GpuMinute
 from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.kafka.records import DeadLetter, RecordBatch
 from gpu_token_analytics.ledger.requests import UsageRows
@@ -32,7 +32,7 @@ class Shaped:
     raws: Mapping[Kind[Any], Raws]  # by every kind there is
     rows: list[UsageRows] = field(default_factory=list)  # the requests again, as closing needs them
     sampled: list[dict[str, Any]] = field(default_factory=list)  # and the samples
-    touched: set[Cell] = field(default_factory=set)
+    touched: set[GpuMinute] = field(default_factory=set)
     # Label, [start_us, end_us) of the cells that a request can change which named it, and when that ended.
     labelled: set[tuple[str, int, int, int]] = field(default_factory=set)
     reached: int = 0  # cells that its requests touch, those of labels included

@@ -15,10 +15,9 @@ from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, NanoUsd
 from gpu_token_analytics.ledger.params import LedgerParams
 
 Carried: TypeAlias = tuple[str | None, str | None, NanoUsd | None]  # host, GPU name, the samples' own price
-GpuMinute: TypeAlias = tuple[GpuId, int]  # start of the minute in microseconds
 
 
-class Kind(StrEnum):
+class ChangeKind(StrEnum):
     """Which cells of the interval a change concerns."""
 
     ALL = "all"  # every one
@@ -34,7 +33,7 @@ class Change:
     """An interval of one GPU's timeline, in whole minutes, that is another one than cells say."""
 
     gpu: GpuId
-    kind: Kind
+    kind: ChangeKind
     start_us: int | None  # None: from the first cell on
     end_us: int | None  # None: to the last cell
     carried: Carried | None = None  # what the cells have to say, for kinds that compare it
@@ -47,20 +46,20 @@ def silence(gpu: GpuId, start_us: int, end_us: int, params: LedgerParams) -> Ite
     as anybody owns."""
     end_us = min(end_us, start_us + params.silent_owned_us)
     if start_us < end_us:
-        yield Change(gpu, Kind.NOT_OWNED, start_us, end_us, opens=True)
+        yield Change(gpu, ChangeKind.NOT_OWNED, start_us, end_us, opens=True)
 
 
 def silence_after(gpu: GpuId, minute_us: int, params: LedgerParams) -> Iterator[Change]:
     """The silence after a minute with evidence, which nothing has ended yet: only minutes that have a cell."""
     if params.silent_owned_us:
         start = minute_us + US_PER_MINUTE
-        yield Change(gpu, Kind.NOT_OWNED, start, start + params.silent_owned_us)
+        yield Change(gpu, ChangeKind.NOT_OWNED, start, start + params.silent_owned_us)
 
 
 def all_of(gpu: GpuId, minutes_us: Iterable[int], *, opens: bool = False) -> Iterator[Change]:
     """Every cell of these minutes."""
     for start, end in intervals(minutes_us):
-        yield Change(gpu, Kind.ALL, start, end, opens=opens)
+        yield Change(gpu, ChangeKind.ALL, start, end, opens=opens)
 
 
 def intervals(minutes_us: Iterable[int]) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from functools import cached_property
 
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, minute_of
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.ledger.changes import Carried, Change, Kind, all_of, silence, silence_after
+from gpu_token_analytics.ledger.changes import Carried, Change, ChangeKind, all_of, silence, silence_after
 from gpu_token_analytics.ledger.computed import ComputedCell, ComputedRun
 from gpu_token_analytics.ledger.document import CellDocument
 from gpu_token_analytics.ledger.params import LedgerParams
@@ -131,7 +131,7 @@ class Diff:
         ]
         if served and not self._is_last(around):
             start, end = served[0] + US_PER_MINUTE, served[-1] + US_PER_MINUTE + params.model_kept_us
-            yield Change(self.gpu, Kind.MEMORY, start, end, computed_us=self._computed_us)
+            yield Change(self.gpu, ChangeKind.MEMORY, start, end, computed_us=self._computed_us)
 
     def _silences(self, around: Around, params: LedgerParams) -> Iterator[Change]:
         """Silence between the minutes whose content is a new one and the evidence next to them: not only where evidence is
@@ -193,10 +193,10 @@ class Diff:
             until = around.sampled_us if until is None else until
             end = None if until is None else until + US_PER_MINUTE
             if end is None or not self._computed_us.issuperset(range(start, end, US_PER_MINUTE)):
-                yield Change(self.gpu, Kind.CARRIED, start, end, cell.carried, self._computed_us)
+                yield Change(self.gpu, ChangeKind.CARRIED, start, end, cell.carried, self._computed_us)
         for cell, before in zip(self.run.cells, self.stored, strict=True):
             if cell.first_named is not None and before.samples != cell.content.samples:
-                yield Change(self.gpu, Kind.NAMED, None, cell.content.start_us, cell.first_named, self._computed_us)
+                yield Change(self.gpu, ChangeKind.NAMED, None, cell.content.start_us, cell.first_named, self._computed_us)
 
     def _next_sampled(self, minute_us: int) -> int | None:
         """The minute of the first sample after one of its minutes; None: its events do not show it."""
@@ -208,7 +208,7 @@ class Diff:
         minutes = (cell.content.start_us for cell in self.run.cells if cell.reprices_slices)
         repriced = [minute for minute in minutes if minute in self.changed_us]
         for gpu in books.slices_of[self.gpu] if repriced else ():
-            yield Change(gpu, Kind.ALL, repriced[0], None)
+            yield Change(gpu, ChangeKind.ALL, repriced[0], None)
 
     def _is_last(self, around: Around) -> bool:
         """Whether all that was ever computed from what its minutes say is in the run: nothing is left to be told."""

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, shared_span, touched_minutes
+from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, GpuMinute, shared_span, touched_minutes
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.ledger.changes import Change, GpuMinute, Kind, all_of, intervals, silence, silence_after
+from gpu_token_analytics.ledger.changes import Change, ChangeKind, all_of, intervals, silence, silence_after
 from gpu_token_analytics.ledger.params import LedgerParams
 
 
@@ -59,7 +59,7 @@ class NameMoved:
             # Silence that the others may have owned is looked at again.
             first = min(self.minutes_us)
             end = max(self.minutes_us) + params.silent_owned_us + 2 * US_PER_MINUTE
-            yield Change(gpu, Kind.SILENT, before_us.get((gpu, first), first), end)
+            yield Change(gpu, ChangeKind.SILENT, before_us.get((gpu, first), first), end)
             if books.may_own(gpu):
                 yield from self._silences(gpu, before_us, from_us, params)
 

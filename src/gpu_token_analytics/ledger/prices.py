@@ -21,7 +21,7 @@ FOREVER_US = 2**62
 MJ_PER_KWH = 3_600_000_000
 
 
-class Scope(StrEnum):
+class PriceScope(StrEnum):
     """What a price row is about; most specific first."""
 
     GPU = "gpu"
@@ -43,11 +43,11 @@ SAMPLE_ROW = "sample"
 NO_ROW = "none"
 
 
-def canonical_key(scope: Scope, key: str | None) -> str | None:
+def canonical_key(scope: PriceScope, key: str | None) -> str | None:
     """What a row is about, in the spelling of cells."""
     if key is None:
         return None
-    return {Scope.GPU: canonical_gpu, Scope.HOST: canonical_host}.get(scope, str)(key)
+    return {PriceScope.GPU: canonical_gpu, PriceScope.HOST: canonical_host}.get(scope, str)(key)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class PriceRow:
     """One row of the price book. Prices in nano-USD per hour and, for owned GPUs, nano-USD per kWh times PUE."""
 
     row: str
-    scope: Scope
+    scope: PriceScope
     key: str | None
     nusd_per_hour: NanoUsd
     mode: PriceMode = PriceMode.ON_DEMAND
@@ -74,8 +74,8 @@ class PriceRow:
         created = document.get("created_at")
         return PriceRow(
             row=str(document["_id"]),
-            scope=Scope(document["scope"]),
-            key=canonical_key(Scope(document["scope"]), document.get("key")),
+            scope=PriceScope(document["scope"]),
+            key=canonical_key(PriceScope(document["scope"]), document.get("key")),
             nusd_per_hour=nusd_per_hour(document["usd_per_hour"]),
             mode=PriceMode(document["mode"]),
             energy_nusd_per_kwh=round(energy * NUSD_PER_USD),
@@ -101,7 +101,7 @@ class PriceBook:
     """All rows, ready to be asked."""
 
     def __init__(self, rows: Iterable[PriceRow]) -> None:
-        self._rows: dict[tuple[Scope, str | None], list[PriceRow]] = {}
+        self._rows: dict[tuple[PriceScope, str | None], list[PriceRow]] = {}
         for row in sorted(rows, key=lambda row: (row.from_us, row.created_us, row.row)):
             self._rows.setdefault((row.scope, row.key), []).append(row)
 
@@ -132,20 +132,20 @@ class PriceBook:
         return pieces
 
     @staticmethod
-    def _keys(gpu: str, host: str | None, name: str | None) -> list[tuple[Scope, str | None]]:
+    def _keys(gpu: str, host: str | None, name: str | None) -> list[tuple[PriceScope, str | None]]:
         pair = host_and_uuid(gpu)  # a row for a UUID holds for all cards that have it
-        uuid = [] if pair is None else [(Scope.GPU, pair[1])]
-        return [(Scope.GPU, gpu), *uuid, (Scope.HOST, host), (Scope.NAME, name), (Scope.DEFAULT, None)]
+        uuid = [] if pair is None else [(PriceScope.GPU, pair[1])]
+        return [(PriceScope.GPU, gpu), *uuid, (PriceScope.HOST, host), (PriceScope.NAME, name), (PriceScope.DEFAULT, None)]
 
     @staticmethod
     def _at(by_scope: list[list[PriceRow]], samples: list[tuple[int, NanoUsd | None]], at_us: int) -> PricePiece:
         sampled = next((price for since, price in reversed(samples) if since <= at_us), None)
         for rows in by_scope:
-            if rows and rows[0].scope is Scope.DEFAULT and sampled is not None:
+            if rows and rows[0].scope is PriceScope.DEFAULT and sampled is not None:
                 break
             for row in reversed(rows):
                 if row.from_us <= at_us < row.to_us:
-                    default = row.scope is Scope.DEFAULT
+                    default = row.scope is PriceScope.DEFAULT
                     return PricePiece(at_us, row.row, row.nusd_per_hour, row.mode, row.energy_nusd_per_kwh, default)
         if sampled is not None:
             return PricePiece(at_us, SAMPLE_ROW, sampled, PriceMode.ON_DEMAND)

@@ -25,7 +25,7 @@ from gpu_token_analytics.closing.closer import Closer, ClosingRules
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.http_server import serving
 from gpu_token_analytics.ingest.run import Ingest
-from gpu_token_analytics.ingest.settle import Step
+from gpu_token_analytics.ingest.settle import LoopStage
 from gpu_token_analytics.kafka.consumer import EventSource
 from gpu_token_analytics.kafka.dead_letters import DeadLetters
 from gpu_token_analytics.kafka.ledger_topic import LedgerTopic
@@ -54,7 +54,7 @@ def run_processor(
     stop: threading.Event,
     *,
     companions: dict[str, Companion] | None = None,
-    checkpoint: Callable[[Step], None] = lambda _step: None,
+    checkpoint: Callable[[LoopStage], None] = lambda _step: None,
 ) -> None:
     """Run until `stop`. Raises the error that ended it, such as OffsetsLost or StoreRefused.
 

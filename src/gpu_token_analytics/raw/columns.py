@@ -51,7 +51,7 @@ class Entry(Generic[T]):
     rule_values: tuple[float, ...]  # what each rule of the kind needs to know of them
 
 
-class Book(Generic[E, T]):
+class LabelBook(Generic[E, T]):
     """The labels seen so far, each once. Bounded: what is forgotten costs an encoding, nothing else."""
 
     def __init__(self, kind: Kind[E], meaning: Callable[[E], T], most_bytes: int = MOST_BOOK_BYTES) -> None:
@@ -101,7 +101,7 @@ class Columns(Generic[E, T]):
 
     ADDED: ClassVar[tuple[Number, ...]] = ()  # what is stored besides the kind's own numbers
 
-    def __init__(self, events: Sequence[E], book: Book[E, T]) -> None:
+    def __init__(self, events: Sequence[E], book: LabelBook[E, T]) -> None:
         """book: knows the kind."""
         self.kind = book.kind
         self.events = events

@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 from gpu_token_analytics.books.gpu_names import meanings_of
-from gpu_token_analytics.cells.marks import Cell, CellMarker
-from gpu_token_analytics.documents import US_PER_MINUTE, Collection, minute_of, touched_minutes
+from gpu_token_analytics.cells.marks import CellMarker
+from gpu_token_analytics.documents import US_PER_MINUTE, Collection, GpuMinute, minute_of, touched_minutes
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import update_many
 from gpu_token_analytics.mongo.errors import Document, mapped
@@ -74,7 +74,7 @@ class PendingMarks:
                 self._rows.update_one(noted, {"$set": {"next_us": until_us, "cells": cells_left}})
         return most_cells - left
 
-    def _cells(self, row: Document, until_us: int) -> list[Cell]:
+    def _cells(self, row: Document, until_us: int) -> list[GpuMinute]:
         """Names are looked up now, after the event was stored: what is learned later is `pending` (ingest/settle.py)."""
         placements = meanings_of(self._store, row["names"])
         meant = [placements.resolve(name, row["ended_us"]) for name in row["names"]]

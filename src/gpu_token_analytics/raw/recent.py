@@ -25,9 +25,8 @@ from functools import cached_property
 
 import numpy as np
 
-from gpu_token_analytics.cells.marks import Cell
 from gpu_token_analytics.clock import Clock, SystemClock
-from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, minute_of
+from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, GpuMinute, minute_of
 from gpu_token_analytics.ledger.money import Int64
 from gpu_token_analytics.ledger.requests import UsageRows, active_in
 from gpu_token_analytics.mongo.errors import Document
@@ -50,7 +49,7 @@ class _Batch:
         self, number: int, stored_at: float, size_bytes: int, requests: UsageRows, samples: Sequence[Document]
     ) -> None:
         self.number, self.stored_at, self.size_bytes = number, stored_at, size_bytes
-        self.opened: list[Cell] = []  # cells that no batch before it touched
+        self.opened: list[GpuMinute] = []  # cells that no batch before it touched
         self.requests, self._samples = requests, samples
 
     # What costs time is done when somebody looks; two threads may do it at once.
@@ -116,7 +115,7 @@ class RecentEvents:
         self._batches: deque[_Batch] = deque()
         self._bytes = 0
         self._number = 0  # of the last batch
-        self._cells: dict[Cell, _Marks] = {}
+        self._cells: dict[GpuMinute, _Marks] = {}
         self._gpus: dict[GpuId, float] = {}  # when each was touched last
 
     def add(
@@ -124,8 +123,8 @@ class RecentEvents:
         parts: Sequence[UsageRows],
         samples: Sequence[Document],
         size_bytes: int,
-        touched: Collection[Cell],
-        marked: Iterable[Cell],
+        touched: Collection[GpuMinute],
+        marked: Iterable[GpuMinute],
     ) -> None:
         """A batch that this process has just stored, each event for the first time, and durably.
 
@@ -151,7 +150,7 @@ class RecentEvents:
             self._bytes += size_bytes
             self._let_go()
 
-    def forget(self, touched: Collection[Cell]) -> None:
+    def forget(self, touched: Collection[GpuMinute]) -> None:
         """Events of these cells were stored, but not all of the batch for the first time by this process."""
         with self._lock:
             self._touch(touched)
@@ -186,7 +185,7 @@ class RecentEvents:
                 return False
         return True
 
-    def _touch(self, cells: Iterable[Cell]) -> None:
+    def _touch(self, cells: Iterable[GpuMinute]) -> None:
         self._gpus |= dict.fromkeys((gpu for gpu, _ in cells), self._clock.monotonic())
 
     def _let_go(self) -> None:

@@ -90,7 +90,7 @@ class LeftOut(StrEnum):
     WITHOUT_TOKENS = "without_tokens"  # a request to a model, without any figure
 
 
-class Refused(GpuTokensError):
+class RefusedSpan(GpuTokensError):
     """A span tells of a request and cannot be counted; the message names attribute, value and what is wrong."""
 
 
@@ -154,7 +154,9 @@ def read_span(span: Span) -> Told | LeftOut | None:
         prompt, completion = prompt or 0, completion or 0  # an embedding has no answer, and an error may have come before one
     for name, value in (("prompt_tokens", prompt), ("completion_tokens", completion)):
         if value is None:
-            raise Refused(f"{NAMES[name][0]} is missing beside {_given(span)}: instrument the engine or client to send both")
+            raise RefusedSpan(
+                f"{NAMES[name][0]} is missing beside {_given(span)}: instrument the engine or client to send both"
+            )
     assert prompt is not None
     assert completion is not None
     cached, reasoning = counts["cached_tokens"] or 0, counts["reasoning_tokens"] or 0
@@ -178,7 +180,7 @@ def _tokens(attribute: str, value: Value) -> int:
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
     number = int(value) if is_text or is_number else -1  # type: ignore[arg-type]
     if not 0 <= number <= MAX_TOKENS:
-        raise Refused(f"{attribute}={str(value)[:40]!r} is no number of tokens (0 to {MAX_TOKENS:,})")
+        raise RefusedSpan(f"{attribute}={str(value)[:40]!r} is no number of tokens (0 to {MAX_TOKENS:,})")
     return number
 
 
@@ -187,9 +189,9 @@ def _langfuse_counts(span: Span) -> dict[str, int | None]:
     try:
         details = json.loads(str(span.attributes[LANGFUSE_USAGE]))
     except (ValueError, RecursionError):
-        raise Refused(f"{LANGFUSE_USAGE} is no JSON object") from None
+        raise RefusedSpan(f"{LANGFUSE_USAGE} is no JSON object") from None
     if not isinstance(details, dict):
-        raise Refused(f"{LANGFUSE_USAGE} is no JSON object")
+        raise RefusedSpan(f"{LANGFUSE_USAGE} is no JSON object")
     counts = {
         str(key): _tokens(f"{LANGFUSE_USAGE}.{str(key)[:40]}", value if isinstance(value, int | float | str) else None)
         for key, value in details.items()

@@ -29,7 +29,7 @@ from gpu_token_analytics.sources.span_figures import (
     NAMES,
     TENANT_IN_TRACE_STATE,
     LeftOut,
-    Refused,
+    RefusedSpan,
     Told,
     finish_reason_of,
     is_sampled,
@@ -70,7 +70,7 @@ def usages(spans: Sequence[Span], placements: InstanceBook, key_tenant: str | No
     for span in spans:
         try:
             told = read_span(span)
-        except Refused as error:
+        except RefusedSpan as error:
             counted.refused.append((span, str(error)))
             continue
         if isinstance(told, Told):
@@ -80,7 +80,7 @@ def usages(spans: Sequence[Span], placements: InstanceBook, key_tenant: str | No
     for chosen, others in _innermost(telling, {span.address: span for span in spans}, counted):
         try:
             usage = _usage(chosen, others, placements, key_tenant, counted)
-        except Refused as error:
+        except RefusedSpan as error:
             counted.refused.append((chosen[0].span, str(error)))
             continue
         if usage is not None:
@@ -160,7 +160,7 @@ def _usage(
     first = chosen[0]
     start_ns, end_ns = min(told.span.start_ns for told in chosen), max(told.span.end_ns for told in chosen)
     if not end_ns:
-        raise Refused("endTimeUnixNano is 0: a span is sent when it has ended")
+        raise RefusedSpan("endTimeUnixNano is 0: a span is sent when it has ended")
     spans = [told.span for told in (*chosen, *others)]
     tenant = _tenant(spans, key_tenant)
     end_us = end_ns // _NS_PER_US
@@ -180,7 +180,7 @@ def _usage(
     try:
         ts = from_us(end_us)
     except OverflowError:
-        raise Refused(f"endTimeUnixNano={end_ns} is no time that a calendar has") from None
+        raise RefusedSpan(f"endTimeUnixNano={end_ns} is no time that a calendar has") from None
     return TokenUsage(
         event_id=_identity(first, prompt_tokens, completion_tokens),
         ts=ts,
@@ -232,7 +232,7 @@ def _tenant(spans: Sequence[Span], key_tenant: str | None) -> str:
         None,
     )
     if key_tenant is not None and told not in (None, key_tenant):
-        raise Refused(f"tenant={told!r}: this key is for tenant {key_tenant!r} only")
+        raise RefusedSpan(f"tenant={told!r}: this key is for tenant {key_tenant!r} only")
     return (key_tenant or told or DEFAULT_TENANT)[:MAX_LABEL]
 
 

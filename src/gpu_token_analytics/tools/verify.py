@@ -41,7 +41,7 @@ _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Step:
+class Check:
     """One thing that was waited for, and how long it took."""
 
     name: str
@@ -100,7 +100,7 @@ def marked_events(clock: Clock) -> Marked:
 
 def verify(
     sink: EventSink, store: Store, clock: Clock, stop: threading.Event, timeout_seconds: float, debounce_seconds: float
-) -> Iterator[Step]:
+) -> Iterator[Check]:
     """Yield each step as it is done. debounce_seconds: CLOSE_DEBOUNCE_SECONDS of the processors.
 
     Raises VerifyFailed naming the step that was not, DeliveryFailed, StoreError.
@@ -111,9 +111,9 @@ def verify(
     for event in events:
         sink.send(event)
     sink.flush(min(timeout_seconds, _FLUSH_SECONDS))
-    yield Step("kafka", f"{len(events)} events of {marked.gpu} acknowledged", clock.monotonic() - begun)
+    yield Check("kafka", f"{len(events)} events of {marked.gpu} acknowledged", clock.monotonic() - begun)
 
-    def wait(name: str, look: Callable[[], str | None], why_not: str) -> Step:
+    def wait(name: str, look: Callable[[], str | None], why_not: str) -> Check:
         why = ""
         while clock.monotonic() - begun < timeout_seconds:
             try:
@@ -123,7 +123,7 @@ def verify(
             else:
                 why = ""
             if seen is not None:
-                return Step(name, seen, clock.monotonic() - begun)
+                return Check(name, seen, clock.monotonic() - begun)
             if clock.wait(stop, _POLL_SECONDS):
                 raise VerifyFailed(f"{name}: interrupted")
         raise VerifyFailed(f"{name}: not within {timeout_seconds:g} s; {why_not}{why}")

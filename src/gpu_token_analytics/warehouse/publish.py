@@ -32,7 +32,7 @@ IDLE_SECONDS = 1.0
 RETRY_SECONDS = 5.0
 
 
-class Step(StrEnum):
+class PublishStage(StrEnum):
     """Between which effects a process can die: the names of a test's checkpoints."""
 
     READ = "read"  # cells were read, nothing was sent
@@ -58,7 +58,7 @@ class Publisher:
         outbox: Outbox,
         topic: LedgerTopic,
         observer: Observer,
-        checkpoint: Callable[[Step], None] = lambda _step: None,
+        checkpoint: Callable[[PublishStage], None] = lambda _step: None,
     ) -> None:
         self._outbox, self._topic, self._observer, self._checkpoint = outbox, topic, observer, checkpoint
         self._name = secrets.token_hex(8)
@@ -110,15 +110,15 @@ class Publisher:
         first = list(islice(cells, 1))
         if not first:
             return self._outbox.sweep(self._topic.name)
-        self._checkpoint(Step.READ)
+        self._checkpoint(PublishStage.READ)
 
         def records() -> Iterator[tuple[str, bytes]]:
             for cell in chain(first, cells):
                 yield from records_of(cell)
                 sent.append((cell["_id"], cell["revision"]))
-            self._checkpoint(Step.SENT)
+            self._checkpoint(PublishStage.SENT)
 
         self._observer.ledger_records(self._topic.write(records()))
-        self._checkpoint(Step.COMMITTED)
+        self._checkpoint(PublishStage.COMMITTED)
         self._outbox.sent(sent)
         return len(sent)

@@ -247,9 +247,9 @@ def test_parquet_holds_what_csv_holds(api: Api, tmp_path: Path) -> None:
 
 
 def test_names_that_a_spreadsheet_would_run_are_text() -> None:
-    from gpu_token_analytics.costs.files import Column, Kind, csv_chunks
+    from gpu_token_analytics.costs.files import Column, ColumnKind, csv_chunks
 
-    columns = [Column("model", Kind.TEXT), Column("n", Kind.INTEGER)]
+    columns = [Column("model", ColumnKind.TEXT), Column("n", ColumnKind.INTEGER)]
     text = b"".join(csv_chunks(columns, [["=cmd|' /C calc'!A0", -1], ["-1", 0], [None, None], ["plain", 2]]))
     assert text.decode().splitlines() == ["model,n", "'=cmd|' /C calc'!A0,-1", "'-1,0", ",", "plain,2"]
 

@@ -25,7 +25,7 @@ from tests.integration.ledger_support import NoLetters, Pipeline, minutes_ago, s
 from gpu_token_analytics.cells.store import CellStore
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.ingest.settle import BatchWriter, Step
+from gpu_token_analytics.ingest.settle import BatchWriter, LoopStage
 from gpu_token_analytics.kafka.dead_letters import DeadLetters
 from gpu_token_analytics.wire.identity import event_id_of
 from gpu_token_analytics.wire.kind import Event, encode
@@ -45,18 +45,18 @@ class Died(BaseException):
 class Replica(Pipeline):
     """A pipeline that dies when a step is over; and what a process knows is gone with it."""
 
-    dies_after: Step | None = None
+    dies_after: LoopStage | None = None
 
     def _new_writer(self) -> BatchWriter:
         letters = cast("DeadLetters", NoLetters())
         debounce_seconds = self.settings.close_debounce_seconds
         return BatchWriter(self.store, letters, debounce_seconds, self.metrics, SystemClock(), self._die, self._recent)
 
-    def _die(self, step: Step) -> None:
+    def _die(self, step: LoopStage) -> None:
         if step is self.dies_after:
             raise Died
 
-    def read(self, events: list[Event], dies_after: Step | None) -> bool:
+    def read(self, events: list[Event], dies_after: LoopStage | None) -> bool:
         """Steps 2 to 6 of one batch. False: it died, and started again."""
         self.dies_after = dies_after
         try:
@@ -130,19 +130,19 @@ class Story(RuleBasedStateMachine):
             first = place % len(self.topic)
             self.topic += self.topic[first : first + count]
 
-    @rule(replica=REPLICAS, count=st.integers(1, 12), dies_after=st.sampled_from([None, None, *Step]))
-    def deliver(self, replica: int, count: int, dies_after: Step | None) -> None:
+    @rule(replica=REPLICAS, count=st.integers(1, 12), dies_after=st.sampled_from([None, None, *LoopStage]))
+    def deliver(self, replica: int, count: int, dies_after: LoopStage | None) -> None:
         """Read on from where the group is. Who dies has committed nothing, and who dies after the commit all of it."""
         batch = self.topic[self.committed : self.committed + count]
         if not batch:
             return
-        inside = dies_after if dies_after in (Step.INSERTED, Step.MARKED, Step.DEAD_LETTERED) else None
-        if dies_after in (Step.POLLED, Step.SHAPED):
+        inside = dies_after if dies_after in (LoopStage.INSERTED, LoopStage.MARKED, LoopStage.DEAD_LETTERED) else None
+        if dies_after in (LoopStage.POLLED, LoopStage.SHAPED):
             self.replicas[replica].restart()
             return
         if self.replicas[replica].read(batch, inside):
             self.committed += len(batch)
-            if dies_after is Step.COMMITTED:
+            if dies_after is LoopStage.COMMITTED:
                 self.replicas[replica].restart()
 
     @rule(replica=REPLICAS, back=st.integers(1, 30), count=st.integers(1, 12))

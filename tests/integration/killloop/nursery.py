@@ -25,7 +25,7 @@ from typing import NoReturn
 from tests.integration.killloop import variants
 
 from gpu_token_analytics import logs
-from gpu_token_analytics.ingest.settle import Step
+from gpu_token_analytics.ingest.settle import LoopStage
 from gpu_token_analytics.processor.service import run_processor
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.signals import stop_on_signals
@@ -70,7 +70,7 @@ def _live(number: int) -> NoReturn:
     probability = float(os.environ["KILL_PROBABILITY"])
     calm = Path(os.environ["KILL_CALM_FILE"])
 
-    def checkpoint(_step: Step) -> None:
+    def checkpoint(_step: LoopStage) -> None:
         if dice.random() < probability and not calm.exists():
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -10,7 +10,7 @@ from gpu_token_analytics.documents import minute_of
 from gpu_token_analytics.errors import StoreError
 from gpu_token_analytics.ingest import run
 from gpu_token_analytics.ingest.run import Ingest
-from gpu_token_analytics.ingest.settle import BatchWriter, Step
+from gpu_token_analytics.ingest.settle import BatchWriter, LoopStage
 from gpu_token_analytics.ingest.shaped import Raws, Shaped
 from gpu_token_analytics.processor import service
 from gpu_token_analytics.raw.insert import InsertOutcome
@@ -40,7 +40,7 @@ class CommitFirst(Ingest):
         if shaped is not None:
             self._source.commit(shaped.records.positions)
             for _ in range(4):  # the moment that is wrong: a loop of few deaths must not miss it by chance
-                self._checkpoint(Step.COMMITTED)
+                self._checkpoint(LoopStage.COMMITTED)
         return shaped
 
 

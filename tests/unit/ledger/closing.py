@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from tests.unit.ledger.loaded import Document, Stored
 
-from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, cell_id, shared_span, touched_minutes
-from gpu_token_analytics.ledger.changes import Change, GpuMinute, Kind
+from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, GpuMinute, cell_id, shared_span, touched_minutes
+from gpu_token_analytics.ledger.changes import Change, ChangeKind
 from gpu_token_analytics.ledger.compute import compute_runs
 from gpu_token_analytics.ledger.computed import ComputedCell, ComputedRun
 from gpu_token_analytics.ledger.diff import NOTHING_AROUND, Around, Diff, StoredMinute
@@ -191,20 +191,20 @@ class ModelLedger:
 
     @staticmethod
     def _is_concerned(change: Change, cell: Cell, own_lease: int | None) -> bool:
-        if change.kind is Kind.ALL or (cell.lease is not None and cell.lease != own_lease):
+        if change.kind is ChangeKind.ALL or (cell.lease is not None and cell.lease != own_lease):
             return True
         fields: dict[str, Any] = {**(cell.fields or {})}
         match change.kind:
-            case Kind.SILENT:
+            case ChangeKind.SILENT:
                 return bool(fields.get("silent"))
-            case Kind.NOT_OWNED:
+            case ChangeKind.NOT_OWNED:
                 return bool(fields.get("silent")) and fields["owned_us"] == 0
-            case Kind.MEMORY:
+            case ChangeKind.MEMORY:
                 return bool(fields.get("memory_unknown_us"))
         assert change.carried is not None
-        names = ("host", "gpu_name", "own_price")[: 3 if change.kind is Kind.CARRIED else 2]
+        names = ("host", "gpu_name", "own_price")[: 3 if change.kind is ChangeKind.CARRIED else 2]
         differs = any(fields.get(name) != value for name, value in zip(names, change.carried, strict=False))
-        sampled = change.kind is Kind.CARRIED and bool(fields.get("samples"))
+        sampled = change.kind is ChangeKind.CARRIED and bool(fields.get("samples"))
         return not cell.is_due and (differs or sampled)
 
     def _evidence(self, asked: Iterable[GpuMinute]) -> tuple[dict[GpuMinute, int], dict[GpuMinute, int]]:

@@ -14,7 +14,7 @@ from tests.unit.ledger.closing import Job, ModelLedger, document_of, expected_ce
 from tests.unit.ledger.loaded import Document, Stored
 from tests.unit.ledger.worlds import GPU, MINUTE, T0, price, sample, usage
 
-from gpu_token_analytics.ledger.changes import Change, Kind, all_of, intervals, silence
+from gpu_token_analytics.ledger.changes import Change, ChangeKind, all_of, intervals, silence
 from gpu_token_analytics.ledger.compute import compute_runs
 from gpu_token_analytics.ledger.diff import NOTHING_AROUND, Around, Diff, StoredMinute
 from gpu_token_analytics.ledger.document import CellDocument
@@ -114,7 +114,9 @@ def cell_documents(diff: Diff) -> list[CellDocument]:
     return [document_of(diff.gpu, cell.content.start_us, cell.fields()) for cell in diff.run.cells]
 
 
-def kinds(stored: Stored, diff: Diff, around: Around = NOTHING_AROUND) -> list[tuple[str, Kind, float | None, float | None]]:
+def kinds(
+    stored: Stored, diff: Diff, around: Around = NOTHING_AROUND
+) -> list[tuple[str, ChangeKind, float | None, float | None]]:
     def minute(us: int | None) -> float | None:
         return None if us is None else (us - T0) / MINUTE
 
@@ -138,7 +140,7 @@ def test_silence_is_opened_between_evidence_as_far_as_anybody_owns_it() -> None:
     around = Around(is_newest=True, before_us=at(0))
     diff = diff_of(stored, GPU, [30])
     assert diff.untold_before == diff.untold_after == at(30)
-    assert kinds(stored, diff, around) == [(GPU, Kind.NOT_OWNED, 1, 11)]
+    assert kinds(stored, diff, around) == [(GPU, ChangeKind.NOT_OWNED, 1, 11)]
     (change,) = diff.changes(around, stored.books(), stored.params)
     assert change.opens
     assert kinds(stored, diff_of(stored, GPU, [30], cell_documents(diff)), around) == [], "told before"
@@ -148,8 +150,8 @@ def test_what_a_sample_says_is_carried_up_to_the_next_one_and_the_first_back() -
     stored = one_gpu(sample("a", 5 * 60 + 10, usd_per_hour=2.0), owned_minutes=0)
     diff = diff_of(stored, GPU, [5])
     assert diff.asks_sample
-    assert kinds(stored, diff, Around(sampled_us=at(9))) == [(GPU, Kind.CARRIED, 6, 10), (GPU, Kind.NAMED, None, 5)]
-    assert kinds(stored, diff) == [(GPU, Kind.CARRIED, 6, None), (GPU, Kind.NAMED, None, 5)]
+    assert kinds(stored, diff, Around(sampled_us=at(9))) == [(GPU, ChangeKind.CARRIED, 6, 10), (GPU, ChangeKind.NAMED, None, 5)]
+    assert kinds(stored, diff) == [(GPU, ChangeKind.CARRIED, 6, None), (GPU, ChangeKind.NAMED, None, 5)]
     (change, _) = diff.changes(NOTHING_AROUND, stored.books(), stored.params)
     assert change.carried == ("h", "H100", 2 * 10**9)
     assert kinds(stored, diff_of(stored, GPU, [5], cell_documents(diff))) == []
@@ -159,13 +161,13 @@ def test_the_first_sample_ever_speaks_for_the_time_before_it_not_the_newest_of_i
     moved = sample("a", 5 * 60 + 10), sample("b", 5 * 60 + 40) | {"host": "h2"}
     stored = one_gpu(*moved, owned_minutes=0)
     carried, named = diff_of(stored, GPU, [5]).changes(NOTHING_AROUND, stored.books(), stored.params)
-    assert (carried.kind, carried.carried) == (Kind.CARRIED, ("h2", "H100", None))
-    assert (named.kind, named.carried) == (Kind.NAMED, ("h", "H100", None))
+    assert (carried.kind, carried.carried) == (ChangeKind.CARRIED, ("h2", "H100", None))
+    assert (named.kind, named.carried) == (ChangeKind.NAMED, ("h", "H100", None))
 
 
 def test_requests_tell_of_a_model_for_a_while() -> None:
     stored = one_gpu(usages=[usage("u", 130.0, 5.0)])
-    assert kinds(stored, diff_of(stored, GPU, [2])) == [(GPU, Kind.MEMORY, 3, 63)], "nobody told of the GPU: nothing else"
+    assert kinds(stored, diff_of(stored, GPU, [2])) == [(GPU, ChangeKind.MEMORY, 3, 63)], "nobody told of the GPU: nothing else"
 
 
 def test_a_slice_seen_for_the_first_time_changes_its_card_and_its_siblings_and_a_card_prices_its_slices() -> None:
@@ -174,10 +176,13 @@ def test_a_slice_seen_for_the_first_time_changes_its_card_and_its_siblings_and_a
     stored = one_gpu(card, *parts, owned_minutes=0)
     newest = Around(is_newest=True)
     of_slice = kinds(stored, diff_of(stored, "MIG-a", [0]), newest)
-    assert (GPU, Kind.ALL, 0, 1) in of_slice
-    assert ("MIG-b", Kind.ALL, 0, 1) in of_slice
+    assert (GPU, ChangeKind.ALL, 0, 1) in of_slice
+    assert ("MIG-b", ChangeKind.ALL, 0, 1) in of_slice
     of_card = kinds(stored, diff_of(stored, GPU, [1]), newest)
-    assert [change for change in of_card if change[3] is None] == [("MIG-a", Kind.ALL, 1, None), ("MIG-b", Kind.ALL, 1, None)]
+    assert [change for change in of_card if change[3] is None] == [
+        ("MIG-a", ChangeKind.ALL, 1, None),
+        ("MIG-b", ChangeKind.ALL, 1, None),
+    ]
 
 
 def test_a_label_that_moved_takes_its_silence_with_it() -> None:
@@ -190,37 +195,41 @@ def test_a_label_that_moved_takes_its_silence_with_it() -> None:
     before, since = {("GPU-a", at(10)): at(0)}, {("GPU-b", at(21)): at(30)}
     changes = list(moved.changes(before, since, books, params))
     opened = [
-        (change.gpu, change.start_us, change.end_us) for change in changes if change.kind is Kind.NOT_OWNED and change.opens
+        (change.gpu, change.start_us, change.end_us)
+        for change in changes
+        if change.kind is ChangeKind.NOT_OWNED and change.opens
     ]
     assert opened == [("GPU-a", at(1), at(10)), ("GPU-b", at(21), at(30))]
     again = [
-        (change.gpu, change.start_us, change.end_us) for change in changes if change.kind is Kind.NOT_OWNED and not change.opens
+        (change.gpu, change.start_us, change.end_us)
+        for change in changes
+        if change.kind is ChangeKind.NOT_OWNED and not change.opens
     ]
     assert again == [("GPU-a", at(11), at(71))], "nothing is known to follow: only cells that are there"
     lost_before, lost_since = {("GPU-a", at(21)): at(10)}, {("GPU-a", at(21)): at(40)}
     lost = [change for change in moved.changes(lost_before, lost_since, books, params) if change.opens]
-    assert Change("GPU-a", Kind.NOT_OWNED, at(11), at(40), opens=True) in lost, "around a request that is another's now"
-    assert {change.gpu for change in changes if change.kind is Kind.SILENT} == {"h/0", "GPU-a", "GPU-b"}
+    assert Change("GPU-a", ChangeKind.NOT_OWNED, at(11), at(40), opens=True) in lost, "around a request that is another's now"
+    assert {change.gpu for change in changes if change.kind is ChangeKind.SILENT} == {"h/0", "GPU-a", "GPU-b"}
 
 
 def test_silence_after_the_last_evidence_is_looked_at_again_as_long_as_it_is_owned() -> None:
     stored = one_gpu(sample("a", 10), owned_minutes=10)
     diff = diff_of(stored, GPU, [0])
     changes = [
-        change for change in diff.changes(NOTHING_AROUND, stored.books(), stored.params) if change.kind is Kind.NOT_OWNED
+        change for change in diff.changes(NOTHING_AROUND, stored.books(), stored.params) if change.kind is ChangeKind.NOT_OWNED
     ]
     assert [(change.start_us, change.end_us, change.opens) for change in changes] == [(at(1), at(11), False)]
     newest = Around(is_newest=True)
-    assert [kind for _, kind, _, _ in kinds(stored, diff, newest)] == [Kind.NAMED], "no minute after it was ever computed"
+    assert [kind for _, kind, _, _ in kinds(stored, diff, newest)] == [ChangeKind.NAMED], "no minute after it was ever computed"
 
 
 def test_what_is_stored_for_a_shared_uuid_opens_the_minutes_of_its_cards() -> None:
     stored = one_gpu(sample("a", 10), owned_minutes=0)
     books = replace(stored.books(), shared=SharedUuids({GPU: {"h1", "h2"}}))
     changes = list(diff_of(stored, GPU, [0, 1]).changes(Around(is_newest=True), books, stored.params))
-    cards = [Change(f"{host}/{GPU}", Kind.ALL, at(0), at(2), opens=True) for host in ("h1", "h2")]
+    cards = [Change(f"{host}/{GPU}", ChangeKind.ALL, at(0), at(2), opens=True) for host in ("h1", "h2")]
     assert changes[:2] == cards
-    assert not any(change.kind is Kind.ALL for change in changes[2:])
+    assert not any(change.kind is ChangeKind.ALL for change in changes[2:])
 
 
 def test_a_request_on_two_labels_changes_the_parts_of_the_other_one_too() -> None:
@@ -231,7 +240,7 @@ def test_a_request_on_two_labels_changes_the_parts_of_the_other_one_too() -> Non
     moved = NameMoved.of("h/0", [request], stored.books(), params)
     assert moved.shared_us == {"GPU-a": {at(10)}, "GPU-b": {at(10)}}
     changes = moved.changes({}, {}, stored.books(), params)
-    assert Change("GPU-b", Kind.ALL, at(10), at(11)) in list(changes)
+    assert Change("GPU-b", ChangeKind.ALL, at(10), at(11)) in list(changes)
 
 
 def test_nobody_moves_with_a_name_that_no_request_gave() -> None:
@@ -242,7 +251,7 @@ def test_nobody_moves_with_a_name_that_no_request_gave() -> None:
 @pytest.mark.parametrize(("minutes", "expected"), [([], []), ([3], [(3, 4)]), ([5, 1, 2, 7, 6], [(1, 3), (5, 8)])])
 def test_minutes_are_joined_to_intervals(minutes: list[int], expected: list[tuple[int, int]]) -> None:
     assert intervals(at(minute) for minute in minutes) == [(at(start), at(end)) for start, end in expected]
-    assert list(all_of(GPU, map(at, minutes))) == [Change(GPU, Kind.ALL, at(start), at(end)) for start, end in expected]
+    assert list(all_of(GPU, map(at, minutes))) == [Change(GPU, ChangeKind.ALL, at(start), at(end)) for start, end in expected]
 
 
 def test_no_silence_is_owned_where_none_may_be() -> None:

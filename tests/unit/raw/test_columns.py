@@ -17,7 +17,7 @@ from gpu_token_analytics.ingest.limits import Limits
 from gpu_token_analytics.ingest.live_rate import LiveRate
 from gpu_token_analytics.ingest.shape import shaper_of
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
-from gpu_token_analytics.raw.columns import Book, Columns
+from gpu_token_analytics.raw.columns import Columns, LabelBook
 from gpu_token_analytics.wire.events import kind_of
 from gpu_token_analytics.wire.fields import GpuUuid, Label, Ratio, TokenCount
 from gpu_token_analytics.wire.kind import Event, Kind, PartOf, Touches
@@ -56,7 +56,7 @@ def breaks_a_rule(event: Event) -> bool:
 
 
 def doubtful(events: list[Any]) -> list[bool]:
-    found: list[bool] = Columns(events, Book(kind_of(events[0]), lambda _event: None)).doubtful.tolist()
+    found: list[bool] = Columns(events, LabelBook(kind_of(events[0]), lambda _event: None)).doubtful.tolist()
     return found
 
 
@@ -76,7 +76,7 @@ def test_a_new_kind_is_stored_without_a_line_of_its_own() -> None:
         Counters(event_id="b", ts=STORED, host="h", engine="vllm", note="y", running=3),
         Counters(event_id="c", ts=STORED, host="h", engine="sglang", note="z", running=3, waiting=4),
     ]
-    columns = Columns(events, Book(COUNTERS, lambda _event: None))
+    columns = Columns(events, LabelBook(COUNTERS, lambda _event: None))
     documents = EncodedDocuments()
     columns.encode(documents, [b"1", b"2", b"3"], ["t/0/1", "t/0/2", "t/0/3"], STORED, {})
     at = STORED.replace(tzinfo=None)

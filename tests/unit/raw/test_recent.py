@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from gpu_token_analytics.cells.marks import Cell
 from gpu_token_analytics.clock import ManualClock
-from gpu_token_analytics.documents import US_PER_MINUTE
+from gpu_token_analytics.documents import US_PER_MINUTE, GpuMinute
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.raw.recent import KEPT_SECONDS, Known, RecentEvents
 
@@ -46,19 +45,21 @@ def samples(*seen: tuple[str, int, str]) -> list[dict[str, Any]]:
     return [{"_id": name, "ts_us": ts_us, "gpu": gpu} for name, ts_us, gpu in seen]
 
 
-def add(recent: RecentEvents, name: str, touched: Collection[Cell], marked: Iterable[Cell], size_bytes: int = 100) -> None:
+def add(
+    recent: RecentEvents, name: str, touched: Collection[GpuMinute], marked: Iterable[GpuMinute], size_bytes: int = 100
+) -> None:
     """A batch of one request."""
     recent.add(rows((name, 5, 10, ("g",))), [], size_bytes, touched, marked)
 
 
-def known(recent: RecentEvents, gens: dict[Cell, int], moment: int | None = None) -> Known:
+def known(recent: RecentEvents, gens: dict[GpuMinute, int], moment: int | None = None) -> Known:
     by_gpu: dict[str, dict[int, int]] = {}
     for (gpu, minute_us), gen in gens.items():
         by_gpu.setdefault(gpu, {})[minute_us] = gen
     return recent.known(by_gpu, recent.moment if moment is None else moment)
 
 
-def requests(recent: RecentEvents, gens: dict[Cell, int]) -> list[str]:
+def requests(recent: RecentEvents, gens: dict[GpuMinute, int]) -> list[str]:
     """Those of `g` in the first minute, if it is known."""
     return sorted(known(recent, gens).requests(["g"], 0, US_PER_MINUTE).ids.tolist())
 

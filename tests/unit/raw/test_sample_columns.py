@@ -13,7 +13,7 @@ from tests.oracle.raw_documents import sample_document
 from gpu_token_analytics.books.sightings import GpuDescription
 from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
-from gpu_token_analytics.raw.columns import Book
+from gpu_token_analytics.raw.columns import LabelBook
 from gpu_token_analytics.raw.sample_columns import SampleColumns, description_of
 from gpu_token_analytics.wire.kind import encode
 from gpu_token_analytics.wire.sample import SAMPLE, GpuSample
@@ -51,7 +51,7 @@ def samples(draw: st.DrawFn) -> GpuSample:
     )
 
 
-def encoded(events: Sequence[GpuSample], book: Book[GpuSample, GpuDescription]) -> list[dict[str, Any]]:
+def encoded(events: Sequence[GpuSample], book: LabelBook[GpuSample, GpuDescription]) -> list[dict[str, Any]]:
     values = [encode(event) for event in events]
     columns = SampleColumns(events, book)
     documents = EncodedDocuments()
@@ -66,14 +66,14 @@ def encoded(events: Sequence[GpuSample], book: Book[GpuSample, GpuDescription]) 
 @given(st.lists(st.lists(samples(), min_size=1, max_size=8), min_size=1, max_size=3))
 def test_each_document_is_what_it_would_be_alone(batches: list[list[GpuSample]]) -> None:
     """Of any mixture of what is known and what is not, in any order."""
-    book = Book(SAMPLE, description_of)
+    book = LabelBook(SAMPLE, description_of)
     for events in batches:
         expected = [sample_document(event, encode(event), STORED, f"tokens/0/{index}") for index, event in enumerate(events)]
         assert encoded(events, book) == expected
 
 
 def test_descriptions_are_forgotten_when_they_are_too_many() -> None:
-    book = Book(SAMPLE, description_of, most_bytes=200)
+    book = LabelBook(SAMPLE, description_of, most_bytes=200)
     for number in range(6):
         event = GpuSample(event_id="e", ts=STORED, host=f"h{number}", gpu_index=0, source="nvml")
         assert encoded([event], book) == [sample_document(event, encode(event), STORED, "tokens/0/0")]

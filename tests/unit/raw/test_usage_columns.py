@@ -16,7 +16,7 @@ from tests.oracle.raw_documents import usage_document
 
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
-from gpu_token_analytics.raw.columns import Book
+from gpu_token_analytics.raw.columns import LabelBook
 from gpu_token_analytics.raw.encoding import five_digits
 from gpu_token_analytics.raw.usage_columns import UsageColumns, labels_of
 from gpu_token_analytics.wire.events import decode
@@ -73,7 +73,7 @@ def encoded(events: Sequence[TokenUsage], tps: Sequence[float | None], costs: Se
     sources = [f"tokens/0/{index}" for index in range(len(events))]
     known_tps, known_costs = (np.array(numbers, dtype=np.float64) for numbers in (tps, costs))
     documents = EncodedDocuments()
-    columns = UsageColumns(events, Book(USAGE, labels_of))
+    columns = UsageColumns(events, LabelBook(USAGE, labels_of))
     columns.encode(documents, values, sources, STORED, {"tps": known_tps, "cost_per_token": known_costs})
     assert [len(part) for part in (documents.ids, documents.hashes, documents.lengths)] == [len(events)] * 3
     return documents.decoded()
@@ -93,7 +93,7 @@ def test_each_document_is_what_it_would_be_alone(rows: list[tuple[TokenUsage, fl
 @given(st.lists(usages(), min_size=1, max_size=12))
 def test_requests_read_back_are_the_requests_that_are_remembered(events: list[TokenUsage]) -> None:
     """What closing takes from memory and what it reads: the first token, too, which stands in no document."""
-    remembered = UsageColumns(events, Book(USAGE, labels_of)).rows
+    remembered = UsageColumns(events, LabelBook(USAGE, labels_of)).rows
     read = UsageRows.of(encoded(events, [None] * len(events), [None] * len(events)))
     for name in (field.name for field in fields(UsageRows) if field.name not in ("ids", "labels")):
         assert getattr(read, name).tolist() == getattr(remembered, name).tolist(), name
@@ -147,4 +147,4 @@ def test_times_are_exact_to_the_microsecond(year: int) -> None:
         for us in range(0, 1_000_000, 997)
     ]
     second = int(begin.timestamp()) * 1_000_000
-    assert UsageColumns(events, Book(USAGE, labels_of)).ts_us.tolist() == [second + us for us in range(0, 1_000_000, 997)]
+    assert UsageColumns(events, LabelBook(USAGE, labels_of)).ts_us.tolist() == [second + us for us in range(0, 1_000_000, 997)]
