@@ -181,7 +181,11 @@ class Settings(BaseSettings):
         15, ge=1, le=300, description="Time between two looks at the counters of an engine; best a part of a minute."
     )
     nvidia_smi_path: str = Field("nvidia-smi", description="The nvidia-smi executable.")
-    host_name: str = Field("", description="Name of this host in events; empty: the machine's host name.")
+    host_name: str = Field(
+        "",
+        pattern=r"^[^\s/]{0,95}$",  # with the site behind, as long as events take it; `/` is what tells a label
+        description="Name of this host in events, without blanks and `/`; empty: the machine's host name.",
+    )
 
     # Exporter
     exporter_refresh_seconds: float = Field(

@@ -96,3 +96,12 @@ def test_names_of_others_are_not() -> None:
         "KAFKA_HEAP_OPTS",
     ]
     assert near_misses(others) == []
+
+
+@pytest.mark.parametrize("host", ["h" * 96, "a b", "a/b", "a\n", " "])
+def test_a_host_has_a_name_that_events_take(host: str) -> None:
+    """Else every sample of the agent is a dead letter, or its labels are none."""
+    with pytest.raises(SettingsError, match="HOST_NAME"):
+        load(host_name=host)
+    longest = load(host_name="h" * 95, site="s" * 32)
+    assert len(longest.host_at_site(longest.host_name)) <= 128

@@ -93,11 +93,17 @@ def test_variation_is_off_by_default_and_reproducible_when_on(tmp_path: Path) ->
         ("[" * 100_000, "not a list of GPUs"),
         ("[NaN]", "not a list of GPUs"),
         ("[null]", "entry 0"),
+        ([GPU | {"name": "a\0"}], "entry 0: a NUL character"),  # every sample of it would be a dead letter
+        ('[{"gpu_index": 0, "name": "x", "name": "y"}]', "entry 0: key name is given twice"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, content: Any, named: str) -> None:
     with pytest.raises(SourceUnavailable, match=named):
         SeedSource(write(tmp_path, content), "vm1").read()
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert load_seed(write(tmp_path, "\ufeff" + json.dumps([GPU]))) == load_seed(write(tmp_path, [GPU]))
 
 
 def test_a_huge_file_is_not_read_into_the_agent(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ import msgspec
 from msgspec import Meta
 
 from gpu_token_analytics.agent.readings import GpuReading, Reading
-from gpu_token_analytics.errors import SourceUnavailable
+from gpu_token_analytics.errors import InvalidRecord, SourceUnavailable
 from gpu_token_analytics.wire.fields import GpuIndex, Label, Megabytes, Ratio, Source, UsdPerHour, Watts
 from gpu_token_analytics.wire.sinks import declared_gpu_uuid
+from gpu_token_analytics.wire.strict_json import read_strictly
 
 _MAX_BYTES = 1_000_000
 
@@ -95,7 +96,7 @@ def load_seed(path: Path) -> list[SeedGpu]:
     if len(content) > _MAX_BYTES:
         raise SourceUnavailable(f"{path} has {len(content):,} bytes; a seed file has at most {_MAX_BYTES:,}")
     try:
-        entries = _entries.decode(content)
+        entries = _entries.decode(content.removeprefix(b"\xef\xbb\xbf"))  # a byte-order mark, as editors write it
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise SourceUnavailable(f"{path} is not a list of GPUs: {error}; see the example gpu_seed.json") from None
     gpus = [_load_entry(path, number, raw) for number, raw in enumerate(entries)]
@@ -112,6 +113,9 @@ def load_seed(path: Path) -> list[SeedGpu]:
 def _load_entry(path: Path, number: int, raw: msgspec.Raw) -> SeedGpu:
     try:
         gpu = _entry.decode(raw)
+        read_strictly(bytes(raw))  # what ingest would refuse of every sample: NUL, a field that is given twice
+    except InvalidRecord as error:
+        raise SourceUnavailable(f"{path}: entry {number}: {error}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         message = str(error)
         field = message.rsplit("`$.", 1)[1].split("`", maxsplit=1)[0] if "`$." in message else None
