@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.problem import FieldProblem
 from gpu_token_analytics.errors import InvalidRecord
-from gpu_token_analytics.wire.strict_json import given_twice, shorten
+from gpu_token_analytics.wire.strict_json import members_once, shorten
 
 _MOST_NAMED = 20
 
@@ -69,15 +69,9 @@ async def known_parameters(request: Request) -> None:  # async: it waits for not
 async def keys_given_once(request: Request) -> None:
     """A key that is given twice in a JSON body is refused: `{"scope": "gpu", "scope": "host"}` would be a row for a host."""
     body = await request.body()
-
-    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(members_of := dict(pairs)) != len(pairs):
-            raise given_twice(pairs)
-        return members_of
-
     try:
         if body:
-            json.loads(body, object_pairs_hook=members)
+            json.loads(body, object_pairs_hook=members_once)
     except InvalidRecord as error:
         problem = FieldProblem(field=shorten(error.field), message=str(error))
         raise ApiProblem("invalid_body", str(error), errors=[problem]) from None

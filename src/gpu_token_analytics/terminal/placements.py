@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.errors import InvalidRecord, SettingsError
 from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.terminal import support as cli
 
@@ -24,6 +26,7 @@ CountedBy = Literal["any", "engine"]
 Instance = Annotated[
     str, typer.Argument(help="A URL or host:port, namespace/pod, service.name@host, or service.name, as the source names it.")
 ]
+_gpu = re.compile(r"[^\s,;]+")
 _COLUMNS = ("instance", "gpus", "host", "model", "counted_by", "valid_from", "valid_to")
 
 
@@ -114,7 +117,8 @@ def import_placements(
     as_json: cli.JsonOption = False,
 ) -> None:
     """Append the rows of a file, all or none; imported again it changes nothing. CSV has a header of the same names (instance,
-    gpus, host, model, counted_by, valid_from, valid_to), GPUs separated by spaces; without valid_from: since 1970.
+    gpus, host, model, counted_by, valid_from, valid_to), GPUs with blanks, commas or semicolons between; without valid_from:
+    since 1970.
 
     Examples: `gpu-tokens placements import placements.json` | `gpu-tokens placements import placements.csv`
     """
@@ -178,8 +182,12 @@ def _rows_of(file: Path) -> list[dict[str, Any]]:
 
 
 def _json_rows(file: Path, text: str) -> list[dict[str, Any]]:
+    from gpu_token_analytics.wire.strict_json import members_once
+
     try:
-        rows = json.loads(text)
+        rows = json.loads(text, object_pairs_hook=members_once)
+    except InvalidRecord as error:
+        raise SettingsError(f"{file}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"{file} is not JSON ({error}); give an array of rows, or a file that ends in .csv") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -188,14 +196,22 @@ def _json_rows(file: Path, text: str) -> list[dict[str, Any]]:
 
 
 def _csv_rows(file: Path, text: str) -> list[dict[str, Any]]:
-    reader = csv.DictReader(text.splitlines())
-    unknown = [name for name in reader.fieldnames or () if name not in _COLUMNS]
-    if unknown or "instance" not in (reader.fieldnames or ()):
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    try:
+        header, *lines = [[value.strip() for value in line] for line in reader if line] or [[]]
+    except csv.Error as error:
+        raise SettingsError(f"{file}: line {reader.line_num} is not CSV ({error})") from None
+    unknown = [name for name in header if name not in _COLUMNS]
+    if unknown or "instance" not in header:
         raise SettingsError(f"{file}: the header has {', '.join(unknown) or 'no instance'}; known are {', '.join(_COLUMNS)}")
+    if twice := [name for name in _COLUMNS if header.count(name) > 1]:
+        raise SettingsError(f"{file}: the header names {', '.join(twice)} twice")
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(reader, 1):
-        if None in line:
-            raise SettingsError(f"{file}: row {number} has more values than the header has names")
-        row: dict[str, Any] = {name: value for name, value in line.items() if value}
-        rows.append({**row, "gpus": (line.get("gpus") or "").split()})
+    for number, line in enumerate(lines, 1):
+        if len(line) != len(header):
+            # Without its last value a row would say that nobody knows any more where its instance runs.
+            than = "more" if len(line) > len(header) else "fewer"
+            raise SettingsError(f"{file}: row {number} has {than} values than the header has names")
+        row: dict[str, Any] = {name: value for name, value in zip(header, line, strict=True) if value}
+        rows.append({**row, "gpus": _gpu.findall(row.get("gpus", ""))})
     return rows

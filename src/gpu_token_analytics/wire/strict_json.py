@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from typing import Any
 
 from gpu_token_analytics.errors import InvalidRecord, Reason
@@ -51,9 +50,7 @@ def read_strictly(value: bytes) -> Any:
         keys += len(pairs)
         if keys > MAX_KEYS:
             raise InvalidRecord(Reason.TOO_MANY_KEYS, f"more than {MAX_KEYS} keys in one record")
-        object_read = dict(pairs)
-        if len(object_read) != len(pairs):
-            raise given_twice(pairs)
+        object_read = members_once(pairs)
         for key, item in pairs:
             _check_strings(key)
             _check_strings(item)
@@ -80,11 +77,14 @@ def read_strictly(value: bytes) -> Any:
     return document
 
 
-def given_twice(pairs: Iterable[tuple[str, Any]]) -> InvalidRecord:
-    """The error for members of an object of which two have one key: most readers would take the last of them."""
-    seen: set[str] = set()
-    again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-    return InvalidRecord(Reason.DUPLICATE_KEY, f"key {shorten(again)} is given twice", again)
+def members_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The members of an object. Raises InvalidRecord where two have one key: most readers would take the last of them."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise InvalidRecord(Reason.DUPLICATE_KEY, f"key {shorten(again)} is given twice", again)
+    return members
 
 
 def _check_strings(value: object) -> None:

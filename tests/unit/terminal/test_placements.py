@@ -42,6 +42,12 @@ def no_database(monkeypatch: pytest.MonkeyPatch) -> None:
         ("p.json", json.dumps([{**GOOD, "instance": "/"}]), "names nothing"),
         ("p.csv", "instance,gpu\nnode1:8000,node1/0\n", "known are instance, gpus"),
         ("p.csv", "instance,gpus\nnode1:8000,node1/0,x\n", "row 1 has more values"),
+        ("p.csv", "instance,gpus\nvllm,node1/0\nnode1:8000\n", "row 2 has fewer values"),
+        ("p.csv", "instance,gpus,gpus\nnode1:8000,node1/0,\n", "names gpus twice"),
+        ("p.csv", 'instance,gpus\n"node1:8000,node1/0\n', "is not CSV"),
+        ("p.csv", "instance;gpus\nnode1:8000;node1/0\n", "the header has instance;gpus"),
+        ("p.csv", "", "no instance"),
+        ("p.json", '[{"instance": "node1:8000", "gpus": ["node1/0"], "gpus": []}]', "key gpus is given twice"),
     ],
 )
 def test_a_bad_file_changes_nothing_and_says_why(tmp_path: Path, name: str, text: str, said: str) -> None:
@@ -57,5 +63,7 @@ def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{**GOOD, "gpus": ["node1/0", "node1/1"], "model": "llama"}, {"instance": "vllm", "gpus": []}]
     as_json, as_csv = tmp_path / "p.json", tmp_path / "p.csv"
     as_json.write_text(json.dumps(rows))
-    as_csv.write_text("instance,gpus,model\nnode1:8000,node1/0 node1/1,llama\nvllm,,\n")
-    assert _rows_of(as_json) == _rows_of(as_csv)
+    for between in (" ", "  ", ";", "; ", ", ", ","):
+        gpus = f"node1/0{between}node1/1"
+        as_csv.write_text(f'\ufeffinstance, gpus,model\r\nnode1:8000, "{gpus}",llama\r\n\r\nvllm,,')
+        assert _rows_of(as_json) == _rows_of(as_csv), between
