@@ -30,6 +30,15 @@ _OTHERS = frozenset({"HOSTNAME"})  # set by every shell and container: not a mis
 GpuMetricsSource = Literal["", "nvml", "nvidia-smi", "dcgm-exporter", "amd-exporter", "seed"]
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"names {twice!r} twice, and only the last would hold")
+    return members
+
+
 class Settings(BaseSettings):
     """The settings of every process. Build with `load()`, which turns mistakes into a SettingsError."""
 
@@ -242,7 +251,7 @@ class Settings(BaseSettings):
         if not value.strip():
             return {}
         try:
-            members = json.loads(value)
+            members = json.loads(value, object_pairs_hook=_once)
         except json.JSONDecodeError as error:
             raise ValueError(f"is not JSON ({error.msg}); give one JSON object") from None
         if not isinstance(members, dict):

@@ -19,6 +19,8 @@ from gpu_token_analytics.settings import load, near_misses
         ({"sample_interval_seconds": 31}, r"SAMPLE_INTERVAL_SECONDS=31.* SAMPLE_GAP_LIMIT_SECONDS=30"),
         ({"price_per_hour_usd": -1}, r"PRICE_PER_HOUR_USD=-1"),
         ({"work_weights": "[1]"}, r"WORK_WEIGHTS='\[1\]': .*not a JSON object"),
+        ({"work_weights": '{"m": {"input": 1}, "m": {"input": 2}}'}, r"WORK_WEIGHTS=.*names 'm' twice"),
+        ({"work_weights": '{"m": {"input": 1, "output": 4, "input": 2}}'}, r"WORK_WEIGHTS=.*names 'input' twice"),
         ({"kafka_extra_config": "{"}, r"KAFKA_EXTRA_CONFIG='\{': .*is not JSON"),
     ],
 )
