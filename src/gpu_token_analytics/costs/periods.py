@@ -8,8 +8,8 @@ Days begin at midnight of a time zone, clock changes included. The period before
     whole months                           as many months before
     from a month's begin to within it      the same part of the month before, at most all of it
     whole days                             as many days before
-    from a Monday to within its week       the same part of the week before
-    from a midnight to within the day      the same part of the day before
+    from a Monday to within its week       the same part of the week before, at most all of it
+    from a midnight to within the day      the same part of the day before, at most all of it
     else                                   as long, right before
 """
 
@@ -76,15 +76,15 @@ def range_before(start: datetime, end: datetime, tz: ZoneInfo) -> tuple[datetime
         if whole_days:
             return midnight(first - (last - first), tz), start
         if end < midnight(first + timedelta(days=1), tz):
-            return _shifted(first, 1, end - start, tz)
+            return _shifted(first, 1, start, end, tz)
         if not first.weekday() and end < midnight(first + timedelta(days=7), tz):
-            return _shifted(first, 7, end - start, tz)
+            return _shifted(first, 7, start, end, tz)
     return (start - (end - start)).astimezone(UTC), start.astimezone(UTC)
 
 
-def _shifted(first: date, days: int, length: timedelta, tz: ZoneInfo) -> tuple[datetime, datetime]:
+def _shifted(first: date, days: int, start: datetime, end: datetime, tz: ZoneInfo) -> tuple[datetime, datetime]:
     begin = midnight(first - timedelta(days=days), tz)
-    return begin, begin + length
+    return begin, min(begin + (end - start), start.astimezone(UTC))  # a day of 23 hours holds no 23.5 of them
 
 
 def _months_later(first: date, months: int) -> date:
