@@ -1,4 +1,4 @@
-"""`python -m bench [ingest|names|peers|faults|soak|queries|shape|size] [options]`: runnable comparisons.
+"""`python -m bench [ingest|names|peers|faults|soak|queries|shape|size|constants] [options]`: runnable comparisons.
 
 Results are printed, not committed as truth.
 
@@ -8,6 +8,7 @@ names     very many names: an hour of 200,000 (model, tenant) pairs, a GPU-minut
 peers     this processor next to Kafka Connect, Quix Streams and tutorial consumers: speed, kill -9, one invalid record
 shape     what decoding and shaping an event costs, by how its record is written; against another source tree (a minute)
 size      ingest and closing with 0, 500,000 and 2,000,000 events stored: CPU time per event, bytes on disk (five minutes)
+constants what `gpu-tokens size` computes with: bytes and CPU time of an event, a cell, a GPU's hour (a minute)
 faults    every fault that delivery is designed for: row, expected, seen (runs tests; half an hour, see --rows)
 soak      minutes of live events with a processor killed again and again: memory, lag, identity
 queries   /v1/costs over 30 days of 64 GPUs while ingest goes on (loads 2.8 million cells first: half an hour; see --days)
@@ -20,11 +21,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from bench import ingest_bench, many_names_bench, query_bench, shape_bench, size_bench, soak
+from bench import constants_bench, ingest_bench, many_names_bench, query_bench, shape_bench, size_bench, soak
 from bench.faults import run as faults_bench
 from bench.peers import run as peers_bench
 
 _OTHERS: dict[str, Callable[[list[str]], Any]] = {
+    "constants": constants_bench.main,
     "queries": query_bench.main,
     "peers": peers_bench.main,
     "faults": faults_bench.main,

@@ -204,6 +204,8 @@ def one_running(settings: Settings, log: Path) -> Iterator[Child]:
     port = free_port()
     own = {
         "KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+        "KAFKA_TOPIC": settings.kafka_topic,
+        "KAFKA_GROUP": settings.kafka_group,
         "MONGODB_URI": settings.mongodb_uri.get_secret_value(),
         "MONGODB_DATABASE": settings.mongodb_database,
         "CLOSE_DEBOUNCE_SECONDS": str(settings.close_debounce_seconds),

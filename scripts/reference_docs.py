@@ -11,7 +11,7 @@ from gpu_token_analytics.agent.metrics import AgentMetrics, EngineMetrics
 from gpu_token_analytics.api.metrics import ApiMetrics
 from gpu_token_analytics.exporter.metrics import ExporterMetrics
 from gpu_token_analytics.metrics import Metrics
-from gpu_token_analytics.tools.reference import metrics_markdown, settings_markdown
+from gpu_token_analytics.tools.reference import metrics_markdown, settings_markdown, with_tables
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -27,7 +27,9 @@ def pages() -> dict[Path, str]:
         ("exporter", ExporterMetrics().registry),
         ("agent", agent),
     )
-    return {DOCS / "settings.md": settings_markdown(), DOCS / "metrics.md": metrics_markdown(registries)}
+    with_sizes = (DOCS / "sizing.md", DOCS / "scaling.md", DOCS.parent / "CA0" / "docs" / "architecture.md")
+    sized = {page: with_tables(page.read_text()) for page in with_sizes}
+    return {DOCS / "settings.md": settings_markdown(), DOCS / "metrics.md": metrics_markdown(registries), **sized}
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ from gpu_token_analytics.simulate import commands as simulate_commands
 from gpu_token_analytics.simulate import replay_command
 from gpu_token_analytics.terminal import commands as api_commands
 from gpu_token_analytics.terminal.console import no_color
-from gpu_token_analytics.tools import backup_commands, kafka_commands, schemas_command
+from gpu_token_analytics.tools import backup_commands, kafka_commands, schemas_command, size_command
 from gpu_token_analytics.tools import commands as tools_commands
 
 app = typer.Typer(
@@ -84,6 +84,7 @@ for _commands in (
     kafka_commands,
     tools_commands,
     backup_commands,
+    size_command,
     schemas_command,
     embedded_commands,
 ):

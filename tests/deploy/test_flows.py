@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from deploy import flows
+from gpu_token_analytics.tools.reference import FOUR_MACHINES
+from gpu_token_analytics.tools.sizing import size
 
 TABLE = flows.load()
 ROOT = flows.ROOT
@@ -46,19 +48,6 @@ def test_the_table_is_the_least_that_was_asked_for() -> None:
     }
 
 
-@pytest.mark.parametrize("machine", ["vm1-kafka", "vm2-mongo"])
-def test_disks_hold_what_the_page_computes_for_them(machine: str) -> None:
-    """The sizing's own products are right, and their sum fits with a fifth to spare."""
-    page = (ROOT / "CA0/docs/architecture.md").read_text()
-    (row,) = (line for line in page.splitlines() if line.startswith(f"| {machine}, 8 GiB |"))
-    seconds = {"h": 3600, "days": 86_400}
-    sums = [int(gb) for gb in re.findall(r"= (\d+)(?:\.\d)? GB", row)]
-    for rate, size, time, unit, gb in re.findall(r"(\d+)/s x (\d+) B x (\d+) (h|days) = (\d+) GB", row):
-        assert round(int(rate) * int(size) * int(time) * seconds[unit] / 1e9) == int(gb), row
-    assert sums
-    assert sum(sums) <= 0.8 * TABLE.machines[machine].disk_gb
-
-
 @pytest.mark.parametrize("stage", ["CA0", "CA1", "CA2", "CA3", "CA4"])
 def test_every_stage_says_how_it_is_built_and_what_was_given_up(stage: str) -> None:
     for name in ("architecture.md", "conversation-summary.md"):
@@ -92,3 +81,11 @@ def test_a_table_that_contradicts_itself_is_refused(tmp_path: Path, replace: str
 def test_a_stale_file_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     changed = flows.FlowTable(TABLE.subnet_cidr, TABLE.os, TABLE.machines, TABLE.flows[1:])
     assert ROOT / "CA0/vm1-kafka/firewall.rules" in flows.stale(changed)
+
+
+def test_disks_hold_what_the_sizes_say() -> None:
+    """Of the fleet that CA0's document names, with 20 GB for the system."""
+    needed = size(FOUR_MACHINES)
+    machines = TABLE.machines
+    assert machines["vm1-kafka"].disk_gb >= needed.kafka_disk_gb + 20
+    assert machines["vm2-mongo"].disk_gb >= needed.mongo_disk_gb + 20

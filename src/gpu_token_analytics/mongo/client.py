@@ -9,7 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from threading import Timer
 from urllib.parse import parse_qs, urlsplit
 
 from pymongo import MongoClient, ReadPreference, WriteConcern
@@ -32,6 +35,8 @@ _log = logging.getLogger(__name__)
 OLDEST_VERSION = (5, 0)
 SAID_CLOCK_SKEW, MAX_CLOCK_SKEW = timedelta(seconds=5), timedelta(seconds=300)
 CLOCK_SAID_SECONDS = 600.0
+COMMAND_CONNECT_MS = 3_000  # a person waits for it
+SAID_AFTER_SECONDS = 4.0  # services wait longer, and say so
 _CLOCK_GOOD_FOR_SECONDS = 30.0
 _CLOCK_ASK_AGAIN_SECONDS = 5.0
 
@@ -148,7 +153,7 @@ def open_store(settings: Settings, app: str = "gpu-tokens", *, connect_ms: int |
     """
     client = make_client(settings, app, connect_ms=connect_ms)
     try:
-        with store_errors("connect", where=_shown(settings)):
+        with _said_if_slow(settings, connect_ms), store_errors("connect", where=_shown(settings)):
             hello = client.admin.command("hello")
             version: list[int] = client.server_info()["versionArray"]
             client[settings.mongodb_database].command("listCollections", nameOnly=True, authorizedCollections=True)
@@ -165,6 +170,23 @@ def open_store(settings: Settings, app: str = "gpu-tokens", *, connect_ms: int |
     except BaseException:
         client.close()
         raise
+
+
+@contextmanager
+def _said_if_slow(settings: Settings, connect_ms: int | None) -> Iterator[None]:
+    """A service waits for its database: whoever looks at it is told why nothing happens."""
+    seconds = (connect_ms or settings.mongodb_timeout_ms) / 1000
+    if seconds <= SAID_AFTER_SECONDS:
+        yield
+        return
+    waiting = "MongoDB at %s has not answered for %g s; trying for %g s in all. Check MONGODB_URI and that mongod runs"
+    timer = Timer(SAID_AFTER_SECONDS, _log.warning, (waiting, _shown(settings), SAID_AFTER_SECONDS, seconds))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def check_skew(ahead: timedelta, *, warn: bool = True) -> bool:

@@ -20,7 +20,7 @@ from pymongo.errors import OperationFailure
 
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreRefused
-from gpu_token_analytics.mongo.client import make_client
+from gpu_token_analytics.mongo.client import COMMAND_CONNECT_MS, make_client
 from gpu_token_analytics.mongo.errors import Document, store_errors
 from gpu_token_analytics.mongo.storage import create_raw_collections
 from gpu_token_analytics.settings import Settings
@@ -76,7 +76,7 @@ def copy_of(settings: Settings) -> Iterator[Copy]:
 
     Raises StoreRefused at the end of the block when the server is a standalone and somebody wrote meanwhile.
     """
-    client = make_client(settings, "gpu-tokens-backup", patient=True)
+    client = make_client(settings, "gpu-tokens-backup", patient=True, connect_ms=COMMAND_CONNECT_MS)
     try:
         with store_errors("start a copy"):
             hello = client.admin.command("hello")
@@ -107,7 +107,7 @@ def prepare(settings: Settings) -> None:
 
 def put_back(settings: Settings, name: str, chunks: Iterable[bytes]) -> int:
     """Inserts BSON documents (each chunk holds whole ones) into a collection; how many they were."""
-    client = make_client(settings, "gpu-tokens-restore", patient=True)
+    client = make_client(settings, "gpu-tokens-restore", patient=True, connect_ms=COMMAND_CONNECT_MS)
     count = 0
     try:
         collection = client[settings.mongodb_database].get_collection(name, codec_options=_RAW)
@@ -122,7 +122,7 @@ def put_back(settings: Settings, name: str, chunks: Iterable[bytes]) -> int:
 
 def refuse_unless_empty(settings: Settings) -> None:
     """Raises StoreRefused when the database has a document of ours: a copy is never mixed with something else."""
-    client = make_client(settings, "gpu-tokens-restore")
+    client = make_client(settings, "gpu-tokens-restore", connect_ms=COMMAND_CONNECT_MS)
     try:
         for name in COPIED:
             with store_errors(f"look into {name}"):

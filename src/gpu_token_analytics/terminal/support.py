@@ -49,9 +49,6 @@ GpuOption = Annotated[list[str] | None, typer.Option("--gpu", help="Only this GP
 HostOption = Annotated[list[str] | None, typer.Option("--host", help="Only this host; repeatable.")]
 
 
-CONNECT_MS = 3_000  # a person waits for it
-
-
 @contextmanager
 def opened() -> Iterator[Desk]:
     """A desk over MONGODB_URI. A question that is refused ends the command as a SettingsError.
@@ -59,12 +56,12 @@ def opened() -> Iterator[Desk]:
     Arguments are judged before: nobody waits for a database to hear of a typing error.
     """
     from gpu_token_analytics.costs.desk import Desk
-    from gpu_token_analytics.mongo.client import open_store
+    from gpu_token_analytics.mongo.client import COMMAND_CONNECT_MS, open_store
     from gpu_token_analytics.mongo.errors import store_errors
     from gpu_token_analytics.running_demo import settings_beside_demo
 
     settings = settings_beside_demo()
-    store = open_store(settings, "gpu-tokens-cli", connect_ms=CONNECT_MS)
+    store = open_store(settings, "gpu-tokens-cli", connect_ms=COMMAND_CONNECT_MS)
     try:
         with store_errors("read"), refusals():
             yield Desk.over(store, settings)

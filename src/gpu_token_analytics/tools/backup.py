@@ -27,7 +27,7 @@ import pyrage
 
 from gpu_token_analytics import __version__
 from gpu_token_analytics.errors import BackupUnusable, SettingsError
-from gpu_token_analytics.mongo.client import open_store
+from gpu_token_analytics.mongo.client import COMMAND_CONNECT_MS, open_store
 from gpu_token_analytics.mongo.copies import COPIED, Copy, copy_of, prepare, put_back, refuse_unless_empty
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings
@@ -110,7 +110,7 @@ def restore(settings: Settings, folder: Path, identity_file: Path | None, progre
             stored = _measured(copy.documents(name))
             if stored != part:
                 raise BackupUnusable(f"{name} in the database is not what the backup holds: {stored}, not {part}")
-    store = open_store(settings, "gpu-tokens-restore")
+    store = open_store(settings, "gpu-tokens-restore", connect_ms=COMMAND_CONNECT_MS)
     try:
         # Afterwards: faster, and the retention of old raw events must not begin before they were compared.
         ensure_indexes(store, settings)

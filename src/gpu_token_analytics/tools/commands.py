@@ -19,8 +19,6 @@ from gpu_token_analytics.running_demo import settings_beside_demo
 from gpu_token_analytics.signals import stop_on_signals
 from gpu_token_analytics.terminal.console import plain_console
 
-CONNECT_MS = 3_000  # a person waits for it
-
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
 
 
@@ -51,12 +49,12 @@ def audit_ledger(
     from gpu_token_analytics.closing.audit import audit
     from gpu_token_analytics.closing.audit_report import SECOND_LOOK_SECONDS, describe
     from gpu_token_analytics.closing.store import LedgerStore
-    from gpu_token_analytics.mongo.client import open_store
+    from gpu_token_analytics.mongo.client import COMMAND_CONNECT_MS, open_store
 
     low, high = _minute("--from", start), _minute("--to", end)
     settings = settings_beside_demo()
     logs.configure(settings)
-    store = open_store(settings, "gpu-tokens-audit", connect_ms=CONNECT_MS)
+    store = open_store(settings, "gpu-tokens-audit", connect_ms=COMMAND_CONNECT_MS)
     ledger = LedgerStore(store, settings.close_debounce_seconds)
     _wait_until_closed(ledger.cells.count_due, wait)
     console = plain_console(stderr=True)
@@ -97,12 +95,12 @@ def verify_pipeline(
     Example: `gpu-tokens verify --timeout 60`
     """
     from gpu_token_analytics.kafka.producer import EventProducer
-    from gpu_token_analytics.mongo.client import open_store
+    from gpu_token_analytics.mongo.client import COMMAND_CONNECT_MS, open_store
     from gpu_token_analytics.tools.verify import verify
 
     settings = settings_beside_demo()
     logs.configure(settings)
-    store = open_store(settings, "gpu-tokens-verify", connect_ms=CONNECT_MS)
+    store = open_store(settings, "gpu-tokens-verify", connect_ms=COMMAND_CONNECT_MS)
     if not as_json:
         typer.echo(f"mongodb      MongoDB {store.server} answers")
     with EventProducer(settings, client="verify") as producer:

@@ -72,14 +72,13 @@ def topics_resend_ledger() -> None:
     For a topic that was deleted, or was switched on while some processor still ran without it. A revision that comes again
     changes nothing.
     """
-    from gpu_token_analytics.mongo.client import open_store
-    from gpu_token_analytics.terminal.support import CONNECT_MS
+    from gpu_token_analytics.mongo.client import COMMAND_CONNECT_MS, open_store
     from gpu_token_analytics.warehouse.outbox import Outbox
 
     settings = settings_beside_demo()
     if not settings.ledger_topic:
         raise SettingsError("LEDGER_TOPIC is empty: set it to the topic that the processors send cells to")
-    store = open_store(settings, "gpu-tokens-topics", connect_ms=CONNECT_MS)
+    store = open_store(settings, "gpu-tokens-topics", connect_ms=COMMAND_CONNECT_MS)
     try:
         Outbox(store).forget()
     finally:
