@@ -30,7 +30,7 @@ AGENT_SETTINGS = ROOT / "CA2/producers/agent/configuration.env"
 # Names that the manifests use for an image, and the variable of .env.example that says which it is.
 IMAGE_NAMES = {"kafka": "KAFKA_IMAGE", "mongo": "MONGO_IMAGE", "gpu-tokens": "GPU_TOKENS_IMAGE"}
 # Set per pod (`env`), by a Secret, or only where files of certificates are mounted.
-PER_POD = {"MONGODB_URI", "HOST_NAME", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD"}
+PER_POD = {"MONGODB_URI", "HOST_NAME", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", "PLACEMENTS_API_KEY"}
 _KAFKA = {
     "KAFKA_BOOTSTRAP": "kafka.gpu-tokens.svc:9092",
     "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
@@ -38,7 +38,11 @@ _KAFKA = {
 }
 _PROCESS = {"HTTP_HOST": "0.0.0.0", "HTTP_PORT": "8080", "LOG_FORMAT": "json"}
 _CLUSTER = {**_KAFKA, **_PROCESS}
-_AGENT = {**_KAFKA, "HTTP_HOST": "0.0.0.0", "LOG_FORMAT": "json", "GPU_METRICS_SOURCE": "nvml"}
+_PODS = {
+    "KUBELET_PODS_SOCKET": "/var/lib/kubelet/pod-resources/kubelet.sock",
+    "PLACEMENTS_URL": "http://api.gpu-tokens.svc:8080",
+}
+_AGENT = {**_KAFKA, "HTTP_HOST": "0.0.0.0", "LOG_FORMAT": "json", "GPU_METRICS_SOURCE": "nvml", **_PODS}
 _AGENT_READS = ("KAFKA_", "SAMPLE_INTERVAL", "NVIDIA_SMI", "GPU_METRICS_SOURCE", "HTTP_HOST", "LOG_")
 # Of .env.example's pipeline settings; where GPU samples come from is the agents' business.
 _NOT_SHARED = {"GPU_METRICS_SOURCE"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from gpu_token_analytics.agent.metrics import AgentMetrics, EngineMetrics
+from gpu_token_analytics.agent.metrics import AgentMetrics, EngineMetrics, PodMetrics
 from gpu_token_analytics.api.metrics import ApiMetrics
 from gpu_token_analytics.exporter.metrics import ExporterMetrics
 from gpu_token_analytics.metrics import Metrics
@@ -21,6 +21,7 @@ def pages() -> dict[Path, str]:
     agent = CollectorRegistry()
     AgentMetrics(agent)
     EngineMetrics(agent)
+    PodMetrics(agent)
     registries = (
         ("processor", Metrics().registry),
         ("api", ApiMetrics().registry),

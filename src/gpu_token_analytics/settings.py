@@ -190,6 +190,15 @@ class Settings(BaseSettings):
         15, ge=1, le=300, description="Time between two looks at the counters of an engine; best a part of a minute."
     )
     nvidia_smi_path: str = Field("nvidia-smi", description="The nvidia-smi executable.")
+    kubelet_pods_socket: str = Field(
+        "",
+        description="Unix socket of the kubelet's pod-resources (extra `grpc`), of which the agent tells which pod has which "
+        "GPUs: `/var/lib/kubelet/pod-resources/kubelet.sock`; empty: it does not.",
+    )
+    placements_url: str = Field(
+        "", description="Address of the API that the agent tells placements, such as `http://api:8080`."
+    )
+    placements_api_key: SecretStr = Field(SecretStr(""), description="Its key, with the scope `placements`.")
     host_name: str = Field(
         "",
         pattern=r"^[^\s/]{0,95}$",  # with the site behind, as long as events take it; `/` is what tells a label

@@ -18,7 +18,10 @@ from gpu_token_analytics import logs
 from gpu_token_analytics.agent.engines.page import read_page
 from gpu_token_analytics.agent.engines.run import fetch_page, run_engines
 from gpu_token_analytics.agent.engines.target import Target, targets_of
-from gpu_token_analytics.agent.metrics import AgentMetrics, EngineMetrics
+from gpu_token_analytics.agent.metrics import AgentMetrics, EngineMetrics, PodMetrics
+from gpu_token_analytics.agent.pods.kubelet import Kubelet
+from gpu_token_analytics.agent.pods.run import PlacementsDoor, PodPlacements, pods_on_gpus, watch_pods
+from gpu_token_analytics.agent.pods.slices import ResourceSlices
 from gpu_token_analytics.agent.readings import GpuProblem, GpuSource, Problem, tell_apart
 from gpu_token_analytics.agent.run import run_agent
 from gpu_token_analytics.agent.sources import open_source
@@ -33,6 +36,7 @@ from gpu_token_analytics.wire.kind import encode
 _log = logging.getLogger(__name__)
 
 ONCE_SECONDS = 10.0
+USUAL_SOCKET = "/var/lib/kubelet/pod-resources/kubelet.sock"
 
 
 def register(app: typer.Typer) -> None:
@@ -56,6 +60,9 @@ def agent(
     engine_interval: Annotated[
         float | None, typer.Option(help="Seconds between looks at engines; default ENGINE_INTERVAL_SECONDS.")
     ] = None,
+    pods: Annotated[
+        bool, typer.Option("--pods", help="Print which pod of this node has which GPUs, and stop; see KUBELET_PODS_SOCKET.")
+    ] = False,
     once: Annotated[
         bool, typer.Option("--once", help="Print one sample of each GPU, or what engines count now, and stop; needs no Kafka.")
     ] = False,
@@ -64,6 +71,8 @@ def agent(
 
     A driver that is missing or a GPU that falls off the bus is reported and survived: its time becomes `unobserved`,
     never idle. Values the driver does not give are null, never 0.
+
+    On Kubernetes it also tells the API which pod runs on which GPUs (KUBELET_PODS_SOCKET, PLACEMENTS_URL).
 
     Engines are vllm, sglang, trtllm, triton, dynamo, llamacpp, lmdeploy, ray and tgi. With engines and no source no GPU is
     sampled: an agent near the engine, beside the one that samples.
@@ -83,6 +92,9 @@ def agent(
     )
     logs.configure(settings)
     name = settings.host_at_site(settings.host_name or socket.gethostname())
+    if pods:
+        _print_pods(settings, name)
+        return
     targets = targets_of(settings.engines.split(), name)
     gpus = None if targets and not settings.gpu_metrics_source else open_source(settings.gpu_metrics_source, settings, name)
     if once:
@@ -107,6 +119,20 @@ def _print_once(gpus: GpuSource, host: str) -> None:
                 typer.echo(in_json_text(encode(reading.to_sample(host, now, gpus.name)).decode()))
     finally:
         gpus.close()
+
+
+def _print_pods(settings: Settings, host: str) -> None:
+    """One line per pod on stdout. Raises SourceUnavailable, SettingsError."""
+    source = Kubelet(settings.kubelet_pods_socket or USUAL_SOCKET)
+    slices = ResourceSlices(settings.host_name or socket.gethostname(), SystemClock())
+    try:
+        for pod in pods_on_gpus(source, host, slices.look_up):
+            unknown = f"  not known: {', '.join(pod.unknown)}" if pod.unknown else ""
+            typer.echo(visible(f"{pod.instance}  {' '.join(pod.gpus) or '-'}{unknown}"))
+        if slices.problem is not None:
+            typer.echo(visible(slices.problem), err=True)
+    finally:
+        source.close()
 
 
 def _print_engine(target: Target) -> None:
@@ -136,6 +162,8 @@ def _into_kafka(gpus: GpuSource | None, targets: list[Target], host: str, settin
     with stoppable() as stop, ExitStack() as running:
         if targets:
             running.enter_context(_reading_engines(targets, host, settings, clock, EngineMetrics(registry), stop))
+        if settings.kubelet_pods_socket:
+            running.enter_context(_watching_pods(host, settings, clock, PodMetrics(registry), stop))
         if gpus is None:
             stop.wait()
             return
@@ -144,6 +172,28 @@ def _into_kafka(gpus: GpuSource | None, targets: list[Target], host: str, settin
         producer = EventProducer(settings, client="agent")
         run_agent(gpus, producer, clock, host, interval, stop, metrics=AgentMetrics(registry))
         _log.info("stopped: %d samples delivered, %d not", producer.delivered, producer.sent - producer.delivered)
+
+
+@contextmanager
+def _watching_pods(host: str, settings: Settings, clock: Clock, metrics: PodMetrics, stop: threading.Event) -> Iterator[None]:
+    """Which pod has which GPUs is told in a thread of its own until `stop`: neither the kubelet nor the API delays a sample."""
+    if not settings.placements_url:
+        raise SettingsError(
+            "KUBELET_PODS_SOCKET is set, and PLACEMENTS_URL says nothing: give the API's address, http://api:8080"
+        )
+    source = Kubelet(settings.kubelet_pods_socket)
+    slices = ResourceSlices(settings.host_name or socket.gethostname(), clock)
+    door = PlacementsDoor(settings.placements_url, settings.placements_api_key.get_secret_value())
+    placements = PodPlacements(source, door, clock, host, slices.look_up, metrics)
+    thread = threading.Thread(target=watch_pods, args=(placements, clock, stop), name="pods")
+    _log.info("telling %s which pods of %s have which GPUs", settings.placements_url, host)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        source.close()
 
 
 @contextmanager

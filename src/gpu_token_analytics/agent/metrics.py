@@ -69,3 +69,22 @@ class EngineMetrics:
             "agent_engine_events_dropped",
             "Events of engines that were given up because too many waited for Kafka: their tokens are not in the ledger",
         )
+
+
+class PodMetrics:
+    """Of the pods whose GPUs the kubelet tells. Labels are closed sets, never a pod."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        declared = Declared(registry)
+        self.kubelet_up = declared.gauge(
+            "agent_kubelet_up", "1 while the kubelet says which pod has which GPUs, 0 while it does not"
+        )
+        self.placements = declared.counter("agent_placements", "Placements of pods that the API has taken")
+        self.failures = declared.counter(
+            "agent_placement_failures", "Times the API did not take placements; they are told again"
+        )
+        self.waiting = declared.gauge("agent_placements_waiting", "Placements still to be told")
+        self.dropped = declared.counter(
+            "agent_placements_dropped",
+            "Placements that were given up: refused for good, or too many waited for the API",
+        )

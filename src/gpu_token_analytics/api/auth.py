@@ -30,7 +30,7 @@ MAX_CACHED = 1_000
 FAILURES_PER_SECOND = 2.0
 FAILURE_BURST = 50
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-_SCOPE_OF = {Access.READ: KeyScope.READ, Access.INGEST: KeyScope.INGEST, Access.ADMIN: KeyScope.ADMIN}
+_SCOPE_OF = {access: KeyScope(access.value) for access in Access if access not in (Access.PUBLIC, Access.ANY_KEY)}
 
 
 @dataclass(frozen=True)

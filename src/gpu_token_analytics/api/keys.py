@@ -31,6 +31,7 @@ class KeyScope(StrEnum):
 
     READ = "read"
     INGEST = "ingest"
+    PLACEMENTS = "placements"
     ADMIN = "admin"
 
 

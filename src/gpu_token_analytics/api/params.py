@@ -58,6 +58,9 @@ WhatIfPrice = Annotated[
     Field(ge=0, le=MAX_USD_PER_HOUR, description="What if a GPU-hour cost this (USD)? Left out: the prices of the ledger."),
 ]
 
+ChangesOnly = Annotated[
+    bool, Field(description="Leave out rows that hold at their time anyway; model and counted_by that a row leaves out stay.")
+]
 Strict = Annotated[bool, Field(description="Refuse records with a field that their contract does not know.")]
 GpuOfRequests = Annotated[str, Field(min_length=1, max_length=256, description="GPU id, as in /v1/gpus.")]
 FileFormat = Annotated[ExportFormat, Field(alias="format", description="Kind of file.")]
@@ -186,6 +189,12 @@ class AlertsAsked(BaseModel):
 
     limit: AlertLimit = 100
     budget: OfBudget = None
+
+
+class PlacementsAsked(BaseModel):
+    """Of POST /v1/placements."""
+
+    changes_only: ChangesOnly = False
 
 
 class EventsAsked(BaseModel):

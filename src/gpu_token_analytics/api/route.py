@@ -17,6 +17,7 @@ class Access(StrEnum):
     ANY_KEY = "any_key"
     READ = "read"
     INGEST = "ingest"
+    PLACEMENTS = "placements"
     ADMIN = "admin"
 
 

@@ -59,7 +59,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/budgets/remove", ADMIN, budgets.remove_budget, "Remove a budget", names_existing=True),
     Route("GET", "/v1/budgets/alerts", READ, budgets.budget_alerts, "What was told of budgets"),
     Route("GET", "/v1/placements", READ, books.placements, "Which engine runs on which GPUs"),
-    Route("POST", "/v1/placements", ADMIN, books.add_placements, "Append placements", status=201),
+    Route("POST", "/v1/placements", Access.PLACEMENTS, books.add_placements, "Append placements", status=201),
     Route("POST", "/v1/events", INGEST, events.events, "Send events", tenant_keys=True, body=events.BODY),
     Route(
         "POST", "/v1/traces", INGEST, traces.traces, "Send spans (OTLP)", tenant_keys=True, media_types=OTLP, body=traces.BODY

@@ -16,8 +16,9 @@ from pymongo import DESCENDING, WriteConcern
 from pymongo.database import Database
 
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.sources.instances import InstanceBook, InstancePlacement
+from gpu_token_analytics.sources.instances import CountedBy, InstanceBook, InstancePlacement
 from gpu_token_analytics.wire.identity import new_event_id
+from gpu_token_analytics.wire.times import to_us
 
 Document = dict[str, Any]
 _SAID = ("instance", "gpus", "host", "model", "counted_by", "valid_from", "valid_to")
@@ -39,19 +40,50 @@ class InstanceStore:
         """All rows, ready to be asked."""
         return InstanceBook(map(InstancePlacement.of, self.rows()))
 
-    def append(self, said: Sequence[Document], *, created_at: datetime, source: str) -> list[Document]:
+    def append(
+        self, said: Sequence[Document], *, created_at: datetime, source: str, changes_only: bool = False
+    ) -> list[Document]:
         """Append rows of canonical names, in this order; one that says what was said last of its instance from that time on is
-        left out, so that a file can be imported again. Returns the appended ones."""
-        last = {_since(row): {name: row[name] for name in _SAID} for row in reversed(self.rows())}
+        left out, so that a file can be imported again. Returns the appended ones.
+
+        changes_only: left out is also what holds at its time anyway, and what a row does not say (model, counted_by) stays as
+        it was: for a sender that looks again and again, and knows no more than which GPUs there are.
+        """
+        stored = self.rows()
+        last = {_since(row): {name: row[name] for name in _SAID} for row in reversed(stored)}
+        book = InstanceBook(map(InstancePlacement.of, stored)) if changes_only else None
         rows: list[Document] = []
-        for fields in said:
+        for told in said:
+            fields = told
+            if book is not None:
+                held = book.at([told["instance"]], to_us(told["valid_from"]))
+                fields = _with_what_stays(told, held)
+                if _holds(fields, held):
+                    continue
             if last.get(_since(fields)) == fields:
                 continue
             last[_since(fields)] = fields
-            rows.append({"_id": new_event_id(), **fields, "created_at": created_at, "source": source})
+            row = {"_id": new_event_id(), **fields, "created_at": created_at, "source": source}
+            rows.append(row)
+            if book is not None:
+                book.add(InstancePlacement.of(row))
         if rows:
             self._placements.insert_many(rows, ordered=True)
         return rows
+
+
+def _holds(fields: Document, held: InstancePlacement | None) -> bool:
+    if held is None or not held.gpus:
+        return not fields["gpus"]
+    said = tuple(fields["gpus"]), fields["host"], fields["model"], fields["counted_by"]
+    return said == (held.gpus, held.host, held.model, held.counted_by.value)
+
+
+def _with_what_stays(fields: Document, held: InstancePlacement | None) -> Document:
+    if held is None:
+        return fields
+    counted_by = held.counted_by.value if fields["counted_by"] == CountedBy.ANY else fields["counted_by"]
+    return {**fields, "model": fields["model"] or held.model, "counted_by": counted_by}
 
 
 def _since(row: Document) -> tuple[str, datetime]:

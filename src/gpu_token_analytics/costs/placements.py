@@ -33,10 +33,12 @@ def placement_page(desk: Desk, limit: int, cursor: str | None = None) -> Placeme
     )
 
 
-def append_placements(desk: Desk, new: Sequence[NewPlacement], source: str) -> AppendedPlacements:
-    """Append rows, all or none. Raises Refused."""
+def append_placements(
+    desk: Desk, new: Sequence[NewPlacement], source: str, *, changes_only: bool = False
+) -> AppendedPlacements:
+    """Append rows, all or none. changes_only: see InstanceStore.append. Raises Refused."""
     said = [placement_fields(row) for row in new]
-    rows = desk.instances.append(said, created_at=desk.now(), source=source)
+    rows = desk.instances.append(said, created_at=desk.now(), source=source, changes_only=changes_only)
     desk.forget_placements()
     return AppendedPlacements([placement(row) for row in rows], len(said) - len(rows))
 

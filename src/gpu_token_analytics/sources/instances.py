@@ -60,8 +60,14 @@ class InstanceBook:
 
     def __init__(self, rows: Iterable[InstancePlacement] = ()) -> None:
         self._rows: dict[str, list[InstancePlacement]] = {}
-        for row in sorted(rows, key=lambda row: (row.from_us, row.created_us, row.row)):
+        for row in sorted(rows, key=_order):
             self._rows.setdefault(row.instance, []).append(row)
+
+    def add(self, row: InstancePlacement) -> None:
+        """One row more."""
+        rows = self._rows.setdefault(row.instance, [])
+        rows.append(row)
+        rows.sort(key=_order)
 
     def at(self, names: Sequence[str], at_us: int) -> InstancePlacement | None:
         """What is said of an instance at a time: of the first of its names of which anything is. Of several rows in force the
@@ -71,3 +77,7 @@ class InstanceBook:
                 if row.from_us <= at_us < row.to_us:
                     return row
         return None
+
+
+def _order(row: InstancePlacement) -> tuple[int, int, str]:
+    return row.from_us, row.created_us, row.row

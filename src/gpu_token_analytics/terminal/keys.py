@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 @keys_app.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(help="Who uses it; for the list.")],
-    scopes: Annotated[list[str] | None, typer.Option("--scope", help="read, ingest, admin; repeatable.")] = None,
+    scopes: Annotated[list[str] | None, typer.Option("--scope", help="read, ingest, placements, admin; repeatable.")] = None,
     tenant: Annotated[str | None, typer.Option(help="It sees and sends only this tenant's data.")] = None,
     days: Annotated[int | None, typer.Option("--expires-in-days", min=1, max=3650, help="Default: never.")] = None,
     as_json: cli.JsonOption = False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Body, Query
 
-from gpu_token_analytics.api.params import BookPage
+from gpu_token_analytics.api.params import BookPage, PlacementsAsked
 from gpu_token_analytics.api.services import AskDep
 from gpu_token_analytics.costs.answers import (
     AppendedPlacements,
@@ -62,8 +62,10 @@ def placements(ask: AskDep, asked: Annotated[BookPage, Query()]) -> PlacementsRe
 
 
 def add_placements(
-    ask: AskDep, new: Annotated[list[NewPlacement], Body(min_length=1, max_length=MAX_ROWS)]
+    ask: AskDep,
+    new: Annotated[list[NewPlacement], Body(min_length=1, max_length=MAX_ROWS)],
+    asked: Annotated[PlacementsAsked, Query()],
 ) -> AppendedPlacements:
     """Append rows, all or none. They hold for what sources send from then on (within 5 s), also of earlier times; requests that
     are stored already keep the GPUs they have. Sent again they change nothing."""
-    return append_placements(ask.desk, new, SOURCE)
+    return append_placements(ask.desk, new, SOURCE, changes_only=asked.changes_only)
