@@ -21,6 +21,7 @@ from tests.integration.ledger_support import (
     usage,
 )
 
+from gpu_token_analytics.cells.marks import CellMarker
 from gpu_token_analytics.closing import closer as closing
 from gpu_token_analytics.closing.runs import runs_of
 from gpu_token_analytics.documents import Collection
@@ -186,6 +187,20 @@ def test_what_this_process_stored_is_not_read_back(pipeline: Callable[..., Pipel
     assert commands.sent["aggregate token_usage"] == 0, "they are not even counted"
     assert one.audit().holds
     assert commands.documents["token_usage"] > 0, "an audit reads"
+
+
+def test_minutes_that_somebody_else_marked_are_all_that_is_read_back(
+    pipeline: Callable[..., Pipeline], commands: Commands
+) -> None:
+    """As those of a GPU that was new a moment ago: the rest of its minutes is in memory."""
+    one = pipeline(silent_gpu_owned_minutes=0)
+    one.ingest(fleet_minutes(4, 0, 20), 1000)
+    first = to_us(START) // 60_000_000 * 60_000_000
+    CellMarker(one.store, 0).mark([(f"GPU-{gpu}", first + minute * 60_000_000) for gpu in range(4) for minute in range(2)])
+    one.close()
+    read = commands.documents["token_usage"]
+    assert 0 < read <= 4 * 5 * 4, "of two minutes, and of what is around them"
+    assert one.audit().holds
 
 
 def test_what_another_process_stored_is_not_missed(pipeline: Callable[..., Pipeline]) -> None:

@@ -28,7 +28,7 @@ from gpu_token_analytics.cells.store import CellWrite, is_live
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.closing.load import load_timelines
 from gpu_token_analytics.closing.mark import mark_changes
-from gpu_token_analytics.closing.runs import groups_of, runs_of
+from gpu_token_analytics.closing.runs import cut_at_known, groups_of, runs_of
 from gpu_token_analytics.closing.silence import Silences
 from gpu_token_analytics.closing.spread import spread_books
 from gpu_token_analytics.closing.store import LedgerStore
@@ -58,6 +58,7 @@ IDLE_WAIT_SECONDS = 0.1
 ROLLUPS_WAIT_SECONDS = 5.0  # at most, while cells are due
 CATCH_UP_LOOK_SECONDS = 0.02  # how often closing looks whether ingest has caught up: that asks nobody
 CATCH_UP_REST_SECONDS = 10.0  # at most, between rounds of closing while ingest catches up
+CATCH_UP_REST_TURNOVER = 0.4  # and at most so much of what is remembered of the events: what is forgotten must be read back
 GROUPS_AT_ONCE = 2  # groups of GPUs: one is computed here while MongoDB reads for the other
 
 _ByGpu: TypeAlias = dict[GpuId, dict[int, CellDocument]]  # due cells, by GPU and start of the minute
@@ -135,11 +136,17 @@ class Closer:
         """Step until `stop` is set. A store outage is waited out; anything else ends the loop with its error.
 
         catching_up: whether ingest has a backlog. What is closed then is read, computed and written again for every few of
-        its events, at the cost of ingest; so a round, which leaves nothing due, is followed by a rest.
+        its events, at the cost of ingest; so a round, which leaves nothing due, is followed by a rest. It ends before the
+        events stored since then are forgotten: read back, a request costs three times as much (docs/decisions/0047).
         """
         next_housekeeping = round_ended = rolled = clock.monotonic()
+        turnover = self._turnover
         while not stop.is_set():
-            if catching_up() and clock.monotonic() < round_ended + CATCH_UP_REST_SECONDS:
+            if (
+                catching_up()
+                and clock.monotonic() < round_ended + CATCH_UP_REST_SECONDS
+                and self._turnover < turnover + CATCH_UP_REST_TURNOVER
+            ):
                 clock.wait(stop, CATCH_UP_LOOK_SECONDS)
                 continue
             try:
@@ -157,8 +164,12 @@ class Closer:
                 clock.wait(stop, 2.0)
                 continue
             if not done:
-                round_ended = clock.monotonic()
+                round_ended, turnover = clock.monotonic(), self._turnover
                 clock.wait(stop, IDLE_WAIT_SECONDS)
+
+    @property
+    def _turnover(self) -> float:
+        return 0.0 if self._store.recent is None else self._store.recent.turnover
 
     def step(self) -> int:
         """Take, compute and write one batch of due cells. Returns how many were taken. Raises StoreRefused while the clocks of
@@ -188,12 +199,18 @@ class Closer:
         return len(due)
 
     def _close_all(self, by_gpu: _ByGpu, threads: ThreadPoolExecutor, books: Books, now: datetime, moment: int) -> None:
-        runs = {gpu: runs_of(cells) for gpu, cells in by_gpu.items()}
+        runs = {gpu: self._runs(gpu, cells, moment) for gpu, cells in by_gpu.items()}
         # Runs of one GPU after another: what one implies for the next is marked before that is read.
         for number in range(max(map(len, runs.values()), default=0)):
             groups = groups_of({gpu: of_gpu[number] for gpu, of_gpu in runs.items() if number < len(of_gpu)}, MAX_GROUP_US)
             for closing in [threads.submit(self._close, group, by_gpu, books, now, moment) for group in groups]:
                 closing.result()
+
+    def _runs(self, gpu: GpuId, cells: Mapping[int, CellDocument], moment: int) -> list[list[int]]:
+        if self._store.recent is None:
+            return runs_of(cells)
+        known = self._store.recent.whole(gpu, {minute: cell["gen"] for minute, cell in cells.items()}, moment)
+        return [piece for run in runs_of(cells) for piece in cut_at_known(run, known)]
 
     def _close(
         self,

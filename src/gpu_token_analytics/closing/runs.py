@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId
 
 MAX_RUN_US = 240 * US_PER_MINUTE
 MAX_RUN_HOLE_US = 30 * US_PER_MINUTE
+WORTH_A_RUN = 4  # minutes: a run of its own costs a few commands
 
 
 def runs_of(minutes_us: Iterable[int]) -> list[list[int]]:
@@ -19,6 +20,26 @@ def runs_of(minutes_us: Iterable[int]) -> list[list[int]]:
         else:
             runs.append([minute])
     return runs
+
+
+def cut_at_known(run: Sequence[int], known: Set[int]) -> list[list[int]]:
+    """A run cut around the longest stretch of minutes, one after another, that need not be read: a few that must be (a GPU was
+    new, somebody else stored something) would have all of them read. As it is, where no stretch is worth a run of its own."""
+    longest: list[int] = []
+    stretch: list[int] = []
+    for minute in run:
+        if minute not in known:
+            stretch = []
+        elif stretch and minute == stretch[-1] + US_PER_MINUTE:
+            stretch.append(minute)
+        else:
+            stretch = [minute]
+        if len(stretch) > len(longest):
+            longest = list(stretch)
+    if len(longest) < WORTH_A_RUN or len(longest) == len(run):
+        return [list(run)]
+    pieces = [m for m in run if m < longest[0]], longest, [m for m in run if m > longest[-1]]
+    return [piece for piece in pieces if piece]
 
 
 def groups_of(runs: Mapping[GpuId, Sequence[int]], limit_us: int) -> list[dict[GpuId, Sequence[int]]]:

@@ -32,7 +32,7 @@ from gpu_token_analytics.ledger.requests import UsageRows, active_in
 from gpu_token_analytics.mongo.errors import Document
 
 KEPT_SECONDS = 3600.0
-MOST_BYTES = 64 * 1024 * 1024  # of records: some 150,000 requests, which take half of that here; never much more than that
+MOST_BYTES = 192 * 1024 * 1024  # of records: some 450,000 requests, which take less than half of that here; never much more
 
 
 @dataclass(slots=True)
@@ -114,6 +114,7 @@ class RecentEvents:
         self._lock = threading.Lock()
         self._batches: deque[_Batch] = deque()
         self._bytes = 0
+        self._ever_bytes = 0
         self._number = 0  # of the last batch
         self._cells: dict[GpuMinute, _Marks] = {}
         self._gpus: dict[GpuId, float] = {}  # when each was touched last
@@ -148,6 +149,7 @@ class RecentEvents:
                 marks.count += 1
             self._batches.append(batch)
             self._bytes += size_bytes
+            self._ever_bytes += size_bytes
             self._let_go()
 
     def forget(self, touched: Collection[GpuMinute]) -> None:
@@ -166,9 +168,20 @@ class RecentEvents:
             return frozenset(self._gpus)
 
     @property
+    def turnover(self) -> float:
+        """How often all that can be remembered was replaced since the start: what was stored one turnover ago is forgotten."""
+        return self._ever_bytes / self._most_bytes
+
+    @property
     def moment(self) -> int:
         """To be asked before cells are taken: what is counted later does not prove anything about their `gen`."""
         return self._number
+
+    def whole(self, gpu: GpuId, minutes: Mapping[int, int], moment: int) -> frozenset[int]:
+        """Those minutes of a GPU whose events are all here. minutes: {start in us: the cell's `gen` as it was taken}."""
+        with self._lock:
+            self._let_go()
+            return frozenset(minute for minute, gen in minutes.items() if self._is_whole((gpu, minute), gen, moment))
 
     def known(self, gens: Mapping[GpuId, Mapping[int, int]], moment: int) -> Known:
         """What is here of the GPUs whose events are all here, in the minutes of `gens`: {GPU: {start of a minute in
@@ -179,11 +192,11 @@ class RecentEvents:
             return Known(whole, tuple(self._batches)) if whole else NOTHING_KNOWN
 
     def _are_whole(self, gpu: GpuId, minutes: Mapping[int, int], moment: int) -> bool:
-        for minute_us, gen in minutes.items():
-            marks = self._cells.get((gpu, minute_us))
-            if marks is None or marks.count != gen or marks.last > moment:
-                return False
-        return True
+        return all(self._is_whole((gpu, minute_us), gen, moment) for minute_us, gen in minutes.items())
+
+    def _is_whole(self, cell: Cell, gen: int, moment: int) -> bool:
+        marks = self._cells.get(cell)
+        return marks is not None and marks.count == gen and marks.last <= moment
 
     def _touch(self, cells: Iterable[GpuMinute]) -> None:
         self._gpus |= dict.fromkeys((gpu for gpu, _ in cells), self._clock.monotonic())

@@ -102,6 +102,27 @@ def test_a_cell_is_known_while_every_mark_of_it_was_made_here() -> None:
     assert known(recent, {FIRST: 1, ("k", 0): 1}).gpus == {"g"}, "each GPU on its own"
 
 
+def test_the_minutes_that_are_known_of_a_gpu() -> None:
+    recent = RecentEvents(clock())
+    add(recent, "a", [FIRST, SECOND, THIRD], [FIRST, SECOND, THIRD])
+    first, second, third = (minute for _, minute in (FIRST, SECOND, THIRD))
+    assert recent.whole("g", {first: 2, second: 1, third: 1}, recent.moment) == {second, third}
+    assert recent.whole("g", {first: 1}, recent.moment - 1) == set()
+    assert recent.whole("k", {first: 1}, recent.moment) == set()
+
+
+def test_what_was_stored_one_turnover_ago_is_forgotten() -> None:
+    recent = RecentEvents(clock(), most_bytes=300)
+    add(recent, "a", [FIRST], [FIRST], 100)
+    before = recent.turnover
+    add(recent, "b", [SECOND], [SECOND], 200)
+    assert recent.turnover - before < 1
+    assert requests(recent, {FIRST: 1}) == ["a", "b"]
+    add(recent, "c", [THIRD], [THIRD], 200)
+    assert recent.turnover - before > 1
+    assert requests(recent, {FIRST: 1}) == []
+
+
 def test_a_gpu_is_not_known_across_a_minute_that_was_not_asked_for() -> None:
     recent = RecentEvents(clock())
     add(recent, "a", [FIRST, SECOND, THIRD], [FIRST, SECOND, THIRD])
