@@ -55,7 +55,10 @@ def as_an_older_version_wrote_it(one: Pipeline) -> None:
     hourly.update_many({"scope": "fleet"}, {"$unset": {"second_half": ""}})
     daily.update_many({"scope": "gpu"}, {"$unset": {"places.$[].price_mode": ""}})
     one.store[Collection.LEDGER_CELLS].update_many({}, {"$unset": {"memory_unknown_us": ""}, "$set": {"params": "earlier"}})
-    one.store[USAGE.collection].drop_index("request_id_1")
+    raw = one.store[USAGE.collection]
+    raw.update_many({}, {"$unset": {"period": ""}})
+    raw.drop_index("period_1_request_id_hashed")
+    raw.create_index([("request_id", 1)])
 
 
 def test_an_older_store_is_read_as_it_is_and_goes_on(one: Pipeline) -> None:
@@ -63,13 +66,18 @@ def test_an_older_store_is_read_as_it_is_and_goes_on(one: Pipeline) -> None:
     assert sum(row.money_nusd for row in before) > 0
     as_an_older_version_wrote_it(one)
     ensure_indexes(one.store, one.settings)
-    assert "request_id_1" in one.store[USAGE.collection].index_information()
+    indexes = one.store[USAGE.collection].index_information()
+    assert "period_1_request_id_hashed" in indexes
+    assert "request_id_1" not in indexes, "nobody asks for it any longer"
     assert [(row.start, row.key, row.money_nusd, row["requests"]) for row in rows(one)] == [
         (row.start, row.key, row.money_nusd, row["requests"]) for row in before
     ]
     one.ingest([usage(900, minutes_ago(120) + timedelta(seconds=55))])
     roll(one)
     assert sum(row["requests"] for row in rows(one)) == sum(row["requests"] for row in before) + 1
+    reads = Desk.over(one.store, one.settings).reads
+    stored = list(one.store[USAGE.collection].find())
+    assert [len(reads.requests_by_id(request["request_id"], None, 9)) for request in stored] == [1] * 51, "of either version"
     assert one.audit().holds
 
 

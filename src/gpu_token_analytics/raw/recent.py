@@ -194,7 +194,7 @@ class RecentEvents:
     def _are_whole(self, gpu: GpuId, minutes: Mapping[int, int], moment: int) -> bool:
         return all(self._is_whole((gpu, minute_us), gen, moment) for minute_us, gen in minutes.items())
 
-    def _is_whole(self, cell: Cell, gen: int, moment: int) -> bool:
+    def _is_whole(self, cell: GpuMinute, gen: int, moment: int) -> bool:
         marks = self._cells.get(cell)
         return marks is not None and marks.count == gen and marks.last <= moment
 
