@@ -15,6 +15,8 @@ or a BSON date. Unknown is null. The indexes and TTLs live in mongo/indexes.py.
     budgets, budget_alerts   what may be spent, and what was told of it (budgets/store.py)
     teams           which team a tenant belongs to, append-only (books/teams.py)
     owners          who owns a GPU, host or model, append-only (books/owners.py)
+    exchange_rates  what a USD is worth in other currencies, append-only (books/rates.py)
+    api_prices      what APIs charge for a model's tokens, append-only (books/api_prices.py)
     inventory       the GPUs known and which host/index carried which UUID when
     corrections     a view on ledger_cells: what changed in a cell after it was final
 """
@@ -64,6 +66,8 @@ class Collection(StrEnum):
     BUDGETS = "budgets"
     TEAMS = "teams"
     OWNERS = "owners"
+    EXCHANGE_RATES = "exchange_rates"
+    API_PRICES = "api_prices"
     LEDGER_TOPIC = "ledger_topic"
     BUDGET_ALERTS = "budget_alerts"
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 from tests.answers import answer
 from tests.e2e.fake_fleet import CLASSES, TENANTS
 
+from gpu_token_analytics.books.rates import Rate
 from gpu_token_analytics.costs.answers.hints import HintsResponse
 from gpu_token_analytics.costs.answers.owners import IdleResponse, OwnerRow, OwnersResponse
+from gpu_token_analytics.costs.answers.rates import ConvertedResponse, RateRow, RatesResponse
 from gpu_token_analytics.costs.choices import ShareRule
 from gpu_token_analytics.costs.jumps import SAYS, THRESHOLDS
 from gpu_token_analytics.costs.owners import RULES, NewOwnerRow, shares
+from gpu_token_analytics.costs.rates import ROUNDING, NewRate
 
 if TYPE_CHECKING:
     from tests.e2e.fake_api import FakeApi
@@ -32,6 +36,7 @@ class FakeFinops:
 
     def __init__(self) -> None:
         self.owners: list[Json] = []
+        self.rates: list[Json] = []
 
     def routes(self, api: FakeApi) -> Iterable[tuple[str, str, Answering]]:
         """(method, path, handler) of each."""
@@ -47,6 +52,21 @@ class FakeFinops:
         async def idle(request: Request) -> Any:
             return answer(IdleResponse, self._idle(api, request))
 
+        async def rates() -> Any:
+            return answer(RatesResponse, {"rates": self.rates})
+
+        async def add_rate(new: NewRate) -> Any:
+            said = {"currency": new.currency, "units_per_usd": str(new.units_per_usd), "valid_from": new.valid_from}
+            self.rates.insert(0, {"id": f"rate-{len(self.rates)}", **said, "created_at": api.fleet.now, "source": "api"})
+            return answer(RateRow, self.rates[0])
+
+        async def converted(request: Request) -> Any:
+            return answer(ConvertedResponse, self._converted(api, request))
+
+        yield "GET", "/v1/rates", rates
+        yield "POST", "/v1/rates", add_rate
+        yield "GET", "/v1/costs/converted", converted
+
         async def hints() -> Any:
             return answer(HintsResponse, self._hints(api))
 
@@ -59,6 +79,22 @@ class FakeFinops:
         said = {"scope": scope, "key": key, "team": team, "cost_centre": centre}
         written = datetime(2026, 1, 31, 9, tzinfo=UTC) + timedelta(minutes=len(self.owners))
         return {"id": f"owner-{len(self.owners)}", **said, "valid_from": at, "created_at": written, "source": "api"}
+
+    def _converted(self, api: FakeApi, request: Request) -> Json:
+        start, end = (datetime.fromisoformat(request.query_params[name]).astimezone(UTC) for name in ("from", "to"))
+        currency, group_by = request.query_params["currency"], request.query_params.getlist("group_by")
+        row = next(row for row in self.rates if row["currency"] == currency)
+        rate = Rate(Decimal(row["units_per_usd"]), row["valid_from"])
+        rows = []
+        for side in api._side(request, start, end, group_by):
+            money = {f"{name}_nano": rate.convert(side["money"][f"{name}_nusd"]) for name in CLASSES}
+            rows.append({"group": side["group"], "money": money | {"total_nano": sum(money.values())}})
+        totals = {
+            name: sum(row["money"][name] for row in rows) for name in (*(f"{name}_nano" for name in CLASSES), "total_nano")
+        }
+        used = {"from": start, "to": end, "units_per_usd": row["units_per_usd"], "valid_from": row["valid_from"]}
+        said = {"currency": currency, "rounding": ROUNDING, "rates": [used], "group_by": group_by}
+        return {"from": start, "to": end, **said, "rows": rows, "totals": totals}
 
     def _hints(self, api: FakeApi) -> Json:
         to = api.fleet.now.replace(minute=0)

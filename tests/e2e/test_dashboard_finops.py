@@ -147,3 +147,32 @@ def test_hints_say_what_they_saw_and_lead_to_it(browser: Browser, fake: FakeApi)
         page = dashboard.open("/idle")
         assert page.locator("#idle-by-owner").count() == 1, "the page stands without hints"
         dashboard.expect("503")
+
+
+def test_money_is_shown_in_another_currency_with_its_rate(browser: Browser, fake: FakeApi) -> None:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
+        page = dashboard.open("/models?range=yesterday&tz=UTC")
+        assert page.locator("#converted").count() == 0, "no rate, no card"
+        page = dashboard.open("/prices?tz=UTC")
+        page.fill("#rate-currency", "EUR")
+        page.fill("#rate-units", "0.92")
+        page.fill("#rate-from", "2026-01-01T00:00")
+        page.click("#rate-form-submit")
+        expect(page.locator("#rate-form-message")).to_contain_text("Said: a USD is worth 0.92 EUR from 1 Jan 2026, 00:00.")
+        expect(page.locator("#rate-rows-scroll")).to_contain_text("0.92")
+        for path in ("/", "/models", "/tenants"):
+            page = dashboard.open(f"{path}?range=yesterday&tz=UTC")
+            page.click("#currency-EUR")
+            page.wait_for_selector("#converted-rows-scroll")
+            titles = page.locator("#converted-rows-scroll tbody td:nth-child(2) [title]").evaluate_all(
+                "n => n.map((x) => x.title)"
+            )
+            (whole,) = page.locator("#converted-rows-scroll tfoot td:nth-child(2) [title]").evaluate_all(
+                "n => n.map((x) => x.title)"
+            )
+            amounts = [Decimal(title.removesuffix(" EUR").replace(",", "")) for title in (*titles, whole)]
+            assert sum(amounts[:-1]) == amounts[-1] > 0
+            assert "currency=EUR" in page.url
+            assert "1 USD = 0.92 EUR, " in page.inner_text("#converted-rates")
+            assert "(rate of 1 Jan 2026, 00:00)" in page.inner_text("#converted-rates")
+            assert "half to even" in page.inner_text("#converted > .hint")

@@ -31,7 +31,6 @@ FACTS = {
 # They name columns of rows by class, which are read one by one; choices.py says the words of the API's contract.
 OF_EACH_CLASS = {
     "costs/choices.py",
-    "costs/hints.py",
     "costs/query.py",
     "costs/rows.py",
     "demo/view.py",

@@ -74,6 +74,15 @@ Share = Annotated[
     ShareRule | None,
     Field(description="Also share idle money out among teams: by attributed money, in equal parts, or to who owns it."),
 ]
+_CURRENCY = r"^[A-Z]{3}$"
+CurrencyOf = Annotated[str, Field(pattern=_CURRENCY, description="ISO 4217, one of /v1/rates.", examples=["EUR"])]
+AlsoCurrency = Annotated[
+    str | None,
+    Field(
+        pattern=_CURRENCY,
+        description="Also in this currency (ISO 4217, one of /v1/rates), at the rate of each row's start; up to hours.",
+    ),
+]
 AlertLimit = Annotated[int, Field(ge=1, le=1_000, description="Most alerts.")]
 OfBudget = Annotated[str | None, Field(max_length=64, description="Only alerts of this budget.")]
 
@@ -126,6 +135,12 @@ class ComparedAsked(Selection, Range):
     """Of /v1/costs/compared."""
 
 
+class ConvertedAsked(Selection, Range):
+    """Of /v1/costs/converted."""
+
+    currency: CurrencyOf
+
+
 class File(Range):
     """A file of rows."""
 
@@ -133,6 +148,7 @@ class File(Range):
     layout: Layout = ExportLayout.COSTS
     bucket: BucketOf = Bucket.HOUR
     billing_account: BillingAccount = "self-hosted"
+    currency: AlsoCurrency = None
 
 
 class ExportAsked(Selection, File):

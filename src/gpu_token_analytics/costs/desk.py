@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gpu_token_analytics.books.instances import InstanceStore
     from gpu_token_analytics.books.owners import OwnerStore
     from gpu_token_analytics.books.prices import PriceStore
+    from gpu_token_analytics.books.rates import RateStore
     from gpu_token_analytics.books.store import BookStore
     from gpu_token_analytics.books.teams import TeamStore
     from gpu_token_analytics.books.unknown_names import UnknownName
@@ -50,6 +51,7 @@ class Desk:
     instances: InstanceStore
     teams: TeamStore
     owners: OwnerStore
+    rates: RateStore
     # (a stored usage, now in us) -> its part of each cell, computed again from raw events
     request_parts: Callable[[Mapping[str, Any], int], list[RequestPart]]
     # at most so many names -> (how many there are, the first of them)
@@ -68,6 +70,7 @@ class Desk:
         from gpu_token_analytics.books.instances import InstanceStore
         from gpu_token_analytics.books.owners import OwnerStore
         from gpu_token_analytics.books.prices import PriceStore
+        from gpu_token_analytics.books.rates import RateStore
         from gpu_token_analytics.books.store import BookStore
         from gpu_token_analytics.books.teams import TeamStore
         from gpu_token_analytics.books.unknown_names import unknown_names
@@ -95,6 +98,7 @@ class Desk:
             instances=InstanceStore(database, timeout_ms),
             teams=TeamStore(database, timeout_ms),
             owners=OwnerStore(database, timeout_ms),
+            rates=RateStore(database, timeout_ms),
             request_parts=lambda usage, now_us: request_parts(raw, books.read(), params, usage, now_us),
             unknown_names=lambda limit: unknown_names(store, books, limit),
             unmarked=PendingMarks(store, settings.close_debounce_seconds).count,

@@ -10,9 +10,10 @@ from typing import Any
 from gpu_token_analytics.costs import focus
 from gpu_token_analytics.costs.choices import ExportFormat, ExportLayout
 from gpu_token_analytics.costs.desk import Desk
-from gpu_token_analytics.costs.files import Column, ColumnKind, csv_chunks, parquet_chunks
+from gpu_token_analytics.costs.files import Column, ColumnKind, csv_chunks, parquet_chunks, usd
 from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.questions import EXPORT, check_cost
+from gpu_token_analytics.costs.row_rates import RowRates, classes_in
 from gpu_token_analytics.costs.rows import elapsed_seconds, gpu_seconds, money_of, rates_of
 from gpu_token_analytics.costs.whose import with_books
 from gpu_token_analytics.documents import COUNTS, MoneyClass
@@ -39,15 +40,19 @@ def export_file(
     layout: ExportLayout,
     billing_account: str,
     notes: Mapping[str, str] | None = None,
+    *,
+    currency: str | None = None,
 ) -> Export:
-    """A range as a file. billing_account: FOCUS BillingAccountId and -Name. notes: kept in the footer of Parquet. Raises
-    Refused."""
+    """A range as a file. billing_account: FOCUS BillingAccountId and -Name. notes: kept in the footer of Parquet.
+
+    currency: money is also in this one, that of FOCUS in it alone. Raises Refused.
+    """
     if layout is ExportLayout.FOCUS:
         query = focus_query(query)
     query = with_books(desk, query)
     check_cost(query, desk.reads.gpu_count(), EXPORT)
-    now = desk.now()
-    columns, lines = table(query, layout, desk.exports.rows(query, now), now, billing_account)
+    now, rates = desk.now(), RowRates.over(desk, currency, query)
+    columns, lines = table(query, layout, desk.exports.rows(query, now), now, billing_account, rates)
     name = f"gpu-tokens-{layout.value}-{query.start:%Y%m%dT%H%MZ}-{query.end:%Y%m%dT%H%MZ}.{file_format.value}"
     if file_format is ExportFormat.CSV:
         return Export(name, csv_chunks(columns, lines))
@@ -64,12 +69,35 @@ def focus_query(query: CostQuery) -> CostQuery:
 
 
 def table(
-    query: CostQuery, layout: ExportLayout, rows: Iterable[Row], now: datetime, billing_account: str
+    query: CostQuery,
+    layout: ExportLayout,
+    rows: Iterable[Row],
+    now: datetime,
+    billing_account: str,
+    rates: RowRates | None = None,
 ) -> tuple[Sequence[Column], Iterator[Sequence[Any]]]:
     """Columns and lines of a file."""
     if layout is ExportLayout.FOCUS:
-        return focus.COLUMNS, focus.focus_rows(rows, billing_account)
-    return cost_columns(query), (_line(query, row, now) for row in rows)
+        return focus.COLUMNS, focus.focus_rows(rows, billing_account, None if rates is None else rates.total_of)
+    if rates is None:
+        return cost_columns(query), (_line(query, row, now) for row in rows)
+    columns = [*cost_columns(query), *_CONVERTED]
+    return columns, ([*_line(query, row, now), *_converted(rates, row)] for row in rows)
+
+
+_CONVERTED = (
+    Column("currency", ColumnKind.TEXT),
+    Column("units_per_usd", ColumnKind.DECIMAL),
+    Column("rate_valid_from", ColumnKind.TIME),
+    *(Column(f"{name.removesuffix('_nusd')}_converted", ColumnKind.DECIMAL) for name in (*_MONEY, "total_nusd")),
+)
+
+
+def _converted(rates: RowRates, row: Row) -> list[Any]:
+    rate = rates.of(row)
+    values = classes_in(rate, row)
+    money = [None if row.is_unpriced and index in (0, 5) else usd(nano) for index, nano in enumerate([*values, sum(values)])]
+    return [rates.currency, rate.units_per_usd, rate.valid_from, *money]
 
 
 def cost_columns(query: CostQuery) -> list[Column]:

@@ -44,7 +44,7 @@ class Column:
 
 
 def usd(nusd: int) -> Decimal:
-    """Nano-USD as exact USD."""
+    """Nano-USD as exact USD; of another currency's billionths, its units."""
     return Decimal(nusd).scaleb(-9)
 
 

@@ -15,6 +15,7 @@ column for yet (models, token kinds, the class of idle money). https://focus.fin
     Allocated*      (1.3) money that came to a model and tenant: whose, by which method, what part of its GPU, hour and class
     ServiceProvider-, HostProviderName   (1.3) as ProviderName and PublisherName, which 1.3 gives up
     ContractApplied (1.3) null: no contract commitment is known here
+    BillingCurrency USD, or the one asked for: costs at the rate of their hour, which x_UnitsPerUsd and x_RateValidFrom tell
     unknown GPUs    requests on GPUs that nobody sampled or declared: costs of 0 (FOCUS has no null there), x_CostNanoUsd null
 
 Left out, because their condition is not met: unit prices (no list price without discounts is published, no negotiated one
@@ -23,11 +24,12 @@ known), commitment discounts, pricing currencies, regions, types of accounts (th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
+from gpu_token_analytics.books.rates import Converted
 from gpu_token_analytics.costs.files import Column, ColumnKind, month_of, usd
 from gpu_token_analytics.costs.query import Row
 from gpu_token_analytics.documents import US_PER_HOUR, MoneyClass
@@ -126,11 +128,20 @@ COLUMNS: tuple[Column, ...] = (
     Column("x_DefaultPriceNanoUsd", ColumnKind.INTEGER),
     Column("x_UnknownGpuRequests", ColumnKind.INTEGER),
     Column("x_UnknownGpuTokens", ColumnKind.INTEGER),
+    Column("x_UnitsPerUsd", ColumnKind.DECIMAL),
+    Column("x_RateValidFrom", ColumnKind.TIME),
 )
 
 
-def focus_rows(rows: Iterable[Row], billing_account: str) -> Iterator[list[Any]]:
-    """The FOCUS rows of cost rows grouped by GROUP_BY in hours, which come in order."""
+def _in_usd(row: Row) -> Converted:
+    return Converted("USD", row.money_nusd)
+
+
+def focus_rows(
+    rows: Iterable[Row], billing_account: str, convert: Callable[[Row], Converted] | None = None
+) -> Iterator[list[Any]]:
+    """The FOCUS rows of cost rows grouped by GROUP_BY in hours, which come in order; convert: into another currency."""
+    money_of = convert or _in_usd
     for _, together in groupby(rows, key=lambda row: (row.start, row.key[:_CLASS_END])):
         found = list(together)
         money = [row.money_nusd for row in found]
@@ -139,14 +150,14 @@ def focus_rows(rows: Iterable[Row], billing_account: str) -> Iterator[list[Any]]
         shares = split_exactly(time_us, weights if any(weights) else [1] * len(found))
         for row, part_us in zip(found, shares, strict=True):
             if row.money_nusd or part_us or row["requests"] or row["prompt_tokens"] or row["completion_tokens"]:
-                yield _row(row, part_us, sum(weights), billing_account)
+                yield _row(row, part_us, sum(weights), billing_account, money_of(row))
 
 
-def _row(row: Row, part_us: int, whole: int, billing_account: str) -> list[Any]:
+def _row(row: Row, part_us: int, whole: int, billing_account: str, money: Converted) -> list[Any]:
     """whole: what its money is a part of, of the GPU, hour and class."""
     gpu, host, name, mode, kind, model, tenant = (value or None for value in row.key)
     sku = name or "GPU"
-    cost = usd(row.money_nusd)
+    cost = usd(money.nano)
     # FOCUS knows no unknown cost: it is 0 there, and null in x_CostNanoUsd.
     status = None if row.is_unpriced else _STATUS.get(str(kind))
     words = "Requests on a GPU that is not known, cost unknown" if row.is_unpriced else _WORDS[str(kind)]
@@ -165,7 +176,7 @@ def _row(row: Row, part_us: int, whole: int, billing_account: str) -> list[Any]:
         cost,
         billing_account,
         billing_account,
-        "USD",
+        money.currency,
         billing_end,
         billing_start,
         gpu if status else None,
@@ -217,4 +228,6 @@ def _row(row: Row, part_us: int, whole: int, billing_account: str) -> list[Any]:
         row.default_price_nusd,
         row["unknown_gpu_requests"],
         row["unknown_gpu_tokens"],
+        money.units_per_usd,
+        money.valid_from,
     ]

@@ -34,14 +34,14 @@ LONGEST_PAGE = 10_000
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    from gpu_token_analytics.terminal import budgets, gpus, hints, keys, owners, placements, prices, teams
+    from gpu_token_analytics.terminal import budgets, gpus, hints, keys, owners, placements, prices, rates, teams
 
     app.command("api")(api)
     app.command("report")(report)
     app.command("top")(top)
     app.command("export")(export)
     app.command("break-even")(break_even)
-    for room in (prices, gpus, teams, owners, hints, budgets, keys, placements):
+    for room in (prices, rates, gpus, teams, owners, hints, budgets, keys, placements):
         room.register(app)
 
 
@@ -80,6 +80,7 @@ def report(
     hosts: cli.HostOption = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most rows shown, most money first.")] = REPORT_LIMIT,
     compare: Annotated[bool, typer.Option("--compare", help="Beside the period before, without buckets.")] = False,
+    currency: Annotated[str | None, typer.Option(help="In this one (`gpu-tokens rates`), without buckets.")] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Redraw every few seconds until Ctrl-C.")] = False,
     wide: cli.WideOption = False,
     as_json: cli.JsonOption = False,
@@ -100,10 +101,13 @@ def report(
         _refuse_unless_drawn_on("report --watch", "leave --watch out")
     groups = _groups(group_by if group_by is not None else ["model"])
     filters = {"models": models or (), "tenants": tenants or (), "gpus": gpus or (), "hosts": hosts or ()}
-    if compare and (watch or bucket is not p.Bucket.NONE):
-        raise SettingsError("--compare sets two periods side by side: leave --bucket and --watch out")
+    if (compare or currency) and (watch or bucket is not p.Bucket.NONE or (compare and currency)):
+        raise SettingsError("--compare and --currency are tables of their own: leave --bucket and --watch out, and give one")
     query_of = _query_of(cli.asked_range(start, end, last, period, time_zone), bucket, time_zone, groups, filters)
     with cli.opened() as desk:
+        if currency is not None:
+            _convert(desk, query_of(desk.now()), currency, limit, as_json=as_json, as_csv=as_csv)
+            return
         if compare:
             _compare(desk, query_of(desk.now()), limit, wide=wide, as_json=as_json, as_csv=as_csv)
             return
@@ -130,6 +134,15 @@ def _compare(desk: Desk, query: CostQuery, limit: int, *, wide: bool, as_json: b
     body = compared(desk, query)
     if not cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):
         cli.show(view.render_compared(body, limit, wide=wide))
+
+
+def _convert(desk: Desk, query: CostQuery, currency: str, limit: int, *, as_json: bool, as_csv: bool) -> None:
+    from gpu_token_analytics.costs.rates import converted
+    from gpu_token_analytics.terminal import report as view
+
+    body = converted(desk, query, currency)
+    if not cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):
+        cli.show(view.render_converted(body, limit))
 
 
 def _watch(rendered: Callable[[int], RenderableType]) -> None:
@@ -215,6 +228,9 @@ def export(
     bucket: Annotated[p.Bucket, typer.Option(help="One row per minute, hour or day.")] = p.Bucket.HOUR,
     time_zone: cli.ZoneOption = "UTC",
     billing_account: Annotated[str, typer.Option(help="FOCUS BillingAccountId and -Name.")] = "self-hosted",
+    currency: Annotated[
+        str | None, typer.Option(help="Also in this one (`gpu-tokens rates`), at the rate of each hour.")
+    ] = None,
     days: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="A folder of one Parquet file a UTC day: only days that have changed are written."),
@@ -241,7 +257,7 @@ def export(
     query_of = _query_of(cli.asked_range(start, end, last, period, time_zone), bucket, time_zone, _groups(group_by or []), {})
     if out is None or not to_file:
         with cli.opened() as desk:
-            for chunk in _export_chunks(desk, query_of(desk.now()), chosen, layout, billing_account):
+            for chunk in _export_chunks(desk, query_of(desk.now()), chosen, layout, billing_account, currency):
                 sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
         return
@@ -249,7 +265,7 @@ def export(
     try:
         with partial.open("wb") as file, cli.opened() as desk:
             query = query_of(desk.now())
-            size = sum(file.write(chunk) for chunk in _export_chunks(desk, query, chosen, layout, billing_account))
+            size = sum(file.write(chunk) for chunk in _export_chunks(desk, query, chosen, layout, billing_account, currency))
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
@@ -303,11 +319,16 @@ def _export_days(
 
 
 def _export_chunks(
-    desk: Desk, query: CostQuery, file_format: p.ExportFormat, layout: p.ExportLayout, billing_account: str
+    desk: Desk,
+    query: CostQuery,
+    file_format: p.ExportFormat,
+    layout: p.ExportLayout,
+    billing_account: str,
+    currency: str | None = None,
 ) -> Iterator[bytes]:
     from gpu_token_analytics.costs.export import export_file
 
-    return export_file(desk, query, file_format, layout, billing_account).chunks
+    return export_file(desk, query, file_format, layout, billing_account, currency=currency).chunks
 
 
 def break_even(

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from gpu_token_analytics.costs.answers import CostRow, CostsResponse, Money
 from gpu_token_analytics.costs.answers.compared import ComparedResponse
+from gpu_token_analytics.costs.answers.rates import ConvertedMoney, ConvertedResponse
 from gpu_token_analytics.costs.rows import IDLE_COLUMNS
 from gpu_token_analytics.terminal.console import Column, FittedTable
 from gpu_token_analytics.terminal.support import NUSD, count, dollars, instant, percent, rate
@@ -61,6 +62,26 @@ def render_compared(body: ComparedResponse, limit: int, *, wide: bool = False) -
         )
     hidden = len(rows) - limit
     return Group(made, *([Text(f"{hidden:,} more rows: raise --limit.")] if hidden > 0 else []))
+
+
+def render_converted(body: ConvertedResponse, limit: int) -> Group:
+    """Money in another currency, with the rates and how it was rounded."""
+    names = [Column(name, right=False) for name in body.group_by]
+    money = [Column(body.currency), Column("attributed", 1), Column("idle", 2), Column("unmetered", 3)]
+    made = FittedTable(f"{instant(body.from_)} to {instant(body.to)}, in {body.currency}", [*names, *money])
+    rows = sorted(body.rows, key=lambda row: -row.money.total_nano)
+
+    def cells(item: ConvertedMoney) -> list[str]:
+        idle = item.total_nano - item.attributed_nano - item.unmetered_work_nano
+        return [dollars(nano) for nano in (item.total_nano, item.attributed_nano, idle, item.unmetered_work_nano)]
+
+    for row in rows[:limit]:
+        made.add_row(*(row.group.get(name) or NOBODY.get(name, "-") for name in body.group_by), *cells(row.money))
+    made.add_row(*(["total", *[""] * (len(names) - 1)] if names else []), *cells(body.totals), style="bold")
+    rates = [
+        f"1 USD = {rate.units_per_usd} {body.currency} ({instant(rate.from_)} to {instant(rate.to)})" for rate in body.rates
+    ]
+    return Group(made, *(Text(line) for line in (*rates, f"rounded: {body.rounding}")))
 
 
 def _total(money: Money | None) -> int | None:

@@ -1,4 +1,4 @@
-"""/v1/prices, /v1/declarations and /v1/placements: the books that people write."""
+"""/v1/prices, /v1/rates, /v1/declarations and /v1/placements: the books that people write."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from gpu_token_analytics.costs.answers import (
     Price,
     PricesResponse,
 )
+from gpu_token_analytics.costs.answers.rates import RateRow, RatesResponse
 from gpu_token_analytics.costs.declarations import declare_gpu, declared_gpus, retire_gpu, withdraw_gpu
 from gpu_token_analytics.costs.entries import NewDeclaration, NewPlacement, NewPrice, Retirement, Withdrawal
 from gpu_token_analytics.costs.placements import append_placements, placement_page
 from gpu_token_analytics.costs.prices import append_price, price_page
+from gpu_token_analytics.costs.rates import NewRate, append_rate, rate_rows
 
 MAX_ROWS = 1_000
 SOURCE = "api"
@@ -34,6 +36,16 @@ def add_price(ask: AskDep, new: NewPrice) -> Price:
     """Append a row. With valid_from in the past, open cells are computed again and final ones get corrections, as far back as
     raw events are kept (RAW_RETENTION_DAYS); older cells keep their price."""
     return append_price(ask.desk, new, SOURCE)
+
+
+def rates(ask: AskDep) -> RatesResponse:
+    """Every row ever written, newest valid_from first: what a USD is worth. A row holds until the currency's next one."""
+    return rate_rows(ask.desk)
+
+
+def add_rate(ask: AskDep, new: NewRate) -> RateRow:
+    """Say what a USD is worth from a time on, which may lie in the past; the ledger does not change by it."""
+    return append_rate(ask.desk, new, SOURCE)
 
 
 def declarations(ask: AskDep) -> DeclarationsResponse:

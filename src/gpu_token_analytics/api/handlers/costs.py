@@ -8,14 +8,16 @@ from typing import Annotated
 from fastapi import Query
 from fastapi.responses import StreamingResponse
 
-from gpu_token_analytics.api.params import BreakEvenAsked, ComparedAsked, CostsAsked, ExportAsked, Range
+from gpu_token_analytics.api.params import BreakEvenAsked, ComparedAsked, ConvertedAsked, CostsAsked, ExportAsked, Range
 from gpu_token_analytics.api.services import AskDep
 from gpu_token_analytics.costs.answers import BreakEvenResponse, CostsResponse, DimensionsResponse
 from gpu_token_analytics.costs.answers.compared import ComparedResponse
+from gpu_token_analytics.costs.answers.rates import ConvertedResponse
 from gpu_token_analytics.costs.break_even import against_api
 from gpu_token_analytics.costs.choices import Bucket, ExportFormat
 from gpu_token_analytics.costs.export import export_file
 from gpu_token_analytics.costs.questions import cost_query
+from gpu_token_analytics.costs.rates import converted
 from gpu_token_analytics.costs.report import compared, costs_of, values_of
 from gpu_token_analytics.mongo.errors import store_errors
 
@@ -42,6 +44,11 @@ def costs_compared(ask: AskDep, asked: Annotated[ComparedAsked, Query()]) -> Com
     return compared(ask.desk, asked.query(asked.start, asked.to, Bucket.NONE, ask.tenant))
 
 
+def costs_converted(ask: AskDep, asked: Annotated[ConvertedAsked, Query()]) -> ConvertedResponse:
+    """Money of a range in another currency, each part of it at the rate that held then. The ledger stays in nano-USD."""
+    return converted(ask.desk, asked.query(asked.start, asked.to, Bucket.NONE, ask.tenant), asked.currency)
+
+
 def dimensions(ask: AskDep, asked: Annotated[Range, Query()]) -> DimensionsResponse:
     """The models, tenants, GPUs, hosts and GPU names that occur in the hours of a range."""
     return values_of(ask.desk, asked.start, asked.to, ask.tenant)
@@ -62,7 +69,7 @@ def export(ask: AskDep, asked: Annotated[ExportAsked, Query()]) -> StreamingResp
     1.2 (`layout=focus`). A connection that ends early has no valid end of file: compare with the totals of /v1/costs.
     """
     query = asked.query(asked.start, asked.to, asked.bucket, ask.tenant)
-    file = export_file(ask.desk, query, asked.file_format, asked.layout, asked.billing_account)
+    file = export_file(ask.desk, query, asked.file_format, asked.layout, asked.billing_account, currency=asked.currency)
     # The first piece is read before the answer starts: an error can still be an error.
     with store_errors("read an export"):
         first = next(file.chunks, b"")

@@ -6,7 +6,7 @@
 import { DEFAULT_PRESET, isZone, localZone, OVER, PRESETS, presetRange } from './time.js';
 
 export const FILTERS = ['model', 'tenant', 'gpu', 'host', 'gpu_name', 'class'];
-const SHARED = ['range', 'from', 'to', 'tz', 'compare', ...FILTERS]; // what a link to another page carries along
+const SHARED = ['range', 'from', 'to', 'tz', 'compare', 'currency', ...FILTERS]; // what a link to another page carries along
 
 const root = new URL('.', document.baseURI);
 

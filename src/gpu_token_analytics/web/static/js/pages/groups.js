@@ -8,6 +8,7 @@ import { rangeText } from '../core/time.js';
 import { lines, spark } from '../parts/charts.js';
 import { CLASSES, idleMoney } from '../parts/classes.js';
 import { comparedCard, loadCompared, since } from '../parts/compared.js';
+import { convertedCard, loadConverted } from '../parts/converted.js';
 import { download } from '../parts/download.js';
 import { card, choice, chosen, noCells, tile, tiles } from '../parts/feedback.js';
 import { table } from '../parts/table.js';
@@ -30,12 +31,13 @@ export function groupPage({ dimension, title, none, others }) {
     const bucket = bucketOf(state);
     const split = chosen('group', groupings, state.params);
     const groupBy = split ? [dimension, split] : [dimension];
-    const [summed, timed, compared] = await Promise.all([
+    const [summed, timed, compared, converted] = await Promise.all([
       costs(state, { groupBy, signal }),
       costs(state, { groupBy: [dimension], bucket, signal }),
       loadCompared(state, dimension, signal),
+      loadConverted(state, dimension, signal),
     ]);
-    return { bucket, split, summed, timed, compared };
+    return { bucket, split, summed, timed, compared, converted };
   }
 
   function view(context, data) {
@@ -50,6 +52,7 @@ export function groupPage({ dimension, title, none, others }) {
         aside: [choice({ id: 'group', label: 'Split by', param: 'group', options: groupings, params: state.params }), exportButton(context, data)],
       }, groupTable(context, data)),
       trend(context, data),
+      convertedCard(state, data.converted, dimension, (value) => value ?? none),
     ];
   }
 

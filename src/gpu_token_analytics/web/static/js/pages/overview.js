@@ -9,6 +9,7 @@ import { ago, clock, iso, rangeText } from '../core/time.js';
 import { stackedColumns, spark } from '../parts/charts.js';
 import { CLASSES, classMoney, classOf, IDLE } from '../parts/classes.js';
 import { comparedCard, loadCompared, since } from '../parts/compared.js';
+import { convertedCard, loadConverted } from '../parts/converted.js';
 import { card, choice, chosen, noCells, tile, tiles } from '../parts/feedback.js';
 import { identityFigure, identityParts } from '../parts/identity.js';
 import { table } from '../parts/table.js';
@@ -25,15 +26,16 @@ export const compares = true;
 export async function load({ state, me, signal }) {
   const bucket = bucketOf(state);
   const hour = { from: Math.floor(Date.now() / 60_000) * 60_000 - 3_600_000, to: Math.floor(Date.now() / 60_000) * 60_000 };
-  const [whole, models, tenants, recent, audit, compared] = await Promise.all([
+  const [whole, models, tenants, recent, audit, compared, converted] = await Promise.all([
     costs(state, { bucket, signal }), // its totals are those of the whole range
     costs(state, { groupBy: ['model'], signal }),
     costs(state, { groupBy: ['tenant'], signal }),
     costs(state, { bucket: '1m', range: hour, signal }),
     me.tenant || state.filters.length ? null : auditOf(state, signal),
     loadCompared(state, me.tenant ? 'model' : 'class', signal),
+    loadConverted(state, me.tenant ? 'model' : 'class', signal),
   ]);
-  return { bucket, whole, models, tenants, recent, audit, hour, compared };
+  return { bucket, whole, models, tenants, recent, audit, hour, compared, converted };
 }
 
 /** The audit is an extra here: the page stands without it (a long range may be refused). */
@@ -60,6 +62,7 @@ export function view({ state, me, live }, data) {
       h('div', { class: 'pair' },
         topTable('models', 'Models', 'model', data.models, state, me),
         topTable('tenants', 'Tenants', 'tenant', data.tenants, state, me)),
+      convertedCard(state, data.converted, me.tenant ? 'model' : 'class', (value) => classOf(value)?.label ?? value),
     ],
   ];
 }

@@ -6,6 +6,7 @@ import { price } from '../core/format.js';
 import { iso, moment } from '../core/time.js';
 import { card, emptyPanel } from '../parts/feedback.js';
 import { priceForm } from '../parts/priceform.js';
+import { ratesCard } from '../parts/rates.js';
 import { table } from '../parts/table.js';
 
 const SCOPES = { gpu: 'One GPU', host: 'One host', name: 'A GPU type', default: 'Everything else' };
@@ -18,14 +19,15 @@ export const ranged = false;
 
 export async function load({ signal }) {
   const now = Math.floor(Date.now() / 60_000) * 60_000;
-  const [{ prices }, dimensions] = await Promise.all([
+  const [{ prices }, { rates }, dimensions] = await Promise.all([
     getAll('prices', {}, 'prices', { signal }),
+    get('rates', {}, { signal }),
     get('dimensions', { from: iso(now - 7 * DAY_MS), to: iso(now) }, { signal }).catch(() => null),
   ]);
-  return { prices, dimensions };
+  return { prices, rates, dimensions };
 }
 
-export function view({ state, me, refresh }, { prices, dimensions }) {
+export function view({ state, me, refresh }, { prices, rates, dimensions }) {
   const admin = me.scopes.includes('admin');
   return [
     card('Add a price', {
@@ -33,6 +35,7 @@ export function view({ state, me, refresh }, { prices, dimensions }) {
     }, admin ? priceForm({ zone: state.zone, dimensions, onAdded: refresh }) : h('p', { class: 'notice' }, 'This key may read prices. Adding one needs a key with scope ', h('code', null, 'admin'), '.')),
     prices.length === 0 ? emptyPanel('The price book is empty', 'Until it has a row, cells use the price in the GPU’s own samples, else PRICE_PER_HOUR_USD.', admin ? 'Add a row above.' : 'Ask an administrator to add one.')
       : card('Price book', { id: 'book', hint: 'Newest first. History keeps the price of its day.' }, bookTable(prices, state)),
+    ratesCard(state, rates, admin, refresh),
   ];
 }
 

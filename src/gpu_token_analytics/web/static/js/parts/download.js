@@ -20,7 +20,7 @@ export function downloads(state, me) {
   return menu({ id: 'downloads', label: `Download ${rangeText(state)}`, summary: 'Download', align: 'right' },
     h('p', { class: 'hint' }, `${rangeText(state)}, ${state.zone}, with the filters in use. Money to the nano-dollar.`),
     h('ul', { class: 'options' }, files.map(({ key, label, params }) => h('li', null, h('button', { type: 'button', id: `download-${key}`,
-      onclick: (event) => download(event.currentTarget, { ...selection(state), ...params, ...(me?.tenant && params.group_by ? { group_by: OF_TENANT } : {}) },
+      onclick: (event) => download(event.currentTarget, { ...selection(state), currency: state.params.get('currency'), ...params, ...(me?.tenant && params.group_by ? { group_by: OF_TENANT } : {}) },
         `gpu-tokens-${key.startsWith('focus') ? 'focus' : 'costs'}.${params.format}`) }, label)))));
 }
 
