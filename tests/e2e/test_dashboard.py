@@ -9,8 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, expect
 from tests.e2e.dashboard_support import PHONE, Watched, watched
-from tests.e2e.fake_api import REQUEST_ID, FakeApi
+from tests.e2e.fake_api import FakeApi
 from tests.e2e.fake_fleet import CLASSES
+from tests.e2e.fake_gpus import REQUEST_ID
 from tests.serving import serving
 
 pytestmark = pytest.mark.browser

@@ -19,8 +19,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from tests.e2e.dashboard_support import DESKTOP, PHONE, SHOTS, Watched, watched
-from tests.e2e.fake_api import REQUEST_ID, FakeApi
+from tests.e2e.fake_api import FakeApi
 from tests.e2e.fake_fleet import CLASSES
+from tests.e2e.fake_gpus import REQUEST_ID
 from tests.serving import serving
 
 from gpu_token_analytics import web

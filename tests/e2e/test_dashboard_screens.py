@@ -16,7 +16,8 @@ import pytest
 from playwright.sync_api import Browser
 from tests.conftest import ROOT
 from tests.e2e.dashboard_support import DESKTOP, PHONE, saved, watched
-from tests.e2e.fake_api import REQUEST_ID, FakeApi
+from tests.e2e.fake_api import FakeApi
+from tests.e2e.fake_gpus import REQUEST_ID
 from tests.serving import serving
 
 pytestmark = pytest.mark.browser
