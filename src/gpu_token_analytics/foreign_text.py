@@ -44,8 +44,8 @@ def in_json_text(document: str) -> str:
     return _ACTING_NOT_LINES.sub(_escape_in_json, document)
 
 
-def _escape_in_json(found: re.Match[str]) -> str:
-    units = memoryview(found[0].encode("utf-16-be", "surrogatepass"))
+def _escape_in_json(match: re.Match[str]) -> str:
+    units = memoryview(match[0].encode("utf-16-be", "surrogatepass"))
     return "".join(f"\\u{int.from_bytes(units[at : at + 2]):04x}" for at in range(0, len(units), 2))
 
 

@@ -6,7 +6,10 @@
     6 write where nobody was faster (write.py)
     7 now and then: what changed in the books (spread.py), GPUs that fell silent (silence.py), finality
 
-Decisions 12, 13 and 42 say why.
+A change is marked before the cell is written that shows it: whoever dies in between leaves the cell due, and all
+of it is done again. What a cell depends on outside of its minute is one value, its GPU's timeline, so one diff says
+what to mark. A cell whose raw events may have expired is left as it is: computed from what is left, it would lose
+money (decisions 12, 13, 42).
 
 A cell is never taken before its `due_at`: ingest leaves a mark out while the one before is still ahead (ingest/shape.py).
 Behind schedule means fewer recomputations, not wrong ones: while ingest catches up, closing rests between its rounds, and

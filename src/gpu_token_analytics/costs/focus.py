@@ -143,12 +143,12 @@ def focus_rows(
     """The FOCUS rows of cost rows grouped by GROUP_BY in hours, which come in order; convert: into another currency."""
     money_of = convert or _in_usd
     for _, together in groupby(rows, key=lambda row: (row.start, row.key[:_CLASS_END])):
-        found = list(together)
-        money = [row.money_nusd for row in found]
-        time_us = sum(row["gpu_us"] for row in found)
-        weights = money if any(money) else [int(row.key[_CLASS_END] is not None or len(found) == 1) for row in found]
-        shares = split_exactly(time_us, weights if any(weights) else [1] * len(found))
-        for row, part_us in zip(found, shares, strict=True):
+        ordered = list(together)
+        money = [row.money_nusd for row in ordered]
+        time_us = sum(row["gpu_us"] for row in ordered)
+        weights = money if any(money) else [int(row.key[_CLASS_END] is not None or len(ordered) == 1) for row in ordered]
+        shares = split_exactly(time_us, weights if any(weights) else [1] * len(ordered))
+        for row, part_us in zip(ordered, shares, strict=True):
             if row.money_nusd or part_us or row["requests"] or row["prompt_tokens"] or row["completion_tokens"]:
                 yield _row(row, part_us, sum(weights), billing_account, money_of(row))
 

@@ -79,19 +79,19 @@ def hints(desk: Desk, time_zone: str = "UTC") -> HintsResponse:
     by_gpu = cost_query(start, end, Bucket.NONE, time_zone, ("gpu", "host", "gpu_name", "model"))
     week = uses(_rows(desk, by_gpu))
     long = uses(_rows(desk, replace(by_gpu, start=month)))
-    found = [*give_back(week, long, (start, end)), *put_together(week, long, (start, end))]
-    idle = {gpu for hint in found if hint.kind == "give_back" for gpu in hint.gpus}
+    given = [*give_back(week, long, (start, end)), *put_together(week, long, (start, end))]
+    idle = {gpu for hint in given if hint.kind == "give_back" for gpu in hint.gpus}
     warm = sorted((place for place in week if place.gpu not in idle), key=lambda place: (-week[place].idle_nusd, place.gpu))
     chosen = {place.gpu: week[place].models[0] for place in warm if week[place].models}
     chosen = dict(list(chosen.items())[:HOURLY_GPUS])
     if chosen:
         hourly = cost_query(month, end, Bucket.HOUR, time_zone, ("gpu",), gpus=sorted(chosen))
-        found += scale_down(_rows(desk, hourly), chosen, hourly, start)
+        given += scale_down(_rows(desk, hourly), chosen, hourly, start)
     midnight = floor(now, DAY)
-    found += jumps(lambda group: _rows(desk, cost_query(since(midnight), midnight, Bucket.DAY, "UTC", (group,))), midnight)
-    found.sort(key=lambda hint: (-(hint.week_nusd or 0), hint.kind, hint.subject))
+    given += jumps(lambda group: _rows(desk, cost_query(since(midnight), midnight, Bucket.DAY, "UTC", (group,))), midnight)
+    given.sort(key=lambda hint: (-(hint.week_nusd or 0), hint.kind, hint.subject))
     thresholds = [HintThreshold(name, value, SAYS[name]) for name, value in THRESHOLDS._asdict().items()]
-    return HintsResponse(now, end, start, month, by_gpu.zone.key, len(week), found, thresholds)
+    return HintsResponse(now, end, start, month, by_gpu.zone.key, len(week), given, thresholds)
 
 
 def _rows(desk: Desk, query: CostQuery) -> Iterable[Row]:
@@ -101,14 +101,14 @@ def _rows(desk: Desk, query: CostQuery) -> Iterable[Row]:
 
 def uses(rows: Iterable[Row]) -> dict[Place, Use]:
     """Rows by GPU, host, GPU type and model: what each GPU did."""
-    found: dict[Place, Use] = {}
+    by_gpu: dict[Place, Use] = {}
     for row in rows:
         gpu, host, gpu_name, model = row.key
-        use = found.setdefault(Place(str(gpu), host, gpu_name), Use())
+        use = by_gpu.setdefault(Place(str(gpu), host, gpu_name), Use())
         use.add(row)
         if model is not None and row["cost_nusd"]:
             use.attributed[model] += row["cost_nusd"]
-    return {place: use for place, use in found.items() if use.total_nusd}
+    return {place: use for place, use in by_gpu.items() if use.total_nusd}
 
 
 def _known(use: Use) -> bool:
@@ -139,12 +139,12 @@ def give_back(week: Mapping[Place, Use], month: Mapping[Place, Use], span: tuple
 
 def put_together(week: Mapping[Place, Use], month: Mapping[Place, Use], span: tuple[datetime, datetime]) -> list[Hint]:
     """GPUs of one type and host whose work fits on one. Whether their memory does is not known here."""
-    beside: dict[tuple[str | None, str | None], list[Place]] = defaultdict(list)
+    by_model: dict[tuple[str | None, str | None], list[Place]] = defaultdict(list)
     for place, use in week.items():
         if _known(use) and THRESHOLDS.unused < use.used_share <= THRESHOLDS.little_used:
-            beside[place.host, place.gpu_name].append(place)
-    found = []
-    for (host, gpu_name), places in sorted(beside.items(), key=lambda item: tuple(map(str, item[0]))):
+            by_model[place.host, place.gpu_name].append(place)
+    given = []
+    for (host, gpu_name), places in sorted(by_model.items(), key=lambda item: tuple(map(str, item[0]))):
         chosen: list[Place] = []
         for place in sorted(places, key=lambda place: (week[place].used_share, place.gpu)):
             if sum(week[other].used_share for other in (*chosen, place)) > THRESHOLDS.together:
@@ -155,7 +155,7 @@ def put_together(week: Mapping[Place, Use], month: Mapping[Place, Use], span: tu
         freed = chosen[:-1]  # the one that is used most stays
         share = sum(week[place].used_share for place in chosen)
         models = sorted({model for place in chosen for model in week[place].models})
-        found.append(
+        given.append(
             hint_of(
                 "put_together",
                 f"{len(chosen)} GPUs ({gpu_name or 'of unknown type'}) of {host or 'an unknown host'} use {percent(share)} "
@@ -169,7 +169,7 @@ def put_together(week: Mapping[Place, Use], month: Mapping[Place, Use], span: tu
                 cells=_cells([place.gpu for place in chosen], span),
             )
         )
-    return sorted(found, key=lambda hint: -(hint.week_nusd or 0))[:MOST_OF_A_KIND]
+    return sorted(given, key=lambda hint: -(hint.week_nusd or 0))[:MOST_OF_A_KIND]
 
 
 def scale_down(rows: Iterable[Row], model_of: Mapping[str, str], query: CostQuery, week_from: datetime) -> list[Hint]:
@@ -183,7 +183,7 @@ def scale_down(rows: Iterable[Row], model_of: Mapping[str, str], query: CostQuer
         month[model][hour] += use.idle_nusd
         if row.start >= week_from:
             week[model][hour].add(row)
-    found = []
+    given = []
     for model in sorted(week):
         hours = quiet_hours({hour: use.used_share for hour, use in week[model].items()})
         money = sum(week[model][hour].idle_nusd for hour in hours)
@@ -191,7 +191,7 @@ def scale_down(rows: Iterable[Row], model_of: Mapping[str, str], query: CostQuer
             continue
         gpus = sorted(gpu for gpu, main in model_of.items() if main == model)
         until = (hours[-1] + 1) % 24
-        found.append(
+        given.append(
             hint_of(
                 "scale_down",
                 f"{model} is quiet from {hours[0]:02d}:00 to {until:02d}:00 ({query.zone.key}) on {len(gpus)} GPUs: "
@@ -206,7 +206,7 @@ def scale_down(rows: Iterable[Row], model_of: Mapping[str, str], query: CostQuer
                 cells=_cells(gpus, (week_from, query.end)),
             )
         )
-    return found
+    return given
 
 
 def quiet_hours(used_share: Mapping[int, float]) -> list[int]:

@@ -57,7 +57,7 @@ def jumps(rows_of: Callable[[str], Iterable[Row]], midnight: datetime) -> list[H
     """What jumped on the UTC day that ended at `midnight`. rows_of: the rows by a
     dimension, day by day, from `since(midnight)` to `midnight`."""
     judges = {"gpu_name": _price, "host": _coverage, "model": _spend, "tenant": _spend}
-    found: list[Hint] = []
+    given: list[Hint] = []
     for group, judge in judges.items():
         days: dict[str, dict[datetime, Row]] = defaultdict(dict)
         for row in rows_of(group):
@@ -67,8 +67,8 @@ def jumps(rows_of: Callable[[str], Iterable[Row]], midnight: datetime) -> list[H
             last = by_day.pop(midnight - DAY, None)
             hint = None if last is None or not by_day else judge(_Of(group, name, midnight), last, list(by_day.values()))
             if hint is not None:
-                found.append(hint)
-    return found
+                given.append(hint)
+    return given
 
 
 def since(midnight: datetime) -> datetime:

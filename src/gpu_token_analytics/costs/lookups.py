@@ -77,10 +77,10 @@ class Reads:
 
     def gpus(self) -> list[Document]:
         """The inventory, by host and index."""
-        found = {row["_id"]: row for row in self._inventory.find({"kind": "gpu"}, max_time_ms=self._timeout_ms)}
-        if any(row.get("shared") for row in found.values()):
-            found = self._cards(found)
-        return sorted(found.values(), key=lambda row: (row.get("host") or "", row.get("gpu_index") or 0, row["_id"]))
+        known = {row["_id"]: row for row in self._inventory.find({"kind": "gpu"}, max_time_ms=self._timeout_ms)}
+        if any(row.get("shared") for row in known.values()):
+            known = self._cards(known)
+        return sorted(known.values(), key=lambda row: (row.get("host") or "", row.get("gpu_index") or 0, row["_id"]))
 
     def _cards(self, told: Mapping[GpuId, Document]) -> dict[GpuId, Document]:
         """The same with the cards of UUIDs that several have."""
@@ -92,11 +92,11 @@ class Reads:
 
     def latest_samples(self, gpus: Iterable[GpuId]) -> dict[GpuId, Document]:
         """The newest sample of each GPU that has one."""
-        found = {
+        newest = {
             gpu: self._samples.find_one(sample_of(gpu), sort=[("ts_us", DESCENDING)], max_time_ms=self._timeout_ms)
             for gpu in gpus
         }
-        return {gpu: sample for gpu, sample in found.items() if sample is not None}
+        return {gpu: sample for gpu, sample in newest.items() if sample is not None}
 
     def recent_cells(self, start: datetime, end: datetime, gpus: Sequence[GpuId] = ()) -> list[CellDocument]:
         """Computed cells of a short time, by minute, with what live views need."""
@@ -125,8 +125,8 @@ class Reads:
         order = [("minute", ASCENDING), ("gpu", ASCENDING)]
         page: list[CellDocument] = []
         lines = 0
-        with self._cells.find(where, max_time_ms=self._timeout_ms).sort(order).limit(limit + 1).batch_size(50) as found:
-            for cell in cast("Iterable[CellDocument]", found):
+        with self._cells.find(where, max_time_ms=self._timeout_ms).sort(order).limit(limit + 1).batch_size(50) as cells:
+            for cell in cast("Iterable[CellDocument]", cells):
                 if len(page) == limit or (page and lines > MAX_PAGE_LINES):
                     return page, True
                 first_lines(self._chunks, cell, MAX_SHOWN_LINES)
@@ -159,8 +159,8 @@ class Reads:
     def sums_behind_since(self) -> datetime | None:
         """Since when the oldest cell that the sums do not hold is computed; None: they hold all."""
         order = [("minute", ASCENDING)]
-        found = self._cells.find_one({"rolled": False}, {"computed_at": 1}, sort=order, max_time_ms=self._timeout_ms)
-        return None if found is None else found.get("computed_at")
+        oldest = self._cells.find_one({"rolled": False}, {"computed_at": 1}, sort=order, max_time_ms=self._timeout_ms)
+        return None if oldest is None else oldest.get("computed_at")
 
     def set_aside(self) -> tuple[int, list[Document]]:
         """(how many cells and sums MongoDB refuses for good, the first of them: {of, owner, why, since})."""
@@ -214,17 +214,17 @@ class Reads:
         keep = {"$project": dict.fromkeys(("cost_nusd", "owned_us", "class_sum", "time_sum", "lines_nusd", "classes"), 1)}
         limit = {"$limit": MAX_IDENTITY_FINDINGS}
         stages = [match, compute, {"$facet": {"total": [{"$group": total}], "broken": [broken, limit, keep]}}]
-        found = next(iter(self._cells.aggregate(stages, maxTimeMS=self._timeout_ms)))
+        answer = next(iter(self._cells.aggregate(stages, maxTimeMS=self._timeout_ms)))
         empty = dict.fromkeys((*total.keys() - {"_id"}, *names), 0)
-        return (found["total"] or [empty])[0], found["broken"]
+        return (answer["total"] or [empty])[0], answer["broken"]
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def requests_by_id(self, request_id: str, tenant: str | None, limit: int) -> list[Document]:
         """Usage events of a request id, newest first; only those of `tenant` where one is given."""
         where = {"request_id": request_id, "period": {"$in": self._periods()}} | ({} if tenant is None else {"tenant": tenant})
-        found = self._usage.find(where, max_time_ms=self._timeout_ms)
-        return list(found.sort("ts_us", DESCENDING).limit(limit))
+        requests = self._usage.find(where, max_time_ms=self._timeout_ms)
+        return list(requests.sort("ts_us", DESCENDING).limit(limit))
 
     def _periods(self) -> list[int | None]:
         """Those in which requests were stored that are still there; None is of earlier versions, which wrote none."""
@@ -238,8 +238,8 @@ class Reads:
     def requests_of_gpu(self, names: Sequence[str], start_us: int, end_us: int, limit: int) -> list[Document]:
         """Usage events that name a GPU and ended in [start, end), newest first."""
         where = {"gpus": {"$in": list(names)}, "ts_us": {"$gte": start_us, "$lt": end_us}}
-        found = self._usage.find(where, max_time_ms=self._timeout_ms)
-        return list(found.sort("ts_us", DESCENDING).limit(limit))
+        requests = self._usage.find(where, max_time_ms=self._timeout_ms)
+        return list(requests.sort("ts_us", DESCENDING).limit(limit))
 
     # -- values that occur -------------------------------------------------------------------------------------------
 
@@ -250,24 +250,24 @@ class Reads:
             collection = self._daily if span.end - span.start >= DAY else self._hourly
             where = {"start": {"$gte": span.start, "$lt": span.end}}
             fields = dict.fromkeys(("lines.model", "lines.tenant", "lines.ref"), 1)
-            for found in self._complete(collection, {"scope": "fleet", **where}, fields):
-                _add_lines(values, found["lines"], tenant)
+            for document in self._complete(collection, {"scope": "fleet", **where}, fields):
+                _add_lines(values, document["lines"], tenant)
             if tenant is not None:
                 continue
             places = {"gpu": 1, "places.host": 1, "places.gpu_name": 1}
-            for found in collection.find({"scope": "gpu", **where}, places, max_time_ms=self._timeout_ms):
-                values.gpus.add(found["gpu"])
-                values.hosts.update(place["host"] for place in found["places"] if place["host"])
-                values.gpu_names.update(place["gpu_name"] for place in found["places"] if place["gpu_name"])
+            for document in collection.find({"scope": "gpu", **where}, places, max_time_ms=self._timeout_ms):
+                values.gpus.add(document["gpu"])
+                values.hosts.update(place["host"] for place in document["places"] if place["host"])
+                values.gpu_names.update(place["gpu_name"] for place in document["places"] if place["gpu_name"])
         return values
 
     def _complete(self, collection: MongoCollection[Document], where: Document, fields: Document) -> Iterator[Document]:
-        found = collection.find(where, fields, max_time_ms=self._timeout_ms).batch_size(24)
+        documents = collection.find(where, fields, max_time_ms=self._timeout_ms).batch_size(24)
 
         def read_one(name: Any) -> Document | None:
             return collection.find_one({"_id": name}, fields, max_time_ms=self._timeout_ms)
 
-        return complete(self._chunks, collection, found, read_one, ("model", "tenant"))
+        return complete(self._chunks, collection, documents, read_one, ("model", "tenant"))
 
 
 def _add_lines(values: Values, lines: Mapping[str, Any], tenant: str | None) -> None:

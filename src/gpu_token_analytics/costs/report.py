@@ -63,9 +63,9 @@ def compared(desk: Desk, query: CostQuery) -> ComparedResponse:
     if now.next or before.next:
         raise Refused("range_too_long", f"there are more than {MAX_GROUPS:,} groups; group by less, or filter")
     pairs: dict[tuple[str | None, ...], list[CostRow | None]] = {}
-    for place, rows in enumerate((now.rows, before.rows)):
+    for side, rows in enumerate((now.rows, before.rows)):
         for row in rows:
-            pairs.setdefault(tuple(row.group.values()), [None, None])[place] = row
+            pairs.setdefault(tuple(row.group.values()), [None, None])[side] = row
     return ComparedResponse(
         from_=now.from_,
         to=now.to,

@@ -145,8 +145,8 @@ def _headers(letter: DeadLetter, most_characters: int) -> Headers:
 
 
 def _letter(message: Message) -> DeadLetter:
-    found = message.headers() or []
-    pairs = found.items() if isinstance(found, dict) else found
+    sent_headers = message.headers() or []
+    pairs = sent_headers.items() if isinstance(sent_headers, dict) else sent_headers
     headers = {name: raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw or "") for name, raw in pairs}
     return DeadLetter(
         # A record somebody else put there has no headers of ours; it is shown under its own place.

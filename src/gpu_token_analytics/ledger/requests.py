@@ -200,9 +200,9 @@ class Requests:
 
     def work(self, params: LedgerParams) -> tuple[Float64, Float64]:
         """(W_in, W_out) on this GPU. Shapes (n,)."""
-        a_in = self.labels.each(lambda each: params.weights(each.model).input, np.float64)
-        a_cached = self.labels.each(lambda each: params.weights(each.model).cached, np.float64)
-        a_out = self.labels.each(lambda each: params.weights(each.model).output, np.float64)
+        a_in = self.labels.each(lambda of_one: params.weights(of_one.model).input, np.float64)
+        a_cached = self.labels.each(lambda of_one: params.weights(of_one.model).cached, np.float64)
+        a_out = self.labels.each(lambda of_one: params.weights(of_one.model).output, np.float64)
         w_in = a_in * (self.prompt - self.cached) + a_cached * self.cached
         w_out = a_out * self.completion
         nothing = w_in + w_out <= 0
@@ -255,8 +255,8 @@ def spread_tokens(
     def upto(at_us: Int64) -> Int64:
         done = np.clip(at_us - start_us, 0, span)
         tokens = (2 * count * done + span) // (2 * span)
-        found: Int64 = (tokens + gpu_count - 1 - gpu_rank) // gpu_count
-        return found
+        spread: Int64 = (tokens + gpu_count - 1 - gpu_rank) // gpu_count
+        return spread
 
     return upto(to_us) - upto(from_us)
 
@@ -267,10 +267,10 @@ def _ints(documents: Sequence[Mapping[str, Any]], field: str) -> Int64:
 
 def _shared(labels: LabelColumn, ts_us: Int64, gpu: GpuId, placements: Placements) -> tuple[Int64, Int64]:
     """(number of GPUs of each request, place of this one among them). Shapes (n,)."""
-    by_label = [len(each.gpus) > 1 and any(map(placements.is_label, each.gpus)) for each in labels.table]
-    count = labels.each(lambda each: len(each.gpus), np.int64)
-    rank = labels.each(lambda each: each.gpus.index(gpu) if gpu in each.gpus else 0, np.int64)
-    for place in np.flatnonzero(np.array(by_label, dtype=np.bool_)[labels.codes]).tolist():
-        gpus = placements.resolve_all(labels.at(place).gpus, int(ts_us[place]))
-        count[place], rank[place] = len(gpus), gpus.index(gpu)
+    by_label = [len(of_one.gpus) > 1 and any(map(placements.is_label, of_one.gpus)) for of_one in labels.table]
+    count = labels.each(lambda of_one: len(of_one.gpus), np.int64)
+    rank = labels.each(lambda of_one: of_one.gpus.index(gpu) if gpu in of_one.gpus else 0, np.int64)
+    for row in np.flatnonzero(np.array(by_label, dtype=np.bool_)[labels.codes]).tolist():
+        gpus = placements.resolve_all(labels.at(row).gpus, int(ts_us[row]))
+        count[row], rank[row] = len(gpus), gpus.index(gpu)
     return count, rank

@@ -55,7 +55,7 @@ def on_two_hosts(samples: Sequence[Mapping[str, Any]], gap_us: int) -> bool:
     for sample, at_us in zip(samples, times, strict=True):
         before = samples[bisect_right(times, at_us - gap_us) : bisect_left(times, at_us)]
         after = samples[bisect_right(times, at_us) : bisect_left(times, at_us + gap_us)]
-        others = {near_by["host"] for near_by in before} & {near_by["host"] for near_by in after}
+        others = {neighbour["host"] for neighbour in before} & {neighbour["host"] for neighbour in after}
         if any(not may_be_same_host(sample["host"], other) for other in others):
             return True
     return False

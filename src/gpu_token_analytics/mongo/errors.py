@@ -48,10 +48,10 @@ def store_errors(doing: str, where: str = "") -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        mapped_error = _ours(error, doing, where)
-        if mapped_error is None:
+        ours = _ours(error, doing, where)
+        if ours is None:
             raise
-        raise mapped_error from error
+        raise ours from error
 
 
 def mapped(method: Method) -> Method:

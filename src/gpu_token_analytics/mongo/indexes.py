@@ -161,8 +161,8 @@ def _existing(collection: Any) -> dict[str, dict[str, Any]]:
 
 def _ensure(database: Any, index: Index, existing: dict[str, dict[str, Any]], settings: Settings) -> None:
     wanted = index.options(settings)
-    found = existing.get(index.name)
-    if found is not None and index.ttl and found.get("expireAfterSeconds") != wanted["expireAfterSeconds"]:
+    stored = existing.get(index.name)
+    if stored is not None and index.ttl and stored.get("expireAfterSeconds") != wanted["expireAfterSeconds"]:
         with store_errors(f"change the retention of {index.collection}"):
             database.command(
                 "collMod",
@@ -172,11 +172,11 @@ def _ensure(database: Any, index: Index, existing: dict[str, dict[str, Any]], se
         _log.info(
             "%s: retention changed from %s to %d seconds",
             index.collection,
-            found.get("expireAfterSeconds"),
+            stored.get("expireAfterSeconds"),
             wanted["expireAfterSeconds"],
         )
         return
-    if found is not None and _same(found, wanted):
+    if stored is not None and _same(stored, wanted):
         return
     try:
         with store_errors(f"create index {index.name} of {index.collection}"):
@@ -190,19 +190,19 @@ def _ensure(database: Any, index: Index, existing: dict[str, dict[str, Any]], se
         raise
 
 
-def _same(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+def _same(stored: dict[str, Any], wanted: dict[str, Any]) -> bool:
     names = ("unique", "partialFilterExpression", "expireAfterSeconds")
-    return all(found.get(name) == wanted.get(name) for name in names)
+    return all(stored.get(name) == wanted.get(name) for name in names)
 
 
 def _ensure_view(database: Any, view: Collection, source: Collection, pipeline: list[dict[str, Any]]) -> None:
     with store_errors(f"create the view {view}"):
-        found = next(iter(database.list_collections(filter={"name": view.value})), None)
-        if found is None:
+        stored = next(iter(database.list_collections(filter={"name": view.value})), None)
+        if stored is None:
             try:
                 database.create_collection(view.value, check_exists=False, viewOn=source.value, pipeline=pipeline)
             except OperationFailure as error:
                 if error.code != 48:  # NamespaceExists: another process was faster
                     raise
-        elif found.get("options", {}).get("pipeline") != pipeline:
+        elif stored.get("options", {}).get("pipeline") != pipeline:
             database.command("collMod", view.value, viewOn=source.value, pipeline=pipeline)

@@ -70,10 +70,10 @@ class LabelBook(Generic[E, T]):
         known = self._codes
         codes = []
         labels = [map(tuple, fields[name]) if name in self.kind.forms.lists else fields[name] for name in self.kind.labels]
-        for place, key in enumerate(zip(*labels, strict=True)):
+        for row, key in enumerate(zip(*labels, strict=True)):
             code = known.get(key)
             if code is None:
-                code = known[key] = self._learn(events[place])
+                code = known[key] = self._learn(events[row])
             codes.append(code)
         present, codes_of_present = np.unique(np.array(codes, dtype=np.int64), return_inverse=True)
         return [self._entries[code] for code in present.tolist()], codes_of_present
@@ -129,8 +129,8 @@ class Columns(Generic[E, T]):
     def doubtful(self) -> NDArrayBool:
         """Whether each event breaks a rule of its kind: decode() says how. Shape (n,)."""
         doubtful = np.zeros(len(self), dtype=np.bool_)
-        for place, rule in enumerate(self.kind.rules):
-            of_labels = np.array([entry.rule_values[place] for entry in self.table])[self.codes]
+        for number, rule in enumerate(self.kind.rules):
+            of_labels = np.array([entry.rule_values[number] for entry in self.table])[self.codes]
             doubtful |= rule.broken(self.numbers.__getitem__, of_labels)
         return doubtful
 
@@ -190,5 +190,5 @@ def _number(kind: Kind[Any], name: str) -> Number:
 
 def times_us(times: Sequence[datetime]) -> Int64:
     """Microseconds since 1970. Exact: as seconds in a float they are within 0.25 us of the time, up to the year 2106."""
-    found: Int64 = np.rint(np.array([at.timestamp() for at in times]) * 1e6).astype(np.int64)
-    return found
+    rounded: Int64 = np.rint(np.array([at.timestamp() for at in times]) * 1e6).astype(np.int64)
+    return rounded

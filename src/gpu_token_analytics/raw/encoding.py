@@ -47,7 +47,7 @@ INGESTED_AT = Number("ingested_at", DATE, "<i8")
 
 
 def encode_together(
-    found: EncodedDocuments,
+    into: EncodedDocuments,
     ids: Sequence[bytes],
     heads: Sequence[bytes],
     texts: Mapping[str, Sequence[str]],
@@ -65,15 +65,22 @@ def encode_together(
     encoded = [[text.encode() for text in column] for column in texts.values()]
     sizes = [_sizes(column) for column in encoded]
     before = [_before_text(name, number == 0) for number, name in enumerate(texts)]
-    lengths = sum(sizes) + _LENGTH_BYTES + _sizes(heads) + sum(len(each[0]) for each in before) + _sizes(labels) + _sizes(rows)
+    lengths = (
+        sum(sizes)
+        + _LENGTH_BYTES
+        + _sizes(heads)
+        + sum(len(constant[0]) for constant in before)
+        + _sizes(labels)
+        + _sizes(rows)
+    )
     # In C from here to the end: a loop over the documents would cost as much as all of the above.
     begun = [
         pieces
-        for each, size, column in zip(before, sizes, encoded, strict=True)
-        for pieces in (map(each.__getitem__, size.tolist()), column)
+        for constant, size, column in zip(before, sizes, encoded, strict=True)
+        for pieces in (map(constant.__getitem__, size.tolist()), column)
     ]
     pieces = zip(lengths.astype("<i4").view("V4").tolist(), heads, *begun, labels, rows, strict=True)
-    found.extend(ids, hashes, lengths.tolist(), b"".join(chain.from_iterable(pieces)))
+    into.extend(ids, hashes, lengths.tolist(), b"".join(chain.from_iterable(pieces)))
 
 
 def five_digits(estimates: Float64) -> Float64:

@@ -29,9 +29,9 @@ _NAMES = ("lines", "by_model")
 
 def sections(document: Document) -> Iterator[Section]:
     """Every section of a document that was read or is to be written."""
-    for at, place in enumerate(document.get("places", (document,))):
+    for at, part in enumerate(document.get("places", (document,))):
         where = f"places.{at}." if "places" in document else ""
-        for holder, inside in ((place, ""), (place.get("second_half"), "second_half.")):
+        for holder, inside in ((part, ""), (part.get("second_half"), "second_half.")):
             if holder:
                 for name in _NAMES:
                     if name in holder:

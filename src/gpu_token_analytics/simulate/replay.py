@@ -193,23 +193,23 @@ class _Replay:
     def _usage(self, row: TraceRow, arrival_us: int) -> tuple[int, Event]:
         assumed, layout = self._assumptions, self._assumptions.layout
         digest = hashlib.blake2b(f"{assumed.seed}/{row.number}".encode(), digest_size=16).digest()
-        place = int.from_bytes(digest[:8], "big") % len(self._gpus)
+        number = int.from_bytes(digest[:8], "big") % len(self._gpus)
         tenant = assumed.tenants[int.from_bytes(digest[8:], "big") % len(assumed.tenants)]
         event_id = str(uuid5(assumed.namespace, str(row.number)) if row.key is None else uuid5(_KEYED, row.key))
         told = row._replace(
             arrival_us=arrival_us,
             tenant=row.tenant or tenant,
-            model=row.model or assumed.models[place % len(assumed.models)],
+            model=row.model or assumed.models[number % len(assumed.models)],
         )
         if not layout.has_durations:
             told = self._timed(
-                told, self._servers_of.setdefault(row.gpus, self._server()) if row.gpus else self._servers[place]
+                told, self._servers_of.setdefault(row.gpus, self._server()) if row.gpus else self._servers[number]
             )
         usage = told.usage(event_id, f"{assumed.trace_name}-{row.number}")
         if not row.gpus:
-            gpu = self._gpus[place]
+            gpu = self._gpus[number]
             host = row.host or gpu.host
-            usage = structs.replace(usage, gpu_uuids=self._uuids[place], gpu_index=gpu.index, host=host)
+            usage = structs.replace(usage, gpu_uuids=self._uuids[number], gpu_index=gpu.index, host=host)
         return told.end_us, usage
 
     def _timed(self, row: TraceRow, server: Server) -> TraceRow:

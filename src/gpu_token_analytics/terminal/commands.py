@@ -386,5 +386,5 @@ def break_even(
             wins,
             style="bold" if row.model is None else None,
         )
-    own = body.own_usd_per_gpu_hour
-    cli.show(made, f"paid per GPU-hour: {cli.rate(own)} USD" + (f", what if {usd_per_gpu_hour}" if usd_per_gpu_hour else ""))
+    hourly = body.own_usd_per_gpu_hour
+    cli.show(made, f"paid per GPU-hour: {cli.rate(hourly)} USD" + (f", what if {usd_per_gpu_hour}" if usd_per_gpu_hour else ""))

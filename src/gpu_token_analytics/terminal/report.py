@@ -172,28 +172,28 @@ def identity(body: CostsResponse) -> str:
 def notes(body: CostsResponse) -> list[str]:
     """What the reader should know."""
     quality = body.totals.quality
-    found = [f"coverage {percent(quality.coverage)} of the GPU time"] if quality.coverage is not None else []
+    said = [f"coverage {percent(quality.coverage)} of the GPU time"] if quality.coverage is not None else []
     if quality.memory_unknown_share:
-        found.append(
+        said.append(
             f"{percent(quality.memory_unknown_share)} of the GPU time is idle, classed without a memory reading (the driver "
             "gives none): warm for an hour after a request or while something runs, else cold"
         )
     if quality.provisional:
-        found.append("p: provisional, newer events may still move money between rows")
+        said.append("p: provisional, newer events may still move money between rows")
     total = body.totals.money.total_nusd
     if quality.default_price_nusd:
         share = percent(quality.default_price_nusd / total) if total else "all"
-        found.append(
+        said.append(
             f"d: {quality.default_price_nusd / NUSD:,.6f} USD ({share}) at the default price, since no price row or sample "
             "names these GPUs: `gpu-tokens prices add --scope name --key NAME USD_PER_HOUR`"
         )
     if quality.unknown_gpu_requests or quality.unknown_gpu_tokens:
-        found.append(
+        said.append(
             f"u: {quality.unknown_gpu_requests:,} requests with {quality.unknown_gpu_tokens:,} tokens ran on GPUs that "
             "nobody sampled or declared, so their money is unknown: `gpu-tokens gpus list`"
         )
     if body.scope.cells_not_rolled:
-        found.append(f"{body.scope.cells_not_rolled:,} cells changed and are not in the sums yet (seconds)")
+        said.append(f"{body.scope.cells_not_rolled:,} cells changed and are not in the sums yet (seconds)")
     if not body.rows:
-        found.append("nothing in this range: is the processor running? `gpu-tokens report --last 30d` looks further back")
-    return found
+        said.append("nothing in this range: is the processor running? `gpu-tokens report --last 30d` looks further back")
+    return said

@@ -105,13 +105,13 @@ def asked_range(start: str | None, end: str | None, last: str, period: str | Non
     """The range of the options. Raises SettingsError."""
     if period is not None and (start is not None or end is not None):
         raise SettingsError("--period names a whole time: leave --from and --to out")
-    found = _LAST.fullmatch(last)
-    if found is None:
+    match = _LAST.fullmatch(last)
+    if match is None:
         raise SettingsError(f"--last={last!r} is not a time; give one such as 90m, 24h, 30d or 3w")
     return AskedRange(
         None if start is None else time_of("--from", start),
         None if end is None else time_of("--to", end),
-        int(found.group(1)) * _UNIT[found.group(2)],
+        int(match.group(1)) * _UNIT[match.group(2)],
         period,
         time_zone,
     )
@@ -170,13 +170,13 @@ def print_csv(rows: Iterable[Any]) -> None:
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
+            flat |= _flat(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = value
-    return found
+            flat[prefix + name] = value
+    return flat
 
 
 def _csv_text(value: Any) -> str:

@@ -158,10 +158,10 @@ def _matching(settings: Settings, reason: Reason | None) -> Iterator[DeadLetter]
 
 
 def _at(settings: Settings, at: str) -> DeadLetter:
-    found = next(islice((letter for letter in read_dead_letters(settings) if letter.at == at), 1), None)
-    if found is None:
+    letter_there = next(islice((letter for letter in read_dead_letters(settings) if letter.at == at), 1), None)
+    if letter_there is None:
         raise SettingsError(f"no dead letter was read at {at!r}; `gpu-tokens dead-letters list` shows PARTITION/OFFSET")
-    return found
+    return letter_there
 
 
 def _line(letter: DeadLetter) -> str:

@@ -69,8 +69,8 @@ class Outbox:
         """Up to `limit` cells that the topic does not hold, of minutes that are over, the oldest first, with all their lines,
         one at a time."""
         where = {"unsent": True, "minute": {"$lte": self._now() - OVER}}
-        found = self._cells.find(where).sort("minute", ASCENDING).limit(limit).batch_size(_BATCH_CELLS)
-        return complete_cells(self._chunks, self._cells, each(found))
+        cells = self._cells.find(where).sort("minute", ASCENDING).limit(limit).batch_size(_BATCH_CELLS)
+        return complete_cells(self._chunks, self._cells, each(cells))
 
     @mapped
     def oldest_seconds(self) -> float:

@@ -55,11 +55,11 @@ def mount(app: FastAPI) -> None:
         return Response(text, 404, {**_HEADERS, "Cache-Control": "no-store"}, "text/html; charset=utf-8")
 
     async def asset(request: Request) -> Response:
-        asset_found = assets.get(request.path_params["path"])
-        if asset_found is None or asset_found.path.endswith(".html"):
+        shown = assets.get(request.path_params["path"])
+        if shown is None or shown.path.endswith(".html"):
             raise HTTPException(404, "no such asset")
         # During a rolling upgrade a page of one version may ask a replica of another. It gets what is there, uncached.
-        return _answer(request, asset_found, _FOREVER if request.path_params["version"] == version else "no-store")
+        return _answer(request, shown, _FOREVER if request.path_params["version"] == version else "no-store")
 
     app.state.not_found_page = not_found
     for path in PAGES:
