@@ -26,6 +26,7 @@ from gpu_token_analytics.ingest.shape import Shaper
 from gpu_token_analytics.ingest.shaped import Shaped
 from gpu_token_analytics.kafka.dead_letters import DeadLetters
 from gpu_token_analytics.kafka.records import RecordBatch
+from gpu_token_analytics.ledger.document import CellFields
 from gpu_token_analytics.ledger.params import LedgerParams, params_of
 from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.mongo.client import Store, open_store
@@ -174,20 +175,7 @@ class Commands(CommandListener):
         """Counted when it started."""
 
 
-CONTENT = (
-    "cost_nusd",
-    "owned_us",
-    "classes",
-    "class_us",
-    "memory_unknown_us",
-    "energy_mj",
-    "lines",
-    "host",
-    "gpu_name",
-    "price",
-    "samples",
-    "silent",
-)
+CONTENT = sorted(CellFields.__required_keys__)
 
 
 def contents(cells: dict[str, Document]) -> dict[str, Document]:

@@ -32,6 +32,7 @@ from gpu_token_analytics.costs.query import FLEET, ROW_COLUMNS, CostQuery, Piece
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.ledger.document import COMPUTED_STATES
 from gpu_token_analytics.rollups import sums
+from gpu_token_analytics.rollups.documents import PLACE_FIELDS
 from gpu_token_analytics.rollups.lines import complete
 from gpu_token_analytics.rollups.spans import HALF_HOUR, HOUR, Grain, Span, ceil, floor
 
@@ -144,7 +145,7 @@ class CostReads:
         self, collection: MongoCollection[Document], query: CostQuery, span: Span, fields: Iterable[str]
     ) -> Generator[Document, None, None]:
         shown: Document = dict.fromkeys(("start", "final_at", "gpu"), 1)
-        shown |= {f"places.{name}": 1 for name in ("host", "gpu_name", "price_mode", *fields)}
+        shown |= {f"places.{name}": 1 for name in (*PLACE_FIELDS, *fields)}
         where: Document = {"scope": "gpu", "start": {"$gte": span.start, "$lt": span.end}, **_in("gpu", query.gpus)}
         where |= _in("places.host", query.hosts) | _in("places.gpu_name", query.gpu_names)
         return self._find(collection, where, shown, BATCH_DOCUMENTS)

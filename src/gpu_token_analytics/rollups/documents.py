@@ -30,7 +30,8 @@ from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.spans import DAY, HOUR
 
 Document: TypeAlias = dict[str, Any]
-Place: TypeAlias = tuple[str | None, str | None, str | None]  # host, GPU name, price mode
+Place: TypeAlias = tuple[str | None, str | None, str | None]  # PLACE_FIELDS
+PLACE_FIELDS = ("host", "gpu_name", "price_mode")
 
 _SECOND_HALF_MINUTE = 30
 
@@ -184,7 +185,7 @@ def _cell_version(cell: CellDocument) -> int:
 
 
 def _names(place: Place) -> Document:
-    return dict(zip(("host", "gpu_name", "price_mode"), place, strict=True))
+    return dict(zip(PLACE_FIELDS, place, strict=True))
 
 
 def _place_order(item: tuple[Place, Any]) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from gpu_token_analytics.documents import Collection, GpuId
 from gpu_token_analytics.ledger.document import SUMMED_FIELDS, CellDocument, projection
 from gpu_token_analytics.mongo.aside import Aside
 from gpu_token_analytics.mongo.commands import by_bytes, swap, update_many
-from gpu_token_analytics.rollups.documents import Document, fleet, gpu_day, gpu_hour, rollup_id
+from gpu_token_analytics.rollups.documents import PLACE_FIELDS, Document, fleet, gpu_day, gpu_hour, rollup_id
 from gpu_token_analytics.rollups.lines import complete, put, sections, take_out
 from gpu_token_analytics.rollups.spans import DAY, HOUR
 
@@ -46,9 +46,7 @@ _CELL_FIELDS = projection((*SUMMED_FIELDS, "revision"))
 
 # What a day is made from. Not the halves and totals of its hours: they are more than half of what is stored.
 _SUMS = ("space", "lines")
-_GPU_HOUR_FIELDS = dict.fromkeys(
-    ("version", "final_at", *(f"places.{name}" for name in ("host", "gpu_name", "price_mode", *_SUMS))), 1
-)
+_GPU_HOUR_FIELDS = dict.fromkeys(("version", "final_at", *(f"places.{name}" for name in (*PLACE_FIELDS, *_SUMS))), 1)
 _FLEET_HOUR_FIELDS = dict.fromkeys(("version", "final_at", *_SUMS), 1)
 
 
