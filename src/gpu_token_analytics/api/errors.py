@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpu_token_analytics.api.problem import FieldProblem, Nearest, Problem
@@ -183,6 +184,9 @@ class Unexpected:
 
         try:
             await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            # Nobody is there to be answered, and nothing failed here: as a 500 it would burn the budget of errors.
+            _log.info("request %s: the client hung up before all of it was sent", scope.get("request_id", ""))
         except Exception as error:
             if scope["type"] != "http" or isinstance(error, BodyTooLarge):
                 raise

@@ -206,5 +206,6 @@ def _foreign(event: Event, tenant: str | None) -> str | None:
     if not isinstance(event, TokenUsage):
         return f"GPU samples belong to the operator; this key is for usage of tenant {tenant!r}"
     if event.tenant != tenant:
-        return f"tenant={event.tenant!r}: this key is for tenant {tenant!r} only"
+        # Escaped: `caf\xe9` and `cafe\u0301` look alike, and are two tenants.
+        return f"tenant={shorten(event.tenant)}: this key is for tenant {shorten(tenant)} only"
     return None
