@@ -23,7 +23,7 @@ def energy_of(samples: list[Doc], low: int, high: int, params: OracleParams) -> 
         return None
     if first["energy_j"] is not None and last["energy_j"] is not None:
         counted = Fraction(last["energy_j"]) - Fraction(first["energy_j"])
-        catches_up = len(before) > 1 and last["ts_us"] - before[-2]["ts_us"] <= params.gap_us and _stands_still(*before[-2:])
+        catches_up = len(before) > 1 and last["ts_us"] - before[-2]["ts_us"] <= params.gap_us and _falls_behind(*before[-2:])
         if _counter_counts(counted * 1_000_000 / span, first["power_w"], last["power_w"]) and not catches_up:
             return counted * 1000 * Fraction(high - low, span)
     if first["power_w"] is None or last["power_w"] is None:
@@ -36,11 +36,12 @@ def energy_of(samples: list[Doc], low: int, high: int, params: OracleParams) -> 
     return (watts(low) + watts(high)) / 2 * Fraction(high - low, 1000)
 
 
-def _stands_still(first: Doc, last: Doc) -> bool:
-    """Whether the counter says nothing of a pair of samples in which power says that energy was drawn."""
+def _falls_behind(first: Doc, last: Doc) -> bool:
+    """Whether the counter stands still, or runs backwards, in a pair of samples in which power says that energy was drawn."""
     known = [doc["power_w"] for doc in (first, last) if doc["power_w"] is not None]
-    apart, same = first["ts_us"] < last["ts_us"], first["energy_j"] is not None and first["energy_j"] == last["energy_j"]
-    return apart and same and len(known) == 2 and max(known) > 0
+    counters = [doc["energy_j"] for doc in (first, last) if doc["energy_j"] is not None]
+    behind = first["ts_us"] < last["ts_us"] and len(counters) == 2 and counters[0] >= counters[1]
+    return behind and len(known) == 2 and max(known) > 0
 
 
 def _counter_counts(mean_w: Fraction, first_w: float | None, last_w: float | None) -> bool:

@@ -5,7 +5,8 @@ else the trapezoid of the power readings, else unknown. A counter did not count 
 stood still (a GPU that is switched on draws power), where it says more than any GPU draws, and where it contradicts both power
 readings of the pair by more than any GPU varies (COUNTER_RATIO). Nor did it count for one pair alone where it moves after it
 stood still: an exporter that reads the driver every 30 s shows samples taken every 5 s a counter that stands, stands, and then
-catches up. What was drawn while it stood is counted by power already; counted again, three joules would become five.
+catches up. What was drawn while it stood is counted by power already; counted again, three joules would become five. So is it
+where it moves after it ran backwards: two agents sample one GPU, one of them through such an exporter.
 
 Each pair of samples telescopes by itself: Q(t) = round(energy from the first sample to t), so the parts of a pair always sum to
 the pair, wherever cells cut it. Of the samples before a pair only one counts that lies within the gap limit of its end.
@@ -41,8 +42,8 @@ class EnergyCurve:
         usable = (span_us > 0) & (span_us <= gap_us)
         mean_w = np.diff(energy_j) / np.where(usable, span_us, 1) * US_PER_SECOND
         by_counter = usable & _counted(mean_w, power_w[:-1], power_w[1:])
-        stood_still = usable & (mean_w == 0) & (np.maximum(power_w[:-1], power_w[1:]) > 0)
-        by_counter[1:] &= ~(stood_still[:-1] & (sample_us[2:] - sample_us[:-2] <= gap_us))  # it catches up
+        fell_behind = usable & (mean_w <= 0) & (np.maximum(power_w[:-1], power_w[1:]) > 0)
+        by_counter[1:] &= ~(fell_behind[:-1] & (sample_us[2:] - sample_us[:-2] <= gap_us))  # it catches up
         known = by_counter | (usable & ~np.isnan(power_w[:-1]) & ~np.isnan(power_w[1:]))
         return EnergyCurve(
             sample_us,

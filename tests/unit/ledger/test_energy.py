@@ -88,9 +88,18 @@ def test_a_counter_that_is_read_less_often_than_it_is_sampled_counts_no_joule_tw
     assert sum(amount or 0 for amount in told) == 120 * 300_000
 
 
+def test_two_agents_of_one_gpu_of_which_one_lags_count_no_joule_twice() -> None:
+    """Of every two samples the second is an exporter's, with what the driver said up to 30 s ago."""
+    times = [2.5 * number for number in range(49)]
+    counter = [300.0 * (second // 30 * 30 if number % 2 else second) for number, second in enumerate(times)]
+    told = millijoules(times, [300.0] * len(times), counter)
+    assert sum(amount or 0 for amount in told) == 120 * 300_000
+
+
 @pytest.mark.parametrize(
     ("counter", "power", "expected"),
     [
+        ([9e6, 7.0, 4007.0], [300.0, 300.0, 300.0], [3_000_000, 3_000_000]),  # began anew: for one more pair by power
         ([7.0, 7.0, 6007.0], [300.0, 300.0, NAN], [3_000_000, None]),  # how much of it is the second pair's, nobody knows
         ([7.0, 7.0, 6007.0], [NAN, NAN, NAN], [None, 6_000_000]),  # only the counter knows, and counts it once
         ([7.0, 7.0, 3007.0], [0.0, 0.0, 600.0], [0, 3_000_000]),  # it stood still because nothing was drawn
