@@ -110,17 +110,21 @@ def firewall_rules(table: FlowTable, machine: Machine) -> str:
 
 def topology_env(table: FlowTable) -> str:
     """Addresses and ports as shell variables, for the Makefiles and compose files."""
-    port = {flow.target: flow.port for flow in table.flows if flow.port != 22}
+    ports: dict[str, list[int]] = {}
+    for flow in table.flows:
+        if flow.port != 22 and flow.port not in ports.setdefault(flow.target, []):
+            ports[flow.target].append(flow.port)
     ip = {machine.name: machine.ip for machine in table.machines.values()}
     lines = [f"# {GENERATED}"]
     lines += [f"{name.split('-')[0].upper()}_IP={address}" for name, address in ip.items()]
     lines += [
         f"KAFKA_HOST={ip['vm1-kafka']}",
-        f"KAFKA_PORT={port['vm1-kafka']}",
+        f"KAFKA_PORT={ports['vm1-kafka'][0]}",
         f"MONGO_HOST={ip['vm2-mongo']}",
-        f"MONGO_PORT={port['vm2-mongo']}",
+        f"MONGO_PORT={ports['vm2-mongo'][0]}",
         f"PROCESSOR_HOST={ip['vm3-processor']}",
-        f"PROCESSOR_PORT={port['vm3-processor']}",
+        f"PROCESSOR_PORT={ports['vm3-processor'][0]}",
+        f"API_PORT={ports['vm3-processor'][1]}",
     ]
     return "\n".join(lines) + "\n"
 

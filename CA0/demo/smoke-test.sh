@@ -62,6 +62,21 @@ cells() { min_docs=1 documents ledger_cells '{}'; }
 answers() { # path
   curl -fsS --max-time 5 "http://${VM3_ADDRESS}:${PROCESSOR_PORT}$1" | head -c 300
 }
+status_of() { # path: the status of a request without a key
+  curl -s -o /dev/null --max-time 5 -w '%{http_code}' "http://${VM3_ADDRESS}:${API_PORT}$1"
+}
+dashboard() {
+  local status
+  status=$(status_of /)
+  echo "$status"
+  [ "$status" = 200 ]
+}
+asks_for_a_key() {
+  local status
+  status=$(status_of /v1/costs)
+  echo "$status"
+  [ "$status" = 401 ]
+}
 audited() { make_on "$VM3_ADDRESS" vm3-processor audit | tail -3; }
 
 check "Kafka topic" partitions
@@ -69,6 +84,8 @@ check "consumer group" assignment
 check "processor /health" answers /health
 check "processor /ready" answers /ready
 check "processor /gpu/info" answers /gpu/info
+check "dashboard" dashboard
+check "/v1 asks for a key" asks_for_a_key
 check "documents in gpu_metrics" gpu_samples
 check "documents in token_usage" usages
 check "token_usage with cost_per_token" priced

@@ -22,7 +22,7 @@ variable "availability_zone" {
 }
 
 variable "my_ip_cidr" {
-  description = "Your own address: the only one that SSH and the processor's port 8080 are opened for, such as 198.51.100.10/32."
+  description = "Your own address: the only one that SSH and the ports 8080 and 8081 of vm3 are opened for, such as 198.51.100.10/32."
   type        = string
 
   validation {

@@ -175,6 +175,13 @@ PIPELINE_BOARD = Dashboard(
             _rate("gpu_tokens_api_budget_deliveries_total", "result"),
             empty="no alert was due",
         ),
+        Panel(
+            "Records per second to the ledger's topic",
+            "short",
+            [(f"sum(rate(gpu_tokens_ledger_topic_records_total{RATE}))", "records")],
+            empty="LEDGER_TOPIC is not set",
+        ),
+        Panel("The ledger's topic is behind, by", "s", [("max(gpu_tokens_ledger_topic_lag_seconds)", "longest")]),
         Panel("Ledger cells still to be marked", "short", [("gpu_tokens_marks_pending", "{{instance}}")]),
         Panel("MongoDB's clock, less this machine's", "s", [("gpu_tokens_clock_skew_seconds", "{{instance}}")]),
         Panel("Documents that MongoDB refuses for good", "short", [("max(gpu_tokens_documents_set_aside)", "set aside")]),
@@ -279,6 +286,50 @@ PIPELINE_BOARD = Dashboard(
                 (f"sum(rate(gpu_tokens_agent_gpu_problem_changes_total{RATE}))", "problems"),
             ],
             empty="nothing failed",
+        ),
+        Panel(
+            "Engines: scraped, and read",
+            "short",
+            [("sum(gpu_tokens_agent_engines)", "scraped"), ("sum(gpu_tokens_agent_engines_up)", "read")],
+            empty="no agent scrapes engines",
+        ),
+        Panel(
+            "Engines: tokens per second, as they count them",
+            "short",
+            _rate("gpu_tokens_agent_engine_tokens_total", "kind"),
+            empty="no agent scrapes engines",
+        ),
+        Panel(
+            "Engines: a scrape takes, on average",
+            "s",
+            [
+                (
+                    f"sum(rate(gpu_tokens_agent_engine_scrape_seconds_sum{RATE})) / "
+                    f"sum(rate(gpu_tokens_agent_engine_scrape_seconds_count{RATE}))",
+                    "scrape",
+                )
+            ],
+            empty="no agent scrapes engines",
+        ),
+        Panel(
+            "Engines: scrapes that failed, began anew, count for missed ones, per second",
+            "short",
+            [
+                (f"sum(rate(gpu_tokens_agent_engine_scrape_failures_total{RATE}))", "failed"),
+                (f"sum(rate(gpu_tokens_agent_engine_resets_total{RATE}))", "began anew"),
+                (f"sum(rate(gpu_tokens_agent_engine_gaps_total{RATE}))", "gaps"),
+            ],
+            empty="no agent scrapes engines",
+        ),
+        Panel(
+            "Engines: events taken and given up per second, and waiting",
+            "short",
+            [
+                (f"sum(rate(gpu_tokens_agent_engine_events_total{RATE}))", "taken"),
+                (f"sum(rate(gpu_tokens_agent_engine_events_dropped_total{RATE}))", "given up"),
+                ("sum(gpu_tokens_agent_engine_events_waiting)", "waiting"),
+            ],
+            empty="no agent scrapes engines",
         ),
         Panel(
             "Agents: since the last sample", "s", [("time() - gpu_tokens_agent_last_sample_timestamp_seconds", "{{instance}}")]

@@ -175,6 +175,17 @@ ALERTS = (
         lambda _seconds: "max(gpu_tokens_documents_set_aside) > 0",
     ),
     Alert(
+        "BudgetAlertsUndelivered",
+        TICKET,
+        900,
+        "Budget alerts do not reach who they are for: {{ $value }} wait, or were given up within the last day.",
+        lambda seconds: (
+            'max(gpu_tokens_budget_alerts_undelivered{state="waiting"}) > 0 or '
+            f'max(max_over_time(gpu_tokens_budget_alerts_undelivered{{state="failed"}}[{seconds(86_400)}]) - '
+            f'min_over_time(gpu_tokens_budget_alerts_undelivered{{state="failed"}}[{seconds(86_400)}])) > 0'
+        ),
+    ),
+    Alert(
         "GpusUnreadable",
         TICKET,
         600,

@@ -42,6 +42,7 @@ def test_the_table_is_the_least_that_was_asked_for() -> None:
         ("vm4-producers", "vm1-kafka", 9092),
         ("vm3-processor", "vm2-mongo", 27017),
         ("admin", "vm3-processor", 8080),
+        ("admin", "vm3-processor", 8081),
     }
     assert {(flow.source, flow.target) for flow in TABLE.flows if flow.port == 22} == {
         ("admin", name) for name in TABLE.machines

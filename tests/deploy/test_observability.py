@@ -168,6 +168,8 @@ def quiet(step_events: float = 3000) -> dict[str, str]:
         "gpu_tokens_topic_partitions": steady("12"),
         'gpu_tokens_store_up{instance="a"}': steady("1"),
         "gpu_tokens_documents_set_aside": steady("0"),
+        'gpu_tokens_budget_alerts_undelivered{state="waiting"}': steady("0"),
+        'gpu_tokens_budget_alerts_undelivered{state="failed"}': steady("3"),
         'gpu_tokens_agent_gpu_problems{source="nvml",problem="lost"}': steady("0"),
         'up{job="exporter",instance="e"}': steady("1"),
         'up{job="processor",instance="a"}': steady("1"),
@@ -188,6 +190,7 @@ _LAST_AUDIT = "gpu_tokens_audit_last_timestamp_seconds"
 _LOST = 'gpu_tokens_group_lost_records{partition="0"}'
 _EXPORTER = 'up{job="exporter",instance="e"}'
 _KAFKA = 'gpu_tokens_exporter_source_up{source="kafka"}'
+_WAITING, _GIVEN_UP = (f'gpu_tokens_budget_alerts_undelivered{{state="{state}"}}' for state in ("waiting", "failed"))
 _PARTS_A, _PARTS_B = (f'gpu_tokens_assigned_partitions{{instance="{name}"}}' for name in "ab")
 
 # alert -> what breaks it -> the series that are different then.
@@ -216,6 +219,10 @@ FIRES: dict[str, dict[str, dict[str, str]]] = {
     },
     "StoreRefusesWrites": {"writes wait": {'gpu_tokens_store_up{instance="a"}': turns("1", "0")}},
     "DocumentsSetAside": {"a cell": {"gpu_tokens_documents_set_aside": turns("0", "1")}},
+    "BudgetAlertsUndelivered": {
+        "a receiver is away": {_WAITING: turns("0", "1")},
+        "one was given up": {_GIVEN_UP: "3+0x{lead} 3+0x40 4+0x40"},
+    },
     "GpusUnreadable": {"a lost GPU": {'gpu_tokens_agent_gpu_problems{source="nvml",problem="lost"}': turns("0", "1")}},
     "TargetDown": {"a processor does not answer": {'up{job="processor",instance="a"}': turns("1", "0")}},
     "KafkaUnderReplicated": {"a broker is away": {"kafka_server_replicamanager_underreplicatedpartitions": turns("0", "4")}},
@@ -235,6 +242,10 @@ SILENT: dict[str, dict[str, dict[str, str]]] = {
     "AuditStale": {"audits are switched off": {"gpu_tokens_audit_interval_seconds": steady("0"), _LAST_AUDIT: NAN}},
     "PartitionsUnread": {"while partitions move": {_PARTS_B: "6+0x{lead} 6+0x58 0 6+0x50"}},
     "LedgerNotExact": {"not audited yet": {"gpu_tokens_audit_findings": NAN}},
+    "BudgetAlertsUndelivered": {
+        "one that is tried again": {_WAITING: "0+0x{lead} 0+0x78 1+0x1"},
+        "some, given up long ago": {_GIVEN_UP: steady("3")},
+    },
     "DeadLetters": {"one, an hour ago": {_BAD: "7+0x{lead} 7+0x48 8+0x50"}},
 }
 

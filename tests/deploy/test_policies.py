@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def test_a_selector_that_is_too_wide_is_noticed() -> None:
         ("{from: topics, to: kafka", "{from: processor, to: kafka", "stands there twice"),
         ("{from: api, to: kafka, port: 9092", "{from: api, to: kafka, port: 99092", "port out of range"),
         # A flow that the machines do not have, and one that only they have.
-        ("api: {}", "api: {machine: vm4-producers}", "only between pods"),
+        ("exporter: {}", "exporter: {machine: vm4-producers}", "only between pods"),
         ("  - {from: processor, to: mongo, port: 27017", "  - {from: api, to: mongo, port: 27018", "only between machines"),
         ("kafka: {machine: vm1-kafka}", "kafka: {machine: vm9}", "unknown"),
     ],
@@ -144,3 +145,21 @@ def test_every_port_that_a_manifest_opens_is_in_the_table() -> None:
     }
     optional = {9404, 9216}  # exporters inside the servers' pods: CA3's observability adds them
     assert ports | optional == set(TABLE.ports)
+
+
+def test_the_api_gets_out_to_receivers_only_where_that_is_asked_for_and_to_no_private_address() -> None:
+    folder = flows.ROOT / "CA3/policies/budget-receivers"
+    shipped = [path for path in (flows.ROOT / "CA3").rglob("kustomization.yaml") if path.parent != folder]
+    assert not [path for path in shipped if re.search(r"(?m)^\s*-.*budget-receivers", path.read_text())], "it is opt-in"
+    made = list(yaml.safe_load_all((folder / "network.yaml").read_text()))
+    ways = {}
+    for policy in made:
+        (rule,) = policy["spec"].get("egress") or policy["spec"]["ingress"]
+        ways[policy["metadata"]["name"]] = (rule, [port["port"] for port in rule["ports"]])
+    assert ways["api-to-alertmanager-9093"][1] == ways["alertmanager-from-api-9093"][1] == [9093]
+    rule, ports = ways["api-to-receivers"]
+    assert ports == [443, 465, 587]
+    (end,) = rule["to"]
+    closed = [ipaddress.ip_network(network) for network in end["ipBlock"]["except"]]
+    for inside in ("10.1.2.3", "172.20.0.1", "192.168.1.1", "169.254.169.254", "127.0.0.1", "100.64.0.1"):
+        assert any(ipaddress.ip_address(inside) in network for network in closed), inside

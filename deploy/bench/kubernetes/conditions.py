@@ -58,6 +58,7 @@ while time.monotonic() < end:
     time.sleep(0.2)
 """
 _TO_MONGO = ("OUTPUT", "-p", "tcp", "--dport", "27017", "-j", "DROP")
+_UNTOLD = "bench|untold"
 _HUNG_MEMBER = "mongo-2"
 _HUNG_BROKER = "kafka-2"
 # At once, since none of them touches another one's: two of three stores' members are enough.
@@ -117,6 +118,9 @@ def with_hurried_rules() -> list[Condition]:
             ("LedgerNotExact",), "a nano-dollar added to a cell in MongoDB", _wrong_cell, exits={"gpu-tokens audit --json": 1}
         ),
         Condition(("DocumentsSetAside",), "a validator on ledger_cells that refuses one GPU", _validator),
+        Condition(
+            ("BudgetAlertsUndelivered",), "a budget's alert for a receiver that nobody set", _untold, _told,
+        ),
         Condition(("ApiLatencyPage", "ApiLatencyTicket"), "the API's CPU cut to a hundredth", _slow_api, _quick_api),
         Condition(("RecordsLost",), "unread records of a partition deleted in Kafka", _lost_records),
     ]  # fmt: skip
@@ -288,6 +292,31 @@ def _validator(bench: Bench) -> Shown:
     refuse = {"$nor": [{"gpu": newest["gpu"], "_id": {"$gt": newest["_id"]}, "cost_nusd": {"$gt": 0}}]}
     database.command({"collMod": "ledger_cells", "validator": refuse})
     return {}
+
+
+def _untold(bench: Bench) -> Shown:
+    delivery = {"receiver": "webhook", "state": "waiting", "attempts": 5, "error": "refused", "sent_at": None}
+    tomorrow = {"$add": ["$$NOW", 24 * 3_600_000]}
+    alert = {
+        **{
+            "budget": "bench",
+            "scope": "fleet",
+            "key": None,
+            "period": "day",
+            "time_zone": "UTC",
+            "kind": "spent",
+            "percent": 80,
+        },
+        **{"limit_nusd": 1, "spent_nusd": 1, "forecast_nusd": None, "forecast_low_nusd": None, "forecast_high_nusd": None},
+        **{"start": "$$NOW", "end": tomorrow, "raised_at": "$$NOW", "deliveries": [{**delivery, "next_at": tomorrow}]},
+    }
+    upsert = {"q": {"_id": _UNTOLD}, "u": [{"$set": alert}], "upsert": True}
+    Database(bench.workload).command({"update": "budget_alerts", "updates": [upsert]})
+    return {}
+
+
+def _told(bench: Bench) -> None:
+    Database(bench.workload).command({"delete": "budget_alerts", "deletes": [{"q": {"_id": _UNTOLD}, "limit": 1}]})
 
 
 def _lost_records(bench: Bench) -> Shown:
