@@ -1,4 +1,4 @@
-"""`python -m bench [ingest|names|peers|faults|soak|queries|shape|size|constants] [options]`: runnable comparisons.
+"""`python -m bench [ingest|names|peers|faults|soak|queries|shape|size|pressure|constants] [options]`: runnable comparisons.
 
 Results are printed, not committed as truth.
 
@@ -8,6 +8,7 @@ names     very many names: an hour of 200,000 (model, tenant) pairs, a GPU-minut
 peers     this processor next to Kafka Connect, Quix Streams and tutorial consumers: speed, kill -9, one invalid record
 shape     what decoding and shaping an event costs, by how its record is written; against another source tree (a minute)
 size      ingest and closing with 0, 500,000 and 2,000,000 events stored: CPU time per event, bytes on disk (five minutes)
+pressure  one processor below and above what the machine can do: lag, delays and memory over time, with a plot (three minutes)
 constants what `gpu-tokens size` computes with: bytes and CPU time of an event, a cell, a GPU's hour (a minute)
 faults    every fault that delivery is designed for: row, expected, seen (runs tests; half an hour, see --rows)
 soak      minutes of live events with a processor killed again and again: memory, lag, identity
@@ -21,7 +22,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from bench import constants_bench, ingest_bench, many_names_bench, query_bench, shape_bench, size_bench, soak
+from bench import constants_bench, ingest_bench, many_names_bench, pressure_bench, query_bench, shape_bench, size_bench, soak
 from bench.faults import run as faults_bench
 from bench.peers import run as peers_bench
 
@@ -34,6 +35,7 @@ _OTHERS: dict[str, Callable[[list[str]], Any]] = {
     "names": many_names_bench.main,
     "shape": shape_bench.main,
     "size": size_bench.main,
+    "pressure": pressure_bench.main,
 }
 
 

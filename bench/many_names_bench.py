@@ -8,15 +8,16 @@ Beside each a neighbour: one request whose cost is known beforehand. A real proc
 closes them and rolls them up; a real `api` process is asked over HTTP; then everything is audited. Memory is each process's
 highest resident set (VmHWM), against a limit.
 
-Run: `python -m bench names [--scale 0.1]`.
+Run: `python -m bench names [--scale 0.1] [--only hour]`.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import bson
 import httpx
 
 from bench.ingest_bench import database_of, one_running, stored_count, wait_until
-from bench.query_bench import api_process, client, peak_mb
+from bench.query_bench import api_process, client, cpu_ms, peak_mb
 from gpu_token_analytics.api.keys import KeyScope, KeyStore
 from gpu_token_analytics.books.prices import PriceStore
 from gpu_token_analytics.closing.audit import audit
@@ -43,6 +44,8 @@ from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.usage import USAGE, TokenUsage
 
 MEMORY_LIMIT_MB = 600
+PARTS = ("hour", "minute", "price")
+ASKED = 20  # times each question, for its 95th percentile
 MOST_SECONDS = 1800
 AT_ONCE = 20_000  # events sent before the processor has stored them: the broker keeps 5 MB a partition
 HOUR = timedelta(hours=1)
@@ -56,7 +59,9 @@ def main(argv: list[str]) -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(prog="python -m bench names", description=__doc__, formatter_class=_Raw)
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of names and requests")
-    scale = parser.parse_args(argv).scale
+    parser.add_argument("--only", choices=PARTS, help="one of them")
+    given = parser.parse_args(argv)
+    wanted = PARTS if given.only is None else (given.only,)
     topics = {"tokens": 12, "tokens.dlq": 12}
     with (
         tempfile.TemporaryDirectory(prefix="many-names-") as folder,
@@ -73,14 +78,14 @@ def main(argv: list[str]) -> None:
         )
         create_topics(settings)
         with database_of(settings) as store:
-            _run(settings, store, Path(folder), scale)
+            _run(settings, store, Path(folder), given.scale, wanted)
 
 
 class _Raw(argparse.RawDescriptionHelpFormatter):
     """The docstring as it stands."""
 
 
-def _run(settings: Settings, store: Store, folder: Path, scale: float) -> None:
+def _run(settings: Settings, store: Store, folder: Path, scale: float, wanted: Sequence[str]) -> None:
     today = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     hour, minute, price = today - 6 * HOUR, today - 5 * HOUR, today - 4 * HOUR
     _, key = KeyStore(store.database).create("bench", frozenset([KeyScope.READ]), None, store.now())
@@ -95,7 +100,8 @@ def _run(settings: Settings, store: Store, folder: Path, scale: float) -> None:
         client(url, key) as asked,
     ):
         processor = child.process.pid
-        for name, (start, events) in parts.items():
+        for name in wanted:
+            start, events = parts[name]
             begun = time.perf_counter()
             _send(settings, store, [*events, *neighbour(name, start + 2 * MINUTE)])
             sent = time.perf_counter()
@@ -103,23 +109,11 @@ def _run(settings: Settings, store: Store, folder: Path, scale: float) -> None:
             _tell(name, "sent", sent - begun, processor, api)
             _tell(name, "closed and rolled up", time.perf_counter() - sent, processor, api)
             _ask(asked, name, start, processor, api)
-        begun = time.perf_counter()
-        PriceStore(store.database, 10_000).append(
-            scope="gpu",
-            key="GPU-price",
-            usd_per_hour="3.60",
-            mode="on_demand",
-            usd_per_kwh=None,
-            pue=None,
-            valid_from=price,
-            valid_to=None,
-            created_at=store.now(),
-            source="bench",
-        )
-        wait_until(lambda: _due(store) > 0, "the price marks its cells", lambda: 0.2, 60)
-        _settle(store)
-        _tell("price", "changed, closed and rolled up again", time.perf_counter() - begun, processor, api)
-        _ask(asked, "price", price, processor, api)
+            if name == "hour":
+                _ask_often(asked, start, api)
+        if "price" in wanted:
+            _change_price(store, price, processor, api)
+            _ask(asked, "price", price, processor, api)
         peaks = {"processor": peak_mb(processor), "api": peak_mb(api)}
     begun = time.perf_counter()
     report = audit(LedgerStore(store), params_of(settings))
@@ -128,6 +122,25 @@ def _run(settings: Settings, store: Store, folder: Path, scale: float) -> None:
     _print_sizes(store)
     for name, peak in peaks.items():
         print(f"{name} peak resident memory: {peak:.0f} MB (limit {MEMORY_LIMIT_MB}: {_met(peak <= MEMORY_LIMIT_MB)})")
+
+
+def _change_price(store: Store, since: datetime, processor: int, api: int) -> None:
+    begun = time.perf_counter()
+    PriceStore(store.database, 10_000).append(
+        scope="gpu",
+        key="GPU-price",
+        usd_per_hour="3.60",
+        mode="on_demand",
+        usd_per_kwh=None,
+        pue=None,
+        valid_from=since,
+        valid_to=None,
+        created_at=store.now(),
+        source="bench",
+    )
+    wait_until(lambda: _due(store) > 0, "the price marks its cells", lambda: 0.2, 60)
+    _settle(store)
+    _tell("price", "changed, closed and rolled up again", time.perf_counter() - begun, processor, api)
 
 
 def hour_of_pairs(start: datetime, pairs: int) -> Iterator[Event]:
@@ -253,6 +266,31 @@ def _ask(asked: httpx.Client, name: str, start: datetime, processor: int, api: i
         processor,
         api,
     )
+
+
+def _ask_often(asked: httpx.Client, start: datetime, api: int) -> None:
+    """What the hour with all the pairs costs who asks, again and again."""
+    whole: dict[str, Any] = {"from": start.isoformat(), "to": (start + HOUR).isoformat()}
+    pairs = {**whole, "group_by": ["model", "tenant"]}
+    later = _get(asked, "/v1/costs", {**pairs, "limit": 10_000})["next"]
+    questions: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("by model", {**whole, "group_by": ["model"], "limit": 10_000}),
+        ("by tenant", {**whole, "group_by": ["tenant"], "limit": 10_000}),
+        ("one tenant by model", {**whole, "group_by": ["model"], "tenant": "team-7", "limit": 10_000}),
+        ("pairs, the first 1,000", {**pairs, "limit": 1000}),
+        ("pairs, the second 10,000", {**pairs, "limit": 10_000} | ({"cursor": later} if later else {})),
+    )
+    for name, params in questions:
+        taken, cpu_before_ms, rows = [], cpu_ms(api), 0
+        for _ in range(ASKED):
+            begun = time.perf_counter()
+            rows = len(_get(asked, "/v1/costs", params)["rows"])
+            taken.append((time.perf_counter() - begun) * 1000)
+        p50, p95 = statistics.median(taken), statistics.quantiles(taken, n=20)[-1]
+        cpu = (cpu_ms(api) - cpu_before_ms) / ASKED
+        print(
+            f"hour    {name:26} {rows:7,} rows, p50 {p50:.0f} ms, p95 {p95:.0f} ms, CPU {cpu:.0f} ms, api {peak_mb(api):.0f} MB"
+        )
 
 
 def _get(asked: httpx.Client, path: str, params: dict[str, Any]) -> Any:

@@ -67,7 +67,9 @@ class Sample:
 class Sender:
     """Sends a live fleet at `rate` events a second, in a thread of its own, and knows what it sent."""
 
-    def __init__(self, settings: Settings, rate: float) -> None:
+    def __init__(self, settings: Settings, rate: float, events: Iterator[Event] | None = None) -> None:
+        """events: instead of those of a live fleet."""
+        self._events = live_events(rate) if events is None else events
         self.ids: set[str] = set()
         self.error: BaseException | None = None
         self._settings, self._rate, self._stop = settings, rate, threading.Event()
@@ -85,7 +87,7 @@ class Sender:
         try:
             with EventProducer(self._settings) as producer:
                 begun = time.monotonic()
-                for number, event in enumerate(live_events(self._rate)):
+                for number, event in enumerate(self._events):
                     if self._stop.wait(max(0.0, begun + number / self._rate - time.monotonic())):
                         break
                     producer.send(event)
