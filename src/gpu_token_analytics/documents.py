@@ -11,6 +11,7 @@ or a BSON date. Unknown is null. The indexes and TTLs live in mongo/indexes.py.
     pending_marks   cells that are still to be marked (raw/pending_marks.py)
     set_aside       cells and sums that MongoDB refused for good (mongo/aside.py)
     prices          the price book, append-only
+    engine_counters   by how much an engine's token counters grew   _id = 16 bytes of (host, event_id)
     placements      which serving instance ran on which GPUs, append-only (books/instances.py)
     budgets, budget_alerts   what may be spent, and what was told of it (budgets/store.py)
     teams           which team a tenant belongs to, append-only (books/teams.py)
@@ -88,6 +89,7 @@ class Method(StrEnum):
     SWEEP = "sweep"  # start, first token and end known
     SWEEP_NO_TTFT = "sweep_no_ttft"  # start and end known: one segment
     WINDOW = "window"  # only a point in time known: spread over its minute
+    COUNTER = "counter"  # no request tells of these tokens, its engine counted them: money of unmetered work
     UNKNOWN_GPU = "unknown_gpu"  # nobody ever told of its GPU: its tokens count, its money is null
 
 

@@ -13,6 +13,7 @@ from pymongo.monitoring import CommandListener
 
 from gpu_token_analytics.books.declarations import DeclarationStore
 from gpu_token_analytics.books.gpu_names import NameLimits
+from gpu_token_analytics.books.instances import KnownPlacements
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.closing.audit import audit
 from gpu_token_analytics.closing.audit_report import AuditReport
@@ -97,7 +98,8 @@ class Pipeline:
     def _new_shaper(self) -> Shaper:
         known = self._writer.known_gpus
         rate = LiveRate(self.settings.live_rate_window_seconds, self.settings.price_per_hour_usd, known=known)
-        return Shaper(rate, self.settings.sample_gap_limit_seconds, Limits.of(self.settings))
+        placements = KnownPlacements(self.store, SystemClock())
+        return Shaper(rate, self.settings.sample_gap_limit_seconds, Limits.of(self.settings), placements.book)
 
     def declare(self, gpu: str = "GPU-a", host: str = "h1", **fields: Any) -> None:
         """Make a GPU known without a sample."""

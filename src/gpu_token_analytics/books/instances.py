@@ -8,6 +8,7 @@ events name the GPUs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -15,12 +16,19 @@ from typing import Any
 from pymongo import DESCENDING, WriteConcern
 from pymongo.database import Database
 
+from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.errors import StoreOutcomeUnknown, StoreUnreachable
+from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.mongo.errors import store_errors
 from gpu_token_analytics.sources.instances import CountedBy, InstanceBook, InstancePlacement
 from gpu_token_analytics.wire.identity import new_event_id
 from gpu_token_analytics.wire.times import to_us
 
 Document = dict[str, Any]
+KNOWN_SECONDS = 5.0
+_log = logging.getLogger(__name__)
+
 _SAID = ("instance", "gpus", "host", "model", "counted_by", "valid_from", "valid_to")
 
 
@@ -84,6 +92,27 @@ def _with_what_stays(fields: Document, held: InstancePlacement | None) -> Docume
         return fields
     counted_by = held.counted_by.value if fields["counted_by"] == CountedBy.ANY else fields["counted_by"]
     return {**fields, "model": fields["model"] or held.model, "counted_by": counted_by}
+
+
+class KnownPlacements:
+    """All rows as they were read lately: for whoever asks again and again. For one thread."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+        self._book = InstanceBook()
+        self._read_at: float | None = None
+
+    def book(self) -> InstanceBook:
+        """The rows as they were at most KNOWN_SECONDS ago; in an outage as they were before it."""
+        now = self._clock.monotonic()
+        if self._read_at is None or now >= self._read_at + KNOWN_SECONDS:
+            try:
+                with store_errors("read placements"):
+                    self._book = InstanceStore(self._store.database).book()
+            except (StoreUnreachable, StoreOutcomeUnknown) as error:
+                _log.warning("placements are those of %s: %s", "nobody yet" if self._read_at is None else "before", error)
+            self._read_at = now
+        return self._book
 
 
 def _since(row: Document) -> tuple[str, datetime]:

@@ -27,7 +27,7 @@ from typing import Any
 
 from gpu_token_analytics.cells.lines import lines_digest
 from gpu_token_analytics.cells.store import Version, version_of
-from gpu_token_analytics.closing.audit_report import AuditReport
+from gpu_token_analytics.closing.audit_report import ENGINE_COUNTS, AuditReport
 from gpu_token_analytics.closing.load import load_timelines
 from gpu_token_analytics.closing.runs import runs_of
 from gpu_token_analytics.closing.store import LedgerStore
@@ -186,7 +186,8 @@ def _compare_totals(
     store: LedgerStore, started: datetime, report: AuditReport, before_second_look: Callable[[int], object]
 ) -> None:
     raw = Counter(store.raw.usage_totals())
-    different = [name for name in COUNTS if raw[name] != report.ledger_counts[name]]
+    raw.update(dict(zip(ENGINE_COUNTS, store.raw.counter_totals(), strict=True)))
+    different = [name for name in (*COUNTS, *ENGINE_COUNTS) if raw[name] != report.ledger_counts[name]]
     if different and not report.findings_count:
         before_second_look(0)
         if store.cells.is_changing(started):
@@ -214,9 +215,16 @@ def _check_identity(cell: CellDocument, report: AuditReport) -> None:
     lines = sum(line["cost_nusd"] or 0 for line in cell["lines"])
     if lines != classes[MoneyClass.ATTRIBUTED]:
         report.found(cell["_id"], f"lines sum to {lines}, attributed is {classes[MoneyClass.ATTRIBUTED]}")
+    unmetered = sum(line["counted"]["unmetered_nusd"] or 0 for line in cell["lines"] if "counted" in line)
+    if unmetered not in (0, classes[MoneyClass.UNMETERED_WORK]):
+        said = classes[MoneyClass.UNMETERED_WORK]
+        report.found(cell["_id"], f"lines of engines sum to {unmetered}, unmetered_work is {said}: it is all or nothing of it")
     report.unpriced += NO_ROW in cell.get("price_rows", ()) and cell["owned_us"] > 0
     report.default_price_nusd += cost if cell.get("default_price") else 0
     for line in cell["lines"]:
+        if "counted" in line:
+            report.see_counted(line)
+            continue
         if line["cost_nusd"] is None:
             report.unknown_gpu_requests += line["requests"]
             report.unknown_gpu_tokens += line["prompt_tokens"] + line["completion_tokens"]
@@ -233,8 +241,8 @@ def _compute_again(
     now_us: int,
     report: AuditReport,
 ) -> Iterator[ComputedCell]:
-    evidence = _evidence_minutes(store, books, gpu)
-    owned = set(evidence)
+    evidence = _minutes_told(store, books, gpu, evidence=True)
+    owned = {*evidence, *_minutes_told(store, books, gpu, evidence=False)}
     if books.card_of(gpu) is None and books.may_own(gpu):
         until_us = now_us - _SILENCE_OPENED_US
         live = bool(books.row(gpu).get("live"))
@@ -312,10 +320,13 @@ def _raw_gpus(store: LedgerStore, books: Books) -> set[GpuId]:
     return gpus | {card for card in cards if card}
 
 
-def _evidence_minutes(store: LedgerStore, books: Books, gpu: GpuId) -> list[int]:
+def _minutes_told(store: LedgerStore, books: Books, gpu: GpuId, *, evidence: bool) -> list[int]:
+    """The minutes that events speak of a GPU in: evidence, by which its time is owned, or such that only have lines."""
     minutes: set[int] = set()
-    for member in books.family(gpu):
+    for member in books.family(gpu) if evidence else [gpu]:
         for kind, touches in touching_kinds():
+            if touches.evidence is not evidence:
+                continue
             for name in [member, *books.placements.labels(member)] if touches.names else [member]:
                 for since_us, until_us in store.raw.spans_of(kind, touches, name):
                     if not touches.names or books.placements.resolve(name, until_us) == member:

@@ -8,8 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from gpu_token_analytics.documents import COUNTS, NUSD_PER_USD, MoneyClass
+from gpu_token_analytics.ledger.document import LedgerLine
 
 MAX_LISTED = 100
+MAX_ENGINES = 10_000
+SHOWN_ENGINES = 10
+ENGINE_COUNTS = ("engine_prompt_tokens", "engine_completion_tokens")  # of what engines counted
 
 SECOND_LOOK_SECONDS = 15.0  # what the processor's housekeeping, every 10 s, has to bring and closing to compute
 
@@ -20,6 +24,20 @@ class Finding:
 
     cell: str
     problem: str
+
+
+@dataclass
+class EngineTokens:
+    """Prompt and completion tokens of one engine, in the cells that were audited."""
+
+    counted: int = 0  # by the engine
+    unexplained: int = 0  # of these, those that no request tells of
+    more: int = 0  # that requests tell of, beyond what it counted
+
+    @property
+    def coverage(self) -> float | None:
+        """Part of what it counted that requests explain; None: it counted nothing."""
+        return (self.counted - self.unexplained) / self.counted if self.counted else None
 
 
 @dataclass
@@ -51,6 +69,7 @@ class AuditReport:
     unpriced: int = 0  # owned cells that no price row, sample or default has a price for, if only for a part
     classes_nusd: Counter[str] = field(default_factory=Counter)
     ledger_counts: Counter[str] = field(default_factory=Counter)
+    engines: dict[str, EngineTokens] = field(default_factory=dict)  # by instance, at most MAX_ENGINES of them
     raw_counts: Counter[str] | None = None  # None: not compared (a part of the time only, or cells are pending)
     findings: list[Finding] = field(default_factory=list)
     findings_count: int = 0
@@ -90,9 +109,36 @@ class AuditReport:
             "classes_nusd": {name.value: self.classes_nusd[name.value] for name in MoneyClass},
             "ledger": {name: self.ledger_counts[name] for name in COUNTS},
             "raw": None if self.raw_counts is None else {name: self.raw_counts[name] for name in COUNTS},
+            "engines": [
+                {
+                    "instance": name,
+                    "counted_tokens": engine.counted,
+                    "unexplained_tokens": engine.unexplained,
+                    "more_tokens": engine.more,
+                    "coverage": engine.coverage,
+                }
+                for name, engine in self.least_covered
+            ],
             "findings_count": self.findings_count,
             "findings": [{"cell": item.cell, "problem": item.problem} for item in self.findings],
         }
+
+    def see_counted(self, line: LedgerLine) -> None:
+        """Count a line of an engine."""
+        counted = line["counted"]
+        for name in ENGINE_COUNTS:
+            self.ledger_counts[name] += counted[name.removeprefix("engine_")]  # type: ignore[literal-required]
+        if counted["instance"] in self.engines or len(self.engines) < MAX_ENGINES:
+            engine = self.engines.setdefault(counted["instance"], EngineTokens())
+            engine.counted += counted["prompt_tokens"] + counted["completion_tokens"]
+            engine.unexplained += line["prompt_tokens"] + line["completion_tokens"]
+            engine.more += counted["more_prompt_tokens"] + counted["more_completion_tokens"]
+
+    @property
+    def least_covered(self) -> list[tuple[str, EngineTokens]]:
+        """Engines that counted something, the least covered ones first."""
+        counting = [(name, engine) for name, engine in self.engines.items() if engine.counted or engine.more]
+        return sorted(counting, key=lambda item: (item[1].coverage or 0.0, item[0]))[:MAX_LISTED]
 
     def compare(self, stored_nusd: int, price_time_nusd: int) -> None:
         """Count a cell that was computed again and compared."""
@@ -105,6 +151,17 @@ class AuditReport:
         self.findings_count += 1
         if len(self.findings) < MAX_LISTED:
             self.findings.append(Finding(cell, problem))
+
+
+def _of_engine(name: str, engine: EngineTokens) -> str:
+    """What an engine counted, against its requests."""
+    if engine.coverage is None:
+        return f"engine {name}: counted nothing, while requests tell of {engine.more:,} tokens: is it placed on the right GPUs?"
+    more = f"; requests tell of {engine.more:,} more than it counted" if engine.more else ""
+    return (
+        f"engine {name}: counted {engine.counted:,} tokens, of which requests explain {engine.coverage:.1%}; "
+        f"{engine.unexplained:,} are unmetered work{more}"
+    )
 
 
 def describe(report: AuditReport) -> list[str]:
@@ -130,6 +187,7 @@ def describe(report: AuditReport) -> list[str]:
             f"{name}: {report.raw_counts[name]:,} in raw events, {report.ledger_counts[name]:,} in the ledger"
             for name in COUNTS
         ]
+    lines += [_of_engine(name, engine) for name, engine in report.least_covered[:SHOWN_ENGINES]]
     if report.sums_compared:
         behind = f", {report.sums_behind:,} of them behind" if report.sums_behind else ""
         lines.append(f"added up again from their parts: {report.sums_compared:,} sums of hours and days{behind}")

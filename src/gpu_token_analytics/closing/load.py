@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from gpu_token_analytics.closing.load_counters import counters_by_gpu
 from gpu_token_analytics.closing.load_requests import requests_by_gpu
 from gpu_token_analytics.closing.load_samples import load_samples
 from gpu_token_analytics.closing.neighbours import evidence_before, evidence_from, last_request_ends
@@ -61,13 +62,14 @@ def load_events(
         gpu: run[0] for gpu, run in one_card.items() if any(sample.get("mem_used_mb") is None for sample in samples[gpu].near)
     }
     used = last_request_ends(raw, books, unread, params.model_kept_us) if unread else {}
+    counters = counters_by_gpu(raw, books, runs)
     slices: dict[tuple[GpuId, int, int], SliceEvents] = {}
     for gpu, requests in requests_by_gpu(raw, books, runs, params.gap_us, known):
         run, card = runs[gpu], books.card_of(gpu) or gpu
         span = card, run[0], run[-1] + US_PER_MINUTE
         if card in books.slices_of and span not in slices:
             slices[span] = _load_slices(raw, books, *span)
-        yield GpuEvents(gpu, run, requests, samples[gpu], of_cards.get(gpu), slices.get(span), used.get(gpu))
+        yield GpuEvents(gpu, run, requests, samples[gpu], of_cards.get(gpu), slices.get(span), used.get(gpu), counters[gpu])
 
 
 def _load_slices(raw: RawReads, books: Books, card: GpuId, start_us: int, end_us: int) -> SliceEvents:

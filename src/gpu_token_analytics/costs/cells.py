@@ -79,5 +79,5 @@ def _close(start: datetime, places: Mapping[Place, _Sum], detail: str, shares: S
 def _line_key(detail: str, model: str, tenant: str | None) -> tuple[str | None, str | None]:
     """By what lines are summed: no finer than the query can tell apart."""
     if detail == "lines":
-        return model, tenant
+        return model, tenant or None
     return (model, None) if detail == "by_model" else (None, None)

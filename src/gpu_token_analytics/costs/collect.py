@@ -13,6 +13,7 @@ from gpu_token_analytics.costs.query import (
     DIMENSIONS,
     REST_COLUMNS,
     REST_MONEY_COLUMNS,
+    UNMETERED_WORK,
     WARM_IDLE,
     CostQuery,
     Key,
@@ -37,7 +38,7 @@ _REST_OF_SPACE = itemgetter(
     *(SPACE[name] for name in REST_MONEY_COLUMNS),
     *(SPACE[name] for name in ("owned_us", "unobserved_us", "energy_mj", "energy_observed_us", "cells", "memory_unknown_us")),
 )
-_OWNED = SPACE["owned_us"]
+_OWNED, _UNMETERED = SPACE["owned_us"], SPACE["unmetered_work_nusd"]
 _DEFAULT = {name: SPACE[f"default_{name}_nusd"] for name in sums.CLASSES if name != ATTRIBUTED}
 _ZERO_REST = (0,) * len(REST_COLUMNS)
 
@@ -105,9 +106,9 @@ class Collector:
         bucket.corrected += space[_CORRECTED]
         if self._nobody:
             return
-        shared_nusd = self._add_lines(bucket, piece)
+        shared_nusd, counted_nusd = self._add_lines(bucket, piece)
         if not self._selects_lines:
-            self._add_rest(bucket, space, place, space[sums.SPACE_WARM] - shared_nusd)
+            self._add_rest(bucket, _less(space, counted_nusd), place, space[sums.SPACE_WARM] - shared_nusd)
 
     def _ask_books(self, whose: Whose, at: datetime) -> None:
         """Group by what the books say of the time of a piece, which no border of theirs cuts. Pieces come in order of time."""
@@ -116,13 +117,14 @@ class Collector:
         self._told_at, then, pick = at, whose.at(at), self._pick
         self._key = lambda values: pick((*values, *then.told(*values[:4])))
 
-    def _add_lines(self, bucket: _Bucket, piece: Piece) -> int:
-        """Adds the selected lines. Returns the warm idle money that lines hold, selected or not."""
+    def _add_lines(self, bucket: _Bucket, piece: Piece) -> tuple[int, int]:
+        """Adds the selected lines. Returns the warm idle money and that of unmetered work that lines hold, selected or not."""
         models, tenants, pick, split = self._query.models, self._tenants, self._key, self._splits_classes
         lines, place = bucket.lines, piece.place
-        shared_nusd = 0
+        shared_nusd = counted_nusd = 0
         for model, tenant, vector in piece.lines:
             shared_nusd += vector[sums.WARM]
+            counted_nusd += vector[sums.COUNTED]
             if (models and model not in models) or (tenants and tenant not in tenants):
                 continue
             if split:
@@ -130,7 +132,7 @@ class Collector:
             # A line of zeros (no request in this span) opens no row.
             elif any(vector):
                 _add_into(lines, pick((model, tenant, *place, ATTRIBUTED)), vector)
-        return shared_nusd
+        return shared_nusd, counted_nusd
 
     def _add_by_class(
         self,
@@ -138,16 +140,18 @@ class Collector:
         where: Values,
         vector: Sequence[int],
     ) -> None:
-        """One line as an attributed row and one of warm idle money, as far as they are asked for and may be seen."""
+        """One line as a row for each class that it has something of, as far as they are asked for and may be seen."""
         warm = vector[sums.WARM]
         if warm and self._query.tenant_lock is None and self._wanted(WARM_IDLE):
             _add_into(lines, self._key((*where, WARM_IDLE)), sums.warm_vector(warm))
-        attributed = (*vector[: sums.WARM], 0, *vector[sums.WARM + 1 :])
+        unmetered, attributed = sums.parted(vector)
+        if any(unmetered) and self._query.tenant_lock is None and self._wanted(UNMETERED_WORK):
+            _add_into(lines, self._key((*where, UNMETERED_WORK)), unmetered)
         if self._wanted(ATTRIBUTED) and any(attributed):
             _add_into(lines, self._key((*where, ATTRIBUTED)), attributed)
 
     def _add_rest(self, bucket: _Bucket, space: Sequence[int], place: Place, warm_nusd: int) -> None:
-        """Idle money that no line holds, and the GPU time. Into one row, or one for each class."""
+        """Money of idle time and unmetered work that no line holds, and the GPU time. Into one row, or one for each class."""
         if not space[_OWNED] and not space[sums.SPACE_COST] and not warm_nusd:
             return  # void cells (a GPU that was taken out again) open no row
         if not self._splits_classes:
@@ -167,6 +171,15 @@ class Collector:
 
     def _wanted(self, name: str) -> bool:
         return not self._query.classes or name in self._query.classes
+
+
+def _less(space: Sequence[int], counted_nusd: int) -> Sequence[int]:
+    """GPU time without the money of unmetered work that lines hold."""
+    if not counted_nusd:
+        return space
+    rest = list(space)
+    rest[_UNMETERED] -= counted_nusd
+    return rest
 
 
 def _class_rest(space: Sequence[int], name: str) -> tuple[int, ...]:

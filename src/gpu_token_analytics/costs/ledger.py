@@ -14,6 +14,7 @@ from gpu_token_analytics.costs.answers.ledger import (
     CellLine,
     CellsResponse,
     CorrectionsResponse,
+    CountedLine,
 )
 from gpu_token_analytics.costs.cursors import cursor_time, decode_cursor, encode_cursor
 from gpu_token_analytics.costs.desk import Desk
@@ -27,7 +28,7 @@ from gpu_token_analytics.rollups.spans import HOUR, floor
 Json = dict[str, Any]
 
 MAX_AUDIT_CELLS = 500_000
-_LINE_FIELDS = CellLine.__struct_fields__
+_LINE_FIELDS = CellLine.__struct_fields__[:-1]  # `counted` is made of what some lines have
 CHECKED = [
     "In every computed cell the five classes sum to C.",
     "In every computed cell the class times sum to the owned time.",
@@ -82,7 +83,7 @@ def cell(document: CellDocument) -> Cell:
         gpu_name=document.get("gpu_name"),
         energy_mj=document.get("energy_mj"),
         params=document.get("params"),
-        lines=[CellLine(*[line[name] for name in _LINE_FIELDS]) for line in lines],
+        lines=[_line(line) for line in lines],
         lines_left_out=document["line_ref"]["lines"] - len(lines) if "line_ref" in document else 0,
         price={**(document.get("price") or {})},
         samples=document.get("samples", 0),
@@ -92,6 +93,12 @@ def cell(document: CellDocument) -> Cell:
         computed_at=document.get("computed_at"),
         corrections=[{**correction} for correction in document.get("corrections", ())],
     )
+
+
+def _line(line: Mapping[str, Any]) -> CellLine:
+    counted = line.get("counted")
+    fields = {name: line[name] for name in _LINE_FIELDS} | {"tenant": line["tenant"] or None}
+    return CellLine(**fields, counted=None if counted is None else CountedLine(**counted))
 
 
 def identity(desk: Desk, start: datetime, end: datetime) -> AuditResponse:

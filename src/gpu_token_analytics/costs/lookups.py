@@ -18,8 +18,9 @@ from pymongo.database import Database
 from gpu_token_analytics.cells.line_chunks import LineChunks
 from gpu_token_analytics.cells.lines import first_lines
 from gpu_token_analytics.costs.query import CellFilter
-from gpu_token_analytics.documents import CellId, Collection, GpuId, MoneyClass
+from gpu_token_analytics.documents import CellId, Collection, GpuId, Method, MoneyClass
 from gpu_token_analytics.ledger.cards import rows_of_cards, shared_uuids
+from gpu_token_analytics.ledger.counted import NOBODY
 from gpu_token_analytics.ledger.document import COMPUTED_STATES, LIVE_FIELDS, CellDocument, projection
 from gpu_token_analytics.ledger.placements import Placement
 from gpu_token_analytics.rollups.lines import complete
@@ -178,6 +179,33 @@ class Reads:
         }
         return self._cells.count_documents(where, maxTimeMS=self._timeout_ms)
 
+    def engines(self, start: datetime, end: datetime, limit: int) -> tuple[int, list[Document]]:
+        """(how many engines' counters are in the cells of a range, those of which requests explain least), summed by the
+        database: {_id, engine, counted, unexplained, more, unplaced}. Of cells with very many lines nothing is in here."""
+        tokens = ("prompt_tokens", "completion_tokens")
+        group: Document = {
+            "_id": "$lines.counted.instance",
+            "engine": {"$first": "$lines.counted.engine"},
+            "counted": {"$sum": {"$add": [f"$lines.counted.{name}" for name in tokens]}},
+            "unexplained": {"$sum": {"$add": [f"$lines.{name}" for name in tokens]}},
+            "more": {"$sum": {"$add": [f"$lines.counted.more_{name}" for name in tokens]}},
+            "unplaced": {"$max": {"$cond": [{"$eq": ["$lines.method", Method.UNKNOWN_GPU.value]}, True, False]}},
+        }
+        share = {"$cond": [{"$gt": ["$counted", 0]}, {"$divide": ["$unexplained", "$counted"]}, -1]}
+        pages: Document = {
+            "count": [{"$count": "count"}],
+            "first": [{"$addFields": {"share": share}}, {"$sort": {"share": -1, "_id": 1}}, {"$limit": limit}],
+        }
+        stages: list[Document] = [
+            {"$match": {"minute": {"$gte": start, "$lt": end}, "lines.counted": {"$exists": True}}},
+            {"$project": {"lines": {"$filter": {"input": "$lines", "cond": {"$gt": ["$$this.counted", None]}}}}},
+            {"$unwind": "$lines"},
+            {"$group": group},
+            {"$facet": pages},
+        ]
+        found = next(iter(self._cells.aggregate(stages, maxTimeMS=self._timeout_ms)))
+        return (found["count"][0]["count"] if found["count"] else 0), found["first"]
+
     def identity(self, start: datetime, end: datetime) -> tuple[Document, list[Document]]:
         """(sums over the computed cells of a range, the first cells that break an identity), summed by the database.
 
@@ -278,4 +306,4 @@ def _add_lines(values: Values, lines: Mapping[str, Any], tenant: str | None) -> 
     for model, owner in zip(lines["model"], lines["tenant"], strict=True):
         if tenant is None or owner == tenant:
             values.models.add(model)
-            values.tenants.add(owner)
+            values.tenants |= {owner} - {NOBODY}

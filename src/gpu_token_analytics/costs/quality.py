@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from msgspec import convert
 
 from gpu_token_analytics.costs.answers.declarations import UnknownGpu
-from gpu_token_analytics.costs.answers.ledger import HourQuality, QualityResponse, SetAside, SharedUuid
+from gpu_token_analytics.costs.answers.ledger import EngineCoverage, HourQuality, QualityResponse, SetAside, SharedUuid
 from gpu_token_analytics.costs.choices import Bucket
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.query import Row
@@ -19,6 +21,8 @@ from gpu_token_analytics.wire.times import to_us
 
 _log = logging.getLogger(__name__)
 
+SHOWN_ENGINES = 50
+WELL_COVERED = 0.98  # scrapes and ends of requests are not at the same millisecond
 SHOWN_UNKNOWN = SHOWN_SHARED = 20
 LATE_AFTER = timedelta(minutes=10)
 MAX_LATE_RANGE = timedelta(days=2)
@@ -39,6 +43,7 @@ def quality_of(desk: Desk, start: datetime, end: datetime) -> QualityResponse:
     shared = desk.books.read().shared
     short = query.end - query.start <= MAX_LATE_RANGE
     attributed = whole["cost_nusd"]
+    engines = desk.reads.engines(query.start, query.end, SHOWN_ENGINES) if short else (0, [])
     return QualityResponse(
         from_=query.start,
         to=query.end,
@@ -61,6 +66,8 @@ def quality_of(desk: Desk, start: datetime, end: datetime) -> QualityResponse:
         unknown_gpu_tokens=whole["unknown_gpu_tokens"],
         shared_uuid_count=len(shared.hosts),
         shared_uuids=[SharedUuid(uuid, shared.cards(uuid)[:SHOWN_SHARED]) for uuid in sorted(shared.hosts)[:SHOWN_SHARED]],
+        engine_count=engines[0] if short else None,
+        engines=[coverage_of(engine) for engine in engines[1]],
         default_price_nusd=whole.default_price_nusd,
         default_price_share=ratio(whole.default_price_nusd, whole.money_nusd),
         oldest_due_at=oldest_due,
@@ -71,6 +78,37 @@ def quality_of(desk: Desk, start: datetime, end: datetime) -> QualityResponse:
         dead_letters_topic=desk.settings.dlq_topic,
         hours=[_hour(row) for row in hours],
     )
+
+
+def coverage_of(engine: Mapping[str, Any]) -> EngineCoverage:
+    """What is said of one engine. engine: as lookups.engines() sums it."""
+    counted, unexplained, more = engine["counted"], engine["unexplained"], engine["more"]
+    coverage = ratio(counted - unexplained, counted)
+    return EngineCoverage(
+        instance=engine["_id"],
+        engine=engine["engine"],
+        counted_tokens=counted,
+        unexplained_tokens=unexplained,
+        more_tokens=more,
+        coverage=coverage,
+        gpus_known=not engine["unplaced"],
+        to_do=_to_do(engine["_id"], engine["unplaced"], coverage, more / counted if counted else float(more)),
+    )
+
+
+def _to_do(instance: str, unplaced: bool, coverage: float | None, more: float) -> str | None:
+    if unplaced:
+        return f"say on which GPUs it runs: gpu-tokens placements add {instance} --gpu GPU"
+    if more > 1 - WELL_COVERED:
+        return (
+            "requests tell of tokens that it did not count: is its placement right, is every rank scraped, and is one request "
+            "told twice (gpu-tokens placements ... --counted-by engine)?"
+        )
+    if coverage is None or coverage >= WELL_COVERED:
+        return None
+    if not coverage:
+        return "no request on its GPUs is told: for costs by tenant send the engine's spans, or put a callback before it"
+    return "some requests are not told: cut streams, clients beside the gateway, sampled traces, or requests placed elsewhere"
 
 
 def _hour(row: Row) -> HourQuality:

@@ -39,11 +39,13 @@ REST_COLUMNS = (
     "default_idle_nusd",  # of all classes but attributed; warm idle money counts here whoever's line has a share of it
 )
 WARM_IDLE = str(MoneyClass.WARM_IDLE)
+UNMETERED_WORK = str(MoneyClass.UNMETERED_WORK)
 COLUMN_OF_CLASS = {str(name): f"{name}_nusd" for name in MoneyClass} | {str(MoneyClass.ATTRIBUTED): "cost_nusd"}
 FLAG_COLUMNS = ("provisional_cells", "corrected_cells")
 ROW_COLUMNS = sums.LINE_COLUMNS + REST_COLUMNS + FLAG_COLUMNS
 ROW = {name: index for index, name in enumerate(ROW_COLUMNS)}
-_MONEY_COLUMNS = tuple(ROW[name] for name in ("cost_nusd", "warm_idle_nusd", *REST_MONEY_COLUMNS))
+_COUNTED, _UNMETERED = ROW["counted_nusd"], f"{UNMETERED_WORK}_nusd"
+_MONEY_COLUMNS = tuple(ROW[name] for name in ("cost_nusd", "warm_idle_nusd", "counted_nusd", *REST_MONEY_COLUMNS))
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,9 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     values: Sequence[int]
 
     def __getitem__(self, name: str) -> int:
-        return self.values[ROW[name]]
+        value = self.values[ROW[name]]
+        # In the vector the money of unmetered work that engines' lines hold stands beside that of nobody.
+        return value + self.values[_COUNTED] if name == _UNMETERED else value
 
     @property
     def money_nusd(self) -> int:
@@ -146,12 +150,14 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     @property
     def priced_tokens(self) -> int:
         """Prompt and completion tokens whose money is known: what rates divide by."""
-        return self["prompt_tokens"] + self["completion_tokens"] - self["unknown_gpu_tokens"]
+        known = self["prompt_tokens"] + self["completion_tokens"] - self["unknown_gpu_tokens"]
+        return known - self["unmeasured_tokens"]
 
     @property
     def is_unpriced(self) -> bool:
-        """Whether all that is in it ran on GPUs nobody told of: its money is unknown, not 0."""
-        unknown = self["unknown_gpu_requests"], self["unknown_gpu_tokens"]
+        """Whether all that is in it ran on GPUs nobody told of, or that do not say how much they worked: its money is unknown,
+        not 0."""
+        unknown = self["unknown_gpu_requests"], self["unknown_gpu_tokens"] + self["unmeasured_tokens"]
         tokens = self["prompt_tokens"] + self["completion_tokens"]
         return any(unknown) and unknown == (self["requests"], tokens) and not (self["gpu_us"] or self.money_nusd)
 

@@ -177,8 +177,8 @@ class CostReads:
             attributed: dict[sums.LineKey, int] = {}
             for place in document["places"]:
                 for model, tenant, vector in sums.unpack(place["lines"]):
-                    key = (model, str(tenant))
-                    attributed[key] = attributed.get(key, 0) + vector[sums.COST]
+                    key = (model, tenant or "")
+                    attributed[key] = attributed.get(key, 0) + sums.weight_of(vector)
             yield document["gpu"], sums.WarmShares(attributed)
 
 

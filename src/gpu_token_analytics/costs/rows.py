@@ -24,7 +24,7 @@ _REQUESTS = ROW["requests"]
 _PROMPT, _CACHED = ROW["prompt_tokens"], ROW["cached_tokens"]
 _COMPLETION, _REASONING = ROW["completion_tokens"], ROW["reasoning_tokens"]
 _COST, _WARM, _COLD = ROW["cost_nusd"], ROW["warm_idle_nusd"], ROW["cold_idle_nusd"]
-_UNMETERED, _UNOBSERVED = ROW["unmetered_work_nusd"], ROW["unobserved_nusd"]
+_COUNTED, _UNMEASURED, _UNOBSERVED = ROW["counted_nusd"], ROW["unmeasured_tokens"], ROW["unobserved_nusd"]
 _SPLIT_COST, _SPLIT_PREFILL = ROW["split_cost_nusd"], ROW["split_prefill_nusd"]
 _SPLIT_PROMPT, _SPLIT_COMPLETION = ROW["split_prompt_tokens"], ROW["split_completion_tokens"]
 _ENERGY_MJ, _ENERGY_TOKENS = ROW["energy_mj"], ROW["energy_tokens"]
@@ -57,18 +57,18 @@ def money_of(row: Row) -> Money:
     """The money of a row; unknown where all of it ran on GPUs nobody told of."""
     v = row.values
     if row.is_unpriced:
-        return Money(None, v[_UNMETERED], v[_WARM], v[_COLD], v[_UNOBSERVED], None)
-    return Money(v[_COST], v[_UNMETERED], v[_WARM], v[_COLD], v[_UNOBSERVED], row.money_nusd)
+        return Money(None, row["unmetered_work_nusd"], v[_WARM], v[_COLD], v[_UNOBSERVED], None)
+    return Money(v[_COST], row["unmetered_work_nusd"], v[_WARM], v[_COLD], v[_UNOBSERVED], row.money_nusd)
 
 
 def rates_of(row: Row, elapsed_seconds: float, *, loaded: bool) -> Rates:
     """The rates of a row over `elapsed_seconds`. loaded: whether warm idle money may be seen."""
     v = row.values
     tokens = v[_PROMPT] + v[_COMPLETION]
-    priced = row.priced_tokens
+    priced, work_nusd = row.priced_tokens, v[_COST] + v[_COUNTED]
     return Rates(
-        usd_per_million(v[_COST], priced),
-        usd_per_million(v[_COST] + v[_WARM], priced) if loaded else None,
+        usd_per_million(work_nusd, priced),
+        usd_per_million(work_nusd + v[_WARM], priced) if loaded else None,
         usd_per_million(v[_SPLIT_PREFILL], v[_SPLIT_PROMPT]),
         usd_per_million(v[_SPLIT_COST] - v[_SPLIT_PREFILL], v[_SPLIT_COMPLETION]),
         tokens / elapsed_seconds if elapsed_seconds > 0 else None,

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable
 
 from gpu_token_analytics.books.gpu_names import NameLimits
+from gpu_token_analytics.books.instances import KnownPlacements
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.ingest.bad_share import BadRecordShare
 from gpu_token_analytics.ingest.limits import Limits
@@ -68,7 +69,7 @@ class Ingest:
         self._writer = BatchWriter(store, dead_letters, debounce, metrics, clock, checkpoint, recent, names)
         self._bad_share = BadRecordShare(settings.bad_record_limit_ratio)
         rate = LiveRate(settings.live_rate_window_seconds, settings.price_per_hour_usd, known=self._writer.known_gpus)
-        self._shaper = Shaper(rate, settings.sample_gap_limit_seconds, Limits.of(settings))
+        self._shaper = Shaper(rate, settings.sample_gap_limit_seconds, Limits.of(settings), KnownPlacements(store, clock).book)
         self._in_flight: deque[_Write] = deque()  # oldest first
         self._bad_records_said = False
         self._catching_up = False

@@ -6,7 +6,7 @@ step 3   events -> raw documents with their live rate, cells touched
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from gpu_token_analytics.books.sightings import GpuDescription
 from gpu_token_analytics.documents import US_PER_SECOND
 from gpu_token_analytics.errors import InvalidRecord
 from gpu_token_analytics.ingest.bad_share import BadRecordShare
+from gpu_token_analytics.ingest.counters import CounterShaper
 from gpu_token_analytics.ingest.kinds import KindShaper, Sources
 from gpu_token_analytics.ingest.limits import Limits
 from gpu_token_analytics.ingest.live_rate import LiveRate
@@ -25,8 +26,11 @@ from gpu_token_analytics.ingest.shaped import Raws, Shaped, dead_letter
 from gpu_token_analytics.ingest.usages import UsageShaper
 from gpu_token_analytics.kafka.records import NO_BROKER_TIME, RecordBatch
 from gpu_token_analytics.raw.columns import Columns, LabelBook
+from gpu_token_analytics.raw.counter_columns import gpus_of
 from gpu_token_analytics.raw.sample_columns import description_of
 from gpu_token_analytics.raw.usage_columns import labels_of
+from gpu_token_analytics.sources.instances import InstanceBook
+from gpu_token_analytics.wire.counters import COUNTERS
 from gpu_token_analytics.wire.events import KINDS, MAX_AHEAD_SECONDS, decode_or_error, unknown_fields
 from gpu_token_analytics.wire.kind import Event, Kind
 from gpu_token_analytics.wire.sample import SAMPLE
@@ -38,12 +42,16 @@ _EARLIEST_US = to_us(EARLIEST_TS)
 MAX_KNOWN_GPUS = 50_000
 
 
-def shaper_of(kind: Kind[Any], rate: LiveRate, gap_us: int, limits: Limits) -> KindShaper[Any, Any]:
+def shaper_of(
+    kind: Kind[Any], rate: LiveRate, gap_us: int, limits: Limits, placements: Callable[[], InstanceBook] = InstanceBook
+) -> KindShaper[Any, Any]:
     """What ingest does with events of a kind. Of one that is not named here they are stored, and nothing follows from them."""
     if kind is USAGE:
         return UsageShaper(LabelBook(USAGE, labels_of), rate, gap_us, limits)
     if kind is SAMPLE:
         return SampleShaper(LabelBook(SAMPLE, description_of), rate, gap_us, limits)
+    if kind is COUNTERS:
+        return CounterShaper(LabelBook(COUNTERS, gpus_of), rate, gap_us, limits, placements)
     if kind.touches is not None:
         raise TypeError(f"{kind.tag} touches cells: name here who says which")
     return KindShaper(LabelBook(kind, lambda _event: None), rate, gap_us, limits)
@@ -52,11 +60,18 @@ def shaper_of(kind: Kind[Any], rate: LiveRate, gap_us: int, limits: Limits) -> K
 class Shaper:
     """Turns events into what is written. Keeps the live rate and what the inventory knows; for one thread."""
 
-    def __init__(self, live_rate: LiveRate, sample_gap_seconds: int, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        live_rate: LiveRate,
+        sample_gap_seconds: int,
+        limits: Limits | None = None,
+        placements: Callable[[], InstanceBook] = InstanceBook,
+    ) -> None:
+        """placements: on which GPUs engines run, as far as it is known now."""
         self._known: dict[GpuDescription, tuple[int, int]] = {}
         self._limits = limits or Limits()
         gap_us = sample_gap_seconds * US_PER_SECOND
-        self._shapers = [shaper_of(kind, live_rate, gap_us, self._limits) for kind in KINDS]
+        self._shapers = [shaper_of(kind, live_rate, gap_us, self._limits, placements) for kind in KINDS]
 
     def shape(self, records: RecordBatch, now: datetime, share: BadRecordShare | None = None) -> Shaped:
         """The batch, ready to be written; `now` becomes `ingested_at`. share: takes note of what is bad.

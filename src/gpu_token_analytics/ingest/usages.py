@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from gpu_token_analytics.documents import US_PER_MINUTE
 from gpu_token_analytics.ingest.kinds import KindShaper
-from gpu_token_analytics.ingest.reach import minutes_met, nearest
 from gpu_token_analytics.ingest.shaped import Shaped
+from gpu_token_analytics.ingest.touched import touch
 from gpu_token_analytics.ledger.arrays import sum_by
 from gpu_token_analytics.ledger.labels import Labels
 from gpu_token_analytics.ledger.money import Float64
 from gpu_token_analytics.ledger.requests import active_span
 from gpu_token_analytics.raw.encoding import five_digits
-from gpu_token_analytics.raw.reach import Reach
 from gpu_token_analytics.raw.usage_columns import UsageColumns
 from gpu_token_analytics.wire.usage import TokenUsage
 
@@ -57,27 +56,9 @@ def _touch(shaped: Shaped, usages: UsageColumns, gap_us: int, most_cells: int) -
     """The cells that requests can change, and the labels they named instead of a GPU."""
     gpus: dict[tuple[str, ...], int] = {}
     code = usages.labels.each(lambda labels: gpus.setdefault(labels.gpus, len(gpus)), np.int64)
-    named = list(gpus)
-    sizes = np.array([len(names) for names in named], dtype=np.int64)
     for labels in usages.labels.table:
         for gpu in labels.gpus:
             shaped.named.setdefault(gpu, labels.tenant)
     active_from, active_until = active_span(usages.rows, US_PER_MINUTE)
     # What samples say of an interval depends on the requests in all of it, and a cell may hold a part of it (unmetered.py).
-    start_us, end_us, ended_us = active_from - gap_us, active_until + gap_us, usages.ts_us
-    keys = list(minutes_met(code, start_us, end_us))
-    if shaped.reached + sum(len(named[each]) for each, _ in keys) > most_cells:
-        near = nearest(code, start_us, end_us, sizes, most_cells - shaped.reached)
-        for index in np.flatnonzero(~near).tolist():
-            shaped.pending.add(Reach(named[code[index]], int(start_us[index]), int(end_us[index]), int(ended_us[index])))
-        code, start_us, end_us, ended_us = code[near], start_us[near], end_us[near], ended_us[near]
-        keys = list(minutes_met(code, start_us, end_us))
-    before = len(shaped.touched)
-    for each, minute_us in keys:
-        shaped.touched.update((gpu, minute_us) for gpu in named[each] if "/" not in gpu)
-    shaped.reached += len(shaped.touched) - before
-    by_label = np.array([any("/" in gpu for gpu in names) for names in named], dtype=bool)
-    shaped.reached += sum(len(named[each]) for each, _ in keys if by_label[each])
-    for index in np.flatnonzero(by_label[code]).tolist():
-        span = int(start_us[index]), int(end_us[index]), int(ended_us[index])
-        shaped.labelled.update((gpu, *span) for gpu in named[code[index]] if "/" in gpu)
+    touch(shaped, list(gpus), code, (active_from - gap_us, active_until + gap_us, usages.ts_us), most_cells)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from gpu_token_analytics.documents import US_PER_MINUTE
+from gpu_token_analytics.documents import US_PER_MINUTE, Method, MoneyClass
 from gpu_token_analytics.ledger.cells import compute_cells
 from gpu_token_analytics.ledger.changes import Carried
 from gpu_token_analytics.ledger.computed import CellContent, ComputedCell, ComputedRun
+from gpu_token_analytics.ledger.counted import counter_lines
 from gpu_token_analytics.ledger.events import SamplesAround, price_of
 from gpu_token_analytics.ledger.inputs import CellInput
 from gpu_token_analytics.ledger.params import LedgerParams
@@ -46,7 +48,7 @@ def _cell(
     host, name = timeline.identity(start)
     return ComputedCell(
         gpu=timeline.gpu,
-        content=content,
+        content=_with_engines(timeline, given, content) if timeline.events.counters else content,
         host=host,
         gpu_name=name,
         card=timeline.card,
@@ -60,6 +62,21 @@ def _cell(
         reprices_slices=timeline.is_card and samples.reprices(start, end),
         request_ids=request_ids,
     )
+
+
+def _with_engines(timeline: Timeline, given: CellInput, content: CellContent) -> CellContent:
+    """The cell with what engines counted beyond its requests."""
+    start, gap_us, events = given.start_us, timeline.params.gap_us, timeline.events
+    near = events.samples.between(start - gap_us + 1, start + US_PER_MINUTE + gap_us)
+    is_measured = given.known and any(sample.get("utilization") is not None for sample in near)
+    unmetered_nusd = content.classes[MoneyClass.UNMETERED_WORK] if is_measured else None
+    lines = counter_lines(
+        start, timeline.gpu, events.counters, timeline.requests, timeline.books.placements, unmetered_nusd, timeline.params
+    )
+    if not given.known:
+        for line in lines:
+            line["method"], line["cost_nusd"], line["prefill_cost_nusd"] = Method.UNKNOWN_GPU.value, None, None
+    return replace(content, lines=[*content.lines, *lines])
 
 
 def _first_named(samples: SamplesAround, start_us: int, end_us: int) -> Carried | None:

@@ -17,11 +17,20 @@ from gpu_token_analytics.documents import COUNTS, CellId, CellState, Count, GpuI
 from gpu_token_analytics.wire.times import from_us
 
 
-class LedgerLine(TypedDict):
-    """The attributed part of one cell, by model, tenant and method. Sums over cells are exact.
+class CountedTokens(TypedDict):
+    """What an engine counted on this GPU in the minute, and what requests tell of beyond that (counted.py)."""
 
-    In a cell of a GPU that is not known every line has the method `unknown_gpu`, and its money is null: not known, not 0.
-    """
+    instance: str
+    engine: str
+    prompt_tokens: int
+    completion_tokens: int
+    more_prompt_tokens: int
+    more_completion_tokens: int
+    unmetered_nusd: NanoUsd | None  # the line's part of `unmetered_work`; null where utilisation is not known
+
+
+class RequestLine(TypedDict):
+    """The attributed part of one cell, by model, tenant and method. Sums over cells are exact."""
 
     model: str
     tenant: str
@@ -35,6 +44,17 @@ class LedgerLine(TypedDict):
     prefill_cost_nusd: NanoUsd | None  # part of cost_nusd; 0 with methods that know no first token
     energy_mj: int | None
     busy_us: int  # request-microseconds on this GPU inside the cell
+
+
+class LedgerLine(RequestLine, total=False):
+    """A line of a cell: of requests, or of what an engine counted beyond them.
+
+    In a cell of a GPU that is not known every line has the method `unknown_gpu`, and its money is null: not known, not 0.
+    A line with `counted` is of no request: its tokens are those that no request explains, its tenant is '', nothing of it is
+    attributed, and its money stands in `counted`.
+    """
+
+    counted: CountedTokens
 
 
 class CellPrice(TypedDict):

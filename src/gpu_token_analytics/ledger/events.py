@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from gpu_token_analytics.documents import GpuId, NanoUsd, minute_of, touched_minutes
+from gpu_token_analytics.ledger.counted import CounterRow
 from gpu_token_analytics.ledger.money import nusd_per_hour
 from gpu_token_analytics.ledger.placements import Placements
 from gpu_token_analytics.ledger.requests import UsageRows
@@ -114,3 +115,4 @@ class GpuEvents:
     # Where a sample does not know the memory: the newest `ts` of a request that began before the run and ended by then, no
     # longer ago than a model counts as loaded.
     used_until_us: int | None = None
+    counters: Sequence[CounterRow] = ()  # of engines that name it, by UUID or a label it ever had, in the run

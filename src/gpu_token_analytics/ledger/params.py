@@ -11,7 +11,7 @@ from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.settings import Settings
 
 # Raise it when the computation itself changes, so that the audit can tell older cells from wrong ones.
-LEDGER_VERSION = 5
+LEDGER_VERSION = 6
 
 # Work rates span many orders of magnitude as it is; weights outside of this would only add to that.
 MIN_WEIGHT, MAX_WEIGHT = 1e-6, 1e6

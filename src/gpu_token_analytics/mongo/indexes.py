@@ -19,6 +19,7 @@ from gpu_token_analytics.mongo.client import Store, make_client
 from gpu_token_analytics.mongo.errors import store_errors
 from gpu_token_analytics.mongo.storage import create_raw_collections
 from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.wire.counters import COUNTERS
 from gpu_token_analytics.wire.events import KINDS
 from gpu_token_analytics.wire.sample import SAMPLE
 from gpu_token_analytics.wire.usage import USAGE
@@ -73,6 +74,7 @@ INDEXES: tuple[Index, ...] = (
     ),
     Index(USAGE.collection, ("period", "request_id"), "one request, by the id its engine gave it", hashed="request_id"),
     Index(SAMPLE.collection, ("gpu", "ts_us"), "samples of a GPU in a time; the latest of each GPU"),
+    Index(COUNTERS.collection, ("gpus", "ts_us"), "what engines on a GPU counted in a time: a cell's events"),
     *(Index(kind.collection, ("ingested_at",), "retention", ttl=True) for kind in KINDS),
     Index(Collection.LEDGER_CELLS, ("due_at",), "cells to compute, longest due first", partial={"due_at": {"$exists": True}}),
     Index(

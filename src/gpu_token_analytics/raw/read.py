@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple, TypeAlias
 
 from pymongo import ASCENDING, DESCENDING
 from pymongo.collection import Collection as MongoCollection
 
 from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS, LONG_REQUEST_US, TOKEN_COUNTS, US_PER_MINUTE, GpuId, minute_of
+from gpu_token_analytics.ledger.counted import CounterRow
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.errors import Document, each, mapped, store_errors
+from gpu_token_analytics.wire.counters import COUNTERS, MAX_INTERVAL_MS
 from gpu_token_analytics.wire.fields import MAX_LATENCY_MS
 from gpu_token_analytics.wire.kind import Kind, Touches
 from gpu_token_analytics.wire.names import host_and_uuid, sample_of
@@ -25,6 +27,7 @@ _ROWS_AT_ONCE = 10_000  # requests read as documents
 _SEARCHES_AT_ONCE = 250  # MongoDB takes 1000 stages
 
 MAX_REQUEST_US = MAX_LATENCY_MS * 1000
+MAX_COUNTED_US = MAX_INTERVAL_MS * 1000
 
 _SAMPLE_FIELDS = dict.fromkeys(LEDGER_SAMPLE_FIELDS, 1)
 _USAGE_FIELDS = dict.fromkeys(
@@ -43,6 +46,9 @@ _USAGE_FIELDS = dict.fromkeys(
     1,
 )
 
+_COUNTER_FIELDS = {"_id": 0} | dict.fromkeys(CounterRow._fields[:7], 1)
+_COUNTER_FIELDS |= dict.fromkeys((f"{name}_tokens" for name in CounterRow._fields[7:]), 1)
+
 
 class UsageTime(NamedTuple):
     """Requests that named a UUID or a label and ended in [start, end), next to a time."""
@@ -60,6 +66,7 @@ class RawReads:
         self._store = store
         self._usage = store[USAGE.collection]
         self._samples = store[SAMPLE.collection]
+        self._counters = store[COUNTERS.collection]
 
     @mapped
     def usage(self, names: Sequence[str], start_us: int, end_us: int) -> UsageRows:
@@ -170,8 +177,16 @@ class RawReads:
 
     @mapped
     def labelled_usage(self, label: str) -> Iterable[Document]:
-        """Requests that named a GPU by its `host/index` label: {start_us, ts_us, gpus}."""
-        return each(self._usage.find(_usage_of(label), {"_id": 0, "start_us": 1, "ts_us": 1, "gpus": 1}))
+        """Requests, and engines' counters, that named a GPU by its `host/index` label: {start_us, ts_us, gpus}."""
+        fields = {"_id": 0, "start_us": 1, "ts_us": 1, "gpus": 1}
+        return chain(*(each(events.find(_usage_of(label), fields)) for events in (self._usage, self._counters)))
+
+    @mapped
+    def counters(self, names: Sequence[str], start_us: int, end_us: int) -> list[CounterRow]:
+        """What engines that name one of `names` counted in times that meet [start, end)."""
+        ended = {"$gt": start_us, "$lt": end_us + MAX_COUNTED_US}
+        where = {"gpus": {"$in": _stored_names(names)}, "ts_us": ended, "start_us": {"$lt": end_us}}
+        return [CounterRow.of(document) for document in self._counters.find(where, _COUNTER_FIELDS).batch_size(_ROWS_AT_ONCE)]
 
     @mapped
     def gpus_of(self, kind: Kind[Any], touches: Touches) -> list[str]:
@@ -187,10 +202,17 @@ class RawReads:
 
     @mapped
     def usage_totals(self) -> dict[str, int]:
-        """Requests and tokens of all raw events."""
+        """Requests and their tokens of all raw events."""
         sums = {name: {"$sum": f"${name}"} for name in TOKEN_COUNTS}
         found = list(self._usage.aggregate([{"$group": {"_id": None, "requests": {"$sum": 1}, **sums}}]))
         return {name: value for name, value in found[0].items() if name != "_id"} if found else {}
+
+    @mapped
+    def counter_totals(self) -> tuple[int, int]:
+        """Prompt and completion tokens of all raw events of engines."""
+        sums = {name: {"$sum": f"${name}"} for name in ("prompt_tokens", "completion_tokens")}
+        found = next(iter(self._counters.aggregate([{"$group": {"_id": None, **sums}}])), {})
+        return found.get("prompt_tokens", 0), found.get("completion_tokens", 0)
 
 
 def _stored_names(names: Iterable[str]) -> list[str]:

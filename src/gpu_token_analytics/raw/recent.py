@@ -131,7 +131,7 @@ class RecentEvents:
 
         size_bytes: of its records. touched: the cells its events touch; marked: those whose mark was not left out.
         """
-        if not parts and not samples:
+        if not touched:
             return
         # At once: thousands of small arrays, each of its own moment, would keep the memory around them from being freed.
         requests = UsageRows.joined(parts)

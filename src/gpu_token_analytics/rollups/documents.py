@@ -99,7 +99,7 @@ def gpu_hour(gpu: GpuId, hour: datetime, cells: Iterable[CellDocument]) -> Docum
     for halves in places.values():
         for half in halves:
             for key, vector in half.lines.items():
-                attributed[key] = attributed.get(key, 0) + vector[sums.COST]
+                attributed[key] = attributed.get(key, 0) + sums.weight_of(vector)
     shares = sums.WarmShares(attributed)
     del attributed
     listed = []

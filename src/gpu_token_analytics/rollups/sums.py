@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gpu_token_analytics.documents import COUNTS, CellState, Method, MoneyClass
-from gpu_token_analytics.ledger.document import COMPUTED_STATES, CellDocument
+from gpu_token_analytics.ledger.document import COMPUTED_STATES, CellDocument, LedgerLine
 from gpu_token_analytics.ledger.money import split_exactly
 from gpu_token_analytics.mongo.pieces import pieces, utf8_length
 
@@ -39,6 +39,12 @@ LINE_COLUMNS = (
     "unknown_gpu_requests",
     "unknown_gpu_tokens",  # prompt and completion
     "default_cost_nusd",
+    # Of no request, an engine counted them (ledger/counted.py): a part of the tokens above, and of the money of unmetered work.
+    "counted_nusd",
+    "unmetered_prompt_tokens",
+    "unmetered_cached_tokens",
+    "unmetered_completion_tokens",
+    "unmeasured_tokens",  # of these the ones whose money is not known: on GPUs without utilisation, or that nobody told of
 )
 CLASSES = tuple(str(name) for name in MoneyClass)
 SPACE_COLUMNS = (
@@ -63,6 +69,10 @@ MAX_INT64 = 2**63 - 1
 MANY_WEIGHTS = 256  # above this many, cells are shared one after the other
 FEW_AMOUNTS = 8  # below this many, plain integers are faster than arrays
 ZERO_LINE = (0,) * len(LINE_COLUMNS)
+COUNTED, UNMETERED_PROMPT = (LINE_COLUMNS.index(name) for name in ("counted_nusd", "unmetered_prompt_tokens"))
+_PROMPT, _CACHED, _COMPLETION = (LINE_COLUMNS.index(f"{name}_tokens") for name in ("prompt", "cached", "completion"))
+_UNMEASURED = LINE_COLUMNS.index("unmeasured_tokens")
+_NOT_COUNTED = (0,) * (len(LINE_COLUMNS) - COUNTED)
 ZERO_SPACE = (0,) * len(SPACE_COLUMNS)
 
 Vector: TypeAlias = Sequence[int]
@@ -116,6 +126,9 @@ def cell_space(cell: CellDocument) -> list[int]:
 def cell_lines(cell: CellDocument) -> Iterable[tuple[LineKey, list[int]]]:
     """The line vectors of one cell, without their share of warm idle money (0)."""
     for line in cell["lines"]:
+        if "counted" in line:
+            yield (line["model"], line["tenant"]), _counted_vector(line)
+            continue
         prompt, completion, cost = line["prompt_tokens"], line["completion_tokens"], line["cost_nusd"] or 0
         energy, unknown = line["energy_mj"], line["cost_nusd"] is None
         split = line["method"] == Method.SWEEP
@@ -139,8 +152,21 @@ def cell_lines(cell: CellDocument) -> Iterable[tuple[LineKey, list[int]]]:
                 line["requests"] if unknown else 0,
                 prompt + completion if unknown else 0,
                 cost if cell.get("default_price") else 0,
+                *_NOT_COUNTED,
             ],
         )
+
+
+def _counted_vector(line: LedgerLine) -> list[int]:
+    """Of a line of an engine."""
+    vector = list(ZERO_LINE)
+    prompt, cached, completion = line["prompt_tokens"], line["cached_tokens"], line["completion_tokens"]
+    vector[_PROMPT], vector[_CACHED], vector[_COMPLETION] = prompt, cached, completion
+    nusd = line["counted"]["unmetered_nusd"]
+    vector[COUNTED], unpriced = nusd or 0, nusd is None
+    vector[UNMETERED_PROMPT], vector[UNMETERED_PROMPT + 1], vector[UNMETERED_PROMPT + 2] = prompt, cached, completion
+    vector[_UNMEASURED] = prompt + completion if unpriced else 0
+    return vector
 
 
 def share_out_each(amounts: Sequence[int], weights: Sequence[int]) -> list[list[int]]:
@@ -253,6 +279,22 @@ def warm_vector(nusd: int) -> list[int]:
     return vector
 
 
+def parted(vector: Vector) -> tuple[list[int], list[int]]:
+    """(what engines counted, what is attributed) of a line, its warm idle money in neither."""
+    unmetered = list(ZERO_LINE)
+    for column in (COUNTED, UNMETERED_PROMPT, UNMETERED_PROMPT + 1, UNMETERED_PROMPT + 2, _UNMEASURED):
+        unmetered[column] = vector[column]
+    unmetered[_PROMPT], unmetered[_CACHED], unmetered[_COMPLETION] = vector[UNMETERED_PROMPT : UNMETERED_PROMPT + 3]
+    attributed = list(map(sub, vector, unmetered))
+    attributed[WARM] = 0
+    return unmetered, attributed
+
+
+def weight_of(vector: Vector) -> int:
+    """What a line's share of warm idle money goes by: all money of work on the GPU."""
+    return vector[COST] + vector[COUNTED]
+
+
 def pack_lines(lines: Mapping[LineKey, Vector]) -> dict[str, Any]:
     """Lines as rollups store them: {model: [...], tenant: [...], values: bytes}, sorted by model and tenant.
 
@@ -282,7 +324,7 @@ def unpack(packed: Mapping[str, Any]) -> Iterable[tuple[str, str | None, tuple[i
         return chain.from_iterable(map(unpack, packed["pieces"]))
     models = packed["model"]
     tenants = packed.get("tenant") or [None] * len(models)
-    return zip(models, tenants, _vectors(packed["values"], len(models)), strict=True)
+    return zip(models, [tenant or None for tenant in tenants], _vectors(packed["values"], len(models)), strict=True)
 
 
 def _vectors(values: bytes, count: int) -> Iterable[tuple[int, ...]]:

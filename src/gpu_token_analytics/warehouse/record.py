@@ -35,12 +35,26 @@ class Price(Struct, frozen=True, gc=False):
     mode: Annotated[str, Meta(description="on_demand, reserved, spot or owned.")]
 
 
+class Counted(Struct, frozen=True, gc=False):
+    """What an engine counted on the GPU in the minute; the tokens of the line itself are those that no request explains."""
+
+    instance: str
+    engine: str
+    prompt_tokens: Whole
+    completion_tokens: Whole
+    more_prompt_tokens: Annotated[Whole, Meta(description="Requests tell of so many more than the engine counted.")]
+    more_completion_tokens: Whole
+    unmetered_nusd: Annotated[
+        int | None, Meta(description="Nano-USD of the class unmetered_work; null where utilisation is not known.")
+    ]
+
+
 class Line(Struct, frozen=True, gc=False):
-    """The attributed part of the cell of one model, tenant and method."""
+    """The attributed part of the cell of one model, tenant and method; with `counted` tokens of no request."""
 
     model: str
-    tenant: str
-    method: Annotated[str, Meta(description="How the money was found: sweep, sweep_no_ttft, window or unknown_gpu.")]
+    tenant: Annotated[str, Meta(description="Empty: of no request, so of nobody.")]
+    method: Annotated[str, Meta(description="How the money was found: sweep, sweep_no_ttft, window, counter or unknown_gpu.")]
     requests: Annotated[Whole, Meta(description="Requests that ended in the minute, each counted on its first GPU.")]
     prompt_tokens: Whole
     cached_tokens: Annotated[Whole, Meta(description="Part of prompt_tokens.")]
@@ -50,6 +64,7 @@ class Line(Struct, frozen=True, gc=False):
     prefill_cost_nusd: Annotated[int | None, Meta(description="Part of cost_nusd.")]
     energy_mj: Annotated[int | None, Meta(description="Millijoules; null: not known.")]
     busy_us: Annotated[Microseconds, Meta(description="Request-microseconds on this GPU within the minute.")]
+    counted: Counted | None = None
 
 
 class LedgerCell(Struct, tag_field="schema", tag=TAG, frozen=True, gc=False, kw_only=True):

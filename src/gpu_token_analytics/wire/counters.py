@@ -12,7 +12,7 @@ from gpu_token_analytics.errors import InvalidRecord, Reason
 from gpu_token_analytics.wire.engines import Engine
 from gpu_token_analytics.wire.fields import MAX_GPUS, Id, Label, TokenCount
 from gpu_token_analytics.wire.instances import canonical_instance, unplaced_gpu
-from gpu_token_analytics.wire.kind import Event, Kind, OfLabels, PartOf, Rule, mixed_names
+from gpu_token_analytics.wire.kind import Event, Kind, OfLabels, PartOf, Rule, Touches, mixed_names
 from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
 from gpu_token_analytics.wire.strict_json import shorten
 
@@ -91,6 +91,7 @@ COUNTERS = Kind(
     labels=("host", "instance", "engine", "model", "reset", "gap", "gpu_uuids"),
     document=_document,
     bounded=("host", "instance", "model"),
+    touches=Touches("gpus", names=True, since="start_us", evidence=False),
     rules=(
         OfLabels(_nameless),
         OfLabels(mixed_names),

@@ -147,6 +147,7 @@ class Touches:
     gpus: str  # who they are about: a GPU, or an array of them
     names: bool = False  # these are what a sender calls GPUs, and mean one by what is known at the time; else they are ids
     since: str = "ts_us"  # they speak of [since, ts_us), in microseconds
+    evidence: bool = True  # they tell that the GPU was there: its time is owned by them
 
 
 def mixed_names(event: Any) -> InvalidRecord | None:

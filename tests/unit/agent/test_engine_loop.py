@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -118,12 +122,14 @@ def test_a_restart_is_counted() -> None:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """`/metrics` of vLLM, and pages that are none."""
+    """`/metrics` of an engine, and pages that are none."""
+
+    page: ClassVar[Callable[..., str]] = staticmethod(engine_pages.vllm)
 
     def do_GET(self) -> None:
         assert self.headers["Accept"] == "text/plain;version=0.0.4", "OpenMetrics would rename counters"
-        if self.path == "/metrics":
-            self._send(engine_pages.vllm([Told(1_000, 400, 250)]).encode())
+        if self.path in ("/metrics", "/prometheus/metrics"):
+            self._send(self.page([Told(1_000, 400, 250)]).encode())
         elif self.path == "/huge":
             self._send(b"#" * (MOST_PAGE_BYTES + 1))
         elif self.path == "/slow":
@@ -207,3 +213,19 @@ def test_a_gap_is_longer_than_an_interval_and_a_half() -> None:
     events, _ = world.run(Kafka())
     assert [event.gap for event in events] == [False] * len(events)
     assert events[-1].ts - events[0].ts < timedelta(minutes=2)
+
+
+def test_the_commands_of_the_page_run_as_written(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each engine, against its own page."""
+    monkeypatch.delenv("GPU_METRICS_SOURCE", raising=False)
+    text = (Path(__file__).parents[3] / "docs" / "sources" / "engines.md").read_text()
+    block = text.partition("## One command for each engine")[2].partition("| engine |")[0]
+    commands = [line.removeprefix("gpu-tokens ") for line in block.splitlines() if line.startswith("gpu-tokens ")]
+    assert len(commands) == len(engine_pages.PAGES)
+    for command in commands:
+        name = command.partition("--engine ")[2].partition("=")[0]
+        monkeypatch.setattr(Handler, "page", staticmethod(engine_pages.PAGES[name]))
+        done = CliRunner().invoke(app, shlex.split(re.sub(r"http://localhost:\d+", engine, command)))
+        assert done.exit_code == 0, done.output
+        assert "1000 prompt tokens so far" in done.stdout, command
+        assert "250 completion tokens so far" in done.stdout

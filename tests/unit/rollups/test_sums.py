@@ -69,7 +69,8 @@ def test_packed_lines_give_back_what_was_stored() -> None:
 def test_lines_of_an_earlier_version_have_zeros_in_the_columns_that_it_did_not_have() -> None:
     """It had 14: a table written before must be read, and summed with those of now."""
     packed = {"model": ["a", "b"], "tenant": ["t", "t"], "values": struct.pack("<28q", *range(28))}
-    expected = [("a", "t", (*range(14), 0, 0, 0)), ("b", "t", (*range(14, 28), 0, 0, 0))]
+    rest = (0,) * (len(sums.LINE_COLUMNS) - 14)
+    expected = [("a", "t", (*range(14), *rest)), ("b", "t", (*range(14, 28), *rest))]
     assert list(sums.unpack(packed)) == expected
     assert [line for piece in sums.cut(packed) for line in sums.unpack(piece)] == expected
 

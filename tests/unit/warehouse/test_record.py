@@ -9,8 +9,8 @@ import msgspec
 from bson.int64 import Int64
 
 from gpu_token_analytics.kafka.topics import TOPIC_MAX_MESSAGE_BYTES
-from gpu_token_analytics.ledger.document import CellDocument, CellPrice, LedgerLine
-from gpu_token_analytics.warehouse.record import LedgerCell, Line, Price, records_of
+from gpu_token_analytics.ledger.document import CellDocument, CellPrice, CountedTokens, LedgerLine
+from gpu_token_analytics.warehouse.record import Counted, LedgerCell, Line, Price, records_of
 
 MINUTE = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -72,5 +72,6 @@ def test_many_lines_and_the_longest_names_come_in_parts_that_the_topic_takes() -
 
 
 def test_a_record_has_the_fields_of_lines_and_prices() -> None:
-    assert set(Line.__struct_fields__) == LedgerLine.__required_keys__
+    assert set(Line.__struct_fields__) == {*LedgerLine.__required_keys__, *LedgerLine.__optional_keys__}
+    assert set(Counted.__struct_fields__) == CountedTokens.__required_keys__
     assert set(Price.__struct_fields__) == CellPrice.__required_keys__

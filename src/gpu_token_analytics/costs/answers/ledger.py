@@ -11,11 +11,25 @@ from gpu_token_analytics.costs.answers.base import Answer, Count, End, Json, Nan
 from gpu_token_analytics.costs.answers.declarations import UnknownGpu
 
 
+class CountedLine(Answer):
+    """What an engine counted in the cell, beside what requests tell: unexplained tokens are those of the line itself."""
+
+    instance: str
+    engine: str
+    prompt_tokens: Count
+    completion_tokens: Count
+    more_prompt_tokens: Annotated[Count, Meta(description="Requests tell of so many more than the engine counted.")]
+    more_completion_tokens: Count
+    unmetered_nusd: Annotated[
+        NanoUsd | None, Meta(description="The model's part of unmetered_work; null where utilisation is not known.")
+    ]
+
+
 class CellLine(Answer):
-    """The attributed part of a cell by model, tenant and method."""
+    """The attributed part of a cell by model, tenant and method; or the tokens of no request that an engine counted."""
 
     model: str
-    tenant: str
+    tenant: Annotated[str | None, Meta(description="Null: of no request (method `counter`).")]
     method: str
     requests: Count
     prompt_tokens: Count
@@ -26,6 +40,7 @@ class CellLine(Answer):
     prefill_cost_nusd: NanoUsd | None
     energy_mj: int | None
     busy_us: Count
+    counted: CountedLine | None = None
 
 
 class Cell(Answer):
@@ -137,6 +152,19 @@ class SharedUuid(Answer):
     gpus: Annotated[list[str], Meta(description="The cards, as host/UUID; at most 20 of them.")]
 
 
+class EngineCoverage(Answer):
+    """Which part of what an engine counted requests tell of."""
+
+    instance: str
+    engine: str
+    counted_tokens: Annotated[Count, Meta(description="Prompt and completion tokens by its counters.")]
+    unexplained_tokens: Annotated[Count, Meta(description="Of these the ones that no request tells of: unmetered work.")]
+    more_tokens: Annotated[Count, Meta(description="Tokens that requests tell of beyond what it counted.")]
+    coverage: Annotated[Share | None, Meta(description="(counted - unexplained) / counted, of sums; null: it counted nothing.")]
+    gpus_known: Annotated[bool, Meta(description="False: it has no placement, so its tokens have no money.")]
+    to_do: Annotated[str | None, Meta(description="What would make it better; null: nothing.")]
+
+
 class QualityResponse(Answer):
     """How good the data of a range is."""
 
@@ -183,6 +211,10 @@ class QualityResponse(Answer):
         Count, Meta(description="UUIDs ever sampled on several hosts at once: each host's card is paid, as host/UUID.")
     ]
     shared_uuids: Annotated[list[SharedUuid], Meta(description="The first of them.")]
+    engine_count: Annotated[
+        Count | None, Meta(description="Engines whose counters are in the range; null: it is longer than two days.")
+    ]
+    engines: Annotated[list[EngineCoverage], Meta(description="Those of which requests explain least, at most 50.")]
     default_price_nusd: Annotated[
         NanoUsd, Meta(description="Money of the range at the default price: nobody priced these GPUs.")
     ]

@@ -47,6 +47,7 @@ export function view({ state }, { quality, corrections, audit }) {
     ...(quality.set_aside_count ? [setAside(quality)] : []),
     ...(quality.unknown_gpu_count || quality.unknown_gpu_tokens || quality.unknown_gpu_requests ? [unknownGpus(quality)] : []),
     ...(quality.shared_uuid_count ? [sharedUuids(quality)] : []),
+    ...(quality.engine_count ? [engineCoverage(quality)] : []),
     quality.cells === 0 ? noCells(state) : [auditCard(audit), coverage(state, quality)],
     h('div', { class: 'pair' }, deadLetters(quality), correctionList(state, corrections.cells)),
   ];
@@ -92,6 +93,21 @@ function sharedUuids(quality) {
     h('p', null, `${integer(quality.shared_uuid_count)} UUIDs were sampled on several hosts at once. Each host's card is paid, and a request `,
       'means the card on its own host. Give each card a UUID of its own.'),
     table({ id: 'shared-uuids-table', caption: 'One UUID, several cards', columns, rows: quality.shared_uuids }));
+}
+
+function engineCoverage(quality) {
+  const columns = [
+    { key: 'instance', label: 'Engine', cell: ({ instance, engine }) => [h('code', null, instance), ` ${engine}`] },
+    { key: 'counted', label: 'Counted', number: true, cell: (row) => integer(row.counted_tokens) },
+    { key: 'coverage', label: 'Explained', number: true, cell: (row) => known(row.coverage, percent, 'it counted nothing') },
+    { key: 'unexplained', label: 'Unexplained', number: true, cell: (row) => integer(row.unexplained_tokens) },
+    { key: 'more', label: 'Told beyond', number: true, cell: (row) => integer(row.more_tokens) },
+    { key: 'to_do', label: 'What to do', cell: (row) => row.to_do ?? 'nothing' },
+  ];
+  return card('Engines', { id: 'engines' },
+    h('p', null, 'Tokens by the engines’ own counters, and which part of them requests tell of. What no request explains is unmetered work, with a model ',
+      `and without a tenant. ${integer(quality.engine_count)} engines in all.`),
+    table({ id: 'engines-table', caption: 'Engines', columns, rows: quality.engines }));
 }
 
 function sumsBehind(quality) {
