@@ -17,7 +17,6 @@ or a BSON date. Unknown is null. The indexes and TTLs live in mongo/indexes.py.
     teams           which team a tenant belongs to, append-only (books/teams.py)
     owners          who owns a GPU, host or model, append-only (books/owners.py)
     exchange_rates  what a USD is worth in other currencies, append-only (books/rates.py)
-    api_prices      what APIs charge for a model's tokens, append-only (books/api_prices.py)
     inventory       the GPUs known and which host/index carried which UUID when
     corrections     a view on ledger_cells: what changed in a cell after it was final
 """
@@ -68,7 +67,6 @@ class Collection(StrEnum):
     TEAMS = "teams"
     OWNERS = "owners"
     EXCHANGE_RATES = "exchange_rates"
-    API_PRICES = "api_prices"
     LEDGER_TOPIC = "ledger_topic"
     BUDGET_ALERTS = "budget_alerts"
 

@@ -12,9 +12,11 @@ from tests.answers import answer
 from tests.e2e.fake_fleet import CLASSES, TENANTS
 
 from gpu_token_analytics.books.rates import Rate
+from gpu_token_analytics.costs.answers import BreakEvenResponse
 from gpu_token_analytics.costs.answers.hints import HintsResponse
 from gpu_token_analytics.costs.answers.owners import IdleResponse, OwnerRow, OwnersResponse
 from gpu_token_analytics.costs.answers.rates import ConvertedResponse, RateRow, RatesResponse
+from gpu_token_analytics.costs.break_even import ApiPrices
 from gpu_token_analytics.costs.choices import ShareRule
 from gpu_token_analytics.costs.jumps import SAYS, THRESHOLDS
 from gpu_token_analytics.costs.owners import RULES, NewOwnerRow, shares
@@ -67,6 +69,11 @@ class FakeFinops:
         yield "POST", "/v1/rates", add_rate
         yield "GET", "/v1/costs/converted", converted
 
+        async def break_even(request: Request) -> Any:
+            return answer(BreakEvenResponse, self._break_even(api, request))
+
+        yield "GET", "/v1/break-even", break_even
+
         async def hints() -> Any:
             return answer(HintsResponse, self._hints(api))
 
@@ -95,6 +102,22 @@ class FakeFinops:
         used = {"from": start, "to": end, "units_per_usd": row["units_per_usd"], "valid_from": row["valid_from"]}
         said = {"currency": currency, "rounding": ROUNDING, "rates": [used], "group_by": group_by}
         return {"from": start, "to": end, **said, "rows": rows, "totals": totals}
+
+    def _break_even(self, api: FakeApi, request: Request) -> Json:
+        start, end = (datetime.fromisoformat(request.query_params[name]).astimezone(UTC) for name in ("from", "to"))
+        prices = ApiPrices.of(None, request.query_params.getlist("price"))
+        rows: list[Json] = []
+        for side in api._side(request, start, end, ["model"]):
+            model, tokens, own = side["group"]["model"], side["tokens"]["total"], side["rates"]["loaded_usd_per_million"]
+            if model is None:
+                continue
+            price = prices.price_of(model)
+            said = {"model": model, "tokens": tokens, "tokens_per_hour": tokens / 24, "own_usd_per_million": own}
+            if price is not None:
+                saved = round((price.input - own) * tokens * 1000)
+                said |= {"api_usd_per_million": price.input, "own_wins": own < price.input, "saved_nusd": saved}
+            rows.append(said | {"low_volume": not rows, "says": f"A sentence about {model}."})
+        return {"from": start, "to": end, "rows": rows, "own_usd_per_gpu_hour": 2.49}
 
     def _hints(self, api: FakeApi) -> Json:
         to = api.fleet.now.replace(minute=0)

@@ -24,6 +24,7 @@ PAGES = {
     "/request": "Request",
     "/idle": "Idle",
     "/budgets": "Budgets",
+    "/break-even": "Break-even",
     "/prices": "Prices",
     "/quality": "Quality",
 }

@@ -40,6 +40,7 @@ SHOWN = (
     "/idle?share=by_use",
     "/?compare=1&range=yesterday",
     "/budgets",
+    "/break-even?price=*%3D0.6/0.3/2.4",
     "/prices",
     "/quality",
 )

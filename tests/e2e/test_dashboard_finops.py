@@ -117,7 +117,9 @@ def test_weeks_and_months_are_those_of_the_zone(browser: Browser) -> None:
         assert "America/New_York" in page.inner_text("#range .menu-panel > .hint")
 
 
-@pytest.mark.parametrize("path", ["/", "/models", "/tenants", "/gpus", "/request", "/idle", "/budgets", "/prices", "/quality"])
+@pytest.mark.parametrize(
+    "path", ["/", "/models", "/tenants", "/gpus", "/request", "/idle", "/budgets", "/break-even", "/prices", "/quality"]
+)
 def test_every_page_hands_out_files(browser: Browser, fake: FakeApi, path: str) -> None:
     with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open(f"{path}?range=yesterday")
@@ -176,3 +178,23 @@ def test_money_is_shown_in_another_currency_with_its_rate(browser: Browser, fake
             assert "1 USD = 0.92 EUR, " in page.inner_text("#converted-rates")
             assert "(rate of 1 Jan 2026, 00:00)" in page.inner_text("#converted-rates")
             assert "half to even" in page.inner_text("#converted > .hint")
+
+
+def test_own_gpus_stand_against_a_price_list_that_the_link_keeps(browser: Browser, fake: FakeApi) -> None:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
+        page = dashboard.open("/break-even?range=yesterday&tz=UTC")
+        assert page.locator("#answer").count() == 0
+        page.fill("#api-input-0", "0.1")
+        page.click("#api-price-submit")
+        expect(page.locator("#api-price-message")).to_contain_text("Give input, cached and output together")
+        page.fill("#api-cached-0", "0.05")
+        page.fill("#api-output-0", "0.4")
+        page.click("#api-price-submit")
+        page.wait_for_selector("#answer")
+        model = page.locator("#api-prices legend").first.inner_text()
+        assert parse_qs(page.url.partition("?")[2])["price"] == [f"{model}=0.1/0.05/0.4"]
+        assert f"A sentence about {model}." in page.inner_text("#sentences")
+        assert "low volume" in page.inner_text("#break-even-rows-scroll")
+        assert "no tokens, or no API price" in page.inner_text("#answer .reasons")
+        again = dashboard.open(page.url.removeprefix(url))
+        assert again.input_value("#api-output-0") == "0.4", "a link opens the same view"

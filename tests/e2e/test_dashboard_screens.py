@@ -39,6 +39,7 @@ def _shown(fake: FakeApi) -> dict[str, str]:
         "idle": "/idle?share=by_use",
         "overview-compared": "/?compare=1&range=yesterday",
         "budgets": "/budgets",
+        "break-even": "/break-even?price=*%3D0.6/0.3/2.4",
         "prices": "/prices",
         "quality": "/quality",
     }

@@ -52,7 +52,18 @@ Limit = Annotated[int, Field(ge=1, le=10_000, description="Most rows in a page."
 CellLimit = Annotated[int, Field(ge=1, le=1_000, description="Most cells in a page.")]
 Cursor = Annotated[str | None, Field(max_length=MAX_CURSOR, description="`next` of the page before.")]
 RequestId = Annotated[str, Path(min_length=1, max_length=256, description="As the engine named it.")]
-ApiPrice = Annotated[float, Field(ge=0, le=1e6, description="API price in USD per million tokens.", examples=[0.6])]
+ApiPrice = Annotated[
+    float | None, Field(ge=0, le=1e6, description="API price in USD per million tokens, of any kind.", examples=[0.6])
+]
+ApiPriceList = Annotated[
+    list[Value],
+    Field(
+        alias="price",
+        max_length=50,
+        description="`MODEL=INPUT/CACHED/OUTPUT` in USD per million tokens; `*` is every other model. Repeatable.",
+        examples=[["llama-3-8b=0.10/0.05/0.40"]],
+    ),
+]
 WhatIfPrice = Annotated[
     float | None,
     Field(ge=0, le=MAX_USD_PER_HOUR, description="What if a GPU-hour cost this (USD)? Left out: the prices of the ledger."),
@@ -158,7 +169,8 @@ class ExportAsked(Selection, File):
 class BreakEvenAsked(Range):
     """Of /v1/break-even."""
 
-    api_usd_per_million: ApiPrice
+    api_usd_per_million: ApiPrice = None
+    prices: ApiPriceList = []
     usd_per_gpu_hour: WhatIfPrice = None
     models: Models = []
 

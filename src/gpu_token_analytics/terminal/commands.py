@@ -332,7 +332,13 @@ def _export_chunks(
 
 
 def break_even(
-    api_usd_per_million: Annotated[float, typer.Argument(min=0, help="What the API charges, USD per million tokens.")],
+    api_usd_per_million: Annotated[
+        float | None, typer.Argument(min=0, help="What the API charges, USD per million tokens of any kind.")
+    ] = None,
+    prices: Annotated[
+        list[str] | None,
+        typer.Option("--price", help="MODEL=INPUT/CACHED/OUTPUT, USD per million; * is any other; repeatable."),
+    ] = None,
     usd_per_gpu_hour: Annotated[
         float | None, typer.Option("--usd-per-gpu-hour", min=0, help="What if a GPU-hour cost this?")
     ] = None,
@@ -348,16 +354,19 @@ def break_even(
 ) -> None:
     """From what load on own GPUs beat an API, per model and for everything with all idle money.
 
-    Examples: `gpu-tokens break-even 0.60` | `gpu-tokens break-even 0.60 --usd-per-gpu-hour 1.30 --last 30d`
+    Examples: `gpu-tokens break-even 0.60` | `gpu-tokens break-even --price "llama=0.10/0.05/0.40" --price "*=0.6/0.3/2.4"` |
+    `gpu-tokens break-even 0.60 --usd-per-gpu-hour 1.30 --last 30d`
     """
-    from gpu_token_analytics.costs.break_even import against_api
+    from gpu_token_analytics.costs.break_even import ApiPrices, against_api
     from gpu_token_analytics.terminal.console import Column, FittedTable
 
     query_of = _query_of(
         cli.asked_range(start, end, last, period, time_zone), p.Bucket.NONE, time_zone, ["model"], {"models": models or ()}
     )
+    with cli.refusals():
+        listed = ApiPrices.of(api_usd_per_million, prices or ())
     with cli.opened() as desk:
-        body = against_api(desk, query_of(desk.now()), api_usd_per_million, usd_per_gpu_hour)
+        body = against_api(desk, query_of(desk.now()), listed, usd_per_gpu_hour)
     if cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):
         return
     columns = (
@@ -373,7 +382,7 @@ def break_even(
     )
     made = FittedTable(f"{cli.instant(body.from_)} to {cli.instant(body.to)}", columns, wide=wide)
     for row in body.rows:
-        wins = {True: "own GPUs win", False: "the API wins", None: "no tokens"}[row.own_wins]
+        wins = {True: "own GPUs win", False: "the API wins", None: "no price" if row.tokens else "no tokens"}[row.own_wins]
         made.add_row(
             row.model or "everything",
             cli.count(row.tokens_per_hour or 0),
@@ -387,4 +396,5 @@ def break_even(
             style="bold" if row.model is None else None,
         )
     hourly = body.own_usd_per_gpu_hour
-    cli.show(made, f"paid per GPU-hour: {cli.rate(hourly)} USD" + (f", what if {usd_per_gpu_hour}" if usd_per_gpu_hour else ""))
+    cli.show(made, *(row.says for row in body.rows))
+    cli.show(f"paid per GPU-hour: {cli.rate(hourly)} USD" + (f", what if {usd_per_gpu_hour}" if usd_per_gpu_hour else ""))

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from gpu_token_analytics.web.assets import Asset, digest, load
 
 # One level deep each: relative links then work behind any proxy prefix. The page decides by its address what it shows.
-PAGES = ("/", "/models", "/tenants", "/gpus", "/request", "/idle", "/budgets", "/prices", "/quality")
+PAGES = ("/", "/models", "/tenants", "/gpus", "/request", "/idle", "/budgets", "/break-even", "/prices", "/quality")
 ASSETS_PATH = "/assets/{version}/{path:path}"
 
 CONTENT_SECURITY_POLICY = "; ".join(

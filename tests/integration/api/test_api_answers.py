@@ -388,6 +388,40 @@ def test_gpus_show_unknown_as_unknown(api: Api) -> None:
     assert first.today.total_nusd == sum(cell["cost_nusd"] for cell in today)
 
 
+def test_break_even_against_a_price_list_bills_every_kind_of_token(api: Api) -> None:
+    prices = {"model-0": (0.1, 0.05, 0.4), "*": (60.0, 30.0, 240.0)}
+    listed = [f"{model}={'/'.join(map(str, amounts))}" for model, amounts in prices.items()]
+    answer = api.reader.get("/v1/break-even", params={**RANGE, "price": listed}).json()
+    rows_of = api.reader.get("/v1/costs", params={**RANGE, "group_by": "model"}).json()["rows"]
+    costs = {row["group"]["model"]: row["tokens"] for row in rows_of if row["group"]["model"] is not None}
+    bills = {}
+    for model, tokens in costs.items():
+        fresh, cached, output = prices.get(model, prices["*"])
+        bills[model] = (tokens["prompt"] - tokens["cached"]) * fresh + tokens["cached"] * cached + tokens["completion"] * output
+    rows = {row["model"]: row for row in answer["rows"]}
+    for model, bill in bills.items():
+        row = rows[model]
+        assert row["api_usd_per_million"] == pytest.approx(bill / costs[model]["total"])
+        assert row["own_wins"] == (row["own_usd_per_million"] < row["api_usd_per_million"])
+        assert row["says"].startswith(f"{'Own GPUs win' if row['own_wins'] else 'The API wins'} for {model}: ")
+        assert " tokens an hour" in row["says"]
+    assert {row["own_wins"] for row in rows.values()} == {True, False}
+    assert rows["model-0"]["input_usd_per_million"] == 0.1
+    whole = sum(tokens["total"] for tokens in costs.values())
+    assert rows[None]["api_usd_per_million"] == pytest.approx(sum(bills.values()) / whole)
+    assert " a GPU-hour instead of " in rows["model-0"]["says"]
+    only = api.reader.get("/v1/break-even", params={**RANGE, "price": listed[:1]}).json()["rows"]
+    assert [row["own_wins"] for row in only if row["model"] in (None, "model-1")] == [None, None]
+    assert "some models have no API price" in only[-1]["says"]
+
+
+@pytest.mark.parametrize("price", ["model-0", "=1/1/1", "m=1/1", "m=1/1/x", "m=-1/1/1", "m=nan/1/1", "m=1/1/2000000"])
+def test_a_price_that_is_none_is_named(api: Api, price: str) -> None:
+    answer = api.reader.get("/v1/break-even", params={**RANGE, "price": price})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "price")
+    assert api.reader.get("/v1/break-even", params=RANGE).status_code == 422
+
+
 def test_break_even_is_what_its_formula_says(api: Api) -> None:
     answer = api.reader.get("/v1/break-even", params={**RANGE, "api_usd_per_million": 0.5}).json()
     whole = answer["rows"][-1]

@@ -13,7 +13,7 @@ from gpu_token_analytics.api.services import AskDep
 from gpu_token_analytics.costs.answers import BreakEvenResponse, CostsResponse, DimensionsResponse
 from gpu_token_analytics.costs.answers.compared import ComparedResponse
 from gpu_token_analytics.costs.answers.rates import ConvertedResponse
-from gpu_token_analytics.costs.break_even import against_api
+from gpu_token_analytics.costs.break_even import ApiPrices, against_api
 from gpu_token_analytics.costs.choices import Bucket, ExportFormat
 from gpu_token_analytics.costs.export import export_file
 from gpu_token_analytics.costs.questions import cost_query
@@ -55,13 +55,13 @@ def dimensions(ask: AskDep, asked: Annotated[Range, Query()]) -> DimensionsRespo
 
 
 def break_even(ask: AskDep, asked: Annotated[BreakEvenAsked, Query()]) -> BreakEvenResponse:
-    """Own GPUs against an API price: who wins now, and from what load on.
+    """Own GPUs against an API's prices, one for all tokens or a list by model and kind: who wins now, and from what load on.
 
     Rows by model use the loaded rate (attributed + its share of warm idle); the row with model null is all money of the
     GPUs over all tokens: what buying the same tokens from the API would really replace.
     """
     query = cost_query(asked.start, asked.to, group_by=("model",), models=asked.models)
-    return against_api(ask.desk, query, asked.api_usd_per_million, asked.usd_per_gpu_hour)
+    return against_api(ask.desk, query, ApiPrices.of(asked.api_usd_per_million, asked.prices), asked.usd_per_gpu_hour)
 
 
 def export(ask: AskDep, asked: Annotated[ExportAsked, Query()]) -> StreamingResponse:

@@ -163,8 +163,14 @@ class BreakEvenRow(Answer):
     model: Annotated[str | None, Meta(description="Null: all models together, with every idle dollar.")]
     tokens: Count
     tokens_per_hour: float | None
+    low_volume: Annotated[bool, Meta(description="Fewer tokens than LOW_VOLUME_TOKENS: read it with care.")]
     own_usd_per_million: Annotated[float | None, Meta(description="Loaded rate (model rows), all money / tokens (null row).")]
-    api_usd_per_million: float
+    input_usd_per_million: Annotated[float | None, Meta(description="Of the API's price list; null: none is given.")]
+    cached_usd_per_million: float | None
+    output_usd_per_million: float | None
+    api_usd_per_million: Annotated[
+        float | None, Meta(description="What the API would bill for these tokens, per million; null: no price, or no tokens.")
+    ]
     own_wins: Annotated[bool | None, Meta(description="Null without tokens.")]
     saved_nusd: Annotated[
         NanoUsd | None, Meta(description="API bill for these tokens minus own money; negative: the API wins.")
@@ -186,6 +192,7 @@ class BreakEvenRow(Answer):
         ),
     ]
     utilization: Annotated[Share | None, Meta(description="Attributed share of the money now.")]
+    says: Annotated[str, Meta(description="The winner, by how much, and what would change it, in a sentence.")]
 
 
 class BreakEvenResponse(Answer):

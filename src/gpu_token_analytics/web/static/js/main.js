@@ -6,6 +6,7 @@ import { rate } from './core/format.js';
 import { CONNECTING, LIVE, LiveFeed, PAUSED, POLLING } from './core/live.js';
 import { FILTERS, go, hrefTo, readState } from './core/state.js';
 import { clock, iso } from './core/time.js';
+import * as breakEven from './pages/breakeven.js';
 import * as budgets from './pages/budgets.js';
 import * as gpus from './pages/gpus.js';
 import * as idle from './pages/idle.js';
@@ -20,7 +21,7 @@ import { errorPanel, skeleton, staleBanner } from './parts/feedback.js';
 import { askForKey } from './parts/keydialog.js';
 import { icon, toolbar } from './parts/toolbar.js';
 
-const PAGES = { '': overview, models, tenants, gpus, request, idle, budgets, prices, quality };
+const PAGES = { '': overview, models, tenants, gpus, request, idle, budgets, 'break-even': breakEven, prices, quality };
 const TENANT_PAGES = ['', 'models', 'tenants', 'request', 'budgets']; // what a tenant's key may see
 const TENANT_FILTERS = ['model'];
 const REFRESH_AT_MOST_EVERY_MS = 10_000;

@@ -27,7 +27,7 @@ export function hintsCard(state, answer) {
     { key: 'week', label: 'Last 7 days', number: true, value: (row) => usdForScale(row.week_nusd), cell: (row) => known(row.week_nusd, exact, 'it is not about money') },
     { key: 'month', label: 'Last 30 days', number: true, value: (row) => usdForScale(row.month_nusd), cell: (row) => known(row.month_nusd, exact, 'a jump is of one day') },
     { key: 'says', label: 'What was seen', cell: (row) => h('span', { class: 'said' }, row.says) },
-    { key: 'of', label: 'Behind it', cell: (row) => [link(row), row.gpus.length > 3 ? h('span', { class: 'under' }, `and ${row.gpus.length - 3} more`) : null,
+    { key: 'of', label: 'Behind it', class: 'behind', cell: (row) => [link(row), row.gpus.length > 3 ? h('span', { class: 'under' }, `and ${row.gpus.length - 3} more`) : null,
       h('details', null, h('summary', null, 'Cells'), h('code', { class: 'path' }, row.cells))] },
   ];
   return card('What to do', { id: 'hints', hint: `Of the 7 and 30 days to ${moment(to, state.zone)} (${answer.time_zone}), whatever range is chosen. Idle here is warm and cold.` },
