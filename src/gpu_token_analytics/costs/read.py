@@ -102,13 +102,13 @@ class CostReads:
         hours = Span(Grain.HOURS, floor(span.start, HOUR), ceil(span.end, HOUR))
         section = query.section
         fields = ("space", section, "second_half.space", f"second_half.{section}")
-        found = (
+        chosen = (
             self._find_gpus(self._hourly, query, hours, fields)
             if query.by_place
             else self._find_fleet(self._hourly, hours, (*fields, "seen", "second_half.of"))
         )
-        with closing(found):
-            for hour, together in groupby(found, key=itemgetter("start")):
+        with closing(chosen):
+            for hour, together in groupby(chosen, key=itemgetter("start")):
                 documents = list(together)
                 for start in (hour, hour + HALF_HOUR):
                     if span.start <= start < span.end:

@@ -73,22 +73,22 @@ class RawReads:
         """Requests naming one of `names` that can be active in [start, end), each once. Also some that are not, and of cards
         that share a UUID those that named it on another host."""
         either = {"$or": [_near(names, start_us, end_us), _far(names, start_us, end_us)]}  # an index for each
-        found = self._usage.find(either, _USAGE_FIELDS).batch_size(_ROWS_AT_ONCE)
+        rows = self._usage.find(either, _USAGE_FIELDS).batch_size(_ROWS_AT_ONCE)
         # Columns take a fraction of what documents take: of 72,000 requests, 50 MB instead of 150 with all of them at once.
-        return UsageRows.joined([UsageRows.of(some) for some in iter(lambda: list(islice(found, _ROWS_AT_ONCE)), [])])
+        return UsageRows.joined([UsageRows.of(some) for some in iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), [])])
 
     @mapped
     def samples(self, gpus: Set[GpuId], start_us: int, end_us: int) -> dict[GpuId, list[Document]]:
         """Samples of these GPUs with start <= ts < end, each GPU's by time (equal times: by id)."""
         where = {"gpu": {"$in": _stored_names(gpus)}, "ts_us": {"$gte": start_us, "$lt": end_us}}
-        found: dict[GpuId, list[Document]] = {gpu: [] for gpu in gpus}
+        by_gpu: dict[GpuId, list[Document]] = {gpu: [] for gpu in gpus}
         for sample in self._samples.find(where, _SAMPLE_FIELDS).batch_size(20_000):
             for gpu in _names_of(sample):
-                if gpu in found:
-                    found[gpu].append(sample)
-        for samples in found.values():
+                if gpu in by_gpu:
+                    by_gpu[gpu].append(sample)
+        for samples in by_gpu.values():
             samples.sort(key=lambda sample: (sample["ts_us"], sample["_id"]))
-        return found
+        return by_gpu
 
     def last_samples(self, before: Set[GpuTime]) -> dict[GpuTime, Document]:
         """The newest sample of each GPU before a time (equal times: the greatest id); GPUs without one are left out."""
@@ -111,14 +111,14 @@ class RawReads:
             ]
             for gpu, at_us in sorted(wanted)
         ]
-        found: dict[GpuTime, Document] = {}
+        by_time: dict[GpuTime, Document] = {}
         for sample in _each_search(self._samples, searches):
             key: GpuTime = tuple(sample.pop("asked"))
-            nearest = found.setdefault(key, sample)
+            nearest = by_time.setdefault(key, sample)
             if nearest is not sample and nearest["ts_us"] == sample["ts_us"]:
                 same = self._samples.find({**sample_of(key[0]), "ts_us": sample["ts_us"]}, _SAMPLE_FIELDS)
-                found[key] = next(iter(same.sort("_id", order).limit(1)), nearest)
-        return found
+                by_time[key] = next(iter(same.sort("_id", order).limit(1)), nearest)
+        return by_time
 
     @mapped
     def has_sample_from(self, gpu: GpuId, from_us_: int) -> bool:
@@ -204,8 +204,8 @@ class RawReads:
     def usage_totals(self) -> dict[str, int]:
         """Requests and their tokens of all raw events."""
         sums = {name: {"$sum": f"${name}"} for name in TOKEN_COUNTS}
-        found = list(self._usage.aggregate([{"$group": {"_id": None, "requests": {"$sum": 1}, **sums}}]))
-        return {name: value for name, value in found[0].items() if name != "_id"} if found else {}
+        totals = list(self._usage.aggregate([{"$group": {"_id": None, "requests": {"$sum": 1}, **sums}}]))
+        return {name: value for name, value in totals[0].items() if name != "_id"} if totals else {}
 
     @mapped
     def counter_totals(self) -> tuple[int, int]:

@@ -103,34 +103,34 @@ def _sizes(loads: Iterable[Load]) -> str:
     )
     rows = ["| " + " | ".join(head) + " |", "|" + "---:|" * len(head)]
     for load in loads:
-        found = size(load)
+        sized = size(load)
         cells = (
             f"{load.gpus:,}",
             f"{load.requests_per_second:,.0f}",
             f"{load.copies}",
-            f"{found.peak_events_per_second:,.0f}",
-            f"{found.partitions:,}",
-            f"{found.processors:,}",
-            f"{found.closer_cores:,.2f}",
-            f"{found.kafka_brokers}",
-            disk(found.kafka_disk_gb),
-            f"{found.shards}",
-            f"{found.mongod_cores:.1f}",
-            f"{found.mongod_mb / 1024:.1f} GiB",
-            disk(found.mongo_disk_gb),
+            f"{sized.peak_events_per_second:,.0f}",
+            f"{sized.partitions:,}",
+            f"{sized.processors:,}",
+            f"{sized.closer_cores:,.2f}",
+            f"{sized.kafka_brokers}",
+            disk(sized.kafka_disk_gb),
+            f"{sized.shards}",
+            f"{sized.mongod_cores:.1f}",
+            f"{sized.mongod_mb / 1024:.1f} GiB",
+            disk(sized.mongo_disk_gb),
         )
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
 
 
 def _disks(load: Load) -> str:
-    found = size(load)
+    sized = size(load)
     rows = (
-        ("vm1-kafka", found.kafka_disk_gb, f"{load.kafka_retention_hours:g} hours of events as they are, not compressed"),
+        ("vm1-kafka", sized.kafka_disk_gb, f"{load.kafka_retention_hours:g} hours of events as they are, not compressed"),
         (
             "vm2-mongo",
-            found.mongo_disk_gb,
-            f"{disk(found.mongo_raw_gb)} of raw events ({load.raw_retention_days:g} days) and {disk(found.mongo_ledger_gb)} of "
+            sized.mongo_disk_gb,
+            f"{disk(sized.mongo_raw_gb)} of raw events ({load.raw_retention_days:g} days) and {disk(sized.mongo_ledger_gb)} of "
             f"ledger and sums ({load.ledger_days:g} days; they are kept)",
         ),
     )

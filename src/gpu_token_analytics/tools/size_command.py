@@ -38,37 +38,37 @@ def size_of_fleet(
     Examples: `gpu-tokens size --gpus 200 --requests 100` | `gpu-tokens size --gpus 5000 --requests 2000 --raw-days 45 --json`
     """
     load = Load(gpus, requests_per_second, sample_interval_seconds, kafka_hours, raw_days, ledger_days, copies)
-    found, measured = size(load), constants()
+    sized, measured = size(load), constants()
     if as_json:
-        typer.echo(json.dumps({"load": asdict(load), "size": asdict(found), "measured_by": measured.measured_by}))
+        typer.echo(json.dumps({"load": asdict(load), "size": asdict(sized), "measured_by": measured.measured_by}))
         return
-    for what, value in lines(load, found):
+    for what, value in lines(load, sized):
         typer.echo(f"{what:<22} {value}")
     typer.echo(f"constants: `{measured.measured_by}`, {measured.measured_on}, {measured.machine}")
 
 
-def lines(load: Load, found: Size) -> Iterator[tuple[str, str]]:
+def lines(load: Load, sized: Size) -> Iterator[tuple[str, str]]:
     """What to say of a size."""
-    yield "events", f"{found.events_per_second:,.0f}/s on average, {found.peak_events_per_second:,.0f}/s at most"
-    yield "partitions", f"{found.partitions}"
+    yield "events", f"{sized.events_per_second:,.0f}/s on average, {sized.peak_events_per_second:,.0f}/s at most"
+    yield "partitions", f"{sized.partitions}"
     yield (
         "processors",
-        f"{found.processors}, each {found.processor_cores:g} cores, {found.processor_mb:,} MB "
-        f"(closing takes {found.closer_cores:,.2f} cores of all)",
+        f"{sized.processors}, each {sized.processor_cores:g} cores, {sized.processor_mb:,} MB "
+        f"(closing takes {sized.closer_cores:,.2f} cores of all)",
     )
     yield (
         "Kafka",
-        f"{found.kafka_brokers} brokers, each {found.kafka_mb:,} MB; disk {disk(found.kafka_disk_gb)} in all "
+        f"{sized.kafka_brokers} brokers, each {sized.kafka_mb:,} MB; disk {disk(sized.kafka_disk_gb)} in all "
         f"({load.copies} copies, {load.kafka_retention_hours:g} h)",
     )
-    sharded = "one replica set" if found.shards == 1 else f"{found.shards} shards"
+    sharded = "one replica set" if sized.shards == 1 else f"{sized.shards} shards"
     yield (
         "MongoDB",
-        f"{sharded} of {load.copies}, each member {found.mongod_cores:,.1f} cores, {found.mongod_mb:,} MB, "
-        f"disk {disk(found.mongo_disk_gb)}",
+        f"{sharded} of {load.copies}, each member {sized.mongod_cores:,.1f} cores, {sized.mongod_mb:,} MB, "
+        f"disk {disk(sized.mongo_disk_gb)}",
     )
-    yield "  raw events", f"{disk(found.mongo_raw_gb)} for {load.raw_retention_days:g} days, all shards, one copy"
-    yield "  ledger and sums", f"{disk(found.mongo_ledger_gb)} for {load.ledger_days:g} days, all shards, one copy"
+    yield "  raw events", f"{disk(sized.mongo_raw_gb)} for {load.raw_retention_days:g} days, all shards, one copy"
+    yield "  ledger and sums", f"{disk(sized.mongo_ledger_gb)} for {load.ledger_days:g} days, all shards, one copy"
 
 
 def disk(gigabytes: float) -> str:

@@ -92,14 +92,14 @@ class PodPlacements:
     def look(self) -> None:
         """One look at the kubelet, and all that is to be told. Failures are logged once per change and counted."""
         try:
-            found = pods_on_gpus(self._source, self._host, self._look_up)
+            pods = pods_on_gpus(self._source, self._host, self._look_up)
         except SourceUnavailable as error:
             self._metrics.kubelet_up.set(0)
             self._say(str(error))
             return
         self._metrics.kubelet_up.set(1)
-        self._note(found)
-        self._say_unknown(found)
+        self._note(pods)
+        self._say_unknown(pods)
         try:
             self._told()
         except NotTold as error:
@@ -109,15 +109,15 @@ class PodPlacements:
             self._said = None
         self._metrics.waiting.set(len(self._waiting))
 
-    def _note(self, found: list[PodGpus]) -> None:
+    def _note(self, pods: list[PodGpus]) -> None:
         now = self._clock.now()
-        for pod in found:
+        for pod in pods:
             seen = self._seen.get(pod.instance)
             gpus = () if pod.unknown else pod.gpus  # on some of them it would cost those too much: tokens without money
             if seen is None or seen.gpus != gpus:
                 self._wait(pod.instance, gpus, now)
             self._seen[pod.instance] = _Seen(gpus, now)
-        for instance in self._seen.keys() - {pod.instance for pod in found}:
+        for instance in self._seen.keys() - {pod.instance for pod in pods}:
             self._wait(instance, (), self._seen.pop(instance).at)
 
     def _wait(self, instance: str, gpus: tuple[str, ...], since: datetime) -> None:
@@ -159,8 +159,8 @@ class PodPlacements:
             _log.error("placements of pods are not told, trying again: %s", problem)
         self._said = problem
 
-    def _say_unknown(self, found: list[PodGpus]) -> None:
-        unknown = frozenset((pod.instance, *pod.unknown) for pod in found if pod.unknown)
+    def _say_unknown(self, pods: list[PodGpus]) -> None:
+        unknown = frozenset((pod.instance, *pod.unknown) for pod in pods if pod.unknown)
         for instance, *devices in sorted(unknown - self._unknown):
             _log.warning("%s has devices of which it is not known which GPUs they are: %s", instance, ", ".join(devices))
         self._unknown = unknown
