@@ -25,7 +25,7 @@ from gpu_token_analytics.metrics import Metrics
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.raw.insert import InsertOutcome, insert_raw
 from gpu_token_analytics.raw.pending_marks import PendingMarks
-from gpu_token_analytics.raw.recent import RecentEvents
+from gpu_token_analytics.raw.recent import RecentEvents, held_bytes
 from gpu_token_analytics.wire.events import KINDS
 from gpu_token_analytics.wire.kind import Kind
 from gpu_token_analytics.wire.times import to_us
@@ -145,8 +145,7 @@ class BatchWriter:
         touched, marked = self._timed("mark", lambda: self._mark(batch))  # 5
         if self._recent is not None:
             if stored.first_time:
-                size_bytes = sum(len(value or b"") for value in batch.records.values)
-                self._recent.add(batch.rows, batch.sampled, size_bytes, touched, marked)
+                self._recent.add(batch.rows, batch.sampled, held_bytes(batch.rows, batch.sampled), touched, marked)
             else:
                 self._recent.forget(touched)
         self._checkpoint(LoopStage.MARKED)

@@ -9,7 +9,7 @@ from typing import Any
 from gpu_token_analytics.clock import ManualClock
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuMinute
 from gpu_token_analytics.ledger.requests import UsageRows
-from gpu_token_analytics.raw.recent import KEPT_SECONDS, Known, RecentEvents
+from gpu_token_analytics.raw.recent import KEPT_SECONDS, Known, RecentEvents, held_bytes
 
 FIRST, SECOND, THIRD = (("g", minute * US_PER_MINUTE) for minute in range(3))
 
@@ -121,6 +121,14 @@ def test_what_was_stored_one_turnover_ago_is_forgotten() -> None:
     add(recent, "c", [THIRD], [THIRD], 200)
     assert recent.turnover - before > 1
     assert requests(recent, {FIRST: 1}) == []
+
+
+def test_labels_are_counted_once_for_all_requests_that_have_them() -> None:
+    few = rows(*((f"r{number}", 5, 10, ("g",)) for number in range(40)))
+    many = rows(*((f"r{number}", 5, 10, (f"g{number}",)) for number in range(40)))
+    assert 40 * 100 < held_bytes(few, []) < 40 * 250
+    assert held_bytes(many, []) > 40 * 500
+    assert held_bytes(few, samples(("a", 1, "g"))) - held_bytes(few, []) > 500
 
 
 def test_a_gpu_is_not_known_across_a_minute_that_was_not_asked_for() -> None:
