@@ -106,6 +106,8 @@ ASKING = (
     "owners add node-1 --team red",
     "owners idle",
     "hints",
+    "rates list",
+    "rates add EUR 0.92",
     "budgets list",
     "budgets status",
     "budgets set all 20",
