@@ -9,6 +9,7 @@ from typing import Any
 from tests.integration.ledger_support import MINUTE, Pipeline, contents, minutes_ago, sample, usage
 
 from gpu_token_analytics.books.instances import InstanceStore
+from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.costs.query import CostQuery
 from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.documents import MoneyClass
@@ -102,6 +103,11 @@ def test_engines_and_requests_in_any_order(pipeline: Callable[..., Pipeline]) ->
         one.close()
         assert totals(one) == {"counted": 805, "unexplained": 805 - 600, "more": 0}
         checked(one)
+        count, (engine,) = Reads(one.store.database).engines(AT, AT + 5 * MINUTE, 10)
+        assert (count, engine["_id"], engine["engine"]) == (1, "node1:8000", "sglang")
+        assert (engine["counted"], engine["unexplained"], engine["more"], engine["unplaced"]) == (805, 205, 0, False)
+        ((name, audited),) = one.audit().least_covered
+        assert (name, audited.counted, audited.unexplained, audited.coverage) == ("node1:8000", 805, 205, 600 / 805)
         ledgers.append(contents(one.cells()))
     assert all(ledger == ledgers[0] for ledger in ledgers[1:])
 

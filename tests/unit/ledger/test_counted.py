@@ -97,6 +97,14 @@ def test_tokens_count_when_the_engine_counts_them() -> None:
     assert tokens(lines(live, [told], minute=1)) == {"prompt": (0, 0, 0), "completion": (30, 0, 0)}
 
 
+def test_a_request_that_ends_with_a_minute_is_of_that_minute() -> None:
+    """Its end is excluded, as ever: the next minute does not even load it."""
+    told = usage("r", 60, 10, prompt=100, completion=50)
+    rows = [row(60, 100, 50, seconds=60), row(120, 0, 0, seconds=60)]
+    assert tokens(lines(rows, [told])) == {"prompt": (100, 0, 0), "completion": (50, 0, 0)}
+    assert tokens(lines(rows, [told], minute=1)) == {"prompt": (0, 0, 0), "completion": (0, 0, 0)}
+
+
 def test_time_without_counters_is_not_compared() -> None:
     told = [usage("a", 10, 5, prompt=100, completion=50), usage("b", 50, 5, prompt=7, completion=3)]
     assert tokens(lines([row(60, 7, 3, seconds=30)], told)) == {"prompt": (7, 0, 0), "completion": (3, 0, 0)}
