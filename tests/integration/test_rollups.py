@@ -20,10 +20,11 @@ from gpu_token_analytics.mongo import pieces
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.rollups import lines as rollup_lines
-from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.spans import Step
 from gpu_token_analytics.rollups.step import Rollups
 from gpu_token_analytics.rollups.store import RollupStore
+from gpu_token_analytics.rollups.sums import cell_lines, cell_space
+from gpu_token_analytics.rollups.vectors import WARM, ZERO_LINE, ZERO_SPACE, added, read_space, read_total
 from gpu_token_analytics.settings import load
 
 START = datetime(2026, 1, 30, 21, tzinfo=UTC)
@@ -78,16 +79,16 @@ def assert_equal_to_cells(store: Store) -> None:
                 if rollup["start"] <= cell["minute"] < rollup["start"] + length
                 and rollup.get("gpu", cell["gpu"]) == cell["gpu"]
             ]
-            space = sums.added((sums.cell_space(cell) for cell in within), sums.ZERO_SPACE)
+            space = added((cell_space(cell) for cell in within), ZERO_SPACE)
             holders = rollup.get("places", [rollup])
-            assert sums.added((sums.read_space(one["space"]) for one in holders), sums.ZERO_SPACE) == space, rollup["_id"]
-            lines = sums.added((vector for cell in within for _, vector in sums.cell_lines(cell)), sums.ZERO_LINE)
-            stored = sums.added((sums.read_total(one["total"]) for one in holders), sums.ZERO_LINE)
-            assert stored[: sums.WARM] == lines[: sums.WARM], rollup["_id"]
-            assert stored[sums.WARM + 1 :] == lines[sums.WARM + 1 :], rollup["_id"]
+            assert added((read_space(one["space"]) for one in holders), ZERO_SPACE) == space, rollup["_id"]
+            lines = added((vector for cell in within for _, vector in cell_lines(cell)), ZERO_LINE)
+            stored = added((read_total(one["total"]) for one in holders), ZERO_LINE)
+            assert stored[:WARM] == lines[:WARM], rollup["_id"]
+            assert stored[WARM + 1 :] == lines[WARM + 1 :], rollup["_id"]
             if length == timedelta(hours=1):
-                half = sums.added((sums.cell_space(cell) for cell in within if cell["minute"].minute >= 30), sums.ZERO_SPACE)
-                held = sums.added((sums.read_space(one["second_half"]["space"]) for one in holders), sums.ZERO_SPACE)
+                half = added((cell_space(cell) for cell in within if cell["minute"].minute >= 30), ZERO_SPACE)
+                held = added((read_space(one["second_half"]["space"]) for one in holders), ZERO_SPACE)
                 assert held == half, rollup["_id"]
 
 

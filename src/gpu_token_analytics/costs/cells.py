@@ -14,10 +14,12 @@ from typing import TypeAlias
 
 from gpu_token_analytics.costs.query import FLEET, WARM_IDLE, CostQuery, Piece, Place, settled
 from gpu_token_analytics.ledger.document import SUMMED_FIELDS, CellDocument, projection
-from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.spans import HOUR, Span, floor
+from gpu_token_analytics.rollups.sums import cell_lines, cell_space, price_mode
+from gpu_token_analytics.rollups.vectors import ZERO_SPACE, add_into, add_warm
+from gpu_token_analytics.rollups.warm import WarmShares
 
-SharesOfHour: TypeAlias = Callable[[datetime], Mapping[str, sums.WarmShares]]
+SharesOfHour: TypeAlias = Callable[[datetime], Mapping[str, WarmShares]]
 CELL_FIELDS = projection(SUMMED_FIELDS)
 
 
@@ -25,7 +27,7 @@ CELL_FIELDS = projection(SUMMED_FIELDS)
 class _Sum:
     """Cells of one place."""
 
-    space: list[int] = field(default_factory=lambda: list(sums.ZERO_SPACE))
+    space: list[int] = field(default_factory=lambda: list(ZERO_SPACE))
     lines: dict[tuple[str | None, str | None], list[int]] = field(default_factory=dict)
     warm_nusd: dict[str, list[int]] = field(default_factory=dict)  # by GPU: of each cell that has some
 
@@ -42,13 +44,13 @@ def cell_pieces(
         while cell["minute"] >= end:
             yield from _close(start, places, detail, shares)
             (start, end), places = next(cuts), {}
-        at = (cell["gpu"], cell["host"], cell["gpu_name"], sums.price_mode(cell)) if by_place else FLEET
+        at = (cell["gpu"], cell["host"], cell["gpu_name"], price_mode(cell)) if by_place else FLEET
         summed = places.get(at)
         if summed is None:
             summed = places[at] = _Sum()
-        summed.space = list(map(add, summed.space, settled(sums.cell_space(cell), cell.get("final_at"), now)))
-        for (model, tenant), vector in sums.cell_lines(cell):
-            sums.add_into(summed.lines, _line_key(detail, model, tenant), vector)
+        summed.space = list(map(add, summed.space, settled(cell_space(cell), cell.get("final_at"), now)))
+        for (model, tenant), vector in cell_lines(cell):
+            add_into(summed.lines, _line_key(detail, model, tenant), vector)
         warm_nusd = cell["classes"][WARM_IDLE]
         if warm_nusd:
             summed.warm_nusd.setdefault(cell["gpu"], []).append(warm_nusd)
@@ -72,7 +74,7 @@ def _close(start: datetime, places: Mapping[Place, _Sum], detail: str, shares: S
         for gpu, amounts_nusd in summed.warm_nusd.items():
             if gpu in of_gpu:
                 for (model, tenant), nusd in of_gpu[gpu].of_all(amounts_nusd, by_tenant=detail == "lines"):
-                    sums.add_warm(summed.lines, _line_key(detail, model, tenant), nusd)
+                    add_warm(summed.lines, _line_key(detail, model, tenant), nusd)
         yield Piece(start, at, summed.space, [(*key, vector) for key, vector in summed.lines.items()])
 
 

@@ -25,21 +25,31 @@ from gpu_token_analytics.costs.query import (
 )
 from gpu_token_analytics.costs.whose import Whose
 from gpu_token_analytics.documents import MoneyClass
-from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.spans import Step, bucket_start, buckets
+from gpu_token_analytics.rollups.vectors import (
+    CLASSES,
+    COUNTED,
+    SPACE_COLUMNS,
+    SPACE_COST,
+    SPACE_WARM,
+    WARM,
+    ZERO_LINE,
+    parted,
+    warm_vector,
+)
 
 Values: TypeAlias = tuple[str | None, ...]  # in the order of DIMENSIONS, which model, tenant, GPU and host begin
 
 ATTRIBUTED = str(MoneyClass.ATTRIBUTED)
 UNOBSERVED = str(MoneyClass.UNOBSERVED)
-SPACE = {name: index for index, name in enumerate(sums.SPACE_COLUMNS)}
+SPACE = {name: index for index, name in enumerate(SPACE_COLUMNS)}
 _CELLS, _PROVISIONAL, _CORRECTED = (SPACE[name] for name in ("cells", "provisional_cells", "corrected_cells"))
 _REST_OF_SPACE = itemgetter(
     *(SPACE[name] for name in REST_MONEY_COLUMNS),
     *(SPACE[name] for name in ("owned_us", "unobserved_us", "energy_mj", "energy_observed_us", "cells", "memory_unknown_us")),
 )
 _OWNED, _UNMETERED = SPACE["owned_us"], SPACE["unmetered_work_nusd"]
-_DEFAULT = {name: SPACE[f"default_{name}_nusd"] for name in sums.CLASSES if name != ATTRIBUTED}
+_DEFAULT = {name: SPACE[f"default_{name}_nusd"] for name in CLASSES if name != ATTRIBUTED}
 _ZERO_REST = (0,) * len(REST_COLUMNS)
 
 
@@ -88,7 +98,7 @@ class Collector:
         flags = (bucket.provisional, bucket.corrected)
         lines, rest = bucket.lines, bucket.rest
         for key in sorted(lines.keys() | rest.keys(), key=sort_key):
-            values = (*lines.get(key, sums.ZERO_LINE), *rest.get(key, _ZERO_REST), *flags)
+            values = (*lines.get(key, ZERO_LINE), *rest.get(key, _ZERO_REST), *flags)
             yield Row(label, start, end, key, values)
 
     def _add(self, bucket: _Bucket, piece: Piece) -> None:
@@ -100,7 +110,7 @@ class Collector:
         if (query.hosts and host not in query.hosts) or (query.gpu_names and gpu_name not in query.gpu_names):
             return
         space = piece.space
-        self._sight.cost_nusd += space[sums.SPACE_COST]
+        self._sight.cost_nusd += space[SPACE_COST]
         self._sight.cells += space[_CELLS]
         bucket.provisional += space[_PROVISIONAL]
         bucket.corrected += space[_CORRECTED]
@@ -108,7 +118,7 @@ class Collector:
             return
         shared_nusd, counted_nusd = self._add_lines(bucket, piece)
         if not self._selects_lines:
-            self._add_rest(bucket, _less(space, counted_nusd), place, space[sums.SPACE_WARM] - shared_nusd)
+            self._add_rest(bucket, _less(space, counted_nusd), place, space[SPACE_WARM] - shared_nusd)
 
     def _ask_books(self, whose: Whose, at: datetime) -> None:
         """Group by what the books say of the time of a piece, which no border of theirs cuts. Pieces come in order of time."""
@@ -123,8 +133,8 @@ class Collector:
         lines, place = bucket.lines, piece.place
         shared_nusd = counted_nusd = 0
         for model, tenant, vector in piece.lines:
-            shared_nusd += vector[sums.WARM]
-            counted_nusd += vector[sums.COUNTED]
+            shared_nusd += vector[WARM]
+            counted_nusd += vector[COUNTED]
             if (models and model not in models) or (tenants and tenant not in tenants):
                 continue
             if split:
@@ -141,10 +151,10 @@ class Collector:
         vector: Sequence[int],
     ) -> None:
         """One line as a row for each class that it has something of, as far as they are asked for and may be seen."""
-        warm = vector[sums.WARM]
+        warm = vector[WARM]
         if warm and self._query.tenant_lock is None and self._wanted(WARM_IDLE):
-            _add_into(lines, self._key((*where, WARM_IDLE)), sums.warm_vector(warm))
-        unmetered, attributed = sums.parted(vector)
+            _add_into(lines, self._key((*where, WARM_IDLE)), warm_vector(warm))
+        unmetered, attributed = parted(vector)
         if any(unmetered) and self._query.tenant_lock is None and self._wanted(UNMETERED_WORK):
             _add_into(lines, self._key((*where, UNMETERED_WORK)), unmetered)
         if self._wanted(ATTRIBUTED) and any(attributed):
@@ -152,22 +162,22 @@ class Collector:
 
     def _add_rest(self, bucket: _Bucket, space: Sequence[int], place: Place, warm_nusd: int) -> None:
         """Money of idle time and unmetered work that no line holds, and the GPU time. Into one row, or one for each class."""
-        if not space[_OWNED] and not space[sums.SPACE_COST] and not warm_nusd:
+        if not space[_OWNED] and not space[SPACE_COST] and not warm_nusd:
             return  # void cells (a GPU that was taken out again) open no row
         if not self._splits_classes:
             key = self._key((None, None, *place, ""))
             default_nusd = sum([space[column] for column in _DEFAULT.values()])
             _add_into(bucket.rest, key, (*_REST_OF_SPACE(space), default_nusd))
             if warm_nusd:
-                _add_into(bucket.lines, key, sums.warm_vector(warm_nusd))
+                _add_into(bucket.lines, key, warm_vector(warm_nusd))
             return
-        for name in filter(self._wanted, sums.CLASSES):
+        for name in filter(self._wanted, CLASSES):
             key = self._key((None, None, *place, name))
             rest = _class_rest(space, name)
             if any(rest):
                 _add_into(bucket.rest, key, rest)
             if name == WARM_IDLE and warm_nusd:
-                _add_into(bucket.lines, key, sums.warm_vector(warm_nusd))
+                _add_into(bucket.lines, key, warm_vector(warm_nusd))
 
     def _wanted(self, name: str) -> bool:
         return not self._query.classes or name in self._query.classes

@@ -14,8 +14,8 @@ import msgspec
 
 from gpu_token_analytics.costs.whose import BY_OWNER, BY_TENANT, TOLD, Whose
 from gpu_token_analytics.documents import GpuId, MoneyClass
-from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.spans import HOUR, UTC_ZONE, Grain, Span, Step, buckets, runs, spans
+from gpu_token_analytics.rollups.vectors import LINE_COLUMNS, SPACE_COLUMNS
 
 Key: TypeAlias = tuple[str | None, ...]
 
@@ -42,7 +42,7 @@ WARM_IDLE = str(MoneyClass.WARM_IDLE)
 UNMETERED_WORK = str(MoneyClass.UNMETERED_WORK)
 COLUMN_OF_CLASS = {str(name): f"{name}_nusd" for name in MoneyClass} | {str(MoneyClass.ATTRIBUTED): "cost_nusd"}
 FLAG_COLUMNS = ("provisional_cells", "corrected_cells")
-ROW_COLUMNS = sums.LINE_COLUMNS + REST_COLUMNS + FLAG_COLUMNS
+ROW_COLUMNS = LINE_COLUMNS + REST_COLUMNS + FLAG_COLUMNS
 ROW = {name: index for index, name in enumerate(ROW_COLUMNS)}
 _COUNTED, _UNMETERED = ROW["counted_nusd"], f"{UNMETERED_WORK}_nusd"
 _MONEY_COLUMNS = tuple(ROW[name] for name in ("cost_nusd", "warm_idle_nusd", "counted_nusd", *REST_MONEY_COLUMNS))
@@ -188,5 +188,5 @@ def sort_key(key: Key) -> tuple[tuple[bool, str], ...]:
 def settled(space: list[int], final_at: datetime | None, now: datetime) -> list[int]:
     """Cells turn final by time alone; the stored sum was made before."""
     if final_at is not None and final_at <= now:
-        space[sums.SPACE_COLUMNS.index("provisional_cells")] = 0
+        space[SPACE_COLUMNS.index("provisional_cells")] = 0
     return space

@@ -31,10 +31,12 @@ from gpu_token_analytics.costs.collect import Collector
 from gpu_token_analytics.costs.query import FLEET, ROW_COLUMNS, CostQuery, Piece, Place, Row, Sight, settled
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.ledger.document import COMPUTED_STATES
-from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.documents import PLACE_FIELDS
 from gpu_token_analytics.rollups.lines import complete
+from gpu_token_analytics.rollups.packed import unpack
 from gpu_token_analytics.rollups.spans import HALF_HOUR, HOUR, Grain, Span, ceil, floor
+from gpu_token_analytics.rollups.vectors import LineKey, lines_less, read_space, read_total, weight_of
+from gpu_token_analytics.rollups.warm import WarmShares
 
 Document = dict[str, Any]
 
@@ -84,7 +86,7 @@ class CostReads:
         section = query.section
         with closing(self._find_fleet(collection, span, ("space", section))) as documents:
             for document in documents:
-                space = settled(sums.read_space(document["space"]), document["final_at"], now)
+                space = settled(read_space(document["space"]), document["final_at"], now)
                 yield Piece(document["start"], FLEET, space, _read_section(document[section], section))
 
     def _gpu_pieces(
@@ -94,7 +96,7 @@ class CostReads:
         with closing(self._find_gpus(collection, query, span, ("space", section))) as documents:
             for document in documents:
                 for place in document["places"]:
-                    space = settled(sums.read_space(place["space"]), document["final_at"], now)
+                    space = settled(read_space(place["space"]), document["final_at"], now)
                     yield Piece(document["start"], _place(document, place), space, _read_section(place[section], section))
 
     def _half_pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
@@ -128,10 +130,10 @@ class CostReads:
         section, is_second = query.section, start > document["start"]
         for place, half in zip(places, halves, strict=True):
             assert half is not None
-            space, lines = sums.read_space(half["space"]), _read_section(half[section], section)
+            space, lines = read_space(half["space"]), _read_section(half[section], section)
             if not is_second:
-                space = list(map(sub, sums.read_space(place["space"]), space))
-                lines = sums.lines_less(_read_section(place[section], section), lines)
+                space = list(map(sub, read_space(place["space"]), space))
+                lines = lines_less(_read_section(place[section], section), lines)
             yield Piece(start, _place(document, place), settled(space, document["final_at"], now), lines)
 
     def _find_fleet(
@@ -171,29 +173,29 @@ class CostReads:
             cells = complete_cells(self._chunks, self._cells, stored, CELL_FIELDS)
             yield from cell_pieces(query, span, cells, shares, now)
 
-    def _shares_of_hour(self, hour: datetime, gpus: frozenset[str]) -> Iterator[tuple[str, sums.WarmShares]]:
+    def _shares_of_hour(self, hour: datetime, gpus: frozenset[str]) -> Iterator[tuple[str, WarmShares]]:
         where: Document = {"scope": "gpu", "start": hour, **_in("gpu", gpus)}
         for document in self._find(self._hourly, where, {"gpu": 1, "places.lines": 1}, BATCH_DOCUMENTS):
-            attributed: dict[sums.LineKey, int] = {}
+            attributed: dict[LineKey, int] = {}
             for place in document["places"]:
-                for model, tenant, vector in sums.unpack(place["lines"]):
+                for model, tenant, vector in unpack(place["lines"]):
                     key = (model, tenant or "")
-                    attributed[key] = attributed.get(key, 0) + sums.weight_of(vector)
-            yield document["gpu"], sums.WarmShares(attributed)
+                    attributed[key] = attributed.get(key, 0) + weight_of(vector)
+            yield document["gpu"], WarmShares(attributed)
 
 
 class _SharesOfHour:
     """The weights by which warm idle money is shared: those of a GPU's whole hour, from the hourly documents."""
 
     def __init__(
-        self, read: Callable[[datetime, frozenset[str]], Iterable[tuple[str, sums.WarmShares]]], gpus: frozenset[str]
+        self, read: Callable[[datetime, frozenset[str]], Iterable[tuple[str, WarmShares]]], gpus: frozenset[str]
     ) -> None:
         self._read = read
         self._gpus = gpus
         self._hour: datetime | None = None
-        self._of_gpu: dict[str, sums.WarmShares] = {}
+        self._of_gpu: dict[str, WarmShares] = {}
 
-    def __call__(self, hour: datetime) -> Mapping[str, sums.WarmShares]:
+    def __call__(self, hour: datetime) -> Mapping[str, WarmShares]:
         """By GPU. Asked in order of time: one hour is held."""
         if hour != self._hour:
             self._hour, self._of_gpu = hour, dict(self._read(hour, self._gpus))
@@ -213,5 +215,5 @@ def _in(name: str, values: frozenset[str]) -> Document:
 
 def _read_section(section: Mapping[str, Any], name: str) -> Iterable[tuple[str | None, str | None, Sequence[int]]]:
     if name == "total":
-        return [(None, None, sums.read_total(section))]
-    return sums.unpack(section)
+        return [(None, None, read_total(section))]
+    return unpack(section)

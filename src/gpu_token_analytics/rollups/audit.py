@@ -17,10 +17,11 @@ from typing import Any
 
 from gpu_token_analytics.documents import GpuId
 from gpu_token_analytics.mongo.errors import Document, store_errors
-from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.documents import gpu_hour, rollup_id
+from gpu_token_analytics.rollups.packed import unpack
 from gpu_token_analytics.rollups.spans import DAY, HOUR, floor
 from gpu_token_analytics.rollups.store import RollupStore
+from gpu_token_analytics.rollups.vectors import SPACE_COLUMNS, ZERO_LINE, added, read_total
 
 # Cells turn final by time alone, and readers know it: the stored sum was made before.
 _BY_TIME = "provisional_cells"
@@ -166,20 +167,18 @@ def _equal(built: Document, stored: Document) -> bool:
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     if _space(one) != _space(other) or one["total"] != other["total"]:
         return False
-    for name in ("lines", "by_model"):
-        if name in one and list(sums.unpack(one[name])) != list(sums.unpack(other[name])):
-            return False
-    return True
+    names = [name for name in ("lines", "by_model") if name in one]
+    return all(list(unpack(one[name])) == list(unpack(other[name])) for name in names)
 
 
 def _added(holders: Iterable[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
     listed = list(holders)
-    space = sums.added((list(_space(one).values()) for one in listed), [0] * (len(sums.SPACE_COLUMNS) - 1))
-    return space, sums.added((sums.read_total(one["total"]) for one in listed), sums.ZERO_LINE)
+    space = added((list(_space(one).values()) for one in listed), [0] * (len(SPACE_COLUMNS) - 1))
+    return space, added((read_total(one["total"]) for one in listed), ZERO_LINE)
 
 
 def _space(holder: Mapping[str, Any]) -> dict[str, int]:
-    return {name: holder["space"].get(name, 0) for name in sums.SPACE_COLUMNS if name != _BY_TIME}
+    return {name: holder["space"].get(name, 0) for name in SPACE_COLUMNS if name != _BY_TIME}
 
 
 def _holders(document: Document) -> list[Document]:

@@ -4,7 +4,7 @@
                     "fleet|2026-01-31T12"       all GPUs: SUMS, second_half: {of, SUMS} or null
     rollups_daily   "gpu|<gpu>|2026-01-31", "fleet|2026-01-31"      the same of UTC days, without halves
 
-SUMS are space, total and lines, the fleet's also by_model. Columns are those of sums.py; lines are packed (sums.pack_lines).
+SUMS are space, total and lines, the fleet's also by_model. Columns are those of vectors.py; lines are packed (packed.py).
 Many lines stand in chunks: as stored, `lines` and `by_model` are then a reference (lines.py).
 `places` has one entry unless the GPU changed host, name or the way it is paid for within the time.
 
@@ -26,8 +26,20 @@ from typing import Any, TypeAlias
 
 from gpu_token_analytics.documents import CellState, GpuId, MoneyClass
 from gpu_token_analytics.ledger.document import CellDocument
-from gpu_token_analytics.rollups import sums
+from gpu_token_analytics.rollups.packed import pack_lines, pack_models, unpack
 from gpu_token_analytics.rollups.spans import DAY, HOUR
+from gpu_token_analytics.rollups.sums import cell_lines, cell_space, counts, price_mode
+from gpu_token_analytics.rollups.vectors import (
+    ZERO_SPACE,
+    LineKey,
+    Vector,
+    read_space,
+    space_document,
+    total_document,
+    warm_vector,
+    weight_of,
+)
+from gpu_token_analytics.rollups.warm import WarmShares
 
 Document: TypeAlias = dict[str, Any]
 Place: TypeAlias = tuple[str | None, str | None, str | None]  # PLACE_FIELDS
@@ -40,24 +52,24 @@ _SECOND_HALF_MINUTE = 30
 class _Sum:
     """A sum under way."""
 
-    space: list[int] = field(default_factory=lambda: list(sums.ZERO_SPACE))
+    space: list[int] = field(default_factory=lambda: list(ZERO_SPACE))
     # Of very many lines, arrays take less than half of the memory of lists.
-    lines: dict[sums.LineKey, array[int]] = field(default_factory=dict)
+    lines: dict[LineKey, array[int]] = field(default_factory=dict)
     warm_nusd: list[int] = field(default_factory=list)  # of each cell, until it is shared
 
     def add_cell(self, cell: CellDocument) -> None:
-        self.space = list(map(add, self.space, sums.cell_space(cell)))
-        for key, vector in sums.cell_lines(cell):
+        self.space = list(map(add, self.space, cell_space(cell)))
+        for key, vector in cell_lines(cell):
             self._add(key, vector)
         self.warm_nusd.append(cell["classes"][MoneyClass.WARM_IDLE])
 
-    def share(self, shares: sums.WarmShares) -> None:
+    def share(self, shares: WarmShares) -> None:
         for (model, tenant), nusd in shares.of_all(self.warm_nusd):
-            self._add((model, tenant or ""), sums.warm_vector(nusd))
+            self._add((model, tenant or ""), warm_vector(nusd))
 
     def add_stored(self, stored: Mapping[str, Any]) -> None:
-        self.space = list(map(add, self.space, sums.read_space(stored["space"])))
-        for model, tenant, vector in sums.unpack(stored["lines"]):
+        self.space = list(map(add, self.space, read_space(stored["space"])))
+        for model, tenant, vector in unpack(stored["lines"]):
             self._add((intern(model), intern(tenant or "")), vector)  # each name once, however many lines have it
 
     def add_sum(self, other: _Sum) -> None:
@@ -65,18 +77,18 @@ class _Sum:
         for key, vector in other.lines.items():
             self._add(key, vector)
 
-    def _add(self, key: sums.LineKey, vector: sums.Vector) -> None:
+    def _add(self, key: LineKey, vector: Vector) -> None:
         before = self.lines.get(key)
         self.lines[key] = array("q", vector if before is None else map(add, before, vector))
 
     def document(self, *, by_model: bool = False) -> Document:
         document: Document = {
-            "space": sums.space_document(self.space),
-            "total": sums.total_document(self.lines.values()),
-            "lines": sums.pack_lines(self.lines),
+            "space": space_document(self.space),
+            "total": total_document(self.lines.values()),
+            "lines": pack_lines(self.lines),
         }
         if by_model:
-            document["by_model"] = sums.pack_models(self.lines)
+            document["by_model"] = pack_models(self.lines)
         return document
 
 
@@ -87,20 +99,20 @@ def gpu_hour(gpu: GpuId, hour: datetime, cells: Iterable[CellDocument]) -> Docum
     places: dict[Place, tuple[_Sum, _Sum]] = {}
     for cell in cells:
         parts.append((cell["_id"], _cell_version(cell)))
-        if not sums.counts(cell):
+        if not counts(cell):
             continue
         finals.append(cell.get("final_at"))
-        place = cell["host"], cell["gpu_name"], sums.price_mode(cell)
+        place = cell["host"], cell["gpu_name"], price_mode(cell)
         halves = places.get(place)
         if halves is None:
             halves = places[place] = (_Sum(), _Sum())
         halves[cell["minute"].minute >= _SECOND_HALF_MINUTE].add_cell(cell)
-    attributed: dict[sums.LineKey, int] = {}
+    attributed: dict[LineKey, int] = {}
     for halves in places.values():
         for half in halves:
             for key, vector in half.lines.items():
-                attributed[key] = attributed.get(key, 0) + sums.weight_of(vector)
-    shares = sums.WarmShares(attributed)
+                attributed[key] = attributed.get(key, 0) + weight_of(vector)
+    shares = WarmShares(attributed)
     del attributed
     listed = []
     for place, (whole, second) in sorted(places.items(), key=_place_order):

@@ -2,7 +2,7 @@
 
     {model, tenant, values}                       in the document
     {ref: {token, section, chunks, lines}}        in chunks; the document's `chunks` is their token
-    {pieces: [{model, tenant, values}, ...]}      as read: what sums.unpack takes like the first
+    {pieces: [{model, tenant, values}, ...]}      as read: what unpack takes like the first
 
 A section is `lines` or `by_model` of the document itself, of its second half, of its places and of theirs.
 """
@@ -17,7 +17,7 @@ from pymongo.collection import Collection as MongoCollection
 from gpu_token_analytics.cells.line_chunks import READ_TRIES, LineChunks, read_again
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.mongo.errors import Document
-from gpu_token_analytics.rollups import sums
+from gpu_token_analytics.rollups.packed import cut, packed_bytes
 
 Section: TypeAlias = tuple[Document, str, str]  # what holds it, under which name, and where that is in the document
 
@@ -44,7 +44,7 @@ def take_out(document: Document) -> dict[str, Document]:
     left = MAX_INLINE_BYTES
     for holder, name, where in sections(document):
         packed = holder[name]
-        size = sums.packed_bytes(packed)
+        size = packed_bytes(packed)
         if len(packed["model"]) <= MAX_INLINE_LINES and size <= left:
             left -= size
             continue
@@ -55,7 +55,7 @@ def take_out(document: Document) -> dict[str, Document]:
 
 def put(chunks: LineChunks, of: Collection, document: Document, many: Mapping[str, Document]) -> str:
     """Store what take_out() took, and say in the document where. Returns the token."""
-    token, refs = chunks.put(of, document["_id"], {where: sums.cut(packed) for where, packed in many.items()})
+    token, refs = chunks.put(of, document["_id"], {where: cut(packed) for where, packed in many.items()})
     for holder, name, where in sections(document):
         if where in refs:
             holder[name]["ref"] |= refs[where]

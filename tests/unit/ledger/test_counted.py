@@ -312,7 +312,8 @@ def test_every_engine_is_in_the_specification() -> None:
 
 @pytest.mark.parametrize("tenant", ["", None])
 def test_nobodys_tokens_have_no_tenant_in_sums(tenant: str | None) -> None:
-    from gpu_token_analytics.rollups import sums
+    from gpu_token_analytics.rollups.packed import pack_lines, unpack
+    from gpu_token_analytics.rollups.vectors import ZERO_LINE
 
-    packed = sums.pack_lines({("m", ""): list(sums.ZERO_LINE)})
-    assert [name for _, name, _ in sums.unpack(packed)] == [tenant or None]
+    packed = pack_lines({("m", ""): list(ZERO_LINE)})
+    assert [name for _, name, _ in unpack(packed)] == [tenant or None]

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from gpu_token_analytics.documents import cell_id
 from gpu_token_analytics.ledger.document import CellDocument, opened
 from gpu_token_analytics.ledger.money import split_exactly
-from gpu_token_analytics.rollups import sums
 from gpu_token_analytics.rollups.documents import fleet, gpu_day, gpu_hour
+from gpu_token_analytics.rollups.packed import cut, pack_lines, pack_models, unpack
 from gpu_token_analytics.rollups.spans import HOUR
+from gpu_token_analytics.rollups.vectors import CLASSES, COST, LINE_COLUMNS, Lines
+from gpu_token_analytics.rollups.warm import WarmShares, share_out_each
 from gpu_token_analytics.wire.times import to_us
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -41,10 +43,10 @@ def test_share_out_gives_ties_to_the_earlier() -> None:
 
 
 def test_warm_idle_is_shared_by_model_first_then_tenant() -> None:
-    shares = sums.WarmShares({("b", "t1"): 3, ("b", "t2"): 3, ("a", "t1"): 6, ("c", "t1"): 0})
+    shares = WarmShares({("b", "t1"): 3, ("b", "t2"): 3, ("a", "t1"): 6, ("c", "t1"): 0})
     # 7 over a:6 and b:6 is 4 and 3 (tie by name), b's 3 over its tenants 2 and 1.
     assert dict(shares.of_all([7])) == {("a", "t1"): 4, ("b", "t1"): 2, ("b", "t2"): 1}
-    assert list(sums.WarmShares({}).of_all([7])) == []
+    assert list(WarmShares({}).of_all([7])) == []
     # Each cell is shared by itself: ten of 7 are not one of 70 (a:35, b:35).
     assert dict(shares.of_all([7] * 10)) == {("a", "t1"): 40, ("b", "t1"): 20, ("b", "t2"): 10}
     assert dict(shares.of_all([7] * 10, by_tenant=False)) == {("a", None): 40, ("b", None): 30}
@@ -56,23 +58,23 @@ def test_warm_idle_is_shared_by_model_first_then_tenant() -> None:
 )
 def test_many_amounts_are_shared_as_each_by_itself(amounts: list[int], weights: list[int]) -> None:
     expected = [split_exactly(amount, weights) for amount in amounts]
-    assert [list(shares) for shares in zip(*sums.share_out_each(amounts, weights), strict=True)] == expected
+    assert [list(shares) for shares in zip(*share_out_each(amounts, weights), strict=True)] == expected
 
 
 def test_packed_lines_give_back_what_was_stored() -> None:
-    width = len(sums.LINE_COLUMNS)
-    lines: sums.Lines = {("m", "t"): list(range(width)), ("a", "z"): [5] * width}
-    assert {(model, tenant): list(vector) for model, tenant, vector in sums.unpack(sums.pack_lines(lines))} == lines
-    assert [(model, tenant) for model, tenant, _ in sums.unpack(sums.pack_models(lines))] == [("a", None), ("m", None)]
+    width = len(LINE_COLUMNS)
+    lines: Lines = {("m", "t"): list(range(width)), ("a", "z"): [5] * width}
+    assert {(model, tenant): list(vector) for model, tenant, vector in unpack(pack_lines(lines))} == lines
+    assert [(model, tenant) for model, tenant, _ in unpack(pack_models(lines))] == [("a", None), ("m", None)]
 
 
 def test_lines_of_an_earlier_version_have_zeros_in_the_columns_that_it_did_not_have() -> None:
     """It had 14: a table written before must be read, and summed with those of now."""
     packed = {"model": ["a", "b"], "tenant": ["t", "t"], "values": struct.pack("<28q", *range(28))}
-    rest = (0,) * (len(sums.LINE_COLUMNS) - 14)
+    rest = (0,) * (len(LINE_COLUMNS) - 14)
     expected = [("a", "t", (*range(14), *rest)), ("b", "t", (*range(14, 28), *rest))]
-    assert list(sums.unpack(packed)) == expected
-    assert [line for piece in sums.cut(packed) for line in sums.unpack(piece)] == expected
+    assert list(unpack(packed)) == expected
+    assert [line for piece in cut(packed) for line in unpack(piece)] == expected
 
 
 def test_a_rollup_holds_every_nano_dollar_of_its_cells() -> None:
@@ -80,12 +82,12 @@ def test_a_rollup_holds_every_nano_dollar_of_its_cells() -> None:
     hours = [gpu_hour(gpu, AT, [c for c in found if c["gpu"] == gpu]) for gpu in sorted({c["gpu"] for c in found})]
     whole = fleet(AT, HOUR, hours)
     assert whole["space"]["cost_nusd"] == sum(cell["cost_nusd"] for cell in found)
-    assert sum(whole["space"][f"{name}_nusd"] for name in sums.CLASSES) == whole["space"]["cost_nusd"]
+    assert sum(whole["space"][f"{name}_nusd"] for name in CLASSES) == whole["space"]["cost_nusd"]
     assert whole["total"]["cost_nusd"] == whole["space"]["attributed_nusd"]
     assert whole["total"]["prompt_tokens"] == sum(line["prompt_tokens"] for cell in found for line in cell["lines"])
     assert 0 < whole["total"]["warm_idle_nusd"] <= whole["space"]["warm_idle_nusd"]
     for section in ("by_model", "lines"):
-        assert sum(vector[sums.COST] for _, _, vector in sums.unpack(whole[section])) == whole["total"]["cost_nusd"]
+        assert sum(vector[COST] for _, _, vector in unpack(whole[section])) == whole["total"]["cost_nusd"]
 
 
 def test_a_gpu_that_changes_host_within_the_hour_has_two_places() -> None:
