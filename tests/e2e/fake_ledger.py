@@ -123,6 +123,29 @@ class FakeLedger(FakeData):
                 "set_aside": [
                     {"document": "rollups_hourly fleet|2026-01-31T12", "why": "too large", "since": datetime.now(UTC)}
                 ],
+                "engine_count": 2,
+                "engines": [
+                    {
+                        "instance": "node2:30000",
+                        "engine": "sglang",
+                        "counted_tokens": 40_000,
+                        "unexplained_tokens": 40_000,
+                        "more_tokens": 0,
+                        "coverage": 0.0,
+                        "gpus_known": False,
+                        "to_do": "say on which GPUs it runs: gpu-tokens placements add node2:30000 --gpu GPU",
+                    },
+                    {
+                        "instance": "node1:8000",
+                        "engine": "vllm",
+                        "counted_tokens": 1_234_567,
+                        "unexplained_tokens": 0,
+                        "more_tokens": 0,
+                        "coverage": 1.0,
+                        "gpus_known": True,
+                        "to_do": None,
+                    },
+                ],
                 "unknown_gpu_count": 2,
                 "unknown_gpus": [
                     {"name": "node9.example/0", "tenant": "search", "first_named_at": datetime.now(UTC), "may_be": []},

@@ -321,6 +321,16 @@ def test_a_tenants_key_sees_its_own_pages_only(browser: Browser) -> None:
         assert page.locator("#cells-0 td a").count() == 0, "no link to GPUs or prices it may not see"
 
 
+def test_engines_are_listed_with_their_coverage(browser: Browser, fake: FakeApi) -> None:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
+        page = dashboard.open("/quality")
+        rows = page.locator("#engines-table-scroll tbody tr").all_inner_texts()
+        assert [row.split("\t")[0] for row in rows] == ["node2:30000 sglang", "node1:8000 vllm"]
+        assert "placements add node2:30000" in rows[0]
+        assert "1,234,567" in rows[1]
+        assert "100" in rows[1]
+
+
 def test_the_theme_follows_the_system_until_it_is_chosen(browser: Browser, fake: FakeApi) -> None:
     with serving(fake.app) as url, watched(browser, url, color_scheme="dark") as dashboard:
         page = dashboard.open("/quality")
