@@ -198,3 +198,37 @@ def test_own_gpus_stand_against_a_price_list_that_the_link_keeps(browser: Browse
         assert "no tokens, or no API price" in page.inner_text("#answer .reasons")
         again = dashboard.open(page.url.removeprefix(url))
         assert again.input_value("#api-output-0") == "0.4", "a link opens the same view"
+
+
+def test_the_same_figure_has_the_same_value_on_every_page(browser: Browser, fake: FakeApi) -> None:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
+        selection = "range=yesterday&tz=UTC"
+        page = dashboard.open(f"/?{selection}&compare=1")
+        names = page.locator("#compared-rows-scroll tbody th").all_inner_texts()
+        of_class = dict(zip(names, nanos(page, "#compared-rows-scroll tbody td:nth-child(2) [title]"), strict=True))
+        attributed = page.locator("#where").get_by_role("row", name="Attributed").inner_text()
+        figures = []
+        for path in ("/models", "/tenants"):
+            page = dashboard.open(f"{path}?{selection}&compare=1")
+            figures.append(page.inner_text("#sum-attributed .figure"))
+            assert nanos(page, "#compared-rows-scroll tfoot td:nth-child(2) [title]") == [sum(of_class.values())]
+        assert figures[0] == figures[1]
+        assert figures[0] in attributed
+        page = dashboard.open(f"/idle?{selection}&share=by_use")
+        idle = sum(of_class[name] for name in ("Warm idle", "Cold idle", "Unobserved"))
+        assert nanos(page, "#idle-owners-scroll tfoot td:nth-child(2) [title]") == [idle]
+        assert nanos(page, "#shared-rows-scroll tfoot td:nth-child(2) [title]") == [of_class["Attributed"]]
+        assert nanos(page, "#idle-owners-scroll tfoot td:nth-child(6) [title]") == [of_class["Unmetered work"]]
+
+
+@pytest.mark.parametrize("path", ["/", "/models", "/tenants", "/idle", "/break-even"])
+def test_an_empty_range_shows_no_figure(browser: Browser, fake: FakeApi, path: str) -> None:
+    fake.empty = True
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
+        page = dashboard.open(f"{path}?range=lastmonth&compare=1&currency=EUR&share=evenly&price=*%3D1/1/1")
+        text = page.inner_text("#content")
+        assert "Nothing in this range" in text
+        money = re.findall(
+            r"\$[\d,.]+", page.inner_text("#content").replace(page.inner_text("#now"), "") if path == "/" else text
+        )
+        assert money == [], f"{path}: an empty range is empty, not 0"

@@ -37,7 +37,11 @@ PAGES = (
     "/gpus?view=timelines",
     "/gpus?view=table",
     "/request",
+    "/idle?share=by_use",
+    "/?compare=1",
+    "/models?compare=1&currency=EUR",
     "/budgets",
+    "/break-even?price=*%3D0.6/0.3/2.4",
     "/prices",
     "/quality",
 )
