@@ -13,7 +13,8 @@ import sys
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -25,10 +26,10 @@ SECOND_NS = 1_000_000_000
 
 def provider(endpoint: str, own: dict[str, Any]) -> TracerProvider:
     """Both engines: the resource from the environment and their own attributes, a batch processor, gRPC by default."""
-    if os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc") != "http/protobuf":
-        sys.exit("the engine would speak gRPC: set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf")
+    is_http = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc") == "http/protobuf"
+    exporter = HttpExporter(endpoint=endpoint) if is_http else GrpcExporter(endpoint=endpoint)
     made = TracerProvider(resource=Resource.create(own))
-    made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    made.add_span_processor(BatchSpanProcessor(exporter))
     return made
 
 
