@@ -141,7 +141,7 @@ class RecentEvents:
 
         size_bytes: see held_bytes(). touched: the cells its events touch; marked: those whose mark was not left out.
         """
-        if not touched:
+        if not parts and not samples and not touched:
             return
         # At once: thousands of small arrays, each of its own moment, would keep the memory around them from being freed.
         requests = UsageRows.joined(parts)

@@ -17,7 +17,8 @@ class Money(Part):
 
     In a row of a model or tenant, `warm_idle_nusd` is its share of the warm idle money: each cell's warm idle is shared
     among the models (then tenants) attributed on that GPU in that UTC hour, in proportion to their attributed money.
-    What no model had a part in stays in the row whose model (tenant) is null.
+    What no model had a part in stays in the row whose model (tenant) is null. So it is with `unmetered_work_nusd`: a model has
+    the part that its engine counted the tokens of, a tenant has none.
     """
 
     attributed_nusd: Annotated[
@@ -45,7 +46,8 @@ class Rates(Part):
     """Ratios of sums over the row; null where the divisor is 0 or not known."""
 
     active_usd_per_million: Annotated[
-        float | None, Meta(description="attributed / tokens of GPUs that are known", examples=[0.11])
+        float | None,
+        Meta(description="(attributed + unmetered work of counted tokens) / tokens whose money is known", examples=[0.11]),
     ]
     loaded_usd_per_million: Annotated[
         float | None, Meta(description="(attributed + share of warm idle) / tokens; null for a tenant's key", examples=[0.36])
