@@ -32,9 +32,8 @@ from gpu_token_analytics.ledger.requests import UsageRows, active_in
 from gpu_token_analytics.mongo.errors import Document
 
 KEPT_SECONDS = 3600.0
-MOST_BYTES = (
-    96 * 1024 * 1024
-)  # as held_bytes() counts: some 450,000 requests of a few models and tenants, or 120,000 of as many
+# As held_bytes() counts: some 300,000 requests of a few models and tenants, or 80,000 of as many.
+MOST_BYTES = 64 * 1024 * 1024
 _REQUEST_BYTES, _LABELS_BYTES, _SAMPLE_BYTES = 144, 640, 700  # measured as resident memory
 
 
