@@ -132,7 +132,7 @@ def test_an_empty_report_says_what_to_do(empty: tuple[Store, Run]) -> None:
         (("export", "--layout", "focus", "--by", "model"), "leave group_by out"),
         (("prices", "add", "cheap"), "decimal numbers"),
         (("prices", "add", "1", "--scope", "host"), "key=None is needed"),
-        (("keys", "create", "x", "--scope", "root"), "read, ingest, admin"),
+        (("keys", "create", "x", "--scope", "root"), "read, ingest, placements, admin"),
         (("keys", "create", "x", "--scope", "admin", "--tenant", "a"), "leave out the tenant"),
         (("keys", "revoke", "00000000"), "no key of that id"),
         (("keys", "rotate", "00000000"), "no usable key"),
