@@ -1,10 +1,12 @@
-"""Says where AWS and the machines differ from this repository: exit 0 nothing, 1 something, 2 it could not look.
+"""Says where AWS and the machines differ from this repository: exit 0 nothing, 1 something, 2 it
+could not look.
 
     drift.py [--only aws|machines]
 
-Terraform's plan finds what is missing or changed. It does not see a rule that somebody ADDED to a security group (each rule
-is a resource of its own, and a rule that is in no state belongs to nobody), so the rules are also read from AWS and compared
-with deploy/flows.yaml. On the machines, Ansible's check mode looks at files, services and UFW, which again compares both ways.
+Terraform's plan finds what is missing or changed. It does not see a rule that somebody ADDED to a
+security group (each rule is a resource of its own, and a rule that is in no state belongs to
+nobody), so the rules are also read from AWS and compared with deploy/flows.yaml. On the machines,
+Ansible's check mode looks at files, services and UFW, which again compares both ways.
 """
 
 from __future__ import annotations
@@ -28,7 +30,12 @@ ADMIN = "admin"
 def terraform(*arguments: str) -> subprocess.CompletedProcess[str]:
     """One Terraform command in the stage's root."""
     binary = os.environ.get("TERRAFORM", "terraform")
-    return subprocess.run([binary, f"-chdir={CA1 / 'terraform'}", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [binary, f"-chdir={CA1 / 'terraform'}", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def output(name: str) -> Any:
@@ -47,26 +54,42 @@ def planned() -> list[str]:
     if done.returncode != 2:
         sys.stderr.write(done.stdout[-2000:] + done.stderr[-2000:])
         sys.exit(2)
-    return [f"terraform: {line.strip(' #')}" for line in done.stdout.splitlines() if line.startswith("  # ")]
+    return [
+        f"terraform: {line.strip(' #')}"
+        for line in done.stdout.splitlines()
+        if line.startswith("  # ")
+    ]
 
 
-def wanted_rules(admin_cidr: str, groups: dict[str, str]) -> set[tuple[str, str, str, int, int, str]]:
-    """(group, direction, protocol, from port, to port, peer) of every rule that the flow table asks for."""
+def wanted_rules(
+    admin_cidr: str, groups: dict[str, str]
+) -> set[tuple[str, str, str, int, int, str]]:
+    """(group, direction, protocol, from port, to port, peer) of every rule that the flow table asks
+    for."""
     table = yaml.safe_load((CA1.parent / "deploy" / "flows.yaml").read_text())
     rules = set()
     for flow in table["flows"]:
         source = admin_cidr if flow["from"] == ADMIN else groups[flow["from"]]
         rules.add((groups[flow["to"]], "in", "tcp", flow["port"], flow["port"], source))
         if flow["from"] != ADMIN:
-            rules.add((groups[flow["from"]], "out", "tcp", flow["port"], flow["port"], groups[flow["to"]]))
+            rules.add(
+                (groups[flow["from"]], "out", "tcp", flow["port"], flow["port"], groups[flow["to"]])
+            )
     for way in table["egress"]:
-        rules |= {(group, "out", "tcp", way["port"], way["port"], "0.0.0.0/0") for group in groups.values()}
+        rules |= {
+            (group, "out", "tcp", way["port"], way["port"], "0.0.0.0/0")
+            for group in groups.values()
+        }
     return rules
 
 
-def present_rules(groups: dict[str, str], region: str) -> dict[tuple[str, str, str, int, int, str], str]:
+def present_rules(
+    groups: dict[str, str], region: str
+) -> dict[tuple[str, str, str, int, int, str], str]:
     """The same for every rule that AWS has, with the rule's id."""
-    client = boto3.client("ec2", region_name=region, endpoint_url=os.environ.get("AWS_ENDPOINT_URL"))
+    client = boto3.client(
+        "ec2", region_name=region, endpoint_url=os.environ.get("AWS_ENDPOINT_URL")
+    )
     pages = client.get_paginator("describe_security_group_rules").paginate(
         Filters=[{"Name": "group-id", "Values": list(groups.values())}]
     )
@@ -79,14 +102,22 @@ def present_rules(groups: dict[str, str], region: str) -> dict[tuple[str, str, s
             or rule.get("ReferencedGroupInfo", {}).get("GroupId", "?")
         )
         way = "out" if rule["IsEgress"] else "in"
-        found[(rule["GroupId"], way, rule["IpProtocol"], rule.get("FromPort", -1), rule.get("ToPort", -1), peer)] = rule[
-            "SecurityGroupRuleId"
-        ]
+        found[
+            (
+                rule["GroupId"],
+                way,
+                rule["IpProtocol"],
+                rule.get("FromPort", -1),
+                rule.get("ToPort", -1),
+                peer,
+            )
+        ] = rule["SecurityGroupRuleId"]
     return found
 
 
 def group_rules() -> list[str]:
-    """Rules that are in AWS or in the flow table, but not in both; with the command that removes a stranger."""
+    """Rules that are in AWS or in the flow table, but not in both; with the command that removes a
+    stranger."""
     groups: dict[str, str] = output("security_group_ids")
     admin_cidr = yaml.safe_load(output("inventory"))["all"]["vars"]["admin_cidr"]
     names = {group: name for name, group in groups.items()}
@@ -97,31 +128,48 @@ def group_rules() -> list[str]:
         command = f"aws ec2 revoke-security-group-{'egress' if way == 'out' else 'ingress'}"
         revoke = f"{command} --group-id {group} --security-group-rule-ids {present[rule]}"
         lines.append(
-            f"security group of {names[group]}: rule in no flow, {way} {protocol} {low}-{high} {peer}; remove it: {revoke}"
+            f"security group of {names[group]}: rule in no flow, {way} {protocol} {low}-{high} "
+            f"{peer}; remove it: {revoke}"
         )
     for group, way, protocol, low, _, peer in sorted(wanted - set(present)):
         lines.append(
-            f"security group of {names[group]}: rule missing, {way} {protocol} {low} {names.get(peer, peer)}; make infra"
+            f"security group of {names[group]}: rule missing, {way} {protocol} {low} "
+            f"{names.get(peer, peer)}; make infra"
         )
     return lines
 
 
 def machines() -> list[str]:
     """What Ansible would change on the machines."""
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "site.yml", "--check", "--diff", "-e", "image_archive="]
+    command = [
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        "site.yml",
+        "--check",
+        "--diff",
+        "-e",
+        "image_archive=",
+    ]
     done = subprocess.run(command, cwd=CA1 / "ansible", capture_output=True, text=True, check=False)
-    recap = re.findall(r"^(\S+)\s+:.*changed=(\d+).*unreachable=(\d+)\s+failed=(\d+)", done.stdout, re.MULTILINE)
+    recap = re.findall(
+        r"^(\S+)\s+:.*changed=(\d+).*unreachable=(\d+)\s+failed=(\d+)", done.stdout, re.MULTILINE
+    )
     if not recap or any(int(unreachable) or int(failed) for _, _, unreachable, failed in recap):
         sys.stderr.write(done.stdout[-3000:] + done.stderr[-1000:])
         sys.exit(2)
     tasks = re.findall(r"^TASK \[(.*)\] \*+\n((?:(?!TASK|PLAY).*\n)*)", done.stdout, re.MULTILINE)
-    changed = [(task, host) for task, text in tasks for host in re.findall(r"^changed: \[([^\]]*)\]", text, re.MULTILINE)]
+    changed = [
+        (task, host)
+        for task, text in tasks
+        for host in re.findall(r"^changed: \[([^\]]*)\]", text, re.MULTILINE)
+    ]
     return [f"{host}: {task}; make configure" for task, host in changed]
 
 
 def main() -> int:
     """Prints one line per difference; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=["aws", "machines"])
     only = parser.parse_args().only
     lines: list[str] = []

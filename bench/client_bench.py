@@ -1,9 +1,11 @@
-"""What `emit` of the Python client costs its caller: the same events with the server there, and with a server that hangs.
+"""What `emit` of the Python client costs its caller: the same events with the server there, and
+with a server that hangs.
 
     python -m bench.client_bench [--events 20000]
 
-The peer in the same run is one write() of a record's size into a file, which is what a durable hand-over costs at least.
-Prints microseconds per call (median, p99) and their ratio to that write; nothing here is a limit that a test enforces.
+The peer in the same run is one write() of a record's size into a file, which is what a durable
+hand-over costs at least. Prints microseconds per call (median, p99) and their ratio to that write;
+nothing here is a limit that a test enforces.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class _Accepting(BaseHTTPRequestHandler):
         pass
 
 
-def call_us(call: Callable[[], object], events: int, per_second: float = 4_000) -> tuple[float, float]:
+def call_us(
+    call: Callable[[], object], events: int, per_second: float = 4_000
+) -> tuple[float, float]:
     """Median and p99 of one call in microseconds, at a steady rate as a busy service has."""
     durations = []
     due = time.perf_counter()
@@ -61,7 +65,8 @@ def main() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Accepting)
     server.daemon_threads = True
     process = multiprocessing.get_context("fork").Process(target=server.serve_forever, daemon=True)
-    process.start()  # not a thread: it would take its turns at the interpreter from the calls that are measured
+    # not a thread: it would take its turns at the interpreter from the calls that are measured
+    process.start()
     there = f"http://127.0.0.1:{server.server_port}"
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as silent:
         hanging = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -72,7 +77,9 @@ def main() -> None:
         for name, url in (("server there", there), ("server hangs", hanging)):
             for kind, spool in (("memory", None), ("spool", Path(folder) / name.replace(" ", "-"))):
                 client = UsageClient(url, spool_dir=spool, host="h", gpu_uuids=["GPU-1"], model="m")
-                emit = partial(client.emit, prompt_tokens=900, completion_tokens=200, latency_ms=812.5)
+                emit = partial(
+                    client.emit, prompt_tokens=900, completion_tokens=200, latency_ms=812.5
+                )
                 median, p99 = call_us(emit, events)
                 client.close(0.1)
                 print(f"{f'emit, {kind}, {name}':34}{median:10.1f}{p99:10.1f}{p99 / peer[1]:18.1f}")

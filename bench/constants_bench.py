@@ -1,10 +1,13 @@
-"""The constants of `gpu-tokens size`: bytes and CPU time of an event, a cell and a GPU's hour, on a real Kafka and mongod.
+"""The constants of `gpu-tokens size`: bytes and CPU time of an event, a cell and a GPU's hour, on a
+real Kafka and mongod.
 
-    python -m bench constants [--events N] [--write]      --write: into src/gpu_token_analytics/tools/sizing.json, with the date
+    python -m bench constants [--events N] [--write]      --write: into
+    src/gpu_token_analytics/tools/sizing.json, with the date
 
-One processor finds all events waiting and closes them to the end: first samples of idle GPUs alone, then a busy fleet. What
-the cells of the second cost more is their requests'. CPU times are those of the processes (/proc), bytes those of the last
-checkpoint on disk. Records are counted as they are, not as batches compress: those of a slow producer have one record.
+One processor finds all events waiting and closes them to the end: first samples of idle GPUs alone,
+then a busy fleet. What the cells of the second cost more is their requests'. CPU times are those of
+the processes (/proc), bytes those of the last checkpoint on disk. Records are counted as they are,
+not as batches compress: those of a slow producer have one record.
 """
 
 from __future__ import annotations
@@ -49,14 +52,19 @@ from gpu_token_analytics.wire.usage import USAGE, TokenUsage
 
 IDLE_SECONDS = 1500
 START = datetime(2026, 1, 1, tzinfo=UTC)
-RECORD_BYTES = 12  # of a record besides key and value: https://kafka.apache.org/documentation/#record
+# of a record besides key and value: https://kafka.apache.org/documentation/#record
+RECORD_BYTES = 12
 
 
 def main(argv: list[str]) -> None:
     """Measure, print, and write if asked to."""
     parser = argparse.ArgumentParser(prog="python -m bench constants", description=__doc__)
     parser.add_argument("--events", type=int, default=100_000)
-    parser.add_argument("--write", action="store_true", help="Keep the result in the file that `gpu-tokens size` reads.")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="Keep the result in the file that `gpu-tokens size` reads.",
+    )
     given = parser.parse_args(argv)
     events = events_for_bench(given.events)
     with ExitStack() as stack:
@@ -66,7 +74,8 @@ def main(argv: list[str]) -> None:
         values = measured(events, mongod, kafka, folder)
         log_bytes = sum(file.stat().st_size for file in (folder / "kafka").rglob("tokens-*/*.log"))
     print(
-        f"{len(events):,} events; Kafka's segments: {log_bytes / len(events):.0f} bytes an event, compressed in large batches"
+        f"{len(events):,} events; Kafka's segments: {log_bytes / len(events):.0f} bytes an event, "
+        "compressed in large batches"
     )
     for name, value in values.items():
         print(f"  {name:<34} {value:>12,.1f} {UNITS[name]}")
@@ -74,16 +83,25 @@ def main(argv: list[str]) -> None:
         found = {
             "measured_by": f"python -m bench constants --events {given.events} --write",
             "measured_on": f"{datetime.now(UTC):%Y-%m-%d}",
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, Kafka {CURRENT_VERSION}, MongoDB 6.0.5, both on it",
+            "machine": (
+                f"{os.cpu_count()} cores, {platform.machine()}, Kafka {CURRENT_VERSION}, MongoDB "
+                "6.0.5, both on it"
+            ),
             "constants": {name: round(value, 1) for name, value in values.items()},
         }
         CONSTANTS_FILE.write_text(json.dumps(found, indent=2) + "\n")
         print(f"wrote {CONSTANTS_FILE}")
 
 
-def measured(events: Sequence[Event], mongod: EmbeddedMongod, kafka: KafkaBroker, folder: Path) -> dict[str, float]:
+def measured(
+    events: Sequence[Event], mongod: EmbeddedMongod, kafka: KafkaBroker, folder: Path
+) -> dict[str, float]:
     """Every constant by name; units are `sizing.UNITS`."""
-    idle = list(generate(default_fleet(8, 8), START, IDLE_SECONDS, 1, load=Load(0.0), sample_interval_seconds=5.0))
+    idle = list(
+        generate(
+            default_fleet(8, 8), START, IDLE_SECONDS, 1, load=Load(0.0), sample_interval_seconds=5.0
+        )
+    )
     idle_cell_us = 1e6 * (alone := _run("idle", idle, mongod, kafka, folder)).closing / alone.cells
     busy = _run("busy", events, mongod, kafka, folder)
     usages = sum(isinstance(event, TokenUsage) for event in events)
@@ -100,7 +118,8 @@ def measured(events: Sequence[Event], mongod: EmbeddedMongod, kafka: KafkaBroker
 
 @dataclass(frozen=True)
 class _Run:
-    """CPU seconds of the processor, of its closing alone, and of mongod; cells computed; bytes stored."""
+    """CPU seconds of the processor, of its closing alone, and of mongod; cells computed; bytes
+    stored."""
 
     seconds: float
     processor: float
@@ -111,7 +130,9 @@ class _Run:
     stored: dict[str, float]
 
 
-def _run(name: str, events: Sequence[Event], mongod: EmbeddedMongod, kafka: KafkaBroker, folder: Path) -> _Run:
+def _run(
+    name: str, events: Sequence[Event], mongod: EmbeddedMongod, kafka: KafkaBroker, folder: Path
+) -> _Run:
     settings = load(
         mongodb_uri=mongod.uri,
         mongodb_database=name,
@@ -129,7 +150,11 @@ def _run(name: str, events: Sequence[Event], mongod: EmbeddedMongod, kafka: Kafk
             for event in events:
                 producer.send(event)
             producer.flush(60)
-        processor_begun, mongod_begun, begun = cpu_seconds(child.process.pid), cpu_seconds(mongod.pid or 0), time.perf_counter()
+        processor_begun, mongod_begun, begun = (
+            cpu_seconds(child.process.pid),
+            cpu_seconds(mongod.pid or 0),
+            time.perf_counter(),
+        )
         wait_until(Progress(store, len(events)).all_stored, "all events are stored")
         cells = LedgerStore(store).cells
         wait_until(lambda: not cells.count_due(), "nothing is due")
@@ -140,7 +165,8 @@ def _run(name: str, events: Sequence[Event], mongod: EmbeddedMongod, kafka: Kafk
             seconds=seconds,
             processor=cpu_seconds(child.process.pid) - processor_begun,
             closing=sum(
-                _metric(metrics, f'gpu_tokens_step_cpu_seconds_total{{step="{step}"}}') for step in ("close", "roll_up")
+                _metric(metrics, f'gpu_tokens_step_cpu_seconds_total{{step="{step}"}}')
+                for step in ("close", "roll_up")
             ),
             mongod=cpu_seconds(mongod.pid or 0) - mongod_begun,
             cells=_metric(metrics, "gpu_tokens_cells_computed_total"),
@@ -175,9 +201,12 @@ def _bytes(store: Store, events: Sequence[Event]) -> dict[str, float]:
 
 def _is_dirty(store: Store) -> bool:
     return any(
-        store[name].find_one({"rolled": False}) is not None for name in (Collection.LEDGER_CELLS, Collection.ROLLUPS_HOURLY)
+        store[name].find_one({"rolled": False}) is not None
+        for name in (Collection.LEDGER_CELLS, Collection.ROLLUPS_HOURLY)
     )
 
 
 def _metric(text: str, name: str) -> float:
-    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(f"{name} "))
+    return sum(
+        float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(f"{name} ")
+    )

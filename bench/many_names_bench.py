@@ -2,11 +2,12 @@
 
     hour      200,000 different (model, tenant) pairs in one hour of four GPUs
     minute    50,000 requests, each of a tenant of its own, in one minute of one GPU
-    price     a price that changes back over 72,000 requests of 600 tenants, two hours of one GPU, after they were closed
+    price     a price that changes back over 72,000 requests of 600 tenants, two hours of one GPU,
+              after they were closed
 
-Beside each a neighbour: one request whose cost is known beforehand. A real processor reads them from the broker in memory,
-closes them and rolls them up; a real `api` process is asked over HTTP; then everything is audited. Memory is each process's
-highest resident set (VmHWM), against a limit.
+Beside each a neighbour: one request whose cost is known beforehand. A real processor reads them
+from the broker in memory, closes them and rolls them up; a real `api` process is asked over HTTP;
+then everything is audited. Memory is each process's highest resident set (VmHWM), against a limit.
 
 Run: `python -m bench names [--scale 0.1] [--only hour]`.
 """
@@ -47,7 +48,8 @@ MEMORY_LIMIT_MB = 600
 PARTS = ("hour", "minute", "price")
 ASKED = 20  # times each question, for its 95th percentile
 MOST_SECONDS = 1800
-AT_ONCE = 20_000  # events sent before the processor has stored them: the broker keeps 5 MB a partition
+# events sent before the processor has stored them: the broker keeps 5 MB a partition
+AT_ONCE = 20_000
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 NEIGHBOUR_SECONDS = 36
@@ -57,8 +59,12 @@ DATABASE = "many_names_bench"
 
 def main(argv: list[str]) -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench names", description=__doc__, formatter_class=_Raw)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of names and requests")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench names", description=__doc__, formatter_class=_Raw
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="of the numbers of names and requests"
+    )
     parser.add_argument("--only", choices=PARTS, help="one of them")
     given = parser.parse_args(argv)
     wanted = PARTS if given.only is None else (given.only,)
@@ -85,7 +91,9 @@ class _Raw(argparse.RawDescriptionHelpFormatter):
     """The docstring as it stands."""
 
 
-def _run(settings: Settings, store: Store, folder: Path, scale: float, wanted: Sequence[str]) -> None:
+def _run(
+    settings: Settings, store: Store, folder: Path, scale: float, wanted: Sequence[str]
+) -> None:
     today = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     hour, minute, price = today - 6 * HOUR, today - 5 * HOUR, today - 4 * HOUR
     _, key = KeyStore(store.database).create("bench", frozenset([KeyScope.READ]), None, store.now())
@@ -118,10 +126,16 @@ def _run(settings: Settings, store: Store, folder: Path, scale: float, wanted: S
     begun = time.perf_counter()
     report = audit(LedgerStore(store), params_of(settings))
     verdict = "holds" if report.holds else f"DOES NOT HOLD: {report.findings[:3]}"
-    print(f"audit in {time.perf_counter() - begun:.0f} s: {verdict}; {report.cells:,} cells, {report.sums_compared:,} sums")
+    print(
+        f"audit in {time.perf_counter() - begun:.0f} s: {verdict}; {report.cells:,} cells, "
+        f"{report.sums_compared:,} sums"
+    )
     _print_sizes(store)
     for name, peak in peaks.items():
-        print(f"{name} peak resident memory: {peak:.0f} MB (limit {MEMORY_LIMIT_MB}: {_met(peak <= MEMORY_LIMIT_MB)})")
+        print(
+            f"{name} peak resident memory: {peak:.0f} MB (limit {MEMORY_LIMIT_MB}: "
+            f"{_met(peak <= MEMORY_LIMIT_MB)})"
+        )
 
 
 def _change_price(store: Store, since: datetime, processor: int, api: int) -> None:
@@ -140,7 +154,9 @@ def _change_price(store: Store, since: datetime, processor: int, api: int) -> No
     )
     wait_until(lambda: _due(store) > 0, "the price marks its cells", lambda: 0.2, 60)
     _settle(store)
-    _tell("price", "changed, closed and rolled up again", time.perf_counter() - begun, processor, api)
+    _tell(
+        "price", "changed, closed and rolled up again", time.perf_counter() - begun, processor, api
+    )
 
 
 def hour_of_pairs(start: datetime, pairs: int) -> Iterator[Event]:
@@ -150,7 +166,10 @@ def hour_of_pairs(start: datetime, pairs: int) -> Iterator[Event]:
     for number in range(pairs):
         gpu = number % 4
         end = start + timedelta(seconds=10 + number * 3580 / pairs)
-        model, tenant = f"org-{number % 40}/model-{number % 2000}-instruct", f"team-{number // 2000}"
+        model, tenant = (
+            f"org-{number % 40}/model-{number % 2000}-instruct",
+            f"team-{number // 2000}",
+        )
         yield request(f"hour-{number}", end, 5, f"GPU-hour-{gpu}", f"hour-{gpu}", model, tenant)
 
 
@@ -159,7 +178,15 @@ def minute_of_requests(start: datetime, requests: int) -> Iterator[Event]:
     yield from samples("GPU-minute", "minute-0", start, 4)
     for number in range(requests):
         end = start + MINUTE + timedelta(seconds=20 + number * 39 / requests)
-        yield request(f"minute-{number}", end, 15, "GPU-minute", f"minute-{number % 24}", "model-a", f"tenant-{number}")
+        yield request(
+            f"minute-{number}",
+            end,
+            15,
+            "GPU-minute",
+            f"minute-{number % 24}",
+            "model-a",
+            f"tenant-{number}",
+        )
 
 
 def requests_of_tenants(start: datetime, tenants: int, minutes: int) -> Iterator[Event]:
@@ -169,7 +196,15 @@ def requests_of_tenants(start: datetime, tenants: int, minutes: int) -> Iterator
         for number in range(tenants):
             end = start + minute * MINUTE + timedelta(seconds=30 + number * 29 / tenants)
             name = f"price-{minute}-{number}"
-            yield request(name, end, 20, "GPU-price", f"price-{number % 24}", f"model-{number % 5}", f"tenant-{number}")
+            yield request(
+                name,
+                end,
+                20,
+                "GPU-price",
+                f"price-{number % 24}",
+                f"model-{number % 5}",
+                f"tenant-{number}",
+            )
 
 
 def neighbour(name: str, at: datetime) -> Iterator[Event]:
@@ -177,7 +212,9 @@ def neighbour(name: str, at: datetime) -> Iterator[Event]:
     gpu, host = f"GPU-neighbour-{name}", f"neighbour-{name}"
     yield from samples(gpu, host, at, 2)
     end = at + timedelta(seconds=10 + NEIGHBOUR_SECONDS)
-    yield request(f"neighbour-{name}", end, NEIGHBOUR_SECONDS, gpu, host, "model-n", f"neighbour-{name}")
+    yield request(
+        f"neighbour-{name}", end, NEIGHBOUR_SECONDS, gpu, host, "model-n", f"neighbour-{name}"
+    )
 
 
 def samples(gpu: str, host: str, start: datetime, minutes: int) -> Iterator[GpuSample]:
@@ -198,7 +235,9 @@ def samples(gpu: str, host: str, start: datetime, minutes: int) -> Iterator[GpuS
         )
 
 
-def request(name: str, end: datetime, seconds: float, gpu: str, host: str, model: str, tenant: str) -> TokenUsage:
+def request(
+    name: str, end: datetime, seconds: float, gpu: str, host: str, model: str, tenant: str
+) -> TokenUsage:
     """One finished request."""
     return TokenUsage(
         event_id=name,
@@ -222,7 +261,12 @@ def _send(settings: Settings, store: Store, events: list[Event]) -> None:
             for event in some:
                 producer.send(event)
             producer.flush(120)
-            wait_until(lambda wanted=wanted: stored_count(store) >= wanted, "events are stored", lambda: 0.1, MOST_SECONDS)  # type: ignore[misc]
+            wait_until(
+                lambda wanted=wanted: stored_count(store) >= wanted,  # type: ignore[misc]
+                "events are stored",
+                lambda: 0.1,
+                MOST_SECONDS,
+            )
 
 
 def _due(store: Store) -> int:
@@ -238,7 +282,10 @@ def _settle(store: Store) -> None:
         hourly = store[Collection.ROLLUPS_HOURLY]
         if hourly.count_documents({"rolled": False}):
             return False
-        summed: int = sum(hour["total"]["requests"] for hour in hourly.find({"scope": "fleet"}, {"total.requests": 1}))
+        summed: int = sum(
+            hour["total"]["requests"]
+            for hour in hourly.find({"scope": "fleet"}, {"total.requests": 1})
+        )
         return summed == int(store[USAGE.collection].estimated_document_count())
 
     wait_until(settled, "everything is closed and rolled up", lambda: 0.5, MOST_SECONDS)
@@ -254,7 +301,9 @@ def _ask(asked: httpx.Client, name: str, start: datetime, processor: int, api: i
         _get(asked, "/v1/costs", {**whole, "group_by": group_by, "limit": 10_000})
     _get(asked, "/v1/quality", whole)
     _get(asked, "/v1/ledger/cells", {**whole, "limit": 1000})
-    with asked.stream("GET", "/v1/export", params={**whole, "group_by": ["model", "tenant"], "format": "csv"}) as answer:
+    with asked.stream(
+        "GET", "/v1/export", params={**whole, "group_by": ["model", "tenant"], "format": "csv"}
+    ) as answer:
         rows = sum(chunk.count(b"\n") for chunk in answer.iter_bytes())
     own = _get(asked, "/v1/costs", {**whole, "tenant": f"neighbour-{name}"})["totals"]
     cost = own["money"]["attributed_nusd"]
@@ -276,9 +325,15 @@ def _ask_often(asked: httpx.Client, start: datetime, api: int) -> None:
     questions: tuple[tuple[str, dict[str, Any]], ...] = (
         ("by model", {**whole, "group_by": ["model"], "limit": 10_000}),
         ("by tenant", {**whole, "group_by": ["tenant"], "limit": 10_000}),
-        ("one tenant by model", {**whole, "group_by": ["model"], "tenant": "team-7", "limit": 10_000}),
+        (
+            "one tenant by model",
+            {**whole, "group_by": ["model"], "tenant": "team-7", "limit": 10_000},
+        ),
         ("pairs, the first 1,000", {**pairs, "limit": 1000}),
-        ("pairs, the second 10,000", {**pairs, "limit": 10_000} | ({"cursor": later} if later else {})),
+        (
+            "pairs, the second 10,000",
+            {**pairs, "limit": 10_000} | ({"cursor": later} if later else {}),
+        ),
     )
     for name, params in questions:
         taken, cpu_before_ms, rows = [], cpu_ms(api), 0
@@ -289,7 +344,8 @@ def _ask_often(asked: httpx.Client, start: datetime, api: int) -> None:
         p50, p95 = statistics.median(taken), statistics.quantiles(taken, n=20)[-1]
         cpu = (cpu_ms(api) - cpu_before_ms) / ASKED
         print(
-            f"hour    {name:26} {rows:7,} rows, p50 {p50:.0f} ms, p95 {p95:.0f} ms, CPU {cpu:.0f} ms, api {peak_mb(api):.0f} MB"
+            f"hour    {name:26} {rows:7,} rows, p50 {p50:.0f} ms, p95 {p95:.0f} ms, CPU {cpu:.0f} "
+            f"ms, api {peak_mb(api):.0f} MB"
         )
 
 
@@ -306,7 +362,12 @@ def _tell(name: str, what: str, seconds: float, processor: int, api: int) -> Non
 
 
 def _print_sizes(store: Store) -> None:
-    names = (Collection.LEDGER_CELLS, Collection.ROLLUPS_HOURLY, Collection.ROLLUPS_DAILY, Collection.LINE_CHUNKS)
+    names = (
+        Collection.LEDGER_CELLS,
+        Collection.ROLLUPS_HOURLY,
+        Collection.ROLLUPS_DAILY,
+        Collection.LINE_CHUNKS,
+    )
     for name in names:
         largest = max((len(bson.encode(found)) for found in store[name].find()), default=0)
         print(f"largest document of {name.value}: {largest / 1e6:.2f} MB (MongoDB takes 16.78)")

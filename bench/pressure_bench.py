@@ -1,11 +1,15 @@
-"""Who yields to whom: one processor on a real broker and mongod, at rates below and above what the machine can do, over time.
+"""Who yields to whom: one processor on a real broker and mongod, at rates below and above what the
+machine can do, over time.
 
-    each stage      live events at a rate for some seconds; the last stage shows how what waited is worked off
-    each sample     records that wait in Kafka, the delay of events until they are stored (p99 of the interval) and of cells
-                    until they are in the ledger, the age of the oldest cell that is due, the resident memory
+    each stage      live events at a rate for some seconds; the last stage shows how what waited is
+                    worked off
+    each sample     records that wait in Kafka, the delay of events until they are stored (p99 of
+                    the interval) and of cells until they are in the ledger, the age of the oldest
+                    cell that is due, the resident memory
     at the end      a table, a plot over time (SVG), and exit code 1 where memory was not bounded
 
-The sender shares the machine, and sends what it can. Delays count from an event's own time, so one that it sends late is late.
+The sender shares the machine, and sends what it can. Delays count from an event's own time, so one
+that it sends late is late.
 
     python -m bench pressure [--rates 2000,20000,2000] [--seconds 40] [--plot build/pressure.svg]
 """
@@ -65,7 +69,9 @@ class Sample:
 def main(argv: list[str]) -> None:
     """Run, print, plot."""
     parser = argparse.ArgumentParser(prog="python -m bench pressure", description=__doc__)
-    parser.add_argument("--rates", default="2000,20000,2000", help="events a second, stage after stage")
+    parser.add_argument(
+        "--rates", default="2000,20000,2000", help="events a second, stage after stage"
+    )
     parser.add_argument("--seconds", type=float, default=40, help="of each stage")
     parser.add_argument("--plot", type=Path, default=Path("build/pressure.svg"))
     given = parser.parse_args(argv)
@@ -84,16 +90,23 @@ def run(rates: Sequence[float], seconds: float) -> tuple[list[Sample], float]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pressure-")))
         broker = stack.enter_context(KafkaBroker(CURRENT_VERSION, folder / "kafka"))
         mongod = stack.enter_context(EmbeddedMongod(folder / "mongod", cache_mb=512))
-        settings = bench_settings(mongod.uri, "pressure").model_copy(update={"kafka_bootstrap": broker.bootstrap})
+        settings = bench_settings(mongod.uri, "pressure").model_copy(
+            update={"kafka_bootstrap": broker.bootstrap}
+        )
         store = open_store(settings, "pressure")
         stack.callback(store.close)
         ensure_indexes(store, settings)
         create_topics(settings)
         child = stack.enter_context(one_running(settings, folder / "processor.log"))
-        wait_until(lambda: "gpu_tokens_assigned_partitions" in _metrics(child), "the processor answers", lambda: 0.2)
+        wait_until(
+            lambda: "gpu_tokens_assigned_partitions" in _metrics(child),
+            "the processor answers",
+            lambda: 0.2,
+        )
         watch = _Watch(store, child)
         heads = ("stored p99 s", "ledger p99 s", "oldest due s")
-        print(f"{'s':>5}{'sent':>10}{'stored':>10}{'waiting':>9}{''.join(f'{head:>14}' for head in heads)}{'RSS MB':>8}")
+        delays = "".join(f"{head:>14}" for head in heads)
+        print(f"{'s':>5}{'sent':>10}{'stored':>10}{'waiting':>9}{delays}{'RSS MB':>8}")
         fleet = events_for_bench(50_000)
         for rate in rates:
             sender = Sender(settings, rate, _now(fleet))
@@ -106,7 +119,8 @@ def run(rates: Sequence[float], seconds: float) -> tuple[list[Sample], float]:
 
 
 def _now(events: Sequence[Event]) -> Iterator[Event]:
-    """The same events again and again, as new ones of this moment: 64 simulated GPUs would not serve as many requests."""
+    """The same events again and again, as new ones of this moment: 64 simulated GPUs would not
+    serve as many requests."""
     for event in cycle(events):
         yield replace(event, event_id=new_event_id(), ts=datetime.now(UTC))
 
@@ -131,7 +145,11 @@ class Quantiles:
         before, self._counts = self._counts, counts
         new = {bound: count - before.get(bound, 0.0) for bound, count in counts.items()}
         whole = max(new.values(), default=0.0)
-        return min((bound for bound, count in new.items() if count >= 0.99 * whole), default=None) if whole else None
+        return (
+            min((bound for bound, count in new.items() if count >= 0.99 * whole), default=None)
+            if whole
+            else None
+        )
 
 
 class _Watch:
@@ -140,7 +158,10 @@ class _Watch:
         self.sent_before = 0
         self._store, self._child, self._reads = store, child, Reads(store.database)
         self._begun = time.monotonic()
-        self._to_stored, self._to_ledger = Quantiles("event_to_stored_seconds"), Quantiles("event_to_ledger_seconds")
+        self._to_stored, self._to_ledger = (
+            Quantiles("event_to_stored_seconds"),
+            Quantiles("event_to_ledger_seconds"),
+        )
 
     def stage(self, sender: Sender, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -188,20 +209,37 @@ def plot(samples: Sequence[Sample], rates: Sequence[float], seconds: float) -> s
     )
     times = [one.seconds for one in samples]
     last = max(times[-1], seconds * len(rates))
-    parts = [_panel(number, name, times, values, last) for number, (name, values) in enumerate(curves)]
+    parts = [
+        _panel(number, name, times, values, last) for number, (name, values) in enumerate(curves)
+    ]
     for number, rate in enumerate(rates):
         x = _LEFT + number * seconds / last * _WIDTH
         parts.append(f'<text x="{x + 4:.0f}" y="14" fill="#555">{rate:,.0f} events/s</text>')
-        parts.append(f'<line x1="{x:.0f}" x2="{x:.0f}" y1="4" y2="{len(curves) * (_HEIGHT + _GAP)}" stroke="#bbb"/>')
+        parts.append(
+            f'<line x1="{x:.0f}" x2="{x:.0f}" y1="4" y2="{len(curves) * (_HEIGHT + _GAP)}" '
+            'stroke="#bbb"/>'
+        )
     size = f'width="{_WIDTH + _LEFT + 20}" height="{len(curves) * (_HEIGHT + _GAP) + 20}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">{"".join(parts)}</svg>\n'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" '
+        f'font-size="12">{"".join(parts)}</svg>\n'
+    )
 
 
-def _panel(number: int, name: str, times: Sequence[float], values: Sequence[float | None], last: float) -> str:
+def _panel(
+    number: int, name: str, times: Sequence[float], values: Sequence[float | None], last: float
+) -> str:
     bottom = number * (_HEIGHT + _GAP) + _HEIGHT + 34
-    known = [(at, value) for at, value in zip(times, values, strict=True) if value is not None and value != float("inf")]
+    known = [
+        (at, value)
+        for at, value in zip(times, values, strict=True)
+        if value is not None and value != float("inf")
+    ]
     most = max((value for _, value in known), default=0.0) or 1.0
-    points = " ".join(f"{_LEFT + at / last * _WIDTH:.1f},{bottom - value / most * _HEIGHT:.1f}" for at, value in known)
+    points = " ".join(
+        f"{_LEFT + at / last * _WIDTH:.1f},{bottom - value / most * _HEIGHT:.1f}"
+        for at, value in known
+    )
     return (
         f'<text x="{_LEFT}" y="{bottom - _HEIGHT - 6}" font-weight="bold">{name}</text>'
         f'<text x="{_LEFT - 6}" y="{bottom - _HEIGHT + 10}" text-anchor="end">{most:,.0f}</text>'

@@ -1,10 +1,13 @@
-"""`python -m bench.query_bench`: how fast /v1 answers over 30 days of 64 GPUs, while ingest goes on.
+"""`python -m bench.query_bench`: how fast /v1 answers over 30 days of 64 GPUs, while ingest goes
+on.
 
-    1 a mongod of its own, 2.8 million cells (30 days x 64 GPUs x 1,440 minutes, 8 models, 20 tenants), rolled up
+    1 a mongod of its own, 2.8 million cells (30 days x 64 GPUs x 1,440 minutes, 8 models, 20
+      tenants), rolled up
     2 a real `gpu-tokens api` process, asked over HTTP with a key
     3 beside it a writer: requests stored, the newest cells recomputed, rollups kept
 
-`--data DIR` keeps the database for the next run. Nothing is compared with a fixed machine: the figures are printed with it.
+`--data DIR` keeps the database for the next run. Nothing is compared with a fixed machine: the
+figures are printed with it.
 """
 
 from __future__ import annotations
@@ -47,7 +50,9 @@ MEMORY_GOAL_MB = 300
 
 def main(argv: list[str] | None = None) -> None:
     """Load, roll up, ask, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--gpus", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=60, help="requests per question")
@@ -73,7 +78,10 @@ def bench(uri: str, days: int, gpus: int, rounds: int) -> None:
     ensure_indexes(store, settings)
     load_cells(store, days, gpus)
     _, key = KeyStore(store.database).create("bench", frozenset([KeyScope.READ]), None, store.now())
-    print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, mongod {store.server}")
+    print(
+        f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, mongod "
+        f"{store.server}"
+    )
     with api_process(uri) as (url, pid), writer(uri, days, gpus), client(url, key) as asked:
         ask_all(asked, days, rounds, pid)
         export_day(asked, days, pid)
@@ -91,14 +99,24 @@ def load_cells(store: Store, days: int, gpus: int) -> None:
         ensure_indexes(store, _settings_of(store))
         begun = time.perf_counter()
         made = cells(fleet, START, days * 1440, now=START + timedelta(days=days))
-        collection = store.client[DATABASE][Collection.LEDGER_CELLS.value]  # not majority: it is only a bench's data
+        # not majority: it is only a bench's data
+        collection = store.client[DATABASE][Collection.LEDGER_CELLS.value]
         while chunk := list(islice(made, 10_000)):
             collection.insert_many(chunk, ordered=False)
         print(f"{wanted:,} cells loaded in {time.perf_counter() - begun:.0f} s")
         rows = []
         for index in range(gpus):
             gpu, host, name = fleet.gpu(index)
-            rows.append({"_id": gpu, "kind": "gpu", "gpu": gpu, "host": host, "gpu_index": index % 8, "name": name})
+            rows.append(
+                {
+                    "_id": gpu,
+                    "kind": "gpu",
+                    "gpu": gpu,
+                    "host": host,
+                    "gpu_index": index % 8,
+                    "name": name,
+                }
+            )
         store[Collection.INVENTORY].insert_many(rows)
     begun = time.perf_counter()
     rollups, hours = Rollups(RollupStore(store.database)), 0
@@ -112,7 +130,10 @@ def load_cells(store: Store, days: int, gpus: int) -> None:
 def _settings_of(store: Store) -> Settings:
     address = store.client.address
     assert address is not None
-    return load(mongodb_uri=f"mongodb://{address[0]}:{address[1]}/?directConnection=true", mongodb_database=DATABASE)
+    return load(
+        mongodb_uri=f"mongodb://{address[0]}:{address[1]}/?directConnection=true",
+        mongodb_database=DATABASE,
+    )
 
 
 @contextlib.contextmanager
@@ -128,7 +149,12 @@ def api_process(uri: str, database: str = DATABASE) -> Iterator[tuple[str, int]]
         "API_REQUEST_BURST": "10000",
     }
     with tempfile.NamedTemporaryFile("ab") as log:
-        child = subprocess.Popen([sys.executable, "-m", "gpu_token_analytics", "api"], env=environment, stderr=log, stdout=log)
+        child = subprocess.Popen(
+            [sys.executable, "-m", "gpu_token_analytics", "api"],
+            env=environment,
+            stderr=log,
+            stdout=log,
+        )
         try:
             url = f"http://127.0.0.1:{port}"
             until = time.monotonic() + 60
@@ -137,7 +163,9 @@ def api_process(uri: str, database: str = DATABASE) -> Iterator[tuple[str, int]]
                     if httpx.get(f"{url}/ready", trust_env=False).status_code == 200:
                         break
                 if child.poll() is not None or time.monotonic() > until:
-                    raise SystemExit(f"the api process did not start:\n{Path(log.name).read_text()}")
+                    raise SystemExit(
+                        f"the api process did not start:\n{Path(log.name).read_text()}"
+                    )
                 time.sleep(0.1)
             yield url, child.pid
         finally:
@@ -148,19 +176,33 @@ def api_process(uri: str, database: str = DATABASE) -> Iterator[tuple[str, int]]
 @contextlib.contextmanager
 def writer(uri: str, days: int, gpus: int) -> Iterator[None]:
     """Ingest's load on the database, in a process of its own."""
-    command = [sys.executable, "-m", "bench.query_bench", "--writer", uri, "--days", str(days), "--gpus", str(gpus)]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.query_bench",
+        "--writer",
+        uri,
+        "--days",
+        str(days),
+        "--gpus",
+        str(gpus),
+    ]
     child = subprocess.Popen(command)
     try:
         yield
         if child.poll() is not None:
-            raise SystemExit(f"the writer ended with exit code {child.returncode}: the figures are not under load")
+            raise SystemExit(
+                f"the writer ended with exit code {child.returncode}: the figures are not under "
+                "load"
+            )
     finally:
         child.kill()
         child.wait()
 
 
 def write_until_killed(uri: str, days: int, gpus: int) -> None:
-    """Store requests, recompute the cells of the newest minutes, keep the rollups: once a second."""
+    """Store requests, recompute the cells of the newest minutes, keep the rollups: once a
+    second."""
     settings = load(mongodb_uri=uri, mongodb_database=DATABASE)
     store = open_store(settings, "query-bench-writer")
     rollups = Rollups(RollupStore(store.database))
@@ -171,7 +213,9 @@ def write_until_killed(uri: str, days: int, gpus: int) -> None:
     while True:
         begun = time.monotonic()
         number += USAGES_PER_SECOND
-        usage.insert_many([_usage(number + index, gpus) for index in range(USAGES_PER_SECOND)], ordered=False)
+        usage.insert_many(
+            [_usage(number + index, gpus) for index in range(USAGES_PER_SECOND)], ordered=False
+        )
         minute = newest - timedelta(minutes=1 + tick % 10)
         ledger.update_many({"minute": minute}, {"$inc": {"revision": 1}, "$set": {"rolled": False}})
         rollups.step()
@@ -206,11 +250,15 @@ def client(url: str, key: str) -> Iterator[httpx.Client]:
 
 
 def ask_all(asked: httpx.Client, days: int, rounds: int, pid: int) -> None:
-    """The questions, each many times. CPU is that of the api process: it tells more than time on a machine that is shared."""
+    """The questions, each many times. CPU is that of the api process: it tells more than time on a
+    machine that is shared."""
     end = START + timedelta(days=days)
     few = max(5, rounds // 4)
     whole = {"from": START.isoformat(), "to": end.isoformat()}
-    odd = {"from": (START + timedelta(minutes=17)).isoformat(), "to": (end - timedelta(minutes=23)).isoformat()}
+    odd = {
+        "from": (START + timedelta(minutes=17)).isoformat(),
+        "to": (end - timedelta(minutes=23)).isoformat(),
+    }
     week = {"from": (end - timedelta(days=7)).isoformat(), "to": end.isoformat()}
     hour = {"from": (end - timedelta(hours=1)).isoformat(), "to": end.isoformat()}
     until_now = end - timedelta(minutes=23)  # "now" is no whole hour
@@ -223,17 +271,35 @@ def ask_all(asked: httpx.Client, days: int, rounds: int, pid: int) -> None:
         ("model, tenant, hour (page of 1,000)", _by_hour(whole, 1_000), rounds, 500),
         ("model, tenant, hour (page of 10,000)", _by_hour(whole, 10_000), few, 500),
         ("model, tenant", {**whole, "group_by": ["model", "tenant"]}, rounds, None),
-        ("class, hour", {**whole, "group_by": ["class"], "bucket": "1h", "limit": 10_000}, rounds, None),
-        ("tenant filter, model, day", {**whole, "group_by": ["model"], "bucket": "1d", "tenant": "tenant-03"}, rounds, None),
+        (
+            "class, hour",
+            {**whole, "group_by": ["class"], "bucket": "1h", "limit": 10_000},
+            rounds,
+            None,
+        ),
+        (
+            "tenant filter, model, day",
+            {**whole, "group_by": ["model"], "bucket": "1d", "tenant": "tenant-03"},
+            rounds,
+            None,
+        ),
         ("gpu, day", {**whole, "group_by": ["gpu"], "bucket": "1d", "limit": 10_000}, few, None),
-        ("host, hour, 7 days", {**week, "group_by": ["host"], "bucket": "1h", "limit": 10_000}, few, None),
+        (
+            "host, hour, 7 days",
+            {**week, "group_by": ["host"], "bucket": "1h", "limit": 10_000},
+            few,
+            None,
+        ),
         ("model, 30 days less 40 minutes", {**odd, "group_by": ["model"]}, rounds, None),
         ("model, 24 hours up to the minute", {**last_day, "group_by": ["model"]}, rounds, None),
         ("gpu, 24 hours up to the minute", {**last_day, "group_by": ["gpu"]}, few, None),
         ("model, hour, 24 hours, Asia/Kolkata", {**kolkata, "group_by": ["model"]}, few, None),
         ("model, minute, 1 hour", {**hour, "group_by": ["model"], "bucket": "1m"}, few, None),
     ]
-    print(f"{'/v1/costs over ' + str(days) + ' days, by':44} {'rows':>7} {'p50 ms':>8} {'p95 ms':>8} {'CPU ms':>8}  goal")
+    print(
+        f"{'/v1/costs over ' + str(days) + ' days, by':44} {'rows':>7} {'p50 ms':>8} {'p95 ms':>8} "
+        f"{'CPU ms':>8}  goal"
+    )
     for name, params, times, goal_ms in questions:
         taken, rows, cpu_before_ms = [], 0, cpu_ms(pid)
         for _ in range(times):
@@ -245,8 +311,13 @@ def ask_all(asked: httpx.Client, days: int, rounds: int, pid: int) -> None:
             rows = len(answer.json()["rows"])
         cpu_each_ms = (cpu_ms(pid) - cpu_before_ms) / times
         p95 = statistics.quantiles(taken, n=20)[-1]
-        verdict = "" if goal_ms is None else f"{goal_ms:.0f} ms: {'met' if p95 <= goal_ms else 'MISSED'}"
-        print(f"{name:44} {rows:7,} {statistics.median(taken):8.1f} {p95:8.1f} {cpu_each_ms:8.1f}  {verdict}")
+        verdict = (
+            "" if goal_ms is None else f"{goal_ms:.0f} ms: {'met' if p95 <= goal_ms else 'MISSED'}"
+        )
+        print(
+            f"{name:44} {rows:7,} {statistics.median(taken):8.1f} {p95:8.1f} {cpu_each_ms:8.1f}  "
+            f"{verdict}"
+        )
     begun, rows, pages = time.perf_counter(), 0, 0
     params = _by_hour(whole, 10_000)
     while True:
@@ -255,7 +326,10 @@ def ask_all(asked: httpx.Client, days: int, rounds: int, pid: int) -> None:
         if body["next"] is None:
             break
         params["cursor"] = body["next"]
-    print(f"{'model, tenant, hour (all pages)':44} {rows:7,} {(time.perf_counter() - begun) * 1000:8.1f} {'':8}  {pages} pages")
+    print(
+        f"{'model, tenant, hour (all pages)':44} {rows:7,} "
+        f"{(time.perf_counter() - begun) * 1000:8.1f} {'':8}  {pages} pages"
+    )
 
 
 def _by_hour(whole: dict[str, Any], limit: int) -> dict[str, Any]:
@@ -281,7 +355,8 @@ def export_day(asked: httpx.Client, days: int, pid: int) -> None:
                     highest = max(highest, resident_mb(pid))
         seconds = time.perf_counter() - begun
         print(
-            f"export of a day by minute, gpu, model as {name}: {size / 1e6:.0f} MB in {seconds:.1f} s, "
+            f"export of a day by minute, gpu, model as {name}: {size / 1e6:.0f} MB in "
+            f"{seconds:.1f} s, "
             f"api resident at most {highest:.0f} MB"
         )
 

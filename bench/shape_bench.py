@@ -1,4 +1,5 @@
-"""CPU time of ingest's pure steps per event: decode, check, columns, documents. No services, so it is a matter of seconds.
+"""CPU time of ingest's pure steps per event: decode, check, columns, documents. No services, so it
+is a matter of seconds.
 
     own        records as encode() writes them
     spaced     the same with a space after each colon and comma, as other producers write JSON
@@ -6,7 +7,8 @@
 
 Each tree runs in a process of its own, in turns; the medians of the rounds are compared:
 
-    python -m bench shape [--rounds N] [--events N] [--against SRC]       SRC: the `src` folder of another version
+    python -m bench shape [--rounds N] [--events N] [--against SRC]       SRC: the `src` folder of
+    another version
 """
 
 from __future__ import annotations
@@ -64,12 +66,15 @@ def main(argv: list[str]) -> dict[str, dict[str, float]]:
         for name, source in trees.items():
             rounds[name].append(_measured(source, given.events))
     medians = {
-        name: {form: statistics.median(one[form] for one in measured) for form in FORMS} for name, measured in rounds.items()
+        name: {form: statistics.median(one[form] for one in measured) for form in FORMS}
+        for name, measured in rounds.items()
     }
     for name, by_form in medians.items():
         print(f"{name:<8} " + ", ".join(f"{form} {us:.2f} us" for form, us in by_form.items()))
     if "against" in medians:
-        ratios = (f"{form} {medians['here'][form] / medians['against'][form]:.2f}" for form in FORMS)
+        ratios = (
+            f"{form} {medians['here'][form] / medians['against'][form]:.2f}" for form in FORMS
+        )
         print("ratio    " + ", ".join(ratios))
     return medians
 

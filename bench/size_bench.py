@@ -1,13 +1,14 @@
-"""Ingest and closing with more and more stored: CPU microseconds per event of the processor and of mongod, and bytes on disk.
+"""Ingest and closing with more and more stored: CPU microseconds per event of the processor and of
+mongod, and bytes on disk.
 
     fill       events of a busy fleet, encoded and inserted as ingest does, until so many are stored
     ingest     a processor reads events of the hours that follow; the ledger is held back
     closing    the same again with the ledger computed to the end, less what ingest took
     bytes      of the collection and its indexes on disk, of usage events, after a checkpoint
 
-A checkpoint is forced before and after each measurement and belongs to it: pages that an index dirties all over are written
-there. All sizes are measured in one mongod, one after another, and shown against the first: other load on the machine shows in
-rates, hardly in CPU time.
+A checkpoint is forced before and after each measurement and belongs to it: pages that an index
+dirties all over are written there. All sizes are measured in one mongod, one after another, and
+shown against the first: other load on the machine shows in rates, hardly in CPU time.
 
     python -m bench size [--sizes 0,500000,2000000] [--events N] [--cache-mb N] [--ids time|random]
 """
@@ -57,7 +58,9 @@ from gpu_token_analytics.wire.usage import USAGE
 START = datetime(2026, 1, 1, tzinfo=UTC)
 _AT_ONCE = 8000
 _STORED_PER_SECOND = (
-    500  # what is there has come in at the rate at which mongod's checkpoints, one a minute, meet a measurement
+    # what is there has come in at the rate at which mongod's checkpoints, one a minute, meet a
+    # measurement
+    500
 )
 _NAMES = UUID("6c0b2f5e-5f1d-5b0a-9a52-1f6f6a3d1c11")
 
@@ -94,10 +97,17 @@ class Measured:
 def main(argv: list[str]) -> list[Measured]:
     """Run and print."""
     parser = argparse.ArgumentParser(prog="python -m bench size", description=__doc__)
-    parser.add_argument("--sizes", default="0,500000,2000000", help="events stored before each measurement")
+    parser.add_argument(
+        "--sizes", default="0,500000,2000000", help="events stored before each measurement"
+    )
     parser.add_argument("--events", type=int, default=40_000, help="of a measurement")
     parser.add_argument("--cache-mb", type=int, default=512, help="of mongod")
-    parser.add_argument("--ids", choices=("time", "random"), default="time", help="event ids begin with their time, or do not")
+    parser.add_argument(
+        "--ids",
+        choices=("time", "random"),
+        default="time",
+        help="event ids begin with their time, or do not",
+    )
     given = parser.parse_args(argv)
     events = _endless(random_ids=given.ids == "random")
     results: list[Measured] = []
@@ -108,7 +118,8 @@ def main(argv: list[str]) -> list[Measured]:
         EmbeddedMongod(Path(folder), cache_mb=given.cache_mb) as mongod,
         database_of(bench_settings(mongod.uri, "size", NEVER_SECONDS)) as store,
     ):
-        _measure(store, mongod, islice(events, 5_000), Path(folder), SOON_SECONDS)  # imports, connections, indexes
+        # imports, connections, indexes
+        _measure(store, mongod, islice(events, 5_000), Path(folder), SOON_SECONDS)
         for size in sizes:
             _fill(store, events, size, begun)
             results.append(_all(store, mongod, events, Path(folder), given.events))
@@ -118,7 +129,9 @@ def main(argv: list[str]) -> list[Measured]:
 
 def _endless(*, random_ids: bool) -> Iterator[Event]:
     load = Load(requests_per_second=160.0, diurnal_amplitude=0.0)
-    for event in generate(default_fleet(8, 8), START, timedelta(days=365).total_seconds(), 1, load=load):
+    for event in generate(
+        default_fleet(8, 8), START, timedelta(days=365).total_seconds(), 1, load=load
+    ):
         yield replace(event, event_id=str(uuid5(_NAMES, event.event_id))) if random_ids else event
 
 
@@ -130,10 +143,18 @@ def _fill(store: Store, events: Iterator[Event], size: int, first_stored_at: dat
         for name, joined in insert_commands(values, stored_at, _AT_ONCE):
             write_command(store[name], "insert", joined)
     if stored_count(store) > before:
-        print(f"{stored_count(store) - before:,} events inserted in {time.perf_counter() - begun:.0f} s", flush=True)
+        print(
+            (
+                f"{stored_count(store) - before:,} events inserted in "
+                f"{time.perf_counter() - begun:.0f} s"
+            ),
+            flush=True,
+        )
 
 
-def _all(store: Store, mongod: EmbeddedMongod, events: Iterator[Event], folder: Path, count: int) -> Measured:
+def _all(
+    store: Store, mongod: EmbeddedMongod, events: Iterator[Event], folder: Path, count: int
+) -> Measured:
     stored = stored_count(store)
     ingest, ingest_rss = _measure(store, mongod, islice(events, count), folder, NEVER_SECONDS)
     whole, whole_rss = _measure(store, mongod, islice(events, count), folder, SOON_SECONDS)
@@ -143,9 +164,14 @@ def _all(store: Store, mongod: EmbeddedMongod, events: Iterator[Event], folder: 
 
 
 def _measure(
-    store: Store, mongod: EmbeddedMongod, events: Iterator[Event], folder: Path, debounce_seconds: float
+    store: Store,
+    mongod: EmbeddedMongod,
+    events: Iterator[Event],
+    folder: Path,
+    debounce_seconds: float,
 ) -> tuple[Cost, float]:
-    """(what an event costs, the processor's peak resident MB). With a short debounce cells are closed, too."""
+    """(what an event costs, the processor's peak resident MB). With a short debounce cells are
+    closed, too."""
     cells = LedgerStore(store).cells
     # Cells that an earlier measurement held back belong to none.
     store["ledger_cells"].delete_many({"due_at": {"$exists": True}})
@@ -186,8 +212,17 @@ def _cpu(store: Store, processor: int, mongod: EmbeddedMongod) -> Cost:
 
 def _line(one: Measured, first: Measured) -> str:
     costs = ", ".join(
-        f"{name} {cost.processor:.1f} + {cost.mongod:.1f} us = {first_cost.both / cost.both:.2f} of empty"
-        for name, cost, first_cost in (("ingest", one.ingest, first.ingest), ("closing", one.closing, first.closing))
+        f"{name} {cost.processor:.1f} + {cost.mongod:.1f} us = {first_cost.both / cost.both:.2f} "
+        "of empty"
+        for name, cost, first_cost in (
+            ("ingest", one.ingest, first.ingest),
+            ("closing", one.closing, first.closing),
+        )
     )
-    disk = f"{one.data_bytes:.0f} + {one.index_bytes:.0f} = {one.data_bytes + one.index_bytes:.0f} bytes a usage event"
-    return f"{one.stored:>10,} stored: {costs} (processor + mongod), RSS {one.rss_mb:.0f} MB, {disk}"
+    disk = (
+        f"{one.data_bytes:.0f} + {one.index_bytes:.0f} = {one.data_bytes + one.index_bytes:.0f} "
+        "bytes a usage event"
+    )
+    return (
+        f"{one.stored:>10,} stored: {costs} (processor + mongod), RSS {one.rss_mb:.0f} MB, {disk}"
+    )

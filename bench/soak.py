@@ -1,7 +1,10 @@
-"""A long run with deaths: two processors on a real broker and mongod, live events, one of the two killed again and again.
+"""A long run with deaths: two processors on a real broker and mongod, live events, one of the two
+killed again and again.
 
-    every sample    lag of the group, resident memory of the processor that lives, events sent and stored
-    at the end      nothing lost, nothing doubled, the audit holds; memory was flat; the lag was bounded
+    every sample    lag of the group, resident memory of the processor that lives, events sent and
+                    stored
+    at the end      nothing lost, nothing doubled, the audit holds; memory was flat; the lag was
+                    bounded
 
 Run: `make soak MINUTES=10` or `python -m bench soak --minutes 10 [--rate EVENTS_PER_SECOND]`.
 """
@@ -65,9 +68,12 @@ class Sample:
 
 
 class Sender:
-    """Sends a live fleet at `rate` events a second, in a thread of its own, and knows what it sent."""
+    """Sends a live fleet at `rate` events a second, in a thread of its own, and knows what it
+    sent."""
 
-    def __init__(self, settings: Settings, rate: float, events: Iterator[Event] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, rate: float, events: Iterator[Event] | None = None
+    ) -> None:
         """events: instead of those of a live fleet."""
         self._events = live_events(rate) if events is None else events
         self.ids: set[str] = set()
@@ -99,7 +105,9 @@ class Sender:
 def live_events(rate: float) -> Iterator[Event]:
     """Requests of 64 GPUs from now on, and their samples; endless."""
     load_of_fleet = Load(requests_per_second=rate * 0.9, diurnal_amplitude=0.0)
-    return generate(default_fleet(8, 8), datetime.now(UTC), None, random.randrange(2**32), load=load_of_fleet)
+    return generate(
+        default_fleet(8, 8), datetime.now(UTC), None, random.randrange(2**32), load=load_of_fleet
+    )
 
 
 class Processors:
@@ -107,7 +115,10 @@ class Processors:
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._settings = settings
-        self._servers = [ChildServer(f"processor {number}", folder / f"processor-{number}.log") for number in range(2)]
+        self._servers = [
+            ChildServer(f"processor {number}", folder / f"processor-{number}.log")
+            for number in range(2)
+        ]
         self.deaths = 0
 
     def start(self, number: int) -> None:
@@ -123,7 +134,9 @@ class Processors:
             "HTTP_PORT": str(free_port()),
         }
         command = [sys.executable, "-m", "gpu_token_analytics", "processor"]
-        self._servers[number].start(command, lambda _log: True, 30, env={**os.environ, **environment})
+        self._servers[number].start(
+            command, lambda _log: True, 30, env={**os.environ, **environment}
+        )
 
     def kill(self, number: int) -> None:
         """SIGKILL, and start it again."""
@@ -152,16 +165,28 @@ class Processors:
 def main(argv: list[str]) -> None:
     """Exit code 1, with every problem in a line, when something did not hold."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m bench soak",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--rate", type=float, default=300, help="events a second")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     given = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all of it is removed
-    print(f"{given.minutes:g} minutes at {given.rate:g} events/s, seed {given.seed}; load {os.getloadavg()[0]:.1f}", flush=True)
+    print(
+        (
+            f"{given.minutes:g} minutes at {given.rate:g} events/s, seed {given.seed}; load "
+            f"{os.getloadavg()[0]:.1f}"
+        ),
+        flush=True,
+    )
     problems = soak(given.minutes * 60, given.rate, random.Random(given.seed))
-    print("\n".join(problems) if problems else "nothing lost, nothing doubled, the audit holds, memory flat, lag bounded")
+    print(
+        "\n".join(problems)
+        if problems
+        else "nothing lost, nothing doubled, the audit holds, memory flat, lag bounded"
+    )
     sys.exit(1 if problems else 0)
 
 
@@ -175,7 +200,10 @@ def soak(seconds: float, rate: float, dice: random.Random) -> list[str]:
             mongodb_uri=mongod.uri,
             mongodb_database="soak",
             kafka_bootstrap=broker.bootstrap,
-            kafka_extra_config={"session.timeout.ms": str(SESSION_MS), "heartbeat.interval.ms": "1500"},
+            kafka_extra_config={
+                "session.timeout.ms": str(SESSION_MS),
+                "heartbeat.interval.ms": "1500",
+            },
             close_debounce_seconds=10,
         )
         store = open_store(settings, "soak")
@@ -192,13 +220,19 @@ def soak(seconds: float, rate: float, dice: random.Random) -> list[str]:
         finally:
             sender.stop()
         wait_until(lambda: _lag(settings) == 0, "all is read", lambda: 0.5, _LAST_SECONDS)
-        processors.stop()  # a live ledger is never done; the audit tells what is still due from what is wrong
+        # a live ledger is never done; the audit tells what is still due from what is wrong
+        processors.stop()
         print(f"{len(sender.ids):,} events, {processors.deaths} deaths")
         return [*_end_problems(store, settings, sender.ids), *problems_of(samples, rate)]
 
 
 def _run(
-    processors: Processors, sender: Sender, store: Store, settings: Settings, seconds: float, dice: random.Random
+    processors: Processors,
+    sender: Sender,
+    store: Store,
+    settings: Settings,
+    seconds: float,
+    dice: random.Random,
 ) -> list[Sample]:
     begun = time.monotonic()
     samples: list[Sample] = []
@@ -206,9 +240,14 @@ def _run(
     print(f"{'s':>6}{'sent':>10}{'stored':>10}{'lag':>8}{'RSS MB':>8}")
     while (passed := time.monotonic() - begun) < seconds:
         processors.check()
-        samples.append(Sample(passed, len(sender.ids), _stored(store), _lag(settings), processors.rss_mb(0)))
+        samples.append(
+            Sample(passed, len(sender.ids), _stored(store), _lag(settings), processors.rss_mb(0))
+        )
         last = samples[-1]
-        print(f"{passed:6.0f}{last.sent:10,}{last.stored:10,}{last.lag:8,}{last.rss_mb:8.0f}", flush=True)
+        print(
+            f"{passed:6.0f}{last.sent:10,}{last.stored:10,}{last.lag:8,}{last.rss_mb:8.0f}",
+            flush=True,
+        )
         if passed > next_kill:
             processors.kill(1)
             next_kill = passed + dice.uniform(*KILL_SECONDS)
@@ -217,7 +256,9 @@ def _run(
 
 
 def _stored(store: Store) -> int:
-    return sum(store[name].estimated_document_count() for name in (USAGE.collection, SAMPLE.collection))
+    return sum(
+        store[name].estimated_document_count() for name in (USAGE.collection, SAMPLE.collection)
+    )
 
 
 def _lag(settings: Settings) -> int:
@@ -239,22 +280,31 @@ def _end_problems(store: Store, settings: Settings, sent: set[str]) -> list[str]
         problems.append(f"{strange:,} events are stored that nobody sent")
     if letters := sum(1 for _ in read_dead_letters(settings)):
         problems.append(f"{letters:,} dead letters, and nothing bad was sent")
-    report = audit(LedgerStore(store), params_of(settings), raw_complete_for=settings.raw_complete_for)
-    return problems if report.holds else [*problems, f"the audit does not hold: {report.findings[:3]}"]
+    report = audit(
+        LedgerStore(store), params_of(settings), raw_complete_for=settings.raw_complete_for
+    )
+    return (
+        problems if report.holds else [*problems, f"the audit does not hold: {report.findings[:3]}"]
+    )
 
 
 def problems_of(samples: Sequence[Sample], rate: float) -> list[str]:
-    """Of memory and lag over time. The first quarter is left out of memory's: buffers and caches reach their size."""
+    """Of memory and lag over time. The first quarter is left out of memory's: buffers and caches
+    reach their size."""
     problems = []
     most = rate * LAG_SECONDS
     if (highest := max(sample.lag for sample in samples)) > most:
-        problems.append(f"the lag reached {highest:,} records; {most:,.0f} is what {LAG_SECONDS:g} s send")
+        problems.append(
+            f"the lag reached {highest:,} records; {most:,.0f} is what {LAG_SECONDS:g} s send"
+        )
     quarter = len(samples) // 4
     if quarter >= LEAST_QUARTER:
         early = statistics.median(sample.rss_mb for sample in samples[quarter : 2 * quarter])
         late = statistics.median(sample.rss_mb for sample in samples[-quarter:])
         if late > early * (1 + MEMORY_GROWTH):
-            problems.append(f"memory grew from {early:.0f} MB (second quarter) to {late:.0f} MB (last one)")
+            problems.append(
+                f"memory grew from {early:.0f} MB (second quarter) to {late:.0f} MB (last one)"
+            )
     else:
         problems.append(f"{len(samples)} samples say nothing of memory; give more minutes")
     return problems

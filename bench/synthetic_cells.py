@@ -1,7 +1,9 @@
-"""Plausible ledger cells by the million, for query benches and API tests: conserving like real ones, seeded, quick.
+"""Plausible ledger cells by the million, for query benches and API tests: conserving like real
+ones, seeded, quick.
 
-Every cell keeps the ledger's identity (classes sum to C, lines sum to `attributed`, class times sum to the owned time).
-They are not computed from events: what is measured and tested over them is the reading side.
+Every cell keeps the ledger's identity (classes sum to C, lines sum to `attributed`, class times sum
+to the owned time). They are not computed from events: what is measured and tested over them is the
+reading side.
 """
 
 from __future__ import annotations
@@ -12,7 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from gpu_token_analytics.documents import US_PER_MINUTE, CellState, GpuId, Method, MoneyClass, cell_id
+from gpu_token_analytics.documents import (
+    US_PER_MINUTE,
+    CellState,
+    GpuId,
+    Method,
+    MoneyClass,
+    cell_id,
+)
 from gpu_token_analytics.ledger.document import CellFields, LedgerLine, opened
 from gpu_token_analytics.wire.times import to_us
 
@@ -38,10 +47,15 @@ class Fleet:
         return f"GPU-{index:04d}", f"host-{host:02d}", names[host % len(names)]
 
 
-def cells(fleet: Fleet, start: datetime, minutes: int, *, now: datetime | None = None) -> Iterator[dict[str, Any]]:
-    """All cells of the fleet, minute by minute, as they are inserted. Those older than a day at `now` are final."""
+def cells(
+    fleet: Fleet, start: datetime, minutes: int, *, now: datetime | None = None
+) -> Iterator[dict[str, Any]]:
+    """All cells of the fleet, minute by minute, as they are inserted. Those older than a day at
+    `now` are final."""
     rng = random.Random(fleet.seed)
-    templates = [(fleet.gpu(index)[0], _templates(fleet, rng, index)) for index in range(fleet.gpus)]
+    templates = [
+        (fleet.gpu(index)[0], _templates(fleet, rng, index)) for index in range(fleet.gpus)
+    ]
     final_before = None if now is None else now - timedelta(days=1)
     for minute_index in range(minutes):
         minute = start + timedelta(minutes=minute_index)
@@ -49,7 +63,9 @@ def cells(fleet: Fleet, start: datetime, minutes: int, *, now: datetime | None =
             yield _cell(gpu, rng.choice(of_gpu), minute, final_before)
 
 
-def _cell(gpu: GpuId, fields: CellFields, minute: datetime, final_before: datetime | None) -> dict[str, Any]:
+def _cell(
+    gpu: GpuId, fields: CellFields, minute: datetime, final_before: datetime | None
+) -> dict[str, Any]:
     final = final_before is not None and minute < final_before
     return {
         "_id": cell_id(gpu, to_us(minute)),
@@ -72,7 +88,9 @@ def _templates(fleet: Fleet, rng: random.Random, index: int) -> list[CellFields]
     return [_template(fleet, rng, host, name, served) for _ in range(TEMPLATES_PER_GPU)]
 
 
-def _template(fleet: Fleet, rng: random.Random, host: str, name: str, served: list[int]) -> CellFields:
+def _template(
+    fleet: Fleet, rng: random.Random, host: str, name: str, served: list[int]
+) -> CellFields:
     cost = PRICES_NUSD_PER_MINUTE[name] + rng.randint(0, 1)
     busy = rng.choice((0.0, 0.2, 0.6, 0.9, 1.0))
     times = _split(rng, US_PER_MINUTE, busy)
@@ -108,9 +126,14 @@ def _split(rng: random.Random, amount: int, busy: float) -> list[int]:
     return [int(amount * busy), cuts[0], cuts[1] - cuts[0], cuts[2] - cuts[1], rest - cuts[2]]
 
 
-def _lines(fleet: Fleet, rng: random.Random, served: list[int], attributed: int, energy: int | None) -> list[LedgerLine]:
+def _lines(
+    fleet: Fleet, rng: random.Random, served: list[int], attributed: int, energy: int | None
+) -> list[LedgerLine]:
     keys = sorted(
-        {(rng.choice(served), rng.randrange(fleet.tenants), str(rng.choice(METHODS))) for _ in range(rng.randint(1, 6))}
+        {
+            (rng.choice(served), rng.randrange(fleet.tenants), str(rng.choice(METHODS)))
+            for _ in range(rng.randint(1, 6))
+        }
     )
     cuts = [0, *sorted(rng.randint(0, attributed) for _ in keys[1:]), attributed]
     lines: list[LedgerLine] = []

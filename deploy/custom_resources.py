@@ -1,7 +1,9 @@
-"""Objects of operators that no cluster of ours runs (KEDA, External Secrets, MongoDB's), checked against their own schemas.
+"""Objects of operators that no cluster of ours runs (KEDA, External Secrets, MongoDB's), checked
+against their own schemas.
 
-The schemas are the CustomResourceDefinitions in the operators' Go modules, of the versions named here; Go verifies their sums.
-A field that the schema does not know is an error, as it is for an API server with strict validation.
+The schemas are the CustomResourceDefinitions in the operators' Go modules, of the versions named
+here; Go verifies their sums. A field that the schema does not know is an error, as it is for an API
+server with strict validation.
 """
 
 from __future__ import annotations
@@ -19,8 +21,16 @@ Manifest = dict[str, Any]
 # Group of the objects: module, version, folder of its definitions.
 MODULES = {
     "keda.sh": ("github.com/kedacore/keda/v2", "v2.21.0", "config/crd/bases"),
-    "mongodbcommunity.mongodb.com": ("github.com/mongodb/mongodb-kubernetes-operator", "v0.9.0", "config/crd/bases"),
-    "external-secrets.io": ("github.com/external-secrets/external-secrets", "v1.3.2", "config/crds/bases"),
+    "mongodbcommunity.mongodb.com": (
+        "github.com/mongodb/mongodb-kubernetes-operator",
+        "v0.9.0",
+        "config/crd/bases",
+    ),
+    "external-secrets.io": (
+        "github.com/external-secrets/external-secrets",
+        "v1.3.2",
+        "config/crds/bases",
+    ),
 }
 
 
@@ -36,19 +46,28 @@ def definitions(module: str, version: str, folder: str) -> list[Manifest]:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     files = sorted(Path(json.loads(done.stdout)["Dir"], folder).glob("*.yaml"))
     documents = [document for path in files for document in yaml.safe_load_all(path.read_text())]
-    return [document for document in documents if document and document["kind"] == "CustomResourceDefinition"]
+    return [
+        document
+        for document in documents
+        if document and document["kind"] == "CustomResourceDefinition"
+    ]
 
 
 def schema(crds: list[Manifest], manifest: Manifest) -> Manifest:
-    """The schema of an object's kind and version. Raises LookupError when the operator does not have that."""
+    """The schema of an object's kind and version. Raises LookupError when the operator does not
+    have that."""
     version = manifest["apiVersion"].partition("/")[2]
     for crd in crds:
-        if crd["spec"]["names"]["kind"] == manifest["kind"] and crd["spec"]["group"] == group(manifest):
+        if crd["spec"]["names"]["kind"] == manifest["kind"] and crd["spec"]["group"] == group(
+            manifest
+        ):
             for served in crd["spec"]["versions"]:
                 if served["name"] == version and served["served"]:
                     strict: Manifest = _strict(served["schema"]["openAPIV3Schema"])
                     return strict
-    raise LookupError(f"{manifest['apiVersion']} {manifest['kind']} is not served by this version of the operator")
+    raise LookupError(
+        f"{manifest['apiVersion']} {manifest['kind']} is not served by this version of the operator"
+    )
 
 
 def _strict(node: Any) -> Any:

@@ -1,10 +1,12 @@
 """The flow table (`flows.yaml`) and everything that is written from it.
 
     python -m deploy.flows write     after a change of flows.yaml
-    python -m deploy.flows check     exit 1 and the stale files when something written differs from the table
+    python -m deploy.flows check     exit 1 and the stale files when something written differs from
+                                     the table
 
-Documents carry a table between `<!-- flows:NAME -->` and `<!-- /flows -->`; only what stands between is replaced.
-Terraform reads flows.yaml itself (CA1/terraform/flows.tf); the test bench asks `allowed()` for its reachability matrix.
+Documents carry a table between `<!-- flows:NAME -->` and `<!-- /flows -->`; only what stands
+between is replaced. Terraform reads flows.yaml itself (CA1/terraform/flows.tf); the test bench asks
+`allowed()` for its reachability matrix.
 """
 
 from __future__ import annotations
@@ -63,8 +65,11 @@ class FlowTable:
     flows: tuple[Flow, ...]
 
     def allowed(self, source: str, target: str, port: int) -> bool:
-        """Whether `source` may open `port` of `target`. Whoever is not in the table may open nothing."""
-        return any((flow.source, flow.target, flow.port) == (source, target, port) for flow in self.flows)
+        """Whether `source` may open `port` of `target`. Whoever is not in the table may open
+        nothing."""
+        return any(
+            (flow.source, flow.target, flow.port) == (source, target, port) for flow in self.flows
+        )
 
     @property
     def ports(self) -> list[int]:
@@ -77,10 +82,13 @@ class FlowTable:
 
 
 def load(path: Path = TABLE) -> FlowTable:
-    """The table. Raises FlowTableError when an entry names an unknown machine, repeats itself or leaves the subnet."""
+    """The table. Raises FlowTableError when an entry names an unknown machine, repeats itself or
+    leaves the subnet."""
     raw: dict[str, Any] = yaml.safe_load(path.read_text())
     machines = {name: Machine(name=name, **fields) for name, fields in raw["machines"].items()}
-    flows = tuple(Flow(item["from"], item["to"], item["port"], item["why"]) for item in raw["flows"])
+    flows = tuple(
+        Flow(item["from"], item["to"], item["port"], item["why"]) for item in raw["flows"]
+    )
     subnet = ipaddress.ip_network(raw["network"]["subnet_cidr"])
     for machine in machines.values():
         if ipaddress.ip_address(machine.ip) not in subnet:
@@ -89,7 +97,10 @@ def load(path: Path = TABLE) -> FlowTable:
     for flow in flows:
         key = (flow.source, flow.target, flow.port)
         if flow.target not in machines or flow.source not in {*machines, ADMIN}:
-            raise FlowTableError(f"flow {key}: unknown machine; known are {sorted(machines)} and `{ADMIN}` as a source")
+            raise FlowTableError(
+                f"flow {key}: unknown machine; known are {sorted(machines)} and `{ADMIN}` as a "
+                "source"
+            )
         if not 1 <= flow.port <= 65535 or key in seen:
             raise FlowTableError(f"flow {key}: port out of range, or the flow stands there twice")
         seen.add(key)
@@ -97,10 +108,14 @@ def load(path: Path = TABLE) -> FlowTable:
 
 
 def firewall_rules(table: FlowTable, machine: Machine) -> str:
-    """The machine's inbound rules, one per line as `port/tcp from address`, for CA0/common/firewall.sh."""
+    """The machine's inbound rules, one per line as `port/tcp from address`, for
+    CA0/common/firewall.sh."""
     lines = [
         f"# {GENERATED}",
-        f"# Everything else into {machine.name} is denied. {ADMIN_PLACEHOLDER} is filled in on the machine.",
+        (
+            f"# Everything else into {machine.name} is denied. {ADMIN_PLACEHOLDER} is filled in on "
+            "the machine."
+        ),
     ]
     for flow in table.into(machine.name):
         source = ADMIN_PLACEHOLDER if flow.source == ADMIN else table.machines[flow.source].ip
@@ -138,7 +153,10 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 def documents_tables(table: FlowTable) -> dict[str, str]:
     """The tables that documents may carry, by name."""
     machines = table.machines.values()
-    vms = [[f"`{m.name}`", m.runs, m.size, f"{m.disk_gb} GB", table.os, m.ip, f"`{m.security_group}`"] for m in machines]
+    vms = [
+        [f"`{m.name}`", m.runs, m.size, f"{m.disk_gb} GB", table.os, m.ip, f"`{m.security_group}`"]
+        for m in machines
+    ]
     flows = [[f.source, f.target, f"TCP {f.port}", f.why] for f in table.flows]
     groups = [
         [
@@ -153,12 +171,17 @@ def documents_tables(table: FlowTable) -> dict[str, str]:
     matrix = [
         [
             f"from **{source}**",
-            *(", ".join(str(p) for p in table.ports if table.allowed(source, m.name, p)) or "-" for m in machines),
+            *(
+                ", ".join(str(p) for p in table.ports if table.allowed(source, m.name, p)) or "-"
+                for m in machines
+            ),
         ]
         for source in [*table.machines, ADMIN]
     ]
     return {
-        "machines": markdown(["VM", "Runs", "Size", "Disk", "OS", "Private IP", "Security group"], vms),
+        "machines": markdown(
+            ["VM", "Runs", "Size", "Disk", "OS", "Private IP", "Security group"], vms
+        ),
         "flows": markdown(["From", "To", "Port", "Why"], flows),
         "groups": markdown(["Security group", "Inbound", "Source", "Why"], groups),
         "matrix": markdown(["open ports", *(f"to **{m.name}**" for m in machines)], matrix),
@@ -171,7 +194,10 @@ def _group(table: FlowTable, flow: Flow) -> str:
 
 
 def _with_tables(text: str, tables: dict[str, str]) -> str:
-    return _BLOCK.sub(lambda block: block[1] + tables[block[2]] + block[3] if block[2] in tables else block[0], text)
+    return _BLOCK.sub(
+        lambda block: block[1] + tables[block[2]] + block[3] if block[2] in tables else block[0],
+        text,
+    )
 
 
 def rendered(table: FlowTable) -> Iterator[tuple[Path, str]]:
@@ -199,8 +225,11 @@ def _differing(files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
     return [(path, text) for path, text in files if not path.exists() or path.read_text() != text]
 
 
-def write_or_check(files: Iterable[tuple[Path, str]], write: bool, command: str = "make flows") -> int:
-    """Write what differs, or only say so and name `command`; returns the exit status: 1 when something was left stale."""
+def write_or_check(
+    files: Iterable[tuple[Path, str]], write: bool, command: str = "make flows"
+) -> int:
+    """Write what differs, or only say so and name `command`; returns the exit status: 1 when
+    something was left stale."""
     changed = _differing(files)
     for path, text in changed:
         if write:

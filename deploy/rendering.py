@@ -1,6 +1,8 @@
-"""Kustomizations of CA2 and CA3 as objects, by kustomize itself (of kubectl, or the program of that name).
+"""Kustomizations of CA2 and CA3 as objects, by kustomize itself (of kubectl, or the program of that
+name).
 
-The Secrets' files are made for each rendering, in a copy: nothing secret is written into the checkout.
+The Secrets' files are made for each rendering, in a copy: nothing secret is written into the
+checkout.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ def copy_with_secrets(folder: Path) -> Path:
     for stage in ("CA2", "CA3"):
         # Not the checkout's own Secrets' files: a rendering must not depend on them.
         shutil.copytree(
-            ROOT / stage, folder / stage, ignore=shutil.ignore_patterns("kafka-*.env", "mongo-*.env", "secrets.env")
+            ROOT / stage,
+            folder / stage,
+            ignore=shutil.ignore_patterns("kafka-*.env", "mongo-*.env", "secrets.env"),
         )
     (folder / "CA0/common").mkdir(parents=True)
     shutil.copy(ROOT / "CA0/common/secrets.sh", folder / "CA0/common")
@@ -60,7 +64,8 @@ def copy_with_secrets(folder: Path) -> Path:
 
 
 def render(folder: Path) -> list[Manifest]:
-    """The objects of one kustomization. Raises NoKustomize, CalledProcessError with kustomize's own words in stderr."""
+    """The objects of one kustomization. Raises NoKustomize, CalledProcessError with kustomize's own
+    words in stderr."""
     done = subprocess.run([*kustomize(), str(folder)], check=True, capture_output=True, text=True)
     return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
 

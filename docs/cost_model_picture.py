@@ -1,4 +1,5 @@
-"""Draws docs/images/cost-model.svg: the golden example of docs/cost-model.md, as the ledger computes it.
+"""Draws docs/images/cost-model.svg: the golden example of docs/cost-model.md, as the ledger
+computes it.
 
     .venv/bin/python docs/cost_model_picture.py      write the picture
 A test keeps picture and ledger equal. Plain SVG text: no drawing library for one picture.
@@ -53,18 +54,29 @@ REQUESTS = [request("r0", 0, 30, 220, 250), request("r1", 20, 40, 100, 400)]
 
 
 def cells_of(size_s: int) -> Sequence[CellContent]:
-    """The minute in cells of `size_s` seconds. The GPU holds a model all along, its samples come every 5 s."""
+    """The minute in cells of `size_s` seconds. The GPU holds a model all along, its samples come
+    every 5 s."""
     params = LedgerParams(cell_us=size_s * US_PER_SECOND)
     starts = range(START_US, START_US + US_PER_MINUTE, params.cell_us)
     inputs = [
-        CellInput(at, at + params.cell_us, [PricePiece(at, "default", NUSD_PER_HOUR, PriceMode.ON_DEMAND)]) for at in starts
+        CellInput(
+            at, at + params.cell_us, [PricePiece(at, "default", NUSD_PER_HOUR, PriceMode.ON_DEMAND)]
+        )
+        for at in starts
     ]
     samples = [
-        {"_id": f"s{at:02d}", "ts_us": START_US + at * US_PER_SECOND, "utilization": None, "mem_used_mb": 70_000.0}
+        {
+            "_id": f"s{at:02d}",
+            "ts_us": START_US + at * US_PER_SECOND,
+            "utilization": None,
+            "mem_used_mb": 70_000.0,
+        }
         for at in range(0, 60, 5)
     ]
     requests = Requests.of(UsageRows.of(REQUESTS), GPU, Placements(), params.cell_us)
-    (found,) = compute_cells([GpuInput(inputs, requests, Samples.of(samples))], params, with_shares=True)
+    (found,) = compute_cells(
+        [GpuInput(inputs, requests, Samples.of(samples))], params, with_shares=True
+    )
     return found
 
 
@@ -104,7 +116,13 @@ def _requests() -> list[str]:
         top = 48 + row * 34
         found.append(_rect(_x(begin), top, (end - begin) * PER_SECOND, 24, COLOURS[doc["_id"]]))
         found.append(
-            _text(_x(begin) + 8, top + 17, f"{doc['_id']}: work {work:,} in {end - begin:.0f} s", size=12, fill="#ffffff")
+            _text(
+                _x(begin) + 8,
+                top + 17,
+                f"{doc['_id']}: work {work:,} in {end - begin:.0f} s",
+                size=12,
+                fill="#ffffff",
+            )
         )
     found.append(_text(LEFT - 12, 65, "requests", anchor="end", fill=MUTED))
     return found
@@ -126,7 +144,16 @@ def _money(slices: Sequence[CellContent]) -> list[str]:
             found.append(_rect(_x(begin), low, SLICE_S * PER_SECOND, tall, COLOURS[who]))
             if cost < cell.cost_nusd:
                 middle = _x(begin) + SLICE_S * PER_SECOND / 2
-                found.append(_text(middle, low + tall / 2 + 4, f"{cost:,}", size=11, anchor="middle", fill="#ffffff"))
+                found.append(
+                    _text(
+                        middle,
+                        low + tall / 2 + 4,
+                        f"{cost:,}",
+                        size=11,
+                        anchor="middle",
+                        fill="#ffffff",
+                    )
+                )
     return found
 
 
@@ -147,11 +174,20 @@ def _totals(totals: dict[str, int], whole: int) -> list[str]:
 def _axis() -> list[str]:
     found = []
     for second in range(0, 61, 10):
-        found.append(f'<line x1="{_x(second):g}" y1="44" x2="{_x(second):g}" y2="258" stroke="{GRID}" stroke-dasharray="2 3"/>')
+        found.append(
+            f'<line x1="{_x(second):g}" y1="44" x2="{_x(second):g}" y2="258" stroke="{GRID}" '
+            'stroke-dasharray="2 3"/>'
+        )
         found.append(_text(_x(second), 276, f"{second} s", anchor="middle", fill=MUTED))
     notes = [
-        "0-20 s: r0 is alone and pays all of it. 20-30 s: both are active and share by work rate, 40.7 to 85.0 a second.",
-        "30-40 s: r1 is alone. 40-60 s: nobody works; the model still fills the memory, so this money is warm idle.",
+        (
+            "0-20 s: r0 is alone and pays all of it. 20-30 s: both are active and share by work "
+            "rate, 40.7 to 85.0 a second."
+        ),
+        (
+            "30-40 s: r1 is alone. 40-60 s: nobody works; the model still fills the memory, so "
+            "this money is warm idle."
+        ),
     ]
     found += [_text(LEFT - 120, 308 + 20 * row, note, fill=MUTED) for row, note in enumerate(notes)]
     return found
@@ -162,11 +198,21 @@ def _x(second: float) -> float:
 
 
 def _rect(x: float, y: float, width: float, height: float, fill: str) -> str:
-    return f'<rect x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}" fill="{fill}" stroke="#ffffff"/>'
+    return (
+        f'<rect x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}" fill="{fill}" '
+        'stroke="#ffffff"/>'
+    )
 
 
 def _text(
-    x: float, y: float, text: str, *, size: int = 13, anchor: str = "start", fill: str = INK, weight: str = "normal"
+    x: float,
+    y: float,
+    text: str,
+    *,
+    size: int = 13,
+    anchor: str = "start",
+    fill: str = INK,
+    weight: str = "normal",
 ) -> str:
     style = f'font-size="{size}" text-anchor="{anchor}" fill="{fill}" font-weight="{weight}"'
     return f'<text x="{x:.2f}" y="{y:.2f}" {style}>{text}</text>'

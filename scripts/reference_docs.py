@@ -1,4 +1,5 @@
-"""Writes the generated reference pages (`make docs`); with --check only says whether they are up to date."""
+"""Writes the generated reference pages (`make docs`); with --check only says whether they are up to
+date."""
 
 from __future__ import annotations
 
@@ -28,14 +29,24 @@ def pages() -> dict[Path, str]:
         ("exporter", ExporterMetrics().registry),
         ("agent", agent),
     )
-    with_sizes = (DOCS / "sizing.md", DOCS / "scaling.md", DOCS.parent / "CA0" / "docs" / "architecture.md")
+    with_sizes = (
+        DOCS / "sizing.md",
+        DOCS / "scaling.md",
+        DOCS.parent / "CA0" / "docs" / "architecture.md",
+    )
     sized = {page: with_tables(page.read_text()) for page in with_sizes}
-    return {DOCS / "settings.md": settings_markdown(), DOCS / "metrics.md": metrics_markdown(registries), **sized}
+    return {
+        DOCS / "settings.md": settings_markdown(),
+        DOCS / "metrics.md": metrics_markdown(registries),
+        **sized,
+    }
 
 
 def main() -> int:
     """0 when the pages are as they should be."""
-    stale = [page for page, text in pages().items() if not page.exists() or page.read_text() != text]
+    stale = [
+        page for page, text in pages().items() if not page.exists() or page.read_text() != text
+    ]
     if "--check" not in sys.argv:
         for page in stale:
             page.write_text(pages()[page])

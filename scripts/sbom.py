@@ -1,9 +1,11 @@
-"""The product's image as a CycloneDX 1.6 bill of materials, on stdout: every pinned package with its version and file hashes.
+"""The product's image as a CycloneDX 1.6 bill of materials, on stdout: every pinned package with
+its version and file hashes.
 
     python scripts/sbom.py > sbom.cdx.json
 
-It is made of requirements/grpc.txt, which the Dockerfile installs with --require-hashes: nothing else can get into the
-image's Python environment. The base image's own packages are listed by its vendor.
+It is made of requirements/grpc.txt, which the Dockerfile installs with --require-hashes: nothing
+else can get into the image's Python environment. The base image's own packages are listed by its
+vendor.
 """
 
 from __future__ import annotations
@@ -20,15 +22,20 @@ _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
 def components(text: str) -> list[dict[str, Any]]:
-    """The packages of a requirements file with hashes. Raises ValueError for one that is not pinned or has no hash."""
+    """The packages of a requirements file with hashes. Raises ValueError for one that is not pinned
+    or has no hash."""
     found: list[dict[str, Any]] = []
     for entry in re.split(r"\n(?=[A-Za-z0-9])", text):
-        lines = "\n".join(line for line in entry.splitlines() if not line.lstrip().startswith("#")).strip()
+        lines = "\n".join(
+            line for line in entry.splitlines() if not line.lstrip().startswith("#")
+        ).strip()
         if not lines:
             continue
         requirement, hashes = _REQUIREMENT.match(lines), _HASH.findall(lines)
         if not requirement or not hashes:
-            raise ValueError(f"not pinned by version and hash: {lines.splitlines()[0]!r}; run make lock")
+            raise ValueError(
+                f"not pinned by version and hash: {lines.splitlines()[0]!r}; run make lock"
+            )
         name, version = requirement.groups()
         purl = f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{version}"
         found.append(
@@ -52,21 +59,26 @@ def components(text: str) -> list[dict[str, Any]]:
 
 
 def bill(requirements: str, image: str) -> dict[str, Any]:
-    """The whole document; the same input gives the same bytes, so that two builds can be compared."""
+    """The whole document; the same input gives the same bytes, so that two builds can be
+    compared."""
     name, _, version = image.partition(":")
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
-        "metadata": {"component": {"type": "container", "bom-ref": image, "name": name, "version": version}},
+        "metadata": {
+            "component": {"type": "container", "bom-ref": image, "name": name, "version": version}
+        },
         "components": components(requirements),
     }
 
 
 def main() -> int:
     """Prints the bill; returns the exit status."""
-    image = re.search(r"^GPU_TOKENS_IMAGE=(\S+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    image = re.search(
+        r"^GPU_TOKENS_IMAGE=(\S+)$", (ROOT / ".env.example").read_text(), re.MULTILINE
+    )
     if image is None:
         print(".env.example names no GPU_TOKENS_IMAGE", file=sys.stderr)
         return 2

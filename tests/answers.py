@@ -1,4 +1,5 @@
-"""Answers for tests, made from the product's own types: a test says what it is about, the rest is there and says nothing.
+"""Answers for tests, made from the product's own types: a test says what it is about, the rest is
+there and says nothing.
 
 answer(m.CostsResponse, {"rows": [{"money": {"total_nusd": 5}}]})      a whole CostsResponse
 """
@@ -14,12 +15,18 @@ import msgspec
 from msgspec.structs import fields
 
 S = TypeVar("S", bound=msgspec.Struct)
-BLANKS: dict[Any, Any] = {int: 0, float: 0.0, str: "", bool: False, datetime: datetime(2026, 1, 31, tzinfo=UTC)}
+BLANKS: dict[Any, Any] = {
+    int: 0,
+    float: 0.0,
+    str: "",
+    bool: False,
+    datetime: datetime(2026, 1, 31, tzinfo=UTC),
+}
 
 
 def answer(struct: type[S], said: dict[str, Any]) -> S:
-    """A struct that says what is said, checked by its types and limits. Raises msgspec.ValidationError, also for a name that it
-    does not have."""
+    """A struct that says what is said, checked by its types and limits. Raises
+    msgspec.ValidationError, also for a name that it does not have."""
     return msgspec.convert(_filled(struct, said), struct)
 
 

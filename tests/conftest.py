@@ -1,15 +1,16 @@
 """Services every suite can ask for, and the logs of what was running when a test failed.
 
-    mock_broker     librdkafka's in-process broker with `tokens` and `tokens.dlq` of 12 partitions, fresh for each test
+    mock_broker     librdkafka's in-process broker with `tokens` and `tokens.dlq` of 12 partitions,
+                    fresh for each test
     mongod          one standalone mongod for the session        mongo_uri       its address
     mongo_database  a name of its own for each test; the database is dropped afterwards
-    kafka           one real Kafka broker for the session: TEST_KAFKA_VERSION, else the current 4.x; other versions by
-                    `@pytest.mark.parametrize("kafka", [...], indirect=True)`
+    kafka           one real Kafka broker for the session: TEST_KAFKA_VERSION, else the current 4.x;
+                    other versions by `@pytest.mark.parametrize("kafka", [...], indirect=True)`
     java            skips where no real Kafka can run
     keep_log        `keep_log(path)`: copy this file to test-logs/<test>/ should the test fail
 
-A service that cannot run here skips its tests with the reason; under CI=true it fails them, since a skip there hides a missing
-installation step.
+A service that cannot run here skips its tests with the reason; under CI=true it fails them, since a
+skip there hides a missing installation step.
 """
 
 from __future__ import annotations
@@ -24,18 +25,25 @@ from typing import Any, NoReturn
 
 import hypothesis
 import pytest
-from pymongo import MongoClient  # to drop a test's database; the product's only door to MongoDB is mongo/
+
+# to drop a test's database; the product's only door to MongoDB is mongo/
+from pymongo import MongoClient
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
-from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, KafkaBroker, require_java, resolve_jars
+from gpu_token_analytics.embedded.kafka_jvm import (
+    CURRENT_VERSION,
+    KafkaBroker,
+    require_java,
+    resolve_jars,
+)
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod, find_mongod
 from gpu_token_analytics.errors import EmbeddedServiceError
 
 ROOT = Path(__file__).parent.parent
 LOGS = ROOT / "test-logs"
 
-# How long an example takes says how busy the machine is; speed is bench/'s. One commit gives one answer, so its examples are
-# the same each time; `make properties` draws others.
+# How long an example takes says how busy the machine is; speed is bench/'s. One commit gives one
+# answer, so its examples are the same each time; `make properties` draws others.
 _QUIET = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.register_profile("project", _QUIET, derandomize=True)
 hypothesis.settings.register_profile("properties", _QUIET)
@@ -58,7 +66,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
         folder = LOGS / re.sub(r"[^\w.\[\]-]+", "_", item.nodeid)
@@ -71,7 +81,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_demo_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Commands look for a running demo where the user's state is: a test must not find one, nor be found."""
+    """Commands look for a running demo where the user's state is: a test must not find one, nor be
+    found."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
@@ -102,7 +113,9 @@ def mock_broker() -> Iterator[EmbeddedBroker]:
 
 
 @pytest.fixture(scope="session")
-def mongod(tmp_path_factory: pytest.TempPathFactory, _session_logs: list[Path]) -> Iterator[EmbeddedMongod]:
+def mongod(
+    tmp_path_factory: pytest.TempPathFactory, _session_logs: list[Path]
+) -> Iterator[EmbeddedMongod]:
     try:
         find_mongod()
     except EmbeddedServiceError as error:
@@ -140,9 +153,14 @@ def java() -> str:
 
 @pytest.fixture(scope="session")
 def kafka(
-    request: pytest.FixtureRequest, java: str, tmp_path_factory: pytest.TempPathFactory, _session_logs: list[Path]
+    request: pytest.FixtureRequest,
+    java: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    _session_logs: list[Path],
 ) -> Iterator[KafkaBroker]:
-    version = getattr(request, "param", None) or os.environ.get("TEST_KAFKA_VERSION") or CURRENT_VERSION
+    version = (
+        getattr(request, "param", None) or os.environ.get("TEST_KAFKA_VERSION") or CURRENT_VERSION
+    )
     broker = KafkaBroker(version, tmp_path_factory.mktemp(f"kafka-{version}"))
     _session_logs.append(broker.log_file)
     with broker:

@@ -1,4 +1,5 @@
-"""Programs that tests start as processes of their own: their output in a log, ended at the end of a block."""
+"""Programs that tests start as processes of their own: their output in a log, ended at the end of a
+block."""
 
 from __future__ import annotations
 
@@ -15,8 +16,14 @@ END_SECONDS = 30.0
 Child = subprocess.Popen[bytes]
 
 
-def start(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, folder: Path | None = None) -> Child:
-    """Start a program; what it says is added to the log. environment: on top of this process's. folder: where it runs."""
+def start(
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Child:
+    """Start a program; what it says is added to the log. environment: on top of this process's.
+    folder: where it runs."""
     with log.open("ab") as out:
         return subprocess.Popen(
             command,
@@ -41,7 +48,10 @@ def end(child: Child, seconds: float = END_SECONDS) -> int:
 
 @contextmanager
 def running(
-    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, folder: Path | None = None
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Child]:
     """A program that runs for a block."""
     child = start(command, log, environment, folder)

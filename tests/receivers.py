@@ -1,4 +1,5 @@
-"""Receivers of alerts on loopback: a web server and a mail server that remember what came, and fail as they are told to."""
+"""Receivers of alerts on loopback: a web server and a mail server that remember what came, and fail
+as they are told to."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ def webhook() -> Iterator[Webhook]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with kept.lock:
-                kept.posts.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                kept.posts.append(
+                    ({name.lower(): value for name, value in self.headers.items()}, body)
+                )
                 status = kept.answers.pop(0) if kept.answers else 200
                 if status == 200:
                     kept.taken.append(body)
@@ -67,7 +70,8 @@ def webhook() -> Iterator[Webhook]:
 
 @dataclass
 class MailBox:
-    """Mails that were taken, with sender and recipients. `refuse`: answers to the next commands of that name."""
+    """Mails that were taken, with sender and recipients. `refuse`: answers to the next commands of
+    that name."""
 
     port: int = 0
     mails: list[tuple[str, list[str], Message]] = field(default_factory=list)
@@ -78,7 +82,8 @@ class MailBox:
 
 @contextmanager
 def mail_server(tls: ssl.SSLContext | None = None, *, at_once: bool = False) -> Iterator[MailBox]:
-    """An SMTP server (RFC 5321, AUTH PLAIN) on a free port. tls: STARTTLS is offered, or spoken at once."""
+    """An SMTP server (RFC 5321, AUTH PLAIN) on a free port. tls: STARTTLS is offered, or spoken at
+    once."""
     box = MailBox()
 
     class Handler(socketserver.StreamRequestHandler):
@@ -112,7 +117,11 @@ def mail_server(tls: ssl.SSLContext | None = None, *, at_once: bool = False) -> 
                 if box.refuse.get(verb):
                     self.say(box.refuse[verb].pop(0))
                 elif verb == "EHLO":
-                    offers = ["250-test", *(["250-STARTTLS"] if tls and not secure else []), "250 AUTH PLAIN"]
+                    offers = [
+                        "250-test",
+                        *(["250-STARTTLS"] if tls and not secure else []),
+                        "250 AUTH PLAIN",
+                    ]
                     for offer in offers:
                         self.say(offer)
                 elif verb == "STARTTLS" and tls is not None:
@@ -124,7 +133,10 @@ def mail_server(tls: ssl.SSLContext | None = None, *, at_once: bool = False) -> 
                         plain.close()
                         return
                     self.rfile.close()
-                    self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", 0)
+                    self.rfile, self.wfile = (
+                        self.connection.makefile("rb"),
+                        self.connection.makefile("wb", 0),
+                    )
                     secure = True
                 elif verb == "AUTH":
                     box.logins.append(line.decode().split()[2])
@@ -140,7 +152,9 @@ def mail_server(tls: ssl.SSLContext | None = None, *, at_once: bool = False) -> 
                     content = b""
                     while (text := self.rfile.readline(2000)) not in (b".\r\n", b""):
                         content += text
-                    box.mails.append((sender, recipients, message_from_bytes(content, policy=default)))
+                    box.mails.append(
+                        (sender, recipients, message_from_bytes(content, policy=default))
+                    )
                     box.encrypted.append(secure)
                     self.say("250 taken")
                 elif verb == "QUIT":
@@ -173,7 +187,18 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     if openssl is None:
         pytest.skip("no openssl: it makes the mail server's certificate")
     key, made = folder / "key.pem", folder / "certificate.pem"
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    command = [
+        openssl,
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=127.0.0.1",
+    ]
     names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(made)]
     subprocess.run([*command, *names], check=True, capture_output=True)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

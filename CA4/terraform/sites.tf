@@ -8,7 +8,7 @@ provider "aws" {
     tags = merge(local.tags, { Site = "a" })
   }
 
-  # Only the tests set aws_endpoint (a mock of AWS on this machine); null leaves the real path untouched.
+  # Only tests set aws_endpoint (a mock of AWS on this machine); null leaves the real path as it is.
   access_key                  = var.aws_endpoint == null ? null : "test"
   secret_key                  = var.aws_endpoint == null ? null : "test"
   skip_credentials_validation = var.aws_endpoint != null
@@ -49,7 +49,7 @@ provider "aws" {
     tags = merge(local.tags, { Site = "b" })
   }
 
-  # Only the tests set aws_endpoint (a mock of AWS on this machine); null leaves the real path untouched.
+  # Only tests set aws_endpoint (a mock of AWS on this machine); null leaves the real path as it is.
   access_key                  = var.aws_endpoint == null ? null : "test"
   secret_key                  = var.aws_endpoint == null ? null : "test"
   skip_credentials_validation = var.aws_endpoint != null
@@ -90,7 +90,7 @@ provider "aws" {
     tags = merge(local.tags, { Site = "c" })
   }
 
-  # Only the tests set aws_endpoint (a mock of AWS on this machine); null leaves the real path untouched.
+  # Only tests set aws_endpoint (a mock of AWS on this machine); null leaves the real path as it is.
   access_key                  = var.aws_endpoint == null ? null : "test"
   secret_key                  = var.aws_endpoint == null ? null : "test"
   skip_credentials_validation = var.aws_endpoint != null

@@ -1,4 +1,5 @@
-"""Every fault that delivery is designed for: what is expected, and what was seen when it was made to happen.
+"""Every fault that delivery is designed for: what is expected, and what was seen when it was made
+to happen.
 
 matrix.py   the 42 rows: fault, expectation, and the tests that make it happen
 run.py      runs those tests, and prints the table; a row that was not run says so, and why

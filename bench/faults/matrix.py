@@ -9,7 +9,8 @@ _INTEGRATION = "tests/integration/"
 
 @dataclass(frozen=True)
 class Row:
-    """`tests` make the fault happen. `lacks` is the part of the row that they do not, and where that is run, if it is."""
+    """`tests` make the fault happen. `lacks` is the part of the row that they do not, and where
+    that is run, if it is."""
 
     number: int
     fault: str
@@ -47,7 +48,13 @@ ROWS = (
         "test_rollups.py::test_a_crash_at_any_point_is_made_good",
         "test_far_reaching.py::test_no_death_loses_or_doubles_anything",
     ),
-    _row(5, "SIGKILL between dead letter and commit", "a copy at most, none missing", _KILLS, _REAL_KILLS),
+    _row(
+        5,
+        "SIGKILL between dead letter and commit",
+        "a copy at most, none missing",
+        _KILLS,
+        _REAL_KILLS,
+    ),
     _row(
         6,
         "SIGTERM under load; a second one; while MongoDB is down",
@@ -120,7 +127,10 @@ ROWS = (
         "the log lost its end (what an unclean leader leaves)",
         "exit 1, no offset moved",
         "faults/test_real_kafka.py::test_a_log_that_lost_its_end_stops_it",
-        lacks="an unclean election itself (two real brokers of one cluster): nobody runs it; the log it leaves is made here",
+        lacks=(
+            "an unclean election itself (two real brokers of one cluster): nobody runs it; the log "
+            "it leaves is made here"
+        ),
     ),
     _row(
         17,
@@ -213,7 +223,9 @@ ROWS = (
         "test_known_gpus.py::test_what_comes_later_makes_it_whole",
         "test_known_gpus.py::test_a_record_that_invents_gpus_moves_no_money",
     ),
-    _row(30, "NaN, Infinity, 1e999, 2^63, 5,000 digits, true as a number", "dead letters", _HOSTILE),
+    _row(
+        30, "NaN, Infinity, 1e999, 2^63, 5,000 digits, true as a number", "dead letters", _HOSTILE
+    ),
     _row(
         31,
         "depth 100,000, many keys, a key twice, NUL, surrogates, UTF-16, gzip",
@@ -263,7 +275,12 @@ ROWS = (
         "faults/test_host.py::test_a_full_log_volume_stops_nobody",
     ),
     _row(38, "a site lost; re-read at the other; back", "each event once", lacks=_DRILL),
-    _row(39, "MirrorMaker's duplicates, its lag at the loss", "each event once; complete", lacks=_DRILL),
+    _row(
+        39,
+        "MirrorMaker's duplicates, its lag at the loss",
+        "each event once; complete",
+        lacks=_DRILL,
+    ),
     _row(
         40,
         "cut off from MongoDB only; from Kafka only",

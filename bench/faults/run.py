@@ -32,11 +32,14 @@ Outcomes = Mapping[str, Counter[Outcome]]
 
 
 def main(argv: list[str]) -> None:
-    """Exit code 1 when a row was seen to be otherwise than expected, or had a test that did not run."""
+    """Exit code 1 when a row was seen to be otherwise than expected, or had a test that did not
+    run."""
     parser = argparse.ArgumentParser(prog="python -m bench faults", description=__doc__)
     parser.add_argument("--rows", default="", help="such as 8,9,33; all without")
     wanted = parser.parse_args(argv).rows
-    numbers = {int(number) for number in wanted.split(",") if number} or {row.number for row in ROWS}
+    numbers = {int(number) for number in wanted.split(",") if number} or {
+        row.number for row in ROWS
+    }
     if unknown := numbers - {row.number for row in ROWS}:
         parser.error(f"--rows {min(unknown)}: rows are 1 to {len(ROWS)}")
     rows = [row for row in ROWS if row.number in numbers]
@@ -60,23 +63,31 @@ def read_report(text: str) -> Outcomes:
     """From pytest's report in JUnit's form."""
     outcomes: dict[str, Counter[Outcome]] = {}
     for case in ElementTree.fromstring(text).iter("testcase"):
-        name = f"{case.attrib['classname'].replace('.', '/')}.py::{case.attrib['name'].partition('[')[0]}"
+        file = case.attrib["classname"].replace(".", "/")
+        name = f"{file}.py::{case.attrib['name'].partition('[')[0]}"
         inner = {child.tag for child in case}
         outcome = Outcome.FAILED if inner & {"failure", "error"} else Outcome.PASSED
-        outcomes.setdefault(name, Counter())[Outcome.SKIPPED if "skipped" in inner else outcome] += 1
+        outcomes.setdefault(name, Counter())[
+            Outcome.SKIPPED if "skipped" in inner else outcome
+        ] += 1
     return outcomes
 
 
 def is_whole(row: Row, outcomes: Outcomes) -> bool:
-    """Whether every test of the row ran and passed. A row without tests is not for this command to judge."""
-    return all(set(outcomes.get(test, {Outcome.SKIPPED: 1})) == {Outcome.PASSED} for test in row.tests)
+    """Whether every test of the row ran and passed. A row without tests is not for this command to
+    judge."""
+    return all(
+        set(outcomes.get(test, {Outcome.SKIPPED: 1})) == {Outcome.PASSED} for test in row.tests
+    )
 
 
 def seen(row: Row, outcomes: Outcomes) -> str:
     """What the last column says."""
     parts = []
     for outcome, word in ((Outcome.FAILED, "OTHERWISE"), (Outcome.SKIPPED, "NOT RUN, skipped")):
-        names = [test.partition("::")[2] for test in row.tests if outcomes.get(test, Counter())[outcome]]
+        names = [
+            test.partition("::")[2] for test in row.tests if outcomes.get(test, Counter())[outcome]
+        ]
         if names:
             parts.append(f"{word}: {', '.join(names)}")
     if absent := [test.partition("::")[2] for test in row.tests if test not in outcomes]:
@@ -98,7 +109,9 @@ def table(rows: Sequence[Row], outcomes: Outcomes) -> str:
         for line in range(max(map(len, cells))):
             texts = [cell[line] if line < len(cell) else "" for cell in cells]
             number = f"{row.number:>2}" if line == 0 else "  "
-            lines.append(f"{number}  {texts[0]:{_WIDTHS[0]}}  {texts[1]:{_WIDTHS[1]}}  {texts[2]}".rstrip())
+            lines.append(
+                f"{number}  {texts[0]:{_WIDTHS[0]}}  {texts[1]:{_WIDTHS[1]}}  {texts[2]}".rstrip()
+            )
     whole = [row for row in rows if row.tests and is_whole(row, outcomes)]
     parts = sum(1 for row in whole if row.lacks)
     none = [str(row.number) for row in rows if not row.tests]

@@ -1,4 +1,5 @@
-"""This processor next to what its users would pick instead: one broker, one mongod, the same events, one table.
+"""This processor next to what its users would pick instead: one broker, one mongod, the same
+events, one table.
 
 installs.py     the peers, fetched once, pinned by hash
 contestants.py  who runs, with which settings

@@ -1,4 +1,5 @@
-"""Who runs, and with which settings: each peer as its documentation recommends, made as fast as its settings allow."""
+"""Who runs, and with which settings: each peer as its documentation recommends, made as fast as its
+settings allow."""
 
 from __future__ import annotations
 
@@ -35,8 +36,9 @@ class Contestant:
 
 
 _SINK = "com.mongodb.kafka.connect.sink"
-# StringConverter leaves parsing to the sink, which is faster than JsonConverter and a second conversion; 5,000 records a poll
-# make batches ten times as large as the default; unordered bulk writes as MongoDB recommends for throughput.
+# StringConverter leaves parsing to the sink, which is faster than JsonConverter and a second
+# conversion; 5,000 records a poll make batches ten times as large as the default; unordered bulk
+# writes as MongoDB recommends for throughput.
 _TUNED = {
     "value.converter": "org.apache.kafka.connect.storage.StringConverter",
     "consumer.override.max.poll.records": "5000",

@@ -22,12 +22,21 @@ from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION
 
 README = Path(__file__).parents[2] / "README.md"
 _BEGIN, _END = "<!-- peers: written by `make peers ARGS=--readme` -->", "<!-- peers: end -->"
-_HEAD = ("", "events/s", "to the limit", "CPU µs/event", "peak RSS, MB", "after kill -9 twice", "one invalid record")
+_HEAD = (
+    "",
+    "events/s",
+    "to the limit",
+    "CPU µs/event",
+    "peak RSS, MB",
+    "after kill -9 twice",
+    "one invalid record",
+)
 
 
 @dataclass
 class Results:
-    """What a run has seen so far, by contestant. `failures` are those that gave no figure, and why."""
+    """What a run has seen so far, by contestant. `failures` are those that gave no figure, and
+    why."""
 
     speeds: dict[str, list[Speed]] = field(default_factory=dict)
     kills: dict[str, Killed] = field(default_factory=dict)
@@ -44,8 +53,13 @@ class Results:
         """What write() kept. Raises OSError, ValueError."""
         kept = json.loads(path.read_text())
         return cls(
-            speeds={key: [Speed(**speed) for speed in rounds] for key, rounds in kept["speeds"].items()},
-            kills={key: Killed(**{**kill, "kills": tuple(kill["kills"])}) for key, kill in kept["kills"].items()},
+            speeds={
+                key: [Speed(**speed) for speed in rounds] for key, rounds in kept["speeds"].items()
+            },
+            kills={
+                key: Killed(**{**kill, "kills": tuple(kill["kills"])})
+                for key, kill in kept["kills"].items()
+            },
             poisons={
                 key: [(tolerant, Poisoned(**poison)) for tolerant, poison in outcomes]
                 for key, outcomes in kept["poisons"].items()
@@ -58,7 +72,10 @@ def rows(results: Results, who: Sequence[Contestant]) -> list[tuple[str, ...]]:
     """One per contestant. A figure that was not taken is empty, never 0."""
     limits = results.speeds.get("limit", [])
     limit = statistics.median(speed.rate for speed in limits) if limits else None
-    return [(one.name, *_speed(results.speeds.get(one.key, []), limit), *_faults(results, one.key)) for one in who]
+    return [
+        (one.name, *_speed(results.speeds.get(one.key, []), limit), *_faults(results, one.key))
+        for one in who
+    ]
 
 
 def _speed(rounds: Sequence[Speed], limit: float | None) -> tuple[str, ...]:
@@ -104,7 +121,9 @@ def text(table: Sequence[tuple[str, ...]]) -> str:
 def markdown(table: Sequence[tuple[str, ...]]) -> str:
     """For the README."""
     rule = "|" + "|".join("---:" if 0 < column < 5 else "---" for column in range(len(_HEAD))) + "|"
-    return "\n".join(["| " + " | ".join(_HEAD) + " |", rule, *("| " + " | ".join(row) + " |" for row in table)])
+    return "\n".join(
+        ["| " + " | ".join(_HEAD) + " |", rule, *("| " + " | ".join(row) + " |" for row in table)]
+    )
 
 
 def settings() -> str:
@@ -114,29 +133,47 @@ def settings() -> str:
 
 def versions(world: World, peers: Installed) -> str:
     """Of everything that runs."""
-    asked = "import importlib.metadata as m; print(*[m.version(n) for n in ('quixstreams', 'confluent-kafka', 'pymongo')])"
+    asked = (
+        "import importlib.metadata as m; print(*[m.version(n) for n in ('quixstreams', "
+        "'confluent-kafka', 'pymongo')])"
+    )
     command = [str(peers.quix_python), "-c", asked]
-    quix, quix_kafka, quix_mongo = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    quix, quix_kafka, quix_mongo = subprocess.run(
+        command, capture_output=True, text=True, check=True
+    ).stdout.split()
     (sink,) = peers.jars.glob("mongo-kafka-connect-*.jar")
     (driver,) = peers.jars.glob("mongodb-driver-sync-*.jar")
     return (
-        f"Kafka and Connect {CURRENT_VERSION} (broker heap {HEAP_MB} MB), mongod {world.client.server_info()['version']} "
+        f"Kafka and Connect {CURRENT_VERSION} (broker heap {HEAP_MB} MB), mongod "
+        f"{world.client.server_info()['version']} "
         f"(cache {CACHE_MB} MB, w:majority, journal), {sink.stem}, {driver.stem}, "
         f"quixstreams {quix} (confluent-kafka {quix_kafka}, pymongo {quix_mongo}), "
-        f"Python {platform.python_version()}, confluent-kafka {version('confluent-kafka')}, pymongo {version('pymongo')}"
+        f"Python {platform.python_version()}, confluent-kafka {version('confluent-kafka')}, "
+        f"pymongo {version('pymongo')}"
     )
 
 
 def machine() -> str:
-    """What it ran on, and how busy that was: of a busy machine only the ratios of one run say something."""
+    """What it ran on, and how busy that was: of a busy machine only the ratios of one run say
+    something."""
     return f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
 
 
-def write_readme(table: Sequence[tuple[str, ...]], when: datetime, said: Mapping[str, str], path: Path = README) -> None:
+def write_readme(
+    table: Sequence[tuple[str, ...]], when: datetime, said: Mapping[str, str], path: Path = README
+) -> None:
     """Put the table between its marks. Raises ValueError where they are missing."""
     whole = path.read_text()
     if _BEGIN not in whole or _END not in whole:
         raise ValueError(f"{path} has no lines {_BEGIN!r} and {_END!r} to put the table between")
-    lines = [_BEGIN, f"`make peers` on {when:%Y-%m-%d}: {said['run']}; {said['machine']}. {said['versions']}.", ""]
+    lines = [
+        _BEGIN,
+        f"`make peers` on {when:%Y-%m-%d}: {said['run']}; {said['machine']}. {said['versions']}.",
+        "",
+    ]
     body = "\n".join([*lines, markdown(table), _END])
-    path.write_text(re.sub(f"{re.escape(_BEGIN)}.*{re.escape(_END)}", lambda _match: body, whole, flags=re.DOTALL))
+    path.write_text(
+        re.sub(
+            f"{re.escape(_BEGIN)}.*{re.escape(_END)}", lambda _match: body, whole, flags=re.DOTALL
+        )
+    )

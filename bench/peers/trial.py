@@ -43,11 +43,19 @@ class Ended(Exception):
 
 
 class Trial:
-    """session_ms: how long the group waits for a member that died. tolerant: bad records are to be survived, where the
-    contestant has a setting for it.
+    """session_ms: how long the group waits for a member that died. tolerant: bad records are to be
+    survived, where the contestant has a setting for it.
     """
 
-    def __init__(self, world: World, who: Contestant, peers: Installed, *, session_ms: int, tolerant: bool = False) -> None:
+    def __init__(
+        self,
+        world: World,
+        who: Contestant,
+        peers: Installed,
+        *,
+        session_ms: int,
+        tolerant: bool = False,
+    ) -> None:
         self.world, self.who, self.tolerant = world, who, tolerant
         self._peers, self._session_ms = peers, session_ms
         self.topic = self.database = world.fresh_name()
@@ -67,7 +75,12 @@ class Trial:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._server.stop(15)
         if self.store is not None:
             self.store.close()
@@ -84,7 +97,11 @@ class Trial:
 
     def ready(self) -> None:
         """Wait until its group has all partitions. Raises Ended."""
-        until(lambda: self.alive_or_raise() and self.world.owns_all(self.group, self.topic), _START_SECONDS, "joining")
+        until(
+            lambda: self.alive_or_raise() and self.world.owns_all(self.group, self.topic),
+            _START_SECONDS,
+            "joining",
+        )
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -105,7 +122,9 @@ class Trial:
         """Whether Kafka Connect's task is dead while its process runs."""
         if self.who.kind is not Kind.CONNECT or self._server.pid is None:
             return False
-        with urllib.request.urlopen(f"{self._rest}/connectors/{self.topic}/status", timeout=10) as answer:
+        with urllib.request.urlopen(
+            f"{self._rest}/connectors/{self.topic}/status", timeout=10
+        ) as answer:
             return any(task["state"] == "FAILED" for task in json.load(answer)["tasks"])
 
     # what became of the records
@@ -147,7 +166,8 @@ class Trial:
             kafka_topic=self.topic,
             kafka_group=self.group,
             close_debounce_seconds=_SOON_SECONDS if self.who.ledger else _NEVER_SECONDS,
-            silent_gpu_owned_minutes=0,  # the events are of the past: silence up to today is not what is measured
+            # the events are of the past: silence up to today is not what is measured
+            silent_gpu_owned_minutes=0,
             log_level="WARNING",
         )
         self.store = open_store(self.settings, "peers")
@@ -156,7 +176,8 @@ class Trial:
             create_topics(self.settings)
 
     def _prepare_peer(self) -> None:
-        """As many index entries per document as the product's raw collections have, over the JSON's own fields."""
+        """As many index entries per document as the product's raw collections have, over the JSON's
+        own fields."""
         events = self.world.client[self.database].create_collection("events")
         usage, sample = {"schema": "token.usage.v1"}, {"schema": "gpu.metrics.v1"}
         events.create_index([("gpu_uuids", 1), ("ts", 1)], partialFilterExpression=usage)
@@ -170,7 +191,9 @@ class Trial:
             "KAFKA_BOOTSTRAP": self.world.broker.bootstrap,
             "KAFKA_TOPIC": self.topic,
             "KAFKA_GROUP": self.group,
-            "KAFKA_EXTRA_CONFIG": json.dumps({"session.timeout.ms": str(min(self._session_ms, 15_000))}),
+            "KAFKA_EXTRA_CONFIG": json.dumps(
+                {"session.timeout.ms": str(min(self._session_ms, 15_000))}
+            ),
             "MONGODB_URI": self.world.uri,
             "MONGODB_DATABASE": self.database,
             "CLOSE_DEBOUNCE_SECONDS": str(self.settings.close_debounce_seconds),
@@ -180,15 +203,37 @@ class Trial:
         }
 
     def _tutorial(self) -> tuple[list[str], dict[str, str]]:
-        command = [sys.executable, str(PROGRAMS / "tutorial.py"), self.who.options["mode"], self.world.broker.bootstrap]
-        return [*command, self.topic, self.group, self.world.uri, self.database, str(self._session_ms)], {}
+        command = [
+            sys.executable,
+            str(PROGRAMS / "tutorial.py"),
+            self.who.options["mode"],
+            self.world.broker.bootstrap,
+        ]
+        return [
+            *command,
+            self.topic,
+            self.group,
+            self.world.uri,
+            self.database,
+            str(self._session_ms),
+        ], {}
 
     def _quix(self) -> tuple[list[str], dict[str, str]]:
         command = [str(self._peers.quix_python), "-W", "ignore", str(PROGRAMS / "quix_app.py")]
-        command += [self.world.broker.bootstrap, self.topic, self.group, str(self.world.mongod.port), self.database]
-        return [*command, str(self._session_ms), "8000", "1.0", "skip" if self.tolerant else "raise"], {
-            "Quix__State__Dir": str(self._folder / "state")
-        }
+        command += [
+            self.world.broker.bootstrap,
+            self.topic,
+            self.group,
+            str(self.world.mongod.port),
+            self.database,
+        ]
+        return [
+            *command,
+            str(self._session_ms),
+            "8000",
+            "1.0",
+            "skip" if self.tolerant else "raise",
+        ], {"Quix__State__Dir": str(self._folder / "state")}
 
     def _connect(self) -> tuple[list[str], dict[str, str]]:
         worker = {
@@ -224,12 +269,18 @@ class Trial:
             }
         files = []
         for name, values in (("worker.properties", worker), ("sink.properties", sink)):
-            (self._folder / name).write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+            (self._folder / name).write_text(
+                "".join(f"{key}={value}\n" for key, value in values.items())
+            )
             files.append(str(self._folder / name))
         # Heap and collector as bin/connect-standalone.sh sets them.
         java = shutil.which("java")
         assert java is not None, "the broker runs, so there is a java"
         options = ["-Xms256M", "-Xmx2G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"]
-        options += ["-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent", "-Djava.awt.headless=true"]
+        options += [
+            "-XX:InitiatingHeapOccupancyPercent=35",
+            "-XX:+ExplicitGCInvokesConcurrent",
+            "-Djava.awt.headless=true",
+        ]
         options += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{self._peers.jars}/*"]
         return [java, *options, "org.apache.kafka.connect.cli.ConnectStandalone", *files], {}

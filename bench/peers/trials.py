@@ -1,8 +1,11 @@
 """What is measured of a contestant.
 
-speed     start -> warm-up records -> SIGSTOP -> produce -> SIGCONT and the clock -> all stored (ledger: nothing is due)
-killed    SIGKILL at a quarter and at six tenths, started again each time: what is lost, what is there twice
-poisoned  one record of invalid JSON in the middle: who still lives, what is stored, where the record went
+speed     start -> warm-up records -> SIGSTOP -> produce -> SIGCONT and the clock -> all stored
+          (ledger: nothing is due)
+killed    SIGKILL at a quarter and at six tenths, started again each time: what is lost, what is
+          there twice
+poisoned  one record of invalid JSON in the middle: who still lives, what is stored, where the
+          record went
 """
 
 from __future__ import annotations
@@ -66,10 +69,17 @@ class Poisoned:
     def verdict(self) -> str:
         """In words."""
         if self.ended or self.task_failed:
-            return f"{'task fails' if self.task_failed else 'ends'}, {self.missing:,} good ones not stored"
+            return (
+                f"{'task fails' if self.task_failed else 'ends'}, {self.missing:,} good ones not "
+                "stored"
+            )
         if self.missing:
             return f"goes on, {self.missing:,} good ones not stored"
-        return "dead letter, goes on" if self.dead_letters else "goes on, the record is gone without a trace"
+        return (
+            "dead letter, goes on"
+            if self.dead_letters
+            else "goes on, the record is gone without a trace"
+        )
 
 
 def share_of(who: Contestant, sent: Sequence[Record]) -> Sequence[Record]:
@@ -77,7 +87,9 @@ def share_of(who: Contestant, sent: Sequence[Record]) -> Sequence[Record]:
     return sent[: max(100, int(len(sent) * who.share))]
 
 
-def speed(world: World, who: Contestant, peers: Installed, warm: Sequence[Record], timed: Sequence[Record]) -> Speed:
+def speed(
+    world: World, who: Contestant, peers: Installed, warm: Sequence[Record], timed: Sequence[Record]
+) -> Speed:
     """Raises TimeoutError, Ended."""
     warm, timed = share_of(who, warm), share_of(who, timed)
     with Trial(world, who, peers, session_ms=LONG_SESSION_MS) as trial:
@@ -86,10 +98,19 @@ def speed(world: World, who: Contestant, peers: Installed, warm: Sequence[Record
         trial.start()
         trial.ready()
         world.produce(trial.topic, warm)
-        until(lambda: trial.alive_or_raise() and trial.stored() >= len(warm), 90, "storing the first records")
+        until(
+            lambda: trial.alive_or_raise() and trial.stored() >= len(warm),
+            90,
+            "storing the first records",
+        )
         if who.ledger:
             until(lambda: trial.due() == 0, _LEDGER_SECONDS, "closing the first records")
-        until(lambda: world.lag(trial.group, trial.topic) == 0, 30, "committing the first records", 0.3)
+        until(
+            lambda: world.lag(trial.group, trial.topic) == 0,
+            30,
+            "committing the first records",
+            0.3,
+        )
         pid = trial.pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
@@ -101,7 +122,8 @@ def speed(world: World, who: Contestant, peers: Installed, warm: Sequence[Record
         stored = 0
         while stored < len(timed) and (passed := time.perf_counter() - begun) < who.most_seconds:
             trial.alive_or_raise()
-            # asked the more often the nearer the end is: each time costs mongod and the contestant time
+            # asked the more often the nearer the end is: each time costs mongod and the contestant
+            # time
             left = passed * (len(timed) - stored) / max(stored, 1)
             time.sleep(min(max(left / 4, 0.005), 0.25))
             stored = trial.stored() - len(warm)
@@ -119,7 +141,8 @@ def _limit(trial: Trial, warm: Sequence[Record], timed: Sequence[Record]) -> Spe
     assert trial.settings is not None
     store, now = trial.store, datetime.now(UTC)
     first, commands = (
-        insert_commands([record.value for record in sent], now, trial.settings.batch_max_records) for sent in (warm, timed)
+        insert_commands([record.value for record in sent], now, trial.settings.batch_max_records)
+        for sent in (warm, timed)
     )
     for name, joined in first:
         write_command(store[name], "insert", joined)
@@ -144,7 +167,12 @@ def killed(world: World, who: Contestant, peers: Installed, sent: Sequence[Recor
             trial.kill()
             kills.append(trial.stored())
             trial.start()
-        until(lambda: trial.alive_or_raise() and world.lag(trial.group, trial.topic) == 0, 180, "committing all", 0.5)
+        until(
+            lambda: trial.alive_or_raise() and world.lag(trial.group, trial.topic) == 0,
+            180,
+            "committing all",
+            0.5,
+        )
         holds = None
         if who.ledger:
             assert trial.store is not None
@@ -159,7 +187,9 @@ def _stored_least(trial: Trial, wanted: int) -> bool:
     return trial.alive_or_raise() and trial.stored() >= wanted
 
 
-def poisoned(world: World, who: Contestant, peers: Installed, sent: Sequence[Record], *, tolerant: bool) -> Poisoned:
+def poisoned(
+    world: World, who: Contestant, peers: Installed, sent: Sequence[Record], *, tolerant: bool
+) -> Poisoned:
     """Raises TimeoutError."""
     sent = share_of(who, sent)
     middle = len(sent) // 2
@@ -180,4 +210,6 @@ def poisoned(world: World, who: Contestant, peers: Installed, sent: Sequence[Rec
             ended = not trial.alive_or_raise()
         except Ended:
             ended = True
-        return Poisoned(len(sent), missing, ended, trial.failed_task(), world.count(trial.dead_letter_topic))
+        return Poisoned(
+            len(sent), missing, ended, trial.failed_task(), world.count(trial.dead_letter_topic)
+        )

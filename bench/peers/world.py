@@ -1,4 +1,5 @@
-"""The services of one run, and what every contestant is given: records, a fresh topic, how far its group has come."""
+"""The services of one run, and what every contestant is given: records, a fresh topic, how far its
+group has come."""
 
 from __future__ import annotations
 
@@ -13,7 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Peers' topics and groups are not the product's, so they have no door of its own.
-from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pymongo import MongoClient
@@ -43,7 +50,10 @@ class Record:
 
 def records(count: int) -> list[Record]:
     """Events of the simulated fleet of 64 GPUs, with several models and tenants."""
-    return [Record(event.host.encode(), encode(event), event.event_id) for event in events_for_bench(count)]
+    return [
+        Record(event.host.encode(), encode(event), event.event_id)
+        for event in events_for_bench(count)
+    ]
 
 
 @dataclass
@@ -74,13 +84,17 @@ class World:
 
     def drop_topics(self, names: Sequence[str]) -> None:
         """Those that exist."""
-        for future in self.admin.delete_topics(list(names), operation_timeout=_REQUEST_SECONDS).values():
+        for future in self.admin.delete_topics(
+            list(names), operation_timeout=_REQUEST_SECONDS
+        ).values():
             with contextlib.suppress(Exception):
                 future.result(15)
 
     def produce(self, topic: str, sent: Sequence[Record]) -> None:
         """Send and wait until Kafka has all of it."""
-        producer = Producer({"bootstrap.servers": self.broker.bootstrap, "log_level": 2, **PRODUCER_CONFIG})
+        producer = Producer(
+            {"bootstrap.servers": self.broker.bootstrap, "log_level": 2, **PRODUCER_CONFIG}
+        )
         for record in sent:
             while True:
                 try:
@@ -99,7 +113,9 @@ class World:
             state = answer[group].result(_REQUEST_SECONDS)
         except Exception:  # noqa: BLE001  # not there yet
             return False
-        partitions = [part for member in state.members for part in member.assignment.topic_partitions]
+        partitions = [
+            part for member in state.members for part in member.assignment.topic_partitions
+        ]
         owned = sum(part.topic == topic for part in partitions)
         return bool(state.state == ConsumerGroupState.STABLE and owned == PARTITIONS)
 
@@ -121,10 +137,14 @@ class World:
 
     def _ends(self, topic: str) -> dict[int, tuple[int, int]]:
         numbers = self.admin.list_topics(topic, timeout=_REQUEST_SECONDS).topics[topic].partitions
-        reader = Consumer({"bootstrap.servers": self.broker.bootstrap, "group.id": "peers-ends", "log_level": 2})
+        reader = Consumer(
+            {"bootstrap.servers": self.broker.bootstrap, "group.id": "peers-ends", "log_level": 2}
+        )
         try:
             return {
-                number: reader.get_watermark_offsets(TopicPartition(topic, number), timeout=_REQUEST_SECONDS)
+                number: reader.get_watermark_offsets(
+                    TopicPartition(topic, number), timeout=_REQUEST_SECONDS
+                )
                 for number in numbers
             }
         finally:
@@ -156,7 +176,9 @@ def peak_rss_mb(pid: int) -> float:
     return int(match[1]) / 1024 if match else float("nan")
 
 
-def until(check: Callable[[], bool], most_seconds: float, what: str, pause_seconds: float = 0.1) -> None:
+def until(
+    check: Callable[[], bool], most_seconds: float, what: str, pause_seconds: float = 0.1
+) -> None:
     """Wait until `check()`. Raises TimeoutError."""
     last = time.perf_counter() + most_seconds
     while not check():

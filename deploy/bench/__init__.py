@@ -1,6 +1,8 @@
-"""One test bench for all stages: real machines, real servers and real clusters on this one machine, and what is checked there.
+"""One test bench for all stages: real machines, real servers and real clusters on this one machine,
+and what is checked there.
 
-machines/    what a machine is made of: namespaces, file systems, cgroups, its first process, its removal
+machines/    what a machine is made of: namespaces, file systems, cgroups, its first process, its
+             removal
 images/      container images under the reference tags, built around real servers
 checks/      what is asked of every topology: reachability, the exact replay
 report.py    what was checked, what failed, what could not be checked

@@ -1,4 +1,5 @@
-"""python -m deploy.bench TOPOLOGY ...: the checks of one topology. `TOPOLOGY --help` says what it takes."""
+"""python -m deploy.bench TOPOLOGY ...: the checks of one topology. `TOPOLOGY --help` says what it
+takes."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from pathlib import Path
 
 
 def topologies() -> list[str]:
-    """The folders beside this file that have a `run.py`: each has a `main(arguments)` that returns the exit status."""
+    """The folders beside this file that have a `run.py`: each has a `main(arguments)` that returns
+    the exit status."""
     return sorted(path.parent.name for path in Path(__file__).parent.glob("*/run.py"))
 
 

@@ -1,4 +1,5 @@
-"""What a run did, in the stages' documents: a short table in README.md, the whole log in evidence.md beside it.
+"""What a run did, in the stages' documents: a short table in README.md, the whole log in
+evidence.md beside it.
 
 README.md carries the table between `<!-- evidence:STAGE -->` and `<!-- /evidence -->`.
 """
@@ -34,10 +35,17 @@ def write(report: Report, command: str, images: Sequence[str]) -> list[Path]:
         log = readme.with_name("evidence.md")
         log.write_text(_log(stage, command, origin, entries))
         written.append(log)
-        block = re.compile(rf"(<!-- evidence:{stage.lower()} -->\n).*?(<!-- /evidence -->)", re.DOTALL)
+        block = re.compile(
+            rf"(<!-- evidence:{stage.lower()} -->\n).*?(<!-- /evidence -->)", re.DOTALL
+        )
         text = readme.read_text()
         if match := block.search(text):
-            shown = origin + "\n\n" + "".join(f"{table}\n" for table in report.tables.get(stage, [])) + table_of(entries)
+            shown = (
+                origin
+                + "\n\n"
+                + "".join(f"{table}\n" for table in report.tables.get(stage, []))
+                + table_of(entries)
+            )
             readme.write_text(text[: match.end(1)] + shown + text[match.start(2) :])
             written.append(readme)
     return written
@@ -45,22 +53,43 @@ def write(report: Report, command: str, images: Sequence[str]) -> list[Path]:
 
 def table_of(entries: Sequence[str]) -> str:
     """One row per check: what was checked, how it ended, and at which second of the run."""
-    rows = [match.groups() for entry in entries for line in entry.splitlines() if (match := _OUTCOME.match(line))]
-    lines = [f"| {name.replace('|', PIPE)} | {outcome} | {float(second):.0f} |" for second, outcome, name in rows]
-    return "\n".join(["| check | outcome | second of the run |", "| --- | --- | ---: |", *lines]) + "\n"
+    rows = [
+        match.groups()
+        for entry in entries
+        for line in entry.splitlines()
+        if (match := _OUTCOME.match(line))
+    ]
+    lines = [
+        f"| {name.replace('|', PIPE)} | {outcome} | {float(second):.0f} |"
+        for second, outcome, name in rows
+    ]
+    return (
+        "\n".join(["| check | outcome | second of the run |", "| --- | --- | ---: |", *lines])
+        + "\n"
+    )
 
 
 def _origin(images: Sequence[str]) -> str:
     machine = f"Linux {platform.release().split('-')[0]}, {platform.machine()}"
     names = ", ".join(f"`{name}`" for name in images)
-    return f"Run of {datetime.now(UTC):%Y-%m-%d}, on {machine}{f'; stand-in images {names}' if images else ''}."
+    return (
+        f"Run of {datetime.now(UTC):%Y-%m-%d}, on "
+        f"{machine}{f'; stand-in images {names}' if images else ''}."
+    )
 
 
 def _log(stage: str, command: str, origin: str, entries: Sequence[str]) -> str:
-    head = f"# {stage}: a run's own output\n\nWritten by `{command}`; [README.md](README.md) has the table.\n\n{origin}\n\n"
+    head = (
+        f"# {stage}: a run's own output\n\nWritten by `{command}`; [README.md](README.md) has the "
+        f"table.\n\n{origin}\n\n"
+    )
     return head + "```text\n" + "\n".join(entry for entry in entries if entry) + "\n```\n"
 
 
 def _clean(entry: str) -> str:
-    lines = [line.rstrip().replace(str(ROOT), "<checkout>") for line in entry.splitlines() if not _NOISE.search(line)]
+    lines = [
+        line.rstrip().replace(str(ROOT), "<checkout>")
+        for line in entry.splitlines()
+        if not _NOISE.search(line)
+    ]
     return "\n".join(lines)

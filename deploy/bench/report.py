@@ -1,4 +1,5 @@
-"""What a run checked. A step that cannot run on this machine is NOT CHECKED, loudly, and never counts as passed."""
+"""What a run checked. A step that cannot run on this machine is NOT CHECKED, loudly, and never
+counts as passed."""
 
 from __future__ import annotations
 
@@ -49,14 +50,19 @@ class Report:
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table of measured figures, said at once and kept for the stage's README."""
-        cells = [list(header), ["---"] * len(header), *([str(cell) for cell in row] for row in rows)]
+        cells = [
+            list(header),
+            ["---"] * len(header),
+            *([str(cell) for cell in row] for row in rows),
+        ]
         text = "".join("| " + " | ".join(line) + " |\n" for line in cells)
         self.tables.setdefault(self.stage, []).append(text)
         self.say("\n" + text.rstrip())
 
     @contextmanager
     def check(self, name: str) -> Iterator[None]:
-        """One check. Its exception is recorded and swallowed, so that the checks after it still run."""
+        """One check. Its exception is recorded and swallowed, so that the checks after it still
+        run."""
         try:
             yield
         except NotChecked as reason:
@@ -76,13 +82,15 @@ class Report:
         self.say(f"NOT CHECKED  {name}: {lacks}")
 
     def leave_out(self, name: str, why: str) -> None:
-        """Says that this run does not hold a check which a longer one holds; it is no lack of the machine."""
+        """Says that this run does not hold a check which a longer one holds; it is no lack of the
+        machine."""
         self.say(f"not run  {name}: {why}")
 
     def close(self, *, strict: bool = False) -> int:
         """Prints the summary; its last line is `N passed, N failed`. Returns the exit status.
 
-        strict: what could not be checked fails the run, too; for machines that are meant to check everything.
+        strict: what could not be checked fails the run, too; for machines that are meant to check
+        everything.
         """
         print()
         for line in self.not_checked:
@@ -90,7 +98,10 @@ class Report:
         for line in self.failed:
             print(f"FAILED  {line}")
         if self.not_checked:
-            print(f"{len(self.not_checked)} not checked on this machine: they are neither passed nor failed")
+            print(
+                f"{len(self.not_checked)} not checked on this machine: they are neither passed nor "
+                "failed"
+            )
         print(f"{time.monotonic() - self.started:.0f} seconds")
         print(f"{len(self.passed)} passed, {len(self.failed)} failed", flush=True)
         return 1 if self.failed or (strict and self.not_checked) else 0

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-# What `make vms ARGS=...` leaves in the environment. A Makefile run by the bench would take the bench's ARGS for its own.
+# What `make vms ARGS=...` leaves in the environment. A Makefile run by the bench would take the
+# bench's ARGS for its own.
 _OF_MAKE = frozenset({"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS"})
 
 
@@ -25,7 +26,8 @@ def run(
     stdin: str | None = None,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs to the end with stdout and stderr together. Raises CommandFailed on a status other than 0, or when time is up."""
+    """Runs to the end with stdout and stderr together. Raises CommandFailed on a status other than
+    0, or when time is up."""
     try:
         done = subprocess.run(
             command,
@@ -36,7 +38,10 @@ def run(
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             timeout=timeout_seconds,
-            env={**{name: value for name, value in os.environ.items() if name not in _OF_MAKE}, **(env or {})},
+            env={
+                **{name: value for name, value in os.environ.items() if name not in _OF_MAKE},
+                **(env or {}),
+            },
             cwd=cwd,
             check=False,
         )
@@ -45,7 +50,9 @@ def run(
         if check:
             raise CommandFailed(f"{command[0]} is not installed") from None
     except subprocess.TimeoutExpired as late:
-        raise CommandFailed(f"{' '.join(command)}: not done after {timeout_seconds:.0f} s; {_end(late.stdout)}") from None
+        raise CommandFailed(
+            f"{' '.join(command)}: not done after {timeout_seconds:.0f} s; {_end(late.stdout)}"
+        ) from None
     if check and done.returncode != 0:
         raise CommandFailed(f"{' '.join(command)}: exit {done.returncode}; {_end(done.stdout)}")
     return done

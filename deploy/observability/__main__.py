@@ -1,6 +1,7 @@
 """Rules and dashboards, written from the tables.
 
-python -m deploy.observability write     after a change of a table or of a metric's sentence (`make observability`)
+python -m deploy.observability write     after a change of a table or of a metric's sentence (`make
+                                         observability`)
 python -m deploy.observability check     exit 1 and the stale files when something written differs
 """
 
@@ -34,7 +35,9 @@ def files() -> dict[Path, str]:
     made[ROOM / "operator" / "rules.yaml"] = _GENERATED + _yaml(operator)
     for dashboard in DASHBOARDS:
         path = ROOM / "dashboards" / f"{dashboard.uid.removeprefix('gpu-tokens-')}.json"
-        made[path] = json.dumps(dashboard_json(dashboard, told), indent=2, ensure_ascii=False) + "\n"
+        made[path] = (
+            json.dumps(dashboard_json(dashboard, told), indent=2, ensure_ascii=False) + "\n"
+        )
     return made
 
 
@@ -44,7 +47,9 @@ def _yaml(value: object) -> str:
 
 def main() -> int:
     """0 when the files are as they should be."""
-    stale = [path for path, text in files().items() if not path.exists() or path.read_text() != text]
+    stale = [
+        path for path, text in files().items() if not path.exists() or path.read_text() != text
+    ]
     if sys.argv[1:] == ["write"]:
         for path in stale:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""Grafana's JSON from the panel table. Descriptions are the metrics' own sentences (docs/metrics.md)."""
+"""Grafana's JSON from the panel table. Descriptions are the metrics' own sentences
+(docs/metrics.md)."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def sentences() -> dict[str, str]:
     told: dict[str, str] = {}
     for registry in registries():
         for family in registry.collect():
-            suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
+            suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(
+                family.type, ("",)
+            )
             told |= {family.name + suffix: family.documentation for suffix in suffixes}
     return told
 
@@ -55,7 +58,16 @@ def dashboard_json(dashboard: Dashboard, told: Mapping[str, str]) -> dict[str, A
         "time": {"from": "now-6h", "to": "now"},
         "refresh": "30s",
         "timezone": "utc",
-        "templating": {"list": [{"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus"}]},
+        "templating": {
+            "list": [
+                {
+                    "name": "datasource",
+                    "type": "datasource",
+                    "query": "prometheus",
+                    "label": "Prometheus",
+                }
+            ]
+        },
         "panels": list(_panels(dashboard.panels, told)),
     }
 
@@ -70,7 +82,9 @@ def _panels(panels: Iterable[Panel], told: Mapping[str, str]) -> Iterable[dict[s
         x, row_height = x + width, max(row_height, height)
 
 
-def _panel(number: int, panel: Panel, place: dict[str, int], told: Mapping[str, str]) -> dict[str, Any]:
+def _panel(
+    number: int, panel: Panel, place: dict[str, int], told: Mapping[str, str]
+) -> dict[str, Any]:
     names = sorted({name for expression, _ in panel.queries for name in names_in(expression)})
     notes = [told[name] for name in names if name in told]
     notes += [f"Needs {panel.source}."] if panel.source else []
@@ -84,11 +98,17 @@ def _panel(number: int, panel: Panel, place: dict[str, int], told: Mapping[str, 
         "datasource": _SOURCE,
         "gridPos": place,
         "fieldConfig": {
-            "defaults": {"unit": panel.unit} | ({"custom": custom} if panel.kind == "timeseries" else {}),
+            "defaults": {"unit": panel.unit}
+            | ({"custom": custom} if panel.kind == "timeseries" else {}),
             "overrides": [],
         },
         "targets": [
-            {"refId": chr(ord("A") + index), "datasource": _SOURCE, "expr": expression, "legendFormat": legend}
+            {
+                "refId": chr(ord("A") + index),
+                "datasource": _SOURCE,
+                "expr": expression,
+                "legendFormat": legend,
+            }
             for index, (expression, legend) in enumerate(panel.queries)
         ],
     }

@@ -9,9 +9,16 @@ from deploy.observability.rules import errors_metric
 from deploy.observability.table import SLOS
 
 MONEY = '(max by (window, class) (gpu_tokens_ledger_cost_usd{window="%s"}))'
-IDLE = '(max by (window, class) (gpu_tokens_ledger_cost_usd{window="%s",class=~"warm_idle|cold_idle|unobserved"}))'
-MODEL_MONEY = 'sum by (model) (max by (model, class) (gpu_tokens_ledger_model_cost_usd{window="last_hour"}))'
-MODEL_ATTRIBUTED = 'max by (model) (gpu_tokens_ledger_model_cost_usd{window="last_hour",class="attributed"})'
+IDLE = (
+    "(max by (window, class) "
+    '(gpu_tokens_ledger_cost_usd{window="%s",class=~"warm_idle|cold_idle|unobserved"}))'
+)
+MODEL_MONEY = (
+    'sum by (model) (max by (model, class) (gpu_tokens_ledger_model_cost_usd{window="last_hour"}))'
+)
+MODEL_ATTRIBUTED = (
+    'max by (model) (gpu_tokens_ledger_model_cost_usd{window="last_hour",class="attributed"})'
+)
 MODEL_TOKENS = 'max by (model) (gpu_tokens_ledger_model_tokens{window="last_hour"})'
 RATE = "[$__rate_interval]"
 JMX, PERCONA = "the JMX agent in the brokers", "mongodb_exporter beside the members"
@@ -21,8 +28,8 @@ JMX, PERCONA = "the JMX agent in the brokers", "mongodb_exporter beside the memb
 class Panel:
     """One panel. `queries` are (PromQL, legend). `kind`: timeseries, stat or bargauge.
 
-    empty: why it may well show nothing; a panel without that must have data in the test. source: whose metrics it needs
-    besides the product's own.
+    empty: why it may well show nothing; a panel without that must have data in the test. source:
+    whose metrics it needs besides the product's own.
     """
 
     title: str
@@ -47,7 +54,10 @@ def _quantiles(metric: str, by: str = "") -> list[tuple[str, str]]:
     labels = f"le, {by}" if by else "le"
     legend = f" {{{{{by}}}}}" if by else ""
     return [
-        (f"histogram_quantile({q}, sum by ({labels}) (rate({metric}_bucket{RATE})))", f"p{q * 100:g}{legend}")
+        (
+            f"histogram_quantile({q}, sum by ({labels}) (rate({metric}_bucket{RATE})))",
+            f"p{q * 100:g}{legend}",
+        )
         for q in (0.5, 0.95, 0.99)
     ]
 
@@ -68,10 +78,23 @@ MONEY_BOARD = Dashboard(
             "stat",
         ),
         Panel(
-            "Requests in the last whole hour", "short", [('max(gpu_tokens_ledger_requests{window="last_hour"})', "")], "stat"
+            "Requests in the last whole hour",
+            "short",
+            [('max(gpu_tokens_ledger_requests{window="last_hour"})', "")],
+            "stat",
         ),
-        Panel("Money by class, of the last whole hour", "currencyUSD", [(MONEY % "last_hour", "{{class}}")], stacked=True),
-        Panel("Money by class, of the hour so far", "currencyUSD", [(MONEY % "this_hour", "{{class}}")], stacked=True),
+        Panel(
+            "Money by class, of the last whole hour",
+            "currencyUSD",
+            [(MONEY % "last_hour", "{{class}}")],
+            stacked=True,
+        ),
+        Panel(
+            "Money by class, of the hour so far",
+            "currencyUSD",
+            [(MONEY % "this_hour", "{{class}}")],
+            stacked=True,
+        ),
         Panel(
             "GPU time by class, of the last whole hour",
             "s",
@@ -93,18 +116,38 @@ MONEY_BOARD = Dashboard(
             "currencyUSD",
             [("1e6 * max by (model) (gpu_tokens_live_cost_per_token_usd)", "{{model}}")],
         ),
-        Panel("Money by model, of the last whole hour", "currencyUSD", [(MODEL_MONEY, "{{model}}")], stacked=True),
-        Panel("Tokens by model, of the last whole hour", "short", [(MODEL_TOKENS, "{{model}}")], stacked=True),
+        Panel(
+            "Money by model, of the last whole hour",
+            "currencyUSD",
+            [(MODEL_MONEY, "{{model}}")],
+            stacked=True,
+        ),
+        Panel(
+            "Tokens by model, of the last whole hour",
+            "short",
+            [(MODEL_TOKENS, "{{model}}")],
+            stacked=True,
+        ),
         Panel(
             "Money by tenant, today",
             "currencyUSD",
-            [('topk(20, max by (tenant) (gpu_tokens_ledger_tenant_cost_usd{window="today"}))', "{{tenant}}")],
+            [
+                (
+                    'topk(20, max by (tenant) (gpu_tokens_ledger_tenant_cost_usd{window="today"}))',
+                    "{{tenant}}",
+                )
+            ],
             "bargauge",
         ),
         Panel(
             "Tokens by tenant, today",
             "short",
-            [('topk(20, max by (tenant) (gpu_tokens_ledger_tenant_tokens{window="today"}))', "{{tenant}}")],
+            [
+                (
+                    'topk(20, max by (tenant) (gpu_tokens_ledger_tenant_tokens{window="today"}))',
+                    "{{tenant}}",
+                )
+            ],
             "bargauge",
         ),
         Panel(
@@ -124,8 +167,15 @@ MONEY_BOARD = Dashboard(
             "Budgets: spent and forecast, of the limit",
             "percentunit",
             [
-                ("max by (budget) (gpu_tokens_budget_spent_usd / gpu_tokens_budget_limit_usd)", "{{budget}}: spent"),
-                ("max by (budget) (gpu_tokens_budget_forecast_usd / gpu_tokens_budget_limit_usd)", "{{budget}}: forecast"),
+                (
+                    "max by (budget) (gpu_tokens_budget_spent_usd / gpu_tokens_budget_limit_usd)",
+                    "{{budget}}: spent",
+                ),
+                (
+                    "max by (budget) "
+                    "(gpu_tokens_budget_forecast_usd / gpu_tokens_budget_limit_usd)",
+                    "{{budget}}: forecast",
+                ),
             ],
             empty="nobody set a budget",
         ),
@@ -137,7 +187,9 @@ MONEY_BOARD = Dashboard(
                 ("max(gpu_tokens_budgets_not_shown)", "budgets not shown"),
             ],
         ),
-        Panel("Tokens per second, as they come in", "short", _rate("gpu_tokens_tokens_total", "model")),
+        Panel(
+            "Tokens per second, as they come in", "short", _rate("gpu_tokens_tokens_total", "model")
+        ),
     ),
 )
 
@@ -145,13 +197,28 @@ PIPELINE_BOARD = Dashboard(
     "gpu-tokens-pipeline",
     "GPU tokens: pipeline health",
     (
-        Panel("Records per second into Kafka", "short", _rate("gpu_tokens_log_records_total", "kind")),
-        Panel("Records per second read", "short", [(f"sum(rate(gpu_tokens_consumed_total{RATE}))", "read")]),
-        Panel("Events stored per second", "short", _rate("gpu_tokens_inserted_total", "collection")),
         Panel(
-            "Duplicates per second", "short", _rate("gpu_tokens_duplicates_total", "collection"), empty="nothing was sent twice"
+            "Records per second into Kafka", "short", _rate("gpu_tokens_log_records_total", "kind")
         ),
-        Panel("Computed, but not in the sums yet, for", "s", [("max(gpu_tokens_sums_lag_seconds)", "longest")]),
+        Panel(
+            "Records per second read",
+            "short",
+            [(f"sum(rate(gpu_tokens_consumed_total{RATE}))", "read")],
+        ),
+        Panel(
+            "Events stored per second", "short", _rate("gpu_tokens_inserted_total", "collection")
+        ),
+        Panel(
+            "Duplicates per second",
+            "short",
+            _rate("gpu_tokens_duplicates_total", "collection"),
+            empty="nothing was sent twice",
+        ),
+        Panel(
+            "Computed, but not in the sums yet, for",
+            "s",
+            [("max(gpu_tokens_sums_lag_seconds)", "longest")],
+        ),
         Panel(
             "Fields that no contract knows, per second",
             "short",
@@ -165,7 +232,10 @@ PIPELINE_BOARD = Dashboard(
             "Names of GPUs: not kept, and UUIDs that hosts share",
             "short",
             [
-                (f"sum(rate(gpu_tokens_gpu_names_dropped_total{RATE}))", "names not kept, per second"),
+                (
+                    f"sum(rate(gpu_tokens_gpu_names_dropped_total{RATE}))",
+                    "names not kept, per second",
+                ),
                 ("max(gpu_tokens_shared_uuids)", "shared UUIDs"),
             ],
         ),
@@ -181,11 +251,31 @@ PIPELINE_BOARD = Dashboard(
             [(f"sum(rate(gpu_tokens_ledger_topic_records_total{RATE}))", "records")],
             empty="LEDGER_TOPIC is not set",
         ),
-        Panel("The ledger's topic is behind, by", "s", [("max(gpu_tokens_ledger_topic_lag_seconds)", "longest")]),
-        Panel("Ledger cells still to be marked", "short", [("gpu_tokens_marks_pending", "{{instance}}")]),
-        Panel("MongoDB's clock, less this machine's", "s", [("gpu_tokens_clock_skew_seconds", "{{instance}}")]),
-        Panel("Documents that MongoDB refuses for good", "short", [("max(gpu_tokens_documents_set_aside)", "set aside")]),
-        Panel("Share of the last 1,000 records that was bad", "percentunit", [("gpu_tokens_bad_record_ratio", "{{instance}}")]),
+        Panel(
+            "The ledger's topic is behind, by",
+            "s",
+            [("max(gpu_tokens_ledger_topic_lag_seconds)", "longest")],
+        ),
+        Panel(
+            "Ledger cells still to be marked",
+            "short",
+            [("gpu_tokens_marks_pending", "{{instance}}")],
+        ),
+        Panel(
+            "MongoDB's clock, less this machine's",
+            "s",
+            [("gpu_tokens_clock_skew_seconds", "{{instance}}")],
+        ),
+        Panel(
+            "Documents that MongoDB refuses for good",
+            "short",
+            [("max(gpu_tokens_documents_set_aside)", "set aside")],
+        ),
+        Panel(
+            "Share of the last 1,000 records that was bad",
+            "percentunit",
+            [("gpu_tokens_bad_record_ratio", "{{instance}}")],
+        ),
         Panel(
             "Refused records per second, by reason",
             "short",
@@ -199,15 +289,24 @@ PIPELINE_BOARD = Dashboard(
             stacked=True,
         ),
         Panel(
-            "Records not read, as processors see it", "short", [("sum by (instance) (gpu_tokens_lag_records)", "{{instance}}")]
+            "Records not read, as processors see it",
+            "short",
+            [("sum by (instance) (gpu_tokens_lag_records)", "{{instance}}")],
         ),
-        Panel("Age of the oldest that waits", "s", [("max by (stage) (gpu_tokens_backlog_age_seconds)", "{{stage}}")]),
+        Panel(
+            "Age of the oldest that waits",
+            "s",
+            [("max by (stage) (gpu_tokens_backlog_age_seconds)", "{{stage}}")],
+        ),
         Panel("Event to stored", "s", _quantiles("gpu_tokens_event_to_stored_seconds")),
         Panel("Event to ledger", "s", _quantiles("gpu_tokens_event_to_ledger_seconds")),
         Panel(
             "Cells that wait",
             "short",
-            [("max(gpu_tokens_ledger_cells_due)", "due"), ("max(gpu_tokens_cells_due)", "as closers see it")],
+            [
+                ("max(gpu_tokens_ledger_cells_due)", "due"),
+                ("max(gpu_tokens_cells_due)", "as closers see it"),
+            ],
         ),
         Panel(
             "Cells per second",
@@ -235,16 +334,34 @@ PIPELINE_BOARD = Dashboard(
             [(f"sum by (instance) (rate(gpu_tokens_write_retries_total{RATE}))", "{{instance}}")],
         ),
         Panel("Commits per second", "short", _rate("gpu_tokens_commits_total", "result")),
-        Panel("Since the loop last went round", "s", [("time() - gpu_tokens_last_progress_timestamp_seconds", "{{instance}}")]),
+        Panel(
+            "Since the loop last went round",
+            "s",
+            [("time() - gpu_tokens_last_progress_timestamp_seconds", "{{instance}}")],
+        ),
         Panel("Records in a batch", "short", _quantiles("gpu_tokens_batch_records")),
         Panel("Time of a write, by step", "s", _quantiles("gpu_tokens_write_seconds", "step")[1:2]),
-        Panel("CPU by step", "percentunit", _rate("gpu_tokens_step_cpu_seconds_total", "step"), stacked=True),
+        Panel(
+            "CPU by step",
+            "percentunit",
+            _rate("gpu_tokens_step_cpu_seconds_total", "step"),
+            stacked=True,
+        ),
         Panel(
             "API: requests per second",
             "short",
-            [(f"sum by (route, status) (rate(gpu_tokens_api_requests_total{RATE}))", "{{route}} {{status}}")],
+            [
+                (
+                    f"sum by (route, status) (rate(gpu_tokens_api_requests_total{RATE}))",
+                    "{{route}} {{status}}",
+                )
+            ],
         ),
-        Panel("API: time to the first byte, p95", "s", _quantiles("gpu_tokens_api_request_seconds", "route")[1:2]),
+        Panel(
+            "API: time to the first byte, p95",
+            "s",
+            _quantiles("gpu_tokens_api_request_seconds", "route")[1:2],
+        ),
         Panel(
             "API: events received per second",
             "short",
@@ -252,18 +369,32 @@ PIPELINE_BOARD = Dashboard(
             empty="producers write to Kafka directly",
         ),
         Panel(
-            "API: spans of requests by outcome, and those that say others were not sent, per second",
+            "API: spans of requests by outcome, and those that say "
+            "others were not sent, per second",
             "short",
             [
                 *_rate("gpu_tokens_api_spans_total", "outcome"),
-                (f"sum(rate(gpu_tokens_api_sampled_spans_total{RATE}))", "sampled: requests are missing"),
+                (
+                    f"sum(rate(gpu_tokens_api_sampled_spans_total{RATE}))",
+                    "sampled: requests are missing",
+                ),
             ],
             empty="no spans are sent",
         ),
         Panel("API: open live streams", "short", [("sum(gpu_tokens_api_streams)", "streams")]),
-        Panel("Agents: samples per second", "short", _rate("gpu_tokens_agent_samples_total", "source")),
-        Panel("Agents: GPUs read", "short", [("sum by (source) (gpu_tokens_agent_gpus)", "{{source}}")]),
-        Panel("Agents: the source answers", "bool", [("min by (source) (gpu_tokens_agent_source_up)", "{{source}}")]),
+        Panel(
+            "Agents: samples per second", "short", _rate("gpu_tokens_agent_samples_total", "source")
+        ),
+        Panel(
+            "Agents: GPUs read",
+            "short",
+            [("sum by (source) (gpu_tokens_agent_gpus)", "{{source}}")],
+        ),
+        Panel(
+            "Agents: the source answers",
+            "bool",
+            [("min by (source) (gpu_tokens_agent_source_up)", "{{source}}")],
+        ),
         Panel(
             "Agents: GPUs that cannot be read",
             "short",
@@ -290,7 +421,10 @@ PIPELINE_BOARD = Dashboard(
         Panel(
             "Engines: scraped, and read",
             "short",
-            [("sum(gpu_tokens_agent_engines)", "scraped"), ("sum(gpu_tokens_agent_engines_up)", "read")],
+            [
+                ("sum(gpu_tokens_agent_engines)", "scraped"),
+                ("sum(gpu_tokens_agent_engines_up)", "read"),
+            ],
             empty="no agent scrapes engines",
         ),
         Panel(
@@ -332,7 +466,9 @@ PIPELINE_BOARD = Dashboard(
             empty="no agent scrapes engines",
         ),
         Panel(
-            "Agents: since the last sample", "s", [("time() - gpu_tokens_agent_last_sample_timestamp_seconds", "{{instance}}")]
+            "Agents: since the last sample",
+            "s",
+            [("time() - gpu_tokens_agent_last_sample_timestamp_seconds", "{{instance}}")],
         ),
     ),
 )
@@ -358,21 +494,49 @@ SLO_BOARD = Dashboard(
             [(f"1 - {errors_metric(3 * 86400)} / (1 - slo:objective:ratio)", "{{slo}}")],
         ),
         Panel("Audit: findings", "short", [("max(gpu_tokens_audit_findings)", "findings")], "stat"),
-        Panel("Audit: age of the last", "s", [("time() - max(gpu_tokens_audit_last_timestamp_seconds)", "age")], "stat"),
+        Panel(
+            "Audit: age of the last",
+            "s",
+            [("time() - max(gpu_tokens_audit_last_timestamp_seconds)", "age")],
+            "stat",
+        ),
         Panel("Audit: cells compared", "short", [("max(gpu_tokens_audit_cells)", "cells")], "stat"),
-        Panel("Audit: results", "short", [("sum by (result) (increase(gpu_tokens_audits_total[1d]))", "{{result}}")]),
+        Panel(
+            "Audit: results",
+            "short",
+            [("sum by (result) (increase(gpu_tokens_audits_total[1d]))", "{{result}}")],
+        ),
         Panel(
             "Audit: duration, p95",
             "s",
-            [("histogram_quantile(0.95, sum by (le) (rate(gpu_tokens_audit_seconds_bucket[1d])))", "p95")],
+            [
+                (
+                    (
+                        "histogram_quantile(0.95, sum by (le) "
+                        "(rate(gpu_tokens_audit_seconds_bucket[1d])))"
+                    ),
+                    "p95",
+                )
+            ],
         ),
-        Panel("Audit: interval", "s", [("max(gpu_tokens_audit_interval_seconds)", "interval")], "stat"),
+        Panel(
+            "Audit: interval", "s", [("max(gpu_tokens_audit_interval_seconds)", "interval")], "stat"
+        ),
         Panel("Records lost", "short", [("sum(gpu_tokens_group_lost_records)", "lost")], "stat"),
-        Panel("What the exporter can see", "bool", [("min by (source) (gpu_tokens_exporter_source_up)", "{{source}}")]),
+        Panel(
+            "What the exporter can see",
+            "bool",
+            [("min by (source) (gpu_tokens_exporter_source_up)", "{{source}}")],
+        ),
         Panel(
             "Looks of the exporter per second",
             "short",
-            [(f"sum by (source, result) (rate(gpu_tokens_exporter_looks_total{RATE}))", "{{source}} {{result}}")],
+            [
+                (
+                    f"sum by (source, result) (rate(gpu_tokens_exporter_looks_total{RATE}))",
+                    "{{source}} {{result}}",
+                )
+            ],
         ),
         Panel(
             "Alerts that fire",
@@ -387,8 +551,16 @@ KAFKA_BOARD = Dashboard(
     "gpu-tokens-kafka",
     "GPU tokens: Kafka",
     (
-        Panel("Records per second, as the topics count them", "short", _rate("gpu_tokens_log_records_total", "kind")),
-        Panel("Records not read", "short", [("sum(max by (partition) (gpu_tokens_group_lag_records))", "lag")]),
+        Panel(
+            "Records per second, as the topics count them",
+            "short",
+            _rate("gpu_tokens_log_records_total", "kind"),
+        ),
+        Panel(
+            "Records not read",
+            "short",
+            [("sum(max by (partition) (gpu_tokens_group_lag_records))", "lag")],
+        ),
         Panel(
             "Messages in per second, by topic",
             "short",
@@ -396,7 +568,10 @@ KAFKA_BOARD = Dashboard(
             source=JMX,
         ),
         Panel(
-            "Bytes in per second, by topic", "Bps", _rate("kafka_server_brokertopicmetrics_bytesin_total", "topic"), source=JMX
+            "Bytes in per second, by topic",
+            "Bps",
+            _rate("kafka_server_brokertopicmetrics_bytesin_total", "topic"),
+            source=JMX,
         ),
         Panel(
             "Bytes out per second, by topic",
@@ -410,7 +585,12 @@ KAFKA_BOARD = Dashboard(
             [("sum(kafka_server_replicamanager_underreplicatedpartitions)", "partitions")],
             source=JMX,
         ),
-        Panel("Partitions by broker", "short", [("kafka_server_replicamanager_partitioncount", "{{instance}}")], source=JMX),
+        Panel(
+            "Partitions by broker",
+            "short",
+            [("kafka_server_replicamanager_partitioncount", "{{instance}}")],
+            source=JMX,
+        ),
         Panel(
             "Active controllers",
             "short",
@@ -422,15 +602,33 @@ KAFKA_BOARD = Dashboard(
             "ms",
             [
                 (
-                    'kafka_network_requestmetrics_totaltimems{quantile="0.99",request=~"Produce|FetchConsumer"}',
+                    (
+                        'kafka_network_requestmetrics_totaltimems{quantile="0.99",'
+                        'request=~"Produce|FetchConsumer"}'
+                    ),
                     "{{request}} {{instance}}",
                 )
             ],
             source=JMX,
         ),
-        Panel("Request handlers idle", "percentunit", [("kafka_server_requesthandleridle_ratio", "{{instance}}")], source=JMX),
-        Panel("Size of the logs, by topic", "bytes", [("sum by (topic) (kafka_log_log_size)", "{{topic}}")], source=JMX),
-        Panel("JVM heap", "bytes", [('jvm_memory_used_bytes{area="heap"}', "{{instance}}")], source=JMX),
+        Panel(
+            "Request handlers idle",
+            "percentunit",
+            [("kafka_server_requesthandleridle_ratio", "{{instance}}")],
+            source=JMX,
+        ),
+        Panel(
+            "Size of the logs, by topic",
+            "bytes",
+            [("sum by (topic) (kafka_log_log_size)", "{{topic}}")],
+            source=JMX,
+        ),
+        Panel(
+            "JVM heap",
+            "bytes",
+            [('jvm_memory_used_bytes{area="heap"}', "{{instance}}")],
+            source=JMX,
+        ),
     ),
 )
 
@@ -448,16 +646,29 @@ MONGODB_BOARD = Dashboard(
         Panel(
             "Operations per second",
             "ops",
-            [(f"sum by (legacy_op_type) (rate(mongodb_ss_opcounters{RATE}))", "{{legacy_op_type}}")],
+            [
+                (
+                    f"sum by (legacy_op_type) (rate(mongodb_ss_opcounters{RATE}))",
+                    "{{legacy_op_type}}",
+                )
+            ],
             source=PERCONA,
         ),
-        Panel("Connections", "short", [('mongodb_ss_connections{conn_type="current"}', "{{instance}}")], source=PERCONA),
+        Panel(
+            "Connections",
+            "short",
+            [('mongodb_ss_connections{conn_type="current"}', "{{instance}}")],
+            source=PERCONA,
+        ),
         Panel(
             "Cache in use",
             "percentunit",
             [
                 (
-                    "mongodb_ss_wt_cache_bytes_currently_in_the_cache / mongodb_ss_wt_cache_maximum_bytes_configured",
+                    (
+                        "mongodb_ss_wt_cache_bytes_currently_in_the_cache / "
+                        "mongodb_ss_wt_cache_maximum_bytes_configured"
+                    ),
                     "{{instance}}",
                 )
             ],
@@ -468,7 +679,10 @@ MONGODB_BOARD = Dashboard(
             "percentunit",
             [
                 (
-                    "mongodb_ss_wt_cache_tracked_dirty_bytes_in_the_cache / mongodb_ss_wt_cache_maximum_bytes_configured",
+                    (
+                        "mongodb_ss_wt_cache_tracked_dirty_bytes_in_the_cache / "
+                        "mongodb_ss_wt_cache_maximum_bytes_configured"
+                    ),
                     "{{instance}}",
                 )
             ],
@@ -479,7 +693,10 @@ MONGODB_BOARD = Dashboard(
             "µs",
             [
                 (
-                    f"rate(mongodb_ss_opLatencies_latency{RATE}) / rate(mongodb_ss_opLatencies_ops{RATE})",
+                    (
+                        f"rate(mongodb_ss_opLatencies_latency{RATE}) / "
+                        f"rate(mongodb_ss_opLatencies_ops{RATE})"
+                    ),
                     "{{op_type}} {{instance}}",
                 )
             ],

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy.observability.table import ALERTS, BURNS, PAGE, SLOS, STALE_SECONDS, TICKET, WINDOWS_SECONDS, Slo
+from deploy.observability.table import (
+    ALERTS,
+    BURNS,
+    PAGE,
+    SLOS,
+    STALE_SECONDS,
+    TICKET,
+    WINDOWS_SECONDS,
+    Slo,
+)
 
 RUNBOOKS = "docs/runbooks.md"
 _ERRORS = "slo:errors:ratio_{window}"
@@ -24,7 +33,8 @@ def errors_metric(window_seconds: int) -> str:
 
 
 def rule_groups(speed: float = 1, interval_seconds: float = 30) -> dict[str, Any]:
-    """The rules file. speed: divides every length of time in it, so that a test sees an hour's alert within a minute."""
+    """The rules file. speed: divides every length of time in it, so that a test sees an hour's
+    alert within a minute."""
 
     def scaled(seconds: float) -> str:
         return duration(seconds / speed)
@@ -35,16 +45,31 @@ def rule_groups(speed: float = 1, interval_seconds: float = 30) -> dict[str, Any
         for name, expression in slo.records(max(1, round(STALE_SECONDS / speed))).items()
     ]
     ratios = [
-        {"record": errors_metric(window), "expr": slo.errors(scaled(window)), "labels": {"slo": slo.name}}
+        {
+            "record": errors_metric(window),
+            "expr": slo.errors(scaled(window)),
+            "labels": {"slo": slo.name},
+        }
         for slo in SLOS
         for window in WINDOWS_SECONDS
     ]
     objectives = [
-        {"record": "slo:objective:ratio", "expr": f"vector({slo.objective:g})", "labels": {"slo": slo.name}} for slo in SLOS
+        {
+            "record": "slo:objective:ratio",
+            "expr": f"vector({slo.objective:g})",
+            "labels": {"slo": slo.name},
+        }
+        for slo in SLOS
     ]
     burns = [_burn(slo, severity) for slo in SLOS for severity in (PAGE, TICKET)]
     others = [
-        _alert(alert.name, alert.severity, alert.expression(scaled), alert.summary, scaled(alert.for_seconds))
+        _alert(
+            alert.name,
+            alert.severity,
+            alert.expression(scaled),
+            alert.summary,
+            scaled(alert.for_seconds),
+        )
         if alert.for_seconds
         else _alert(alert.name, alert.severity, alert.expression(scaled), alert.summary, None)
         for alert in ALERTS
@@ -61,7 +86,8 @@ def rule_groups(speed: float = 1, interval_seconds: float = 30) -> dict[str, Any
 
 def _burn(slo: Slo, severity: str) -> dict[str, Any]:
     conditions = [
-        f"({_over(slo, burn.long_seconds, burn.factor)} and {_over(slo, burn.short_seconds, burn.factor)})"
+        f"({_over(slo, burn.long_seconds, burn.factor)} and "
+        f"{_over(slo, burn.short_seconds, burn.factor)})"
         for burn in BURNS
         if burn.severity == severity
     ]
@@ -70,17 +96,24 @@ def _burn(slo: Slo, severity: str) -> dict[str, Any]:
         f"{slo.alert}{severity.title()}",
         severity,
         " or ".join(conditions),
-        f"The error budget of {slo.name} is being spent {pace}: {{{{ $value | humanizePercentage }}}} is bad. {slo.promise}",
+        (
+            f"The error budget of {slo.name} is being spent {pace}: {{{{ $value | "
+            f"humanizePercentage }}}} is bad. {slo.promise}"
+        ),
         None,
         slo=slo.name,
     )
 
 
 def _over(slo: Slo, window_seconds: int, factor: float) -> str:
-    return f'{errors_metric(window_seconds)}{{slo="{slo.name}"}} > {factor * (1 - slo.objective):.6g}'
+    return (
+        f'{errors_metric(window_seconds)}{{slo="{slo.name}"}} > {factor * (1 - slo.objective):.6g}'
+    )
 
 
-def _alert(name: str, severity: str, expression: str, summary: str, for_duration: str | None, **labels: str) -> dict[str, Any]:
+def _alert(
+    name: str, severity: str, expression: str, summary: str, for_duration: str | None, **labels: str
+) -> dict[str, Any]:
     waits = {} if for_duration is None else {"for": for_duration}
     return {
         "alert": name,

@@ -1,7 +1,9 @@
-"""The service level objectives and the alerts: one table. Rules, dashboards and the runbook's anchors come from it.
+"""The service level objectives and the alerts: one table. Rules, dashboards and the runbook's
+anchors come from it.
 
-An objective's burn rate is alerted on in several windows (Google SRE workbook, chapter 5): a fast burn wakes somebody, a slow
-one makes a ticket. What has no budget (a wrong nano-dollar, a lost record) is an alert by itself, at once.
+An objective's burn rate is alerted on in several windows (Google SRE workbook, chapter 5): a fast
+burn wakes somebody, a slow one makes a ticket. What has no budget (a wrong nano-dollar, a lost
+record) is an alert by itself, at once.
 """
 
 from __future__ import annotations
@@ -32,12 +34,15 @@ BURNS = (
     Burn(TICKET, 3, _DAY, 2 * _HOUR),
     Burn(TICKET, 1, 3 * _DAY, 6 * _HOUR),
 )
-WINDOWS_SECONDS = tuple(sorted({length for burn in BURNS for length in (burn.long_seconds, burn.short_seconds)}))
+WINDOWS_SECONDS = tuple(
+    sorted({length for burn in BURNS for length in (burn.long_seconds, burn.short_seconds)})
+)
 
 
 @dataclass(frozen=True)
 class Slo:
-    """One objective. `errors(window)` is the PromQL of the share that was bad; `records`, what it needs recorded first."""
+    """One objective. `errors(window)` is the PromQL of the share that was bad; `records`, what it
+    needs recorded first."""
 
     name: str
     alert: str  # its alerts are <alert>Page and <alert>Ticket
@@ -49,7 +54,8 @@ class Slo:
 
 @dataclass(frozen=True)
 class Alert:
-    """One alert that is no burn rate. `expression(seconds)` gets a function that writes a length of time."""
+    """One alert that is no burn rate. `expression(seconds)` gets a function that writes a length of
+    time."""
 
     name: str
     severity: str
@@ -59,7 +65,8 @@ class Alert:
 
 
 def _ratio(bad: str, every: str) -> str:
-    """bad / every; 0 and not unknown where nothing bad was ever counted; unknown where there was nothing at all."""
+    """bad / every; 0 and not unknown where nothing bad was ever counted; unknown where there was
+    nothing at all."""
     return f"({bad} or 0 * {every}) / {every}"
 
 
@@ -68,17 +75,23 @@ SLOS = (
         "freshness",
         "Freshness",
         0.995,
-        f"An event is in the ledger within {STALE_SECONDS} s of its arrival in Kafka, 99.5 % of the time; time in which "
+        f"An event is in the ledger within {STALE_SECONDS} s of its arrival in Kafka, 99.5 % of "
+        "the time; time in which "
         "nobody can tell counts as late.",
         lambda window: f"avg_over_time(gpu_tokens:stale:bool[{window}])",
         # NaN (unknown) is not <= the limit: what cannot be seen counts as stale.
-        lambda stale: {"gpu_tokens:stale:bool": f"1 - min(gpu_tokens_backlog_age_seconds <= bool {stale})"},
+        lambda stale: {
+            "gpu_tokens:stale:bool": f"1 - min(gpu_tokens_backlog_age_seconds <= bool {stale})"
+        },
     ),
     Slo(
         "completeness",
         "Completeness",
         0.999,
-        "999 of 1,000 records that producers send are stored; what is refused is in the dead letters with its reason.",
+        (
+            "999 of 1,000 records that producers send are stored; what is refused is in the dead "
+            "letters with its reason."
+        ),
         lambda window: _ratio(
             f'sum(rate(gpu_tokens_log_records_total{{kind="dead_letters"}}[{window}]))',
             f'sum(rate(gpu_tokens_log_records_total{{kind="events"}}[{window}]))',
@@ -90,7 +103,8 @@ SLOS = (
         0.99,
         "99 of 100 requests to the API get the first byte of their answer within a second.",
         lambda window: (
-            f'1 - sum(rate(gpu_tokens_api_request_seconds_bucket{{le="{SLOW_SECONDS}",{_CALLS}}}[{window}]))'
+            f'1 - sum(rate(gpu_tokens_api_request_seconds_bucket{{le="{SLOW_SECONDS}",'
+            f"{_CALLS}}}[{window}]))"
             f" / sum(rate(gpu_tokens_api_request_seconds_count{{{_CALLS}}}[{window}]))"
         ),
     ),
@@ -98,7 +112,10 @@ SLOS = (
         "api_availability",
         "ApiAvailability",
         0.999,
-        "999 of 1,000 requests to the API are answered without a fault of the server (status below 500).",
+        (
+            "999 of 1,000 requests to the API are answered without a fault of the server (status "
+            "below 500)."
+        ),
         lambda window: _ratio(
             f'sum(rate(gpu_tokens_api_requests_total{{status=~"5..",{_CALLS}}}[{window}]))',
             f"sum(rate(gpu_tokens_api_requests_total{{{_CALLS}}}[{window}]))",
@@ -111,7 +128,10 @@ ALERTS = (
         "LedgerNotExact",
         PAGE,
         0,
-        "The audit found {{ $value }} places where the ledger is not what price x time and the raw events say.",
+        (
+            "The audit found {{ $value }} places where the ledger is not what price x time and the "
+            "raw events say."
+        ),
         lambda _seconds: "max(gpu_tokens_audit_findings) > 0",
     ),
     Alert(
@@ -142,7 +162,8 @@ ALERTS = (
         "The last audit of the ledger is older than three of its intervals, or there was none.",
         # `unless`, so that a result that is not known yet (NaN) counts as old.
         lambda _seconds: (
-            "max(gpu_tokens_audit_interval_seconds) > 0 unless on () (time() - max(gpu_tokens_audit_last_timestamp_seconds)"
+            "max(gpu_tokens_audit_interval_seconds) > 0 unless on () (time() - "
+            "max(gpu_tokens_audit_last_timestamp_seconds)"
             " <= 3 * max(gpu_tokens_audit_interval_seconds))"
         ),
     ),
@@ -151,14 +172,19 @@ ALERTS = (
         TICKET,
         0,
         "{{ $value | humanize }} records were refused in the last 15 minutes.",
-        lambda seconds: f'sum(increase(gpu_tokens_log_records_total{{kind="dead_letters"}}[{seconds(900)}])) > 0',
+        lambda seconds: (
+            f'sum(increase(gpu_tokens_log_records_total{{kind="dead_letters"}}[{seconds(900)}])) > '
+            "0"
+        ),
     ),
     Alert(
         "PartitionsUnread",
         TICKET,
         300,
         "Only {{ $value }} partitions are read by a processor.",
-        lambda _seconds: "(sum(gpu_tokens_assigned_partitions) or vector(0)) < max(gpu_tokens_topic_partitions)",
+        lambda _seconds: (
+            "(sum(gpu_tokens_assigned_partitions) or vector(0)) < max(gpu_tokens_topic_partitions)"
+        ),
     ),
     Alert(
         "StoreRefusesWrites",
@@ -171,18 +197,26 @@ ALERTS = (
         "DocumentsSetAside",
         TICKET,
         0,
-        "{{ $value }} cells or sums are set aside: MongoDB refuses them for good, they stay as they were.",
+        (
+            "{{ $value }} cells or sums are set aside: MongoDB refuses them for good, they stay as "
+            "they were."
+        ),
         lambda _seconds: "max(gpu_tokens_documents_set_aside) > 0",
     ),
     Alert(
         "BudgetAlertsUndelivered",
         TICKET,
         900,
-        "Budget alerts do not reach who they are for: {{ $value }} wait, or were given up within the last day.",
+        (
+            "Budget alerts do not reach who they are for: {{ $value }} wait, or were given up "
+            "within the last day."
+        ),
         lambda seconds: (
             'max(gpu_tokens_budget_alerts_undelivered{state="waiting"}) > 0 or '
-            f'max(max_over_time(gpu_tokens_budget_alerts_undelivered{{state="failed"}}[{seconds(86_400)}]) - '
-            f'min_over_time(gpu_tokens_budget_alerts_undelivered{{state="failed"}}[{seconds(86_400)}])) > 0'
+            "max(max_over_time(gpu_tokens_budget_alerts_undelivered"
+            f'{{state="failed"}}[{seconds(86_400)}]) - '
+            "min_over_time(gpu_tokens_budget_alerts_undelivered"
+            f'{{state="failed"}}[{seconds(86_400)}])) > 0'
         ),
     ),
     Alert(

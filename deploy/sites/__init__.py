@@ -1,7 +1,8 @@
 """The table of sites (`deploy/sites.yaml`) and everything that is written from it.
 
 python -m deploy.sites write     after a change of sites.yaml
-python -m deploy.sites check     exit 1 and the stale files when something written differs from the table
+python -m deploy.sites check     exit 1 and the stale files when something written differs from the
+                                 table
 
 table.py       the table, checked
 envoy.py       listeners, clusters and bootstrap of each site's Envoy

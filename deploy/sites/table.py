@@ -1,4 +1,5 @@
-"""sites.yaml, read and checked: a table that contradicts itself is refused with the entry and the fix."""
+"""sites.yaml, read and checked: a table that contradicts itself is refused with the entry and the
+fix."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ class Site:
 
 @dataclass(frozen=True)
 class Service:
-    """A server at one site. `port` is its port on loopback, there and (but for the API) everywhere."""
+    """A server at one site. `port` is its port on loopback, there and (but for the API)
+    everywhere."""
 
     name: str
     site: str
@@ -70,7 +72,8 @@ class Service:
 
 @dataclass(frozen=True)
 class Call:
-    """Callers at `source` with the identity `identity` may open `service`, which is at another site."""
+    """Callers at `source` with the identity `identity` may open `service`, which is at another
+    site."""
 
     source: str
     identity: str
@@ -159,7 +162,9 @@ class SiteTable:
 
     def callers(self, service: str) -> list[str]:
         """SPIFFE ids that may open a service through its gateway."""
-        return [self.sites[c.source].identity(c.identity) for c in self.calls if c.service == service]
+        return [
+            self.sites[c.source].identity(c.identity) for c in self.calls if c.service == service
+        ]
 
     def calls_from(self, site: str) -> list[Call]:
         """What a site's callers may open elsewhere."""
@@ -177,12 +182,20 @@ class SiteTable:
 def load(path: Path = TABLE) -> SiteTable:
     """The table. Raises SiteTableError when entries contradict each other."""
     raw: dict[str, Any] = yaml.safe_load(path.read_text())
-    calls = [Call(entry["from"], entry["as"], service, entry["why"]) for entry in raw["calls"] for service in entry["to"]]
+    calls = [
+        Call(entry["from"], entry["as"], service, entry["why"])
+        for entry in raw["calls"]
+        for service in entry["to"]
+    ]
     table = SiteTable(
         mesh=Mesh(**raw["mesh"]),
-        sites={name: Site(name=name, **{**fields, "role": Role(fields["role"])}) for name, fields in raw["sites"].items()},
+        sites={
+            name: Site(name=name, **{**fields, "role": Role(fields["role"])})
+            for name, fields in raw["sites"].items()
+        },
         services={
-            name: Service(name=name, **{**fields, "kind": Kind(fields["kind"])}) for name, fields in raw["services"].items()
+            name: Service(name=name, **{**fields, "kind": Kind(fields["kind"])})
+            for name, fields in raw["services"].items()
         },
         replica_set=ReplicaSet(**raw["replica_set"]),
         api=Api(**raw["api"]),
@@ -193,7 +206,12 @@ def load(path: Path = TABLE) -> SiteTable:
         admin_ports=tuple(Port(**entry) for entry in raw["admin_ports"]),
         egress=tuple(Port(**entry) for entry in raw["egress"]),
     )
-    for problem in [*_of_sites(table), *_of_services(table), *_of_the_store(table), *_of_calls(table)]:
+    for problem in [
+        *_of_sites(table),
+        *_of_services(table),
+        *_of_the_store(table),
+        *_of_calls(table),
+    ]:
         raise SiteTableError(f"{path.name}: {problem}")
     return table
 
@@ -204,14 +222,23 @@ def _of_sites(table: SiteTable) -> list[str]:
     for site in table.sites.values():
         subnet = ipaddress.ip_network(site.subnet_cidr)
         if not subnet.subnet_of(ipaddress.ip_network(site.vpc_cidr)):  # type: ignore[arg-type]
-            problems.append(f"site {site.name}: subnet_cidr {subnet} is outside vpc_cidr {site.vpc_cidr}")
+            problems.append(
+                f"site {site.name}: subnet_cidr {subnet} is outside vpc_cidr {site.vpc_cidr}"
+            )
         if ipaddress.ip_address(site.host_ip) not in subnet:
-            problems.append(f"site {site.name}: host_ip {site.host_ip} is outside subnet_cidr {subnet}")
+            problems.append(
+                f"site {site.name}: host_ip {site.host_ip} is outside subnet_cidr {subnet}"
+            )
     for index, network in enumerate(networks):
         if any(network.overlaps(other) for other in networks[:index]):
-            problems.append(f"vpc_cidr {network} overlaps with another site's: peered networks need ranges of their own")
+            problems.append(
+                f"vpc_cidr {network} overlaps with another site's: peered networks need ranges of "
+                "their own"
+            )
     if repeated := _repeated([site.trust_domain for site in table.sites.values()]):
-        problems.append(f"trust_domain {repeated} stands at two sites: one authority could then speak for both")
+        problems.append(
+            f"trust_domain {repeated} stands at two sites: one authority could then speak for both"
+        )
     for role in (Role.ACTIVE, Role.STANDBY):
         if [site.role for site in table.sites.values()].count(role) != 1:
             problems.append(f"exactly one site has the role `{role}`")
@@ -219,13 +246,26 @@ def _of_sites(table: SiteTable) -> list[str]:
 
 
 def _of_services(table: SiteTable) -> list[str]:
-    problems = [f"service {s.name}: unknown site {s.site}" for s in table.services.values() if s.site not in table.sites]
-    # The API is called through Envoy's own port, so its processes may have the same one at each site.
+    problems = [
+        f"service {s.name}: unknown site {s.site}"
+        for s in table.services.values()
+        if s.site not in table.sites
+    ]
+    # The API is called through Envoy's own port, so its processes may have the same one at each
+    # site.
     everywhere = [s.port for s in table.services.values() if s.kind is not Kind.API]
-    everywhere += [table.api.port, table.processor.port, table.mesh.gateway_port, table.mesh.admin_port]
+    everywhere += [
+        table.api.port,
+        table.processor.port,
+        table.mesh.gateway_port,
+        table.mesh.admin_port,
+    ]
     everywhere += sorted({s.port for s in table.of(Kind.API)})
     if repeated := _repeated([str(port) for port in everywhere]):
-        problems.append(f"port {repeated} has two owners: an address that is the same everywhere names one service")
+        problems.append(
+            f"port {repeated} has two owners: an address that is the same everywhere names one "
+            "service"
+        )
     return problems
 
 
@@ -251,7 +291,10 @@ def _of_the_store(table: SiteTable) -> list[str]:
     for site in table.sites:
         left = sum(member.site != site for member in members)
         if left * 2 <= len(members):
-            problems.append(f"replica_set: without site {site} {left} of {len(members)} votes are left, which is no majority")
+            problems.append(
+                f"replica_set: without site {site} {left} of {len(members)} votes are left, which "
+                "is no majority"
+            )
     return problems
 
 

@@ -1,6 +1,8 @@
-"""CA4/terraform/sites.tf: a provider and a module per site, a peering per pair of sites that call each other.
+"""CA4/terraform/sites.tf: a provider and a module per site, a peering per pair of sites that call
+each other.
 
-Terraform cannot loop over providers, and a region is a provider. What a module gets, Terraform reads from sites.yaml itself.
+Terraform cannot loop over providers, and a region is a provider. What a module gets, Terraform
+reads from sites.yaml itself.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ provider "aws" {{
     tags = merge(local.tags, {{ Site = "{name}" }})
   }}
 
-  # Only the tests set aws_endpoint (a mock of AWS on this machine); null leaves the real path untouched.
+  # Only tests set aws_endpoint (a mock of AWS on this machine); null leaves the real path as it is.
   access_key                  = var.aws_endpoint == null ? null : "test"
   secret_key                  = var.aws_endpoint == null ? null : "test"
   skip_credentials_validation = var.aws_endpoint != null
@@ -73,7 +75,8 @@ def configuration(table: SiteTable) -> str:
     ]
     outputs = "".join(f"    {name} = module.site_{name}.addresses\n" for name in table.sites)
     addresses = (
-        'output "addresses" {\n  description = "Public and private address of each site\'s host."\n  value = {\n'
+        'output "addresses" {\n  description = "Public and private address of each site\'s '
+        'host."\n  value = {\n'
         f"{outputs}  }}\n}}\n"
     )
     return "\n".join([*(_PROVIDER.format(name=name) for name in table.sites), *pairs, addresses])

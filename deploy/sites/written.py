@@ -32,15 +32,29 @@ def files(table: SiteTable) -> Iterator[tuple[Path, str]]:
     for site in table.sites.values():
         folder = STAGE / "envoy" / site.name
         yield folder / "envoy.yaml", _NOTE + as_yaml(envoy.bootstrap(table, site))
-        for kind, resources in (("listeners", envoy.listeners(table, site)), ("clusters", envoy.clusters(table, site))):
+        for kind, resources in (
+            ("listeners", envoy.listeners(table, site)),
+            ("clusters", envoy.clusters(table, site)),
+        ):
             yield folder / f"{kind}.yaml", _NOTE + as_yaml(envoy.discovery(kind, resources))
         objects = "---\n".join(as_yaml(manifest) for manifest in kubernetes.manifests(table, site))
-        yield STAGE / "kubernetes" / f"istio-{site.name}.yaml", _NOTE + "# Checked by schema, not run.\n" + objects
+        yield (
+            STAGE / "kubernetes" / f"istio-{site.name}.yaml",
+            _NOTE + "# Checked by schema, not run.\n" + objects,
+        )
         if site.role is not Role.VOTER:
-            lines = "".join(f"{name}={value}\n" for name, value in stores.settings(table, site).items())
+            lines = "".join(
+                f"{name}={value}\n" for name, value in stores.settings(table, site).items()
+            )
             yield STAGE / f"site-{site.name}.env", _NOTE + lines
-    yield STAGE / "mirror" / "active-passive.properties", _NOTE + stores.mirror(table, both_ways=False)
-    yield STAGE / "mirror" / "active-active.properties", _NOTE + stores.mirror(table, both_ways=True)
+    yield (
+        STAGE / "mirror" / "active-passive.properties",
+        _NOTE + stores.mirror(table, both_ways=False),
+    )
+    yield (
+        STAGE / "mirror" / "active-active.properties",
+        _NOTE + stores.mirror(table, both_ways=True),
+    )
     yield STAGE / "mongodb" / "replica-set.json", stores.replica_set(table)
     yield STAGE / "terraform" / "sites.tf", _NOTE + terraform.configuration(table)
     by_name = documents.tables(table)

@@ -33,7 +33,10 @@ from gpu_token_analytics.tools import commands as tools_commands
 
 app = typer.Typer(
     name="gpu-tokens",
-    help="What each LLM token really costs on your own GPUs. Settings come from the environment; see docs/settings.md.",
+    help=(
+        "What each LLM token really costs on your own GPUs. Settings come from the environment; "
+        "see docs/settings.md."
+    ),
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -50,7 +53,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -106,7 +112,8 @@ _REMEDIES = {
 
 
 def _system_error(error: OSError) -> str | None:
-    """One sentence with the remedy; None for an error that no operator can have caused by a path."""
+    """One sentence with the remedy; None for an error that no operator can have caused by a
+    path."""
     remedy = _REMEDIES.get(error.errno or 0)
     if remedy is None:
         return None
@@ -124,7 +131,8 @@ def _without_escape_codes() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours, or of a path or disk, is one clear line, not a traceback."""
+    """Run the command line; an error of ours, or of a path or disk, is one clear line, not a
+    traceback."""
     _without_escape_codes()
     try:
         app()

@@ -18,7 +18,8 @@ class Clock(Protocol):
         """Seconds since some fixed moment; never goes back."""
 
     def wait(self, stop: threading.Event, seconds: float) -> bool:
-        """Wait up to `seconds` (not at all when negative), less when `stop` is set. True: stop is set."""
+        """Wait up to `seconds` (not at all when negative), less when `stop` is set. True: stop is
+        set."""
 
 
 class SystemClock:

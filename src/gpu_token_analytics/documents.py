@@ -1,17 +1,21 @@
 """The store's shapes: what a document of each collection holds.
 
-Money is integer nano-USD (`_nusd`), energy integer millijoules (`_mj`), time integer microseconds since 1970 UTC (`_us`)
-or a BSON date. Unknown is null. The indexes and TTLs live in mongo/indexes.py.
+Money is integer nano-USD (`_nusd`), energy integer millijoules (`_mj`), time integer microseconds
+since 1970 UTC (`_us`) or a BSON date. Unknown is null. The indexes and TTLs live in
+mongo/indexes.py.
 
-    token_usage     one finished request      _id = 16 bytes of (tenant, event_id) (see wire/identity.py)
+    token_usage     one finished request      _id = 16 bytes of (tenant, event_id) (see
+                    wire/identity.py)
     gpu_metrics     one GPU sample            _id = 16 bytes of (host, event_id) (see there)
     ledger_cells    one GPU, one UTC minute   _id = cell_id(gpu, minute) (ledger/document.py)
     rollups_hourly, rollups_daily             sums of cells
-    line_chunks     lines of cells and sums that are too many for their document (cells/line_chunks.py)
+    line_chunks     lines of cells and sums that are too many for their document
+                    (cells/line_chunks.py)
     pending_marks   cells that are still to be marked (raw/pending_marks.py)
     set_aside       cells and sums that MongoDB refused for good (mongo/aside.py)
     prices          the price book, append-only
-    engine_counters   by how much an engine's token counters grew   _id = 16 bytes of (host, event_id)
+    engine_counters   by how much an engine's token counters grew   _id = 16 bytes of (host,
+                      event_id)
     placements      which serving instance ran on which GPUs, append-only (books/instances.py)
     budgets, budget_alerts   what may be spent, and what was told of it (budgets/store.py)
     teams           which team a tenant belongs to, append-only (books/teams.py)
@@ -39,13 +43,14 @@ US_PER_MINUTE = 60 * US_PER_SECOND
 US_PER_HOUR = 60 * US_PER_MINUTE
 NUSD_PER_USD = 1_000_000_000
 
-# A request active for longer than this is `long`: it is found through its own small index, so that the reader of a minute
-# need look only this far ahead for the ends of all others.
+# A request active for longer than this is `long`: it is found through its own small index, so that
+# the reader of a minute need look only this far ahead for the ends of all others.
 LONG_REQUEST_US = 5 * US_PER_MINUTE
 
 
-# A request is looked up by its own id within each PERIOD_US in which some were stored. Such ids are as good as random: an index
-# of them alone is written all over between two checkpoints, the more the more is stored (docs/decisions/0046).
+# A request is looked up by its own id within each PERIOD_US in which some were stored. Such ids are
+# as good as random: an index of them alone is written all over between two checkpoints, the more
+# the more is stored (docs/decisions/0046).
 PERIOD_US = 5 * US_PER_MINUTE
 
 
@@ -87,20 +92,25 @@ class Method(StrEnum):
     SWEEP = "sweep"  # start, first token and end known
     SWEEP_NO_TTFT = "sweep_no_ttft"  # start and end known: one segment
     WINDOW = "window"  # only a point in time known: spread over its minute
-    COUNTER = "counter"  # no request tells of these tokens, its engine counted them: money of unmetered work
+    # no request tells of these tokens, its engine counted them: money of unmetered work
+    COUNTER = "counter"
     UNKNOWN_GPU = "unknown_gpu"  # nobody ever told of its GPU: its tokens count, its money is null
 
 
 class CellState(StrEnum):
-    """PENDING: marked, not yet computed. PROVISIONAL: computed, may change. FINAL: changes only by corrections."""
+    """PENDING: marked, not yet computed. PROVISIONAL: computed, may change. FINAL: changes only by
+    corrections."""
 
     PENDING = "pending"
     PROVISIONAL = "provisional"
     FINAL = "final"
 
 
-# Tokens of a request, and of a line: cached is a part of prompt, reasoning of completion. What lines and sums count.
-TokenCount: TypeAlias = Literal["prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"]
+# Tokens of a request, and of a line: cached is a part of prompt, reasoning of completion. What
+# lines and sums count.
+TokenCount: TypeAlias = Literal[
+    "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"
+]
 Count: TypeAlias = Literal["requests", TokenCount]
 TOKEN_COUNTS: tuple[TokenCount, ...] = get_args(TokenCount)
 COUNTS: tuple[Count, ...] = get_args(Count)
@@ -130,18 +140,21 @@ def cell_id(gpu: GpuId, minute_us: int) -> CellId:
 
 
 def payload_hash(value: bytes) -> bytes:
-    """8 bytes that tell a repeated event from another event under the same id: xxHash3, big-endian."""
+    """8 bytes that tell a repeated event from another event under the same id: xxHash3,
+    big-endian."""
     return xxh3_64_digest(value)
 
 
 def shared_span(start_us: int, end_us: int, gap_us: int) -> tuple[int, int]:
-    """[start, end) of the cells that a request can change which was active in [start_us, end_us): of a sample interval, at most
-    `gap_us` long, the other cells change, too. A point may stand for its minute (no latency is known)."""
+    """[start, end) of the cells that a request can change which was active in [start_us, end_us):
+    of a sample interval, at most `gap_us` long, the other cells change, too. A point may stand for
+    its minute (no latency is known)."""
     if start_us >= end_us:
         start_us, end_us = minute_of(start_us), minute_of(start_us) + US_PER_MINUTE
     return start_us - gap_us, end_us + gap_us
 
 
 def touched_minutes(start_us: int, end_us: int) -> range:
-    """Starts (us) of the minutes that the half-open time [start_us, end_us) meets; a point meets its own minute."""
+    """Starts (us) of the minutes that the half-open time [start_us, end_us) meets; a point meets
+    its own minute."""
     return range(minute_of(start_us), max(start_us + 1, end_us), US_PER_MINUTE)

@@ -2,28 +2,36 @@
 
     GpuTokensError                  the root: catch it to catch all of them
     |- SettingsError                a setting is missing or cannot be used
-    |- InvalidRecord                one record is bad: `reason` names why; it goes to the dead letters
-    |- Refused                      a question or an entry cannot be taken as it is: `code` and `field` name why
+    |- InvalidRecord                one record is bad: `reason` names why; it goes to the dead
+                                    letters
+    |- Refused                      a question or an entry cannot be taken as it is: `code` and
+                                    `field` name why
     |- KafkaError
     |  |- KafkaUnreachable          no broker answered
     |  |- TopicMissing              a topic does not exist or has the wrong shape
-    |  |- OffsetsLost               records were deleted below the committed offset: data may be lost, stop
-    |  |- OffsetsNotSeeded          the group has no offset for a partition: run `gpu-tokens topics create`
+    |  |- OffsetsLost               records were deleted below the committed offset: data may be
+       lost, stop
+    |  |- OffsetsNotSeeded          the group has no offset for a partition: run `gpu-tokens topics
+       create`
     |  |- ConsumerStuck             assigned, lagging, and silent for too long
     |  `- DeliveryFailed            a producer could not get a record acknowledged
     |     `- RecordTooLarge         the topic never takes a record of this size
     |- StoreError
     |  |- StoreUnreachable          no MongoDB answered; the outcome of a write is unknown, retry it
-    |  |- StoreRefused              wrong credentials, not authorised, too old, read-only: retrying does not help
-    |  `- StoreOutcomeUnknown       a write was sent and its durability is not known; retry the same write
-    |- SourceUnavailable            a GPU telemetry source cannot be read now (no driver, no tool, no file)
+    |  |- StoreRefused              wrong credentials, not authorised, too old, read-only: retrying
+       does not help
+    |  `- StoreOutcomeUnknown       a write was sent and its durability is not known; retry the same
+       write
+    |- SourceUnavailable            a GPU telemetry source cannot be read now (no driver, no tool,
+                                    no file)
     |- TraceUnreadable              a trace file to replay is missing or is not a trace
     |- BackupUnusable               a backup is incomplete, damaged, or encrypted for somebody else
     |- EmbeddedServiceError         the embedded broker or mongod cannot run on this machine
     |- VerifyFailed                 a step of the end-to-end check was not reached
     `- DemoFailed                   a process of the demo ended or does not answer
 
-Drivers' own errors are mapped to these once, where the driver is called (kafka/config.py, mongo/client.py).
+Drivers' own errors are mapped to these once, where the driver is called (kafka/config.py,
+mongo/client.py).
 """
 
 from __future__ import annotations
@@ -56,7 +64,8 @@ class Reason(StrEnum):
     INCONSISTENT = "inconsistent"  # fields contradict each other (cached > prompt, no GPU named)
     FUTURE_TS = "future_ts"  # ahead of the broker's clock by more than MAX_AHEAD_SECONDS
     ID_CONFLICT = "id_conflict"  # the same event_id is stored with another payload
-    REFUSED_BY_STORE = "refused_by_store"  # MongoDB will never accept this document (an operator's validator)
+    # MongoDB will never accept this document (an operator's validator)
+    REFUSED_BY_STORE = "refused_by_store"
 
 
 class InvalidRecord(GpuTokensError):
@@ -72,13 +81,21 @@ class InvalidRecord(GpuTokensError):
 
 
 class Refused(GpuTokensError):
-    """A question, or an entry for a book, cannot be taken as it is; the message names field, value and fix.
+    """A question, or an entry for a book, cannot be taken as it is; the message names field, value
+    and fix.
 
-    `code` is a stable word for programs (api/errors.py gives each its HTTP status), `field` the parameter or field at fault
-    where it is one, `nearest` the (from, to, bucket) that would be accepted where a range was too long.
+    `code` is a stable word for programs (api/errors.py gives each its HTTP status), `field` the
+    parameter or field at fault where it is one, `nearest` the (from, to, bucket) that would be
+    accepted where a range was too long.
     """
 
-    def __init__(self, code: str, message: str, field: str | None = None, nearest: tuple[str, str, str] | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        field: str | None = None,
+        nearest: tuple[str, str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.field = field
@@ -98,11 +115,13 @@ class TopicMissing(KafkaError):
 
 
 class OffsetsLost(KafkaError):
-    """Records were deleted below the committed offset: never skipped silently, the process stops."""
+    """Records were deleted below the committed offset: never skipped silently, the process
+    stops."""
 
 
 class OffsetsNotSeeded(KafkaError):
-    """The consumer group has no committed offset for a partition; `gpu-tokens topics create` seeds them."""
+    """The consumer group has no committed offset for a partition; `gpu-tokens topics create` seeds
+    them."""
 
 
 class ConsumerStuck(KafkaError):
@@ -114,7 +133,8 @@ class DeliveryFailed(KafkaError):
 
 
 class RecordTooLarge(DeliveryFailed):
-    """A record, or the records that went to Kafka together, are over the topic's limit: the same again fails again."""
+    """A record, or the records that went to Kafka together, are over the topic's limit: the same
+    again fails again."""
 
 
 class StoreError(GpuTokensError):
@@ -142,7 +162,8 @@ class TraceUnreadable(GpuTokensError):
 
 
 class BackupUnusable(GpuTokensError):
-    """A backup cannot be restored: incomplete, damaged, or encrypted for somebody else; the message says which."""
+    """A backup cannot be restored: incomplete, damaged, or encrypted for somebody else; the message
+    says which."""
 
 
 class EmbeddedServiceError(GpuTokensError):

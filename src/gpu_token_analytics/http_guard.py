@@ -1,7 +1,8 @@
-"""Connections that an HTTP server holds for nothing: closed when they say nothing for too long, and when others need the room.
+"""Connections that an HTTP server holds for nothing: closed when they say nothing for too long, and
+when others need the room.
 
-uvicorn starts its keep-alive clock after the first answer. A socket that never sends a request would stay for ever, and a
-thousand of them make `limit_concurrency` answer 503 to everybody.
+uvicorn starts its keep-alive clock after the first answer. A socket that never sends a request
+would stay for ever, and a thousand of them make `limit_concurrency` answer 503 to everybody.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ _LOOKS = 4  # within the time limit
 def guarded(max_per_address: int, silence_seconds: float) -> type[asyncio.Protocol]:
     """uvicorn's protocol for one server, with these limits.
 
-    max_per_address: one more takes the place of the address's oldest connection that is answered nothing now; where all are,
-    it is closed. silence_seconds: longest wait for the whole head of a request, and for the next piece of its body.
+    max_per_address: one more takes the place of the address's oldest connection that is answered
+    nothing now; where all are, it is closed. silence_seconds: longest wait for the whole head of a
+    request, and for the next piece of its body.
     """
     held: dict[str, dict[Guarded, None]] = defaultdict(dict)  # by address, oldest first
 
@@ -45,7 +47,8 @@ def guarded(max_per_address: int, silence_seconds: float) -> type[asyncio.Protoc
         @property
         def answering(self) -> bool:
             """Whether a request is being read or answered."""
-            cycle: RequestResponseCycle | None = self.cycle  # None until the first request, whatever uvicorn declares
+            # None until the first request, whatever uvicorn declares
+            cycle: RequestResponseCycle | None = self.cycle
             return cycle is not None and not cycle.response_complete
 
         def drop(self) -> None:
@@ -87,7 +90,9 @@ def guarded(max_per_address: int, silence_seconds: float) -> type[asyncio.Protoc
             now = self.loop.time()
             if self.answering:
                 self._since = now
-            silent_since = self._since if not self.answering else self._heard if self.cycle.more_body else now
+            silent_since = (
+                self._since if not self.answering else self._heard if self.cycle.more_body else now
+            )
             if now - silent_since >= silence_seconds:
                 self.drop()
                 return

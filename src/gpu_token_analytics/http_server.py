@@ -1,4 +1,5 @@
-"""HTTP servers in threads of their own; and the small one beside a process's work: health, readiness and metrics."""
+"""HTTP servers in threads of their own; and the small one beside a process's work: health,
+readiness and metrics."""
 
 from __future__ import annotations
 
@@ -63,8 +64,8 @@ class Listening:
 
 @contextmanager
 def in_thread(config: uvicorn.Config, stop_seconds: float = _JOIN_SECONDS) -> Iterator[Listening]:
-    """Run a server in a thread of its own for a block, at the end of which it has stop_seconds to answer what it was asked;
-    signals stay with the main thread.
+    """Run a server in a thread of its own for a block, at the end of which it has stop_seconds to
+    answer what it was asked; signals stay with the main thread.
 
     Raises SettingsError when the port cannot be listened on.
     """
@@ -76,7 +77,8 @@ def in_thread(config: uvicorn.Config, stop_seconds: float = _JOIN_SECONDS) -> It
         time.sleep(0.01)
     if not server.started:
         raise SettingsError(
-            f"HTTP_HOST={config.host} HTTP_PORT={config.port} cannot be listened on: the port is taken, or the address is not "
+            f"HTTP_HOST={config.host} HTTP_PORT={config.port} cannot be listened on: the port is "
+            "taken, or the address is not "
             "of this machine; choose another port, or 0 for a free one"
         )
     host, port = server.servers[0].sockets[0].getsockname()[:2]

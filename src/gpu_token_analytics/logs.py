@@ -18,15 +18,26 @@ from gpu_token_analytics.settings import Settings
 _REDACTED = "***"
 _MIN_SECRET_LENGTH = 4  # shorter ones would redact ordinary words
 
-# What a line may say besides its message: from `extra=` of the call, or from `about()` around it. A closed list, because
-# whoever searches logs has to know the names, and an index has to hold them.
-FIELDS = ("request_id", "trace_id", "event_id", "reason", "records", "topic", "partition", "offset", "cell")
+# What a line may say besides its message: from `extra=` of the call, or from `about()` around it. A
+# closed list, because whoever searches logs has to know the names, and an index has to hold them.
+FIELDS = (
+    "request_id",
+    "trace_id",
+    "event_id",
+    "reason",
+    "records",
+    "topic",
+    "partition",
+    "offset",
+    "cell",
+)
 _about: ContextVar[dict[str, Any]] = ContextVar("log_fields")
 
 
 @contextmanager
 def about(**fields: Any) -> Iterator[None]:
-    """Every line of this block, also in threads it hands work to with its context, says these FIELDS."""
+    """Every line of this block, also in threads it hands work to with its context, says these
+    FIELDS."""
     token = _about.set({**_about.get({}), **fields})
     try:
         yield
@@ -44,23 +55,38 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """What must not be seen: passwords of Kafka and MongoDB, as given and decoded, longest first."""
+    """What must not be seen: passwords of Kafka and MongoDB, as given and decoded, longest
+    first."""
     uri = settings.mongodb_uri.get_secret_value()
     password = urlsplit(uri).password or ""
     secrets = {settings.kafka_sasl_password.get_secret_value(), password, unquote(password)}
-    secrets |= {settings.smtp_password.get_secret_value(), settings.alert_webhook_url.get_secret_value()}
-    secrets |= {settings.alert_webhook_token.get_secret_value(), settings.alertmanager_token.get_secret_value()}
-    return sorted((secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH), key=len, reverse=True)
+    secrets |= {
+        settings.smtp_password.get_secret_value(),
+        settings.alert_webhook_url.get_secret_value(),
+    }
+    secrets |= {
+        settings.alert_webhook_token.get_secret_value(),
+        settings.alertmanager_token.get_secret_value(),
+    }
+    return sorted(
+        (secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH), key=len, reverse=True
+    )
 
 
 def _formatter(settings: Settings) -> logging.Formatter:
     secrets = secrets_of(settings)
-    return _JsonFormatter(secrets, settings.site) if settings.log_format == "json" else _TextFormatter(secrets, settings.site)
+    return (
+        _JsonFormatter(secrets, settings.site)
+        if settings.log_format == "json"
+        else _TextFormatter(secrets, settings.site)
+    )
 
 
 class _TextFormatter(logging.Formatter):
     def __init__(self, secrets: list[str], site: str) -> None:
-        super().__init__(f"%(asctime)s %(levelname)s {f'site={site} ' if site else ''}%(name)s: %(message)s")
+        super().__init__(
+            f"%(asctime)s %(levelname)s {f'site={site} ' if site else ''}%(name)s: %(message)s"
+        )
         self._secrets = secrets
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002 - logging's name
@@ -81,8 +107,8 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    """`ts` (RFC 3339, UTC), `level`, `site` where there are several, `logger`, `message`, those of FIELDS that are known, and
-    `error` with the traceback where there is one."""
+    """`ts` (RFC 3339, UTC), `level`, `site` where there are several, `logger`, `message`, those of
+    FIELDS that are known, and `error` with the traceback where there is one."""
 
     def __init__(self, secrets: list[str], site: str) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """Every Prometheus metric of the processor, declared once, with the sentence it tells you.
 
-Labels are closed sets or bounded (models, partitions): no request ids, no tenants. docs/metrics are generated from here.
+Labels are closed sets or bounded (models, partitions): no request ids, no tenants. docs/metrics are
+generated from here.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ _RECORDS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 4000, 10_000, 100_000)
 
 
 class SiteRegistry(CollectorRegistry):
-    """A registry whose every sample has the label `site`, where there are several sites; prometheus_client has no constant
-    labels of its own, and a metric that forgot its site would be added up with the other site's."""
+    """A registry whose every sample has the label `site`, where there are several sites;
+    prometheus_client has no constant labels of its own, and a metric that forgot its site would be
+    added up with the other site's."""
 
     def __init__(self, site: str = "") -> None:
         super().__init__()
@@ -33,12 +35,16 @@ class SiteRegistry(CollectorRegistry):
         """What is exposed."""
         for metric in super().collect():
             if self._site:
-                metric.samples = [sample._replace(labels={"site": self._site, **sample.labels}) for sample in metric.samples]
+                metric.samples = [
+                    sample._replace(labels={"site": self._site, **sample.labels})
+                    for sample in metric.samples
+                ]
             yield metric
 
 
 class Declared:
-    """Metrics of a registry, each declared by its name without `gpu_tokens_`, the sentence it tells you, and its labels."""
+    """Metrics of a registry, each declared by its name without `gpu_tokens_`, the sentence it tells
+    you, and its labels."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -54,9 +60,13 @@ class Declared:
             gauge.set(value)
         return gauge
 
-    def histogram(self, name: str, sentence: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+    def histogram(
+        self, name: str, sentence: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
         """How often it was how much. buckets: upper bounds."""
-        return Histogram(f"gpu_tokens_{name}", sentence, labels, buckets=buckets, registry=self._registry)
+        return Histogram(
+            f"gpu_tokens_{name}", sentence, labels, buckets=buckets, registry=self._registry
+        )
 
 
 class Metrics:
@@ -70,82 +80,153 @@ class Metrics:
 
         self.cpu_seconds = counter(
             "step_cpu_seconds_total",
-            "CPU time by step: read, shape, store, settle (of batches), close (cells), roll_up. Without Kafka's own threads.",
+            (
+                "CPU time by step: read, shape, store, settle (of batches), close (cells), "
+                "roll_up. Without Kafka's own threads."
+            ),
             "step",
         )
 
         # Ingest
-        self.consumed = counter("consumed_total", "Records read from Kafka; after a crash some are read again.")
-        self.inserted = counter("inserted_total", "Events stored for the first time, by collection.", "collection")
-        self.duplicates = counter(
-            "duplicates_total", "Events that were stored already (replays, re-sends), by collection.", "collection"
+        self.consumed = counter(
+            "consumed_total", "Records read from Kafka; after a crash some are read again."
         )
-        self.dead_letters = counter("dead_letters_total", "Records refused and put into the dead letters, by reason.", "reason")
+        self.inserted = counter(
+            "inserted_total", "Events stored for the first time, by collection.", "collection"
+        )
+        self.duplicates = counter(
+            "duplicates_total",
+            "Events that were stored already (replays, re-sends), by collection.",
+            "collection",
+        )
+        self.dead_letters = counter(
+            "dead_letters_total",
+            "Records refused and put into the dead letters, by reason.",
+            "reason",
+        )
         self.unknown_fields = counter(
-            "unknown_fields_total", "Fields of records that the contract does not know, misspelt perhaps: they are left out."
+            "unknown_fields_total",
+            (
+                "Fields of records that the contract does not know, misspelt perhaps: they are "
+                "left out."
+            ),
         )
         self.bad_record_ratio = gauge(
             "bad_record_ratio",
-            "Share of the last 1,000 records that were bad; past BAD_RECORD_LIMIT_RATIO the processor warns.",
+            (
+                "Share of the last 1,000 records that were bad; past BAD_RECORD_LIMIT_RATIO the "
+                "processor warns."
+            ),
         )
         self.gpu_names_dropped = counter(
             "gpu_names_dropped_total",
-            "Names of GPUs nobody knows that were not kept (GPU_NAMES_PER_HOUR) or were forgotten (GPU_NAMES_KEPT).",
+            (
+                "Names of GPUs nobody knows that were not kept (GPU_NAMES_PER_HOUR) or were "
+                "forgotten (GPU_NAMES_KEPT)."
+            ),
         )
         self.marks = counter("marks_total", "Ledger cells marked to be computed.")
         self.marks_pending = gauge(
-            "marks_pending", "Ledger cells that are still to be marked: those of requests that reach too far for their batch."
+            "marks_pending",
+            (
+                "Ledger cells that are still to be marked: those of requests that reach too far "
+                "for their batch."
+            ),
         )
         self.shared = gauge(
-            "shared_uuids", "UUIDs that were sampled on several hosts at once: each host's card is paid, as host/UUID."
+            "shared_uuids",
+            (
+                "UUIDs that were sampled on several hosts at once: each host's card is paid, as "
+                "host/UUID."
+            ),
         )
-        self.lag = gauge("lag_records", "Records in Kafka not read yet, by partition owned by this process.", "partition")
+        self.lag = gauge(
+            "lag_records",
+            "Records in Kafka not read yet, by partition owned by this process.",
+            "partition",
+        )
         self.assigned = gauge("assigned_partitions", "Partitions this process reads now.")
-        self.store_up = gauge("store_up", "1 while writes to MongoDB succeed, 0 while a batch waits for it.")
+        self.store_up = gauge(
+            "store_up", "1 while writes to MongoDB succeed, 0 while a batch waits for it."
+        )
         self.clock_skew = gauge(
             "clock_skew_seconds",
-            "MongoDB's clock less this machine's; from 5 s on it is warned of, over 300 s nothing is stored or computed.",
+            (
+                "MongoDB's clock less this machine's; from 5 s on it is warned of, over 300 s "
+                "nothing is stored or computed."
+            ),
         )
-        self.retries = counter("write_retries_total", "Batches repeated because MongoDB or Kafka did not acknowledge them.")
-        self.commits = counter("commits_total", "Offset commits by result: done or refused (moved away).", "result")
+        self.retries = counter(
+            "write_retries_total",
+            "Batches repeated because MongoDB or Kafka did not acknowledge them.",
+        )
+        self.commits = counter(
+            "commits_total", "Offset commits by result: done or refused (moved away).", "result"
+        )
         self.batch_records = histogram("batch_records", "Records in one ingest batch.", _RECORDS)
         self.write_seconds = histogram(
-            "write_seconds", "Time of one step of a batch against MongoDB or Kafka, by step.", _SECONDS, "step"
+            "write_seconds",
+            "Time of one step of a batch against MongoDB or Kafka, by step.",
+            _SECONDS,
+            "step",
         )
         self.stored_delay = histogram(
             "event_to_stored_seconds",
-            "Delay from an event's own time to its being durable; a sample of each batch's new events.",
+            (
+                "Delay from an event's own time to its being durable; a sample of each batch's new "
+                "events."
+            ),
             _DELAY_SECONDS,
         )
         self.last_progress = gauge(
-            "last_progress_timestamp_seconds", "When the consuming loop last went round, in seconds since 1970."
+            "last_progress_timestamp_seconds",
+            "When the consuming loop last went round, in seconds since 1970.",
         )
         self.live_cost = gauge(
-            "live_cost_per_token_usd", "Estimate of the moment: price of the GPUs over their token rate, by model.", "model"
+            "live_cost_per_token_usd",
+            "Estimate of the moment: price of the GPUs over their token rate, by model.",
+            "model",
         )
-        self.live_tokens = counter("tokens_total", "Tokens of usages read (prompt and completion), by model.", "model")
+        self.live_tokens = counter(
+            "tokens_total", "Tokens of usages read (prompt and completion), by model.", "model"
+        )
 
         # Ledger
-        self.due = gauge("cells_due", "Ledger cells that wait to be computed, their debounce included.")
+        self.due = gauge(
+            "cells_due", "Ledger cells that wait to be computed, their debounce included."
+        )
         self.computed = counter("cells_computed_total", "Ledger cells computed.")
-        self.changed = counter("cells_changed_total", "Ledger cells whose content changed when computed.")
+        self.changed = counter(
+            "cells_changed_total", "Ledger cells whose content changed when computed."
+        )
         self.kept = counter(
-            "cells_kept_total", "Ledger cells touched, but left as they were: their raw events may have expired."
+            "cells_kept_total",
+            "Ledger cells touched, but left as they were: their raw events may have expired.",
         )
         self.ledger_delay = histogram(
-            "event_to_ledger_seconds", "Delay from a cell's first open mark to its being in the ledger.", _DELAY_SECONDS
+            "event_to_ledger_seconds",
+            "Delay from a cell's first open mark to its being in the ledger.",
+            _DELAY_SECONDS,
         )
         self.aside = gauge(
-            "documents_set_aside", "Cells and sums that MongoDB refuses for good: they stay as they were, all else goes on."
+            "documents_set_aside",
+            (
+                "Cells and sums that MongoDB refuses for good: they stay as they were, all else "
+                "goes on."
+            ),
         )
         self.set_aside_now = 0
         self.sums_lag = gauge(
-            "sums_lag_seconds", "For how long a computed cell has been waiting to be in the hourly and daily sums."
+            "sums_lag_seconds",
+            "For how long a computed cell has been waiting to be in the hourly and daily sums.",
         )
-        self.topic_records = counter("ledger_topic_records_total", "Records written to the ledger's topic (LEDGER_TOPIC).")
+        self.topic_records = counter(
+            "ledger_topic_records_total", "Records written to the ledger's topic (LEDGER_TOPIC)."
+        )
         self.topic_lag = gauge(
             "ledger_topic_lag_seconds",
-            "For how long the oldest cell that the ledger's topic does not hold has been waiting; 0 in processors that do not "
+            "For how long the oldest cell that the ledger's topic does not hold has been waiting; "
+            "0 in processors that do not "
             "write it.",
         )
         self.closer_up = gauge("closer_up", "1 while the thread that computes ledger cells runs.")

@@ -1,9 +1,11 @@
 """The demo that runs on this machine, found by the other commands of the same user.
 
-    $XDG_STATE_HOME/gpu-tokens/demo.json    (~/.local/state where that is not set) what it talks to, readable by its owner only
+    $XDG_STATE_HOME/gpu-tokens/demo.json    (~/.local/state where that is not set) what it talks to,
+                                            readable by its owner only
 
-The demo holds a lock on the file while it runs, and a lock ends with its process however that ends: what a killed demo left
-is not believed. MONGODB_URI or KAFKA_BOOTSTRAP in the environment is the user's word, and nothing is looked for.
+The demo holds a lock on the file while it runs, and a lock ends with its process however that ends:
+what a killed demo left is not believed. MONGODB_URI or KAFKA_BOOTSTRAP in the environment is the
+user's word, and nothing is looked for.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ _USERS_WORD = frozenset({"mongodb_uri", "kafka_bootstrap"})
 
 @dataclass(frozen=True)
 class RunningDemo:
-    """What other commands need to know of a demo. `dashboard` is empty without one; `settings` are by their names."""
+    """What other commands need to know of a demo. `dashboard` is empty without one; `settings` are
+    by their names."""
 
     folder: str
     dashboard: str
@@ -43,7 +46,8 @@ def record_path() -> Path:
 
 @contextlib.contextmanager
 def published(demo: RunningDemo) -> Iterator[bool]:
-    """Let other commands find this demo for a block. False: they do not, as another one runs or the file cannot be written."""
+    """Let other commands find this demo for a block. False: they do not, as another one runs or the
+    file cannot be written."""
     with contextlib.ExitStack() as stack:
         try:
             path = record_path()
@@ -76,8 +80,8 @@ def find() -> RunningDemo | None:
 
 
 def shared_settings(settings: Settings) -> dict[str, Any]:
-    """What commands beside a demo have to know of its settings: those that are set, without secrets but its own database's
-    address, which has none."""
+    """What commands beside a demo have to know of its settings: those that are set, without secrets
+    but its own database's address, which has none."""
     names = sorted(settings.model_fields_set)
     values = {name: getattr(settings, name) for name in names}
     shared = {name: value for name, value in values.items() if not isinstance(value, SecretStr)}
@@ -85,12 +89,22 @@ def shared_settings(settings: Settings) -> dict[str, Any]:
 
 
 def settings_beside_demo(**overrides: Any) -> Settings:
-    """`load()` for a command that a person runs: beside a running demo, the demo's. Says so on standard error."""
+    """`load()` for a command that a person runs: beside a running demo, the demo's. Says so on
+    standard error."""
     settings = load(**overrides)
     if settings.model_fields_set & _USERS_WORD or (demo := find()) is None:
         return settings
-    missing = {name: value for name, value in demo.settings.items() if name not in settings.model_fields_set}
-    print(visible(f"talking to the demo in {demo.folder}; set MONGODB_URI to talk to another database"), file=sys.stderr)
+    missing = {
+        name: value
+        for name, value in demo.settings.items()
+        if name not in settings.model_fields_set
+    }
+    print(
+        visible(
+            f"talking to the demo in {demo.folder}; set MONGODB_URI to talk to another database"
+        ),
+        file=sys.stderr,
+    )
     return load(**{**missing, **overrides})
 
 

@@ -1,4 +1,5 @@
-"""Clean stops: SIGTERM and Ctrl-C become an event that loops wait on. Main thread only (a rule of Python's signals)."""
+"""Clean stops: SIGTERM and Ctrl-C become an event that loops wait on. Main thread only (a rule of
+Python's signals)."""
 
 from __future__ import annotations
 

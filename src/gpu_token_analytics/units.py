@@ -1,4 +1,5 @@
-"""Bounds of values, and the parts of a card, each said once: contracts, sources, prices and the ledger agree on them."""
+"""Bounds of values, and the parts of a card, each said once: contracts, sources, prices and the
+ledger agree on them."""
 
 from __future__ import annotations
 
@@ -9,5 +10,6 @@ MAX_JOULES = 1e15  # of a counter since the driver was loaded
 MAX_USD_PER_HOUR = 1e5  # of one GPU
 MAX_GPU_INDEX = 4095
 
-# A card has seven compute slices; a MIG profile says how many of them an instance has (NVIDIA MIG User Guide, "Profile").
+# A card has seven compute slices; a MIG profile says how many of them an instance has (NVIDIA MIG
+# User Guide, "Profile").
 MIG_SEVENTHS = 7

@@ -33,7 +33,9 @@ from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.times import EARLIEST_TS
 from gpu_token_analytics.wire.usage import TokenUsage
 
-SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
+SHARED = Path(
+    os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data"
+)
 GOOD, BAD = load("good"), load("bad")
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 NOW_MS = int(NOW.timestamp() * 1000)
@@ -80,7 +82,9 @@ def test_bad_records_are_refused_with_their_reason(example: Example) -> None:
     assert refused.value.reason == example.case["reason"], str(refused.value)
     if example.case["field"] is not None:
         assert refused.value.field == example.case["field"], str(refused.value)
-    assert 10 < len(str(refused.value)) < 600, "the message names the rule, and is short enough for a log"
+    assert 10 < len(str(refused.value)) < 600, (
+        "the message names the rule, and is short enough for a log"
+    )
     assert str(refused.value).isprintable(), "and cannot drive a terminal"
 
 
@@ -101,27 +105,40 @@ def shape(values: Sequence[bytes | None], broker_ms: Sequence[int] | None = None
     """What ingest makes of a batch."""
     count = len(values)
     clock = list(broker_ms or [NOW_MS] * count)
-    records = RecordBatch("tokens", list(values), [0] * count, list(range(count)), clock, {}, [_NO_KEY] * count)
+    records = RecordBatch(
+        "tokens", list(values), [0] * count, list(range(count)), clock, {}, [_NO_KEY] * count
+    )
     return Shaper(LiveRate(30, 1.0), 30).shape(records, NOW)
 
 
-def refused(values: Sequence[bytes | None], broker_ms: Sequence[int] | None = None) -> dict[int, str]:
+def refused(
+    values: Sequence[bytes | None], broker_ms: Sequence[int] | None = None
+) -> dict[int, str]:
     """What ingest refuses of a batch: reasons by place."""
     shaped = shape(values, broker_ms)
-    assert sum(len(raws.documents) for raws in shaped.raws.values()) + len(shaped.letters) == len(values)
+    assert sum(len(raws.documents) for raws in shaped.raws.values()) + len(shaped.letters) == len(
+        values
+    )
     return {int(letter.at.rsplit("/", 1)[1]): letter.reason for letter in shaped.letters}
 
 
 def test_a_batch_refuses_what_a_record_does() -> None:
-    """Whatever stands next to it: the fast reader must not let a record hide among its neighbours."""
+    """Whatever stands next to it: the fast reader must not let a record hide among its
+    neighbours."""
     good = encode(decode(GOOD[0].value, NOW))
     for example in BAD:
-        assert refused([good, example.value, good, good]) == {1: example.case["reason"]}, example.name
+        assert refused([good, example.value, good, good]) == {1: example.case["reason"]}, (
+            example.name
+        )
 
 
 def test_a_batch_refuses_bad_events_in_our_own_byte_form() -> None:
     """Where nothing but a rule between fields can be wrong."""
-    ours = [value for example in BAD if (event := readable(example.value)) and broken(value := encode(event))]
+    ours = [
+        value
+        for example in BAD
+        if (event := readable(example.value)) and broken(value := encode(event))
+    ]
     assert len(ours) > 10
     for value in ours:
         with pytest.raises(InvalidRecord) as alone:
@@ -156,7 +173,9 @@ _values = {
     "gpu_index": st.sampled_from([0, 1]),
     "latency_ms": _odd.map(float) | st.none(),  # integers would not be our own byte form
     **dict.fromkeys(("queue_ms", "ttft_ms"), _odd.map(float)),
-    **dict.fromkeys(("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"), _odd),
+    **dict.fromkeys(
+        ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"), _odd
+    ),
 }
 # Few fields at a time: what breaks two rules hides that one of them is not looked at.
 _row = st.sets(st.sampled_from(sorted(_values)), max_size=2).flatmap(
@@ -169,9 +188,13 @@ _row = st.sets(st.sampled_from(sorted(_values)), max_size=2).flatmap(
 @with_example([{"gpu_uuids": ["GPU-a", "h/0"], "gpu_index": 0}])
 @with_example([{"gpu_uuids": _MANY_GPUS, "latency_ms": 63 * 60_000.0}])
 def test_a_batch_refuses_what_breaks_a_rule_between_fields(rows: list[dict[str, Any]]) -> None:
-    events = [TokenUsage(**{**_PLAIN, "event_id": f"e{number}", **row}) for number, row in enumerate(rows)]
+    events = [
+        TokenUsage(**{**_PLAIN, "event_id": f"e{number}", **row}) for number, row in enumerate(rows)
+    ]
     values = [encode(event) for event in events]
-    assert refused(values) == {place: error.reason for place, value in enumerate(values) if (error := broken(value))}
+    assert refused(values) == {
+        place: error.reason for place, value in enumerate(values) if (error := broken(value))
+    }
 
 
 _sample_values = {
@@ -190,13 +213,26 @@ _sample_row = st.sets(st.sampled_from(sorted(_sample_values)), max_size=3).flatm
 @given(st.lists(_sample_row, min_size=1, max_size=8))
 @with_example([{"mig_profile": "3g.40gb", "parent_uuid": "GPU-b"}])
 @with_example([{"mig_profile": "3g.40gb", "gpu_uuid": "GPU-a", "parent_uuid": "GPU-a"}])
-def test_a_batch_refuses_samples_that_break_a_rule_between_fields(rows: list[dict[str, Any]]) -> None:
+def test_a_batch_refuses_samples_that_break_a_rule_between_fields(
+    rows: list[dict[str, Any]],
+) -> None:
     events = [
-        GpuSample(**{"ts": NOW, "host": "h", "gpu_index": 0, "source": "nvml", "event_id": f"e{number}", **row})
+        GpuSample(
+            **{
+                "ts": NOW,
+                "host": "h",
+                "gpu_index": 0,
+                "source": "nvml",
+                "event_id": f"e{number}",
+                **row,
+            }
+        )
         for number, row in enumerate(rows)
     ]
     values = [encode(event) for event in events]
-    assert refused(values) == {place: error.reason for place, value in enumerate(values) if (error := broken(value))}
+    assert refused(values) == {
+        place: error.reason for place, value in enumerate(values) if (error := broken(value))
+    }
 
 
 # A record as it may be written: keys with their values as JSON text, in any order and spacing.
@@ -220,7 +256,16 @@ _optional = {
     "ttft_ms": ["1.0"],
     "finish_reason": ['"stop"', '"\t"', "null"],
     "gpu_uuids": ["[]", '["GPU-a","GPU-a"]', '["h/0"]', '["GPU-a"'],
-    "extra": ["1", '"x"', "null", "1e999", "18446744073709551616", 9 * "[" + 9 * "]", '{"a":1,"a":2}', r'"\u0000"'],
+    "extra": [
+        "1",
+        '"x"',
+        "null",
+        "1e999",
+        "18446744073709551616",
+        9 * "[" + 9 * "]",
+        '{"a":1,"a":2}',
+        r'"\u0000"',
+    ],
     '","': ['","'],
     r"tenan\u0074": ['"t"'],
     "prompt_tokens": ["20", "-1"],
@@ -250,21 +295,37 @@ _optional_of_sample = {
 
 @st.composite
 def _written(draw: st.DrawFn) -> bytes:
-    required, optional = draw(st.sampled_from([(_required, _optional), (_required_of_sample, _optional_of_sample)]))
-    pair = st.sampled_from(sorted(optional)).flatmap(lambda key: st.tuples(st.just(key), st.sampled_from(optional[key])))
+    required, optional = draw(
+        st.sampled_from([(_required, _optional), (_required_of_sample, _optional_of_sample)])
+    )
+    pair = st.sampled_from(sorted(optional)).flatmap(
+        lambda key: st.tuples(st.just(key), st.sampled_from(optional[key]))
+    )
     added = draw(st.lists(pair, max_size=4))
-    named = {key for key, _ in added} if draw(st.booleans()) else set()  # those are replaced, not given twice
-    pairs = draw(st.permutations([pair for pair in required.items() if pair[0] not in named] + added))
-    space, end = draw(st.sampled_from(["", "", " ", "\n", "\t"])), draw(st.sampled_from(["}", "}", "}", "} ", "", "}}", "},"]))
-    members = [f'"event_id":{space}"e{draw(st.integers(0, 10**6))}"', *(f'"{key}":{space}{text}' for key, text in pairs)]
+    # those are replaced, not given twice
+    named = {key for key, _ in added} if draw(st.booleans()) else set()
+    pairs = draw(
+        st.permutations([pair for pair in required.items() if pair[0] not in named] + added)
+    )
+    space, end = (
+        draw(st.sampled_from(["", "", " ", "\n", "\t"])),
+        draw(st.sampled_from(["}", "}", "}", "} ", "", "}}", "},"])),
+    )
+    members = [
+        f'"event_id":{space}"e{draw(st.integers(0, 10**6))}"',
+        *(f'"{key}":{space}{text}' for key, text in pairs),
+    ]
     return ("{" + f",{space}".join(members) + end).encode()
 
 
 @settings(max_examples=500)
 @given(st.lists(_written(), min_size=1, max_size=6))
 def test_a_batch_reads_any_way_of_writing_as_a_record_is_read(values: list[bytes]) -> None:
-    """Also what the fast reader passes over: fields that are not known, or given twice, whatever is left out for them."""
-    assert refused(values) == {place: error.reason for place, value in enumerate(values) if (error := broken(value))}
+    """Also what the fast reader passes over: fields that are not known, or given twice, whatever is
+    left out for them."""
+    assert refused(values) == {
+        place: error.reason for place, value in enumerate(values) if (error := broken(value))
+    }
 
 
 def test_neighbours_cannot_share_a_record() -> None:
@@ -272,7 +333,11 @@ def test_neighbours_cannot_share_a_record() -> None:
     good = encode(decode(GOOD[0].value, NOW))
     for cut in range(1, len(good), 7):
         for between in (b"", b"\n"):
-            assert list(refused([good, good[:cut], good[cut:], good + between + good, good])) == [1, 2, 3], cut
+            assert list(refused([good, good[:cut], good[cut:], good + between + good, good])) == [
+                1,
+                2,
+                3,
+            ], cut
 
 
 def test_a_record_that_is_too_long_is_refused_among_others() -> None:
@@ -296,18 +361,23 @@ def test_good_records_satisfy_the_schema(example: Example) -> None:
 
 
 def _beyond_the_schema(example: Example) -> bool:
-    """Rules between fields, time formats, the tag itself, and numbers in fields that no schema names."""
+    """Rules between fields, time formats, the tag itself, and numbers in fields that no schema
+    names."""
     case = example.case
     return (
         "record" not in case
         or case["record"].get("schema") not in json_schemas()
-        or case["reason"] in {"inconsistent", "future_ts", "too_many_keys", "nul_character", "not_json"}
+        or case["reason"]
+        in {"inconsistent", "future_ts", "too_many_keys", "nul_character", "not_json"}
         or (case["field"] == "ts" and case["reason"] == "out_of_range")
-        or example.name in {"2^64 in an unknown field", "2^53 in an unknown field", "a request over too many cells"}
+        or example.name
+        in {"2^64 in an unknown field", "2^53 in an unknown field", "a request over too many cells"}
     )
 
 
-@pytest.mark.parametrize("example", [item for item in BAD if not _beyond_the_schema(item)], ids=by_name)
+@pytest.mark.parametrize(
+    "example", [item for item in BAD if not _beyond_the_schema(item)], ids=by_name
+)
 def test_the_schema_refuses_bad_records_too(example: Example) -> None:
     record = example.case["record"]
     with pytest.raises(jsonschema.ValidationError):

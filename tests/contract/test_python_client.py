@@ -1,4 +1,5 @@
-"""The Python client's event is the contract's `token.usage.v1`: same fields, same defaults, same bytes."""
+"""The Python client's event is the contract's `token.usage.v1`: same fields, same defaults, same
+bytes."""
 
 from __future__ import annotations
 
@@ -24,8 +25,10 @@ def test_the_clients_event_has_the_fields_and_defaults_of_the_contract() -> None
 
 def test_what_the_client_writes_is_read_as_the_same_event_byte_for_byte() -> None:
     usage = Usage(
-        event_id="0190163d-8694-739b-aea5-966c26f8ad91", ts=datetime(2026, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC), host="h",
-        model="m", request_id="r", prompt_tokens=5, completion_tokens=2, gpu_uuids=["GPU-1"], latency_ms=3.5, tenant="t",
+        event_id="0190163d-8694-739b-aea5-966c26f8ad91", ts=datetime(2026, 1, 31, 12, 0, 0,
+        123_000, tzinfo=UTC), host="h",
+        model="m", request_id="r", prompt_tokens=5, completion_tokens=2, gpu_uuids=["GPU-1"],
+        latency_ms=3.5, tenant="t",
     )  # fmt: skip
     record = client_encode(usage)
     assert encode(decode(record)) == record

@@ -46,7 +46,9 @@ def test_a_correct_matrix_has_no_differences() -> None:
         ("admin", "vm1-kafka", 9999, "refused"),  # let through, though nothing listens
     ],
 )
-def test_every_kind_of_wrong_firewall_is_noticed(source: str, target: str, port: int, seen: str) -> None:
+def test_every_kind_of_wrong_firewall_is_noticed(
+    source: str, target: str, port: int, seen: str
+) -> None:
     wrong = matrix.differences(TABLE.allowed, right() | {(source, target, port): seen})
     assert len(wrong) == 1
     assert f"{source} -> {target}:{port} is {seen}" in wrong[0]
@@ -54,11 +56,17 @@ def test_every_kind_of_wrong_firewall_is_noticed(source: str, target: str, port:
 
 def test_the_drawing_names_the_open_ports_only() -> None:
     drawn = dict(line.split(maxsplit=1) for line in reachability.draw(TABLE, right()).splitlines())
-    assert drawn["vm3-processor"].split() == ["vm1-kafka:9092", "vm2-mongo:27017", "vm4-producers:-"]
+    assert drawn["vm3-processor"].split() == [
+        "vm1-kafka:9092",
+        "vm2-mongo:27017",
+        "vm4-producers:-",
+    ]
     assert "9092" not in drawn["outsider"]
 
 
-def test_what_is_not_checked_is_neither_passed_nor_failed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_checked_is_neither_passed_nor_failed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     report = Report()
     with report.check("good"):
         expect(True, "")
@@ -71,7 +79,9 @@ def test_what_is_not_checked_is_neither_passed_nor_failed(capsys: pytest.Capture
     assert said.splitlines()[-1] == "1 passed, 0 failed"
 
 
-def test_what_only_a_longer_run_holds_is_a_row_of_the_evidence_and_no_lack(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_only_a_longer_run_holds_is_a_row_of_the_evidence_and_no_lack(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     report = Report()
     report.leave_out("drains", "only in the long run")
     assert report.close(strict=True) == 0
@@ -79,7 +89,9 @@ def test_what_only_a_longer_run_holds_is_a_row_of_the_evidence_and_no_lack(capsy
     assert "| drains: only in the long run | not run |" in evidence.table_of(report.stages[""])
 
 
-def test_a_failed_check_fails_the_run_and_the_next_one_still_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_check_fails_the_run_and_the_next_one_still_runs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     report = Report()
     with report.check("bad"):
         breaks(CheckFailed("port 27017 is open"))
@@ -96,8 +108,18 @@ def test_the_firewall_script_refuses_to_open_ssh_for_the_world(admin: str, tmp_p
     ufw = tmp_path / "ufw"
     ufw.write_text("#!/bin/sh\necho must not run >&2; exit 1\n")
     ufw.chmod(0o755)
-    command = [str(flows.ROOT / "CA0/common/firewall.sh"), str(flows.ROOT / "CA0/vm2-mongo/firewall.rules"), admin]
-    done = subprocess.run(command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=False)
+    command = [
+        str(flows.ROOT / "CA0/common/firewall.sh"),
+        str(flows.ROOT / "CA0/vm2-mongo/firewall.rules"),
+        admin,
+    ]
+    done = subprocess.run(
+        command,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert "198.51.100.10/32" in done.stderr  # says what to give instead
     assert "must not run" not in done.stderr
@@ -118,13 +140,25 @@ def test_the_firewall_script_refuses_to_open_ssh_for_the_world(admin: str, tmp_p
 )
 def test_health_says_what_is_not_well(lines: str, status: int, says: str) -> None:
     text = f"{lines}\n" if lines else ""
-    done = subprocess.run([flows.ROOT / "CA0/common/health.sh"], input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [flows.ROOT / "CA0/common/health.sh"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, says in done.stdout) == (status, True), done.stdout
 
 
 def test_makefiles_run_by_the_bench_do_not_see_the_arguments_of_make_vms(tmp_path: Path) -> None:
     (tmp_path / "inner").write_text("ARGS ?=\ndown:\n\t@echo down $(ARGS).\n")
-    inner = f"from deploy.bench.shell import run; print(run(['make', '-sf', '{tmp_path}/inner', 'down']).stdout)"
+    inner = (
+        f"from deploy.bench.shell import run; print(run(['make', '-sf', '{tmp_path}/inner', "
+        "'down']).stdout)"
+    )
     (tmp_path / "outer").write_text(f'vms:\n\t@{sys.executable} -c "{inner}"\n')
     outer = ["make", "-sf", str(tmp_path / "outer"), "vms", "ARGS=--install --strict"]
-    assert subprocess.run(outer, capture_output=True, text=True, check=True).stdout.split("\n")[0] == "down ."
+    assert (
+        subprocess.run(outer, capture_output=True, text=True, check=True).stdout.split("\n")[0]
+        == "down ."
+    )

@@ -1,4 +1,5 @@
-"""CA2's doctor names each fault and its repair, says nothing of a cluster that is well, and reads one through kubectl."""
+"""CA2's doctor names each fault and its repair, says nothing of a cluster that is well, and reads
+one through kubectl."""
 
 from __future__ import annotations
 
@@ -22,7 +23,10 @@ sys.modules["ca2_doctor"] = doctor  # dataclasses look their module up there
 _SPEC.loader.exec_module(doctor)
 
 Item = dict[str, Any]
-READY = {"conditions": [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}], "phase": "Running"}
+READY = {
+    "conditions": [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}],
+    "phase": "Running",
+}
 
 
 def pod(name: str, status: Item, app: str = "processor") -> Item:
@@ -35,18 +39,31 @@ def pod(name: str, status: Item, app: str = "processor") -> Item:
 
 
 def node(**spec: Any) -> Item:
-    return {"metadata": {"name": "n1"}, "spec": spec, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+    return {
+        "metadata": {"name": "n1"},
+        "spec": spec,
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    }
 
 
 def waiting(reason: str, message: str = "") -> Item:
-    state = {"image": "gpu-token-analytics:9", "state": {"waiting": {"reason": reason, "message": message}}}
-    return {"phase": "Pending", "conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [state]}
+    state = {
+        "image": "gpu-token-analytics:9",
+        "state": {"waiting": {"reason": reason, "message": message}},
+    }
+    return {
+        "phase": "Pending",
+        "conditions": [{"type": "Ready", "status": "False"}],
+        "containerStatuses": [state],
+    }
 
 
 CRASHING = {
     "phase": "Running",
     "conditions": [{"type": "Ready", "status": "False"}],
-    "containerStatuses": [{"image": "x", "restartCount": 4, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}],
+    "containerStatuses": [
+        {"image": "x", "restartCount": 4, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    ],
 }
 PENDING_CLAIM = {
     "kind": "PersistentVolumeClaim",
@@ -64,7 +81,10 @@ CLAIM_EVENT = {
 
 
 def unscheduled(message: str) -> Item:
-    return {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "message": message}]}
+    return {
+        "phase": "Pending",
+        "conditions": [{"type": "PodScheduled", "status": "False", "message": message}],
+    }
 
 
 def said(words: str) -> Any:
@@ -77,12 +97,18 @@ def of(*objects: Item) -> Any:
 
 CASES = {
     "wrong MongoDB password": (
-        said("gpu-tokens: MongoDB at mongo-0 refused the login: check user, password and authSource in MONGODB_URI"),
+        said(
+            "gpu-tokens: MongoDB at mongo-0 refused the login: check user, password and authSource "
+            "in MONGODB_URI"
+        ),
         "wrong secret",
         "kafka-user",
     ),
     "wrong Kafka password": (
-        said("Kafka at kafka:9092 does not answer: SASL authentication error: Authentication failed during authentication"),
+        said(
+            "Kafka at kafka:9092 does not answer: SASL authentication error: Authentication failed "
+            "during authentication"
+        ),
         "wrong secret",
         "old files back",
     ),
@@ -92,24 +118,41 @@ CASES = {
         "old files back",
     ),
     "missing topic": (
-        said("gpu-tokens: Kafka cannot find topic tokens; create the topics with `gpu-tokens topics create`"),
+        said(
+            "gpu-tokens: Kafka cannot find topic tokens; create the topics with `gpu-tokens topics "
+            "create`"
+        ),
         "missing topic",
         "make -C CA2 up",
     ),
-    "volume full, server dead": (said("java.io.IOException: No space left on device"), "full volume", "edit pvc"),
+    "volume full, server dead": (
+        said("java.io.IOException: No space left on device"),
+        "full volume",
+        "edit pvc",
+    ),
     "another cluster's volume": (
         said("Invalid cluster.id in: /var/lib/kafka/data/log/meta.properties"),
         "another cluster",
         "secrets.env",
     ),
-    "unknown words": (said("Traceback\nValueError: what"), "it said last: ValueError: what", "kubectl -n gpu-tokens logs p"),
+    "unknown words": (
+        said("Traceback\nValueError: what"),
+        "it said last: ValueError: what",
+        "kubectl -n gpu-tokens logs p",
+    ),
     "volume nearly full": (
-        doctor.Facts([pod("kafka-0", READY, "kafka")], [node()], fill_percent={"gpu-tokens/kafka-0": 91}),
+        doctor.Facts(
+            [pod("kafka-0", READY, "kafka")], [node()], fill_percent={"gpu-tokens/kafka-0": 91}
+        ),
         "gpu-tokens/kafka-0 is 91 % full",
         "edit pvc",
     ),
     "topic asked and missing": (
-        doctor.Facts([pod("p", READY)], [node()], topic=(1, "cannot find topic tokens; create the topics with ...")),
+        doctor.Facts(
+            [pod("p", READY)],
+            [node()],
+            topic=(1, "cannot find topic tokens; create the topics with ..."),
+        ),
         "missing topic",
         "make -C CA2 up",
     ),
@@ -118,14 +161,26 @@ CASES = {
         "no first offset",
         "make -C CA2 up",
     ),
-    "image": (of(pod("p", waiting("ImagePullBackOff", "not found"))), "gpu-token-analytics:9 cannot be had", "image-k3s"),
+    "image": (
+        of(pod("p", waiting("ImagePullBackOff", "not found"))),
+        "gpu-token-analytics:9 cannot be had",
+        "image-k3s",
+    ),
     "secret missing": (
         of(pod("p", waiting("CreateContainerConfigError", 'secret "x" not found'))),
         'secret "x"',
         "make -C CA2 up",
     ),
-    "no room": (of(pod("p", unscheduled("0/3 nodes: Insufficient cpu"))), "cannot be scheduled", "lower `requests`"),
-    "no GPU": (of(pod("p", unscheduled("Insufficient nvidia.com/gpu"))), "cannot be scheduled", "free GPU"),
+    "no room": (
+        of(pod("p", unscheduled("0/3 nodes: Insufficient cpu"))),
+        "cannot be scheduled",
+        "lower `requests`",
+    ),
+    "no GPU": (
+        of(pod("p", unscheduled("Insufficient nvidia.com/gpu"))),
+        "cannot be scheduled",
+        "free GPU",
+    ),
     "its disk is elsewhere": (
         of(pod("p", unscheduled("node had volume node affinity conflict"))),
         "cannot be",
@@ -136,7 +191,11 @@ CASES = {
         "cannot",
         "see the claim",
     ),
-    "claim": (of(PENDING_CLAIM, CLAIM_EVENT), "not bound: no volume plugin matched", "default storage class"),
+    "claim": (
+        of(PENDING_CLAIM, CLAIM_EVENT),
+        "not bound: no volume plugin matched",
+        "default storage class",
+    ),
     "cordoned": (doctor.Facts([], [node(unschedulable=True)]), "cordoned", "uncordon n1"),
     "memory": (
         of(
@@ -144,7 +203,9 @@ CASES = {
                 "p",
                 {
                     "phase": "Running",
-                    "containerStatuses": [{"image": "x", "lastState": {"terminated": {"reason": "OOMKilled"}}}],
+                    "containerStatuses": [
+                        {"image": "x", "lastState": {"terminated": {"reason": "OOMKilled"}}}
+                    ],
                 },
             )
         ),
@@ -175,7 +236,9 @@ CASES = {
             {
                 "kind": "Job",
                 "metadata": {"namespace": "gpu-tokens", "name": "topics"},
-                "status": {"conditions": [{"type": "Failed", "status": "True", "message": "backoff limit"}]},
+                "status": {
+                    "conditions": [{"type": "Failed", "status": "True", "message": "backoff limit"}]
+                },
             }
         ),
         "job gpu-tokens/topics gave up",
@@ -206,9 +269,22 @@ def test_each_fault_is_named_with_its_repair(case: str) -> None:
 
 
 def test_a_cluster_that_is_well_has_no_findings() -> None:
-    old_trouble = {**CLAIM_EVENT, "reason": "FailedCreate", "involvedObject": {"kind": "ReplicaSet", "name": "api-7d"}}
-    deployment = {"kind": "Deployment", "metadata": {"namespace": "gpu-tokens", "name": "api"}, "spec": {}, "status": {}}
-    done = pod("topics", {"phase": "Succeeded", "conditions": [{"type": "Ready", "status": "False"}]}, "topics")
+    old_trouble = {
+        **CLAIM_EVENT,
+        "reason": "FailedCreate",
+        "involvedObject": {"kind": "ReplicaSet", "name": "api-7d"},
+    }
+    deployment = {
+        "kind": "Deployment",
+        "metadata": {"namespace": "gpu-tokens", "name": "api"},
+        "spec": {},
+        "status": {},
+    }
+    done = pod(
+        "topics",
+        {"phase": "Succeeded", "conditions": [{"type": "Ready", "status": "False"}]},
+        "topics",
+    )
     bound = {**PENDING_CLAIM, "status": {"phase": "Bound"}}
     facts = of(pod("p", READY), done, bound, deployment, old_trouble)
     facts.topic, facts.fill_percent = (0, "lag in all: 0"), {"gpu-tokens/kafka-0": 40}
@@ -225,7 +301,8 @@ def fake_kubectl(folder: Path, answers: dict[str, Any]) -> str:
     """A kubectl that answers by the first key found among its arguments."""
     program = folder / "kubectl.py"
     program.write_text(
-        f"import json, sys\nanswers = json.loads({json.dumps(json.dumps(answers))})\nline = ' '.join(sys.argv[1:])\n"
+        f"import json, sys\nanswers = json.loads({json.dumps(json.dumps(answers))})\nline = ' "
+        "'.join(sys.argv[1:])\n"
         "for key, answer in answers.items():\n"
         "    if key in line:\n"
         "        print(answer if isinstance(answer, str) else json.dumps(answer)); sys.exit(0)\n"
@@ -248,7 +325,9 @@ def test_it_reads_the_cluster_through_kubectl_and_exits_with_its_judgement(tmp_p
 
     def run() -> subprocess.CompletedProcess[str]:
         env = {"KUBECTL": fake_kubectl(tmp_path, answers), "PATH": "/usr/bin:/bin"}
-        return subprocess.run([sys.executable, _PATH], env=env, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [sys.executable, _PATH], env=env, capture_output=True, text=True, check=False
+        )
 
     ill = run()
     assert ill.returncode == 1, ill.stderr
@@ -257,4 +336,7 @@ def test_it_reads_the_cluster_through_kubectl_and_exits_with_its_judgement(tmp_p
     pods[1]["status"] = READY
     answers["exec kafka-0 -- df"] = "Filesystem 1 2 3 Capacity\n/dev/x 1 1 1 9% /var/lib/kafka/data"
     well = run()
-    assert (well.returncode, well.stdout) == (0, "nothing wrong: 1 nodes, 2 pods, volumes, topic and group looked at\n")
+    assert (well.returncode, well.stdout) == (
+        0,
+        "nothing wrong: 1 nodes, 2 pods, volumes, topic and group looked at\n",
+    )

@@ -21,7 +21,11 @@ def test_everything_written_from_the_table_is_up_to_date() -> None:
 
 
 def test_the_documents_carry_the_tables() -> None:
-    carried = {name for path in (ROOT / "CA0").rglob("*.md") for name in re.findall(r"<!-- flows:(\w+) -->", path.read_text())}
+    carried = {
+        name
+        for path in (ROOT / "CA0").rglob("*.md")
+        for name in re.findall(r"<!-- flows:(\w+) -->", path.read_text())
+    }
     assert carried >= set(flows.documents_tables(TABLE))
 
 
@@ -31,8 +35,14 @@ def test_firewall_rules_are_the_flows_into_the_machine(machine: flows.Machine) -
     text = (ROOT / "CA0" / machine.name / "firewall.rules").read_text()
     rules = set(re.findall(r"^(\d+)/tcp from (\S+)", text, re.MULTILINE))
     raw = yaml.safe_load(flows.TABLE.read_text())
-    address = {name: entry["ip"] for name, entry in raw["machines"].items()} | {"admin": "ADMIN_CIDR"}
-    assert rules == {(str(flow["port"]), address[flow["from"]]) for flow in raw["flows"] if flow["to"] == machine.name}
+    address = {name: entry["ip"] for name, entry in raw["machines"].items()} | {
+        "admin": "ADMIN_CIDR"
+    }
+    assert rules == {
+        (str(flow["port"]), address[flow["from"]])
+        for flow in raw["flows"]
+        if flow["to"] == machine.name
+    }
 
 
 def test_the_table_is_the_least_that_was_asked_for() -> None:
@@ -59,7 +69,10 @@ def test_terraform_takes_machines_and_flows_from_the_table_only() -> None:
     texts = [path.read_text() for path in (ROOT / "CA1/terraform").rglob("*.tf")]
     assert any("deploy/flows.yaml" in text for text in texts)
     for port in (9092, 27017, 8080, 22):
-        assert not any(re.search(rf"\b{port}\b", re.sub(r"(?m)#.*|description\s*=.*", "", text)) for text in texts), port
+        assert not any(
+            re.search(rf"\b{port}\b", re.sub(r"(?m)#.*|description\s*=.*", "", text))
+            for text in texts
+        ), port
 
 
 @pytest.mark.parametrize(
@@ -67,11 +80,17 @@ def test_terraform_takes_machines_and_flows_from_the_table_only() -> None:
     [
         ("to: vm2-mongo, port: 27017", "to: vm9, port: 27017", "unknown machine"),
         ("ip: 10.0.1.11", "ip: 10.9.1.11", "outside subnet_cidr"),
-        ("from: vm4-producers, to: vm1-kafka", "from: vm3-processor, to: vm1-kafka", "stands there twice"),
+        (
+            "from: vm4-producers, to: vm1-kafka",
+            "from: vm3-processor, to: vm1-kafka",
+            "stands there twice",
+        ),
         ("to: vm2-mongo, port: 27017", "to: vm2-mongo, port: 270170", "port out of range"),
     ],
 )
-def test_a_table_that_contradicts_itself_is_refused(tmp_path: Path, replace: str, by: str, message: str) -> None:
+def test_a_table_that_contradicts_itself_is_refused(
+    tmp_path: Path, replace: str, by: str, message: str
+) -> None:
     text = flows.TABLE.read_text()
     assert replace in text
     (tmp_path / "flows.yaml").write_text(text.replace(replace, by))

@@ -1,4 +1,5 @@
-"""The parts of the Kubernetes bench that need no cluster: what it counts, builds from and would notice."""
+"""The parts of the Kubernetes bench that need no cluster: what it counts, builds from and would
+notice."""
 
 from __future__ import annotations
 
@@ -13,7 +14,17 @@ from deploy.bench import shell
 from deploy.bench.checks import matrix
 from deploy.bench.images import archive
 from deploy.bench.images.archive import Image, Layer
-from deploy.bench.kubernetes import autoscaling, binary, conditions, gpus, images, lag_server, runbooks, topology, workload
+from deploy.bench.kubernetes import (
+    autoscaling,
+    binary,
+    conditions,
+    gpus,
+    images,
+    lag_server,
+    runbooks,
+    topology,
+    workload,
+)
 from deploy.observability.table import alert_names
 
 from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, Problem
@@ -24,9 +35,11 @@ from gpu_token_analytics.agent.sources.nvidia_smi import NvidiaSmiSource
     ("committed", "ends", "threshold", "value"),
     [
         ({0: 5, 1: 10}, {0: 10, 1: 10}, 100, 5),
-        ({0: -1001, 1: 10}, {0: 7, 1: 10}, 100, 7),  # no offset committed: all of the partition, as `earliest` would read it
+        # no offset committed: all of the partition, as `earliest` would read it
+        ({0: -1001, 1: 10}, {0: 7, 1: 10}, 100, 7),
         ({}, {0: 7, 1: 3}, 100, 10),
-        ({0: 0, 1: 0}, {0: 900, 1: 900}, 100, 200),  # two partitions never ask for more than two consumers
+        # two partitions never ask for more than two consumers
+        ({0: 0, 1: 0}, {0: 900, 1: 900}, 100, 200),
         ({0: 4}, {0: 4}, 100, 0),
     ],
 )
@@ -47,9 +60,20 @@ def test_the_metrics_api_answers_discovery_and_the_metric_only() -> None:
     assert lag_server.answer(f"{prefix}/namespaces/gpu-tokens/other", "lag", 3) is None
 
 
-def item(ready: int, updated: int, replicas: int, *, wanted: int = 3, observed: int = 2) -> dict[str, Any]:
-    status = {"readyReplicas": ready, "updatedReplicas": updated, "replicas": replicas, "observedGeneration": observed}
-    return {"metadata": {"name": "kafka", "generation": 2}, "spec": {"replicas": wanted}, "status": status}
+def item(
+    ready: int, updated: int, replicas: int, *, wanted: int = 3, observed: int = 2
+) -> dict[str, Any]:
+    status = {
+        "readyReplicas": ready,
+        "updatedReplicas": updated,
+        "replicas": replicas,
+        "observedGeneration": observed,
+    }
+    return {
+        "metadata": {"name": "kafka", "generation": 2},
+        "spec": {"replicas": wanted},
+        "status": status,
+    }
 
 
 @pytest.mark.parametrize(
@@ -69,13 +93,19 @@ def test_whole_means_full_strength_in_the_newest_form(seen: dict[str, Any], lack
     assert bool(said) == bool(lacks)
 
 
-def test_an_image_file_has_what_the_importer_reads_and_the_same_folder_gives_the_same_layer(tmp_path: Path) -> None:
+def test_an_image_file_has_what_the_importer_reads_and_the_same_folder_gives_the_same_layer(
+    tmp_path: Path,
+) -> None:
     root = tmp_path / "root"
     (root / "data").mkdir(parents=True)
     (root / "data/file").write_text("content")
     (root / "link").symlink_to("data/file")
     for name in ("first", "second"):
-        archive.write([Image("bench.local/x:1", [Layer(root, {"data": 999})], {"User": "1:1"})], tmp_path / name, tmp_path)
+        archive.write(
+            [Image("bench.local/x:1", [Layer(root, {"data": 999})], {"User": "1:1"})],
+            tmp_path / name,
+            tmp_path,
+        )
         (root / "data/file").touch()
     with tarfile.open(tmp_path / "first") as tar:
         manifest = json.load(tar.extractfile("manifest.json") or pytest.fail("no manifest"))[0]
@@ -88,7 +118,9 @@ def test_an_image_file_has_what_the_importer_reads_and_the_same_folder_gives_the
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 
 
-def test_the_binary_is_another_one_when_a_source_or_a_flag_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_binary_is_another_one_when_a_source_or_a_flag_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(binary, "shutil", type("none", (), {"which": staticmethod(lambda _: None)}))
     before = binary.identity()
     assert binary.identity() == before
@@ -118,26 +150,36 @@ def test_an_upgrade_starts_from_another_product_whose_data_this_one_reads(
     readable = images.previous_commit()
     for number in range(30):
         commit("README.md", str(number))
-    assert images.previous_commit() == readable is not None  # commits that leave the product as it is do not push it out
+    # commits that leave the product as it is do not push it out
+    assert images.previous_commit() == readable is not None
 
 
 def test_every_kubernetes_module_has_the_version_that_the_servers_report() -> None:
     modules = (binary.SOURCES / "go.mod").read_text()
     staging = binary.KUBERNETES_VERSION.replace("v1.", "v0.")
-    replaced = [line.split("=>")[1].split() for line in modules.splitlines() if "=> k8s.io/" in line]
+    replaced = [
+        line.split("=>")[1].split() for line in modules.splitlines() if "=> k8s.io/" in line
+    ]
     assert len(replaced) > 25
     assert {version for _, version in replaced} == {staging}
 
 
 def test_the_patch_takes_the_plain_list_out_of_its_wrapper() -> None:
     plain = "&cache.ListWatch{\n\t\t\tListFunc: f(a, b),\n\t\t}"
-    wrapped = f"x(\n\tcache.ToListWatcherWithWatchListSemantics(\n\t\t{plain},\n\t\tkubeClient,\n\t),\n)"
+    wrapped = (
+        f"x(\n\tcache.ToListWatcherWithWatchListSemantics(\n\t\t{plain},\n\t\tkubeClient,\n\t),\n)"
+    )
     assert binary.NEWER_CLIENT.sub(r"\1", wrapped) == f"x(\n\t{plain},\n)"
 
 
 def test_a_filter_that_rejects_holds_where_it_may() -> None:
     seen = {("a", "b", 1): "refused", ("a", "b", 2): "open", ("a", "b", 3): "silent"}
-    assert matrix.differences(lambda *_: False, {**seen, ("a", "b", 2): "refused"}, ("refused", "silent")) == []
+    assert (
+        matrix.differences(
+            lambda *_: False, {**seen, ("a", "b", 2): "refused"}, ("refused", "silent")
+        )
+        == []
+    )
     assert len(matrix.differences(lambda *_: False, seen, ("refused", "silent"))) == 1
     assert len(matrix.differences(lambda *_: True, seen, ("refused", "silent"))) == 2
 
@@ -150,7 +192,9 @@ def test_machines_have_names_and_addresses_of_their_own() -> None:
 
 def test_the_bench_knows_its_topologies(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["nothing"]) == 2
-    assert {"vms", "kubernetes"} <= set(capsys.readouterr().err.rpartition("topologies: ")[2].strip().split(", "))
+    assert {"vms", "kubernetes"} <= set(
+        capsys.readouterr().err.rpartition("topologies: ")[2].strip().split(", ")
+    )
 
 
 def test_every_alert_is_made_and_its_runbook_followed() -> None:
@@ -168,13 +212,17 @@ def test_a_runbooks_commands_are_those_of_its_blocks_before_and_after_the_cause(
 ) -> None:
     page = tmp_path / "runbooks.md"
     page.write_text(
-        "# Runbooks\n\n```bash\nsay() { echo; }\n```\n\n## TargetDown\n\n1. Look:\n\n   ```bash\n   # why\n   say one\n"
-        "   ```\n\nWhen the cause is gone, see ExporterDown:\n\n```bash\nsay two\n```\n\n## ExporterDown\n\nAs TargetDown.\n"
+        "# Runbooks\n\n```bash\nsay() { echo; }\n```\n\n## TargetDown\n\n1. Look:\n\n   ```bash\n  "
+        " # why\n   say one\n"
+        "   ```\n\nWhen the cause is gone, see ExporterDown:\n\n```bash\nsay two\n```\n\n## "
+        "ExporterDown\n\nAs TargetDown.\n"
     )
     monkeypatch.setattr(runbooks, "PAGE_FILE", page)
     preparation, books = runbooks.read()
     assert preparation == "say() { echo; }\n"
-    assert books["TargetDown"] == runbooks.Runbook("TargetDown", ("say one",), ("say two",), ("ExporterDown",))
+    assert books["TargetDown"] == runbooks.Runbook(
+        "TargetDown", ("say one",), ("say two",), ("ExporterDown",)
+    )
     assert books["ExporterDown"] == runbooks.Runbook("ExporterDown", (), (), ("TargetDown",))
 
 
@@ -192,6 +240,8 @@ def test_the_benchs_nvidia_smi_tells_of_one_gpu_and_of_one_that_is_lost(tmp_path
     program.chmod(0o755)
     readings = NvidiaSmiSource(str(program)).read()
     assert [type(reading) for reading in readings] == [GpuReading, GpuProblem]
-    assert [reading.problem for reading in readings if isinstance(reading, GpuProblem)] == [Problem.LOST]
+    assert [reading.problem for reading in readings if isinstance(reading, GpuProblem)] == [
+        Problem.LOST
+    ]
     (tmp_path / "well").touch()
     assert [type(reading) for reading in NvidiaSmiSource(str(program)).read()] == [GpuReading]

@@ -1,4 +1,5 @@
-"""Rules, dashboards, configurations: written from their tables, accepted by Prometheus' tools; alerts fire, and stay silent."""
+"""Rules, dashboards, configurations: written from their tables, accepted by Prometheus' tools;
+alerts fire, and stay silent."""
 
 from __future__ import annotations
 
@@ -50,19 +51,30 @@ def every_rule() -> list[dict[str, Any]]:
 
 
 def expressions() -> list[str]:
-    panels = [query for dashboard in DASHBOARDS for panel in dashboard.panels for query, _ in panel.queries]
+    panels = [
+        query
+        for dashboard in DASHBOARDS
+        for panel in dashboard.panels
+        for query, _ in panel.queries
+    ]
     return panels + [rule["expr"] for rule in every_rule()]
 
 
 def test_what_is_written_is_what_the_tables_say() -> None:
-    stale = [str(path.relative_to(ROOT)) for path, text in observability.files().items() if path.read_text() != text]
+    stale = [
+        str(path.relative_to(ROOT))
+        for path, text in observability.files().items()
+        if path.read_text() != text
+    ]
     assert stale == [], "run: make observability"
 
 
 def test_no_dashboard_is_left_over() -> None:
     written = {path for path in observability.files() if path.suffix == ".json"}
     assert set((ROOM / "dashboards").iterdir()) == written
-    packed = yaml.safe_load((ROOM / "kustomization.yaml").read_text())["configMapGenerator"][2]["files"]
+    packed = yaml.safe_load((ROOM / "kustomization.yaml").read_text())["configMapGenerator"][2][
+        "files"
+    ]
     assert sorted(packed) == sorted(str(path.relative_to(ROOM)) for path in written)
 
 
@@ -70,7 +82,9 @@ def test_every_metric_that_is_asked_for_exists() -> None:
     recorded = {rule["record"] for rule in every_rule() if "record" in rule}
     known = set(sentences()) | recorded
     for expression in expressions():
-        asked = names_in(expression) | set(re.findall(r"\b(?:slo|gpu_tokens):[a-z0-9_:]+", expression))
+        asked = names_in(expression) | set(
+            re.findall(r"\b(?:slo|gpu_tokens):[a-z0-9_:]+", expression)
+        )
         assert asked - known == set(), expression
 
 
@@ -95,7 +109,9 @@ def test_every_label_that_is_asked_for_is_one_of_the_metric() -> None:
             assert asked <= of_metric[metric], f"{metric} has no label {asked - of_metric[metric]}"
 
 
-@pytest.mark.parametrize("path", sorted(ROOM.rglob("rules.yaml")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "path", sorted(ROOM.rglob("rules.yaml")), ids=lambda path: path.parent.name
+)
 def test_promtool_takes_the_rules(path: Path, tmp_path: Path) -> None:
     document = yaml.safe_load(path.read_text())
     plain = tmp_path / "rules.yaml"
@@ -108,21 +124,34 @@ def test_promtool_takes_the_configurations(tmp_path: Path) -> None:
     for name in ("prometheus.yaml", "prometheus-machines.yaml"):
         text = (ROOM / "config" / name).read_text()
         placed = tmp_path / name  # the paths in it are those of the pod
-        placed.write_text(text.replace("/etc/prometheus/", f"{ROOM}/").replace("../rules.yaml", f"{ROOM}/rules.yaml"))
+        placed.write_text(
+            text.replace("/etc/prometheus/", f"{ROOM}/").replace(
+                "../rules.yaml", f"{ROOM}/rules.yaml"
+            )
+        )
         assert "1 rule files found" in run(promtool, "check", "config", str(placed))
 
 
 def test_promtool_takes_every_query_of_every_panel(tmp_path: Path) -> None:
-    """The real Prometheus answers them in tests/integration/test_observability.py; this needs promtool only."""
+    """The real Prometheus answers them in tests/integration/test_observability.py; this needs
+    promtool only."""
     promtool = tool("promtool", "prometheus")
-    queries = [query for dashboard in DASHBOARDS for panel in dashboard.panels for query, _ in panel.queries]
-    rules = [{"record": f"q:{number}", "expr": query.replace("$__rate_interval", "5m")} for number, query in enumerate(queries)]
+    queries = [
+        query
+        for dashboard in DASHBOARDS
+        for panel in dashboard.panels
+        for query, _ in panel.queries
+    ]
+    rules = [
+        {"record": f"q:{number}", "expr": query.replace("$__rate_interval", "5m")}
+        for number, query in enumerate(queries)
+    ]
     path = tmp_path / "queries.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "q", "rules": rules}]}))
     assert f"{len(queries)} rules found" in run(promtool, "check", "rules", str(path))
 
 
-# -- alerts: each fires, each stays silent ---------------------------------------------------------------------------------
+# -- alerts: each fires, each stays silent ---------------------------------------------------------
 
 STEP_MINUTES = 5
 TAIL = 60  # steps: what breaks, breaks five hours before the end
@@ -138,7 +167,8 @@ def counter(per_step: float) -> str:
 
 
 def turns(before: str, after: str) -> str:
-    """A series that is another one in the last five hours. `{lead}` is filled in by how long the test looks."""
+    """A series that is another one in the last five hours. `{lead}` is filled in by how long the
+    test looks."""
     return f"{before}+0x{{lead}} {after}+0x{TAIL + 20}"
 
 
@@ -190,7 +220,9 @@ _LAST_AUDIT = "gpu_tokens_audit_last_timestamp_seconds"
 _LOST = 'gpu_tokens_group_lost_records{partition="0"}'
 _EXPORTER = 'up{job="exporter",instance="e"}'
 _KAFKA = 'gpu_tokens_exporter_source_up{source="kafka"}'
-_WAITING, _GIVEN_UP = (f'gpu_tokens_budget_alerts_undelivered{{state="{state}"}}' for state in ("waiting", "failed"))
+_WAITING, _GIVEN_UP = (
+    f'gpu_tokens_budget_alerts_undelivered{{state="{state}"}}' for state in ("waiting", "failed")
+)
 _PARTS_A, _PARTS_B = (f'gpu_tokens_assigned_partitions{{instance="{name}"}}' for name in "ab")
 
 # alert -> what breaks it -> the series that are different then.
@@ -200,7 +232,9 @@ FIRES: dict[str, dict[str, dict[str, str]]] = {
         "nobody can tell": {_KAFKA_AGE: turns("2", "NaN")},
         "the ledger is late": {_LEDGER_AGE: turns("2", "121")},
     },
-    "FreshnessTicket": {"late for half an hour in two days": {_KAFKA_AGE: "2+0x{lead} 900+0x5 2+0x80"}},
+    "FreshnessTicket": {
+        "late for half an hour in two days": {_KAFKA_AGE: "2+0x{lead} 900+0x5 2+0x80"}
+    },
     "CompletenessPage": {"one record of ten is refused": {_BAD: "0+0x{lead} 0+300x80"}},
     "CompletenessTicket": {"two of a thousand, for days": {_BAD: counter(6)}},
     "ApiLatencyPage": {"half of the answers are slow": {_FAST: "0+300x{lead} {fast}+150x80"}},
@@ -209,9 +243,15 @@ FIRES: dict[str, dict[str, dict[str, str]]] = {
     "ApiAvailabilityTicket": {"two of a thousand, for days": {_FAULT: counter(0.6)}},
     "LedgerNotExact": {"a finding": {"gpu_tokens_audit_findings": turns("0", "1")}},
     "RecordsLost": {"records deleted before they were read": {_LOST: turns("0", "5")}},
-    "ExporterDown": {"it does not answer": {_EXPORTER: turns("1", "0")}, "it is gone": {_EXPORTER: GONE}},
+    "ExporterDown": {
+        "it does not answer": {_EXPORTER: turns("1", "0")},
+        "it is gone": {_EXPORTER: GONE},
+    },
     "SourceUnreachable": {"Kafka": {_KAFKA: turns("1", "0")}},
-    "AuditStale": {"the last is old": {_LAST_AUDIT: steady("1")}, "there was none": {_LAST_AUDIT: NAN}},
+    "AuditStale": {
+        "the last is old": {_LAST_AUDIT: steady("1")},
+        "there was none": {_LAST_AUDIT: NAN},
+    },
     "DeadLetters": {"one": {_BAD: "7+0x{lead} 7+0x58 8+0x20"}},
     "PartitionsUnread": {
         "a processor without successor": {_PARTS_B: turns("6", "0")},
@@ -223,23 +263,45 @@ FIRES: dict[str, dict[str, dict[str, str]]] = {
         "a receiver is away": {_WAITING: turns("0", "1")},
         "one was given up": {_GIVEN_UP: "3+0x{lead} 3+0x40 4+0x40"},
     },
-    "GpusUnreadable": {"a lost GPU": {'gpu_tokens_agent_gpu_problems{source="nvml",problem="lost"}': turns("0", "1")}},
-    "TargetDown": {"a processor does not answer": {'up{job="processor",instance="a"}': turns("1", "0")}},
-    "KafkaUnderReplicated": {"a broker is away": {"kafka_server_replicamanager_underreplicatedpartitions": turns("0", "4")}},
-    "MongoMemberDown": {"a member is away": {'mongodb_rs_members_health{member_idx="m-0:27017"}': turns("1", "0")}},
+    "GpusUnreadable": {
+        "a lost GPU": {
+            'gpu_tokens_agent_gpu_problems{source="nvml",problem="lost"}': turns("0", "1")
+        }
+    },
+    "TargetDown": {
+        "a processor does not answer": {'up{job="processor",instance="a"}': turns("1", "0")}
+    },
+    "KafkaUnderReplicated": {
+        "a broker is away": {
+            "kafka_server_replicamanager_underreplicatedpartitions": turns("0", "4")
+        }
+    },
+    "MongoMemberDown": {
+        "a member is away": {'mongodb_rs_members_health{member_idx="m-0:27017"}': turns("1", "0")}
+    },
 }
 
 # alert -> what looks like trouble and is none.
 SILENT: dict[str, dict[str, dict[str, str]]] = {
     "FreshnessPage": {"late for half an hour, long ago": {_KAFKA_AGE: "2+0x20 900+0x5 2+0x1200"}},
-    "FreshnessTicket": {"late for half an hour, the day before": {_KAFKA_AGE: "2+0x420 900+0x5 2+0x800"}},
-    "CompletenessPage": {"one of a thousand": {_BAD: counter(3)}, "no record at all": {_EVENTS: steady("5")}},
+    "FreshnessTicket": {
+        "late for half an hour, the day before": {_KAFKA_AGE: "2+0x420 900+0x5 2+0x800"}
+    },
+    "CompletenessPage": {
+        "one of a thousand": {_BAD: counter(3)},
+        "no record at all": {_EVENTS: steady("5")},
+    },
     "CompletenessTicket": {"one of two thousand": {_BAD: counter(1.5)}},
     "ApiLatencyPage": {"five of a hundred are slow": {_FAST: counter(285)}},
     "ApiLatencyTicket": {"five of a thousand are slow": {_FAST: counter(298.5)}},
     "ApiAvailabilityPage": {"half of a per cent is a fault": {_FAULT: counter(1.5)}},
     "ApiAvailabilityTicket": {"one of two thousand": {_FAULT: counter(0.15)}},
-    "AuditStale": {"audits are switched off": {"gpu_tokens_audit_interval_seconds": steady("0"), _LAST_AUDIT: NAN}},
+    "AuditStale": {
+        "audits are switched off": {
+            "gpu_tokens_audit_interval_seconds": steady("0"),
+            _LAST_AUDIT: NAN,
+        }
+    },
     "PartitionsUnread": {"while partitions move": {_PARTS_B: "6+0x{lead} 6+0x58 0 6+0x50"}},
     "LedgerNotExact": {"not audited yet": {"gpu_tokens_audit_findings": NAN}},
     "BudgetAlertsUndelivered": {
@@ -251,16 +313,25 @@ SILENT: dict[str, dict[str, dict[str, str]]] = {
 
 
 def evaluate(tmp_path: Path, series: dict[str, str], *alerts: str) -> list[str]:
-    """The labels of what these alerts fire at the end, by the real promtool. Two days for tickets, half a day for the rest."""
+    """The labels of what these alerts fire at the end, by the real promtool. Two days for tickets,
+    half a day for the rest."""
     steps = 648 if any(alert.endswith("Ticket") for alert in alerts) else 144
     lead = steps - TAIL - 1  # both ends of a run of values are counted
-    filled = {name: values.format(lead=lead, fast=300 * (lead + 1)) for name, values in series.items() if values != GONE}
+    filled = {
+        name: values.format(lead=lead, fast=300 * (lead + 1))
+        for name, values in series.items()
+        if values != GONE
+    }
     inputs = [{"series": name, "values": values} for name, values in filled.items()]
-    expected = [{"eval_time": f"{steps * STEP_MINUTES}m", "alertname": alert, "exp_alerts": []} for alert in alerts]
+    expected = [
+        {"eval_time": f"{steps * STEP_MINUTES}m", "alertname": alert, "exp_alerts": []}
+        for alert in alerts
+    ]
     tests = {
         "rule_files": [str(ROOM / "rules.yaml")],
         "evaluation_interval": "30m",
-        # Else in any order; alerts then see shares of errors that were recorded half an hour ago, which are none.
+        # Else in any order; alerts then see shares of errors that were recorded half an hour ago,
+        # which are none.
         "group_eval_order": [group["name"] for group in rule_groups()["groups"]],
         "tests": [{"interval": "5m", "input_series": inputs, "alert_rule_test": expected}],
     }
@@ -277,12 +348,16 @@ def evaluate(tmp_path: Path, series: dict[str, str], *alerts: str) -> list[str]:
     return firing
 
 
-@pytest.mark.parametrize(("alert", "why"), [(alert, why) for alert, cases in FIRES.items() for why in cases])
+@pytest.mark.parametrize(
+    ("alert", "why"), [(alert, why) for alert, cases in FIRES.items() for why in cases]
+)
 def test_an_alert_fires(alert: str, why: str, tmp_path: Path) -> None:
     assert len(evaluate(tmp_path, quiet() | FIRES[alert][why], alert)) == 1
 
 
-@pytest.mark.parametrize(("alert", "why"), [(alert, why) for alert, cases in SILENT.items() for why in cases])
+@pytest.mark.parametrize(
+    ("alert", "why"), [(alert, why) for alert, cases in SILENT.items() for why in cases]
+)
 def test_an_alert_stays_silent(alert: str, why: str, tmp_path: Path) -> None:
     assert evaluate(tmp_path, quiet() | SILENT[alert][why], alert) == []
 
@@ -307,26 +382,32 @@ def test_every_alert_has_its_runbook() -> None:
             assert rule["labels"]["severity"] in ("page", "ticket")
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(300, "5m"), (3600, "1h"), (86_400, "1d"), (90, "90s"), (0.2, "1s")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(300, "5m"), (3600, "1h"), (86_400, "1d"), (90, "90s"), (0.2, "1s")]
+)
 def test_durations_are_written_as_prometheus_reads_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
     assert errors_metric(300) == "slo:errors:ratio_5m"
 
 
-# -- who is told -------------------------------------------------------------------------------------------------------------
+# -- who is told -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("labels", "receiver"), [(("severity=page", "slo=freshness"), "pages"), (("severity=ticket",), "tickets")]
+    ("labels", "receiver"),
+    [(("severity=page", "slo=freshness"), "pages"), (("severity=ticket",), "tickets")],
 )
 def test_alertmanager_tells_the_right_receiver(labels: tuple[str, ...], receiver: str) -> None:
     config = str(ROOM / "config" / "alertmanager.yaml")
     amtool = tool("amtool", "prometheus-alertmanager")
     run(amtool, "check-config", config)
-    assert run(amtool, "config", "routes", "test", f"--config.file={config}", *labels).split()[0] == receiver
+    assert (
+        run(amtool, "config", "routes", "test", f"--config.file={config}", *labels).split()[0]
+        == receiver
+    )
 
 
-# -- Kubernetes --------------------------------------------------------------------------------------------------------------
+# -- Kubernetes ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -343,22 +424,38 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
 
 def named(objects: list[Manifest], kind: str, name: str) -> dict[str, Any]:
     return next(
-        one for one in objects if one["kind"] == kind and re.sub(r"-[a-z0-9]{10}$", "", one["metadata"]["name"]) == name
+        one
+        for one in objects
+        if one["kind"] == kind and re.sub(r"-[a-z0-9]{10}$", "", one["metadata"]["name"]) == name
     )
 
 
 def test_the_exporter_gets_the_settings_and_secrets_of_the_others(objects: list[Manifest]) -> None:
     def sources(name: str) -> Any:
-        return named(objects, "Deployment", name)["spec"]["template"]["spec"]["containers"][0]["envFrom"]
+        return named(objects, "Deployment", name)["spec"]["template"]["spec"]["containers"][0][
+            "envFrom"
+        ]
 
     assert sources("exporter") == sources("processor")
 
 
 def test_prometheus_has_no_right_at_the_api_server(objects: list[Manifest]) -> None:
-    bound = [subject["name"] for one in objects if one["kind"].endswith("Binding") for subject in one["subjects"]]
+    bound = [
+        subject["name"]
+        for one in objects
+        if one["kind"].endswith("Binding")
+        for subject in one["subjects"]
+    ]
     assert not {"prometheus", "alertmanager", "exporter"} & set(bound)
-    for kind, name in (("StatefulSet", "prometheus"), ("Deployment", "alertmanager"), ("Deployment", "exporter")):
-        assert named(objects, kind, name)["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+    for kind, name in (
+        ("StatefulSet", "prometheus"),
+        ("Deployment", "alertmanager"),
+        ("Deployment", "exporter"),
+    ):
+        assert (
+            named(objects, kind, name)["spec"]["template"]["spec"]["automountServiceAccountToken"]
+            is False
+        )
 
 
 def scraped() -> dict[str, tuple[str, str, int]]:
@@ -374,22 +471,30 @@ def scraped() -> dict[str, tuple[str, str, int]]:
     return found
 
 
-def test_every_scraped_name_is_a_headless_service_of_pods_that_listen_there(objects: list[Manifest]) -> None:
+def test_every_scraped_name_is_a_headless_service_of_pods_that_listen_there(
+    objects: list[Manifest],
+) -> None:
     optional = list(yaml.safe_load_all((ROOM / "servers/targets.yaml").read_text()))
     for job, (service, namespace, port) in scraped().items():
         (target,) = [
             one
             for one in objects + optional
-            if one["kind"] == "Service" and one["metadata"]["name"] == service and one["metadata"]["namespace"] == namespace
+            if one["kind"] == "Service"
+            and one["metadata"]["name"] == service
+            and one["metadata"]["namespace"] == namespace
         ]
         assert target["spec"]["clusterIP"] == "None"
-        assert target["spec"]["publishNotReadyAddresses"], "a pod that fails is the one whose metrics are wanted"
+        assert target["spec"]["publishNotReadyAddresses"], (
+            "a pod that fails is the one whose metrics are wanted"
+        )
         assert target["spec"]["selector"] == {"app.kubernetes.io/name": job}
         assert target["spec"]["ports"][0]["port"] == port
     for name in ("processor", "api", "exporter"):
         template = named(objects, "Deployment", name)["spec"]["template"]
         assert template["metadata"]["labels"]["app.kubernetes.io/name"] == name
-        assert {"name": "http", "containerPort": scraped()[name][2]} in template["spec"]["containers"][0]["ports"]
+        assert {"name": "http", "containerPort": scraped()[name][2]} in template["spec"][
+            "containers"
+        ][0]["ports"]
 
 
 def test_prometheus_may_reach_what_it_scrapes() -> None:
@@ -408,7 +513,11 @@ def test_prometheus_may_reach_what_it_scrapes() -> None:
 
 
 def test_observability_pods_are_restricted(objects: list[Manifest]) -> None:
-    for kind, name in (("Deployment", "exporter"), ("StatefulSet", "prometheus"), ("Deployment", "alertmanager")):
+    for kind, name in (
+        ("Deployment", "exporter"),
+        ("StatefulSet", "prometheus"),
+        ("Deployment", "alertmanager"),
+    ):
         pod = named(objects, kind, name)["spec"]["template"]["spec"]
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -439,7 +548,8 @@ def test_the_operators_monitors_scrape_what_prometheus_scrapes() -> None:
 
 
 def test_the_collector_reads_the_fields_that_the_product_logs() -> None:
-    """It is not run: its file receiver is no module that can be verified here. What can be compared is compared."""
+    """It is not run: its file receiver is no module that can be verified here. What can be compared
+    is compared."""
     config = yaml.safe_load((ROOM / "config/collector.yaml").read_text())
     pipeline = config["service"]["pipelines"]["logs"]
     for kind in ("receivers", "processors", "exporters"):
@@ -447,7 +557,9 @@ def test_the_collector_reads_the_fields_that_the_product_logs() -> None:
     operators = config["receivers"]["filelog"]["operators"]
     asked = set(re.findall(r"attributes\.(\w+)", json.dumps(operators)))
     assert asked <= {"ts", "level", "message", *FIELDS}
-    namespaces = [path.split("/")[4].removesuffix("_*") for path in config["receivers"]["filelog"]["include"]]
+    namespaces = [
+        path.split("/")[4].removesuffix("_*") for path in config["receivers"]["filelog"]["include"]
+    ]
     assert namespaces == ["gpu-tokens", "gpu-tokens-agents"]
 
 

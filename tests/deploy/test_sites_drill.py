@@ -1,4 +1,5 @@
-"""The drill's own judgement: what its readers call wrong, what its table says, and what a run leaves for the next command."""
+"""The drill's own judgement: what its readers call wrong, what its table says, and what a run
+leaves for the next command."""
 
 from __future__ import annotations
 
@@ -58,7 +59,9 @@ def test_the_readme_names_every_remedy_that_can_be_taken_out() -> None:
         assert f"--without {remedy}" in text
 
 
-def test_what_runs_is_written_down_for_the_next_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_runs_is_written_down_for_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(network, "inside", lambda _site, *command: list(command))
     first = Processes(tmp_path)
     first.start("sleeper", "a", ["sleep", "60"])
@@ -68,7 +71,14 @@ def test_what_runs_is_written_down_for_the_next_command(tmp_path: Path, monkeypa
     assert not second.running("sleeper")
 
 
-def test_a_process_that_ends_at_once_is_an_error_with_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ends_at_once_is_an_error_with_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(network, "inside", lambda _site, *command: list(command))
     with pytest.raises(CommandFailed, match="no such luck"):
-        Processes(tmp_path).start("short", "a", ["sh", "-c", "echo no such luck; exit 3"], ready=lambda log: "ready" in log)
+        Processes(tmp_path).start(
+            "short",
+            "a",
+            ["sh", "-c", "echo no such luck; exit 3"],
+            ready=lambda log: "ready" in log,
+        )

@@ -30,14 +30,18 @@ def fake() -> FakeApi:
 
 @pytest.fixture
 def dashboard(browser: Browser, fake: FakeApi) -> Iterator[Watched]:
-    """The dashboard over `fake` on a desktop; checked for console errors and foreign requests when the test ends."""
+    """The dashboard over `fake` on a desktop; checked for console errors and foreign requests when
+    the test ends."""
     with serving(fake.app) as url, watched(browser, url) as found:
         yield found
 
 
 @pytest.fixture
 def demos_port() -> Iterator[int]:
-    """The port of a demo's dashboard, for one test at a time on this machine: files of tests run side by side."""
-    with (Path(tempfile.gettempdir()) / f"gpu-tokens-tests-port-{DASHBOARD_PORT}.lock").open("w") as file:
+    """The port of a demo's dashboard, for one test at a time on this machine: files of tests run
+    side by side."""
+    with (Path(tempfile.gettempdir()) / f"gpu-tokens-tests-port-{DASHBOARD_PORT}.lock").open(
+        "w"
+    ) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield DASHBOARD_PORT

@@ -1,7 +1,8 @@
 """A real Chromium for the dashboard's tests, and what every page is watched for while a test runs.
 
-Chromium is the system's (`apt-get install chromium`), driven by Playwright from PyPI: its own browser downloads are not used.
-Every launch has a fresh profile in a temporary folder and no background traffic of its own.
+Chromium is the system's (`apt-get install chromium`), driven by Playwright from PyPI: its own
+browser downloads are not used. Every launch has a fresh profile in a temporary folder and no
+background traffic of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    Request,
+    sync_playwright,
+)
 from tests.conftest import LOGS
 
 FLAGS = (
@@ -34,8 +43,11 @@ PATIENCE_MS = 30_000  # two cores, shared
 
 
 def chromium() -> str:
-    """Path of the browser. Skips with the reason; under CI=true it fails, since a skip there hides a missing step."""
-    found = os.environ.get("TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    """Path of the browser. Skips with the reason; under CI=true it fails, since a skip there hides
+    a missing step."""
+    found = (
+        os.environ.get("TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    )
     if found is None:
         reason = "no Chromium: apt-get install chromium, or name one in TEST_CHROMIUM"
         if os.environ.get("CI", "").lower() == "true":
@@ -58,7 +70,8 @@ def launched() -> Iterator[Browser]:
 
 
 class Watched:
-    """A page of the dashboard at `url`; `check()` fails on console errors, uncaught ones and requests to anywhere else."""
+    """A page of the dashboard at `url`; `check()` fails on console errors, uncaught ones and
+    requests to anywhere else."""
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         self.url = url
@@ -97,8 +110,11 @@ class Watched:
         return " ".join(self.page.inner_text(selector).split())
 
     def expect(self, *allowed: str) -> None:
-        """Forget troubles that contain one of `allowed`: the browser itself logs each failed request."""
-        self.troubles = [trouble for trouble in self.troubles if not any(part in trouble for part in allowed)]
+        """Forget troubles that contain one of `allowed`: the browser itself logs each failed
+        request."""
+        self.troubles = [
+            trouble for trouble in self.troubles if not any(part in trouble for part in allowed)
+        ]
 
     def check(self) -> None:
         """Nothing went wrong so far."""
@@ -106,11 +122,18 @@ class Watched:
 
 
 @contextmanager
-def watched(browser: Browser, url: str, size: tuple[int, int] = DESKTOP, **options: Any) -> Iterator[Watched]:
-    """A fresh profile (no storage of other tests) with one page; it is checked at the end. A failure leaves a screenshot."""
+def watched(
+    browser: Browser, url: str, size: tuple[int, int] = DESKTOP, **options: Any
+) -> Iterator[Watched]:
+    """A fresh profile (no storage of other tests) with one page; it is checked at the end. A
+    failure leaves a screenshot."""
     width, height = size
     context = browser.new_context(
-        viewport={"width": width, "height": height}, timezone_id=ZONE, locale="en-US", accept_downloads=True, **options
+        viewport={"width": width, "height": height},
+        timezone_id=ZONE,
+        locale="en-US",
+        accept_downloads=True,
+        **options,
     )
     found = Watched(context, url)
     try:
@@ -118,7 +141,12 @@ def watched(browser: Browser, url: str, size: tuple[int, int] = DESKTOP, **optio
         found.check()
     except BaseException:
         SHOTS.mkdir(parents=True, exist_ok=True)
-        name = os.environ.get("PYTEST_CURRENT_TEST", "page").split("::")[-1].split(" ")[0].replace("/", "_")
+        name = (
+            os.environ.get("PYTEST_CURRENT_TEST", "page")
+            .split("::")[-1]
+            .split(" ")[0]
+            .replace("/", "_")
+        )
         found.page.screenshot(path=SHOTS / f"failed-{name}.png")
         raise
     finally:

@@ -1,10 +1,15 @@
-"""A small /v1 for the dashboard's tests: the real routes' models over a fake fleet, with the cases a real one makes rarely.
+"""A small /v1 for the dashboard's tests: the real routes' models over a fake fleet, with the cases
+a real one makes rarely.
 
-    FakeApi(gpus=800)                     many GPUs           FakeApi(keys={"gta_x": None})     a key is needed
-    FakeApi(keys={"gta_t": "search"})     a tenant's key      api.broken = {"/v1/costs": 503}   errors on demand
-    api.stream_works = False              no live stream      api.empty = True                  no data at all
+    FakeApi(gpus=800)                     many GPUs           FakeApi(keys={"gta_x": None})     a
+                                          key is needed
+    FakeApi(keys={"gta_t": "search"})     a tenant's key      api.broken = {"/v1/costs": 503}
+                                          errors on demand
+    api.stream_works = False              no live stream      api.empty = True                  no
+                                          data at all
 
-Every answer is validated by the model that OpenAPI promises for the route, so the page is developed against the contract.
+Every answer is validated by the model that OpenAPI promises for the route, so the page is developed
+against the contract.
 """
 
 from __future__ import annotations
@@ -45,13 +50,21 @@ TENANT_DENIED = (
     "/v1/owners",
     "/v1/hints",
 )
-TITLES = {400: "range_too_long", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 503: "store_unavailable"}
+TITLES = {
+    400: "range_too_long",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    503: "store_unavailable",
+}
 
 
 class FakeApi(FakeCosts, FakeGpus, FakeLedger, FakeLive):
     """State of the fake; `app` is the application with the dashboard mounted."""
 
-    def __init__(self, gpus: int = 8, keys: dict[str, str | None] | None = None, now: datetime | None = None) -> None:
+    def __init__(
+        self, gpus: int = 8, keys: dict[str, str | None] | None = None, now: datetime | None = None
+    ) -> None:
         super().__init__(gpus, now)
         self.keys = keys
         self.broken: dict[str, int] = {}
@@ -81,8 +94,13 @@ class FakeApi(FakeCosts, FakeGpus, FakeLedger, FakeLive):
         }
         for path, handler in reads.items():
             self.app.add_api_route(path, _sent(handler), methods=["GET"], response_model=None)
-        self.app.add_api_route("/v1/prices", _sent(self._add_price, 201), methods=["POST"], response_model=None)
-        for path, put in (("/v1/budgets", self._set_budget), ("/v1/budgets/remove", self._remove_budget)):
+        self.app.add_api_route(
+            "/v1/prices", _sent(self._add_price, 201), methods=["POST"], response_model=None
+        )
+        for path, put in (
+            ("/v1/budgets", self._set_budget),
+            ("/v1/budgets/remove", self._remove_budget),
+        ):
             self.app.add_api_route(path, _sent(put), methods=["POST"], response_model=None)
         for method, path, call in self.finops.routes(self):
             status = 201 if method == "POST" else 200
@@ -108,10 +126,26 @@ class FakeApi(FakeCosts, FakeGpus, FakeLedger, FakeLive):
             return None
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
         if key not in self.keys:
-            raise Problem(401, "give an API key as `Authorization: Bearer gta_...`; `gpu-tokens keys create` makes one")
+            raise Problem(
+                401,
+                (
+                    "give an API key as `Authorization: Bearer gta_...`; `gpu-tokens keys create` "
+                    "makes one"
+                ),
+            )
         tenant = self.keys[key]
-        if tenant is not None and request.url.path.startswith(TENANT_DENIED) and "/requests/" not in request.url.path:
-            raise Problem(403, f"{request.url.path} shows data of all tenants; this key is for tenant {tenant!r} only")
+        if (
+            tenant is not None
+            and request.url.path.startswith(TENANT_DENIED)
+            and "/requests/" not in request.url.path
+        ):
+            raise Problem(
+                403,
+                (
+                    f"{request.url.path} shows data of all tenants; this key is for tenant "
+                    f"{tenant!r} only"
+                ),
+            )
         return tenant
 
     async def _me(self, request: Request) -> Any:
@@ -125,7 +159,9 @@ class FakeApi(FakeCosts, FakeGpus, FakeLedger, FakeLive):
         if request.state.tenant:
             rows = [row for row in rows if row["key"] == request.state.tenant]
         receivers = [] if request.state.tenant else ["webhook", "mail"]
-        return answer(BudgetsResponse, {"as_of": self.budgets.now, "receivers": receivers, "budgets": rows})
+        return answer(
+            BudgetsResponse, {"as_of": self.budgets.now, "receivers": receivers, "budgets": rows}
+        )
 
     async def _budget_alerts(self, request: Request) -> Any:
         return answer(BudgetAlertsResponse, {"alerts": [] if self.empty else self.budgets.told()})
@@ -163,4 +199,8 @@ def problem_answer(problem: Problem) -> JSONResponse:
             "nearest": problem.nearest,
         }
     )
-    return JSONResponse(body.model_dump(mode="json", by_alias=True), problem.status, media_type="application/problem+json")
+    return JSONResponse(
+        body.model_dump(mode="json", by_alias=True),
+        problem.status,
+        media_type="application/problem+json",
+    )

@@ -1,4 +1,5 @@
-"""Budgets of the fake fleet: in bounds, over by the forecast, spent, with little history, of unknown money."""
+"""Budgets of the fake fleet: in bounds, over by the forecast, spent, with little history, of
+unknown money."""
 
 from __future__ import annotations
 
@@ -21,19 +22,51 @@ class FakeBudgets:
         self.start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         self.end = (self.start + timedelta(days=31)).replace(day=1)
         usd = 10**9
-        few, lost = "there are fewer than three days of its spending", "all of it ran on GPUs that nobody sampled or declared"
+        few, lost = (
+            "there are fewer than three days of its spending",
+            "all of it ran on GPUs that nobody sampled or declared",
+        )
         self.rows: list[Json] = [
-            self._row("everything", "fleet", None, 20_000 * usd, 8_244_120_000_123, (17_900, 17_200, 18_650)),
-            self._row("search-month", "tenant", "search", 500 * usd, 412_200_000_001, (631, 588, 674)),
-            self._row("chat-month", "tenant", "chat-frontend-of-the-web-shop", 300 * usd, 303_000_000_000, (390, 371, 402)),
-            self._row("llama-spend", "model", "llama-3-70b", 1_000 * usd, 12_000_000_000, None, why=few),
+            self._row(
+                "everything",
+                "fleet",
+                None,
+                20_000 * usd,
+                8_244_120_000_123,
+                (17_900, 17_200, 18_650),
+            ),
+            self._row(
+                "search-month", "tenant", "search", 500 * usd, 412_200_000_001, (631, 588, 674)
+            ),
+            self._row(
+                "chat-month",
+                "tenant",
+                "chat-frontend-of-the-web-shop",
+                300 * usd,
+                303_000_000_000,
+                (390, 371, 402),
+            ),
+            self._row(
+                "llama-spend", "model", "llama-3-70b", 1_000 * usd, 12_000_000_000, None, why=few
+            ),
             self._row("lost", "tenant", "lost", 10 * usd, None, None, why=lost),
         ]
 
     def told(self) -> list[Json]:
         """GET /v1/budgets/alerts: sent, waiting and given up."""
-        sent = {"receiver": "mail", "state": "sent", "attempts": 1, "next_at": None, "sent_at": self.now, "error": None}
-        again = {"next_at": self.now + timedelta(minutes=4), "sent_at": None, "error": "answered 503 Service Unavailable"}
+        sent = {
+            "receiver": "mail",
+            "state": "sent",
+            "attempts": 1,
+            "next_at": None,
+            "sent_at": self.now,
+            "error": None,
+        }
+        again = {
+            "next_at": self.now + timedelta(minutes=4),
+            "sent_at": None,
+            "error": "answered 503 Service Unavailable",
+        }
         waiting = {"receiver": "webhook", "state": "waiting", "attempts": 3, **again}
         failed = {**waiting, "state": "failed", "attempts": 12, "next_at": None}
         alerts = [
@@ -47,8 +80,20 @@ class FakeBudgets:
     def put(self, new: NewBudget) -> Json:
         """POST /v1/budgets."""
         self.remove(new.name)
-        row = self._row(new.name, new.scope, new.key, int(new.limit_usd * 10**9), 0, None, why="there is little of it")
-        row |= {"thresholds": new.thresholds, "forecast_alert": new.forecast_alert, "period": new.period}
+        row = self._row(
+            new.name,
+            new.scope,
+            new.key,
+            int(new.limit_usd * 10**9),
+            0,
+            None,
+            why="there is little of it",
+        )
+        row |= {
+            "thresholds": new.thresholds,
+            "forecast_alert": new.forecast_alert,
+            "period": new.period,
+        }
         self.rows.append(row)
         return _terms(row)
 
@@ -73,7 +118,13 @@ class FakeBudgets:
     ) -> Json:
         made = None
         if forecast is not None:
-            made = dict(zip(("nusd", "low_nusd", "high_nusd"), (usd * 10**9 for usd in forecast), strict=True)) | {"days": 28}
+            made = dict(
+                zip(
+                    ("nusd", "low_nusd", "high_nusd"),
+                    (usd * 10**9 for usd in forecast),
+                    strict=True,
+                )
+            ) | {"days": 28}
         return {
             "name": name,
             "scope": scope,
@@ -96,7 +147,9 @@ class FakeBudgets:
         }
 
     def _alert(self, name: str, kind: str, percent: int, deliveries: list[Json]) -> Json:
-        row = next((row for row in self.rows if row["name"] == name), self.rows[0] if self.rows else {})
+        row = next(
+            (row for row in self.rows if row["name"] == name), self.rows[0] if self.rows else {}
+        )
         same = ("scope", "key", "period", "time_zone", "from", "to", "limit_nusd", "spent_nusd")
         said = f"{percent} % spent" if kind == "spent" else "forecast over the limit"
         return {
@@ -107,7 +160,10 @@ class FakeBudgets:
             "percent": percent,
             **dict.fromkeys(("forecast_nusd", "forecast_low_nusd", "forecast_high_nusd")),
             "raised_at": self.now - timedelta(hours=percent),
-            "text": f"Budget {name}: {said}. tenant {row.get('key')} has spent 412.20 USD of 500.00 USD in the month.",
+            "text": (
+                f"Budget {name}: {said}. tenant {row.get('key')} has spent 412.20 USD of 500.00 "
+                "USD in the month."
+            ),
             "deliveries": deliveries,
         }
 

@@ -29,8 +29,16 @@ class FakeCosts(FakeData):
         start, end = asked_range(request)
         bucket = query.get("bucket", "none")
         if (end - start) > timedelta(minutes=LIMIT_MINUTES[bucket]):
-            nearest = {"from": (end - timedelta(hours=6)).isoformat(), "to": end.isoformat(), "bucket": bucket}
-            raise Problem(400, f"bucket={bucket} spans {end - start}; with 1m at most 6 hours are answered", nearest)
+            nearest = {
+                "from": (end - timedelta(hours=6)).isoformat(),
+                "to": end.isoformat(),
+                "bucket": bucket,
+            }
+            raise Problem(
+                400,
+                f"bucket={bucket} spans {end - start}; with 1m at most 6 hours are answered",
+                nearest,
+            )
         zone = ZoneInfo(query.get("time_zone", "UTC"))
         group_by = query.getlist("group_by")
         chosen = self._chosen(request)
@@ -41,7 +49,9 @@ class FakeCosts(FakeData):
             rows += self._rows(sums, chosen, group_by, label, low, high, request.state.tenant)
         sums = self._sums(start, end)
         totals = self._rows(sums, chosen, [], None, start, end, request.state.tenant)
-        total = totals[0] if totals else cost_row(None, {}, np.zeros(5, dtype=np.int64), 0, start, end)
+        total = (
+            totals[0] if totals else cost_row(None, {}, np.zeros(5, dtype=np.int64), 0, start, end)
+        )
         selected = total["money"]["total_nusd"]
         whole = int(sums[self._gpus_chosen(request)].sum())
         mine = request.state.tenant is not None
@@ -76,16 +86,48 @@ class FakeCosts(FakeData):
             {tuple(row["group"].values()): row for row in self._side(request, low, high, group_by)}
             for low, high in ((start, end), before)
         ]
-        totals = [next(iter(self._side(request, low, high, [])), None) for low, high in ((start, end), before)]
-        rows = [compared_row(sides[0].get(key), sides[1].get(key)) for key in sorted(sides[0] | sides[1], key=str)]
-        said = {"from": start, "to": end, "before_from": before[0], "before_to": before[1], "time_zone": str(zone)}
-        return answer(ComparedResponse, said | {"group_by": group_by, "rows": rows, "totals": compared_row(*totals)})
+        totals = [
+            next(iter(self._side(request, low, high, [])), None)
+            for low, high in ((start, end), before)
+        ]
+        rows = [
+            compared_row(sides[0].get(key), sides[1].get(key))
+            for key in sorted(sides[0] | sides[1], key=str)
+        ]
+        said = {
+            "from": start,
+            "to": end,
+            "before_from": before[0],
+            "before_to": before[1],
+            "time_zone": str(zone),
+        }
+        return answer(
+            ComparedResponse,
+            said | {"group_by": group_by, "rows": rows, "totals": compared_row(*totals)},
+        )
 
-    def _side(self, request: Request, low: datetime, high: datetime, group_by: list[str]) -> list[Json]:
-        return self._rows(self._sums(low, high), self._chosen(request), group_by, None, low, high, request.state.tenant)
+    def _side(
+        self, request: Request, low: datetime, high: datetime, group_by: list[str]
+    ) -> list[Json]:
+        return self._rows(
+            self._sums(low, high),
+            self._chosen(request),
+            group_by,
+            None,
+            low,
+            high,
+            request.state.tenant,
+        )
 
     def _rows(
-        self, sums: Any, chosen: Json, group_by: list[str], label: Any, low: datetime, high: datetime, tenant: str | None
+        self,
+        sums: Any,
+        chosen: Json,
+        group_by: list[str],
+        label: Any,
+        low: datetime,
+        high: datetime,
+        tenant: str | None,
     ) -> list[Json]:
         groups: dict[tuple[str | None, ...], list[Any]] = {}
         mask = np.array([name in chosen["classes"] for name in CLASSES])
@@ -109,20 +151,37 @@ class FakeCosts(FakeData):
         return [
             cost_row(label, dict(zip(group_by, key, strict=True)), money, tokens, low, high)
             | {"gpu_seconds": max(0.0, seconds) * len(cards) if whole and not tenant else None}
-            for key, (money, tokens, cards) in sorted(groups.items(), key=lambda item: [(v is None, v or "") for v in item[0]])
+            for key, (money, tokens, cards) in sorted(
+                groups.items(), key=lambda item: [(v is None, v or "") for v in item[0]]
+            )
         ]
 
     def _add(
-        self, groups: Any, gpu: Gpu, model: str | None, tenant: str | None, money: Any, tokens: int, group_by: list[str]
+        self,
+        groups: Any,
+        gpu: Gpu,
+        model: str | None,
+        tenant: str | None,
+        money: Any,
+        tokens: int,
+        group_by: list[str],
     ) -> None:
-        values = {"model": model, "tenant": tenant, "gpu": gpu.id, "host": gpu.host, "gpu_name": gpu.name}
+        values = {
+            "model": model,
+            "tenant": tenant,
+            "gpu": gpu.id,
+            "host": gpu.host,
+            "gpu_name": gpu.name,
+        }
         parts: list[tuple[str | None, Any]] = [(None, money)]
         if "class" in group_by:
             parts = [(name, np.where(np.array(CLASSES) == name, money, 0)) for name in CLASSES]
         for name, part in parts:
             if not part.any():
                 continue
-            key = tuple(name if dimension == "class" else values[dimension] for dimension in group_by)
+            key = tuple(
+                name if dimension == "class" else values[dimension] for dimension in group_by
+            )
             held = groups.setdefault(key, [np.zeros(5, dtype=np.int64), 0, set()])
             held[0] = held[0] + part
             held[1] += tokens if name in (None, "attributed") else 0
@@ -148,9 +207,20 @@ class FakeCosts(FakeData):
     async def _team_costs(self, request: Request) -> Any:
         start, end = asked_range(request)
         names = ["chat-frontend-of-the-web-shop", "search"]
-        shop = {"team": "shop", "tenants": names, "attributed_nusd": 40_000_000_001, "requests": 120, "tokens": 90_000}
+        shop = {
+            "team": "shop",
+            "tenants": names,
+            "attributed_nusd": 40_000_000_001,
+            "requests": 120,
+            "tokens": 90_000,
+        }
         rows = [shop, {"team": None, "tenants": ["batch"], "attributed_nusd": 2}]
-        said = {"from": start, "to": end, "rows": [] if self.empty else rows, "attributed_nusd": 40_000_000_003}
+        said = {
+            "from": start,
+            "to": end,
+            "rows": [] if self.empty else rows,
+            "attributed_nusd": 40_000_000_003,
+        }
         return answer(TeamCostsResponse, said)
 
     async def _export(self, request: Request) -> Any:
@@ -164,8 +234,16 @@ def compared_row(now: Json | None, before: Json | None) -> Json:
     rates = ("active_usd_per_million", now), ("active_usd_per_million_before", before)
     return {
         "group": some["group"],
-        "money": now["money"] if now else None if some["group"] else {"total_nusd": 0, "attributed_nusd": 0},
-        "before": before["money"] if before else None if some["group"] else {"total_nusd": 0, "attributed_nusd": 0},
+        "money": now["money"]
+        if now
+        else None
+        if some["group"]
+        else {"total_nusd": 0, "attributed_nusd": 0},
+        "before": before["money"]
+        if before
+        else None
+        if some["group"]
+        else {"total_nusd": 0, "attributed_nusd": 0},
         "changed_nusd": total - earlier,
         "changed_share": (total - earlier) / earlier if earlier else None,
         "tokens": now["tokens"]["total"] if now else 0,

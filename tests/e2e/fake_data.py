@@ -1,4 +1,5 @@
-"""A fake fleet as the routes of the fake /v1 see it, and the answers that several of them are made of."""
+"""A fake fleet as the routes of the fake /v1 see it, and the answers that several of them are made
+of."""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ class FakeData:
             "gpus": self._gpus_chosen(request),
             "models": query.getlist("model"),
             "tenants": tenants,
-            "classes": ["attributed"] if request.state.tenant else query.getlist("class") or list(CLASSES),
+            "classes": ["attributed"]
+            if request.state.tenant
+            else query.getlist("class") or list(CLASSES),
         }
 
 
@@ -67,7 +70,9 @@ def asked_range(request: Request) -> tuple[datetime, datetime]:
     return start, end
 
 
-def buckets(start: datetime, end: datetime, bucket: str, zone: ZoneInfo) -> list[tuple[datetime, datetime]]:
+def buckets(
+    start: datetime, end: datetime, bucket: str, zone: ZoneInfo
+) -> list[tuple[datetime, datetime]]:
     if bucket == "none":
         return [(start, end)]
     cuts = []
@@ -90,7 +95,9 @@ def money_of(classes: Any) -> Json:
     return money | {"total_nusd": int(classes.sum())}
 
 
-def cost_row(label: Any, group: Json, money: Any, tokens: int, low: datetime, high: datetime) -> Json:
+def cost_row(
+    label: Any, group: Json, money: Any, tokens: int, low: datetime, high: datetime
+) -> Json:
     total, spent, warm = int(money.sum()), int(money[0]), int(money[2])
     completion = tokens * 3 // 10
     whole = "model" not in group and "tenant" not in group
@@ -130,7 +137,15 @@ def cost_row(label: Any, group: Json, money: Any, tokens: int, low: datetime, hi
 
 
 def price_book(fleet: Fleet) -> list[Json]:
-    def row(name: str, scope: str, key: str | None, usd: str, days: int, source: str, mode: str = "on_demand") -> Json:
+    def row(
+        name: str,
+        scope: str,
+        key: str | None,
+        usd: str,
+        days: int,
+        source: str,
+        mode: str = "on_demand",
+    ) -> Json:
         began = fleet.now - timedelta(days=days)
         return {
             "id": name,

@@ -1,4 +1,5 @@
-"""What the fake /v1 tells FinOps people: owners and idle money by owner, computed from its own fleet."""
+"""What the fake /v1 tells FinOps people: owners and idle money by owner, computed from its own
+fleet."""
 
 from __future__ import annotations
 
@@ -48,7 +49,12 @@ class FakeFinops:
             return answer(OwnersResponse, {"owners": [] if api.empty else self.owners})
 
         async def add_owner(new: NewOwnerRow) -> Any:
-            self.owners.insert(0, self._owner(new.scope, new.key, new.team, new.cost_centre, new.valid_from.isoformat()))
+            self.owners.insert(
+                0,
+                self._owner(
+                    new.scope, new.key, new.team, new.cost_centre, new.valid_from.isoformat()
+                ),
+            )
             return answer(OwnerRow, self.owners[0])
 
         async def idle(request: Request) -> Any:
@@ -58,8 +64,20 @@ class FakeFinops:
             return answer(RatesResponse, {"rates": self.rates})
 
         async def add_rate(new: NewRate) -> Any:
-            said = {"currency": new.currency, "units_per_usd": str(new.units_per_usd), "valid_from": new.valid_from}
-            self.rates.insert(0, {"id": f"rate-{len(self.rates)}", **said, "created_at": api.fleet.now, "source": "api"})
+            said = {
+                "currency": new.currency,
+                "units_per_usd": str(new.units_per_usd),
+                "valid_from": new.valid_from,
+            }
+            self.rates.insert(
+                0,
+                {
+                    "id": f"rate-{len(self.rates)}",
+                    **said,
+                    "created_at": api.fleet.now,
+                    "source": "api",
+                },
+            )
             return answer(RateRow, self.rates[0])
 
         async def converted(request: Request) -> Any:
@@ -82,40 +100,80 @@ class FakeFinops:
         yield "POST", "/v1/owners", add_owner
         yield "GET", "/v1/owners/idle", idle
 
-    def _owner(self, scope: str, key: str | None, team: str | None, centre: str | None, at: str = EPOCH) -> Json:
+    def _owner(
+        self, scope: str, key: str | None, team: str | None, centre: str | None, at: str = EPOCH
+    ) -> Json:
         said = {"scope": scope, "key": key, "team": team, "cost_centre": centre}
         written = datetime(2026, 1, 31, 9, tzinfo=UTC) + timedelta(minutes=len(self.owners))
-        return {"id": f"owner-{len(self.owners)}", **said, "valid_from": at, "created_at": written, "source": "api"}
+        return {
+            "id": f"owner-{len(self.owners)}",
+            **said,
+            "valid_from": at,
+            "created_at": written,
+            "source": "api",
+        }
 
     def _converted(self, api: FakeApi, request: Request) -> Json:
-        start, end = (datetime.fromisoformat(request.query_params[name]).astimezone(UTC) for name in ("from", "to"))
-        currency, group_by = request.query_params["currency"], request.query_params.getlist("group_by")
+        start, end = (
+            datetime.fromisoformat(request.query_params[name]).astimezone(UTC)
+            for name in ("from", "to")
+        )
+        currency, group_by = (
+            request.query_params["currency"],
+            request.query_params.getlist("group_by"),
+        )
         row = next(row for row in self.rates if row["currency"] == currency)
         rate = Rate(Decimal(row["units_per_usd"]), row["valid_from"])
         rows = []
         for side in api._side(request, start, end, group_by):
-            money = {f"{name}_nano": rate.convert(side["money"][f"{name}_nusd"]) for name in CLASSES}
-            rows.append({"group": side["group"], "money": money | {"total_nano": sum(money.values())}})
+            money = {
+                f"{name}_nano": rate.convert(side["money"][f"{name}_nusd"]) for name in CLASSES
+            }
+            rows.append(
+                {"group": side["group"], "money": money | {"total_nano": sum(money.values())}}
+            )
         totals = {
-            name: sum(row["money"][name] for row in rows) for name in (*(f"{name}_nano" for name in CLASSES), "total_nano")
+            name: sum(row["money"][name] for row in rows)
+            for name in (*(f"{name}_nano" for name in CLASSES), "total_nano")
         }
-        used = {"from": start, "to": end, "units_per_usd": row["units_per_usd"], "valid_from": row["valid_from"]}
+        used = {
+            "from": start,
+            "to": end,
+            "units_per_usd": row["units_per_usd"],
+            "valid_from": row["valid_from"],
+        }
         said = {"currency": currency, "rounding": ROUNDING, "rates": [used], "group_by": group_by}
         return {"from": start, "to": end, **said, "rows": rows, "totals": totals}
 
     def _break_even(self, api: FakeApi, request: Request) -> Json:
-        start, end = (datetime.fromisoformat(request.query_params[name]).astimezone(UTC) for name in ("from", "to"))
+        start, end = (
+            datetime.fromisoformat(request.query_params[name]).astimezone(UTC)
+            for name in ("from", "to")
+        )
         prices = ApiPrices.of(None, request.query_params.getlist("price"))
         rows: list[Json] = []
         for side in api._side(request, start, end, ["model"]):
-            model, tokens, own = side["group"]["model"], side["tokens"]["total"], side["rates"]["loaded_usd_per_million"]
+            model, tokens, own = (
+                side["group"]["model"],
+                side["tokens"]["total"],
+                side["rates"]["loaded_usd_per_million"],
+            )
             if model is None:
                 continue
             price = prices.price_of(model)
-            said = {"model": model, "tokens": tokens, "tokens_per_hour": tokens / 24, "own_usd_per_million": own}
+            said = {
+                "model": model,
+                "tokens": tokens,
+                "tokens_per_hour": tokens / 24,
+                "own_usd_per_million": own,
+            }
             if price is not None:
                 saved = round((price.input - own) * tokens * 1000)
-                said |= {"api_usd_per_million": price.input, "own_wins": own < price.input, "saved_nusd": saved}
+                said |= {
+                    "api_usd_per_million": price.input,
+                    "own_wins": own < price.input,
+                    "saved_nusd": saved,
+                }
             rows.append(said | {"low_volume": not rows, "says": f"A sentence about {model}."})
         return {"from": start, "to": end, "rows": rows, "own_usd_per_gpu_hour": 2.49}
 
@@ -131,22 +189,71 @@ class FakeFinops:
                 597_600_000_000,
                 "was used for 0.0 % of it: give it back.",
             ),
-            ("put_together", "node-1", gpus[1:6], 86_000_000_000, 344_000_000_000, "5 GPUs use 41.0 % of one together."),
-            ("coverage_drop", "node-2", [], 12_000_000_000, None, "Coverage of node-2 fell to 62.0 %: is its agent running?"),
-            ("spend_jump", "search", [], 9_000_000_000, None, "tenant search cost 9.00 USD, 2.00 a day before."),
+            (
+                "put_together",
+                "node-1",
+                gpus[1:6],
+                86_000_000_000,
+                344_000_000_000,
+                "5 GPUs use 41.0 % of one together.",
+            ),
+            (
+                "coverage_drop",
+                "node-2",
+                [],
+                12_000_000_000,
+                None,
+                "Coverage of node-2 fell to 62.0 %: is its agent running?",
+            ),
+            (
+                "spend_jump",
+                "search",
+                [],
+                9_000_000_000,
+                None,
+                "tenant search cost 9.00 USD, 2.00 a day before.",
+            ),
         ]
         found = [
-            {"kind": kind, "subject": subject, "gpus": cards, "week_nusd": week, "month_nusd": month, "says": says}
-            | {"cells": f"/v1/ledger/cells?from=2026-01-24T09%3A00%3A00Z&to=2026-01-31T09%3A00%3A00Z&gpu={subject}"}
+            {
+                "kind": kind,
+                "subject": subject,
+                "gpus": cards,
+                "week_nusd": week,
+                "month_nusd": month,
+                "says": says,
+            }
+            | {
+                "cells": (
+                    "/v1/ledger/cells?from=2026-01-24T09%3A00%3A00Z&to=2026-01-31T09%3A00%3A00Z&"
+                    f"gpu={subject}"
+                )
+            }
             for kind, subject, cards, week, month, says in rows
         ]
-        thresholds = [{"name": name, "value": value, "says": SAYS[name]} for name, value in THRESHOLDS._asdict().items()]
-        times = {"as_of": api.fleet.now, "to": to, "week_from": to - timedelta(days=7), "month_from": to - timedelta(days=30)}
-        said = {"hints": [] if api.empty else found, "thresholds": thresholds, "gpus": len(gpus), "time_zone": "UTC"}
+        thresholds = [
+            {"name": name, "value": value, "says": SAYS[name]}
+            for name, value in THRESHOLDS._asdict().items()
+        ]
+        times = {
+            "as_of": api.fleet.now,
+            "to": to,
+            "week_from": to - timedelta(days=7),
+            "month_from": to - timedelta(days=30),
+        }
+        said = {
+            "hints": [] if api.empty else found,
+            "thresholds": thresholds,
+            "gpus": len(gpus),
+            "time_zone": "UTC",
+        }
         return times | said
 
     def _idle(self, api: FakeApi, request: Request) -> Json:
-        start, end = (datetime.fromisoformat(request.query_params[name]).astimezone(UTC) for name in ("from", "to"))
+        start, end = (
+            datetime.fromisoformat(request.query_params[name]).astimezone(UTC)
+            for name in ("from", "to")
+        )
         sums = api._sums(start, end)
         owned, others = [0], list(range(1, len(api.fleet.gpus)))
         rows = [self._row("platform", "CC-4711", sums[owned].sum(axis=(0, 1)), len(owned))]
@@ -154,13 +261,18 @@ class FakeFinops:
         rows = [row for row in rows if row["idle_nusd"]]
         whole = sum(row["idle_nusd"] for row in rows)
         shop = int(sums[:, [TENANTS.index(name) for name in TEAMS], 0].sum())
-        used: dict[str | None, int] = {"shop": shop, None: int(sums[:, : len(TENANTS), 0].sum()) - shop}
+        used: dict[str | None, int] = {
+            "shop": shop,
+            None: int(sums[:, : len(TENANTS), 0].sum()) - shop,
+        }
         said = request.query_params.get("share")
         shared = None
         if said:
             rule = ShareRule(said)
             parts = shares(rule, whole, used, {row["owner"]: row["idle_nusd"] for row in rows})
-            both = {team: (used.get(team, 0), parts.get(team, 0)) for team in ("shop", "platform", None)}
+            both = {
+                team: (used.get(team, 0), parts.get(team, 0)) for team in ("shop", "platform", None)
+            }
             shared_rows = [self._shared(team, *money) for team, money in both.items() if sum(money)]
             sums_of = {"attributed_nusd": sum(used.values()), "shared_idle_nusd": whole}
             shared = {"rule": rule.value, "says": RULES[rule], "rows": shared_rows, **sums_of}
@@ -173,8 +285,19 @@ class FakeFinops:
         warm, cold, unobserved = (int(money[index]) for index in IDLE)
         classes = {"warm_idle_nusd": warm, "cold_idle_nusd": cold, "unobserved_nusd": unobserved}
         rest = {"idle_nusd": warm + cold + unobserved, "unmetered_work_nusd": int(money[UNMETERED])}
-        return {"owner": owner, "cost_centre": centre, **classes, **rest, "gpu_seconds": 3600.0 * gpus}
+        return {
+            "owner": owner,
+            "cost_centre": centre,
+            **classes,
+            **rest,
+            "gpu_seconds": 3600.0 * gpus,
+        }
 
     @staticmethod
     def _shared(team: str | None, used: int, part: int) -> Json:
-        return {"team": team, "attributed_nusd": used, "shared_idle_nusd": part, "with_shared_idle_nusd": used + part}
+        return {
+            "team": team,
+            "attributed_nusd": used,
+            "shared_idle_nusd": part,
+            "with_shared_idle_nusd": used + part,
+        }

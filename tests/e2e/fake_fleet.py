@@ -1,7 +1,8 @@
-"""A fleet for the dashboard's tests: minutes of GPUs whose money conserves, by arithmetic instead of events.
+"""A fleet for the dashboard's tests: minutes of GPUs whose money conserves, by arithmetic instead
+of events.
 
-The pattern of a day repeats, so any range has data, back to `history`. Every minute of a GPU costs the same whole number of
-nano-USD; its classes, and the shares of its tenants, sum to it exactly.
+The pattern of a day repeats, so any range has data, back to `history`. Every minute of a GPU costs
+the same whole number of nano-USD; its classes, and the shares of its tenants, sum to it exactly.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ MODELS = ("llama-3.3-70b-instruct", "qwen2.5-coder-32b", "mistral-small-24b", "b
 TENANTS = ("search", "support-assistant", "research", "batch")
 NAMES = (("NVIDIA H100 80GB HBM3", 2_490_000_000, 81_559), ("NVIDIA L40S", 850_000_000, 46_068))
 DAY_MINUTES = 1440
-TOKENS_PER_NUSD = (1 / 650, 1 / 240, 1 / 160, 1 / 21)  # by model: 0.65, 0.24, 0.16, 0.021 USD per million
+# by model: 0.65, 0.24, 0.16, 0.021 USD per million
+TOKENS_PER_NUSD = (1 / 650, 1 / 240, 1 / 160, 1 / 21)
 Array = np.ndarray[Any, Any]
 
 
@@ -41,9 +43,12 @@ class Gpu:
 
 
 class Fleet:
-    """`share[gpu, minute of day, atom, class]`: atoms are the tenants, then what belongs to none."""
+    """`share[gpu, minute of day, atom, class]`: atoms are the tenants, then what belongs to
+    none."""
 
-    def __init__(self, gpus: int, now: datetime, history: timedelta = timedelta(days=9), seed: int = 11) -> None:
+    def __init__(
+        self, gpus: int, now: datetime, history: timedelta = timedelta(days=9), seed: int = 11
+    ) -> None:
         self.now = now.astimezone(UTC).replace(second=0, microsecond=0)
         self.began = self.now - history
         rng = np.random.default_rng(seed)
@@ -53,9 +58,16 @@ class Fleet:
         lead = (self.cost[:, None] * rng.uniform(0.72, 1.0, state.shape)).astype(np.int64)
         second = np.where(state == 0, 2, np.where(state == 2, 0, state))
         classes = np.zeros((gpus, DAY_MINUTES, 5), dtype=np.int64)
-        np.put_along_axis(classes, second[..., None], (self.cost[:, None] - lead)[..., None], axis=2)
+        np.put_along_axis(
+            classes, second[..., None], (self.cost[:, None] - lead)[..., None], axis=2
+        )
         rest = self.cost[:, None] - lead
-        np.put_along_axis(classes, state[..., None], np.where(second == state, lead + rest, lead)[..., None], axis=2)
+        np.put_along_axis(
+            classes,
+            state[..., None],
+            np.where(second == state, lead + rest, lead)[..., None],
+            axis=2,
+        )
         unloaded = np.array([gpu.model is None for gpu in self.gpus])
         for taken in (0, 2):  # nothing is attributed to, or kept warm on, a card without a model
             classes[unloaded, :, 3] += classes[unloaded, :, taken]
@@ -93,8 +105,20 @@ class Fleet:
 def _gpu(index: int, count: int) -> Gpu:
     host = index // 8
     kind = host % 3 // 2
-    model = None if index % 13 == 7 else (host + index // 5) % len(MODELS) if count > 8 else index % len(MODELS)
-    return Gpu(f"GPU-{index:04x}{index * 7919 % 65536:04x}-5b1d", f"gpu-node-{host + 1:02d}", index % 8, kind, model)
+    model = (
+        None
+        if index % 13 == 7
+        else (host + index // 5) % len(MODELS)
+        if count > 8
+        else index % len(MODELS)
+    )
+    return Gpu(
+        f"GPU-{index:04x}{index * 7919 % 65536:04x}-5b1d",
+        f"gpu-node-{host + 1:02d}",
+        index % 8,
+        kind,
+        model,
+    )
 
 
 def _states(rng: np.random.Generator, gpus: list[Gpu]) -> Array:

@@ -21,7 +21,9 @@ class FakeGpus(FakeData):
 
     async def _gpus(self, request: Request) -> Any:
         now = self.fleet.now
-        midnight = now.astimezone(ZoneInfo(request.query_params.get("time_zone", "UTC"))).replace(hour=0, minute=0)
+        midnight = now.astimezone(ZoneInfo(request.query_params.get("time_zone", "UTC"))).replace(
+            hour=0, minute=0
+        )
         today = self.fleet.sums(midnight, now).sum(axis=1)
         start = int(request.query_params.get("cursor", 0))
         limit = int(request.query_params.get("limit", 1000))
@@ -42,11 +44,19 @@ class FakeGpus(FakeData):
     def _gpu(self, row: int, today: Any, minutes: Any) -> Json:
         gpu = self.fleet.gpus[row]
         state = "silent" if row % 211 == 210 else "stale" if self.fleet.silent[row] else "live"
-        newest = [None if state == "silent" else CLASSES[i] for i in self.fleet.classes[row, minutes].argmax(axis=1)]
+        newest = [
+            None if state == "silent" else CLASSES[i]
+            for i in self.fleet.classes[row, minutes].argmax(axis=1)
+        ]
         if state == "stale":
             newest[-22:] = ["unobserved"] * 22
         lead = newest[-1]
-        utilization = {"attributed": 0.87, "unmetered_work": 0.64, "warm_idle": 0.0, "cold_idle": 0.0}.get(lead or "")
+        utilization = {
+            "attributed": 0.87,
+            "unmetered_work": 0.64,
+            "warm_idle": 0.0,
+            "cold_idle": 0.0,
+        }.get(lead or "")
         total = NAMES[gpu.kind][2]
         wobble = (row * 37 + self.beat) % 11 / 100
         return {
@@ -59,7 +69,9 @@ class FakeGpus(FakeData):
             "state": state,
             "sampled_at": datetime.now(UTC) - timedelta(seconds=2 if state == "live" else 1400),
             "utilization": min(1.0, utilization + wobble) if utilization else utilization,
-            "mem_used_mb": (512.0 if gpu.model is None else total * (0.6 + 3 * wobble)) if state == "live" else None,
+            "mem_used_mb": (512.0 if gpu.model is None else total * (0.6 + 3 * wobble))
+            if state == "live"
+            else None,
             "mem_total_mb": float(total),
             "power_w": (60.0 + 480 * ((utilization or 0) + wobble)) if state == "live" else None,
             "temperature_c": 41.0 + row % 20 if state == "live" else None,
@@ -79,14 +91,22 @@ class FakeGpus(FakeData):
             "ts": end,
             "started_at": end - timedelta(seconds=74.3),
             "host": gpu.host,
-            "gpus": [gpu.id, self.fleet.gpus[1 % len(self.fleet.gpus)].id] if index == 0 else [gpu.id],
+            "gpus": [gpu.id, self.fleet.gpus[1 % len(self.fleet.gpus)].id]
+            if index == 0
+            else [gpu.id],
             "model": MODELS[gpu.model or 0],
             "tenant": TENANTS[index % 4],
             "finish_reason": "stop",
             "latency_ms": 75_510.0,
             "queue_ms": 1_210.0,
             "ttft_ms": 2_890.0 if index % 3 != 2 else None,
-            "tokens": {"prompt": 6_820, "cached": 4_096, "completion": 2_214, "reasoning": 900, "total": 9_034},
+            "tokens": {
+                "prompt": 6_820,
+                "cached": 4_096,
+                "completion": 2_214,
+                "reasoning": 900,
+                "total": 9_034,
+            },
             "ingested_at": end + timedelta(seconds=1.2),
             "live_cost_per_token_usd": 7.1e-07 if index != 1 else None,
         }
@@ -94,19 +114,31 @@ class FakeGpus(FakeData):
     async def _requests(self, request: Request) -> Any:
         start, end = asked_range(request)
         gpu = next((gpu for gpu in self.fleet.gpus if gpu.id == request.query_params["gpu"]), None)
-        found = [] if gpu is None or self.empty else [self._event(index, gpu, self.fleet.now) for index in range(14)]
-        return answer(m.RequestsResponse, {"from": start, "to": end, "gpu": request.query_params["gpu"], "requests": found})
+        found = (
+            []
+            if gpu is None or self.empty
+            else [self._event(index, gpu, self.fleet.now) for index in range(14)]
+        )
+        return answer(
+            m.RequestsResponse,
+            {"from": start, "to": end, "gpu": request.query_params["gpu"], "requests": found},
+        )
 
     async def _request(self, request: Request, request_id: str) -> Any:
         if not request_id.startswith("req-7f3a"):
-            raise Problem(404, f"no stored request has the id {request_id!r}; raw events are kept for 30 days")
+            raise Problem(
+                404, f"no stored request has the id {request_id!r}; raw events are kept for 30 days"
+            )
         gpu, mine = self.fleet.gpus[0], request.state.tenant is not None
         event = self._event(0, gpu, self.fleet.now) | {"request_id": request_id}
         minute = self.fleet.now - timedelta(minutes=2)
         costs = [2_913_551, 2_113_018, 1_401_212, 1_017_406]
         cells = [
             {
-                "cell": f"{self.fleet.gpus[i % 2].id}|{minute + timedelta(minutes=i // 2):%Y-%m-%dT%H:%MZ}",
+                "cell": (
+                    f"{self.fleet.gpus[i % 2].id}|"
+                    f"{minute + timedelta(minutes=i // 2):%Y-%m-%dT%H:%MZ}"
+                ),
                 "gpu": self.fleet.gpus[i % 2].id,
                 "minute": minute + timedelta(minutes=i // 2),
                 "cost_nusd": cost,
@@ -127,4 +159,7 @@ class FakeGpus(FakeData):
             "cells": cells,
             "note": None,
         }
-        return answer(m.RequestResponse, {"request_id": request_id, "as_of": datetime.now(UTC), "events": [detail]})
+        return answer(
+            m.RequestResponse,
+            {"request_id": request_id, "as_of": datetime.now(UTC), "events": [detail]},
+        )

@@ -1,4 +1,5 @@
-"""What the fake /v1 tells of its ledger: corrections, the audit, how good the data is, and prices."""
+"""What the fake /v1 tells of its ledger: corrections, the audit, how good the data is, and
+prices."""
 
 from __future__ import annotations
 
@@ -59,7 +60,10 @@ class FakeLedger(FakeData):
 
     async def _audit(self, request: Request) -> Any:
         start, end = asked_range(request)
-        classes = {name: int(value) for name, value in zip(CLASSES, self._sums(start, end).sum(axis=(0, 1)), strict=True)}
+        classes = {
+            name: int(value)
+            for name, value in zip(CLASSES, self._sums(start, end).sum(axis=(0, 1)), strict=True)
+        }
         cost = sum(classes.values())
         return answer(
             m.AuditResponse,
@@ -79,7 +83,11 @@ class FakeLedger(FakeData):
                 "unknown_gpu_requests": 3,
                 "unknown_gpu_tokens": 4200,
                 "findings": [],
-                "checked": ["classes_sum_to_cost", "lines_sum_to_attributed", "cost_is_price_times_time"],
+                "checked": [
+                    "classes_sum_to_cost",
+                    "lines_sum_to_attributed",
+                    "cost_is_price_times_time",
+                ],
             },
         )
 
@@ -88,7 +96,9 @@ class FakeLedger(FakeData):
         hours: list[Json] = []
         for low, high in buckets(start, end, "1h", ZoneInfo("UTC")):
             sums = self._sums(low, high).sum(axis=(0, 1))
-            cells = 0 if self.empty else int(self.fleet.minutes(low, high).size) * len(self.fleet.gpus)
+            cells = (
+                0 if self.empty else int(self.fleet.minutes(low, high).size) * len(self.fleet.gpus)
+            )
             share = float(sums[4] / sums.sum()) if sums.sum() else None
             young = low > self.fleet.now - timedelta(hours=24)
             hours.append(
@@ -121,7 +131,11 @@ class FakeLedger(FakeData):
                 "sums_behind_since": datetime.now(UTC) - timedelta(minutes=3),
                 "set_aside_count": 1,
                 "set_aside": [
-                    {"document": "rollups_hourly fleet|2026-01-31T12", "why": "too large", "since": datetime.now(UTC)}
+                    {
+                        "document": "rollups_hourly fleet|2026-01-31T12",
+                        "why": "too large",
+                        "since": datetime.now(UTC),
+                    }
                 ],
                 "engine_count": 2,
                 "engines": [
@@ -133,7 +147,10 @@ class FakeLedger(FakeData):
                         "more_tokens": 0,
                         "coverage": 0.0,
                         "gpus_known": False,
-                        "to_do": "say on which GPUs it runs: gpu-tokens placements add node2:30000 --gpu GPU",
+                        "to_do": (
+                            "say on which GPUs it runs: gpu-tokens placements add node2:30000 "
+                            "--gpu GPU"
+                        ),
                     },
                     {
                         "instance": "node1:8000",
@@ -148,7 +165,12 @@ class FakeLedger(FakeData):
                 ],
                 "unknown_gpu_count": 2,
                 "unknown_gpus": [
-                    {"name": "node9.example/0", "tenant": "search", "first_named_at": datetime.now(UTC), "may_be": []},
+                    {
+                        "name": "node9.example/0",
+                        "tenant": "search",
+                        "first_named_at": datetime.now(UTC),
+                        "may_be": [],
+                    },
                     {
                         "name": "GPU-8f4c2a1b",
                         "tenant": "chat",
@@ -159,13 +181,17 @@ class FakeLedger(FakeData):
                 "unknown_gpu_requests": 3,
                 "unknown_gpu_tokens": 4200,
                 "shared_uuid_count": 1,
-                "shared_uuids": [{"uuid": "GPU-00000000", "gpus": ["node1/GPU-00000000", "node2/GPU-00000000"]}],
+                "shared_uuids": [
+                    {"uuid": "GPU-00000000", "gpus": ["node1/GPU-00000000", "node2/GPU-00000000"]}
+                ],
                 "default_price_nusd": int(sums.sum()) // 20,
                 "default_price_share": 0.05 if sums.sum() else None,
                 "oldest_due_at": datetime.now(UTC) - timedelta(seconds=4),
                 "late_cells": 118,
                 "first_token_known": 0.94,
-                "dead_letters": {} if self.empty else {"not_json": 41, "out_of_range": 12, "future_ts": 3},
+                "dead_letters": {}
+                if self.empty
+                else {"not_json": 41, "out_of_range": 12, "future_ts": 3},
                 "dead_letters_topic": "tokens.dlq",
                 "hours": hours,
             },

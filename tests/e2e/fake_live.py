@@ -30,7 +30,10 @@ class FakeLive(FakeData):
         try:
             while True:
                 self.beat += 1
-                yield f"event: live\ndata: {msgspec.json.encode(self._live_figures(tenant)).decode()}\n\n"
+                yield (
+                    "event: live\ndata: "
+                    f"{msgspec.json.encode(self._live_figures(tenant)).decode()}\n\n"
+                )
                 await asyncio.sleep(0.5)
                 yield "event: heartbeat\ndata: {}\n\n"
         finally:

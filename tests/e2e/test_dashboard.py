@@ -1,4 +1,5 @@
-"""The dashboard in a real Chromium: pages, live figures, the address as state, keys, errors. Data: tests/e2e/fake_api.py."""
+"""The dashboard in a real Chromium: pages, live figures, the address as state, keys, errors. Data:
+tests/e2e/fake_api.py."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def query(dashboard: Watched) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(("path", "title"), PAGES.items())
-def test_every_page_loads_without_errors_or_foreign_requests(dashboard: Watched, path: str, title: str) -> None:
+def test_every_page_loads_without_errors_or_foreign_requests(
+    dashboard: Watched, path: str, title: str
+) -> None:
     page = dashboard.open(path)
     assert dashboard.text("h1") == title
     assert page.locator("#content").inner_text().strip()
@@ -58,7 +61,9 @@ def test_pages_are_reached_without_loading_a_document(dashboard: Watched) -> Non
 def test_live_figures_move_without_reloading(dashboard: Watched) -> None:
     page = dashboard.open("/")
     page.evaluate("window.sameDocument = true")
-    expect(page.locator("#now-tokens .figure")).not_to_have_text(page.inner_text("#now-tokens .figure"))
+    expect(page.locator("#now-tokens .figure")).not_to_have_text(
+        page.inner_text("#now-tokens .figure")
+    )
     assert page.evaluate("window.sameDocument") is True
 
 
@@ -91,7 +96,9 @@ def test_a_hidden_tab_asks_for_nothing(dashboard: Watched, fake: FakeApi) -> Non
     expect(page.locator("#live-text")).to_have_text("Live")
 
 
-def test_without_a_stream_the_page_polls_and_still_shows_figures(dashboard: Watched, fake: FakeApi) -> None:
+def test_without_a_stream_the_page_polls_and_still_shows_figures(
+    dashboard: Watched, fake: FakeApi
+) -> None:
     fake.stream_works = False
     page = dashboard.open("/")
     expect(page.locator("#live-text")).to_have_text("Every 15 s")
@@ -102,13 +109,16 @@ def test_without_a_stream_the_page_polls_and_still_shows_figures(dashboard: Watc
 def test_the_identity_fills_the_bar_and_adds_up(dashboard: Watched, fake: FakeApi) -> None:
     page = dashboard.open("/?range=6h")
     shares = [
-        float(text.replace(",", "")) for text in re.findall(r"([\d.]+)\s%", page.locator(".identity-table tbody").inner_text())
+        float(text.replace(",", ""))
+        for text in re.findall(r"([\d.]+)\s%", page.locator(".identity-table tbody").inner_text())
     ]
     assert len(shares) == len(CLASSES)
     assert round(sum(shares), 1) == 100.0
     bar = page.evaluate(
-        "() => { const bar = document.querySelector('.identity'); const box = bar.getBoundingClientRect();"
-        "return {bar: box.width, end: bar.lastElementChild.getBoundingClientRect().right - box.left} }"
+        "() => { const bar = document.querySelector('.identity'); const box = "
+        "bar.getBoundingClientRect();"
+        "return {bar: box.width, end: bar.lastElementChild.getBoundingClientRect().right - "
+        "box.left} }"
     )
     assert abs(bar["bar"] - bar["end"]) < 0.5
     page.click("#identity-exact summary")
@@ -210,7 +220,10 @@ def test_a_request_traces_to_cells_gpus_and_price_rows(dashboard: Watched) -> No
     page.click("#request-find")
     page.wait_for_selector("#cells-0")
     dashboard.settled()
-    cells = [int(text.replace(".", "")) for text in re.findall(r"\$(\d\.\d{9})", page.inner_text("#cell-table-0-scroll tbody"))]
+    cells = [
+        int(text.replace(".", ""))
+        for text in re.findall(r"\$(\d\.\d{9})", page.inner_text("#cell-table-0-scroll tbody"))
+    ]
     costs = cells[0::2]  # cost and its prefill part alternate
     total = page.locator("#cell-table-0-scroll tfoot").inner_text()
     assert f"{sum(costs) / 1e9:.9f}" in total
@@ -267,7 +280,9 @@ def test_no_data_says_what_to_do_next(dashboard: Watched, fake: FakeApi) -> None
         assert page.locator(".panel.empty").count() == 1, path
 
 
-def test_an_outage_shows_the_reason_and_keeps_older_figures(dashboard: Watched, fake: FakeApi) -> None:
+def test_an_outage_shows_the_reason_and_keeps_older_figures(
+    dashboard: Watched, fake: FakeApi
+) -> None:
     fake.broken = {"/v1/costs": 503}
     page = dashboard.open("/models")
     assert "MONGODB_URI" in page.inner_text(".panel.error")
@@ -312,13 +327,21 @@ def test_a_tenants_key_sees_its_own_pages_only(browser: Browser) -> None:
     with serving(fake.app) as url, watched(browser, url) as dashboard:
         dashboard.page.add_init_script("sessionStorage.setItem('gpu-tokens-key', 'gta_t')")
         page = dashboard.open("/")
-        assert page.locator("nav a").all_inner_texts() == ["Overview", "Models", "Tenants", "Request", "Budgets"]
+        assert page.locator("nav a").all_inner_texts() == [
+            "Overview",
+            "Models",
+            "Tenants",
+            "Request",
+            "Budgets",
+        ]
         assert "Tenant search" in page.inner_text("#where")
         assert page.locator(".identity").count() == 0
         for path in ("/models", "/tenants", "/budgets", "/request", f"/request?id={REQUEST_ID}"):
             dashboard.open(path)
             assert page.locator(".panel.error").count() == 0, path
-        assert page.locator("#cells-0 td a").count() == 0, "no link to GPUs or prices it may not see"
+        assert page.locator("#cells-0 td a").count() == 0, (
+            "no link to GPUs or prices it may not see"
+        )
 
 
 def test_engines_are_listed_with_their_coverage(browser: Browser, fake: FakeApi) -> None:
@@ -344,7 +367,9 @@ def test_the_theme_follows_the_system_until_it_is_chosen(browser: Browser, fake:
         assert page.evaluate(background) == light
 
 
-@pytest.mark.parametrize("path", [*PAGES, f"/request?id={REQUEST_ID}", "/gpus?view=timelines", "/gpus?view=table"])
+@pytest.mark.parametrize(
+    "path", [*PAGES, f"/request?id={REQUEST_ID}", "/gpus?view=timelines", "/gpus?view=table"]
+)
 def test_nothing_sticks_out_on_a_phone(browser: Browser, fake: FakeApi, path: str) -> None:
     with serving(fake.app) as url, watched(browser, url, PHONE) as dashboard:
         page = dashboard.open(path)
@@ -356,7 +381,9 @@ def test_eight_hundred_gpus(browser: Browser) -> None:
     with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open("/gpus")
         assert page.locator(".gpu-tile").count() == 800
-        boxes = page.evaluate("[...document.querySelectorAll('.gpu-tile')].map(e => [e.offsetWidth, e.offsetHeight])")
+        boxes = page.evaluate(
+            "[...document.querySelectorAll('.gpu-tile')].map(e => [e.offsetWidth, e.offsetHeight])"
+        )
         assert min(min(box) for box in boxes) >= 24, "a target is 24 px at least (WCAG 2.5.8)"
         assert page.evaluate("document.documentElement.scrollHeight") < 3 * 900
         assert page.locator(".gpu-tile[tabindex='0']").count() == 1, "one stop for the Tab key"
@@ -379,7 +406,10 @@ class Prefixed:
 
 
 def test_it_works_behind_a_path_prefix(browser: Browser, fake: FakeApi) -> None:
-    with serving(Prefixed(fake.app, "/tools/gpu")) as url, watched(browser, f"{url}/tools/gpu") as dashboard:
+    with (
+        serving(Prefixed(fake.app, "/tools/gpu")) as url,
+        watched(browser, f"{url}/tools/gpu") as dashboard,
+    ):
         page = dashboard.open("/")
         expect(page.locator("#live-text")).to_have_text("Live")
         dashboard.follow("#nav-gpus")

@@ -1,9 +1,10 @@
 """Who cannot use a mouse, or does not see the colours, gets the same answers.
 
-What ran: axe-core (the WCAG 2.0, 2.1 and 2.2 rules of levels A and AA and its best practices, contrast included) on every
-page, light and dark, on a desktop and a phone; keyboard tests; a simulation of colour blindness over the colours of the
-classes (Machado et al. 2009, severity 1.0, differences as CIE76 in CIELAB); reduced motion. What a machine cannot judge, such
-as whether a text is clear, did not.
+What ran: axe-core (the WCAG 2.0, 2.1 and 2.2 rules of levels A and AA and its best practices,
+contrast included) on every page, light and dark, on a desktop and a phone; keyboard tests; a
+simulation of colour blindness over the colours of the classes (Machado et al. 2009, severity 1.0,
+differences as CIE76 in CIELAB); reduced motion. What a machine cannot judge, such as whether a text
+is clear, did not.
 """
 
 from __future__ import annotations
@@ -53,15 +54,22 @@ def violations(page: Page) -> list[str]:
     options = {"runOnly": {"type": "tag", "values": list(RULES)}, "resultTypes": ["violations"]}
     found = Axe().run(page, options=options).response["violations"]
     return [
-        f"{rule['id']}: {node['target']} {node.get('failureSummary', '')[:200]}" for rule in found for node in rule["nodes"]
+        f"{rule['id']}: {node['target']} {node.get('failureSummary', '')[:200]}"
+        for rule in found
+        for node in rule["nodes"]
     ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_axe_finds_nothing_on_any_page(browser: Browser, fake: FakeApi, scheme: str, size: tuple[int, int]) -> None:
+def test_axe_finds_nothing_on_any_page(
+    browser: Browser, fake: FakeApi, scheme: str, size: tuple[int, int]
+) -> None:
     found: dict[str, list[str]] = {}
-    with serving(fake.app) as url, watched(browser, url, size, color_scheme=scheme, reduced_motion="reduce") as dashboard:
+    with (
+        serving(fake.app) as url,
+        watched(browser, url, size, color_scheme=scheme, reduced_motion="reduce") as dashboard,
+    ):
         for path in SHOWN:
             page = dashboard.open(path)
             page.click("#live")  # paused: axe reads a page that stands still
@@ -119,7 +127,8 @@ def test_everything_is_reached_by_tab_and_shows_its_focus(dashboard: Watched) ->
         page.keyboard.press("Tab")
         at = page.evaluate(
             "() => { const e = document.activeElement; const s = getComputedStyle(e);"
-            "return {id: e.id || e.tagName, ring: s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2} }"
+            "return {id: e.id || e.tagName, ring: s.outlineStyle !== 'none' && "
+            "parseFloat(s.outlineWidth) >= 2} }"
         )
         if at["id"] == "BODY":
             break
@@ -172,8 +181,11 @@ def test_a_chart_is_read_with_the_arrow_keys_and_zoomed_with_enter(dashboard: Wa
 def test_a_refresh_keeps_the_focus_and_what_is_being_typed(dashboard: Watched) -> None:
     page = dashboard.open("/request")
     page.fill("#request-id", "half a requ")
-    # Asked in the same breath: this page has nothing to fetch, so it may be over before anybody else could look.
-    busy = page.evaluate("dispatchEvent(new Event('statechange')), document.getElementById('main').ariaBusy")
+    # Asked in the same breath: this page has nothing to fetch, so it may be over before anybody
+    # else could look.
+    busy = page.evaluate(
+        "dispatchEvent(new Event('statechange')), document.getElementById('main').ariaBusy"
+    )
     assert busy == "true", "it was drawn again"
     dashboard.settled()
     assert page.input_value("#request-id") == "half a requ"
@@ -226,11 +238,25 @@ def test_reduced_motion_stops_the_animation(browser: Browser, fake: FakeApi) -> 
 
 # Colours
 
-_MACHADO = {  # https://www.inf.ufrgs.br/~oliveira/pubs_files/CVD_Simulation/CVD_Simulation.html, severity 1.0, linear RGB
+# https://www.inf.ufrgs.br/~oliveira/pubs_files/CVD_Simulation/CVD_Simulation.html, severity 1.0,
+# linear RGB
+_MACHADO = {
     "normal": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
-    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
-    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
-    "tritanopia": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)),
+    "protanopia": (
+        (0.152286, 1.052583, -0.204868),
+        (0.114503, 0.786281, 0.099216),
+        (-0.003882, -0.048116, 1.051998),
+    ),
+    "deuteranopia": (
+        (0.367322, 0.860646, -0.227968),
+        (0.280085, 0.672501, 0.047413),
+        (-0.011820, 0.042940, 0.968881),
+    ),
+    "tritanopia": (
+        (1.255528, -0.076749, -0.178779),
+        (-0.078411, 0.930809, 0.147602),
+        (0.004733, 0.691367, 0.303900),
+    ),
     "grey": ((0.2126, 0.7152, 0.0722),) * 3,
 }
 LEAST_DIFFERENCE = 12.0  # about five just noticeable differences
@@ -246,7 +272,11 @@ def _linear(hex_color: str) -> Color:
 
 
 def _lab(color: Color) -> Color:
-    rows = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
+    rows = (
+        (0.4124564, 0.3575761, 0.1804375),
+        (0.2126729, 0.7151522, 0.0721750),
+        (0.0193339, 0.1191920, 0.9503041),
+    )
     white = (0.95047, 1.0, 1.08883)
 
     def f(value: float) -> float:
@@ -287,10 +317,14 @@ def test_classes_are_told_apart_by_colour_whatever_the_eye(scheme: str, vision: 
 
 def test_classes_have_a_letter_a_height_and_a_pattern_besides(dashboard: Watched) -> None:
     page = dashboard.open("/?money=all")
-    fills = page.evaluate("[...new Set([...document.querySelectorAll('#idle-chart .part')].map(e => e.getAttribute('fill')))]")
+    fills = page.evaluate(
+        "[...new Set([...document.querySelectorAll('#idle-chart .part')].map(e => "
+        "e.getAttribute('fill')))]"
+    )
     assert sorted(fills) == sorted(f"url(#fill-{name})" for name in CLASSES)
     marked = page.evaluate(
-        "[...document.querySelectorAll('.patterns pattern')].filter(e => e.querySelector('.mark')).map(e => e.id)"
+        "[...document.querySelectorAll('.patterns pattern')].filter(e => "
+        "e.querySelector('.mark')).map(e => e.id)"
     )
     assert sorted(marked) == ["fill-cold_idle", "fill-unmetered_work", "fill-unobserved"]
 
@@ -304,6 +338,18 @@ def test_what_axe_ran_is_written_down(dashboard: Watched) -> None:
     SHOTS.mkdir(parents=True, exist_ok=True)
     engine = answer["testEngine"]
     (SHOTS / "axe-rules.json").write_text(
-        json.dumps({"engine": engine, "passed": passed, "incomplete": [rule["id"] for rule in answer["incomplete"]]}, indent=1)
+        json.dumps(
+            {
+                "engine": engine,
+                "passed": passed,
+                "incomplete": [rule["id"] for rule in answer["incomplete"]],
+            },
+            indent=1,
+        )
     )
-    assert {"color-contrast", "landmark-one-main", "page-has-heading-one", "scrollable-region-focusable"} <= set(passed)
+    assert {
+        "color-contrast",
+        "landmark-one-main",
+        "page-has-heading-one",
+        "scrollable-region-focusable",
+    } <= set(passed)

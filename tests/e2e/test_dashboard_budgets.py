@@ -1,4 +1,5 @@
-"""The page of budgets: figures as the API tells them, unknown as unknown, one is set and removed."""
+"""The page of budgets: figures as the API tells them, unknown as unknown, one is set and
+removed."""
 
 from __future__ import annotations
 
@@ -14,7 +15,10 @@ pytestmark = pytest.mark.browser
 def test_budgets_are_shown_as_they_stand(browser: Browser, fake: FakeApi) -> None:
     with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open("/budgets?sort=name.asc")
-        rows = {row.split()[0]: row for row in page.locator("#budget-rows-scroll tbody tr").all_inner_texts()}
+        rows = {
+            row.split()[0]: row
+            for row in page.locator("#budget-rows-scroll tbody tr").all_inner_texts()
+        }
         assert list(rows) == ["chat-month", "everything", "llama-spend", "lost", "search-month"]
         assert "$8,244.12" in rows["everything"]
         assert "$17,900.00" in rows["everything"]
@@ -46,7 +50,11 @@ def test_a_budget_is_set_and_removed(browser: Browser, fake: FakeApi) -> None:
         page.click("#budget-submit")
         expect(page.locator("#budget-message")).to_contain_text("Set: new one, $12.50 each week.")
         row = fake.budgets.rows[-1]
-        assert (row["limit_nusd"], row["thresholds"], row["forecast_alert"]) == (12_500_000_000, [90, 100], False)
+        assert (row["limit_nusd"], row["thresholds"], row["forecast_alert"]) == (
+            12_500_000_000,
+            [90, 100],
+            False,
+        )
         page.once("dialog", lambda dialog: dialog.accept())
         page.click("[id='remove-new one']")
         expect(page.locator("#budget-rows-scroll")).not_to_contain_text("new one")

@@ -1,4 +1,5 @@
-"""The modules that make figures, run in the browser they are for: money without doubles, time zones, ranges, the wire."""
+"""The modules that make figures, run in the browser they are for: money without doubles, time
+zones, ranges, the wire."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.browser
 
 
 class Modules:
-    """`call('format', 'money', value)`: a function of js/core/. Integers go over as BigInt when they are long."""
+    """`call('format', 'money', value)`: a function of js/core/. Integers go over as BigInt when
+    they are long."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -33,7 +35,10 @@ class Modules:
           const found = await import(url);
           return found[name](...texts.map(parseJson));
         }"""
-        return self._page.evaluate(script, [f"{self._root}{module}.js", function, [json.dumps(value) for value in arguments]])
+        return self._page.evaluate(
+            script,
+            [f"{self._root}{module}.js", function, [json.dumps(value) for value in arguments]],
+        )
 
 
 @pytest.fixture(scope="module")
@@ -62,20 +67,34 @@ def test_money(modules: Modules, nusd: int, shown: str) -> None:
 
 
 def test_crumbs_in_a_column_of_dollars_do_not_look_measured(modules: Modules) -> None:
-    script = "async ([url, column]) => { const f = (await import(url)).moneyLike(column); return column.map(f) }"
+    script = (
+        "async ([url, column]) => { const f = (await import(url)).moneyLike(column); return "
+        "column.map(f) }"
+    )
     page, url = modules._page, f"{modules._root}format.js"
-    assert page.evaluate(script, [url, [4_620_000_000, 16_700, 0, 48_000_000]]) == ["$4.62", "<$0.01", "$0", "$0.05"]
+    assert page.evaluate(script, [url, [4_620_000_000, 16_700, 0, 48_000_000]]) == [
+        "$4.62",
+        "<$0.01",
+        "$0",
+        "$0.05",
+    ]
     assert page.evaluate(script, [url, [16_700, 48_000_000]]) == ["$0.0000167", "$0.048"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(nusd=st.integers(-(2**70), 2**70))
 def test_exact_money_has_every_nano_dollar_whatever_its_size(modules: Modules, nusd: int) -> None:
     shown = modules.call("format", "moneyExact", nusd)
-    assert int(shown.replace("\u2212", "-").replace("$", "").replace(",", "").replace(".", "")) == nusd
+    assert (
+        int(shown.replace("\u2212", "-").replace("$", "").replace(",", "").replace(".", "")) == nusd
+    )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(parts=st.lists(st.integers(0, 10**18), min_size=1, max_size=7).filter(any))
 def test_shares_of_a_bar_always_sum_to_all(modules: Modules, parts: list[int]) -> None:
     script = "async ([url, texts]) => (await import(url)).permille(texts.map(BigInt))"
@@ -85,7 +104,14 @@ def test_shares_of_a_bar_always_sum_to_all(modules: Modules, parts: list[int]) -
 
 @pytest.mark.parametrize(
     ("rate", "shown"),
-    [(0.11, "$0.110"), (0.0348, "$0.0348"), (12.44, "$12.4"), (1240.4, "$1,240"), (0, "$0"), (0.00000071, "$0.000000710")],
+    [
+        (0.11, "$0.110"),
+        (0.0348, "$0.0348"),
+        (12.44, "$12.4"),
+        (1240.4, "$1,240"),
+        (0, "$0"),
+        (0.00000071, "$0.000000710"),
+    ],
 )
 def test_rates_have_three_digits(modules: Modules, rate: float, shown: str) -> None:
     assert modules.call("format", "rate", rate) == shown
@@ -93,9 +119,17 @@ def test_rates_have_three_digits(modules: Modules, rate: float, shown: str) -> N
 
 @pytest.mark.parametrize(
     ("share", "shown"),
-    [(0, "0\u00a0%"), (1, "100\u00a0%"), (0.0001, "<0.1\u00a0%"), (0.99999, ">99.9\u00a0%"), (0.523, "52.3\u00a0%")],
+    [
+        (0, "0\u00a0%"),
+        (1, "100\u00a0%"),
+        (0.0001, "<0.1\u00a0%"),
+        (0.99999, ">99.9\u00a0%"),
+        (0.523, "52.3\u00a0%"),
+    ],
 )
-def test_a_share_is_never_rounded_to_all_or_nothing(modules: Modules, share: float, shown: str) -> None:
+def test_a_share_is_never_rounded_to_all_or_nothing(
+    modules: Modules, share: float, shown: str
+) -> None:
     assert modules.call("format", "percent", share) == shown
 
 
@@ -106,10 +140,17 @@ def test_long_integers_of_the_wire_stay_exact(modules: Modules) -> None:
       return [String(found.a), String(found.b), found.c, found.d, found.e];
     }"""
     text = (
-        '{"a": 9007199254740993, "b": -12345678901234567890, "c": 0.1234567890123456789, "d": "1234567890123456789", "e": 1e21}'
+        '{"a": 9007199254740993, "b": -12345678901234567890, "c": 0.1234567890123456789, "d": '
+        '"1234567890123456789", "e": 1e21}'
     )
     got = modules._page.evaluate(script, [modules._root, text])
-    assert got == ["9007199254740993", "-12345678901234567890", 0.12345678901234568, "1234567890123456789", 1e21]
+    assert got == [
+        "9007199254740993",
+        "-12345678901234567890",
+        0.12345678901234568,
+        "1234567890123456789",
+        1e21,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,12 +158,15 @@ def test_long_integers_of_the_wire_stay_exact(modules: Modules) -> None:
     [
         ("Europe/Berlin", "2026-01-31T12:00", "2026-01-31T11:00:00Z"),
         ("Europe/Berlin", "2026-07-01T12:00", "2026-07-01T10:00:00Z"),
-        ("Europe/Berlin", "2026-03-29T03:00", "2026-03-29T01:00:00Z"),  # the hour before was skipped
+        # the hour before was skipped
+        ("Europe/Berlin", "2026-03-29T03:00", "2026-03-29T01:00:00Z"),
         ("Asia/Kolkata", "2026-01-31T00:00", "2026-01-30T18:30:00Z"),
         ("America/St_Johns", "2026-01-31T00:00", "2026-01-31T03:30:00Z"),
     ],
 )
-def test_a_wall_clock_reading_becomes_the_right_instant(modules: Modules, zone: str, wall: str, utc: str) -> None:
+def test_a_wall_clock_reading_becomes_the_right_instant(
+    modules: Modules, zone: str, wall: str, utc: str
+) -> None:
     instant = modules.call("time", "fromInput", wall, zone)
     assert modules.call("time", "iso", instant) == utc
     assert modules.call("time", "toInput", instant, zone) == wall
@@ -148,7 +192,8 @@ def test_presets_of_days_start_on_whole_hours(modules: Modules) -> None:
 def test_events_of_a_stream_survive_any_cut(modules: Modules) -> None:
     script = """async ([url, size]) => {
       const { readEvents } = await import(url);
-      const text = 'event: live\\ndata: {"a":\\ndata: "é"}\\n\\n: comment\\n\\nevent: heartbeat\\r\\ndata: {}\\r\\n\\r\\n';
+      const text = 'event: live\\ndata: {"a":\\ndata: "é"}\\n\\n: comment\\n\\n'
+        + 'event: heartbeat\\r\\ndata: {}\\r\\n\\r\\n';
       const bytes = new TextEncoder().encode(text);
       const body = new ReadableStream({ start(c) {
         for (let i = 0; i < bytes.length; i += size) c.enqueue(bytes.slice(i, i + size));
@@ -160,4 +205,7 @@ def test_events_of_a_stream_survive_any_cut(modules: Modules) -> None:
     }"""
     for size in (1, 2, 3, 7, 1000):
         found = modules._page.evaluate(script, [f"{modules._root}live.js", size])
-        assert [event for event in found if event[1]] == [["live", '{"a":\n"é"}'], ["heartbeat", "{}"]]
+        assert [event for event in found if event[1]] == [
+            ["live", '{"a":\n"é"}'],
+            ["heartbeat", "{}"],
+        ]

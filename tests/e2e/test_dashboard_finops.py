@@ -1,4 +1,5 @@
-"""What FinOps people look at: figures as the API tells them, rules stated, rows written by forms."""
+"""What FinOps people look at: figures as the API tells them, rules stated, rows written by
+forms."""
 
 from __future__ import annotations
 
@@ -76,15 +77,22 @@ def test_nothing_idle_says_so_and_readers_write_nothing(browser: Browser, fake: 
 
 
 @pytest.mark.parametrize(("path", "groups"), [("/", 5), ("/models", 3), ("/tenants", 5)])
-def test_a_period_stands_beside_the_one_before(browser: Browser, fake: FakeApi, path: str, groups: int) -> None:
+def test_a_period_stands_beside_the_one_before(
+    browser: Browser, fake: FakeApi, path: str, groups: int
+) -> None:
     with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open(f"{path}?range=yesterday")
         assert page.locator("#compared").count() == 0
         page.click("#compare")
         page.wait_for_selector("#compared")
         assert "compare=1" in page.url, "a link opens the same view"
-        columns = [nanos(page, f"#compared-rows-scroll tbody td:nth-child({n}) [title]") for n in (2, 3, 4)]
-        totals = [nanos(page, f"#compared-rows-scroll tfoot td:nth-child({n}) [title]")[0] for n in (2, 3, 4)]
+        columns = [
+            nanos(page, f"#compared-rows-scroll tbody td:nth-child({n}) [title]") for n in (2, 3, 4)
+        ]
+        totals = [
+            nanos(page, f"#compared-rows-scroll tfoot td:nth-child({n}) [title]")[0]
+            for n in (2, 3, 4)
+        ]
         assert len(columns[0]) >= groups
         assert [sum(column) for column in columns] == totals
         assert totals[0] - totals[1] == totals[2]
@@ -105,20 +113,35 @@ def test_weeks_and_months_are_those_of_the_zone(browser: Browser) -> None:
         expected = {
             "lastmonth": ("2026-02-01T05:00:00Z", "2026-03-01T05:00:00Z"),
             "month": ("2026-03-01T05:00:00Z", "2026-03-11T14:05:00Z"),
-            "lastweek": ("2026-03-02T05:00:00Z", "2026-03-09T04:00:00Z"),  # the clock was set forward
+            # the clock was set forward
+            "lastweek": ("2026-03-02T05:00:00Z", "2026-03-09T04:00:00Z"),
             "week": ("2026-03-09T04:00:00Z", "2026-03-11T14:05:00Z"),
         }
         for preset, (start, end) in expected.items():
             fake.asked.clear()
             dashboard.open(f"/models?range={preset}&tz=America/New_York")
-            asked = parse_qs(next(line for line in fake.asked if line.startswith("/v1/costs?")).partition("?")[2])
+            asked = parse_qs(
+                next(line for line in fake.asked if line.startswith("/v1/costs?")).partition("?")[2]
+            )
             assert (asked["from"], asked["to"]) == ([start], [end]), preset
         page.click("#range-button")
         assert "America/New_York" in page.inner_text("#range .menu-panel > .hint")
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/models", "/tenants", "/gpus", "/request", "/idle", "/budgets", "/break-even", "/prices", "/quality"]
+    "path",
+    [
+        "/",
+        "/models",
+        "/tenants",
+        "/gpus",
+        "/request",
+        "/idle",
+        "/budgets",
+        "/break-even",
+        "/prices",
+        "/quality",
+    ],
 )
 def test_every_page_hands_out_files(browser: Browser, fake: FakeApi, path: str) -> None:
     with serving(fake.app) as url, watched(browser, url) as dashboard:
@@ -128,7 +151,9 @@ def test_every_page_hands_out_files(browser: Browser, fake: FakeApi, path: str) 
         with page.expect_download() as waiting:
             page.click("#download-focus")
         assert waiting.value.suggested_filename == "gpu-tokens-focus.csv"
-        asked = parse_qs([line for line in fake.asked if line.startswith("/v1/export")][-1].partition("?")[2])
+        asked = parse_qs(
+            [line for line in fake.asked if line.startswith("/v1/export")][-1].partition("?")[2]
+        )
         assert (asked["layout"], asked["format"]) == (["focus"], ["csv"])
 
 
@@ -141,7 +166,9 @@ def test_hints_say_what_they_saw_and_lead_to_it(browser: Browser, fake: FakeApi)
         assert "and 2 more" in text
         assert "a jump is of one day" in page.inner_text("#hints .reasons")
         page.click("#hint-thresholds > summary")
-        assert "at most this share of a GPU's money of the week is used. 0.01" in page.inner_text("#hint-thresholds")
+        assert "at most this share of a GPU's money of the week is used. 0.01" in page.inner_text(
+            "#hint-thresholds"
+        )
         gpu = fake.fleet.gpus[0].id
         dashboard.follow(f"#hint-rows-scroll tbody tr:first-child a:text-is('{gpu}')")
         assert parse_qs(page.url.partition("?")[2])["show"] == [gpu]
@@ -160,19 +187,23 @@ def test_money_is_shown_in_another_currency_with_its_rate(browser: Browser, fake
         page.fill("#rate-units", "0.92")
         page.fill("#rate-from", "2026-01-01T00:00")
         page.click("#rate-form-submit")
-        expect(page.locator("#rate-form-message")).to_contain_text("Said: a USD is worth 0.92 EUR from 1 Jan 2026, 00:00.")
+        expect(page.locator("#rate-form-message")).to_contain_text(
+            "Said: a USD is worth 0.92 EUR from 1 Jan 2026, 00:00."
+        )
         expect(page.locator("#rate-rows-scroll")).to_contain_text("0.92")
         for path in ("/", "/models", "/tenants"):
             page = dashboard.open(f"{path}?range=yesterday&tz=UTC")
             page.click("#currency-EUR")
             page.wait_for_selector("#converted-rows-scroll")
-            titles = page.locator("#converted-rows-scroll tbody td:nth-child(2) [title]").evaluate_all(
-                "n => n.map((x) => x.title)"
-            )
-            (whole,) = page.locator("#converted-rows-scroll tfoot td:nth-child(2) [title]").evaluate_all(
-                "n => n.map((x) => x.title)"
-            )
-            amounts = [Decimal(title.removesuffix(" EUR").replace(",", "")) for title in (*titles, whole)]
+            titles = page.locator(
+                "#converted-rows-scroll tbody td:nth-child(2) [title]"
+            ).evaluate_all("n => n.map((x) => x.title)")
+            (whole,) = page.locator(
+                "#converted-rows-scroll tfoot td:nth-child(2) [title]"
+            ).evaluate_all("n => n.map((x) => x.title)")
+            amounts = [
+                Decimal(title.removesuffix(" EUR").replace(",", "")) for title in (*titles, whole)
+            ]
             assert sum(amounts[:-1]) == amounts[-1] > 0
             assert "currency=EUR" in page.url
             assert "1 USD = 0.92 EUR, " in page.inner_text("#converted-rates")
@@ -180,13 +211,17 @@ def test_money_is_shown_in_another_currency_with_its_rate(browser: Browser, fake
             assert "half to even" in page.inner_text("#converted > .hint")
 
 
-def test_own_gpus_stand_against_a_price_list_that_the_link_keeps(browser: Browser, fake: FakeApi) -> None:
+def test_own_gpus_stand_against_a_price_list_that_the_link_keeps(
+    browser: Browser, fake: FakeApi
+) -> None:
     with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open("/break-even?range=yesterday&tz=UTC")
         assert page.locator("#answer").count() == 0
         page.fill("#api-input-0", "0.1")
         page.click("#api-price-submit")
-        expect(page.locator("#api-price-message")).to_contain_text("Give input, cached and output together")
+        expect(page.locator("#api-price-message")).to_contain_text(
+            "Give input, cached and output together"
+        )
         page.fill("#api-cached-0", "0.05")
         page.fill("#api-output-0", "0.4")
         page.click("#api-price-submit")
@@ -205,30 +240,47 @@ def test_the_same_figure_has_the_same_value_on_every_page(browser: Browser, fake
         selection = "range=yesterday&tz=UTC"
         page = dashboard.open(f"/?{selection}&compare=1")
         names = page.locator("#compared-rows-scroll tbody th").all_inner_texts()
-        of_class = dict(zip(names, nanos(page, "#compared-rows-scroll tbody td:nth-child(2) [title]"), strict=True))
+        of_class = dict(
+            zip(
+                names,
+                nanos(page, "#compared-rows-scroll tbody td:nth-child(2) [title]"),
+                strict=True,
+            )
+        )
         attributed = page.locator("#where").get_by_role("row", name="Attributed").inner_text()
         figures = []
         for path in ("/models", "/tenants"):
             page = dashboard.open(f"{path}?{selection}&compare=1")
             figures.append(page.inner_text("#sum-attributed .figure"))
-            assert nanos(page, "#compared-rows-scroll tfoot td:nth-child(2) [title]") == [sum(of_class.values())]
+            assert nanos(page, "#compared-rows-scroll tfoot td:nth-child(2) [title]") == [
+                sum(of_class.values())
+            ]
         assert figures[0] == figures[1]
         assert figures[0] in attributed
         page = dashboard.open(f"/idle?{selection}&share=by_use")
         idle = sum(of_class[name] for name in ("Warm idle", "Cold idle", "Unobserved"))
         assert nanos(page, "#idle-owners-scroll tfoot td:nth-child(2) [title]") == [idle]
-        assert nanos(page, "#shared-rows-scroll tfoot td:nth-child(2) [title]") == [of_class["Attributed"]]
-        assert nanos(page, "#idle-owners-scroll tfoot td:nth-child(6) [title]") == [of_class["Unmetered work"]]
+        assert nanos(page, "#shared-rows-scroll tfoot td:nth-child(2) [title]") == [
+            of_class["Attributed"]
+        ]
+        assert nanos(page, "#idle-owners-scroll tfoot td:nth-child(6) [title]") == [
+            of_class["Unmetered work"]
+        ]
 
 
 @pytest.mark.parametrize("path", ["/", "/models", "/tenants", "/idle", "/break-even"])
 def test_an_empty_range_shows_no_figure(browser: Browser, fake: FakeApi, path: str) -> None:
     fake.empty = True
     with serving(fake.app) as url, watched(browser, url) as dashboard:
-        page = dashboard.open(f"{path}?range=lastmonth&compare=1&currency=EUR&share=evenly&price=*%3D1/1/1")
+        page = dashboard.open(
+            f"{path}?range=lastmonth&compare=1&currency=EUR&share=evenly&price=*%3D1/1/1"
+        )
         text = page.inner_text("#content")
         assert "Nothing in this range" in text
         money = re.findall(
-            r"\$[\d,.]+", page.inner_text("#content").replace(page.inner_text("#now"), "") if path == "/" else text
+            r"\$[\d,.]+",
+            page.inner_text("#content").replace(page.inner_text("#now"), "")
+            if path == "/"
+            else text,
         )
         assert money == [], f"{path}: an empty range is empty, not 0"

@@ -1,4 +1,5 @@
-"""The dashboard over the real API and a real mongod: what the page shows is what the ledger holds."""
+"""The dashboard over the real API and a real mongod: what the page shows is what the ledger
+holds."""
 
 from __future__ import annotations
 
@@ -87,23 +88,39 @@ def _inventory() -> list[dict[str, Any]]:
     rows = []
     for index in range(FLEET.gpus):
         gpu, host, name = FLEET.gpu(index)
-        rows.append({"_id": gpu, "kind": "gpu", "gpu": gpu, "host": host, "gpu_index": index % 3, "name": name})
+        rows.append(
+            {
+                "_id": gpu,
+                "kind": "gpu",
+                "gpu": gpu,
+                "host": host,
+                "gpu_index": index % 3,
+                "name": name,
+            }
+        )
     return rows
 
 
 def _nano(text: str) -> list[int]:
-    return [int(found.replace(",", "").replace(".", "")) for found in re.findall(r"\$([\d,]+\.\d{9})", text)]
+    return [
+        int(found.replace(",", "").replace(".", ""))
+        for found in re.findall(r"\$([\d,]+\.\d{9})", text)
+    ]
 
 
 @pytest.mark.parametrize("path", PAGES)
 def test_every_page_stands_on_the_real_api(browser: Browser, real: Real, path: str) -> None:
     with watched(browser, real.url) as dashboard:
         page = dashboard.open(path)
-        assert page.locator(".panel.error").count() == 0, page.locator(".panel.error").all_inner_texts()
+        assert page.locator(".panel.error").count() == 0, page.locator(
+            ".panel.error"
+        ).all_inner_texts()
         expect(page.locator("#live-text")).to_have_text("Live")
 
 
-def test_the_money_shown_is_the_money_stored_to_the_nano_dollar(browser: Browser, real: Real) -> None:
+def test_the_money_shown_is_the_money_stored_to_the_nano_dollar(
+    browser: Browser, real: Real
+) -> None:
     start, end = real.cells[0]["minute"], real.cells[-1]["minute"] + timedelta(minutes=1)
     with watched(browser, real.url) as dashboard:
         page = dashboard.open(f"/?from={start:%Y-%m-%dT%H:%MZ}&to={end:%Y-%m-%dT%H:%MZ}")

@@ -1,6 +1,8 @@
-"""Screenshots to look at: every page on a desktop and a phone, light and dark, in test-logs/dashboard/.
+"""Screenshots to look at: every page on a desktop and a phone, light and dark, in
+test-logs/dashboard/.
 
-A machine only checks that each is drawn (not one flat colour) and that nothing went wrong meanwhile; the looking is for people.
+A machine only checks that each is drawn (not one flat colour) and that nothing went wrong
+meanwhile; the looking is for people.
 """
 
 from __future__ import annotations
@@ -61,7 +63,9 @@ def _distinct_bytes(png: Path) -> int:
 def test_pages_as_people_see_them(browser: Browser, fake: FakeApi, size: str, scheme: str) -> None:
     with (
         serving(fake.app) as url,
-        watched(browser, url, SIZES[size], color_scheme=scheme, reduced_motion="reduce") as dashboard,
+        watched(
+            browser, url, SIZES[size], color_scheme=scheme, reduced_motion="reduce"
+        ) as dashboard,
     ):
         for name, path in _shown(fake).items():
             page = dashboard.open(path)
@@ -70,7 +74,8 @@ def test_pages_as_people_see_them(browser: Browser, fake: FakeApi, size: str, sc
 
 
 def test_the_pictures_of_the_documentation(browser: Browser) -> None:
-    """`make pictures` takes them; here, that each can be taken, is in the documentation, and is shown there."""
+    """`make pictures` takes them; here, that each can be taken, is in the documentation, and is
+    shown there."""
     page_of_docs = (ROOT / "docs/dashboard.md").read_text()
     fake = FakeApi(now=datetime(2026, 1, 31, 14, 5, tzinfo=UTC))
     shown = {
@@ -82,7 +87,10 @@ def test_the_pictures_of_the_documentation(browser: Browser) -> None:
         "quality": "/quality",
     }
     shown["request"] = f"/request?id={REQUEST_ID}"
-    with serving(fake.app) as url, watched(browser, url, reduced_motion="reduce", color_scheme="light") as dashboard:
+    with (
+        serving(fake.app) as url,
+        watched(browser, url, reduced_motion="reduce", color_scheme="light") as dashboard,
+    ):
         dashboard.page.clock.set_fixed_time(fake.fleet.now)
         for name, path in shown.items():
             page = dashboard.open(path)
@@ -99,7 +107,10 @@ def test_the_pictures_of_the_documentation(browser: Browser) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_eight_hundred_gpus_as_people_see_them(browser: Browser, size: str) -> None:
     fake = FakeApi(gpus=800)
-    with serving(fake.app) as url, watched(browser, url, SIZES[size], reduced_motion="reduce") as dashboard:
+    with (
+        serving(fake.app) as url,
+        watched(browser, url, SIZES[size], reduced_motion="reduce") as dashboard,
+    ):
         page = dashboard.open("/gpus")
         page.click("#live")
         assert _distinct_bytes(saved(page, f"gpus-800-{size}")) > 100

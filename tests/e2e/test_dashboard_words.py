@@ -1,4 +1,5 @@
-"""Words mean one thing on every page: what idle is, which time a figure speaks of, when there is nothing."""
+"""Words mean one thing on every page: what idle is, which time a figure speaks of, when there is
+nothing."""
 
 from __future__ import annotations
 
@@ -20,12 +21,22 @@ def dollars(text: str) -> float:
 def test_idle_is_warm_cold_and_unobserved_on_every_page(dashboard: Watched) -> None:
     """Unmetered work is its own word: the GPU worked."""
     page = dashboard.open("/")
-    fills = page.evaluate("[...new Set([...document.querySelectorAll('#idle-chart .part')].map(e => e.getAttribute('fill')))]")
-    assert sorted(fills) == ["url(#fill-cold_idle)", "url(#fill-unobserved)", "url(#fill-warm_idle)"]
+    fills = page.evaluate(
+        "[...new Set([...document.querySelectorAll('#idle-chart .part')].map(e => "
+        "e.getAttribute('fill')))]"
+    )
+    assert sorted(fills) == [
+        "url(#fill-cold_idle)",
+        "url(#fill-unobserved)",
+        "url(#fill-warm_idle)",
+    ]
     rows = dict(
         page.eval_on_selector_all(
             ".identity-table tbody tr",
-            "rows => rows.map(r => [r.querySelector('.class-label').textContent, r.cells[1].textContent])",
+            (
+                "rows => rows.map(r => [r.querySelector('.class-label').textContent, "
+                "r.cells[1].textContent])"
+            ),
         )
     )
     idle = sum(dollars(rows[name]) for name in ("Warm idle", "Cold idle", "Unobserved"))
@@ -37,12 +48,18 @@ def test_idle_is_warm_cold_and_unobserved_on_every_page(dashboard: Watched) -> N
         page.evaluate(
             """() => {
               const cells = row => [...document.querySelector(row).cells].map(c => c.textContent);
-              const names = cells('#groups-scroll thead tr'), values = cells('#groups-scroll tfoot tr');
+              const names = cells('#groups-scroll thead tr');
+              const values = cells('#groups-scroll tfoot tr');
               return names.map((name, index) => [name.replace(/[^A-Za-z]/g, ''), values[index]]);
             }"""
         )
     )
-    foot = {word: value for name, value in foot.items() for word in ("Idle", "Unmetered") if name.startswith(word)}
+    foot = {
+        word: value
+        for name, value in foot.items()
+        for word in ("Idle", "Unmetered")
+        if name.startswith(word)
+    }
     assert dollars(foot["Idle"]) == pytest.approx(idle, abs=0.03)
     assert dollars(foot["Unmetered"]) == pytest.approx(unmetered, abs=0.02)
 
@@ -62,7 +79,9 @@ def test_idle_is_warm_cold_and_unobserved_on_every_page(dashboard: Watched) -> N
         ("/quality?range=30d", "#quality-figures", "Last 30 days"),
     ],
 )
-def test_figures_say_which_time_they_speak_of(dashboard: Watched, path: str, figures: str, said: str) -> None:
+def test_figures_say_which_time_they_speak_of(
+    dashboard: Watched, path: str, figures: str, said: str
+) -> None:
     page = dashboard.open(path)
     assert re.fullmatch(said, page.inner_text(f"{figures}-over"))
     assert re.fullmatch(said, page.get_attribute(figures, "aria-label") or "")

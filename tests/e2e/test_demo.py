@@ -1,4 +1,5 @@
-"""The demo as a person runs it: it shows figures, keeps its data, audits itself and leaves nothing running."""
+"""The demo as a person runs it: it shows figures, keeps its data, audits itself and leaves nothing
+running."""
 
 from __future__ import annotations
 
@@ -31,9 +32,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def demo(folder: Path, *options: str, meanwhile: Callable[[], None] | None = None) -> tuple[str, float]:
+def demo(
+    folder: Path, *options: str, meanwhile: Callable[[], None] | None = None
+) -> tuple[str, float]:
     """Its output, and the seconds until its first figures, when `meanwhile` is called."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("KAFKA_BOOTSTRAP", "MONGODB_URI")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("KAFKA_BOOTSTRAP", "MONGODB_URI")
+    }
     begun = time.monotonic()
     child = subprocess.Popen(
         [sys.executable, "-m", "gpu_token_analytics", "demo", *options],
@@ -70,10 +77,18 @@ def test_it_runs_twice_keeps_its_data_and_the_ledger_holds(folder: Path) -> None
     seen: list[str] = []
 
     def meanwhile() -> None:
-        environment = {name: value for name, value in os.environ.items() if name not in ("KAFKA_BOOTSTRAP", "MONGODB_URI")}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("KAFKA_BOOTSTRAP", "MONGODB_URI")
+        }
         command = [sys.executable, "-m", "gpu_token_analytics", "report", "--json"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
-        assert int(json.loads(done.stdout)["totals"]["money"]["total_nusd"]) > 0, "the command beside it finds the demo"
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=60, check=True
+        )
+        assert int(json.loads(done.stdout)["totals"]["money"]["total_nusd"]) > 0, (
+            "the command beside it finds the demo"
+        )
         seen.append(done.stderr)
 
     out, first = demo(folder, "--duration", "12", "--history-hours", "0.2", meanwhile=meanwhile)
@@ -86,7 +101,10 @@ def test_it_runs_twice_keeps_its_data_and_the_ledger_holds(folder: Path) -> None
     assert "the ledger holds to the nano-dollar" in out
     assert "active $/M" in out
     assert "llama" in out
-    parts = sum(dollars(out, name) for name in ("attributed", "unmetered_work", "warm_idle", "cold_idle", "unobserved"))
+    parts = sum(
+        dollars(out, name)
+        for name in ("attributed", "unmetered_work", "warm_idle", "cold_idle", "unobserved")
+    )
     assert parts == pytest.approx(dollars(out, "price x time"), abs=5e-9) != 0
     assert not left_over(folder), "every process it started has ended"
 
@@ -103,7 +121,15 @@ def test_it_deletes_only_what_a_demo_made(folder: Path) -> None:
     (precious / "thesis.txt").write_text("years of work")
     for options in (("--fresh",), ()):
         done = subprocess.run(
-            [sys.executable, "-m", "gpu_token_analytics", "demo", "--data-dir", str(precious), *options],
+            [
+                sys.executable,
+                "-m",
+                "gpu_token_analytics",
+                "demo",
+                "--data-dir",
+                str(precious),
+                *options,
+            ],
             capture_output=True,
             text=True,
             cwd=folder,

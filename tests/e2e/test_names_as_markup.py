@@ -1,4 +1,5 @@
-"""The case usage-names-as-markup.ndjson through the whole product: every name is shown as it is, and nothing in it acts."""
+"""The case usage-names-as-markup.ndjson through the whole product: every name is shown as it is,
+and nothing in it acts."""
 
 from __future__ import annotations
 
@@ -28,7 +29,10 @@ from gpu_token_analytics.settings import load
 from gpu_token_analytics.wire.events import decode
 from gpu_token_analytics.wire.usage import TokenUsage
 
-SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data") / "cases"
+SHARED = (
+    Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
+    / "cases"
+)
 FROM, TO = "2026-11-29T07:00Z", "2026-11-29T08:00Z"
 MODELS = ("[/INST]", "org/[exp]-model", "llama3:key:1", "m", "<img src=x onerror=alert(1)>", "=1+1")
 TENANT = "x\\x1b[2J\\x1b]0;title\\x07"  # as it is shown
@@ -44,7 +48,9 @@ class Shown:
 
     def command(self, *arguments: str) -> str:
         """What a command prints."""
-        found = CliRunner().invoke(app, [*arguments, "--from", FROM, "--to", TO], env=self.environment)
+        found = CliRunner().invoke(
+            app, [*arguments, "--from", FROM, "--to", TO], env=self.environment
+        )
         assert found.exit_code == 0, (found.output, found.exception)
         return found.stdout
 
@@ -67,9 +73,13 @@ def shown(mongod: EmbeddedMongod) -> Iterator[Shown]:
         rollups = Rollups(RollupStore(one.store.database))
         while rollups.step_now():
             pass
-        settings = load(mongodb_uri=mongod.uri, mongodb_database=name, api_allow_anonymous_loopback=True)
+        settings = load(
+            mongodb_uri=mongod.uri, mongodb_database=name, api_allow_anonymous_loopback=True
+        )
         with serving(create_app(Services.of(one.store, settings, loopback_only=True))) as url:
-            yield Shown(url, {"MONGODB_URI": mongod.uri, "MONGODB_DATABASE": name, "COLUMNS": "250"})
+            yield Shown(
+                url, {"MONGODB_URI": mongod.uri, "MONGODB_DATABASE": name, "COLUMNS": "250"}
+            )
     finally:
         one.store.client.drop_database(name)
         one.store.close()
@@ -93,7 +103,9 @@ def test_a_csv_has_every_name_and_no_formula(shown: Shown) -> None:
 def test_a_page_shows_every_name_and_none_acts(browser: Browser, shown: Shown) -> None:
     span = f"from={FROM}&to={TO}"
     with watched(browser, shown.url) as dashboard:
-        dashboard.page.on("dialog", lambda dialog: dashboard.troubles.append(f"a dialog opened: {dialog.message}"))
+        dashboard.page.on(
+            "dialog", lambda dialog: dashboard.troubles.append(f"a dialog opened: {dialog.message}")
+        )
         for path, names in (("/models", MODELS), ("/tenants", (TENANT,))):
             page = dashboard.open(f"{path}?{span}")
             for name in names:
@@ -101,6 +113,9 @@ def test_a_page_shows_every_name_and_none_acts(browser: Browser, shown: Shown) -
             assert page.locator("main img").count() == 0
             assert "title" not in page.title()
             raw = page.locator("main").inner_text()
-            assert not [character for character in raw if ord(character) < 32 and character not in "\n\t"]
+            assert not [
+                character for character in raw if ord(character) < 32 and character not in "\n\t"
+            ]
         page = dashboard.open(f"/request?id={quote(REQUEST_ID, safe='')}&{span}")
-        expect(page.locator("#cost-0")).to_contain_text("$0.000337")  # its id has a line feed in it, and opens
+        # its id has a line feed in it, and opens
+        expect(page.locator("#cost-0")).to_contain_text("$0.000337")

@@ -111,11 +111,16 @@ def eventually(check: Callable[[], object], seconds: float = 30.0, what: str = "
 class Processor:
     """`gpu-tokens processor` as a process of its own."""
 
-    def __init__(self, settings: Settings, log: Path, extra: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, log: Path, extra: Mapping[str, str] | None = None
+    ) -> None:
         self.log = log
         log.unlink(missing_ok=True)
         self.process = start(
-            [*GPU_TOKENS, "processor", "--port", "0"], log, {**environment_of(settings), **(extra or {})}, ROOT
+            [*GPU_TOKENS, "processor", "--port", "0"],
+            log,
+            {**environment_of(settings), **(extra or {})},
+            ROOT,
         )
 
     @property
@@ -176,7 +181,12 @@ class Processor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.kill()

@@ -1,4 +1,5 @@
-"""Events into a real MongoDB through the product's own ingest steps, without Kafka; then closing until nothing is due."""
+"""Events into a real MongoDB through the product's own ingest steps, without Kafka; then closing
+until nothing is due."""
 
 from __future__ import annotations
 
@@ -97,9 +98,13 @@ class Pipeline:
 
     def _new_shaper(self) -> Shaper:
         known = self._writer.known_gpus
-        rate = LiveRate(self.settings.live_rate_window_seconds, self.settings.price_per_hour_usd, known=known)
+        rate = LiveRate(
+            self.settings.live_rate_window_seconds, self.settings.price_per_hour_usd, known=known
+        )
         placements = KnownPlacements(self.store, SystemClock())
-        return Shaper(rate, self.settings.sample_gap_limit_seconds, Limits.of(self.settings), placements.book)
+        return Shaper(
+            rate, self.settings.sample_gap_limit_seconds, Limits.of(self.settings), placements.book
+        )
 
     def declare(self, gpu: str = "GPU-a", host: str = "h1", **fields: Any) -> None:
         """Make a GPU known without a sample."""
@@ -123,13 +128,19 @@ class Pipeline:
             now = datetime.now(UTC)
             size = len(values)
             records = RecordBatch(
-                "tokens", values, [0] * size, [next(self._offsets) for _ in values], [int(now.timestamp() * 1000)] * size
+                "tokens",
+                values,
+                [0] * size,
+                [next(self._offsets) for _ in values],
+                [int(now.timestamp() * 1000)] * size,
             )
             yield self._shaper.shape(records, now)
 
     def closer(self) -> Closer:
         noting = bool(self.settings.ledger_topic)
-        ledger = LedgerStore(self.store, self.settings.close_debounce_seconds, self._recent, noting_unsent=noting)
+        ledger = LedgerStore(
+            self.store, self.settings.close_debounce_seconds, self._recent, noting_unsent=noting
+        )
         rules = replace(ClosingRules.of(self.settings), others_wait=timedelta())
         return Closer(ledger, self.params, rules, self.metrics)
 
@@ -159,7 +170,8 @@ class Pipeline:
 
 
 class Commands(CommandListener):
-    """Counts what is sent to MongoDB, by command and collection, and the documents that `find` answers with, by collection."""
+    """Counts what is sent to MongoDB, by command and collection, and the documents that `find`
+    answers with, by collection."""
 
     def __init__(self) -> None:
         self.sent: Counter[str] = Counter()
@@ -182,7 +194,11 @@ CONTENT = sorted(CellFields.__required_keys__)
 
 def contents(cells: dict[str, Document]) -> dict[str, Document]:
     """What a cell says, without when and how often it was computed; void cells are no content."""
-    return {name: {key: cell[key] for key in CONTENT} for name, cell in cells.items() if cell["owned_us"]}
+    return {
+        name: {key: cell[key] for key in CONTENT}
+        for name, cell in cells.items()
+        if cell["owned_us"]
+    }
 
 
 def usage(number: int, end: datetime, seconds: float = 20.0, **fields: Any) -> TokenUsage:
@@ -225,4 +241,8 @@ def minutes_ago(count: int) -> datetime:
 def fleet_events(seconds: float = 240, seed: int = 3) -> list[Event]:
     """Eight GPUs at work, an hour ago."""
     fleet = default_fleet(2, 4)
-    return list(generate(fleet, minutes_ago(60), seconds, seed, load=Load(8.0), sample_interval_seconds=10.0))
+    return list(
+        generate(
+            fleet, minutes_ago(60), seconds, seed, load=Load(8.0), sample_interval_seconds=10.0
+        )
+    )

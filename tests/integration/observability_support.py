@@ -1,4 +1,5 @@
-"""A pipeline of real processes with a real Prometheus and a real Alertmanager over it, all on loopback."""
+"""A pipeline of real processes with a real Prometheus and a real Alertmanager over it, all on
+loopback."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ from tests.programs import GPU_TOKENS, Child, end, start
 
 from gpu_token_analytics.embedded.child import LOOPBACK, free_port
 
-# Lengths of time in the rules are divided by this: what needs an hour in production needs four minutes here. Not more, since
-# processes of a busy machine need some seconds for what takes one elsewhere.
+# Lengths of time in the rules are divided by this: what needs an hour in production needs four
+# minutes here. Not more, since processes of a busy machine need some seconds for what takes one
+# elsewhere.
 SPEED = 15
 _SLOW = ("kafka", "mongo")  # their exporters ask a server that has other work, too
 
@@ -82,7 +84,11 @@ class Receiver:
 
     def told(self, alert: str) -> list[tuple[str, str]]:
         """(path, firing or resolved) of each message about this alert, in order."""
-        return [(path, body["status"]) for path, body in list(self._posted) if body["groupLabels"].get("alertname") == alert]
+        return [
+            (path, body["status"])
+            for path, body in list(self._posted)
+            if body["groupLabels"].get("alertname") == alert
+        ]
 
     def statuses(self, alert: str) -> list[str]:
         return [status for _, status in self.told(alert)]
@@ -91,7 +97,9 @@ class Receiver:
 class Room:
     """Processes, each with its log and a port; ended in reverse order."""
 
-    def __init__(self, folder: Path, keep_log: Callable[[Path], None], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, keep_log: Callable[[Path], None], environment: Mapping[str, str]
+    ) -> None:
         self.folder, self._keep_log, self._environment = folder, keep_log, dict(environment)
         self._stack = ExitStack()
         self.ports: dict[str, int] = {}
@@ -113,7 +121,8 @@ class Room:
         return child
 
     def ours(self, name: str, *words: str, port: int | None = None, **environment: str) -> int:
-        """Start `gpu-tokens WORDS` (NAME where none are given) with an HTTP port; returns the port."""
+        """Start `gpu-tokens WORDS` (NAME where none are given) with an HTTP port; returns the
+        port."""
         port = port or free_port()
         self.ports[name] = port
         command = [*GPU_TOKENS, *(words or (name,))]
@@ -138,7 +147,8 @@ class Room:
 
 
 class Prometheus:
-    """Debian's Prometheus over fixed targets, with the shipped rules SPEED times faster and the shipped jobs."""
+    """Debian's Prometheus over fixed targets, with the shipped rules SPEED times faster and the
+    shipped jobs."""
 
     def __init__(self, room: Room, targets: Mapping[str, int], alertmanager_port: int) -> None:
         self.port = free_port()
@@ -150,22 +160,45 @@ class Prometheus:
         for job in shipped["scrape_configs"]:
             if job["job_name"] in targets:
                 place = [{"targets": [f"{LOOPBACK}:{targets[job['job_name']]}"]}]
-                slow = {"scrape_interval": "5s", "scrape_timeout": "5s"} if job["job_name"] in _SLOW else {}
-                jobs.append({**{key: job[key] for key in job if key != "dns_sd_configs"}, **slow, "static_configs": place})
+                slow = (
+                    {"scrape_interval": "5s", "scrape_timeout": "5s"}
+                    if job["job_name"] in _SLOW
+                    else {}
+                )
+                jobs.append(
+                    {
+                        **{key: job[key] for key in job if key != "dns_sd_configs"},
+                        **slow,
+                        "static_configs": place,
+                    }
+                )
         config = {
-            "global": {"scrape_interval": "3s", "scrape_timeout": "3s", "evaluation_interval": "1s"},
+            "global": {
+                "scrape_interval": "3s",
+                "scrape_timeout": "3s",
+                "evaluation_interval": "1s",
+            },
             "rule_files": ["rules.yaml"],
-            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"{LOOPBACK}:{alertmanager_port}"]}]}]},
+            "alerting": {
+                "alertmanagers": [
+                    {"static_configs": [{"targets": [f"{LOOPBACK}:{alertmanager_port}"]}]}
+                ]
+            },
             "scrape_configs": jobs,
         }
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
         command = [str(shutil.which("prometheus")), f"--config.file={folder}/prometheus.yaml"]
-        command += [f"--storage.tsdb.path={folder}/data", f"--web.listen-address={LOOPBACK}:{self.port}"]
+        command += [
+            f"--storage.tsdb.path={folder}/data",
+            f"--web.listen-address={LOOPBACK}:{self.port}",
+        ]
         room.run("prometheus", command)
 
     def ask(self, query: str) -> list[dict[str, Any]]:
         """The instant answer. Fails when Prometheus refuses the query."""
-        url = f"http://{LOOPBACK}:{self.port}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+        url = (
+            f"http://{LOOPBACK}:{self.port}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+        )
         status, body = get(url)
         answer = json.loads(body)
         assert status == 200, f"{query}: {answer}"
@@ -188,6 +221,13 @@ def start_alertmanager(room: Room, receiver_url: str) -> int:
             hook["url"] = receiver_url + urllib.parse.urlsplit(hook["url"]).path
     path = room.folder / "alertmanager.yaml"
     path.write_text(yaml.safe_dump(config))
-    command = [str(shutil.which("prometheus-alertmanager")), f"--config.file={path}", f"--storage.path={room.folder}/am"]
-    room.run("alertmanager", [*command, f"--web.listen-address={LOOPBACK}:{port}", "--cluster.listen-address="])
+    command = [
+        str(shutil.which("prometheus-alertmanager")),
+        f"--config.file={path}",
+        f"--storage.path={room.folder}/am",
+    ]
+    room.run(
+        "alertmanager",
+        [*command, f"--web.listen-address={LOOPBACK}:{port}", "--cluster.listen-address="],
+    )
     return port

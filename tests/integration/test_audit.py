@@ -1,4 +1,5 @@
-"""The audit on a real MongoDB: it finds what is wrong, and takes nothing for wrong that is only on its way."""
+"""The audit on a real MongoDB: it finds what is wrong, and takes nothing for wrong that is only on
+its way."""
 
 from __future__ import annotations
 
@@ -16,17 +17,23 @@ from gpu_token_analytics.rollups.step import Rollups
 from gpu_token_analytics.wire.usage import USAGE
 
 
-def test_a_cell_that_is_due_again_still_counts_in_the_audit(pipeline: Callable[..., Pipeline]) -> None:
+def test_a_cell_that_is_due_again_still_counts_in_the_audit(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)
     one.declare()
     one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(3)])
     one.close()
     before = one.audit()
-    one.ingest([usage(9, at + timedelta(seconds=55)), usage(10, at + 5 * MINUTE + timedelta(seconds=55))])
+    one.ingest(
+        [usage(9, at + timedelta(seconds=55)), usage(10, at + 5 * MINUTE + timedelta(seconds=55))]
+    )
     during = one.audit()
     assert during.holds
-    assert during.cells_pending == 4, "two to be computed again, two for the first time: the one each is in, and beside it"
+    assert during.cells_pending == 4, (
+        "two to be computed again, two for the first time: the one each is in, and beside it"
+    )
     assert (during.cost_nusd, during.compared) == (before.cost_nusd, 2)
     one.close()
     assert one.audit().cost_nusd > before.cost_nusd
@@ -52,10 +59,15 @@ def test_the_audit_finds_what_is_wrong(pipeline: Callable[..., Pipeline]) -> Non
         (f"{at + 2 * MINUTE:%H:%MZ}", "missing"),
         ("total", "prompt_tokens"),
     ):
-        assert any(name.endswith(cell) and text in problem for name, problem in problems), (cell, text)
+        assert any(name.endswith(cell) and text in problem for name, problem in problems), (
+            cell,
+            text,
+        )
 
 
-def test_cells_of_the_version_before_are_judged_by_their_identity_and_told_apart(pipeline: Callable[..., Pipeline]) -> None:
+def test_cells_of_the_version_before_are_judged_by_their_identity_and_told_apart(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)
     one.declare()
@@ -68,27 +80,40 @@ def test_cells_of_the_version_before_are_judged_by_their_identity_and_told_apart
     report = one.audit()
     assert report.holds, report.findings
     assert (report.cells_of_other_rules, report.compared) == (1, before.compared - 1)
-    assert report.raw_counts == before.raw_counts is not None, "its requests and tokens are in the totals"
+    assert report.raw_counts == before.raw_counts is not None, (
+        "its requests and tokens are in the totals"
+    )
     assert "1 computed by other rules" in describe(report)[0]
     cells.update_one({"minute": at}, {"$inc": {"classes.unmetered_work": 1}})
     assert "classes sum to" in one.audit().findings[0].problem
-    cells.update_one({"minute": at}, {"$inc": {"classes.unmetered_work": -1, "lines.0.requests": 1}})
+    cells.update_one(
+        {"minute": at}, {"$inc": {"classes.unmetered_work": -1, "lines.0.requests": 1}}
+    )
     assert "requests" in one.audit().findings[0].problem
 
 
-def test_events_that_are_stored_and_not_yet_marked_are_changes_if_the_marks_come(pipeline: Callable[..., Pipeline]) -> None:
+def test_events_that_are_stored_and_not_yet_marked_are_changes_if_the_marks_come(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)
     one.declare()
     one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(3)])
     one.close()
     before = one.audit()
-    late = [usage(9, at + timedelta(seconds=55)), usage(10, at + 5 * MINUTE + timedelta(seconds=55))]
+    late = [
+        usage(9, at + timedelta(seconds=55)),
+        usage(10, at + 5 * MINUTE + timedelta(seconds=55)),
+    ]
     one.store_only(late)
     asked: list[int] = []
     nothing_came = one.audit(asked.append)
     assert asked == [2], "the cell of the one differs, the other's is missing"
-    assert {finding.problem.split(" ")[0] for finding in nothing_came.findings if finding.cell != "total"} == {"differs", "the"}
+    assert {
+        finding.problem.split(" ")[0]
+        for finding in nothing_came.findings
+        if finding.cell != "total"
+    } == {"differs", "the"}
     assert (nothing_came.cells_changing, nothing_came.compared) == (0, 4)
 
     def marks_come(_: int) -> None:
@@ -98,7 +123,9 @@ def test_events_that_are_stored_and_not_yet_marked_are_changes_if_the_marks_come
     meanwhile = one.audit(marks_come)
     assert meanwhile.holds, meanwhile.findings
     assert (meanwhile.cells_changing, meanwhile.compared, meanwhile.raw_counts) == (2, 3, None)
-    assert meanwhile.compared_nusd == meanwhile.price_time_nusd < before.compared_nusd, "what changes is in neither sum"
+    assert meanwhile.compared_nusd == meanwhile.price_time_nusd < before.compared_nusd, (
+        "what changes is in neither sum"
+    )
     one.close()
     assert one.audit().holds
 
@@ -117,7 +144,9 @@ def test_requests_that_come_after_their_cells_were_looked_at_are_no_difference_o
         return count()
 
     monkeypatch.setattr(one.ledger.raw, "usage_totals", count_one_more)
-    assert {finding.cell for finding in one.audit().findings} == {"total"}, "no mark and no cell came of it"
+    assert {finding.cell for finding in one.audit().findings} == {"total"}, (
+        "no mark and no cell came of it"
+    )
 
     def closed_meanwhile(_: int) -> None:
         one.restart()
@@ -130,12 +159,16 @@ def test_requests_that_come_after_their_cells_were_looked_at_are_no_difference_o
     assert report.raw_counts is None, "they were not compared"
 
 
-def test_a_silence_between_two_samples_is_opened_when_the_second_one_is_closed(pipeline: Callable[..., Pipeline]) -> None:
+def test_a_silence_between_two_samples_is_opened_when_the_second_one_is_closed(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline()
     first = minutes_ago(12) + timedelta(seconds=30)
     one.ingest([sample(1, first)])
     one.close()
-    one.store[Collection.LEDGER_CELLS].delete_many({"silent": True, "minute": {"$lt": first + 9 * MINUTE}})
+    one.store[Collection.LEDGER_CELLS].delete_many(
+        {"silent": True, "minute": {"$lt": first + 9 * MINUTE}}
+    )
     one.ingest([sample(2, first + 9 * MINUTE)])
     report = one.audit(lambda _: one.close())
     assert report.holds, report.findings
@@ -149,12 +182,15 @@ def test_a_minute_of_silence_may_be_missing_until_housekeeping_had_time_to_open_
     one = pipeline()
     at = minutes_ago(2)
     one.ingest([sample(1, at)])
-    monkeypatch.setattr(one.store, "now", lambda: at + timedelta(seconds=210))  # its fourth minute has begun
+    # its fourth minute has begun
+    monkeypatch.setattr(one.store, "now", lambda: at + timedelta(seconds=210))
     one.close()
     assert max(cell["minute"] for cell in one.cells().values()) == at + 2 * MINUTE
     for seconds, findings in ((241, 0), (299, 0), (301, 1), (361, 2)):
         monkeypatch.setattr(one.ledger, "now", lambda after=seconds: at + timedelta(seconds=after))
-        assert [finding.problem.split(":")[0] for finding in one.audit().findings] == ["the cell is missing"] * findings
+        assert [finding.problem.split(":")[0] for finding in one.audit().findings] == [
+            "the cell is missing"
+        ] * findings
 
 
 def test_a_cell_that_was_computed_before_its_minute_was_over_is_due_when_it_is(
@@ -176,7 +212,9 @@ def test_a_cell_that_was_computed_before_its_minute_was_over_is_due_when_it_is(
     assert (report.cells_not_over, report.cells_pending) == (1, 1)
 
 
-def test_a_cell_that_was_computed_again_untouched_is_changing(pipeline: Callable[..., Pipeline]) -> None:
+def test_a_cell_that_was_computed_again_untouched_is_changing(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)
     one.ingest([usage(1, at + timedelta(seconds=50))])
@@ -191,7 +229,9 @@ def test_a_cell_that_was_computed_again_untouched_is_changing(pipeline: Callable
 
     report = one.audit(compute_again)
     assert report.cells_changing == 1
-    assert {finding.problem.split(" ")[0] for finding in report.findings} == {"class"}, "its identity did not hold before"
+    assert {finding.problem.split(" ")[0] for finding in report.findings} == {"class"}, (
+        "its identity did not hold before"
+    )
     assert one.audit().holds
 
 
@@ -202,18 +242,48 @@ def rolled(one: Pipeline) -> None:
 
 
 SUMS: dict[str, tuple[Collection, dict[str, Any], dict[str, Any]]] = {
-    "an hour of a GPU": (Collection.ROLLUPS_HOURLY, {"scope": "gpu"}, {"$inc": {"places.0.space.cost_nusd": 1}}),
-    "its second half": (Collection.ROLLUPS_HOURLY, {"scope": "gpu"}, {"$inc": {"places.0.second_half.total.cost_nusd": 1}}),
-    "its lines": (Collection.ROLLUPS_HOURLY, {"scope": "gpu"}, {"$set": {"places.0.lines.tenant.0": "somebody else"}}),
-    "an hour of the fleet": (Collection.ROLLUPS_HOURLY, {"scope": "fleet"}, {"$inc": {"total.requests": 1}}),
-    "its models": (Collection.ROLLUPS_HOURLY, {"scope": "fleet"}, {"$set": {"by_model.model.0": "another"}}),
-    "a day of a GPU": (Collection.ROLLUPS_DAILY, {"scope": "gpu"}, {"$inc": {"places.0.total.requests": -1}}),
-    "a day of the fleet": (Collection.ROLLUPS_DAILY, {"scope": "fleet"}, {"$inc": {"space.warm_idle_nusd": 1}}),
+    "an hour of a GPU": (
+        Collection.ROLLUPS_HOURLY,
+        {"scope": "gpu"},
+        {"$inc": {"places.0.space.cost_nusd": 1}},
+    ),
+    "its second half": (
+        Collection.ROLLUPS_HOURLY,
+        {"scope": "gpu"},
+        {"$inc": {"places.0.second_half.total.cost_nusd": 1}},
+    ),
+    "its lines": (
+        Collection.ROLLUPS_HOURLY,
+        {"scope": "gpu"},
+        {"$set": {"places.0.lines.tenant.0": "somebody else"}},
+    ),
+    "an hour of the fleet": (
+        Collection.ROLLUPS_HOURLY,
+        {"scope": "fleet"},
+        {"$inc": {"total.requests": 1}},
+    ),
+    "its models": (
+        Collection.ROLLUPS_HOURLY,
+        {"scope": "fleet"},
+        {"$set": {"by_model.model.0": "another"}},
+    ),
+    "a day of a GPU": (
+        Collection.ROLLUPS_DAILY,
+        {"scope": "gpu"},
+        {"$inc": {"places.0.total.requests": -1}},
+    ),
+    "a day of the fleet": (
+        Collection.ROLLUPS_DAILY,
+        {"scope": "fleet"},
+        {"$inc": {"space.warm_idle_nusd": 1}},
+    ),
 }
 
 
 @pytest.mark.parametrize("what", SUMS)
-def test_a_sum_that_is_not_what_its_parts_are_is_found(pipeline: Callable[..., Pipeline], what: str) -> None:
+def test_a_sum_that_is_not_what_its_parts_are_is_found(
+    pipeline: Callable[..., Pipeline], what: str
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(120).replace(minute=40)
     one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(3)])
@@ -232,7 +302,9 @@ def test_a_sum_that_is_not_what_its_parts_are_is_found(pipeline: Callable[..., P
     assert one.audit().as_json()["sums_compared"] == 4
 
 
-def test_sums_that_are_missing_are_found_and_those_that_wait_are_behind(pipeline: Callable[..., Pipeline]) -> None:
+def test_sums_that_are_missing_are_found_and_those_that_wait_are_behind(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(120).replace(minute=40)
     one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in range(3)])
@@ -252,7 +324,9 @@ def test_sums_that_are_missing_are_found_and_those_that_wait_are_behind(pipeline
     assert not one.audit().holds
 
 
-def test_an_audit_of_a_part_of_the_time_compares_the_sums_within_it(pipeline: Callable[..., Pipeline]) -> None:
+def test_an_audit_of_a_part_of_the_time_compares_the_sums_within_it(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(180).replace(minute=0)
     one.ingest([usage(n, at + n * MINUTE + timedelta(seconds=50)) for n in (5, 50, 70)])

@@ -1,4 +1,5 @@
-"""Backup and restore on a real MongoDB: a copy is of one moment, comes back as it was, and is refused when it cannot."""
+"""Backup and restore on a real MongoDB: a copy is of one moment, comes back as it was, and is
+refused when it cannot."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def filled(one: Pipeline) -> Pipeline:
 
 
 def writing(one: Pipeline) -> Callable[[str, int], None]:
-    """While a backup is made: after the requests were copied, more of them come and their cells are computed."""
+    """While a backup is made: after the requests were copied, more of them come and their cells are
+    computed."""
 
     def progress(name: str, _documents: int) -> None:
         if name == USAGE.collection:
@@ -84,11 +86,15 @@ def documents(uri: str, database: str) -> dict[str, list[dict[str, Any]]]:
         return {name: list(client[database][name].find().sort("_id")) for name in COPIED}
 
 
-def test_a_copy_that_was_made_under_writes_is_a_ledger_that_holds(made: Made, replica_set: str, tmp_path: Path) -> None:
+def test_a_copy_that_was_made_under_writes_is_a_ledger_that_holds(
+    made: Made, replica_set: str, tmp_path: Path
+) -> None:
     one = filled(made("moving"))
     before = documents(replica_set, "moving")
     manifest = back_up(one.settings, tmp_path / "copy", [], writing(one))
-    assert documents(replica_set, "moving") != before, "nothing was written meanwhile: this test shows nothing"
+    assert documents(replica_set, "moving") != before, (
+        "nothing was written meanwhile: this test shows nothing"
+    )
     assert manifest.consistency == "snapshot"
     restored = made("restored")
     for name in COPIED:  # a pipeline makes indexes and the default price
@@ -102,10 +108,14 @@ def test_a_copy_that_was_made_under_writes_is_a_ledger_that_holds(made: Made, re
     assert "gpus_1_ts_us_1" in indexes
 
 
-def test_without_a_snapshot_such_a_copy_is_no_ledger(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_snapshot_such_a_copy_is_no_ledger(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the snapshot is for: the same copy, read collection by collection, does not hold."""
     one = filled(made("torn"))
-    monkeypatch.setattr(pymongo.MongoClient, "start_session", lambda self, **_options: contextlib.nullcontext())
+    monkeypatch.setattr(
+        pymongo.MongoClient, "start_session", lambda self, **_options: contextlib.nullcontext()
+    )
     back_up(one.settings, tmp_path / "copy", [], writing(one))
     monkeypatch.undo()
     restored = made("restored_torn")
@@ -124,10 +134,17 @@ def test_a_standalone_is_copied_when_nobody_writes_and_refused_when_somebody_doe
         back_up(one.settings, tmp_path / "moving", [], writing(one))
     assert not (tmp_path / "moving" / MANIFEST).exists()
     with pytest.raises(BackupUnusable, match="did not come to its end"):
-        restore(of_database(one.settings, f"{one.settings.mongodb_database}_x"), tmp_path / "moving", None, quiet)
+        restore(
+            of_database(one.settings, f"{one.settings.mongodb_database}_x"),
+            tmp_path / "moving",
+            None,
+            quiet,
+        )
 
 
-def test_only_the_right_key_opens_an_encrypted_copy(made: Made, replica_set: str, tmp_path: Path) -> None:
+def test_only_the_right_key_opens_an_encrypted_copy(
+    made: Made, replica_set: str, tmp_path: Path
+) -> None:
     one = filled(made("secret"))
     recipient, _ = new_key(tmp_path / "key"), new_key(tmp_path / "other")
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600

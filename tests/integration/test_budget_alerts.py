@@ -1,4 +1,5 @@
-"""Budget alerts end to end: real api processes, a real mongod, receivers that count. Each alert is told once."""
+"""Budget alerts end to end: real api processes, a real mongod, receivers that count. Each alert is
+told once."""
 
 from __future__ import annotations
 
@@ -21,7 +22,13 @@ from tests.receivers import mail_server, webhook
 
 from gpu_token_analytics.budgets.receivers import NotDelivered
 from gpu_token_analytics.budgets.spending import Spending
-from gpu_token_analytics.budgets.store import ALERTS_KEPT, CLAIM, FIRST_WAIT, MOST_ATTEMPTS, BudgetStore
+from gpu_token_analytics.budgets.store import (
+    ALERTS_KEPT,
+    CLAIM,
+    FIRST_WAIT,
+    MOST_ATTEMPTS,
+    BudgetStore,
+)
 from gpu_token_analytics.budgets.watch import BudgetWatch
 from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.documents import Collection
@@ -35,7 +42,10 @@ from gpu_token_analytics.rollups.store import RollupStore
 from gpu_token_analytics.settings import load
 
 PATIENCE_SECONDS = 120
-ALL = {f"{kind}|{percent}" for kind, percent in (("spent", 50), ("spent", 80), ("spent", 100), ("forecast", 100))}
+ALL = {
+    f"{kind}|{percent}"
+    for kind, percent in (("spent", 50), ("spent", 80), ("spent", 100), ("forecast", 100))
+}
 
 
 @pytest.fixture
@@ -46,7 +56,9 @@ def store(mongo_uri: str, mongo_database: str) -> Iterator[Store]:
     ensure_indexes(found, settings)
     hour = floor(found.now(), HOUR)
     fleet = Fleet(gpus=1, models=1, tenants=1)
-    found[Collection.LEDGER_CELLS].insert_many(list(cells(fleet, hour - timedelta(days=4), 4 * 1440, now=hour)))
+    found[Collection.LEDGER_CELLS].insert_many(
+        list(cells(fleet, hour - timedelta(days=4), 4 * 1440, now=hour))
+    )
     rollups = Rollups(RollupStore(found.database))
     while rollups.step_now():
         pass
@@ -56,7 +68,13 @@ def store(mongo_uri: str, mongo_database: str) -> Iterator[Store]:
 
 def put(store: Store, name: str = "all", limit_nusd: int = 1_000_000, **changes: Any) -> None:
     """A budget of which everything is spent in a period that began long enough ago."""
-    fields: dict[str, Any] = {"scope": "fleet", "key": None, "period": "month", "time_zone": "UTC", "limit_nusd": limit_nusd}
+    fields: dict[str, Any] = {
+        "scope": "fleet",
+        "key": None,
+        "period": "month",
+        "time_zone": "UTC",
+        "limit_nusd": limit_nusd,
+    }
     fields |= {"thresholds": [50, 80, 100], "forecast_alert": True, **changes}
     BudgetStore(store.database).put(name, fields, store.now(), "test")
 
@@ -75,7 +93,9 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
 class Apis:
     """Real `gpu-tokens api` processes on one database."""
 
-    def __init__(self, environment: dict[str, str], folder: Path, keep_log: Callable[[Path], None]) -> None:
+    def __init__(
+        self, environment: dict[str, str], folder: Path, keep_log: Callable[[Path], None]
+    ) -> None:
         self._environment, self._folder, self._keep_log = environment, folder, keep_log
         self.running: list[Child] = []
         self.logs: list[Path] = []
@@ -86,7 +106,9 @@ class Apis:
         self._started += 1
         self._keep_log(log)
         self.logs.append(log)
-        child = start([*GPU_TOKENS, "api", "--port", "0"], log, {**self._environment, **environment})
+        child = start(
+            [*GPU_TOKENS, "api", "--port", "0"], log, {**self._environment, **environment}
+        )
         self.running.append(child)
         return child
 
@@ -104,7 +126,11 @@ def apis(
     made: list[Apis] = []
 
     def make(**environment: str) -> Apis:
-        shared = {"MONGODB_URI": mongo_uri, "MONGODB_DATABASE": mongo_database, "BUDGET_CHECK_SECONDS": "0.2"}
+        shared = {
+            "MONGODB_URI": mongo_uri,
+            "MONGODB_DATABASE": mongo_database,
+            "BUDGET_CHECK_SECONDS": "0.2",
+        }
         made.append(Apis({**shared, **environment}, tmp_path, keep_log))
         return made[-1]
 
@@ -128,13 +154,16 @@ def test_several_processes_killed_and_restarted_tell_each_alert_once_to_each_rec
             ours.start()
         wait_until(lambda: len(hook.posts) >= 4, "nobody was told")
         # Before it listens a process may not heed SIGTERM yet.
-        wait_until(lambda: all("listening on" in log.read_text() for log in ours.logs), "not all came up")
+        wait_until(
+            lambda: all("listening on" in log.read_text() for log in ours.logs), "not all came up"
+        )
         ours.running[0].send_signal(signal.SIGKILL)
         ours.running[1].send_signal(signal.SIGTERM)
         assert ours.running[1].wait(60) == 0, "SIGTERM is a clean stop"
         for _ in range(2):
             ours.start()
-        # An alert that the killed process had in hand is due again after CLAIM: this test need not wait for that.
+        # An alert that the killed process had in hand is due again after CLAIM: this test need not
+        # wait for that.
         store[Collection.BUDGET_ALERTS].update_many(
             {"deliveries": {"$elemMatch": {"state": "waiting"}}},
             {"$set": {"deliveries.$[open].next_at": store.now() + timedelta(seconds=5)}},
@@ -150,7 +179,8 @@ def test_several_processes_killed_and_restarted_tell_each_alert_once_to_each_rec
         mails = Counter(str(mail["Message-ID"]) for _, _, mail in box.mails)
     assert len(taken) == 12
     assert len(mails) == 12
-    # The killed one may have sent what it could not write down: then it has the same id, and only one of them can be it.
+    # The killed one may have sent what it could not write down: then it has the same id, and only
+    # one of them can be it.
     assert sum(taken.values()) <= 13
     assert sum(mails.values()) <= 13
     assert {(body["budget"], f"{body['kind']}|{body['percent']}") for body in hook.taken} == {
@@ -159,10 +189,14 @@ def test_several_processes_killed_and_restarted_tell_each_alert_once_to_each_rec
     assert len(hook.posts) == len(hook.taken) + 2, "those that failed were sent again"
 
 
-def test_alertmanager_fires_once_until_the_period_ends(store: Store, apis: Callable[..., Apis], tmp_path: Path) -> None:
+def test_alertmanager_fires_once_until_the_period_ends(
+    store: Store, apis: Callable[..., Apis], tmp_path: Path
+) -> None:
     program = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
     if program is None:
-        unavailable(EmbeddedServiceError("no Alertmanager: apt-get install prometheus-alertmanager"))
+        unavailable(
+            EmbeddedServiceError("no Alertmanager: apt-get install prometheus-alertmanager")
+        )
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     told = webhook()
@@ -172,7 +206,11 @@ def test_alertmanager_fires_once_until_the_period_ends(store: Store, apis: Calla
             "route: {receiver: hook, group_by: ['...'], group_wait: 1s, group_interval: 1s}\n"
             f"receivers: [{{name: hook, webhook_configs: [{{url: '{hook.url}'}}]}}]\n"
         )
-        options = [f"--config.file={configuration}", f"--storage.path={tmp_path / 'am'}", "--cluster.listen-address="]
+        options = [
+            f"--config.file={configuration}",
+            f"--storage.path={tmp_path / 'am'}",
+            "--cluster.listen-address=",
+        ]
         command = [program, *options, f"--web.listen-address=127.0.0.1:{port}"]
         with running(command, tmp_path / "alertmanager.log"):
             put(store, scope="fleet")
@@ -211,21 +249,29 @@ class Watched:
     def __init__(self, store: Store, receiver: Receiver) -> None:
         self.now = store.now()
         self.store = BudgetStore(store.database)
-        self.watch = BudgetWatch(self.store, Spending(CostReads(store.database)), [receiver], lambda: self.now)
+        self.watch = BudgetWatch(
+            self.store, Spending(CostReads(store.database)), [receiver], lambda: self.now
+        )
 
     def look(self, after: timedelta = timedelta()) -> None:
         self.now += after
         self.watch.look()
 
 
-def test_a_failed_delivery_is_tried_again_later_and_later_and_given_up_in_the_end(store: Store) -> None:
+def test_a_failed_delivery_is_tried_again_later_and_later_and_given_up_in_the_end(
+    store: Store,
+) -> None:
     put(store, thresholds=[100], forecast_alert=False)
     receiver = Receiver()
     receiver.takes = False
     one = Watched(store, receiver)
     one.look()
     (delivery,) = alerts(store)[0]["deliveries"]
-    assert (delivery["state"], delivery["attempts"], delivery["error"]) == ("waiting", 1, "answered 503")
+    assert (delivery["state"], delivery["attempts"], delivery["error"]) == (
+        "waiting",
+        1,
+        "answered 503",
+    )
     one.look(FIRST_WAIT - timedelta(seconds=1))
     assert alerts(store)[0]["deliveries"][0]["attempts"] == 1, "not before its time"
     one.look(timedelta(seconds=2))
@@ -299,7 +345,9 @@ def test_each_threshold_is_told_when_it_is_passed_and_each_period_anew(store: St
     assert told() == ["spent|50", "spent|80", "spent|100"]
     put(store, limit_nusd=1000, thresholds=[100, 110], forecast_alert=False)
     one.look()
-    assert told() == ["spent|50", "spent|80", "spent|100", "spent|110"], "a threshold that is added is told, others not again"
+    assert told() == ["spent|50", "spent|80", "spent|100", "spent|110"], (
+        "a threshold that is added is told, others not again"
+    )
     put(store, limit_nusd=2000, thresholds=[50], forecast_alert=False)
     one.look()
     assert told()[4:] == ["spent|50"], "another limit is another budget"
@@ -328,7 +376,9 @@ def test_old_alerts_are_forgotten(store: Store) -> None:
     put(store, thresholds=[100], forecast_alert=False)
     one = Watched(store, Receiver())
     one.look()
-    store[Collection.BUDGET_ALERTS].update_many({}, {"$set": {"raised_at": one.now - ALERTS_KEPT - timedelta(days=1)}})
+    store[Collection.BUDGET_ALERTS].update_many(
+        {}, {"$set": {"raised_at": one.now - ALERTS_KEPT - timedelta(days=1)}}
+    )
     BudgetStore(store.database).remove("all")
     Watched(store, Receiver()).look()
     assert alerts(store) == []

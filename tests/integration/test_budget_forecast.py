@@ -1,4 +1,5 @@
-"""The forecast against what really came: the second half of the Azure conversation trace, a minute of it for a day of a budget.
+"""The forecast against what really came: the second half of the Azure conversation trace, a minute
+of it for a day of a budget.
 
 `pytest -s` prints the table that docs/budgets.md shows.
 """
@@ -26,7 +27,9 @@ SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA", ROOT.parent / "shared" / 
 TRACE = SHARED / "traces" / "AzureLLMInferenceTrace_conv.csv"
 MINUTES = 58  # the trace's last one is cut
 
-pytestmark = pytest.mark.skipif(not TRACE.exists(), reason=f"the Azure trace is not at {TRACE}; set GPU_TOKENS_SHARED_DATA")
+pytestmark = pytest.mark.skipif(
+    not TRACE.exists(), reason=f"the Azure trace is not at {TRACE}; set GPU_TOKENS_SHARED_DATA"
+)
 
 
 def forecast_at(series: list[int], minute: int) -> Forecast | None:
@@ -34,7 +37,9 @@ def forecast_at(series: list[int], minute: int) -> Forecast | None:
     return forecast(series[:minute], sum(series[:minute]), Fraction(len(series) - minute), season=1)
 
 
-def test_the_second_half_of_the_azure_trace(pipeline: Callable[..., Pipeline], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_second_half_of_the_azure_trace(
+    pipeline: Callable[..., Pipeline], capsys: pytest.CaptureFixture[str]
+) -> None:
     one = pipeline()
     rows = list(read_trace(TRACE, lambda bad: pytest.fail(str(bad))))
     shift_us = (
@@ -42,13 +47,17 @@ def test_the_second_half_of_the_azure_trace(pipeline: Callable[..., Pipeline], c
         - rows[0].arrival_us // 60_000_000 * 60_000_000
     )
     names = ("team-a", "team-b", "team-c")
-    assumed = Assumptions("azure", gpus=16, tenants=names, shift_us=shift_us, sample_interval_seconds=10)
+    assumed = Assumptions(
+        "azure", gpus=16, tenants=names, shift_us=shift_us, sample_interval_seconds=10
+    )
     one.ingest(list(replay(rows, assumed)), batch=5000)
     one.close()
     start = floor(one.store.now() - timedelta(hours=3), MINUTE)
     costs, end = CostReads(one.store.database), start + MINUTES * MINUTE
     money: dict[str, list[int]] = {name: [0] * MINUTES for name in ("everything", *names)}
-    for row in costs.rows(CostQuery(start, end, Step.MINUTE, group_by=("tenant",)), one.store.now()):
+    for row in costs.rows(
+        CostQuery(start, end, Step.MINUTE, group_by=("tenant",)), one.store.now()
+    ):
         if row.key[0] is not None:
             for name in (str(row.key[0]), "everything"):
                 money[name][(row.start - start) // MINUTE] += row["cost_nusd"]
@@ -60,11 +69,13 @@ def test_the_second_half_of_the_azure_trace(pipeline: Callable[..., Pipeline], c
         within += made.low_nusd <= actual <= made.high_nusd
         off = made.nusd / actual - 1
         lines.append(
-            f"{name:12} forecast {made.nusd / 1e9:8.4f} ({made.low_nusd / 1e9:.4f} to {made.high_nusd / 1e9:.4f}) "
+            f"{name:12} forecast {made.nusd / 1e9:8.4f} ({made.low_nusd / 1e9:.4f} to "
+            f"{made.high_nusd / 1e9:.4f}) "
             f"actual {actual / 1e9:8.4f} USD, {off:+.1%}"
         )
         assert abs(off) < 0.1, lines[-1]
-    # From every minute on which a forecast can be made, for each tenant: how often the truth lies between low and high.
+    # From every minute on which a forecast can be made, for each tenant: how often the truth lies
+    # between low and high.
     tries = [
         (made, sum(series))
         for name, series in money.items()
@@ -78,5 +89,8 @@ def test_the_second_half_of_the_azure_trace(pipeline: Callable[..., Pipeline], c
         print(
             "\n"
             + "\n".join(lines)
-            + f"\nbetween low and high: {within} of {len(money)}; from any minute {hits} of {len(tries)}"
+            + (
+                f"\nbetween low and high: {within} of {len(money)}; from any minute {hits} of "
+                f"{len(tries)}"
+            )
         )

@@ -1,4 +1,5 @@
-"""Closing many GPUs together: a few commands for all of them, and the ledger each would have alone."""
+"""Closing many GPUs together: a few commands for all of them, and the ledger each would have
+alone."""
 
 from __future__ import annotations
 
@@ -40,11 +41,24 @@ def fleet_minutes(gpus: int, first: int, count: int) -> list[Event]:
     found: list[Event] = []
     for minute in range(first, first + count):
         for gpu in range(gpus):
-            named, host, number = {"gpu_uuids": [f"GPU-{gpu}"]}, f"h{gpu // 8}", (minute * gpus + gpu) * 10
+            named, host, number = (
+                {"gpu_uuids": [f"GPU-{gpu}"]},
+                f"h{gpu // 8}",
+                (minute * gpus + gpu) * 10,
+            )
             at = START + minute * MINUTE + timedelta(seconds=gpu % 15)
-            found += [usage(number + n, at + timedelta(seconds=9 * n), 5.0, host=host, **named) for n in range(5)]
             found += [
-                sample(number + n, at + timedelta(seconds=15 * n), gpu_uuid=f"GPU-{gpu}", gpu_index=gpu % 8, host=host)
+                usage(number + n, at + timedelta(seconds=9 * n), 5.0, host=host, **named)
+                for n in range(5)
+            ]
+            found += [
+                sample(
+                    number + n,
+                    at + timedelta(seconds=15 * n),
+                    gpu_uuid=f"GPU-{gpu}",
+                    gpu_index=gpu % 8,
+                    host=host,
+                )
                 for n in range(4)
             ]
     return sorted(found, key=lambda event: event.ts)
@@ -89,7 +103,8 @@ def test_a_new_minute_of_each_gpu_is_closed_with_few_commands(
 
 
 def mixed_events(dice: random.Random) -> list[Event]:
-    """Few events of many GPUs: labels, a card and its slices, own prices, requests on two GPUs, silence."""
+    """Few events of many GPUs: labels, a card and its slices, own prices, requests on two GPUs,
+    silence."""
     found: list[Event] = []
     for number in range(150):
         at = START + timedelta(seconds=dice.randrange(1800))
@@ -106,10 +121,19 @@ def mixed_events(dice: random.Random) -> list[Event]:
             )
             found.append(usage(number, at, dice.choice((0.0, 5.0, 400.0)), **named))
             continue
-        values: dict[str, Any] = {"gpu_uuid": gpu, "gpu_index": index, "source": "replay", "name": f"name of {gpu}"}
+        values: dict[str, Any] = {
+            "gpu_uuid": gpu,
+            "gpu_index": index,
+            "source": "replay",
+            "name": f"name of {gpu}",
+        }
         values["price_per_hour_usd"] = dice.choice((None, 1.0, 2.0)) if index == 0 else None
         if index == 7:
-            values |= {"gpu_uuid": f"MIG-{dice.randrange(2)}", "mig_profile": "3g.40gb", "parent_uuid": "GPU-7"}
+            values |= {
+                "gpu_uuid": f"MIG-{dice.randrange(2)}",
+                "mig_profile": "3g.40gb",
+                "parent_uuid": "GPU-7",
+            }
         found.append(sample(number, at, **values))
     return found
 
@@ -121,7 +145,9 @@ def test_together_or_alone_gives_one_ledger(
     dice = random.Random(seed)
     events = mixed_events(dice)
     owned_minutes = dice.choice((0, 3, 1440))
-    together, alone = (pipeline(name, silent_gpu_owned_minutes=owned_minutes) for name in ("a", "b"))
+    together, alone = (
+        pipeline(name, silent_gpu_owned_minutes=owned_minutes) for name in ("a", "b")
+    )
     halves = (events[:75], events[75:])  # the second one comes late
     for half in halves:
         together.ingest(half)
@@ -139,17 +165,32 @@ def test_together_or_alone_gives_one_ledger(
 def test_the_nearest_sample_of_each_gpu(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline()
     at = START + timedelta(seconds=7)
-    one.ingest([sample(n, at + timedelta(seconds=second)) for n, second in enumerate((0, 10, 10, 10, 20, 20))])
+    one.ingest(
+        [
+            sample(n, at + timedelta(seconds=second))
+            for n, second in enumerate((0, 10, 10, 10, 20, 20))
+        ]
+    )
     one.ingest([sample(10, at, gpu_uuid="GPU-b")])
     raw, at_us = one.ledger.raw, to_us(at)
-    asked = {("GPU-a", at_us + 20_000_000), ("GPU-a", at_us), ("GPU-b", at_us + 1), ("GPU-c", at_us)}
+    asked = {
+        ("GPU-a", at_us + 20_000_000),
+        ("GPU-a", at_us),
+        ("GPU-b", at_us + 1),
+        ("GPU-c", at_us),
+    }
     together = sorted(raw_id("h1", f"sample-{number}") for number in (1, 2, 3))
     other = raw_id("h1", "sample-10")
     assert {key: found["_id"] for key, found in raw.last_samples(asked).items()} == {
         ("GPU-a", at_us + 20_000_000): together[-1],
         ("GPU-b", at_us + 1): other,
     }
-    asked = {("GPU-a", at_us + 1), ("GPU-a", at_us + 20_000_001), ("GPU-b", at_us), ("GPU-c", at_us)}
+    asked = {
+        ("GPU-a", at_us + 1),
+        ("GPU-a", at_us + 20_000_001),
+        ("GPU-b", at_us),
+        ("GPU-c", at_us),
+    }
     assert {key: found["_id"] for key, found in raw.first_samples(asked).items()} == {
         ("GPU-a", at_us + 1): together[0],
         ("GPU-b", at_us): other,
@@ -161,25 +202,44 @@ def test_the_nearest_request_of_each_name(pipeline: Callable[..., Pipeline]) -> 
     """Active up to its end, its end excluded; without a duration it is its end."""
     one = pipeline()
     at_us = to_us(START)
-    one.ingest([usage(0, START, 5.0), usage(1, START + MINUTE, 0.0), usage(2, START + 2 * MINUTE, 5.0)])
+    one.ingest(
+        [usage(0, START, 5.0), usage(1, START + MINUTE, 0.0), usage(2, START + 2 * MINUTE, 5.0)]
+    )
     last, minute_us = at_us + 10 * 60_000_000, 60_000_000
 
     def before(at: int) -> int | None:
-        found = one.ledger.raw.usage_before([UsageTime("GPU-b", 0, last, at), UsageTime("GPU-a", 0, last, at)])
+        found = one.ledger.raw.usage_before(
+            [UsageTime("GPU-b", 0, last, at), UsageTime("GPU-a", 0, last, at)]
+        )
         return found[1]["ts_us"] - at_us if found else None
 
     def since(at: int) -> int | None:
-        found = one.ledger.raw.usage_from([UsageTime("GPU-b", 0, last, at), UsageTime("GPU-a", 0, last, at)])
+        found = one.ledger.raw.usage_from(
+            [UsageTime("GPU-b", 0, last, at), UsageTime("GPU-a", 0, last, at)]
+        )
         return found[1]["ts_us"] - at_us if found else None
 
-    assert [before(at_us + at) for at in (-5_000_000, -4_999_999, 0, minute_us, minute_us + 1)] == [None, None, 0, 0, minute_us]
-    assert [since(at_us + at) for at in (-1, 0, minute_us, minute_us + 1)] == [0, minute_us, minute_us, 2 * minute_us]
+    assert [before(at_us + at) for at in (-5_000_000, -4_999_999, 0, minute_us, minute_us + 1)] == [
+        None,
+        None,
+        0,
+        0,
+        minute_us,
+    ]
+    assert [since(at_us + at) for at in (-1, 0, minute_us, minute_us + 1)] == [
+        0,
+        minute_us,
+        minute_us,
+        2 * minute_us,
+    ]
     assert since(at_us + 2 * minute_us) is None
     assert one.ledger.raw.usage_before([]) == {}
 
 
 @pytest.mark.parametrize("batch", [40, 1000])
-def test_what_this_process_stored_is_not_read_back(pipeline: Callable[..., Pipeline], commands: Commands, batch: int) -> None:
+def test_what_this_process_stored_is_not_read_back(
+    pipeline: Callable[..., Pipeline], commands: Commands, batch: int
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     one.ingest(fleet_minutes(8, 0, 4), batch)
     one.close()
@@ -196,7 +256,9 @@ def test_minutes_that_somebody_else_marked_are_all_that_is_read_back(
     one = pipeline(silent_gpu_owned_minutes=0)
     one.ingest(fleet_minutes(4, 0, 20), 1000)
     first = to_us(START) // 60_000_000 * 60_000_000
-    CellMarker(one.store, 0).mark([(f"GPU-{gpu}", first + minute * 60_000_000) for gpu in range(4) for minute in range(2)])
+    CellMarker(one.store, 0).mark(
+        [(f"GPU-{gpu}", first + minute * 60_000_000) for gpu in range(4) for minute in range(2)]
+    )
     one.close()
     read = commands.documents["token_usage"]
     assert 0 < read <= 4 * 5 * 4, "of two minutes, and of what is around them"
@@ -215,25 +277,34 @@ def test_what_another_process_stored_is_not_missed(pipeline: Callable[..., Pipel
     assert one.audit().holds
 
 
-@pytest.mark.parametrize("kinds", [(TokenUsage,), (GpuSample,), (TokenUsage, GpuSample)], ids=["requests", "samples", "both"])
+@pytest.mark.parametrize(
+    "kinds",
+    [(TokenUsage,), (GpuSample,), (TokenUsage, GpuSample)],
+    ids=["requests", "samples", "both"],
+)
 def test_what_was_stored_by_somebody_who_died_before_he_marked_it_is_not_missed(
     pipeline: Callable[..., Pipeline], kinds: tuple[type[Event], ...]
 ) -> None:
-    """His events come again, as duplicates, and the marks for them are left out: this process's own are still ahead."""
+    """His events come again, as duplicates, and the marks for them are left out: this process's own
+    are still ahead."""
     events = fleet_minutes(2, 0, 2)
     dead, one = pipeline(), pipeline(close_debounce_seconds=3)
     dead.store_only([event for event in events[:10] if isinstance(event, kinds)])
     one.ingest(events[10:])
     gens = {name: cell["gen"] for name, cell in one.cells().items()}
     one.ingest(events[:10])
-    assert gens.items() <= {name: cell["gen"] for name, cell in one.cells().items()}.items(), "marks are left out"
+    assert gens.items() <= {name: cell["gen"] for name, cell in one.cells().items()}.items(), (
+        "marks are left out"
+    )
     wait_until_due(one)
     one.close()
     assert one.audit().holds
 
 
 @pytest.mark.parametrize("kinds", [(TokenUsage,), (GpuSample,)], ids=["requests", "samples"])
-def test_what_comes_twice_is_not_taken_twice(pipeline: Callable[..., Pipeline], kinds: tuple[type[Event], ...]) -> None:
+def test_what_comes_twice_is_not_taken_twice(
+    pipeline: Callable[..., Pipeline], kinds: tuple[type[Event], ...]
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     events = fleet_minutes(2, 0, 2)
     one.ingest(events[:-8])
@@ -245,12 +316,16 @@ def test_what_comes_twice_is_not_taken_twice(pipeline: Callable[..., Pipeline], 
 def test_a_late_request_among_samples_that_are_known(pipeline: Callable[..., Pipeline]) -> None:
     """The energy up to the next sample, which is in a minute that is not due."""
     one = pipeline(silent_gpu_owned_minutes=0)
-    one.ingest([sample(n, START + timedelta(seconds=10 + 20 * n), source="replay") for n in range(9)])
+    one.ingest(
+        [sample(n, START + timedelta(seconds=10 + 20 * n), source="replay") for n in range(9)]
+    )
     one.close()
     one.ingest([usage(1, START + timedelta(seconds=50), 5.0)])
     one.close()
     (busy,) = (cell for cell in one.cells().values() if cell["lines"])
-    assert busy["energy_observed_us"] == 50_000_000, "from the first sample to the end of the minute"
+    assert busy["energy_observed_us"] == 50_000_000, (
+        "from the first sample to the end of the minute"
+    )
     assert one.audit().holds
 
 
@@ -262,15 +337,30 @@ def wait_until_due(one: Pipeline) -> None:
 def test_a_slice_is_priced_by_samples_of_its_card_beyond_the_minutes_in_which_the_card_is_due(
     pipeline: Callable[..., Pipeline],
 ) -> None:
-    """All of them are in memory, but those that a card's own minutes need are not all that its slices need."""
+    """All of them are in memory, but those that a card's own minutes need are not all that its
+    slices need."""
     one = pipeline(silent_gpu_owned_minutes=0)
-    part = sample(1, START, gpu_uuid="MIG-1", mig_profile="3g.40gb", parent_uuid="GPU-a", source="replay")
+    part = sample(
+        1, START, gpu_uuid="MIG-1", mig_profile="3g.40gb", parent_uuid="GPU-a", source="replay"
+    )
     one.ingest([part, sample(2, START + 3 * MINUTE, source="replay", price_per_hour_usd=2.0)])
     one.close()
-    late = sample(3, START + MINUTE + timedelta(seconds=30), source="replay", price_per_hour_usd=1.0)
-    one.ingest([late, *(usage(n, START + n * MINUTE + timedelta(seconds=40), gpu_uuids=["MIG-1"]) for n in range(6))])
+    late = sample(
+        3, START + MINUTE + timedelta(seconds=30), source="replay", price_per_hour_usd=1.0
+    )
+    one.ingest(
+        [
+            late,
+            *(
+                usage(n, START + n * MINUTE + timedelta(seconds=40), gpu_uuids=["MIG-1"])
+                for n in range(6)
+            ),
+        ]
+    )
     one.closer().step()
-    prices = [cell["price"]["nusd_per_hour"] for cell in one.cells(gpu="MIG-1").values() if cell["lines"]]
+    prices = [
+        cell["price"]["nusd_per_hour"] for cell in one.cells(gpu="MIG-1").values() if cell["lines"]
+    ]
     assert prices == [HOUR_NUSD] + [1_000_000_000] * 2 + [2_000_000_000] * 3
     one.close()
     assert one.audit().holds
@@ -284,11 +374,15 @@ def test_two_closers_share_a_backlog(pipeline: Callable[..., Pipeline]) -> None:
     assert len(first) == 12
     assert {cell["_id"] for cell in (*first, *second)} == set(one.cells())
     assert len(first) + len(second) == len(one.cells())
-    assert max(cell["due_at"] for cell in first) <= min(cell["due_at"] for cell in second), "longest due first"
+    assert max(cell["due_at"] for cell in first) <= min(cell["due_at"] for cell in second), (
+        "longest due first"
+    )
     assert one.ledger.cells.take_due(100) == []
 
 
-def test_others_cells_are_left_to_who_stored_their_events_for_a_while(pipeline: Callable[..., Pipeline]) -> None:
+def test_others_cells_are_left_to_who_stored_their_events_for_a_while(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one, other = pipeline(), pipeline()
     events = fleet_minutes(4, 0, 3)
     mine = {"GPU-0", "GPU-1"}
@@ -301,14 +395,23 @@ def test_others_cells_are_left_to_who_stored_their_events_for_a_while(pipeline: 
     taken += cells.take_due(100, own, wait)
     assert {cell["gpu"] for cell in taken} == mine, "though the others were due before"
     assert cells.take_due(100, own, wait) == []
-    one.store[Collection.LEDGER_CELLS].update_many({"gpu": "GPU-3"}, {"$set": {"due_at": one.ledger.now() - wait}})
-    assert {cell["gpu"] for cell in cells.take_due(100, own, wait)} == {"GPU-3"}, "nobody takes them: the other is gone"
+    one.store[Collection.LEDGER_CELLS].update_many(
+        {"gpu": "GPU-3"}, {"$set": {"due_at": one.ledger.now() - wait}}
+    )
+    assert {cell["gpu"] for cell in cells.take_due(100, own, wait)} == {"GPU-3"}, (
+        "nobody takes them: the other is gone"
+    )
 
     def freed(waits: int) -> dict[str, Any]:
-        return {"$set": {"due_at": one.ledger.now() - waits * wait}, "$unset": {"lease": "", "lease_until": ""}}
+        return {
+            "$set": {"due_at": one.ledger.now() - waits * wait},
+            "$unset": {"lease": "", "lease_until": ""},
+        }
 
     one.store[Collection.LEDGER_CELLS].update_many({}, freed(1))
-    assert {cell["gpu"] for cell in cells.take_due(100, own, wait)} == mine, "who has cells of his own is more patient"
+    assert {cell["gpu"] for cell in cells.take_due(100, own, wait)} == mine, (
+        "who has cells of his own is more patient"
+    )
     one.store[Collection.LEDGER_CELLS].update_many({}, freed(12))
     assert len(cells.take_due(100, own, wait)) == len(one.cells()), "not for ever"
 

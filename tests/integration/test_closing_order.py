@@ -1,4 +1,5 @@
-"""Closing in whatever order events come, and whatever they teach late: the ledger is the one of the straight order."""
+"""Closing in whatever order events come, and whatever they teach late: the ledger is the one of the
+straight order."""
 
 from __future__ import annotations
 
@@ -10,13 +11,24 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.integration.ledger_support import HOUR_NUSD, MINUTE, Pipeline, contents, fleet_events, minutes_ago, sample, usage
+from tests.integration.ledger_support import (
+    HOUR_NUSD,
+    MINUTE,
+    Pipeline,
+    contents,
+    fleet_events,
+    minutes_ago,
+    sample,
+    usage,
+)
 
 from gpu_token_analytics.wire.kind import Event
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_order_duplicates_batches_and_restarts_change_nothing(pipeline: Callable[..., Pipeline], seed: int) -> None:
+def test_order_duplicates_batches_and_restarts_change_nothing(
+    pipeline: Callable[..., Pipeline], seed: int
+) -> None:
     events = fleet_events(120)
     straight, wild = pipeline("a"), pipeline("b")
     straight.ingest(events)
@@ -40,13 +52,17 @@ def test_order_duplicates_batches_and_restarts_change_nothing(pipeline: Callable
     assert wild.audit().holds
 
 
-def test_a_label_becomes_the_uuid_that_samples_teach_later(pipeline: Callable[..., Pipeline]) -> None:
+def test_a_label_becomes_the_uuid_that_samples_teach_later(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)
     one.ingest([usage(1, at + timedelta(seconds=40), gpu_uuids=[], gpu_index=0)])
     one.close()
     assert [cell["gpu"] for cell in one.cells().values() if cell["lines"]] == ["h1/0"]
-    assert not any(cell["owned_us"] or cell["cost_nusd"] for cell in one.cells().values()), "nobody told of a GPU yet"
+    assert not any(cell["owned_us"] or cell["cost_nusd"] for cell in one.cells().values()), (
+        "nobody told of a GPU yet"
+    )
     one.ingest([sample(1, at + timedelta(seconds=5))])
     one.close()
     owned = [cell for cell in one.cells().values() if cell["owned_us"]]
@@ -58,9 +74,16 @@ def test_a_label_becomes_the_uuid_that_samples_teach_later(pipeline: Callable[..
 def test_silence_of_a_label_goes_where_its_requests_go(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline()
     early, late = minutes_ago(50), minutes_ago(40)
-    one.ingest([usage(n, at + timedelta(seconds=40), gpu_uuids=[], gpu_index=0) for n, at in enumerate((early, late))])
+    one.ingest(
+        [
+            usage(n, at + timedelta(seconds=40), gpu_uuids=[], gpu_index=0)
+            for n, at in enumerate((early, late))
+        ]
+    )
     one.close()
-    assert not any(cell["owned_us"] for cell in one.cells().values()), "of a GPU that nobody told of nobody owns the silence"
+    assert not any(cell["owned_us"] for cell in one.cells().values()), (
+        "of a GPU that nobody told of nobody owns the silence"
+    )
     one.ingest([sample(1, early + timedelta(seconds=5), source="replay")])
     one.close()
     owned = [cell["gpu"] for cell in one.cells().values() if cell["owned_us"]]
@@ -68,14 +91,20 @@ def test_silence_of_a_label_goes_where_its_requests_go(pipeline: Callable[..., P
     assert one.audit().holds
 
 
-@pytest.mark.parametrize("late_by", [-10, 10], ids=["a sample before", "the first sample ever, after"])
-def test_a_late_sample_names_and_prices_the_minutes_it_speaks_for(pipeline: Callable[..., Pipeline], late_by: int) -> None:
+@pytest.mark.parametrize(
+    "late_by", [-10, 10], ids=["a sample before", "the first sample ever, after"]
+)
+def test_a_late_sample_names_and_prices_the_minutes_it_speaks_for(
+    pipeline: Callable[..., Pipeline], late_by: int
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=2)
     at = minutes_ago(40)
     one.ingest([usage(n, at + n * 5 * MINUTE + timedelta(seconds=40)) for n in range(2)])
     one.close()
     assert {cell["gpu_name"] for cell in one.cells().values()} == {None}
-    one.ingest([sample(1, at + late_by * MINUTE, source="replay", host="h2", price_per_hour_usd=2.0)])
+    one.ingest(
+        [sample(1, at + late_by * MINUTE, source="replay", host="h2", price_per_hour_usd=2.0)]
+    )
     one.close()
     busy = [cell for cell in one.cells().values() if cell["lines"]]
     assert {(cell["host"], cell["gpu_name"]) for cell in busy} == {("h2", "H100")}
@@ -84,7 +113,9 @@ def test_a_late_sample_names_and_prices_the_minutes_it_speaks_for(pipeline: Call
     assert one.audit().holds
 
 
-def test_a_sample_older_than_the_first_one_names_what_was_before_both(pipeline: Callable[..., Pipeline]) -> None:
+def test_a_sample_older_than_the_first_one_names_what_was_before_both(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     """The GPU is known by then: nothing but the sample itself tells of it."""
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(40)
@@ -102,7 +133,12 @@ def test_a_late_first_sample_without_a_price_ends_what_the_next_one_said_of_its_
 ) -> None:
     one = pipeline(silent_gpu_owned_minutes=2)
     at = minutes_ago(40)
-    one.ingest([usage(1, at + timedelta(seconds=40)), sample(1, at + timedelta(minutes=5, seconds=30), price_per_hour_usd=2.0)])
+    one.ingest(
+        [
+            usage(1, at + timedelta(seconds=40)),
+            sample(1, at + timedelta(minutes=5, seconds=30), price_per_hour_usd=2.0),
+        ]
+    )
     one.close()
     priced = "GPU-a|" + f"{at + 5 * MINUTE:%Y-%m-%dT%H:%MZ}"
     assert one.cells()[priced]["price"]["row"] == "sample"
@@ -112,12 +148,21 @@ def test_a_late_first_sample_without_a_price_ends_what_the_next_one_said_of_its_
     assert one.audit().holds
 
 
-def test_a_slice_learned_of_late_is_priced_as_a_slice_from_its_first_request_on(pipeline: Callable[..., Pipeline]) -> None:
+def test_a_slice_learned_of_late_is_priced_as_a_slice_from_its_first_request_on(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(40)
     one.ingest([usage(1, at + timedelta(seconds=40), gpu_uuids=["MIG-1"])])
     one.close()
-    part = sample(1, at + 20 * MINUTE, gpu_uuid="MIG-1", mig_profile="3g.40gb", parent_uuid="GPU-a", source="replay")
+    part = sample(
+        1,
+        at + 20 * MINUTE,
+        gpu_uuid="MIG-1",
+        mig_profile="3g.40gb",
+        parent_uuid="GPU-a",
+        source="replay",
+    )
     one.ingest([part])
     one.close()
     cells = {cell["gpu"]: cell["cost_nusd"] for cell in one.cells(minute=at).values()}
@@ -132,26 +177,45 @@ def sparse_events(dice: random.Random) -> list[Event]:
         at = minutes_ago(120) + timedelta(seconds=dice.randrange(3600))
         gpu, index = dice.choice([("GPU-a", 0), ("GPU-b", 0), ("GPU-c", 1)])
         if dice.random() < 0.6:
-            named: dict[str, Any] = {"gpu_uuids": [gpu]} if dice.random() < 0.5 else {"gpu_uuids": [], "gpu_index": index}
+            named: dict[str, Any] = (
+                {"gpu_uuids": [gpu]}
+                if dice.random() < 0.5
+                else {"gpu_uuids": [], "gpu_index": index}
+            )
             if dice.random() < 0.2:
                 named = {"gpu_uuids": ["MIG-1"]}
             found.append(usage(number, at, dice.choice((0.0, 5.0, 100.0)), **named))
             continue
-        values: dict[str, Any] = {"gpu_uuid": gpu, "gpu_index": index, "source": "replay", "name": f"name of {gpu}"}
+        values: dict[str, Any] = {
+            "gpu_uuid": gpu,
+            "gpu_index": index,
+            "source": "replay",
+            "name": f"name of {gpu}",
+        }
         values["mem_used_mb"] = dice.choice((None, None, 4.0))
         if gpu == "GPU-c":
             values["price_per_hour_usd"] = dice.choice((None, 1.0, 2.0))
             if dice.random() < 0.5:
-                values |= {"gpu_uuid": "MIG-1", "mig_profile": "3g.40gb", "parent_uuid": "GPU-c", "price_per_hour_usd": None}
+                values |= {
+                    "gpu_uuid": "MIG-1",
+                    "mig_profile": "3g.40gb",
+                    "parent_uuid": "GPU-c",
+                    "price_per_hour_usd": None,
+                }
         found.append(sample(number, at, **values))
     return found
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_sparse_events_in_any_order_give_one_ledger(pipeline: Callable[..., Pipeline], seed: int) -> None:
+def test_sparse_events_in_any_order_give_one_ledger(
+    pipeline: Callable[..., Pipeline], seed: int
+) -> None:
     dice = random.Random(seed)
     events = sparse_events(dice)
-    straight, wild = pipeline("a", silent_gpu_owned_minutes=10), pipeline("b", silent_gpu_owned_minutes=10)
+    straight, wild = (
+        pipeline("a", silent_gpu_owned_minutes=10),
+        pipeline("b", silent_gpu_owned_minutes=10),
+    )
     straight.ingest(events)
     straight.close()
     for event in dice.sample(events, len(events)):
@@ -168,7 +232,9 @@ def test_sparse_events_in_any_order_give_one_ledger(pipeline: Callable[..., Pipe
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CLOSING_SEEDS", "4"))))
-def test_sparse_events_while_two_closers_are_at_work(pipeline: Callable[..., Pipeline], seed: int) -> None:
+def test_sparse_events_while_two_closers_are_at_work(
+    pipeline: Callable[..., Pipeline], seed: int
+) -> None:
     dice = random.Random(1000 + seed)
     events = sparse_events(dice)
     owned = dice.choice((0, 2, 10, 1440))
@@ -187,7 +253,10 @@ def test_sparse_events_while_two_closers_are_at_work(pipeline: Callable[..., Pip
         except BaseException as error:  # noqa: BLE001 - shown by the assertion below
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(random.Random(seed * 10 + number),)) for number in range(2)]
+    threads = [
+        threading.Thread(target=work, args=(random.Random(seed * 10 + number),))
+        for number in range(2)
+    ]
     for thread in threads:
         thread.start()
     mixed = dice.sample(events, len(events))
@@ -206,8 +275,11 @@ def test_sparse_events_while_two_closers_are_at_work(pipeline: Callable[..., Pip
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CLOSING_SEEDS", "4"))))
-def test_sparse_events_that_two_processes_store(pipeline: Callable[..., Pipeline], seed: int) -> None:
-    """Each remembers what it stored. Some events come to both, and sometimes one dies before it has marked what it stored."""
+def test_sparse_events_that_two_processes_store(
+    pipeline: Callable[..., Pipeline], seed: int
+) -> None:
+    """Each remembers what it stored. Some events come to both, and sometimes one dies before it has
+    marked what it stored."""
     dice = random.Random(2000 + seed)
     events = sparse_events(dice)
     owned = dice.choice((0, 2, 10, 1440))

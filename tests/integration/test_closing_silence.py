@@ -1,4 +1,5 @@
-"""Silence: the minutes of GPUs that say nothing are opened as they pass, at a price that many dead GPUs do not raise."""
+"""Silence: the minutes of GPUs that say nothing are opened as they pass, at a price that many dead
+GPUs do not raise."""
 
 from __future__ import annotations
 
@@ -7,18 +8,33 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from tests.integration.ledger_support import MINUTE, Commands, Pipeline, close_due, minutes_ago, sample, usage
+from tests.integration.ledger_support import (
+    MINUTE,
+    Commands,
+    Pipeline,
+    close_due,
+    minutes_ago,
+    sample,
+    usage,
+)
 
 
 class Silent:
-    """GPUs that were sampled once, and a closer whose clock is moved by hand. Minutes count from that of the samples."""
+    """GPUs that were sampled once, and a closer whose clock is moved by hand. Minutes count from
+    that of the samples."""
 
     def __init__(self, one: Pipeline, monkeypatch: pytest.MonkeyPatch, gpus: int = 1) -> None:
-        self.at = minutes_ago(1)  # of the machine, which may begin another minute meanwhile: up to two are none too many
+        # of the machine, which may begin another minute meanwhile: up to two are none too many
+        self.at = minutes_ago(1)
         self._now = self.at + 3 * MINUTE
         monkeypatch.setattr(one.store, "now", lambda: self._now)
         self._one, self.closer = one, one.closer()
-        one.ingest([sample(number, self.at, gpu_uuid=f"GPU-{number}", gpu_index=number) for number in range(gpus)])
+        one.ingest(
+            [
+                sample(number, self.at, gpu_uuid=f"GPU-{number}", gpu_index=number)
+                for number in range(gpus)
+            ]
+        )
         self.close()
 
     def close(self) -> None:
@@ -31,15 +47,24 @@ class Silent:
     @property
     def owned(self) -> list[float]:
         """The minutes of GPU-0 that are owned."""
-        minutes = (cell["minute"] for cell in self._one.cells(gpu="GPU-0", owned_us={"$gt": 0}).values())
+        minutes = (
+            cell["minute"] for cell in self._one.cells(gpu="GPU-0", owned_us={"$gt": 0}).values()
+        )
         return sorted((minute - self.at) / MINUTE for minute in minutes)
 
 
-def test_gpus_that_are_heard_of_cost_housekeeping_nothing(pipeline: Callable[..., Pipeline], commands: Commands) -> None:
+def test_gpus_that_are_heard_of_cost_housekeeping_nothing(
+    pipeline: Callable[..., Pipeline], commands: Commands
+) -> None:
     def housekeeping(gpus: int) -> Counter[str]:
         one = pipeline(f"_{gpus}", silent_gpu_owned_minutes=1440)
         now = datetime.now(UTC)
-        one.ingest([sample(number, now, gpu_uuid=f"GPU-{number}", gpu_index=number) for number in range(gpus)])
+        one.ingest(
+            [
+                sample(number, now, gpu_uuid=f"GPU-{number}", gpu_index=number)
+                for number in range(gpus)
+            ]
+        )
         one.close()
         closer, before = one.closer(), commands.sent.copy()
         closer.housekeep()
@@ -48,7 +73,7 @@ def test_gpus_that_are_heard_of_cost_housekeeping_nothing(pipeline: Callable[...
     assert housekeeping(1) == housekeeping(20)
 
 
-def test_a_gpu_that_is_silent_costs_housekeeping_a_command_a_minute_and_none_when_nobody_owns_it_any_more(
+def test_a_silent_gpu_costs_a_command_a_minute_and_none_when_nobody_owns_it_any_more(
     pipeline: Callable[..., Pipeline], commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sent(silent: Silent, minute: float) -> int:
@@ -61,7 +86,10 @@ def test_a_gpu_that_is_silent_costs_housekeeping_a_command_a_minute_and_none_whe
     few = Silent(pipeline("_few", silent_gpu_owned_minutes=5), monkeypatch, 1)
     many = Silent(pipeline("_many", silent_gpu_owned_minutes=5), monkeypatch, 11)
     assert sent(many, 3.1) > sent(few, 3.1)
-    more = {minute: sent(many, minute) - sent(few, minute) for minute in (3.2, 3.9, 4.0, 4.1, 5.1, 9.0, 9.1, 30.0, 200.0)}
+    more = {
+        minute: sent(many, minute) - sent(few, minute)
+        for minute in (3.2, 3.9, 4.0, 4.1, 5.1, 9.0, 9.1, 30.0, 200.0)
+    }
     assert more == {3.2: 0, 3.9: 0, 4.0: 10, 4.1: 0, 5.1: 10, 9.0: 10, 9.1: 0, 30.0: 0, 200.0: 30}
     assert few.owned == many.owned == [0, 1, 2, 3, 4, 5]
 

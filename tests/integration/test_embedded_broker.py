@@ -1,4 +1,5 @@
-"""The in-process broker against the real client: what the demo and the ingest tests rely on, and the limits it states."""
+"""The in-process broker against the real client: what the demo and the ingest tests rely on, and
+the limits it states."""
 
 from __future__ import annotations
 
@@ -21,7 +22,14 @@ PRODUCE, FETCH = 0, 1  # Kafka's protocol numbers
 
 
 def producer_of(broker: EmbeddedBroker, **config: Any) -> Producer:
-    return Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "linger.ms": 5, **config})
+    return Producer(
+        {
+            "bootstrap.servers": broker.bootstrap,
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            **config,
+        }
+    )
 
 
 def consumer_of(broker: EmbeddedBroker, **config: Any) -> Consumer:
@@ -31,7 +39,8 @@ def consumer_of(broker: EmbeddedBroker, **config: Any) -> Consumer:
             "group.id": "g",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "session.timeout.ms": 2000,  # how long this broker makes a group wait when a member leaves
+            # how long this broker makes a group wait when a member leaves
+            "session.timeout.ms": 2000,
             **config,
         }
     )
@@ -49,7 +58,9 @@ def read(consumer: Consumer, count: int, seconds: float = 20) -> list[Message]:
     return found
 
 
-def test_twelve_partitions_each_record_once_and_committed_offsets_resume(mock_broker: EmbeddedBroker) -> None:
+def test_twelve_partitions_each_record_once_and_committed_offsets_resume(
+    mock_broker: EmbeddedBroker,
+) -> None:
     producer = producer_of(mock_broker, partitioner="murmur2_random")
     for number in range(1200):
         producer.produce("tokens", key=f"host-{number % 50}", value=str(number))
@@ -66,7 +77,8 @@ def test_twelve_partitions_each_record_once_and_committed_offsets_resume(mock_br
         assert offset is not None
         ends[partition] = offset + 1
     first.commit(
-        offsets=[TopicPartition("tokens", partition, offset) for partition, offset in ends.items()], asynchronous=False
+        offsets=[TopicPartition("tokens", partition, offset) for partition, offset in ends.items()],
+        asynchronous=False,
     )
     first.close()
 
@@ -100,13 +112,18 @@ def test_a_fresh_group_does_not_wait_for_more_members(mock_broker: EmbeddedBroke
     consumer.subscribe(["tokens"])
     started = time.monotonic()
     assert read(consumer, 1)
-    # Real Kafka's default makes a fresh group wait 3 s; the demo shows its first figures sooner than that.
+    # Real Kafka's default makes a fresh group wait 3 s; the demo shows its first figures sooner
+    # than that.
     assert time.monotonic() - started < 3
     consumer.close()
 
 
-@pytest.mark.parametrize(("bytes_", "lost"), [(SAFE_UNREAD_BYTES, False), (2 * MAX_PARTITION_BYTES, True)])
-def test_the_oldest_batches_go_past_the_stated_size(mock_broker: EmbeddedBroker, bytes_: int, lost: bool) -> None:
+@pytest.mark.parametrize(
+    ("bytes_", "lost"), [(SAFE_UNREAD_BYTES, False), (2 * MAX_PARTITION_BYTES, True)]
+)
+def test_the_oldest_batches_go_past_the_stated_size(
+    mock_broker: EmbeddedBroker, bytes_: int, lost: bool
+) -> None:
     producer = producer_of(mock_broker)
     for _ in range(bytes_ // 1024):
         producer.produce("tokens", value=b"x" * 1024, partition=0)
@@ -123,7 +140,10 @@ def test_the_oldest_batches_go_past_the_stated_size(mock_broker: EmbeddedBroker,
 def test_batches_past_the_stated_number_go_too() -> None:
     with EmbeddedBroker({"tokens": 1}) as broker:
         # One record per batch: the worst case of a slow producer with small events.
-        producer = producer_of(broker, **{"batch.num.messages": 1, "linger.ms": 0, "queue.buffering.max.messages": 200_000})
+        producer = producer_of(
+            broker,
+            **{"batch.num.messages": 1, "linger.ms": 0, "queue.buffering.max.messages": 200_000},
+        )
         for _ in range(MAX_PARTITION_BATCHES + 1000):
             producer.produce("tokens", value=b"")
         assert producer.flush(100) == 0
@@ -131,7 +151,8 @@ def test_batches_past_the_stated_number_go_too() -> None:
         low, high = consumer.get_watermark_offsets(TopicPartition("tokens", 0), timeout=10)
         consumer.close()
     assert high == MAX_PARTITION_BATCHES + 1000
-    # 5 MB is reached first: a batch has about 70 bytes of its own. Either way nothing near the stated number is lost early.
+    # 5 MB is reached first: a batch has about 70 bytes of its own. Either way nothing near the
+    #   stated number is lost early.
     assert 0 < low <= high - min(MAX_PARTITION_BATCHES, MAX_PARTITION_BYTES // 80)
 
 
@@ -140,14 +161,21 @@ def test_injected_errors_reach_the_client_once_each(mock_broker: EmbeddedBroker)
     producer = producer_of(mock_broker, **{"enable.idempotence": False, "retries": 0})
     mock_broker.inject_errors(PRODUCE, [KafkaError.MSG_SIZE_TOO_LARGE])
     for _ in range(2):
-        producer.produce("tokens", value=b"x", partition=0, on_delivery=lambda error, _message: results.append(error))
+        producer.produce(
+            "tokens",
+            value=b"x",
+            partition=0,
+            on_delivery=lambda error, _message: results.append(error),
+        )
         producer.flush(20)
     assert results[0] is not None
     assert results[0].code() == KafkaError.MSG_SIZE_TOO_LARGE
     assert results[1] is None
 
 
-def test_deleted_records_are_out_of_range_for_a_reader_behind_them(mock_broker: EmbeddedBroker) -> None:
+def test_deleted_records_are_out_of_range_for_a_reader_behind_them(
+    mock_broker: EmbeddedBroker,
+) -> None:
     producer = producer_of(mock_broker)
     for number in range(10):
         producer.produce("tokens", value=str(number), partition=3)

@@ -1,4 +1,5 @@
-"""A real Kafka of both supported lines, from Maven's jars: it starts, keeps records across kill -9, and asks for passwords."""
+"""A real Kafka of both supported lines, from Maven's jars: it starts, keeps records across kill -9,
+and asks for passwords."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def create(bootstrap: str, topic: str, **config: Any) -> None:
 
 
 def produce(bootstrap: str, topic: str, values: range, **config: Any) -> None:
-    producer = Producer(quiet({"bootstrap.servers": bootstrap, "enable.idempotence": True, **config}))
+    producer = Producer(
+        quiet({"bootstrap.servers": bootstrap, "enable.idempotence": True, **config})
+    )
     for value in values:
         producer.produce(topic, key=f"host-{value % 40}", value=str(value))
     assert producer.flush(30) == 0
@@ -84,7 +87,9 @@ def test_records_survive_kill_9_and_the_address_stays(version: str, folder: Path
     with KafkaBroker(version, folder) as again:
         admin = AdminClient(quiet({"bootstrap.servers": again.bootstrap}))
         assert len(admin.list_topics(timeout=20).topics["tokens"].partitions) == 12
-        assert read_all(again.bootstrap, "tokens", 1200, **{"group.id": "another"}) == list(range(1200))
+        assert read_all(again.bootstrap, "tokens", 1200, **{"group.id": "another"}) == list(
+            range(1200)
+        )
 
 
 def test_unknown_topics_are_not_created(kafka: KafkaBroker) -> None:
@@ -94,8 +99,17 @@ def test_unknown_topics_are_not_created(kafka: KafkaBroker) -> None:
     producer.flush(20)
     assert errors
     assert errors[0] is not None
-    assert errors[0].code() in (KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._MSG_TIMED_OUT)
-    assert "tokenz" not in AdminClient(quiet({"bootstrap.servers": kafka.bootstrap})).list_topics(timeout=10).topics
+    assert errors[0].code() in (
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._MSG_TIMED_OUT,
+    )
+    assert (
+        "tokenz"
+        not in AdminClient(quiet({"bootstrap.servers": kafka.bootstrap}))
+        .list_topics(timeout=10)
+        .topics
+    )
 
 
 @both_lines
@@ -107,7 +121,9 @@ def test_sasl_lets_in_who_knows_the_password(version: str, folder: Path) -> None
         "sasl.username": "app",
         "sasl.password": password,
     }
-    with KafkaBroker(version, folder, sasl_users={"admin": "admin-secret", "app": password}) as broker:
+    with KafkaBroker(
+        version, folder, sasl_users={"admin": "admin-secret", "app": password}
+    ) as broker:
         create(broker.bootstrap, "tokens", **known)
         produce(broker.bootstrap, "tokens", range(20), **known)
         assert read_all(broker.bootstrap, "tokens", 20, **known) == list(range(20))
@@ -123,9 +139,14 @@ def test_a_port_that_is_taken_is_named(kafka: KafkaBroker, folder: Path) -> None
 
 
 def test_the_command_prints_its_address_and_stops_on_sigterm(folder: Path) -> None:
-    command = "import typer; from gpu_token_analytics.embedded.commands import kafka; typer.run(kafka)"
+    command = (
+        "import typer; from gpu_token_analytics.embedded.commands import kafka; typer.run(kafka)"
+    )
     with subprocess.Popen(
-        [sys.executable, "-c", command, "--folder", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", command, "--folder", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stdout is not None

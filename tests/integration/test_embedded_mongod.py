@@ -24,7 +24,8 @@ Document = dict[str, Any]
 
 
 def client_of(server: EmbeddedMongod) -> MongoClient[Document]:
-    # A client that is closed after its server died must not look for it for half a minute to end its sessions.
+    # A client that is closed after its server died must not look for it for half a minute to end
+    # its sessions.
     return MongoClient(server.uri, serverSelectionTimeoutMS=5000)
 
 
@@ -41,7 +42,10 @@ def test_runs_as_configured(mongod: EmbeddedMongod, mongo_database: str) -> None
         options = client.admin.command("getCmdLineOpts")["parsed"]
         assert options["net"]["bindIp"] == "127.0.0.1"
         assert options["net"]["unixDomainSocket"] == {"enabled": False}
-        assert client.admin.command("serverStatus")["wiredTiger"]["cache"]["maximum bytes configured"] == 256 * 1024**2
+        assert (
+            client.admin.command("serverStatus")["wiredTiger"]["cache"]["maximum bytes configured"]
+            == 256 * 1024**2
+        )
     assert mongod.data_dir.joinpath("mongod.log").exists()
 
 
@@ -62,7 +66,10 @@ def test_not_reachable_from_outside(mongod: EmbeddedMongod) -> None:
     )
     if address is None:
         pytest.skip("this machine has no address but loopback")
-    with pytest.raises(ConnectionRefusedError), socket.create_connection((str(address), mongod.port), timeout=5):
+    with (
+        pytest.raises(ConnectionRefusedError),
+        socket.create_connection((str(address), mongod.port), timeout=5),
+    ):
         pass
 
 
@@ -73,13 +80,16 @@ def test_acknowledged_writes_survive_kill_9(data_dir: Path, replica_set: str | N
         port = server.port
         for round_ in range(3):
             with client_of(server) as client:
-                things = client.db.get_collection("things", write_concern=WriteConcern(w="majority"))
+                things = client.db.get_collection(
+                    "things", write_concern=WriteConcern(w="majority")
+                )
                 for number in range(20):
                     things.insert_one({"round": round_, "number": number})
             pid = server.pid
             server.kill()
             assert server.pid is None
-            assert (data_dir / "mongod.lock").read_text().strip() == str(pid)  # the stale lock the next start must overcome
+            # the stale lock the next start must overcome
+            assert (data_dir / "mongod.lock").read_text().strip() == str(pid)
             server.start()
             assert server.port == port
         with client_of(server) as client:
@@ -95,7 +105,9 @@ def test_data_survives_a_clean_stop_and_another_object_opens_it(data_dir: Path) 
 
 def test_a_folder_in_use_is_refused_with_the_pid(data_dir: Path) -> None:
     with EmbeddedMongod(data_dir) as server, client_of(server) as client:
-        with pytest.raises(EmbeddedServiceError, match=f"in use by a running mongod \\(pid {server.pid}\\)"):
+        with pytest.raises(
+            EmbeddedServiceError, match=f"in use by a running mongod \\(pid {server.pid}\\)"
+        ):
             EmbeddedMongod(data_dir).start()
         assert client.admin.command("ping")["ok"] == 1
 
@@ -128,13 +140,19 @@ def test_auth_is_required_and_kept(data_dir: Path, replica_set: str | None) -> N
             anonymous.db.things.find_one()
     with server, client_of(server) as client:  # the administrator exists already
         assert client.db.things.count_documents({}) == 1
-    wrong = EmbeddedMongod(data_dir, port=server.port, replica_set=replica_set, auth=("root", "other"))
-    with pytest.raises(EmbeddedServiceError, match="another replica set name, port, user or password"):
+    wrong = EmbeddedMongod(
+        data_dir, port=server.port, replica_set=replica_set, auth=("root", "other")
+    )
+    with pytest.raises(
+        EmbeddedServiceError, match="another replica set name, port, user or password"
+    ):
         wrong.start()
     assert wrong.pid is None
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can tie a child to its parent (prctl)")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux can tie a child to its parent (prctl)"
+)
 def test_dies_cleanly_when_its_owner_is_killed(data_dir: Path) -> None:
     program = (
         "import pathlib, sys, time\n"
@@ -144,7 +162,9 @@ def test_dies_cleanly_when_its_owner_is_killed(data_dir: Path) -> None:
         "print(server.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program, str(data_dir)], stdout=subprocess.PIPE, text=True) as owner:
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(data_dir)], stdout=subprocess.PIPE, text=True
+    ) as owner:
         assert owner.stdout is not None
         assert int(owner.stdout.readline()) > 0
         owner.send_signal(signal.SIGKILL)
@@ -157,7 +177,9 @@ def test_dies_cleanly_when_its_owner_is_killed(data_dir: Path) -> None:
         pass
 
 
-def test_the_wheel_brings_one_that_runs(monkeypatch: pytest.MonkeyPatch, mongod: EmbeddedMongod) -> None:
+def test_the_wheel_brings_one_that_runs(
+    monkeypatch: pytest.MonkeyPatch, mongod: EmbeddedMongod
+) -> None:
     if sys.platform != "linux" or os.uname().machine != "x86_64":
         pytest.skip("the wheel is for Linux on x86-64")
     on_path = shutil.which("mongod")

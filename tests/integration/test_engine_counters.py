@@ -1,4 +1,5 @@
-"""Counters of engines in the ledger of a real MongoDB: beside requests, without any, placed and not; in any order; audited."""
+"""Counters of engines in the ledger of a real MongoDB: beside requests, without any, placed and
+not; in any order; audited."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ SECOND = timedelta(seconds=1)
 GPUS = ["GPU-a", "GPU-b"]
 
 
-def counted(number: int, end: datetime, prompt: int, completion: int, **fields: Any) -> EngineCounters:
+def counted(
+    number: int, end: datetime, prompt: int, completion: int, **fields: Any
+) -> EngineCounters:
     """Of 15 s up to `end`."""
     values: dict[str, Any] = {
         "event_id": f"counted-{number}",
@@ -45,7 +48,8 @@ def busy(gpus: Sequence[str] = GPUS, utilization: float | None = 0.8) -> list[Ev
     samples: list[Event] = []
     for place, gpu in enumerate(gpus):
         samples += [
-            sample(100 * place + at, AT + at * 10 * SECOND, gpu_uuid=gpu, gpu_index=place, utilization=utilization,
+            sample(100 * place + at, AT + at * 10 * SECOND, gpu_uuid=gpu, gpu_index=place,
+            utilization=utilization,
                    mem_used_mb=40_000.0, source="replay")
             for at in range(13)
         ]  # fmt: skip
@@ -53,22 +57,41 @@ def busy(gpus: Sequence[str] = GPUS, utilization: float | None = 0.8) -> list[Ev
 
 
 def place(one: Pipeline, gpus: Sequence[str] = GPUS, model: str | None = None) -> None:
-    row = {"instance": "node1:8000", "gpus": [*gpus], "host": "h1", "model": model, "counted_by": "any"}
+    row = {
+        "instance": "node1:8000",
+        "gpus": [*gpus],
+        "host": "h1",
+        "model": model,
+        "counted_by": "any",
+    }
     times = {"valid_from": datetime(2020, 1, 1, tzinfo=UTC), "valid_to": None}
-    InstanceStore(one.store.database).append([row | times], created_at=datetime.now(UTC), source="test")
+    InstanceStore(one.store.database).append(
+        [row | times], created_at=datetime.now(UTC), source="test"
+    )
 
 
 def ticks(first: int, counts: Sequence[tuple[int, int]], **fields: Any) -> list[Event]:
-    return [counted(first + at, AT + (at + 1) * 15 * SECOND, *tokens, **fields) for at, tokens in enumerate(counts)]
+    return [
+        counted(first + at, AT + (at + 1) * 15 * SECOND, *tokens, **fields)
+        for at, tokens in enumerate(counts)
+    ]
 
 
 def totals(one: Pipeline) -> dict[str, int]:
     """Of all lines of engines."""
-    lines = [line for cell in one.cells().values() for line in cell.get("lines", ()) if "counted" in line]
+    lines = [
+        line for cell in one.cells().values() for line in cell.get("lines", ()) if "counted" in line
+    ]
     return {
-        "counted": sum(line["counted"]["prompt_tokens"] + line["counted"]["completion_tokens"] for line in lines),
+        "counted": sum(
+            line["counted"]["prompt_tokens"] + line["counted"]["completion_tokens"]
+            for line in lines
+        ),
         "unexplained": sum(line["prompt_tokens"] + line["completion_tokens"] for line in lines),
-        "more": sum(line["counted"]["more_prompt_tokens"] + line["counted"]["more_completion_tokens"] for line in lines),
+        "more": sum(
+            line["counted"]["more_prompt_tokens"] + line["counted"]["more_completion_tokens"]
+            for line in lines
+        ),
     }
 
 
@@ -81,10 +104,27 @@ def checked(one: Pipeline) -> None:
 
 
 def test_engines_and_requests_in_any_order(pipeline: Callable[..., Pipeline]) -> None:
-    """Counted = of requests + unexplained, in each order of events, from memory and read back; the audit computes it again."""
+    """Counted = of requests + unexplained, in each order of events, from memory and read back; the
+    audit computes it again."""
     told = [
-        usage(1, AT + 20 * SECOND, seconds=10.0, gpu_uuids=GPUS, prompt_tokens=300, completion_tokens=40, cached_tokens=0),
-        usage(2, AT + 70 * SECOND, seconds=20.0, gpu_uuids=GPUS, prompt_tokens=200, completion_tokens=60, cached_tokens=0),
+        usage(
+            1,
+            AT + 20 * SECOND,
+            seconds=10.0,
+            gpu_uuids=GPUS,
+            prompt_tokens=300,
+            completion_tokens=40,
+            cached_tokens=0,
+        ),
+        usage(
+            2,
+            AT + 70 * SECOND,
+            seconds=20.0,
+            gpu_uuids=GPUS,
+            prompt_tokens=200,
+            completion_tokens=60,
+            cached_tokens=0,
+        ),
     ]
     counters = ticks(0, [(0, 0), (400, 50), (0, 0), (0, 0), (250, 90), (0, 0), (0, 0), (10, 5)])
     ledgers = []
@@ -105,15 +145,26 @@ def test_engines_and_requests_in_any_order(pipeline: Callable[..., Pipeline]) ->
         checked(one)
         count, (engine,) = Reads(one.store.database).engines(AT, AT + 5 * MINUTE, 10)
         assert (count, engine["_id"], engine["engine"]) == (1, "node1:8000", "sglang")
-        assert (engine["counted"], engine["unexplained"], engine["more"], engine["unplaced"]) == (805, 205, 0, False)
+        assert (engine["counted"], engine["unexplained"], engine["more"], engine["unplaced"]) == (
+            805,
+            205,
+            0,
+            False,
+        )
         ((name, audited),) = one.audit().least_covered
-        assert (name, audited.counted, audited.unexplained, audited.coverage) == ("node1:8000", 805, 205, 600 / 805)
+        assert (name, audited.counted, audited.unexplained, audited.coverage) == (
+            "node1:8000",
+            805,
+            205,
+            600 / 805,
+        )
         ledgers.append(contents(one.cells()))
     assert all(ledger == ledgers[0] for ledger in ledgers[1:])
 
 
 def test_cost_per_model_without_any_request(pipeline: Callable[..., Pipeline]) -> None:
-    """Money of GPU time that utilisation proves busy goes to models by counted tokens; sums say so by model and by class."""
+    """Money of GPU time that utilisation proves busy goes to models by counted tokens; sums say so
+    by model and by class."""
     one = pipeline()
     place(one)
     one.ingest(busy())
@@ -131,15 +182,25 @@ def test_cost_per_model_without_any_request(pipeline: Callable[..., Pipeline]) -
     llama, qwen = by_model["llama"], by_model["qwen"]
     assert (llama["prompt_tokens"], llama["completion_tokens"], llama["requests"]) == (800, 400, 0)
     assert llama["counted_nusd"] > 0
-    assert abs(llama["counted_nusd"] - qwen["counted_nusd"]) <= 4, "the same work: but for a nano-dollar in each of 4 cells"
+    assert abs(llama["counted_nusd"] - qwen["counted_nusd"]) <= 4, (
+        "the same work: but for a nano-dollar in each of 4 cells"
+    )
     assert llama["cost_nusd"] == 0, "nothing is attributed: no request is known"
     cells = one.cells()
-    assert sum(row.money_nusd for row in rows) == sum(cell.get("cost_nusd", 0) for cell in cells.values())
-    unmetered = sum(cell["classes"][MoneyClass.UNMETERED_WORK] for cell in cells.values() if "classes" in cell)
+    assert sum(row.money_nusd for row in rows) == sum(
+        cell.get("cost_nusd", 0) for cell in cells.values()
+    )
+    unmetered = sum(
+        cell["classes"][MoneyClass.UNMETERED_WORK] for cell in cells.values() if "classes" in cell
+    )
     assert sum(row["unmetered_work_nusd"] for row in rows) == unmetered
-    assert unmetered - sum(row["counted_nusd"] for row in rows) < unmetered / 4, "a third minute has no counters"
+    assert unmetered - sum(row["counted_nusd"] for row in rows) < unmetered / 4, (
+        "a third minute has no counters"
+    )
     assert llama["warm_idle_nusd"] > 0, "the model keeps the GPU warm, too"
-    classes = list(reads.rows(CostQuery(start, end, group_by=("class", "model", "tenant")), datetime.now(UTC)))
+    classes = list(
+        reads.rows(CostQuery(start, end, group_by=("class", "model", "tenant")), datetime.now(UTC))
+    )
     of_engines = {row.key: row for row in classes if row["unmetered_prompt_tokens"]}
     assert {key: row["prompt_tokens"] for key, row in of_engines.items()} == {
         ("unmetered_work", "llama", None): 800,
@@ -148,19 +209,29 @@ def test_cost_per_model_without_any_request(pipeline: Callable[..., Pipeline]) -
     assert sum(row.money_nusd for row in classes) == sum(row.money_nusd for row in rows)
 
 
-def test_an_instance_without_a_placement_keeps_its_tokens(pipeline: Callable[..., Pipeline]) -> None:
+def test_an_instance_without_a_placement_keeps_its_tokens(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline()
     one.ingest([*busy(), *ticks(0, [(100, 50)] * 4)])
     one.close()
     checked(one)
-    lines = [line for cell in one.cells(gpu="instance:node1:8000").values() for line in cell["lines"]]
-    assert [(line["method"], line["cost_nusd"], line["prompt_tokens"]) for line in lines] == [("unknown_gpu", None, 400)]
+    lines = [
+        line for cell in one.cells(gpu="instance:node1:8000").values() for line in cell["lines"]
+    ]
+    assert [(line["method"], line["cost_nusd"], line["prompt_tokens"]) for line in lines] == [
+        ("unknown_gpu", None, 400)
+    ]
     assert "instance:node1:8000" in {
-        name["key"] for name in one.store["inventory"].find({"kind": {"$exists": True}}) if "key" in name
+        name["key"]
+        for name in one.store["inventory"].find({"kind": {"$exists": True}})
+        if "key" in name
     }
 
 
-def test_tokens_on_a_gpu_that_does_not_say_how_busy_it_is(pipeline: Callable[..., Pipeline]) -> None:
+def test_tokens_on_a_gpu_that_does_not_say_how_busy_it_is(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     """Their money is not known: null, and no rate divides by them."""
     one = pipeline()
     place(one)
@@ -172,7 +243,9 @@ def test_tokens_on_a_gpu_that_does_not_say_how_busy_it_is(pipeline: Callable[...
     assert sum(line["prompt_tokens"] for line in lines) == 400
 
 
-def test_the_placement_names_the_model_of_an_engine_that_does_not(pipeline: Callable[..., Pipeline]) -> None:
+def test_the_placement_names_the_model_of_an_engine_that_does_not(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline()
     place(one, model="qwen3-8b")
     one.ingest([*busy(), *ticks(0, [(100, 50)] * 4, model=None, engine="llamacpp")])
@@ -191,5 +264,12 @@ def test_a_gap_of_an_hour_is_spread_over_it(pipeline: Callable[..., Pipeline]) -
     checked(one)
     assert totals(one) == {"counted": 60_020, "unexplained": 60_020, "more": 0}
     assert (
-        len({cell["minute"] for cell in one.cells().values() if any("counted" in line for line in cell.get("lines", ()))}) == 60
+        len(
+            {
+                cell["minute"]
+                for cell in one.cells().values()
+                if any("counted" in line for line in cell.get("lines", ()))
+            }
+        )
+        == 60
     )

@@ -1,4 +1,5 @@
-"""An engine's page -> `gpu-tokens agent` -> Kafka -> `gpu-tokens processor` -> MongoDB: each token once, placed, by model."""
+"""An engine's page -> `gpu-tokens agent` -> Kafka -> `gpu-tokens processor` -> MongoDB: each token
+once, placed, by model."""
 
 from __future__ import annotations
 
@@ -11,7 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tests.integration.delivery_support import ROOT, Processor, delivery_settings, environment_of, eventually
+from tests.integration.delivery_support import (
+    ROOT,
+    Processor,
+    delivery_settings,
+    environment_of,
+    eventually,
+)
 from tests.programs import GPU_TOKENS
 from tests.programs import start as start_program
 from tests.unit.agent.engine_pages import MODEL, Told, vllm
@@ -30,7 +37,8 @@ pytestmark = [
 
 
 class Page(BaseHTTPRequestHandler):
-    """Two ranks of vLLM, which count 10 and 7 tokens more at each look; the second one begins anew at the fourth."""
+    """Two ranks of vLLM, which count 10 and 7 tokens more at each look; the second one begins anew
+    at the fourth."""
 
     looks = 0
     counted = 0  # tokens since the first look, as the agent can see them
@@ -38,7 +46,11 @@ class Page(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         looks = Page.looks = Page.looks + 1
         since = looks if looks < 4 else looks - 3
-        second = Told(1_000_000 + 5 * since, 0, 2 * since) if looks < 4 else Told(5 * since, 0, 2 * since)
+        second = (
+            Told(1_000_000 + 5 * since, 0, 2 * since)
+            if looks < 4
+            else Told(5 * since, 0, 2 * since)
+        )
         body = vllm([Told(8 * looks, 3 * looks, 2 * looks), second]).encode()
         Page.counted = 17 * (looks - 1)
         self.send_response(200)
@@ -71,19 +83,39 @@ def test_counters_of_an_engine_reach_the_ledger(
     keep_log: Callable[[Path], None],
 ) -> None:
     topic = f"tokens-{uuid.uuid4().hex[:8]}"
-    session = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "1000"}  # the least that a broker takes
+    # the least that a broker takes
+    session = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "1000"}
     names = {"kafka_topic": topic, "kafka_group": topic}
-    settings = delivery_settings(kafka.bootstrap, mongo_uri, mongo_database, kafka_extra_config=session, **names)
+    settings = delivery_settings(
+        kafka.bootstrap, mongo_uri, mongo_database, kafka_extra_config=session, **names
+    )
     create_topics(settings)
     start(settings).wait_ready()
     store = open_store(settings)
     port = page.rpartition(":")[2]
-    row = {"instance": f"vm4:{port}", "gpus": ["vm4/0", "vm4/1"], "host": "vm4", "model": None, "counted_by": "any"}
+    row = {
+        "instance": f"vm4:{port}",
+        "gpus": ["vm4/0", "vm4/1"],
+        "host": "vm4",
+        "model": None,
+        "counted_by": "any",
+    }
     times = {"valid_from": datetime(2020, 1, 1, tzinfo=UTC), "valid_to": None}
     InstanceStore(store.database).append([row | times], created_at=datetime.now(UTC), source="test")
     log = tmp_path / "agent.log"
     keep_log(log)
-    arguments = ["--source", "seed", "--host", "vm4", "--interval", "1", "--engine", f"vllm={page}", "--engine-interval", "1"]
+    arguments = [
+        "--source",
+        "seed",
+        "--host",
+        "vm4",
+        "--interval",
+        "1",
+        "--engine",
+        f"vllm={page}",
+        "--engine-interval",
+        "1",
+    ]
     agent = start_program([*GPU_TOKENS, "agent", *arguments], log, environment_of(settings), ROOT)
     try:
         eventually(lambda: Page.looks > 8, 60, "looks at the engine")
@@ -96,9 +128,16 @@ def test_counters_of_an_engine_reach_the_ledger(
         for cell in store[Collection.LEDGER_CELLS].find({"lines.counted": {"$exists": True}}):
             lines = [line for line in cell["lines"] if "counted" in line]
             assert {line["model"] for line in lines} == {MODEL}
-            assert cell["gpu"] in {declared_gpu_uuid("vm4", at) for at in (0, 1)}, "the placement's labels mean the seed's GPUs"
-            found += sum(line["counted"]["prompt_tokens"] + line["counted"]["completion_tokens"] for line in lines)
-            assert all(line["prompt_tokens"] == line["counted"]["prompt_tokens"] for line in lines), "no request is told"
+            assert cell["gpu"] in {declared_gpu_uuid("vm4", at) for at in (0, 1)}, (
+                "the placement's labels mean the seed's GPUs"
+            )
+            found += sum(
+                line["counted"]["prompt_tokens"] + line["counted"]["completion_tokens"]
+                for line in lines
+            )
+            assert all(
+                line["prompt_tokens"] == line["counted"]["prompt_tokens"] for line in lines
+            ), "no request is told"
         return found
 
     eventually(lambda: counted() == Page.counted, 60, f"{Page.counted} tokens in the ledger")

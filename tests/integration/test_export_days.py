@@ -1,4 +1,5 @@
-"""A folder of one Parquet file a day, as DuckDB reads it: equal to the ledger, only changed days written, whatever dies."""
+"""A folder of one Parquet file a day, as DuckDB reads it: equal to the ledger, only changed days
+written, whatever dies."""
 
 from __future__ import annotations
 
@@ -35,8 +36,18 @@ def one(pipeline: MakePipeline) -> Pipeline:
     for number, day in enumerate(DAYS):
         at = day + timedelta(hours=12)
         for gpu in ("GPU-a", "GPU-b"):
-            made.ingest([sample(1000 * number + n, at + n * MINUTE, gpu_uuid=gpu, host=gpu) for n in range(10)])
-        made.ingest([usage(100 * number + n, at + n * MINUTE + timedelta(seconds=40), tenant=f"t{n % 3}") for n in range(9)])
+            made.ingest(
+                [
+                    sample(1000 * number + n, at + n * MINUTE, gpu_uuid=gpu, host=gpu)
+                    for n in range(10)
+                ]
+            )
+        made.ingest(
+            [
+                usage(100 * number + n, at + n * MINUTE + timedelta(seconds=40), tenant=f"t{n % 3}")
+                for n in range(9)
+            ]
+        )
     return rolled(made)
 
 
@@ -54,12 +65,17 @@ def question() -> CostQuery:
 
 def export(one: Pipeline, folder: Path, start: datetime | None = None) -> list[DayFile]:
     desk = Desk.over(one.store, one.settings)
-    return list(export_days(desk, question(), ExportLayout.COSTS, "self-hosted", folder, start, None))
+    return list(
+        export_days(desk, question(), ExportLayout.COSTS, "self-hosted", folder, start, None)
+    )
 
 
 def days_in(folder: Path) -> dict[str, tuple[int, int]]:
     """Money and prompt tokens of each day, as a warehouse sums them."""
-    asked = "SELECT day, sum(total_nusd), sum(prompt_tokens) FROM read_parquet(?, hive_partitioning = true) GROUP BY day"
+    asked = (
+        "SELECT day, sum(total_nusd), sum(prompt_tokens) FROM read_parquet(?, hive_partitioning = "
+        "true) GROUP BY day"
+    )
     with duckdb.connect() as warehouse:
         rows = warehouse.execute(asked, [str(folder / "*" / "*.parquet")]).fetchall()
     return {str(day): (int(money), int(tokens)) for day, money, tokens in rows}
@@ -70,7 +86,10 @@ def days_of_ledger(one: Pipeline) -> dict[str, tuple[int, int]]:
     for cell in one.cells().values():
         day = f"{cell['minute']:%Y-%m-%d}"
         money, tokens = sums.get(day, (0, 0))
-        sums[day] = (money + cell["cost_nusd"], tokens + sum(line["prompt_tokens"] for line in cell["lines"]))
+        sums[day] = (
+            money + cell["cost_nusd"],
+            tokens + sum(line["prompt_tokens"] for line in cell["lines"]),
+        )
     return sums
 
 
@@ -88,7 +107,8 @@ def test_only_days_that_changed_are_written(one: Pipeline, tmp_path: Path) -> No
     export(one, tmp_path)
     assert names(export(one, tmp_path)) == []
     before = {path: path.read_bytes() for path in tmp_path.rglob(FILE)}
-    one.ingest([usage(900, DAYS[1] + timedelta(hours=12, seconds=50), tenant="late")])  # a correction of the second day
+    # a correction of the second day
+    one.ingest([usage(900, DAYS[1] + timedelta(hours=12, seconds=50), tenant="late")])
     rolled(one)
     assert names(export(one, tmp_path)) == [DAYS[1]]
     changed = [path.parent.name for path, content in before.items() if path.read_bytes() != content]
@@ -96,14 +116,22 @@ def test_only_days_that_changed_are_written(one: Pipeline, tmp_path: Path) -> No
     assert days_in(tmp_path) == days_of_ledger(one)
 
 
-def test_days_that_turn_final_and_other_questions_are_written_again(one: Pipeline, tmp_path: Path) -> None:
+def test_days_that_turn_final_and_other_questions_are_written_again(
+    one: Pipeline, tmp_path: Path
+) -> None:
     export(one, tmp_path)
     days = one.store["rollups_daily"]
-    days.update_one({"scope": "fleet", "start": DAYS[0]}, {"$set": {"final_at": one.store.now() - MINUTE}})
+    days.update_one(
+        {"scope": "fleet", "start": DAYS[0]}, {"$set": {"final_at": one.store.now() - MINUTE}}
+    )
     assert names(export(one, tmp_path)) == [DAYS[0]], "its rows say whether they are provisional"
     desk = Desk.over(one.store, one.settings)
-    focus = export_days(desk, CostQuery(DAYS[0], DAYS[1]), ExportLayout.FOCUS, "me", tmp_path, DAYS[2], None)
-    assert names(list(focus)) == [DAYS[2]], "the range names its days; what was asked before is not in the file"
+    focus = export_days(
+        desk, CostQuery(DAYS[0], DAYS[1]), ExportLayout.FOCUS, "me", tmp_path, DAYS[2], None
+    )
+    assert names(list(focus)) == [DAYS[2]], (
+        "the range names its days; what was asked before is not in the file"
+    )
 
 
 _DYING = """
@@ -131,18 +159,26 @@ main()
 """
 
 
-def test_a_killed_run_leaves_whole_files_and_the_next_goes_on(one: Pipeline, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_whole_files_and_the_next_goes_on(
+    one: Pipeline, tmp_path: Path
+) -> None:
     folder = tmp_path / "ledger"
     command = ["export", "--days", str(folder), "--by", "gpu,model,tenant", "--json"]
     environment = {**os.environ, **environment_of(one.settings)}
     script = [sys.executable, "-c", _DYING, *command]
-    dead = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    dead = subprocess.run(
+        script, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert dead.returncode == -signal.SIGKILL, dead.stderr
-    assert days_in(folder) == {day: sums for day, sums in days_of_ledger(one).items() if day == f"{DAYS[0]:%Y-%m-%d}"}
+    assert days_in(folder) == {
+        day: sums for day, sums in days_of_ledger(one).items() if day == f"{DAYS[0]:%Y-%m-%d}"
+    }
     assert list(folder.rglob("*.partial")), "it died within a file"
 
     program = [sys.executable, "-m", "gpu_token_analytics", *command]
-    done = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        program, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["written"] for line in done.stdout.splitlines()] == [False, True, True]
     assert days_in(folder) == days_of_ledger(one)

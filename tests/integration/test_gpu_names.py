@@ -1,4 +1,5 @@
-"""One card is paid once, however requests and samples spell it; labels and hosts are one spelling, too."""
+"""One card is paid once, however requests and samples spell it; labels and hosts are one spelling,
+too."""
 
 from __future__ import annotations
 
@@ -25,13 +26,21 @@ SPELLINGS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("first", ["samples", "requests"])
-def test_one_card_is_paid_once_however_it_is_spelt(pipeline: Callable[..., Pipeline], first: str) -> None:
+def test_one_card_is_paid_once_however_it_is_spelt(
+    pipeline: Callable[..., Pipeline], first: str
+) -> None:
     start = minutes_ago(30)
     end = start + timedelta(seconds=30)
     samples: list[Event] = [
         sample(n, start + timedelta(seconds=10 * n), gpu_uuid=uuid, host=host)
         for n, (uuid, host) in enumerate(
-            [("GPU-a", "h1"), ("gpu-a", "H1"), ("GPU-A::0", "h1"), ("GPU-a", "h1."), ("GPU-a", "h1")]
+            [
+                ("GPU-a", "h1"),
+                ("gpu-a", "H1"),
+                ("GPU-A::0", "h1"),
+                ("GPU-a", "h1."),
+                ("GPU-a", "h1"),
+            ]
         )
     ]
     spelt: list[Event] = [usage(n, end, **names) for n, names in enumerate(SPELLINGS)]

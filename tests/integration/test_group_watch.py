@@ -41,7 +41,9 @@ def test_a_group_without_backlog_has_no_age(watch: GroupWatch) -> None:
     assert sum(one.lag for one in state.partitions) == 0
 
 
-def test_the_age_is_that_of_the_oldest_in_every_look_not_only_in_the_first(settings: Settings, watch: GroupWatch) -> None:
+def test_the_age_is_that_of_the_oldest_in_every_look_not_only_in_the_first(
+    settings: Settings, watch: GroupWatch
+) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
     send(settings, *(f"host-{number}" for number in range(40)))
     after = datetime.now(UTC) + timedelta(seconds=1)

@@ -1,4 +1,5 @@
-"""What breaks in a data centre: processes, MongoDB, Kafka's offsets, producers. Nothing is lost, nothing is counted twice."""
+"""What breaks in a data centre: processes, MongoDB, Kafka's offsets, producers. Nothing is lost,
+nothing is counted twice."""
 
 from __future__ import annotations
 
@@ -11,7 +12,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.integration.delivery_support import Processor, delivery_settings, eventually, lag, send, stored, usages
+from tests.integration.delivery_support import (
+    Processor,
+    delivery_settings,
+    eventually,
+    lag,
+    send,
+    stored,
+    usages,
+)
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
@@ -36,29 +45,42 @@ def store(settings: Settings) -> Iterator[Store]:
     found.close()
 
 
-def test_two_processors_share_and_one_is_killed(settings: Settings, store: Store, start: Start) -> None:
+def test_two_processors_share_and_one_is_killed(
+    settings: Settings, store: Store, start: Start
+) -> None:
     seed_offsets(settings)
     sent: dict[str, bytes] = {}
     first = start(settings).wait_ready()
     sent |= send(settings, usages(2000, hosts=60))
     second = start(settings).wait_ready()
-    eventually(lambda: first.metric("gpu_tokens_assigned_partitions") == 6, what="sharing the partitions evenly")
-    eventually(lambda: second.metric("gpu_tokens_assigned_partitions") == 6, what="sharing the partitions evenly")
+    eventually(
+        lambda: first.metric("gpu_tokens_assigned_partitions") == 6,
+        what="sharing the partitions evenly",
+    )
+    eventually(
+        lambda: second.metric("gpu_tokens_assigned_partitions") == 6,
+        what="sharing the partitions evenly",
+    )
     for _ in range(4):
         sent |= send(settings, usages(1000, hosts=60))
-    eventually(lambda: second.metric("gpu_tokens_consumed_total") > 500, what="the second one being used")
+    eventually(
+        lambda: second.metric("gpu_tokens_consumed_total") > 500, what="the second one being used"
+    )
     assert first.metric("gpu_tokens_consumed_total") > 2000
     first.signal(signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
     sent |= send(settings, usages(2000, hosts=60))
     eventually(lambda: lag(settings) == 0, 60, "the survivor taking over")
-    eventually(lambda: second.metric("gpu_tokens_assigned_partitions") == 12, what="owning all partitions")
+    eventually(
+        lambda: second.metric("gpu_tokens_assigned_partitions") == 12, what="owning all partitions"
+    )
     assert stored(store).keys() == sent.keys()
     assert second.stop() == 0
 
 
 def test_a_zombie_does_no_harm(settings: Settings, store: Store, start: Start) -> None:
-    """Stopped for longer than its session, it wakes up with a batch of partitions that are somebody else's by now."""
+    """Stopped for longer than its session, it wakes up with a batch of partitions that are somebody
+    else's by now."""
     seed_offsets(settings)
     zombie = start(settings, BATCH_MAX_RECORDS="50").wait_ready()
     sent = send(settings, usages(3000, hosts=60))
@@ -73,17 +95,25 @@ def test_a_zombie_does_no_harm(settings: Settings, store: Store, start: Start) -
     eventually(lambda: zombie.get("/ready")[0] == 200, 60, "the zombie joining again")
     eventually(lambda: lag(settings) == 0, 60)
     after = {state.partition: state.committed for state in describe_group(settings)}
-    assert all((after[number] or 0) >= (before[number] or 0) for number in before), "no offset was set back"
+    assert all((after[number] or 0) >= (before[number] or 0) for number in before), (
+        "no offset was set back"
+    )
     assert stored(store).keys() == sent.keys()
     assert zombie.stop() == 0
     assert heir.stop() == 0
 
 
 @pytest.mark.parametrize("outage", ["frozen", "killed"])
-def test_a_mongodb_outage_is_waited_out(outage: str, mock_broker: EmbeddedBroker, tmp_path: Path, start: Start) -> None:
+def test_a_mongodb_outage_is_waited_out(
+    outage: str, mock_broker: EmbeddedBroker, tmp_path: Path, start: Start
+) -> None:
     with EmbeddedMongod(tmp_path / "mongod") as mongod:
         settings = delivery_settings(
-            mock_broker.bootstrap, mongod.uri, "outage", mongodb_timeout_ms=1000, batch_max_records=200
+            mock_broker.bootstrap,
+            mongod.uri,
+            "outage",
+            mongodb_timeout_ms=1000,
+            batch_max_records=200,
         )
         seed_offsets(settings)
         processor = start(settings).wait_ready()
@@ -118,7 +148,9 @@ def test_stopping_while_mongodb_is_down_takes_no_longer_than_promised(
     mock_broker: EmbeddedBroker, tmp_path: Path, start: Start
 ) -> None:
     with EmbeddedMongod(tmp_path / "mongod") as mongod:
-        settings = delivery_settings(mock_broker.bootstrap, mongod.uri, "outage", mongodb_timeout_ms=1000)
+        settings = delivery_settings(
+            mock_broker.bootstrap, mongod.uri, "outage", mongodb_timeout_ms=1000
+        )
         seed_offsets(settings)
         processor = start(settings).wait_ready()
         mongod.kill()
@@ -130,7 +162,9 @@ def test_stopping_while_mongodb_is_down_takes_no_longer_than_promised(
         assert lag(settings) == 200, "nothing was committed that is not stored"
 
 
-def test_sigterm_finishes_the_batch_and_a_second_one_ends_at_once(settings: Settings, store: Store, start: Start) -> None:
+def test_sigterm_finishes_the_batch_and_a_second_one_ends_at_once(
+    settings: Settings, store: Store, start: Start
+) -> None:
     seed_offsets(settings)
     processor = start(settings, BATCH_MAX_RECORDS="100").wait_ready()
     sent = send(settings, usages(3000, hosts=60))
@@ -162,18 +196,25 @@ def test_records_deleted_before_they_were_read_stop_the_process(
     mock_broker.delete_records(settings.kafka_topic, state.partition, 20)
     processor = start(settings)
     assert processor.wait(60) == 1
-    assert f"{settings.kafka_topic}/{state.partition}: the next record to read is no longer in Kafka" in processor.text()
+    assert (
+        f"{settings.kafka_topic}/{state.partition}: the next record to read is no longer in Kafka"
+        in processor.text()
+    )
     after = {found.partition: found.committed for found in describe_group(settings)}
     assert after[state.partition] == 0, "no offset was moved behind the operator's back"
 
 
-def test_a_group_without_offsets_stops_with_the_command_to_run(settings: Settings, start: Start) -> None:
+def test_a_group_without_offsets_stops_with_the_command_to_run(
+    settings: Settings, start: Start
+) -> None:
     processor = start(settings)
     assert processor.wait(60) == 1
     assert "gpu-tokens topics create" in processor.text()
 
 
-def test_bad_records_stop_nobody_however_many_they_are(settings: Settings, store: Store, start: Start) -> None:
+def test_bad_records_stop_nobody_however_many_they_are(
+    settings: Settings, store: Store, start: Start
+) -> None:
     seed_offsets(settings)
     sent = send(settings, usages(500))
     processor = start(settings).wait_ready()
@@ -192,7 +233,10 @@ def test_bad_records_stop_nobody_however_many_they_are(settings: Settings, store
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mongodb_uri": "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=500"}, "check MONGODB_URI"),
+        (
+            {"mongodb_uri": "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=500"},
+            "check MONGODB_URI",
+        ),
         ({"kafka_bootstrap": "127.0.0.1:9"}, "check KAFKA_BOOTSTRAP"),
         ({"kafka_topic": "nowhere"}, "gpu-tokens topics create"),
         ({"kafka_extra_config": {"auto.offset.reset": "latest"}}, "auto.offset.reset"),
@@ -210,9 +254,20 @@ def test_what_cannot_start_says_why_in_one_line(
     assert "Traceback" not in processor.text()
 
 
-def test_the_agent_beside_the_processor_sends_through_kafka(settings: Settings, start: Start, tmp_path: Path) -> None:
+def test_the_agent_beside_the_processor_sends_through_kafka(
+    settings: Settings, start: Start, tmp_path: Path
+) -> None:
     seed_offsets(settings)
-    seed = [{"gpu_index": 0, "name": "A100", "utilization": 0.4, "mem_used_mb": 1, "mem_total_mb": 2, "power_w": 300.0}]
+    seed = [
+        {
+            "gpu_index": 0,
+            "name": "A100",
+            "utilization": 0.4,
+            "mem_used_mb": 1,
+            "mem_total_mb": 2,
+            "power_w": 300.0,
+        }
+    ]
     (tmp_path / "gpu_seed.json").write_text(json.dumps(seed))
     processor = start(
         settings,
@@ -229,5 +284,7 @@ def test_the_agent_beside_the_processor_sends_through_kafka(settings: Settings, 
     assert gpu["power_w"] == 300.0
     assert gpu["temperature_c"] is None, "unknown stays unknown"
     assert 0 <= gpu["age_seconds"] < 10
-    assert sum(state.high for state in describe_group(settings)) >= 3, "the samples are in the topic"
+    assert sum(state.high for state in describe_group(settings)) >= 3, (
+        "the samples are in the topic"
+    )
     assert processor.stop() == 0

@@ -1,4 +1,5 @@
-"""What only a real broker does: creating topics, its own clock, transactions, retention, restarts. Kafka 3.7 and current."""
+"""What only a real broker does: creating topics, its own clock, transactions, retention, restarts.
+Kafka 3.7 and current."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-# The product never writes transactions and has no door for deleting records; other people's producers and operators do.
+# The product never writes transactions and has no door for deleting records; other people's
+# producers and operators do.
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from tests.integration.delivery_support import (
@@ -38,7 +40,9 @@ from gpu_token_analytics.wire.kind import encode
 
 pytestmark = [
     pytest.mark.kafka,
-    pytest.mark.parametrize("kafka", [REFERENCE_VERSION, CURRENT_VERSION], indirect=True, scope="session"),
+    pytest.mark.parametrize(
+        "kafka", [REFERENCE_VERSION, CURRENT_VERSION], indirect=True, scope="session"
+    ),
 ]
 
 
@@ -89,7 +93,9 @@ def test_topics_are_created_once_and_checked(settings: Settings) -> None:
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
     with pytest.raises(TopicMissing, match="12 partitions, KAFKA_PARTITIONS=6"):
         create_topics(Settings(**{**given, "kafka_partitions": 6}))
-    (report, _), _ = create_topics(Settings(**{**given, "kafka_retention_hours": 24, "raw_retention_days": 30}))
+    (report, _), _ = create_topics(
+        Settings(**{**given, "kafka_retention_hours": 24, "raw_retention_days": 30})
+    )
     assert report.notes == ("retention.ms is 604800000, `topics create` would have set 86400000",)
 
 
@@ -130,29 +136,43 @@ def test_events_dead_letters_and_their_repair(
     eventually(lambda: lag(settings) == 0)
     assert stored(store).keys() == sent.keys() | {broken.event_id}
     while_running = command(settings, "topics", "create")
-    assert while_running.returncode == 0, "nothing is to be seeded, so a running group is no obstacle"
+    assert while_running.returncode == 0, (
+        "nothing is to be seeded, so a running group is no obstacle"
+    )
     assert processor.stop() == 0
 
 
-def test_the_clock_that_counts_is_the_brokers(settings: Settings, start: Callable[[Settings], Processor]) -> None:
-    """A producer whose clock is years ahead stamps record and event alike; it must not excuse itself."""
+def test_the_clock_that_counts_is_the_brokers(
+    settings: Settings, start: Callable[[Settings], Processor]
+) -> None:
+    """A producer whose clock is years ahead stamps record and event alike; it must not excuse
+    itself."""
     create_topics(settings)
     start(settings).wait_ready()
     ahead = json.loads(encode(usages(1)[0])) | {"ts": "2031-01-01T00:00:00Z"}
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap})
-    producer.produce(settings.kafka_topic, json.dumps(ahead).encode(), b"vm1", timestamp=1_925_000_000_000)
+    producer.produce(
+        settings.kafka_topic, json.dumps(ahead).encode(), b"vm1", timestamp=1_925_000_000_000
+    )
     assert producer.flush(20) == 0
     eventually(lambda: lag(settings) == 0)
     assert [letter.reason for letter in read_dead_letters(settings)] == ["future_ts"]
 
 
-def test_an_aborted_transaction_is_never_seen(settings: Settings, store: Store, start: Callable[[Settings], Processor]) -> None:
+def test_an_aborted_transaction_is_never_seen(
+    settings: Settings, store: Store, start: Callable[[Settings], Processor]
+) -> None:
     create_topics(settings)
     processor = start(settings).wait_ready()
     aborted, committed = usages(20)[:10], usages(20)[10:]
-    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "transactional.id": settings.kafka_topic})
+    producer = Producer(
+        {"bootstrap.servers": settings.kafka_bootstrap, "transactional.id": settings.kafka_topic}
+    )
     producer.init_transactions(30)
-    for events, end in ((aborted, producer.abort_transaction), (committed, producer.commit_transaction)):
+    for events, end in (
+        (aborted, producer.abort_transaction),
+        (committed, producer.commit_transaction),
+    ):
         producer.begin_transaction()
         for event in events:
             producer.produce(settings.kafka_topic, encode(event), event.host.encode())
@@ -162,7 +182,8 @@ def test_an_aborted_transaction_is_never_seen(settings: Settings, store: Store, 
     eventually(lambda: stored(store).keys() >= wanted)
     assert stored(store).keys() == wanted
     assert processor.get("/health")[0] == 200
-    # The transaction's own marks stay behind the last record for ever: that is no stuck partition and no lag.
+    # The transaction's own marks stay behind the last record for ever: that is no stuck partition
+    # and no lag.
     eventually(lambda: processor.metric("gpu_tokens_lag_records") == 0, what="counting no lag")
 
 
@@ -173,11 +194,16 @@ def test_records_deleted_before_they_were_read_stop_the_process(
     send(settings, usages(300, hosts=60))
     full = max(describe_group(settings), key=lambda state: state.high)
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
-    for future in admin.delete_records([TopicPartition(settings.kafka_topic, full.partition, full.high - 1)]).values():
+    for future in admin.delete_records(
+        [TopicPartition(settings.kafka_topic, full.partition, full.high - 1)]
+    ).values():
         future.result()
     processor = start(settings)
     assert processor.wait(60) == 1
-    assert f"{settings.kafka_topic}/{full.partition}: the next record to read is no longer in Kafka" in processor.text()
+    assert (
+        f"{settings.kafka_topic}/{full.partition}: the next record to read is no longer in Kafka"
+        in processor.text()
+    )
 
 
 def test_offsets_of_a_running_group_cannot_be_seeded_and_it_says_so(
@@ -186,7 +212,8 @@ def test_offsets_of_a_running_group_cannot_be_seeded_and_it_says_so(
     create_topics(settings)
     start(settings).wait_ready()
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
-    other_topic = Settings(**{**given, "kafka_topic": f"{settings.kafka_topic}-2"})  # the same group, nothing seeded
+    # the same group, nothing seeded
+    other_topic = Settings(**{**given, "kafka_topic": f"{settings.kafka_topic}-2"})
     with pytest.raises(KafkaError, match="has running processors"):
         create_topics(other_topic)
 

@@ -15,7 +15,8 @@ import yaml
 from deploy.sites import kubernetes, table
 
 _MODULE = "istio.io/api@v1.27.0"
-_SUM = "h1:KU1DeyIvZkY2k0pF9ZY+6D0ZVB1ZgvimaPkM55NVRWk="  # of the module's files: what the schemas are does not change
+# of the module's files: what the schemas are does not change
+_SUM = "h1:KU1DeyIvZkY2k0pF9ZY+6D0ZVB1ZgvimaPkM55NVRWk="
 TABLE = table.load()
 FOLDER = table.ROOT / "CA4" / "kubernetes"
 
@@ -40,7 +41,9 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], A
     module = json.loads(done.stdout)
     assert module["Sum"] == _SUM
     found = {}
-    for crd in yaml.safe_load_all((Path(module["Dir"]) / "kubernetes/customresourcedefinitions.gen.yaml").read_text()):
+    for crd in yaml.safe_load_all(
+        (Path(module["Dir"]) / "kubernetes/customresourcedefinitions.gen.yaml").read_text()
+    ):
         if not crd:
             continue
         for version in crd["spec"]["versions"]:
@@ -55,8 +58,13 @@ def _strict(schema: Any) -> Any:
     if isinstance(schema, dict):
         closed = {name: _strict(value) for name, value in schema.items()}
         if isinstance(closed.get("properties"), dict) and "additionalProperties" not in closed:
-            closed |= {} if closed.get("x-kubernetes-preserve-unknown-fields") else {"additionalProperties": False}
-        for combined in ("oneOf", "anyOf", "allOf", "not"):  # these speak of single fields, never of all
+            closed |= (
+                {}
+                if closed.get("x-kubernetes-preserve-unknown-fields")
+                else {"additionalProperties": False}
+            )
+        # these speak of single fields, never of all
+        for combined in ("oneOf", "anyOf", "allOf", "not"):
             if combined in schema:
                 closed[combined] = schema[combined]
         return closed
@@ -64,7 +72,9 @@ def _strict(schema: Any) -> Any:
 
 
 @pytest.mark.parametrize("site", TABLE.sites)
-def test_every_object_is_what_the_crds_allow(site: str, schemas: dict[tuple[str, str], Any]) -> None:
+def test_every_object_is_what_the_crds_allow(
+    site: str, schemas: dict[tuple[str, str], Any]
+) -> None:
     manifests = list(yaml.safe_load_all((FOLDER / f"istio-{site}.yaml").read_text()))
     assert manifests == kubernetes.manifests(TABLE, TABLE.sites[site])
     checked = 0

@@ -11,7 +11,13 @@ import pytest
 from tests.integration.delivery_support import delivery_settings, eventually, usages
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
-from gpu_token_analytics.errors import ConsumerStuck, DeliveryFailed, KafkaError, KafkaUnreachable, SettingsError
+from gpu_token_analytics.errors import (
+    ConsumerStuck,
+    DeliveryFailed,
+    KafkaError,
+    KafkaUnreachable,
+    SettingsError,
+)
 from gpu_token_analytics.kafka.consumer import MAX_BATCH_BYTES, EventSource
 from gpu_token_analytics.kafka.dead_letters import DeadLetters, read_dead_letters
 from gpu_token_analytics.kafka.producer import EventProducer
@@ -81,8 +87,14 @@ def committed(settings: Settings) -> int:
     return sum(state.committed or 0 for state in describe_group(settings))
 
 
-@pytest.mark.parametrize("code", [7, 14, 15, 16], ids=["timed out", "load in progress", "coordinator away", "not coordinator"])
-def test_a_commit_is_tried_again(mock_broker: EmbeddedBroker, settings: Settings, source: EventSource, code: int) -> None:
+@pytest.mark.parametrize(
+    "code",
+    [7, 14, 15, 16],
+    ids=["timed out", "load in progress", "coordinator away", "not coordinator"],
+)
+def test_a_commit_is_tried_again(
+    mock_broker: EmbeddedBroker, settings: Settings, source: EventSource, code: int
+) -> None:
     send(settings, 50)
     batch = read(source, 50)
     mock_broker.inject_errors(OFFSET_COMMIT, [code])
@@ -90,7 +102,11 @@ def test_a_commit_is_tried_again(mock_broker: EmbeddedBroker, settings: Settings
     assert committed(settings) == 50
 
 
-@pytest.mark.parametrize("code", [22, 25, 27, 113], ids=["illegal generation", "unknown member", "rebalance", "stale epoch"])
+@pytest.mark.parametrize(
+    "code",
+    [22, 25, 27, 113],
+    ids=["illegal generation", "unknown member", "rebalance", "stale epoch"],
+)
 def test_a_commit_that_came_too_late_is_no_error(
     mock_broker: EmbeddedBroker, settings: Settings, source: EventSource, code: int
 ) -> None:
@@ -101,7 +117,9 @@ def test_a_commit_that_came_too_late_is_no_error(
     assert committed(settings) == 0, "nothing was committed, so the records are read again"
 
 
-def test_a_commit_that_is_not_allowed_is_an_error(mock_broker: EmbeddedBroker, settings: Settings, source: EventSource) -> None:
+def test_a_commit_that_is_not_allowed_is_an_error(
+    mock_broker: EmbeddedBroker, settings: Settings, source: EventSource
+) -> None:
     send(settings, 50)
     batch = read(source, 50)
     mock_broker.inject_errors(OFFSET_COMMIT, [30] * 4)  # GROUP_AUTHORIZATION_FAILED
@@ -109,33 +127,48 @@ def test_a_commit_that_is_not_allowed_is_an_error(mock_broker: EmbeddedBroker, s
         source.commit(batch.positions)
 
 
-def test_only_what_is_owned_in_this_assignment_is_committed(settings: Settings, source: EventSource) -> None:
+def test_only_what_is_owned_in_this_assignment_is_committed(
+    settings: Settings, source: EventSource
+) -> None:
     send(settings, 50)
     batch = read(source, 50)
-    stale = {number: Position(position.offset, position.epoch - 1) for number, position in batch.positions.items()}
+    stale = {
+        number: Position(position.offset, position.epoch - 1)
+        for number, position in batch.positions.items()
+    }
     assert source.commit(stale)
     assert source.commit({99: Position(5, 1)})
-    assert committed(settings) == 0, "offsets of another assignment, or of partitions of others, are left out"
+    assert committed(settings) == 0, (
+        "offsets of another assignment, or of partitions of others, are left out"
+    )
     assert source.commit(batch.positions)
-    assert source.commit({number: Position(0, position.epoch) for number, position in batch.positions.items()})
+    assert source.commit(
+        {number: Position(0, position.epoch) for number, position in batch.positions.items()}
+    )
     assert committed(settings) == 50, "an offset never goes back"
 
 
-def test_a_partition_that_stalls_is_an_error_and_one_that_is_idle_is_not(settings: Settings) -> None:
+def test_a_partition_that_stalls_is_an_error_and_one_that_is_idle_is_not(
+    settings: Settings,
+) -> None:
     clock = ManualClock()
     source = EventSource(settings, clock)
     source.start()
     eventually(lambda: len(source.poll(100, 0.1)) == 0 and len(source.owned) == 12)
     clock.at += 3 * settings.stuck_after_seconds
     source.poll(100, 0.0)  # silent for long, but there is nothing to read
-    source._consumer.pause(source._consumer.assignment())  # as librdkafka has stalled: assigned, and nothing comes
+    # as librdkafka has stalled: assigned, and nothing comes
+    source._consumer.pause(source._consumer.assignment())
     send(settings, 20)
     clock.at += settings.stuck_after_seconds / 2
     source.poll(100, 0.0)
     clock.at += settings.stuck_after_seconds
-    source.poll(100, 0.0)  # silent for long, and there is something to read: it may have come this moment
+    # silent for long, and there is something to read: it may have come this moment
+    source.poll(100, 0.0)
     clock.at += settings.stuck_after_seconds * 1.1
-    with pytest.raises(ConsumerStuck, match=r"tokens/\d+ has \d+ records to read and gave none for 60 s"):
+    with pytest.raises(
+        ConsumerStuck, match=r"tokens/\d+ has \d+ records to read and gave none for 60 s"
+    ):
         source.poll(100, 0.0)
     source.close()
 
@@ -160,10 +193,14 @@ def test_a_batch_is_bounded_by_its_bytes(settings: Settings, source: EventSource
         return sum(sizes) >= 40_000_000
 
     eventually(all_there)
-    assert max(sizes) < 3 * MAX_BATCH_BYTES, "it ends with the slice that fills it, at most what was fetched ahead"
+    assert max(sizes) < 3 * MAX_BATCH_BYTES, (
+        "it ends with the slice that fills it, at most what was fetched ahead"
+    )
 
 
-def test_a_record_kafka_refuses_fails_the_flush_once(mock_broker: EmbeddedBroker, settings: Settings) -> None:
+def test_a_record_kafka_refuses_fails_the_flush_once(
+    mock_broker: EmbeddedBroker, settings: Settings
+) -> None:
     producer = EventProducer(settings)
     mock_broker.inject_errors(PRODUCE, [87])  # INVALID_RECORD: repeating it is no use
     producer.send_raw(b"refused", "vm1")
@@ -179,7 +216,8 @@ def test_a_full_queue_makes_the_sender_wait_and_loses_nothing(settings: Settings
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
     small = Settings(**{**given, "kafka_extra_config": {"queue.buffering.max.messages": "100"}})
     with EventProducer(small) as producer:
-        # The producer's own limits win over nothing here: 5,000 records through a queue of 100,000 or 100 alike.
+        # The producer's own limits win over nothing here: 5,000 records through a queue of 100,000
+        # or 100 alike.
         for number in range(5000):
             producer.send_raw(b"%d" % number, f"vm{number}")
         producer.flush(30)
@@ -190,16 +228,22 @@ def test_a_full_queue_makes_the_sender_wait_and_loses_nothing(settings: Settings
 def test_records_that_are_not_acknowledged_in_time_say_so() -> None:
     producer = EventProducer(load(kafka_bootstrap="127.0.0.1:9"))
     producer.send_raw(b"x", "vm1")
-    with pytest.raises(DeliveryFailed, match=r"1 records for tokens were not acknowledged within 0\.5 s"):
+    with pytest.raises(
+        DeliveryFailed, match=r"1 records for tokens were not acknowledged within 0\.5 s"
+    ):
         producer.flush(0.5)
     with pytest.raises(DeliveryFailed):
         producer.close(0.1)
 
 
-def test_no_broker_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_broker_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("gpu_token_analytics.kafka.config.REQUEST_TIMEOUT_SECONDS", 1.0)
     caplog.set_level(logging.CRITICAL)
-    with pytest.raises(KafkaUnreachable, match=r"127\.0\.0\.1:9 does not answer.*check KAFKA_BOOTSTRAP"):
+    with pytest.raises(
+        KafkaUnreachable, match=r"127\.0\.0\.1:9 does not answer.*check KAFKA_BOOTSTRAP"
+    ):
         EventProducer(load(kafka_bootstrap="127.0.0.1:9")).check()
 
 

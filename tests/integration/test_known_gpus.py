@@ -1,4 +1,5 @@
-"""Money begins at a GPU that is known: sampled at any time, or declared. Tokens count always; late is as good as early."""
+"""Money begins at a GPU that is known: sampled at any time, or declared. Tokens count always; late
+is as good as early."""
 
 from __future__ import annotations
 
@@ -65,7 +66,9 @@ def assert_holds(one: Pipeline) -> None:
 def test_a_record_that_invents_gpus_moves_no_money(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline()
     at = minutes_ago(30)
-    samples: list[Event] = [sample(n, at + timedelta(seconds=10 * n), source="replay") for n in range(7)]
+    samples: list[Event] = [
+        sample(n, at + timedelta(seconds=10 * n), source="replay") for n in range(7)
+    ]
     one.ingest([*samples, usage(1, at + timedelta(seconds=30))])
     one.close()
     before, cells = money(one), contents(one.cells())
@@ -90,7 +93,9 @@ def test_a_record_that_invents_gpus_moves_no_money(pipeline: Callable[..., Pipel
     assert_holds(one)
 
 
-def test_a_request_over_known_and_unknown_gpus_is_shared_as_if_all_were_known(pipeline: Callable[..., Pipeline]) -> None:
+def test_a_request_over_known_and_unknown_gpus_is_shared_as_if_all_were_known(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     """What it costs where it is known must not depend on what is known elsewhere."""
     one, whole = pipeline("one"), pipeline("whole")
     at = minutes_ago(30)
@@ -112,10 +117,17 @@ def test_a_request_over_known_and_unknown_gpus_is_shared_as_if_all_were_known(pi
 
 @pytest.mark.parametrize("known_by", ["samples", "samples that tell nothing else", "declaration"])
 @pytest.mark.parametrize("known", ["first", "last", "between", "with silence before"])
-def test_what_comes_later_makes_it_whole(pipeline: Callable[..., Pipeline], known_by: str, known: str) -> None:
-    one, straight = pipeline("one", silent_gpu_owned_minutes=10), pipeline("straight", silent_gpu_owned_minutes=10)
+def test_what_comes_later_makes_it_whole(
+    pipeline: Callable[..., Pipeline], known_by: str, known: str
+) -> None:
+    one, straight = (
+        pipeline("one", silent_gpu_owned_minutes=10),
+        pipeline("straight", silent_gpu_owned_minutes=10),
+    )
     at = minutes_ago(60)
-    steps: list[list[Event]] = [[usage(n, at + n * 5 * MINUTE + timedelta(seconds=40))] for n in range(3)]
+    steps: list[list[Event]] = [
+        [usage(n, at + n * 5 * MINUTE + timedelta(seconds=40))] for n in range(3)
+    ]
 
     def make_known(it: Pipeline) -> None:
         if known_by == "declaration":
@@ -137,7 +149,9 @@ def test_what_comes_later_makes_it_whole(pipeline: Callable[..., Pipeline], know
         assert money(one) == 0
         make_known(one)
         one.close()
-    assert len(contents(straight.cells())) == 11, "from the first request to the last, with the silence in between"
+    assert len(contents(straight.cells())) == 11, (
+        "from the first request to the last, with the silence in between"
+    )
     assert contents(one.cells()) == contents(straight.cells())
     assert not any(line["cost_nusd"] is None for line in lines(one))
     assert_holds(one)
@@ -146,13 +160,22 @@ def test_what_comes_later_makes_it_whole(pipeline: Callable[..., Pipeline], know
 def test_a_declaration_holds_from_and_to(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline(silent_gpu_owned_minutes=10)
     at = minutes_ago(60)
-    one.ingest([usage(n, at + n * 5 * MINUTE + timedelta(seconds=40), gpu_uuids=["h1/0"]) for n in range(4)])
+    one.ingest(
+        [
+            usage(n, at + n * 5 * MINUTE + timedelta(seconds=40), gpu_uuids=["h1/0"])
+            for n in range(4)
+        ]
+    )
     one.close()
-    one.declare("h1/0", "rack-7", name="H200", valid_from=at + 3 * MINUTE, valid_to=at + 12 * MINUTE)
+    one.declare(
+        "h1/0", "rack-7", name="H200", valid_from=at + 3 * MINUTE, valid_to=at + 12 * MINUTE
+    )
     one.close()
     owned = sorted(cell["minute"] for cell in one.cells(owned_us={"$gt": 0}).values())
     assert owned == [at + n * MINUTE for n in range(3, 12)]
-    assert {(cell["host"], cell["gpu_name"]) for cell in one.cells(owned_us={"$gt": 0}).values()} == {("rack-7", "H200")}
+    assert {
+        (cell["host"], cell["gpu_name"]) for cell in one.cells(owned_us={"$gt": 0}).values()
+    } == {("rack-7", "H200")}
     assert sum(line["requests"] for line in lines(one)) == 4
     assert [line["cost_nusd"] is None for line in lines(one)].count(True) == 2
     assert_holds(one)
@@ -169,7 +192,9 @@ def test_a_declaration_holds_from_and_to(pipeline: Callable[..., Pipeline]) -> N
 
 
 @pytest.mark.parametrize("name", ["8f4c2a1b", "GPU-8F4C2A1B-77aa", "h1/0", "h1.cluster.local/0"])
-def test_another_spelling_of_a_known_gpu_is_not_declared(pipeline: Callable[..., Pipeline], name: str) -> None:
+def test_another_spelling_of_a_known_gpu_is_not_declared(
+    pipeline: Callable[..., Pipeline], name: str
+) -> None:
     one = pipeline()
     one.ingest([sample(1, minutes_ago(5), gpu_uuid=LONG, gpu_index=0)])
     desk = Desk.over(one.store, one.settings)
@@ -183,9 +208,13 @@ def test_another_spelling_of_a_known_gpu_is_not_declared(pipeline: Callable[...,
 
 
 @pytest.mark.parametrize("name", [f"h1/{LONG}", f"H1./{LONG}", "h1/x", "a/b/0x"])
-def test_a_host_and_a_uuid_is_no_name_to_declare(pipeline: Callable[..., Pipeline], name: str) -> None:
+def test_a_host_and_a_uuid_is_no_name_to_declare(
+    pipeline: Callable[..., Pipeline], name: str
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
-    one.ingest([sample(n, minutes_ago(5) + n * timedelta(seconds=10), gpu_uuid=LONG) for n in range(6)])
+    one.ingest(
+        [sample(n, minutes_ago(5) + n * timedelta(seconds=10), gpu_uuid=LONG) for n in range(6)]
+    )
     desk = Desk.over(one.store, one.settings)
     with pytest.raises(Refused, match="no UUID, and no host/index"):
         declare_gpu(desk, NewDeclaration(gpu=name, host="h1"), "test")
@@ -194,10 +223,22 @@ def test_a_host_and_a_uuid_is_no_name_to_declare(pipeline: Callable[..., Pipelin
 
 
 NAMED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    ("a domain in the request", {"host": "node1"}, {"host": "node1.cluster.local", "gpu_uuids": [], "gpu_index": 0}),
-    ("a domain in the samples", {"host": "node1.cluster.local"}, {"host": "node1", "gpu_uuids": [], "gpu_index": 0}),
+    (
+        "a domain in the request",
+        {"host": "node1"},
+        {"host": "node1.cluster.local", "gpu_uuids": [], "gpu_index": 0},
+    ),
+    (
+        "a domain in the samples",
+        {"host": "node1.cluster.local"},
+        {"host": "node1", "gpu_uuids": [], "gpu_index": 0},
+    ),
     ("a domain in a label", {"host": "node1"}, {"gpu_uuids": ["Node1.Cluster.Local./00"]}),
-    ("no UUID in the samples", {"host": "node1", "gpu_uuid": None}, {"gpu_uuids": ["node1.cluster.local/0"]}),
+    (
+        "no UUID in the samples",
+        {"host": "node1", "gpu_uuid": None},
+        {"gpu_uuids": ["node1.cluster.local/0"]},
+    ),
     ("as nvidia-smi -L users write it", {"gpu_uuid": LONG}, {"gpu_uuids": ["GPU-8F4C2A1B"]}),
     ("without its kind", {"gpu_uuid": LONG}, {"gpu_uuids": ["8f4c2a1b-77aa"]}),
     ("whole, without its kind", {"gpu_uuid": LONG}, {"gpu_uuids": [LONG.removeprefix("GPU-")]}),
@@ -206,16 +247,27 @@ NAMED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("order", ["samples first", "requests first", "one by one"])
-@pytest.mark.parametrize(("sampled", "named"), [pair[1:] for pair in NAMED], ids=[pair[0] for pair in NAMED])
+@pytest.mark.parametrize(
+    ("sampled", "named"), [pair[1:] for pair in NAMED], ids=[pair[0] for pair in NAMED]
+)
 def test_another_spelling_is_the_same_card(
     pipeline: Callable[..., Pipeline], sampled: dict[str, Any], named: dict[str, Any], order: str
 ) -> None:
     one, straight = pipeline("one"), pipeline("straight")
     at = minutes_ago(30)
-    samples: list[Event] = [sample(n, at + timedelta(seconds=10 * n), source="replay", **sampled) for n in range(7)]
-    requests: list[Event] = [usage(n, at + timedelta(seconds=20 + 5 * n), **named) for n in range(3)]
+    samples: list[Event] = [
+        sample(n, at + timedelta(seconds=10 * n), source="replay", **sampled) for n in range(7)
+    ]
+    requests: list[Event] = [
+        usage(n, at + timedelta(seconds=20 + 5 * n), **named) for n in range(3)
+    ]
     own = sampled.get("gpu_uuid", "GPU-a") or f"{sampled['host']}/0"
-    straight.ingest([*samples, *(usage(n, at + timedelta(seconds=20 + 5 * n), gpu_uuids=[own]) for n in range(3))])
+    straight.ingest(
+        [
+            *samples,
+            *(usage(n, at + timedelta(seconds=20 + 5 * n), gpu_uuids=[own]) for n in range(3)),
+        ]
+    )
     straight.close()
     if order == "one by one":
         mixed = random.Random(3).sample([*samples, *requests], len(samples) + len(requests))
@@ -237,7 +289,10 @@ def test_another_spelling_is_the_same_card(
     ("twins", "name"),
     [
         ([{"gpu_uuid": LONG}, {"gpu_uuid": TWIN, "gpu_index": 1}], "GPU-8f4c2a1b"),
-        ([{"host": "node1.a.example"}, {"host": "node1.b.example", "gpu_uuid": "GPU-b"}], "node1/0"),
+        (
+            [{"host": "node1.a.example"}, {"host": "node1.b.example", "gpu_uuid": "GPU-b"}],
+            "node1/0",
+        ),
     ],
     ids=["two UUIDs", "two domains"],
 )
@@ -246,21 +301,31 @@ def test_where_two_fit_it_is_not_guessed(
 ) -> None:
     one = pipeline()
     at = minutes_ago(30)
-    first, second = ([sample(n, at + timedelta(seconds=n), source="replay", **twin)] for n, twin in enumerate(twins))
+    first, second = (
+        [sample(n, at + timedelta(seconds=n), source="replay", **twin)]
+        for n, twin in enumerate(twins)
+    )
     requests: list[Event] = [usage(1, at + timedelta(seconds=30), gpu_uuids=[name])]
     parts: list[Sequence[Event]] = [first, second]
     parts.insert(order, requests)
     for part in parts:
         one.ingest(part)
         one.close()
-    assert [(cell["gpu"], cell["cost_nusd"]) for cell in one.cells().values() if cell["lines"]] == [(name, 0)]
+    assert [(cell["gpu"], cell["cost_nusd"]) for cell in one.cells().values() if cell["lines"]] == [
+        (name, 0)
+    ]
     count, found = unknown_names(one.store, one.ledger.books, 5)
     assert (count, len(found[0].may_be)) == (1, 2)
     assert_holds(one)
 
 
 def test_the_case_of_a_gpu_named_unlike_its_samples(pipeline: Callable[..., Pipeline]) -> None:
-    path = Path(__file__).parent.parent / "contract" / "examples" / "usage-gpu-named-unlike-sample.ndjson"
+    path = (
+        Path(__file__).parent.parent
+        / "contract"
+        / "examples"
+        / "usage-gpu-named-unlike-sample.ndjson"
+    )
     one = pipeline(silent_gpu_owned_minutes=0)
     shift = minutes_ago(30) - datetime(2026, 11, 29, 7, 30, tzinfo=UTC)
     events = []
@@ -272,11 +337,15 @@ def test_the_case_of_a_gpu_named_unlike_its_samples(pipeline: Callable[..., Pipe
     owned = contents(one.cells())
     assert {name.split("|")[0] for name in owned} == {"GPU-a"}
     assert sum(line["requests"] for cell in owned.values() for line in cell["lines"]) == 4
-    assert owned[f"GPU-a|{minutes_ago(30):%Y-%m-%dT%H:%MZ}"]["cost_nusd"] == pytest.approx(HOUR_NUSD / 60, abs=1)
+    assert owned[f"GPU-a|{minutes_ago(30):%Y-%m-%dT%H:%MZ}"]["cost_nusd"] == pytest.approx(
+        HOUR_NUSD / 60, abs=1
+    )
     assert_holds(one)
 
 
-def test_rows_of_an_earlier_version_have_no_key_and_are_found(pipeline: Callable[..., Pipeline]) -> None:
+def test_rows_of_an_earlier_version_have_no_key_and_are_found(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one, straight = pipeline("one"), pipeline("straight")
     at = minutes_ago(30)
     sampled: list[Event] = [sample(1, at, gpu_uuid=LONG, host="n1", source="replay")]
@@ -289,11 +358,18 @@ def test_rows_of_an_earlier_version_have_no_key_and_are_found(pipeline: Callable
     one.restart()  # the processor is a new version
     one.ingest([usage(1, at + timedelta(seconds=10), 5.0, gpu_uuids=[named[0]])])
     assert inventory.count_documents({"key": None}) == 0, "filled in at the first look-up"
-    inventory.update_many({"kind": {"$in": ["gpu", "placement"]}}, without_keys)  # one of the version before runs on
-    one.ingest([usage(n + 1, at + timedelta(seconds=10 + n), 5.0, gpu_uuids=[named[n]]) for n in (1, 2, 3)])
-    straight.ingest([usage(n + 1, at + timedelta(seconds=10 + n), 5.0, gpu_uuids=[LONG]) for n in range(4)])
+    # one of the version before runs on
+    inventory.update_many({"kind": {"$in": ["gpu", "placement"]}}, without_keys)
+    one.ingest(
+        [usage(n + 1, at + timedelta(seconds=10 + n), 5.0, gpu_uuids=[named[n]]) for n in (1, 2, 3)]
+    )
+    straight.ingest(
+        [usage(n + 1, at + timedelta(seconds=10 + n), 5.0, gpu_uuids=[LONG]) for n in range(4)]
+    )
     names = {row["name"] for row in inventory.find({"kind": "name"})}
-    assert names == {"GPU-8f4c2a1b", "n1.example/0"}, "other spellings; those that samples gave are known"
+    assert names == {"GPU-8f4c2a1b", "n1.example/0"}, (
+        "other spellings; those that samples gave are known"
+    )
     close_due(one.closer())
     close_due(straight.closer())
     assert contents(one.cells()) == contents(straight.cells())
@@ -302,13 +378,17 @@ def test_rows_of_an_earlier_version_have_no_key_and_are_found(pipeline: Callable
     assert_holds(one)
 
 
-def test_the_live_cost_of_a_request_is_null_until_its_gpu_is_known(pipeline: Callable[..., Pipeline]) -> None:
+def test_the_live_cost_of_a_request_is_null_until_its_gpu_is_known(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline()
     numbers = iter(range(1, 100))
 
     def live_cost(*gpus: str) -> float | None:
         number = next(numbers)
-        one.ingest([usage(number, minutes_ago(1) + timedelta(seconds=number), gpu_uuids=list(gpus))])
+        one.ingest(
+            [usage(number, minutes_ago(1) + timedelta(seconds=number), gpu_uuids=list(gpus))]
+        )
         (stored,) = one.store[USAGE.collection].find({"request_id": f"r{number}"})
         found: float | None = stored.get("cost_per_token")
         return found
@@ -365,7 +445,10 @@ def sparse_events(dice: random.Random) -> list[Event]:
 def test_names_in_any_order_give_one_ledger(pipeline: Callable[..., Pipeline], seed: int) -> None:
     dice = random.Random(seed)
     events = sparse_events(dice)
-    straight, wild = pipeline("a", silent_gpu_owned_minutes=10), pipeline("b", silent_gpu_owned_minutes=10)
+    straight, wild = (
+        pipeline("a", silent_gpu_owned_minutes=10),
+        pipeline("b", silent_gpu_owned_minutes=10),
+    )
     straight.ingest(events)
     declared = dice.random() < 0.5
     if declared:
@@ -387,6 +470,7 @@ def test_names_in_any_order_give_one_ledger(pipeline: Callable[..., Pipeline], s
         assert_holds(one)
     assert contents(wild.cells()) == contents(straight.cells())
     told = [
-        sorted((cell["_id"], str(cell["lines"])) for cell in one.cells().values() if cell["lines"]) for one in (straight, wild)
+        sorted((cell["_id"], str(cell["lines"])) for cell in one.cells().values() if cell["lines"])
+        for one in (straight, wild)
     ]
     assert told[0] == told[1]

@@ -1,4 +1,5 @@
-"""The ledger's topic on real Kafka and MongoDB: the newest revision of every cell, whatever dies, never an older one last."""
+"""The ledger's topic on real Kafka and MongoDB: the newest revision of every cell, whatever dies,
+never an older one last."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ from typing import Any
 import duckdb
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from confluent_kafka import Consumer, TopicPartition  # the warehouse's side, which is not the product's
+
+# the warehouse's side, which is not the product's
+from confluent_kafka import Consumer, TopicPartition
 from tests.integration.delivery_support import (
     ROOT,
     Processor,
@@ -29,7 +32,14 @@ from tests.integration.delivery_support import (
     send,
     usages,
 )
-from tests.integration.ledger_support import MINUTE, Pipeline, fleet_events, minutes_ago, sample, usage
+from tests.integration.ledger_support import (
+    MINUTE,
+    Pipeline,
+    fleet_events,
+    minutes_ago,
+    sample,
+    usage,
+)
 
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.kafka_jvm import KafkaBroker
@@ -54,7 +64,8 @@ BUSY = f"{AT:%Y-%m-%dT%H:%M:00Z}"
 
 @pytest.fixture
 def one(kafka: KafkaBroker, pipeline: MakePipeline) -> Pipeline:
-    """A pipeline whose changed cells are to be sent, and the topic for them, switched on before there is any."""
+    """A pipeline whose changed cells are to be sent, and the topic for them, switched on before
+    there is any."""
     made = of_topics(kafka, pipeline, ledger_topic=f"ledger-{uuid.uuid4().hex[:8]}")
     publish(made)
     return made
@@ -74,7 +85,9 @@ def of_topics(kafka: KafkaBroker, pipeline: MakePipeline, ledger_topic: str) -> 
     return made
 
 
-def publisher(one: Pipeline, checkpoint: Callable[[PublishStage], None] = lambda _step: None) -> Publisher:
+def publisher(
+    one: Pipeline, checkpoint: Callable[[PublishStage], None] = lambda _step: None
+) -> Publisher:
     return Publisher(Outbox(one.store), LedgerTopic(one.settings), one.metrics, checkpoint)
 
 
@@ -88,7 +101,9 @@ def publish(one: Pipeline) -> None:
 
 def lease_runs_out(store: Store) -> None:
     """As if 31 s had passed."""
-    store[Collection.LEDGER_TOPIC].update_one({"_id": "lead"}, {"$set": {"until": store.now() - timedelta(seconds=1)}})
+    store[Collection.LEDGER_TOPIC].update_one(
+        {"_id": "lead"}, {"$set": {"until": store.now() - timedelta(seconds=1)}}
+    )
 
 
 def committed(settings: Settings) -> Records:
@@ -103,8 +118,14 @@ def committed(settings: Settings) -> Records:
         }
     )
     try:
-        partitions = len(consumer.list_topics(settings.ledger_topic, timeout=15).topics[settings.ledger_topic].partitions)
-        consumer.assign([TopicPartition(settings.ledger_topic, number, 0) for number in range(partitions)])
+        partitions = len(
+            consumer.list_topics(settings.ledger_topic, timeout=15)
+            .topics[settings.ledger_topic]
+            .partitions
+        )
+        consumer.assign(
+            [TopicPartition(settings.ledger_topic, number, 0) for number in range(partitions)]
+        )
         left, found = set(range(partitions)), []
         until = time.monotonic() + 60
         while left and time.monotonic() < until:
@@ -115,7 +136,9 @@ def committed(settings: Settings) -> Records:
                 assert error.name() == "_PARTITION_EOF", error
                 left.discard(message.partition() or 0)
                 continue
-            found.append({"key": (message.key() or b"").decode(), **json.loads(message.value() or b"")})
+            found.append(
+                {"key": (message.key() or b"").decode(), **json.loads(message.value() or b"")}
+            )
         assert not left, "the end of these partitions was not reached"
         return found
     finally:
@@ -131,13 +154,32 @@ def assert_topic_is_the_ledger(store: Store, settings: Settings) -> Records:
     records = committed(settings)
     last = last_of_each_key(records)
     cells = list(store[Collection.LEDGER_CELLS].find({"revision": {"$gt": 0}}))
-    assert {record["cell"]: record["revision"] for record in last.values()} == {c["_id"]: c["revision"] for c in cells}
+    assert {record["cell"]: record["revision"] for record in last.values()} == {
+        c["_id"]: c["revision"] for c in cells
+    }
     for cell in cells:
         record = last[cell["_id"]]
-        same = ("gpu", "host", "cost_nusd", "classes", "class_us", "owned_us", "energy_mj", "price", "samples", "params")
+        same = (
+            "gpu",
+            "host",
+            "cost_nusd",
+            "classes",
+            "class_us",
+            "owned_us",
+            "energy_mj",
+            "price",
+            "samples",
+            "params",
+        )
         assert {name: record[name] for name in same} == {name: cell[name] for name in same}
-        money = [(line["model"], line["tenant"], line["cost_nusd"], line["requests"]) for line in record["lines"]]
-        assert money == [(line["model"], line["tenant"], line["cost_nusd"], line["requests"]) for line in cell["lines"]]
+        money = [
+            (line["model"], line["tenant"], line["cost_nusd"], line["requests"])
+            for line in record["lines"]
+        ]
+        assert money == [
+            (line["model"], line["tenant"], line["cost_nusd"], line["requests"])
+            for line in cell["lines"]
+        ]
     assert store[Collection.LEDGER_CELLS].count_documents({"unsent": True}) == 0
     return records
 
@@ -149,17 +191,29 @@ def test_every_cell_and_every_correction_comes_once(one: Pipeline) -> None:
     first = assert_topic_is_the_ledger(one.store, one.settings)
     assert len(first) == len(one.cells()) > 30
     for record in first:
-        jsonschema.validate({name: value for name, value in record.items() if name != "key"}, json_schema())
+        jsonschema.validate(
+            {name: value for name, value in record.items() if name != "key"}, json_schema()
+        )
     publish(one)
     assert len(committed(one.settings)) == len(first), "nothing changed, so nothing is sent"
 
     one.store[Collection.LEDGER_CELLS].update_many({}, {"$set": {"state": "final"}})
     gpu = next(iter(one.cells().values()))["gpu"]
-    late = usage(9_000, minutes_ago(60) + timedelta(seconds=110), gpu_uuids=[gpu], host=gpu.split("/")[0], model="late")
+    late = usage(
+        9_000,
+        minutes_ago(60) + timedelta(seconds=110),
+        gpu_uuids=[gpu],
+        host=gpu.split("/")[0],
+        model="late",
+    )
     one.ingest([late])
     one.close()
     publish(one)
-    added = [record for record in assert_topic_is_the_ledger(one.store, one.settings) if record["revision"] > 1]
+    added = [
+        record
+        for record in assert_topic_is_the_ledger(one.store, one.settings)
+        if record["revision"] > 1
+    ]
     assert 1 <= len(added) <= 3
     assert {record["corrections"] for record in added} == {1}
     assert {line["model"] for record in added for line in record["lines"]} >= {"late"}
@@ -192,7 +246,8 @@ def die(step):
         os.kill(os.getpid(), signal.SIGKILL)
 
 settings = load()
-Publisher(Outbox(open_store(settings)), LedgerTopic(settings), Metrics(), die).run(threading.Event(), SystemClock())
+publisher = Publisher(Outbox(open_store(settings)), LedgerTopic(settings), Metrics(), die)
+publisher.run(threading.Event(), SystemClock())
 """
 
 
@@ -217,11 +272,14 @@ def test_killed_between_any_two_steps_it_loses_nothing(one: Pipeline, step: Publ
     records = assert_topic_is_the_ledger(one.store, one.settings)
     twice = len(records) - len(last_of_each_key(records))
     assert twice == (len(one.cells()) if step is PublishStage.COMMITTED else 0)
-    assert len({json.dumps(record, sort_keys=True) for record in records}) == len(one.cells()), "sent twice is the same twice"
+    assert len({json.dumps(record, sort_keys=True) for record in records}) == len(one.cells()), (
+        "sent twice is the same twice"
+    )
 
 
 def test_a_writer_that_wakes_up_late_writes_no_older_revision(one: Pipeline) -> None:
-    """It read revision 1, hung, and another process sent revision 2: what it still sends is refused."""
+    """It read revision 1, hung, and another process sent revision 2: what it still sends is
+    refused."""
     one.declare()
     one.ingest([usage(1, AT)])
     one.close()
@@ -282,7 +340,9 @@ def test_cells_from_before_it_was_switched_on_are_swept_and_a_stopped_sweep_goes
     assert pages == [7, 7, 7]
     assert len(committed(switched_on)) == 21
     publish(one)
-    assert len(assert_topic_is_the_ledger(one.store, switched_on)) == len(one.cells()), "no page was sent twice"
+    assert len(assert_topic_is_the_ledger(one.store, switched_on)) == len(one.cells()), (
+        "no page was sent twice"
+    )
 
     Outbox(one.store).forget()  # a processor started without a topic, or `topics resend-ledger`
     one.settings = one.settings.model_copy(update={"ledger_topic": ""})
@@ -303,7 +363,8 @@ def settings(kafka: KafkaBroker, mongo_uri: str, mongo_database: str) -> Setting
         kafka_topic=topic,
         kafka_group=topic,
         ledger_topic=f"{topic}-ledger",
-        kafka_extra_config={"session.timeout.ms": "6000", "heartbeat.interval.ms": "1000"},  # a real broker takes no less
+        # a real broker takes no less
+        kafka_extra_config={"session.timeout.ms": "6000", "heartbeat.interval.ms": "1000"},
     )
 
 
@@ -323,22 +384,37 @@ def test_a_processor_killed_again_and_again_leaves_a_topic_that_is_the_ledger(
         send(settings, usages(400, hosts=12))
         begun = store.now()
         processor = start(settings)
-        eventually(partial(cells.find_one, {"computed_at": {"$gte": begun}}), 60)  # written; perhaps sent, perhaps not
+        # written; perhaps sent, perhaps not
+        eventually(partial(cells.find_one, {"computed_at": {"$gte": begun}}), 60)
         processor.process.kill()
         processor.process.wait(10)
         lease_runs_out(store)
     processor = start(settings).wait_ready()
     eventually(
-        lambda: cells.count_documents({"due_at": {"$exists": True}}) == 0 and cells.count_documents({"unsent": True}) == 0, 90
+        lambda: (
+            cells.count_documents({"due_at": {"$exists": True}}) == 0
+            and cells.count_documents({"unsent": True}) == 0
+        ),
+        90,
     )
     assert processor.metric("gpu_tokens_ledger_topic_lag_seconds") >= 0
     assert processor.stop() == 0
-    assert len(assert_topic_is_the_ledger(store, settings)) >= cells.count_documents({"revision": {"$gt": 0}}) > 10
-    assert store[Collection.LEDGER_TOPIC].find_one({"_id": "lead"}) is None, "one that stops gives the lead back"
+    assert (
+        len(assert_topic_is_the_ledger(store, settings))
+        >= cells.count_documents({"revision": {"$gt": 0}})
+        > 10
+    )
+    assert store[Collection.LEDGER_TOPIC].find_one({"_id": "lead"}) is None, (
+        "one that stops gives the lead back"
+    )
 
 
-def test_the_loader_of_the_page_loads_the_ledger_and_its_corrections(one: Pipeline, tmp_path: Path) -> None:
-    (loader,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "warehouse.md").read_text(), re.DOTALL)
+def test_the_loader_of_the_page_loads_the_ledger_and_its_corrections(
+    one: Pipeline, tmp_path: Path
+) -> None:
+    (loader,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "warehouse.md").read_text(), re.DOTALL
+    )
     loader = loader.replace("timeout=20", "timeout=8")
     file = tmp_path / "warehouse.duckdb"
     environment = {**os.environ, **environment_of(one.settings)}
@@ -350,7 +426,9 @@ def test_the_loader_of_the_page_loads_the_ledger_and_its_corrections(one: Pipeli
     def in_warehouse() -> tuple[dict[str, int], int, int]:
         with duckdb.connect(str(file)) as warehouse:
             cells = dict(warehouse.execute("SELECT cell, cost_nusd FROM ledger_cells").fetchall())
-            ((money, lines),) = warehouse.execute("SELECT sum(cost_nusd), count(*) FROM ledger_lines").fetchall()
+            ((money, lines),) = warehouse.execute(
+                "SELECT sum(cost_nusd), count(*) FROM ledger_lines"
+            ).fetchall()
         return cells, int(money), lines
 
     def in_ledger() -> tuple[dict[str, int], int, int]:
@@ -366,7 +444,17 @@ def test_the_loader_of_the_page_loads_the_ledger_and_its_corrections(one: Pipeli
     assert in_warehouse() == in_ledger()
     before = in_ledger()
     gpu = next(iter(one.cells().values()))["gpu"]
-    one.ingest([usage(9_000, minutes_ago(60) + timedelta(seconds=110), gpu_uuids=[gpu], host=gpu.split("/")[0], model="late")])
+    one.ingest(
+        [
+            usage(
+                9_000,
+                minutes_ago(60) + timedelta(seconds=110),
+                gpu_uuids=[gpu],
+                host=gpu.split("/")[0],
+                model="late",
+            )
+        ]
+    )
     one.close()
     publish(one)
     load()

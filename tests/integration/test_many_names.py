@@ -1,4 +1,5 @@
-"""Names without end: no document grows with them, nobody else's costs change, and readers see whole cells and sums."""
+"""Names without end: no document grows with them, nobody else's costs change, and readers see whole
+cells and sums."""
 
 from __future__ import annotations
 
@@ -69,7 +70,9 @@ def orphans(one: Pipeline) -> list[Any]:
     """Chunks that do not belong to a document as it is now."""
     found = []
     for chunk in one.store[Collection.LINE_CHUNKS].find({}, {"of": 1, "owner": 1}):
-        header = one.store.database[chunk["of"]].find_one({"_id": chunk["owner"]}, {"chunks": 1}) or {}
+        header = (
+            one.store.database[chunk["of"]].find_one({"_id": chunk["owner"]}, {"chunks": 1}) or {}
+        )
         if not chunk["_id"].startswith(header.get("chunks", "none") + "|"):
             found.append(chunk)
     return found
@@ -80,20 +83,27 @@ def names_events(minute: datetime, names: int, first: int = 0, gpu: str = "GPU-a
     events: list[Event] = [sample(first, minute, gpu_uuid=gpu)]
     for number in range(first, first + names):
         at = minute + timedelta(seconds=50)
-        events.append(usage(number, at, 40.0, model=f"m{number % 7}", tenant=f"t{number}", gpu_uuids=[gpu]))
+        events.append(
+            usage(number, at, 40.0, model=f"m{number % 7}", tenant=f"t{number}", gpu_uuids=[gpu])
+        )
     return events
 
 
-@pytest.mark.skipif(not MANY_NAMES.is_file(), reason=f"{MANY_NAMES} is not there (GPU_TOKENS_SHARED_DATA)")
+@pytest.mark.skipif(
+    not MANY_NAMES.is_file(), reason=f"{MANY_NAMES} is not there (GPU_TOKENS_SHARED_DATA)"
+)
 def test_six_thousand_long_names_in_half_an_hour(pipeline: Callable[..., Pipeline]) -> None:
-    """The fleet's hour and day hold them all, exactly, and no document came near what MongoDB takes."""
+    """The fleet's hour and day hold them all, exactly, and no document came near what MongoDB
+    takes."""
     printed = subprocess.run([sys.executable, MANY_NAMES], capture_output=True, check=True).stdout
     received = datetime(2026, 11, 29, 6, tzinfo=UTC)
     events = [decode(line, received) for line in printed.splitlines()]
     hour = floor(events[0].ts, HOUR)
     other = hour + 45 * MINUTE
     one = pipeline()
-    one.ingest([*(sample(n, hour + 30 * MINUTE, gpu_uuid=f"GPU-{n}", gpu_index=n) for n in range(4))])
+    one.ingest(
+        [*(sample(n, hour + 30 * MINUTE, gpu_uuid=f"GPU-{n}", gpu_index=n) for n in range(4))]
+    )
     one.ingest([*events, *names_events(other, 1, 90_000, "GPU-other")])
     one.close()
     roll_all(one)
@@ -101,16 +111,19 @@ def test_six_thousand_long_names_in_half_an_hour(pipeline: Callable[..., Pipelin
     by_model = rows(one, hour, hour + HOUR, "model")
     assert len(by_model) == 6000 + 2, "and the neighbour's, and money that no model caused"
     cells = one.cells(minute={"$gte": hour, "$lt": hour + HOUR})
-    assert sum(row.money_nusd for row in by_model.values()) == sum(cell["cost_nusd"] for cell in cells.values())
+    assert sum(row.money_nusd for row in by_model.values()) == sum(
+        cell["cost_nusd"] for cell in cells.values()
+    )
     assert sum(row["requests"] for row in by_model.values()) == 6001
     assert sum(row["prompt_tokens"] for row in by_model.values()) == 6000 * 100 + 1000
     tenant = rows(one, hour, hour + HOUR, "tenant")[("t90000",)]
     attributed = cells[cell_id("GPU-other", to_us(other))]["classes"]["attributed"]
     assert (tenant["cost_nusd"], tenant["requests"]) == (attributed, 1)
     day = floor(hour, timedelta(days=1))
-    assert {key: row["cost_nusd"] for key, row in rows(one, day, day + timedelta(days=1), "model").items()} == {
-        key: row["cost_nusd"] for key, row in by_model.items()
-    }
+    assert {
+        key: row["cost_nusd"]
+        for key, row in rows(one, day, day + timedelta(days=1), "model").items()
+    } == {key: row["cost_nusd"] for key, row in by_model.items()}
     assert one.audit().holds
     assert not orphans(one)
 
@@ -123,7 +136,9 @@ COLLECTIONS = (
 )
 
 
-def test_a_command_of_many_cells_of_many_tenants_is_split(pipeline: Callable[..., Pipeline]) -> None:
+def test_a_command_of_many_cells_of_many_tenants_is_split(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     """More than MongoDB takes in one command, in one group of cells closed together."""
     one = pipeline()
     start = minutes_ago(100)
@@ -131,7 +146,10 @@ def test_a_command_of_many_cells_of_many_tenants_is_split(pipeline: Callable[...
     events: list[Event] = []
     for minute in range(60):
         at = start + minute * MINUTE
-        events += [usage(minute * 1000 + n, at + 30 * MINUTE / 60, 5.0, model=f"{n}{long}") for n in range(250)]
+        events += [
+            usage(minute * 1000 + n, at + 30 * MINUTE / 60, 5.0, model=f"{n}{long}")
+            for n in range(250)
+        ]
     one.ingest([sample(1, start), *events])
     one.close()
     roll_all(one)
@@ -141,10 +159,16 @@ def test_a_command_of_many_cells_of_many_tenants_is_split(pipeline: Callable[...
 
 
 @pytest.mark.usefixtures("small")
-def test_what_is_in_chunks_reads_as_if_it_were_not(pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_in_chunks_reads_as_if_it_were_not(
+    pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
     chunked = pipeline()
     start = minutes_ago(130).replace(minute=0)
-    events = [event for n in range(4) for event in names_events(start + 20 * n * MINUTE, 9 + n, 100 * n, f"GPU-{n % 2}")]
+    events = [
+        event
+        for n in range(4)
+        for event in names_events(start + 20 * n * MINUTE, 9 + n, 100 * n, f"GPU-{n % 2}")
+    ]
     chunked.ingest(events)
     chunked.close()
     roll_all(chunked)
@@ -156,19 +180,36 @@ def test_what_is_in_chunks_reads_as_if_it_were_not(pipeline: Callable[..., Pipel
     assert not inline.store[Collection.LINE_CHUNKS].count_documents({})
     assert chunked.store[Collection.LINE_CHUNKS].count_documents({}) > 20
     for low, high in ((0, 120), (0, 90), (30, 120), (17, 101)):
-        for group_by in ((), ("model",), ("model", "tenant"), ("gpu", "model"), ("tenant", "class")):
+        for group_by in (
+            (),
+            ("model",),
+            ("model", "tenant"),
+            ("gpu", "model"),
+            ("tenant", "class"),
+        ):
             shown = [
-                {key: row.values for key, row in rows(one, start + low * MINUTE, start + high * MINUTE, *group_by).items()}
+                {
+                    key: row.values
+                    for key, row in rows(
+                        one, start + low * MINUTE, start + high * MINUTE, *group_by
+                    ).items()
+                }
                 for one in (chunked, inline)
             ]
             assert shown[0] == shown[1], (low, high, group_by)
             assert any(any(values) for values in shown[0].values())
     lines = [
-        {cell["_id"]: cell["lines"] for cell in one.ledger.cells.cells_of("GPU-0", None, None) if is_computed(cell)}
+        {
+            cell["_id"]: cell["lines"]
+            for cell in one.ledger.cells.cells_of("GPU-0", None, None)
+            if is_computed(cell)
+        }
         for one in (chunked, inline)
     ]
     assert lines[0] == lines[1]
-    values = [Reads(one.store.database).values(start, start + 2 * HOUR, None) for one in (chunked, inline)]
+    values = [
+        Reads(one.store.database).values(start, start + 2 * HOUR, None) for one in (chunked, inline)
+    ]
     assert values[0] == values[1]
     sums, broken = Reads(chunked.store.database).identity(start, start + 2 * HOUR)
     assert not broken
@@ -177,7 +218,9 @@ def test_what_is_in_chunks_reads_as_if_it_were_not(pipeline: Callable[..., Pipel
 
 
 @pytest.mark.usefixtures("small")
-def test_a_cell_grows_shrinks_and_is_corrected_and_leaves_nothing_behind(pipeline: Callable[..., Pipeline]) -> None:
+def test_a_cell_grows_shrinks_and_is_corrected_and_leaves_nothing_behind(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline(finality_hours=1)
     minute = minutes_ago(30)
     one.ingest(names_events(minute, 2))
@@ -211,7 +254,9 @@ def test_a_cell_grows_shrinks_and_is_corrected_and_leaves_nothing_behind(pipelin
 
 
 @pytest.mark.usefixtures("small")
-def test_readers_see_whole_cells_and_sums_while_they_are_written(pipeline: Callable[..., Pipeline]) -> None:
+def test_readers_see_whole_cells_and_sums_while_they_are_written(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline()
     minute = minutes_ago(30)
     hour = floor(minute, HOUR)
@@ -226,7 +271,10 @@ def test_readers_see_whole_cells_and_sums_while_they_are_written(pipeline: Calla
         try:
             while not stop.is_set():
                 for cell in one.ledger.cells.cells_of("GPU-a", minute, minute + MINUTE):
-                    assert sum(line["cost_nusd"] or 0 for line in cell["lines"]) == cell["classes"]["attributed"]
+                    assert (
+                        sum(line["cost_nusd"] or 0 for line in cell["lines"])
+                        == cell["classes"]["attributed"]
+                    )
                     looks["cells"] += 1
                 found = rows(one, hour, hour + HOUR, "tenant").values()
                 assert sum(row["cost_nusd"] for row in found) in whole
@@ -319,7 +367,9 @@ def test_a_crash_between_chunks_and_cell_leaves_what_is_swept_up(
     assert one.audit().holds
 
 
-def test_a_page_of_cells_is_bounded_by_its_lines(pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_of_cells_is_bounded_by_its_lines(
+    pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reads, "MAX_SHOWN_LINES", 5)
     monkeypatch.setattr(reads, "MAX_PAGE_LINES", 8)
     monkeypatch.setattr(cell_lines, "_FEW_LINES", 1)
@@ -332,7 +382,9 @@ def test_a_page_of_cells_is_bounded_by_its_lines(pipeline: Callable[..., Pipelin
     seen: list[str] = []
     after = None
     while True:
-        page, more = Reads(one.store.database).cells(CellFilter(start, start + 4 * MINUTE), after, 100)
+        page, more = Reads(one.store.database).cells(
+            CellFilter(start, start + 4 * MINUTE), after, 100
+        )
         seen += [cell["_id"] for cell in page]
         assert all(len(cell["lines"]) == 5 for cell in page)
         assert len(page) == 2
@@ -342,15 +394,22 @@ def test_a_page_of_cells_is_bounded_by_its_lines(pipeline: Callable[..., Pipelin
     assert seen == [cell_id("GPU-a", to_us(start + n * MINUTE)) for n in range(4)]
 
 
-def test_what_was_refused_for_good_is_set_aside_and_everything_else_goes_on(pipeline: Callable[..., Pipeline]) -> None:
-    """An operator's validator refuses one GPU's cells, then the sums of another: as large documents once were."""
+def test_what_was_refused_for_good_is_set_aside_and_everything_else_goes_on(
+    pipeline: Callable[..., Pipeline],
+) -> None:
+    """An operator's validator refuses one GPU's cells, then the sums of another: as large documents
+    once were."""
     one = pipeline()
     minute = minutes_ago(90)
     hour = floor(minute, HOUR)
     database = one.store.database
-    database.command("collMod", "ledger_cells", validator={"$nor": [{"gpu": "GPU-bad", "cost_nusd": {"$gt": 0}}]})
+    database.command(
+        "collMod", "ledger_cells", validator={"$nor": [{"gpu": "GPU-bad", "cost_nusd": {"$gt": 0}}]}
+    )
     events = [
-        event for gpu in ("GPU-bad", "GPU-good", "GPU-worse") for event in names_events(minute, 2, hash(gpu) % 10**6, gpu)
+        event
+        for gpu in ("GPU-bad", "GPU-good", "GPU-worse")
+        for event in names_events(minute, 2, hash(gpu) % 10**6, gpu)
     ]
     one.ingest(events)
     one.close()
@@ -379,7 +438,9 @@ def test_what_was_refused_for_good_is_set_aside_and_everything_else_goes_on(pipe
     database.command("collMod", "ledger_cells", validator={})
     database.command("collMod", "rollups_hourly", validator={})
     one.ingest(names_events(minute, 1, 500, "GPU-bad")[-1:])
-    one.store[Collection.SET_ASIDE].update_many({}, {"$set": {"at": one.store.now() - timedelta(hours=2)}})
+    one.store[Collection.SET_ASIDE].update_many(
+        {}, {"$set": {"at": one.store.now() - timedelta(hours=2)}}
+    )
     one.close()
     roll_all(one)
     assert aside.count() == 0
@@ -393,7 +454,13 @@ def test_corrections_of_a_cell_are_bounded() -> None:
     corrections: list[Correction] = []
     for number in range(500):
         moved = {"attributed": number, "warm_idle": -number}
-        one: Correction = {"revision": number, "at": at, "moved_nusd": moved, "cost_change_nusd": 1, "lines": [line] * 20}
+        one: Correction = {
+            "revision": number,
+            "at": at,
+            "moved_nusd": moved,
+            "cost_change_nusd": 1,
+            "lines": [line] * 20,
+        }
         corrections = bounded_corrections([*corrections, one])
         assert len(corrections) <= MAX_CORRECTIONS
         assert len(bson.encode({"corrections": corrections})) < 300_000

@@ -9,19 +9,40 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from tests.integration.ledger_support import HOUR_NUSD, MINUTE, Pipeline, contents, minutes_ago, sample, usage
+from tests.integration.ledger_support import (
+    HOUR_NUSD,
+    MINUTE,
+    Pipeline,
+    contents,
+    minutes_ago,
+    sample,
+    usage,
+)
 
 from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.wire.kind import Event
 from gpu_token_analytics.wire.sample import GpuSample
 
-PARTITIONS = [["3g.40gb", "3g.40gb"], ["1g.10gb"] * 7, ["4g.40gb"], ["2g.20gb", "1g.10gb+me", "3g.40gb"]]
+PARTITIONS = [
+    ["3g.40gb", "3g.40gb"],
+    ["1g.10gb"] * 7,
+    ["4g.40gb"],
+    ["2g.20gb", "1g.10gb+me", "3g.40gb"],
+]
 SECOND = timedelta(seconds=1)
 
 
-def part(number: int, at: datetime, profile: str, card: str = "GPU-card", **fields: Any) -> GpuSample:
+def part(
+    number: int, at: datetime, profile: str, card: str = "GPU-card", **fields: Any
+) -> GpuSample:
     """A sample of slice MIG-<number>."""
-    values = {"gpu_uuid": f"MIG-{number}", "mig_profile": profile, "parent_uuid": card, "utilization": None, **fields}
+    values = {
+        "gpu_uuid": f"MIG-{number}",
+        "mig_profile": profile,
+        "parent_uuid": card,
+        "utilization": None,
+        **fields,
+    }
     return sample(int(at.timestamp()) * 100 + number, at, **values)
 
 
@@ -35,7 +56,9 @@ def by_gpu(one: Pipeline, **where: Any) -> Counter[str]:
 
 def minute_nusd(at: datetime, minutes: int = 1) -> int:
     """What a GPU at the default price costs from `at` on."""
-    begin, end = (round(when.timestamp()) * HOUR_NUSD / 3600 for when in (at, at + minutes * MINUTE))
+    begin, end = (
+        round(when.timestamp()) * HOUR_NUSD / 3600 for when in (at, at + minutes * MINUTE)
+    )
     return int(end + 0.5) - int(begin + 0.5)
 
 
@@ -45,21 +68,35 @@ def test_a_card_that_sends_no_sample_keeps_what_its_slices_leave(
 ) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)
-    one.ingest([part(n, at + s * SECOND, profile) for n, profile in enumerate(profiles) for s in (1, 21, 41)])
+    one.ingest(
+        [
+            part(n, at + s * SECOND, profile)
+            for n, profile in enumerate(profiles)
+            for s in (1, 21, 41)
+        ]
+    )
     one.close()
     money = by_gpu(one, minute=at)
     whole = minute_nusd(at)
     assert money.total() == whole
-    assert [money[f"MIG-{n}"] for n in range(len(profiles))] == [whole * int(profile[0]) // 7 for profile in profiles]
+    assert [money[f"MIG-{n}"] for n in range(len(profiles))] == [
+        whole * int(profile[0]) // 7 for profile in profiles
+    ]
     (card,) = one.cells(minute=at, gpu="GPU-card").values()
     assert card["classes"][MoneyClass.COLD_IDLE] == card["cost_nusd"] == money["GPU-card"]
-    assert (card["host"], card["gpu_name"], card["samples"], card["silent"]) == ("h1", "H100", 0, False)
+    assert (card["host"], card["gpu_name"], card["samples"], card["silent"]) == (
+        "h1",
+        "H100",
+        0,
+        False,
+    )
     report = one.audit()
     assert report.holds, report.findings
 
 
 def test_it_does_not_matter_who_reports_first(pipeline: Callable[..., Pipeline]) -> None:
-    """Two slices, a request on one of them in a minute without samples, a silent minute, and a sample that comes late."""
+    """Two slices, a request on one of them in a minute without samples, a silent minute, and a
+    sample that comes late."""
     at = minutes_ago(30)
     parts: list[Event] = [
         part(0, at + SECOND, "3g.40gb", source="replay"),
@@ -73,14 +110,20 @@ def test_it_does_not_matter_who_reports_first(pipeline: Callable[..., Pipeline])
             one.ingest([event])
             one.close()
         assert one.audit().holds, one.audit().findings
-        assert by_gpu(one).total() == minute_nusd(at, 5), "from the first evidence of a slice to the last one"
+        assert by_gpu(one).total() == minute_nusd(at, 5), (
+            "from the first evidence of a slice to the last one"
+        )
         ledgers.append(contents(one.cells()))
         (silent,) = one.cells(minute=at + MINUTE, gpu="GPU-card").values()
-        assert silent["classes"][MoneyClass.UNOBSERVED] == minute_nusd(at + MINUTE), "no slice is seen: the card pays for all"
+        assert silent["classes"][MoneyClass.UNOBSERVED] == minute_nusd(at + MINUTE), (
+            "no slice is seen: the card pays for all"
+        )
     assert all(ledger == ledgers[0] for ledger in ledgers[1:])
 
 
-def test_a_card_whose_slices_fell_silent_is_still_paid_for(pipeline: Callable[..., Pipeline]) -> None:
+def test_a_card_whose_slices_fell_silent_is_still_paid_for(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline()
     at = minutes_ago(10)
     one.ingest([part(n, at + SECOND, "3g.40gb") for n in (0, 1)])
@@ -102,15 +145,24 @@ def test_a_slice_of_a_slice_is_a_slice_of_the_card(pipeline: Callable[..., Pipel
     one.close()
     money = by_gpu(one, minute=at)
     whole = minute_nusd(at)
-    assert money == {"MIG-0": whole * 4 // 7, "MIG-1": whole // 7, "GPU-card": whole - whole * 4 // 7 - whole // 7}
+    assert money == {
+        "MIG-0": whole * 4 // 7,
+        "MIG-1": whole // 7,
+        "GPU-card": whole - whole * 4 // 7 - whole // 7,
+    }
     assert one.audit().holds, one.audit().findings
 
 
 def test_slices_of_each_other_are_whole_gpus(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)
-    events = [part(0, at + SECOND, "3g.40gb", card="MIG-1"), part(1, at + SECOND, "3g.40gb", card="MIG-0")]
+    events = [
+        part(0, at + SECOND, "3g.40gb", card="MIG-1"),
+        part(1, at + SECOND, "3g.40gb", card="MIG-0"),
+    ]
     one.ingest(events)
     one.close()
-    assert by_gpu(one, minute=at) == {"MIG-0": minute_nusd(at), "MIG-1": minute_nusd(at)}, "paid twice rather than by nobody"
+    assert by_gpu(one, minute=at) == {"MIG-0": minute_nusd(at), "MIG-1": minute_nusd(at)}, (
+        "paid twice rather than by nobody"
+    )
     assert one.audit().holds, one.audit().findings

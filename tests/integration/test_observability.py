@@ -1,4 +1,5 @@
-"""A real pipeline is scraped by a real Prometheus: every panel has its data; broken, it pages once, and again when repaired."""
+"""A real pipeline is scraped by a real Prometheus: every panel has its data; broken, it pages once,
+and again when repaired."""
 
 from __future__ import annotations
 
@@ -65,15 +66,21 @@ def _needed(name: str, package: str) -> None:
 
 @pytest.fixture(scope="module")
 def observed(
-    java: str, tmp_path_factory: pytest.TempPathFactory, _session_logs: list[Path], request: pytest.FixtureRequest
+    java: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    _session_logs: list[Path],
+    request: pytest.FixtureRequest,
 ) -> Iterator[Observed]:
     _needed("prometheus", "prometheus")
     _needed("prometheus-alertmanager", "prometheus-alertmanager")
     folder = tmp_path_factory.mktemp("observed")
     jar = jmx_agent(Path.home() / ".cache" / "gpu-tokens" / "jmx")
     kafka_metrics = free_port()
-    # The agent listens in every JVM that is started with it; the one that formats the folder ends before the broker starts.
-    os.environ["JAVA_TOOL_OPTIONS"] = f"-javaagent:{jar}={LOOPBACK}:{kafka_metrics}:{ROOM}/config/kafka-jmx.yaml"
+    # The agent listens in every JVM that is started with it; the one that formats the folder ends
+    # before the broker starts.
+    os.environ["JAVA_TOOL_OPTIONS"] = (
+        f"-javaagent:{jar}={LOOPBACK}:{kafka_metrics}:{ROOM}/config/kafka-jmx.yaml"
+    )
     broker = KafkaBroker(CURRENT_VERSION, folder / "kafka", start_timeout_seconds=240)
     mongod = EmbeddedMongod(folder / "mongod", replica_set="rs0", start_timeout_seconds=180)
     _session_logs.extend([broker.log_file, mongod.log_file])
@@ -83,7 +90,9 @@ def observed(
         del os.environ["JAVA_TOOL_OPTIONS"]
     try:
         with mongod, Receiver() as receiver:
-            settings = load(kafka_bootstrap=broker.bootstrap, mongodb_uri=mongod.uri, mongodb_database=DATABASE)
+            settings = load(
+                kafka_bootstrap=broker.bootstrap, mongodb_uri=mongod.uri, mongodb_database=DATABASE
+            )
             create_topics(settings)
             environment = {
                 "KAFKA_BOOTSTRAP": broker.bootstrap,
@@ -99,25 +108,45 @@ def observed(
         broker.stop()
 
 
-def _start(room: Room, receiver: Receiver, settings: Any, mongo_uri: str, kafka_metrics: int) -> Observed:
+def _start(
+    room: Room, receiver: Receiver, settings: Any, mongo_uri: str, kafka_metrics: int
+) -> Observed:
     targets = {"kafka": kafka_metrics, "processor": room.ours("processor")}
     targets["api"] = room.ours("api", API_ALLOW_ANONYMOUS_LOOPBACK="true")
-    targets["exporter"] = room.ours("exporter", EXPORTER_REFRESH_SECONDS="2", AUDIT_EVERY_SECONDS="5")
+    targets["exporter"] = room.ours(
+        "exporter", EXPORTER_REFRESH_SECONDS="2", AUDIT_EVERY_SECONDS="5"
+    )
     targets["agent"] = free_port()
-    agent = ("agent", "--source", "seed", "--host", "gpu-host", "--interval", "2", "--metrics-port", str(targets["agent"]))
+    agent = (
+        "agent",
+        "--source",
+        "seed",
+        "--host",
+        "gpu-host",
+        "--interval",
+        "2",
+        "--metrics-port",
+        str(targets["agent"]),
+    )
     room.ours("agent", *agent)
     sources = {JMX}
     exporter = os.environ.get("MONGODB_EXPORTER") or shutil.which("mongodb_exporter")
     if exporter:
         sources.add(PERCONA)
-        with _mongo(mongo_uri) as client:  # the exporter reads what mongod collects; embedded ones do not by default
+        # the exporter reads what mongod collects; embedded ones do not by default
+        with _mongo(mongo_uri) as client:
             client.admin.command("setParameter", 1, diagnosticDataCollectionEnabled=True)
         targets["mongo"] = free_port()
         flags = ["--collector.diagnosticdata", "--collector.replicasetstatus"]
         listen = f"--web.listen-address={LOOPBACK}:{targets['mongo']}"
         room.run("mongo-exporter", [exporter, listen, *flags], MONGODB_URI=mongo_uri)
     fleet = ("--hosts", "2", "--gpus-per-host", "2", "--seed", "1")
-    assert room.tool("simulate", "--hours", "1.5", "--rate", "1", "--sample-interval", "20", *fleet).returncode == 0
+    assert (
+        room.tool(
+            "simulate", "--hours", "1.5", "--rate", "1", "--sample-interval", "20", *fleet
+        ).returncode
+        == 0
+    )
     room.ours("simulate", "simulate", "--rate", "20", "--flat", "--sample-interval", "5", *fleet)
     alertmanager = start_alertmanager(room, receiver.url)
     prometheus = Prometheus(room, targets, alertmanager)
@@ -150,12 +179,16 @@ def _missing(observed: Observed) -> list[str]:
                 continue
             for query, _ in panel.queries:
                 series = observed.prometheus.ask(query.replace("$__rate_interval", "15s"))
-                if not panel.empty and not any(math.isfinite(float(one["value"][1])) for one in series):
+                if not panel.empty and not any(
+                    math.isfinite(float(one["value"][1])) for one in series
+                ):
                     missing.append(f"{dashboard.title} / {panel.title}: {query}")
     return missing
 
 
-def test_every_panel_has_its_data(observed: Observed, record_property: Callable[[str, object], None]) -> None:
+def test_every_panel_has_its_data(
+    observed: Observed, record_property: Callable[[str, object], None]
+) -> None:
     missing: list[str] = []
 
     def complete() -> bool:
@@ -167,7 +200,10 @@ def test_every_panel_has_its_data(observed: Observed, record_property: Callable[
     except AssertionError:
         raise AssertionError("no data in:\n" + "\n".join(missing)) from None
     if PERCONA not in observed.sources:
-        print("NOT CHECKED: the panels that need mongodb_exporter (name its binary in MONGODB_EXPORTER)")
+        print(
+            "NOT CHECKED: the panels that need mongodb_exporter (name its binary in "
+            "MONGODB_EXPORTER)"
+        )
 
 
 def test_money_of_prometheus_is_the_money_of_the_ledger(observed: Observed) -> None:
@@ -175,10 +211,17 @@ def test_money_of_prometheus_is_the_money_of_the_ledger(observed: Observed) -> N
     asked = 'max by (class) (gpu_tokens_ledger_cost_usd{window="last_hour"})'
 
     def equal() -> bool:
-        shown = {one["metric"]["class"]: float(one["value"][1]) for one in observed.prometheus.ask(asked)}
+        shown = {
+            one["metric"]["class"]: float(one["value"][1]) for one in observed.prometheus.ask(asked)
+        }
         with _mongo(observed.mongo_uri) as client:
             (hour,) = client[DATABASE].rollups_hourly.aggregate(
-                [{"$match": {"scope": "fleet"}}, {"$sort": {"start": -1}}, {"$skip": 1}, {"$limit": 1}]
+                [
+                    {"$match": {"scope": "fleet"}},
+                    {"$sort": {"start": -1}},
+                    {"$skip": 1},
+                    {"$limit": 1},
+                ]
             )
             cells = client[DATABASE].ledger_cells.find({"minute": {"$gte": hour["start"]}})
             classes: dict[str, int] = {}
@@ -194,14 +237,19 @@ def test_money_of_prometheus_is_the_money_of_the_ledger(observed: Observed) -> N
 
 @dataclass
 class Alerted:
-    """What is told about one alert from now on. One that fires already, as a slow start makes it, is waited for first."""
+    """What is told about one alert from now on. One that fires already, as a slow start makes it,
+    is waited for first."""
 
     observed: Observed
     alert: str
 
     def __post_init__(self) -> None:
         self._before = 0
-        eventually(lambda: self.observed.receiver.statuses(self.alert)[-1:] != ["firing"], f"{self.alert} is over", 240)
+        eventually(
+            lambda: self.observed.receiver.statuses(self.alert)[-1:] != ["firing"],
+            f"{self.alert} is over",
+            240,
+        )
         self._before = len(self.observed.receiver.told(self.alert))
 
     def _statuses(self) -> list[str]:
@@ -238,7 +286,10 @@ def test_refused_records_page_once_and_the_runbook_shows_them(observed: Observed
     finally:
         stop.set()
         sender.join(60)
-    lines = [json.loads(line) for line in (observed.room.folder / "processor.log").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (observed.room.folder / "processor.log").read_text().splitlines()
+    ]
     refusals = [line for line in lines if line.get("reason") == "not_json"]
     assert refusals
     assert refusals[0]["topic"] == "tokens"
@@ -255,7 +306,9 @@ def test_a_wrong_nano_dollar_pages_once_and_the_runbook_repairs_it(observed: Obs
     with _mongo(observed.mongo_uri) as client:
         cells = client[DATABASE].ledger_cells
         # One whose minute has long been over, so that nothing but the repair changes it.
-        cell = cells.find_one({"state": "provisional", "due_at": {"$exists": False}}, sort=[("minute", 1)])
+        cell = cells.find_one(
+            {"state": "provisional", "due_at": {"$exists": False}}, sort=[("minute", 1)]
+        )
         assert cell is not None
         cells.update_one({"_id": cell["_id"]}, {"$inc": {"classes.cold_idle": 1}})
         page.fires()
@@ -263,12 +316,17 @@ def test_a_wrong_nano_dollar_pages_once_and_the_runbook_repairs_it(observed: Obs
         assert seen.returncode == 1
         assert cell["_id"] in {finding["cell"] for finding in json.loads(seen.stdout)["findings"]}
         # The runbook's command, through the driver instead of mongosh.
-        written = re.search(r"updateOne\(\s*(.*?)\)\n?'", (ROOT / RUNBOOKS).read_text() + "\n", re.DOTALL)
+        written = re.search(
+            r"updateOne\(\s*(.*?)\)\n?'", (ROOT / RUNBOOKS).read_text() + "\n", re.DOTALL
+        )
         assert written is not None
         assert "$inc: {gen: 1}" in written[1]
         assert "$unset: {content: 1}" in written[1]
         now = client.admin.command("hello")["localTime"]
-        cells.update_one({"_id": cell["_id"]}, {"$inc": {"gen": 1}, "$set": {"due_at": now}, "$unset": {"content": 1}})
+        cells.update_one(
+            {"_id": cell["_id"]},
+            {"$inc": {"gen": 1}, "$set": {"due_at": now}, "$unset": {"content": 1}},
+        )
         page.resolves("pages")
         repaired = cells.find_one({"_id": cell["_id"]})
         assert repaired is not None
@@ -290,8 +348,15 @@ def test_a_dead_processor_pages_once_and_its_return_ends_it(observed: Observed) 
 
 
 def test_the_runbooks_commands_run_as_written(observed: Observed) -> None:
-    blocks = re.findall(r"^ *```bash\n(.*?)^ *```", (ROOT / RUNBOOKS).read_text(), re.DOTALL | re.MULTILINE)
-    commands = {line.strip() for block in blocks for line in block.splitlines() if line.strip().startswith("gpu-tokens ")}
+    blocks = re.findall(
+        r"^ *```bash\n(.*?)^ *```", (ROOT / RUNBOOKS).read_text(), re.DOTALL | re.MULTILINE
+    )
+    commands = {
+        line.strip()
+        for block in blocks
+        for line in block.splitlines()
+        if line.strip().startswith("gpu-tokens ")
+    }
     assert len(commands) >= 6
     for command in sorted(commands):
         words = command.split()[1:]

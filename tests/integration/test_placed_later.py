@@ -1,4 +1,5 @@
-"""An engine that is placed after its requests came: what docs/sources/placements.md says of making them whole."""
+"""An engine that is placed after its requests came: what docs/sources/placements.md says of making
+them whole."""
 
 from __future__ import annotations
 
@@ -22,16 +23,22 @@ def lines(one: Pipeline) -> dict[str, tuple[int, int, int | None]]:
     }
 
 
-def test_requests_that_came_before_their_placement_are_sent_again(pipeline: Callable[..., Pipeline]) -> None:
+def test_requests_that_came_before_their_placement_are_sent_again(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)
     asked = usage(1, at + timedelta(seconds=40), 20, gpu_uuids=["instance:node1:8000"])
     unplaced = placed(asked, InstanceBook())
     assert unplaced is not None
-    cards = [sample(second, at + timedelta(seconds=second), host="node1") for second in range(0, 60, 10)]
+    cards = [
+        sample(second, at + timedelta(seconds=second), host="node1") for second in range(0, 60, 10)
+    ]
     one.ingest([unplaced, *cards])
     one.close()
-    assert lines(one) == {"instance:node1:8000": (1, 1000, None)}, "tokens are kept, money is not known"
+    assert lines(one) == {"instance:node1:8000": (1, 1000, None)}, (
+        "tokens are kept, money is not known"
+    )
 
     again = placed(
         structs.replace(asked, event_id="usage-1-again"),

@@ -1,4 +1,5 @@
-"""Rollups over a real mongod: equal to the cells after crashes at every point, with two writers, and out of order."""
+"""Rollups over a real mongod: equal to the cells after crashes at every point, with two writers,
+and out of order."""
 
 from __future__ import annotations
 
@@ -24,7 +25,14 @@ from gpu_token_analytics.rollups.spans import Step
 from gpu_token_analytics.rollups.step import Rollups
 from gpu_token_analytics.rollups.store import RollupStore
 from gpu_token_analytics.rollups.sums import cell_lines, cell_space
-from gpu_token_analytics.rollups.vectors import WARM, ZERO_LINE, ZERO_SPACE, added, read_space, read_total
+from gpu_token_analytics.rollups.vectors import (
+    WARM,
+    ZERO_LINE,
+    ZERO_SPACE,
+    added,
+    read_space,
+    read_total,
+)
 from gpu_token_analytics.settings import load
 
 START = datetime(2026, 1, 30, 21, tzinfo=UTC)
@@ -39,7 +47,10 @@ class Died(Exception):
 
 @pytest.fixture(params=["inline", "chunks"])
 def store(
-    mongo_uri: str, mongo_database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    mongo_uri: str,
+    mongo_database: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Store]:
     """With lines in the documents of sums, and with nearly all of them in chunks."""
     if request.param == "chunks":
@@ -54,14 +65,19 @@ def store(
 
 
 def change(store: Store, rng: random.Random, count: int) -> None:
-    """New content for some cells, as the closer writes it: other money, revision + 1, not rolled."""
+    """New content for some cells, as the closer writes it: other money, revision + 1, not
+    rolled."""
     ledger = store[Collection.LEDGER_CELLS]
     for cell in rng.sample(list(ledger.find()), count):
         moved = rng.randint(0, cell["classes"]["warm_idle"])
         classes = {**cell["classes"]}
         classes["warm_idle"] -= moved
         classes["cold_idle"] += moved
-        update: dict[str, Any] = {"classes": classes, "rolled": False, "revision": cell["revision"] + 1}
+        update: dict[str, Any] = {
+            "classes": classes,
+            "rolled": False,
+            "revision": cell["revision"] + 1,
+        }
         ledger.update_one({"_id": cell["_id"], "revision": cell["revision"]}, {"$set": update})
 
 
@@ -69,7 +85,10 @@ def assert_equal_to_cells(store: Store) -> None:
     """Every stored sum, against the cells and against the sums below it."""
     found = cast("list[CellDocument]", list(store[Collection.LEDGER_CELLS].find()))
     assert all(cell["rolled"] for cell in found)
-    for name, length in ((Collection.ROLLUPS_HOURLY, timedelta(hours=1)), (Collection.ROLLUPS_DAILY, timedelta(days=1))):
+    for name, length in (
+        (Collection.ROLLUPS_HOURLY, timedelta(hours=1)),
+        (Collection.ROLLUPS_DAILY, timedelta(days=1)),
+    ):
         rollups = list(store[name].find())
         assert {one["scope"] for one in rollups} == {"gpu", "fleet"}
         for rollup in rollups:
@@ -81,14 +100,20 @@ def assert_equal_to_cells(store: Store) -> None:
             ]
             space = added((cell_space(cell) for cell in within), ZERO_SPACE)
             holders = rollup.get("places", [rollup])
-            assert added((read_space(one["space"]) for one in holders), ZERO_SPACE) == space, rollup["_id"]
+            assert added((read_space(one["space"]) for one in holders), ZERO_SPACE) == space, (
+                rollup["_id"]
+            )
             lines = added((vector for cell in within for _, vector in cell_lines(cell)), ZERO_LINE)
             stored = added((read_total(one["total"]) for one in holders), ZERO_LINE)
             assert stored[:WARM] == lines[:WARM], rollup["_id"]
             assert stored[WARM + 1 :] == lines[WARM + 1 :], rollup["_id"]
             if length == timedelta(hours=1):
-                half = added((cell_space(cell) for cell in within if cell["minute"].minute >= 30), ZERO_SPACE)
-                held = added((read_space(one["second_half"]["space"]) for one in holders), ZERO_SPACE)
+                half = added(
+                    (cell_space(cell) for cell in within if cell["minute"].minute >= 30), ZERO_SPACE
+                )
+                held = added(
+                    (read_space(one["second_half"]["space"]) for one in holders), ZERO_SPACE
+                )
                 assert held == half, rollup["_id"]
 
 
@@ -114,10 +139,14 @@ def test_rollups_equal_their_cells_and_change_nothing_the_second_time(store: Sto
     roll_all(store)
     assert_equal_to_cells(store)
     assert_no_orphans(store)
-    before = list(store[Collection.ROLLUPS_HOURLY].find().sort("_id")) + list(store[Collection.ROLLUPS_DAILY].find())
+    before = list(store[Collection.ROLLUPS_HOURLY].find().sort("_id")) + list(
+        store[Collection.ROLLUPS_DAILY].find()
+    )
     store[Collection.LEDGER_CELLS].update_many({}, {"$set": {"rolled": False}})
     roll_all(store)
-    assert before == list(store[Collection.ROLLUPS_HOURLY].find().sort("_id")) + list(store[Collection.ROLLUPS_DAILY].find())
+    assert before == list(store[Collection.ROLLUPS_HOURLY].find().sort("_id")) + list(
+        store[Collection.ROLLUPS_DAILY].find()
+    )
 
 
 def test_a_crash_at_any_point_is_made_good(store: Store) -> None:
@@ -171,7 +200,8 @@ def test_two_writers_and_a_closer_at_once_end_in_the_right_sums(store: Store) ->
 
 
 def test_a_writer_with_old_cells_in_hand_does_no_harm(store: Store) -> None:
-    """It read an hour, slept, and writes after a newer sum was stored: refused, and its cells are not called rolled."""
+    """It read an hour, slept, and writes after a newer sum was stored: refused, and its cells are
+    not called rolled."""
     roll_all(store)
     slow = RollupStore(store.database)
     ledger = store[Collection.LEDGER_CELLS]
@@ -194,7 +224,8 @@ def test_a_writer_with_old_cells_in_hand_does_no_harm(store: Store) -> None:
 
 
 def test_two_half_views_of_one_version_leave_the_cells_dirty(store: Store) -> None:
-    """Two cells change; each of two writers saw one change only. Equal versions, different sums: neither may be the end."""
+    """Two cells change; each of two writers saw one change only. Equal versions, different sums:
+    neither may be the end."""
     roll_all(store)
     ledger = store[Collection.LEDGER_CELLS]
     hour = {"gpu": "GPU-0001", "minute": {"$gte": START, "$lt": START + timedelta(hours=1)}}
@@ -204,7 +235,9 @@ def test_two_half_views_of_one_version_leave_the_cells_dirty(store: Store) -> No
         classes = {**before[name]["classes"]}
         classes["cold_idle"] += classes["warm_idle"]
         classes["warm_idle"] = 0
-        ledger.update_one({"_id": name}, {"$set": {"classes": classes, "rolled": False}, "$inc": {"revision": 1}})
+        ledger.update_one(
+            {"_id": name}, {"$set": {"classes": classes, "rolled": False}, "$inc": {"revision": 1}}
+        )
     after = {cell["_id"]: cell for cell in ledger.find(hour)}
 
     for seen in (first, second):
@@ -213,7 +246,9 @@ def test_two_half_views_of_one_version_leave_the_cells_dirty(store: Store) -> No
         class Half:
             """One of the two changes."""
 
-            def find(self, *_args: Any, half: dict[str, Any] = half, **_kwargs: Any) -> list[dict[str, Any]]:
+            def find(
+                self, *_args: Any, half: dict[str, Any] = half, **_kwargs: Any
+            ) -> list[dict[str, Any]]:
                 return list(half.values())
 
             def __getattr__(self, name: str) -> Any:
@@ -232,16 +267,23 @@ def test_months_are_read_from_days_and_hours(store: Store) -> None:
     store[Collection.LEDGER_CELLS].delete_many({"minute": {"$lt": END - timedelta(hours=2)}})
     query = CostQuery(START, END, group_by=("model", "tenant"))
     total = CostReads(store.database).total(query, END)
-    assert total["cells"] == MINUTES * FLEET.gpus  # the deleted cells are in the sums that were read
+    # the deleted cells are in the sums that were read
+    assert total["cells"] == MINUTES * FLEET.gpus
 
 
 HALVES = [
     CostQuery(START + timedelta(minutes=30), END - timedelta(minutes=30)),
-    CostQuery(START + timedelta(minutes=30), END, Step.HOUR, ZoneInfo("Asia/Kolkata"), ("model", "tenant")),
+    CostQuery(
+        START + timedelta(minutes=30), END, Step.HOUR, ZoneInfo("Asia/Kolkata"), ("model", "tenant")
+    ),
     CostQuery(START, END, Step.HOUR, ZoneInfo("Asia/Kolkata"), ("model",)),
     CostQuery(START, END - timedelta(minutes=30), group_by=("gpu", "class")),
-    CostQuery(START + timedelta(minutes=17), END - timedelta(minutes=7), group_by=("host", "model")),
-    CostQuery(START, END - timedelta(minutes=30), group_by=("tenant",), hosts=frozenset(("host-01",))),
+    CostQuery(
+        START + timedelta(minutes=17), END - timedelta(minutes=7), group_by=("host", "model")
+    ),
+    CostQuery(
+        START, END - timedelta(minutes=30), group_by=("tenant",), hosts=frozenset(("host-01",))
+    ),
     CostQuery(START, END - timedelta(minutes=30), tenant_lock="tenant-01"),
 ]
 
@@ -254,15 +296,22 @@ def found_rows(store: Store, query: CostQuery) -> dict[Any, tuple[int, ...]]:
 
 @pytest.mark.parametrize("query", HALVES)
 def test_half_hours_are_the_sums_of_their_cells(store: Store, query: CostQuery) -> None:
-    """Read from the halves that hourly documents hold, from none (an earlier version wrote them), from some."""
+    """Read from the halves that hourly documents hold, from none (an earlier version wrote them),
+    from some."""
     roll_all(store)
     hourly = store[Collection.ROLLUPS_HOURLY]
     expected = found_rows(store, query)
     assert any(map(any, expected.values()))
-    hourly.update_many({"scope": "gpu", "gpu": "GPU-0001"}, {"$unset": {"places.$[].second_half": 1}})
+    hourly.update_many(
+        {"scope": "gpu", "gpu": "GPU-0001"}, {"$unset": {"places.$[].second_half": 1}}
+    )
     assert found_rows(store, query) == expected
-    # A fleet hour that an earlier version wrote over ours: the half that is left belongs to another whole.
-    hourly.update_many({"scope": "fleet"}, {"$set": {"second_half.of": "another", "second_half.space.cost_nusd": 1}})
+    # A fleet hour that an earlier version wrote over ours: the half that is left belongs to another
+    # whole.
+    hourly.update_many(
+        {"scope": "fleet"},
+        {"$set": {"second_half.of": "another", "second_half.space.cost_nusd": 1}},
+    )
     assert found_rows(store, query) == expected
     hourly.update_many({"scope": "gpu"}, {"$unset": {"places.$[].second_half": 1}})
     hourly.update_many({"scope": "fleet"}, {"$unset": {"second_half": 1}})
@@ -272,7 +321,9 @@ def test_half_hours_are_the_sums_of_their_cells(store: Store, query: CostQuery) 
 def test_a_fleet_hour_of_which_a_part_has_no_halves_has_none(store: Store) -> None:
     roll_all(store)
     hourly = store[Collection.ROLLUPS_HOURLY]
-    hourly.update_many({"scope": "gpu", "gpu": "GPU-0001"}, {"$unset": {"places.$[].second_half": 1}})
+    hourly.update_many(
+        {"scope": "gpu", "gpu": "GPU-0001"}, {"$unset": {"places.$[].second_half": 1}}
+    )
     change(store, random.Random(2), 200)
     store[Collection.LEDGER_CELLS].update_many({"gpu": "GPU-0001"}, {"$set": {"rolled": True}})
     roll_all(store)
@@ -283,7 +334,9 @@ def test_a_fleet_hour_of_which_a_part_has_no_halves_has_none(store: Store) -> No
 
 def test_steps_keep_their_pause(store: Store) -> None:
     now = [0.0]
-    rollups = Rollups(RollupStore(store.database), min_interval_seconds=5, monotonic_seconds=lambda: now[0])
+    rollups = Rollups(
+        RollupStore(store.database), min_interval_seconds=5, monotonic_seconds=lambda: now[0]
+    )
     while rollups.step():
         now[0] += 5
     change(store, random.Random(1), 3)

@@ -1,4 +1,5 @@
-"""Two cards with one UUID, on two hosts at once: both are paid, under names of their own, however late that shows."""
+"""Two cards with one UUID, on two hosts at once: both are paid, under names of their own, however
+late that shows."""
 
 from __future__ import annotations
 
@@ -25,7 +26,13 @@ MINUTE_NUSD = 14_166_667  # 0.85 USD an hour, rounded
 def on(host: str, at: datetime, seconds: Sequence[int], **fields: object) -> list[Event]:
     """Samples of a host, of whatever UUID."""
     return [
-        sample(number, at + timedelta(seconds=second), host=host, event_id=f"{host}-{at}-{second}-{number}", **fields)
+        sample(
+            number,
+            at + timedelta(seconds=second),
+            host=host,
+            event_id=f"{host}-{at}-{second}-{number}",
+            **fields,
+        )
         for number, second in enumerate(seconds)
     ]
 
@@ -57,7 +64,9 @@ def test_both_are_paid_and_told(pipeline: Callable[..., Pipeline]) -> None:
     assert report.shared_uuids == 1
 
 
-def test_two_cards_of_one_host_with_a_uuid_of_zeros_are_both_paid(pipeline: Callable[..., Pipeline]) -> None:
+def test_two_cards_of_one_host_with_a_uuid_of_zeros_are_both_paid(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at, zeros = minutes_ago(30), "GPU-00000000-0000-0000-0000-000000000000"
     slices: dict[str, object] = {"mig_profile": "3g.40gb", "parent_uuid": zeros, "gpu_index": 1}
@@ -75,13 +84,22 @@ def test_two_cards_of_one_host_with_a_uuid_of_zeros_are_both_paid(pipeline: Call
     assert per_card.keys() == {"h1/0", "h1/1", "MIG-1"}
     assert abs(per_card["h1/0"] - MINUTE_NUSD) <= 1
     assert abs(per_card["h1/1"] + per_card["MIG-1"] - MINUTE_NUSD) <= 1
-    lines = [(cell["gpu"], line["requests"], line["cost_nusd"]) for cell in one.cells().values() for line in cell["lines"]]
-    assert {(gpu, requests, bool(nusd)) for gpu, requests, nusd in lines} == {("h1/0", 1, True), (zeros, 1, False)}
+    lines = [
+        (cell["gpu"], line["requests"], line["cost_nusd"])
+        for cell in one.cells().values()
+        for line in cell["lines"]
+    ]
+    assert {(gpu, requests, bool(nusd)) for gpu, requests, nusd in lines} == {
+        ("h1/0", 1, True),
+        (zeros, 1, False),
+    }
     assert_holds(one)
 
 
 @pytest.mark.parametrize("back_after", [None, 300])
-def test_a_card_that_moves_is_one(pipeline: Callable[..., Pipeline], back_after: int | None) -> None:
+def test_a_card_that_moves_is_one(
+    pipeline: Callable[..., Pipeline], back_after: int | None
+) -> None:
     one = pipeline(silent_gpu_owned_minutes=10)
     at = minutes_ago(30)
     events = [*on("h1", at, range(0, 60, 10)), *on("h2", at + MINUTE, range(0, 120, 10))]
@@ -112,14 +130,27 @@ def test_requests_mean_the_card_on_their_own_host(pipeline: Callable[..., Pipeli
             *on("h2", at, range(5, 60, 10), gpu_index=3),
             usage(1, at + timedelta(seconds=30)),
             usage(2, at + timedelta(seconds=40), host="h2", tenant="two"),
-            usage(3, at + timedelta(seconds=40), host="h2", gpu_uuids=[], gpu_index=3, tenant="label"),
+            usage(
+                3, at + timedelta(seconds=40), host="h2", gpu_uuids=[], gpu_index=3, tenant="label"
+            ),
             usage(4, at + timedelta(seconds=40), host="gateway", tenant="gateway"),
-            usage(5, at + timedelta(seconds=40), host="gateway", gpu_uuids=["h1/0"], gpu_index=0, tenant="other label"),
+            usage(
+                5,
+                at + timedelta(seconds=40),
+                host="gateway",
+                gpu_uuids=["h1/0"],
+                gpu_index=0,
+                tenant="other label",
+            ),
         ]
     )
     one.close()
     one.close()
-    paid = {(line["tenant"], cell["gpu"], line["cost_nusd"] is None) for cell in one.cells().values() for line in cell["lines"]}
+    paid = {
+        (line["tenant"], cell["gpu"], line["cost_nusd"] is None)
+        for cell in one.cells().values()
+        for line in cell["lines"]
+    }
     assert paid == {
         ("default", "h1/GPU-a", False),
         ("two", "h2/GPU-a", False),
@@ -156,8 +187,15 @@ def test_a_price_of_the_uuid_is_that_of_each_card(pipeline: Callable[..., Pipeli
 def test_slices_and_card_of_both_hosts_cost_two_cards(pipeline: Callable[..., Pipeline]) -> None:
     one = pipeline(silent_gpu_owned_minutes=0)
     at = minutes_ago(30)
-    slices = {"gpu_uuid": "MIG-a", "mig_profile": "3g.40gb", "parent_uuid": "GPU-a", "utilization": None}
-    one.ingest([*on("h1", at, range(0, 60, 10), **slices), *on("h2", at, range(5, 60, 10), **slices)])
+    slices = {
+        "gpu_uuid": "MIG-a",
+        "mig_profile": "3g.40gb",
+        "parent_uuid": "GPU-a",
+        "utilization": None,
+    }
+    one.ingest(
+        [*on("h1", at, range(0, 60, 10), **slices), *on("h2", at, range(5, 60, 10), **slices)]
+    )
     for _ in range(3):
         one.close()
     per_card = money(one)
@@ -184,7 +222,10 @@ def test_order_and_lateness_change_nothing(pipeline: Callable[..., Pipeline], se
         elif chance.random() < 0.2:
             fields |= {"gpu_uuids": ["GPU-a", "GPU-b"]}
         events.append(usage(number, end, chance.choice([0.0, 5.0, 90.0]), **fields))
-    straight, mixed = pipeline("straight", silent_gpu_owned_minutes=5), pipeline("mixed", silent_gpu_owned_minutes=5)
+    straight, mixed = (
+        pipeline("straight", silent_gpu_owned_minutes=5),
+        pipeline("mixed", silent_gpu_owned_minutes=5),
+    )
     straight.ingest(events)
     for _ in range(3):
         straight.close()
@@ -206,10 +247,16 @@ def test_order_and_lateness_change_nothing(pipeline: Callable[..., Pipeline], se
 
 
 def assert_as_the_oracle_says(one: Pipeline) -> None:
-    samples, usages = list(one.store[SAMPLE.collection].find()), list(one.store[USAGE.collection].find())
+    samples, usages = (
+        list(one.store[SAMPLE.collection].find()),
+        list(one.store[USAGE.collection].find()),
+    )
     hosts = hosts_of_shared(samples, one.params.gap_us)
     assert hosts.keys() == one.ledger.books.read().shared.hosts.keys()
-    meant = {f"{doc['host']}/{doc['gpu_index']}": f"{doc['host']}/{doc['gpu']}" if hosts else doc["gpu"] for doc in samples}
+    meant = {
+        f"{doc['host']}/{doc['gpu_index']}": f"{doc['host']}/{doc['gpu']}" if hosts else doc["gpu"]
+        for doc in samples
+    }
     prices = list(one.store[Collection.PRICES].find())
     judged = 0
     for cell in one.cells(owned_us={"$gt": 0}).values():
@@ -217,16 +264,25 @@ def assert_as_the_oracle_says(one: Pipeline) -> None:
         own = [doc for doc in samples if doc["gpu"] == uuid and (not hosts or doc["host"] == host)]
         start = to_us(cell["minute"])
         spans = [(start, start + cell["owned_us"])]
-        (said,) = oracle_cells(cell["gpu"], spans, on_cards(usages, hosts), own, prices, meanings=meant)
+        (said,) = oracle_cells(
+            cell["gpu"], spans, on_cards(usages, hosts), own, prices, meanings=meant
+        )
         assert (cell["cost_nusd"], cell["classes"]) == (said.cost_nusd, said.classes), cell["_id"]
-        tokens = [(line["tenant"], line["requests"], line["prompt_tokens"]) for line in cell["lines"]]
-        assert tokens == [(line["tenant"], line["requests"], line["prompt_tokens"]) for line in said.lines()], cell["_id"]
+        tokens = [
+            (line["tenant"], line["requests"], line["prompt_tokens"]) for line in cell["lines"]
+        ]
+        assert tokens == [
+            (line["tenant"], line["requests"], line["prompt_tokens"]) for line in said.lines()
+        ], cell["_id"]
         judged += 1
     assert judged > 3
 
 
 def test_two_processors_that_each_see_one_host_agree(pipeline: Callable[..., Pipeline]) -> None:
-    one, other = pipeline("same", silent_gpu_owned_minutes=0), pipeline("same", silent_gpu_owned_minutes=0)
+    one, other = (
+        pipeline("same", silent_gpu_owned_minutes=0),
+        pipeline("same", silent_gpu_owned_minutes=0),
+    )
     at = minutes_ago(30)
     one.ingest(on("h1", at, range(0, 60, 10)))
     one.close()

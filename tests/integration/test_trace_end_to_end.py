@@ -1,4 +1,5 @@
-"""The whole Azure conversation trace through real Kafka, a real processor and real mongod, by the commands a person uses."""
+"""The whole Azure conversation trace through real Kafka, a real processor and real mongod, by the
+commands a person uses."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA", ROOT.parent / "shared" / 
 TRACE = SHARED / "traces" / "AzureLLMInferenceTrace_conv.csv"
 REQUESTS, PROMPT, COMPLETION = 19_366, 22_361_870, 4_088_665
 
-pytestmark = pytest.mark.skipif(not TRACE.exists(), reason=f"the Azure trace is not at {TRACE}; set GPU_TOKENS_SHARED_DATA")
+pytestmark = pytest.mark.skipif(
+    not TRACE.exists(), reason=f"the Azure trace is not at {TRACE}; set GPU_TOKENS_SHARED_DATA"
+)
 
 
 @pytest.fixture
@@ -58,7 +61,9 @@ def store(mongo_uri: str, mongo_database: str) -> Iterator[Store]:
 
 
 @pytest.fixture
-def processor(environment: dict[str, str], tmp_path: Path, keep_log: Callable[[Path], None]) -> Iterator[None]:
+def processor(
+    environment: dict[str, str], tmp_path: Path, keep_log: Callable[[Path], None]
+) -> Iterator[None]:
     gpu_tokens(environment, "topics", "create")
     log = tmp_path / "processor.log"
     keep_log(log)
@@ -109,12 +114,16 @@ def wait_until_rolled(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("processor")
-def test_every_request_and_token_of_the_trace_is_in_the_ledger(environment: dict[str, str], store: Store) -> None:
+def test_every_request_and_token_of_the_trace_is_in_the_ledger(
+    environment: dict[str, str], store: Store
+) -> None:
     gpu_tokens(environment, "replay", str(TRACE))
     wait_for(store, REQUESTS)
     unknown = json.loads(gpu_tokens(environment, "audit", "--wait", "60", "--json"))
     assert unknown["holds"]
-    assert (unknown["cost_nusd"], unknown["unknown_gpu_tokens"]) == (0, PROMPT + COMPLETION), "nobody told of its GPUs yet"
+    assert (unknown["cost_nusd"], unknown["unknown_gpu_tokens"]) == (0, PROMPT + COMPLETION), (
+        "nobody told of its GPUs yet"
+    )
     for gpu in Assumptions("").placed_gpus():
         gpu_tokens(environment, "gpus", "declare", gpu.uuid, "--host", gpu.host)
     wait_until_spread(store)
@@ -123,14 +132,38 @@ def test_every_request_and_token_of_the_trace_is_in_the_ledger(environment: dict
     assert report["unknown_gpu_requests"] == report["unknown_gpu_tokens"] == 0
     for side in ("raw", "ledger"):
         counted: dict[str, Any] = report[side]
-        assert (counted["requests"], counted["prompt_tokens"], counted["completion_tokens"]) == (REQUESTS, PROMPT, COMPLETION)
-    assert report["price_time_nusd"] == report["compared_nusd"] == report["cost_nusd"] == sum(report["classes_nusd"].values())
+        assert (counted["requests"], counted["prompt_tokens"], counted["completion_tokens"]) == (
+            REQUESTS,
+            PROMPT,
+            COMPLETION,
+        )
+    assert (
+        report["price_time_nusd"]
+        == report["compared_nusd"]
+        == report["cost_nusd"]
+        == sum(report["classes_nusd"].values())
+    )
     assert report["classes_nusd"]["attributed"] > 0
     wait_until_rolled(store)
     report |= {"sums_behind": 0}
     answers = [
-        json.loads(gpu_tokens(environment, "report", "--from", "2023-11-16T18:00Z", "--to", "2023-11-16T20:00Z", *by, "--json"))
-        for by in (("--by", "model"), ("--by", "tenant,gpu", "--bucket", "1m"), ("--by", "class", "--bucket", "1h"))
+        json.loads(
+            gpu_tokens(
+                environment,
+                "report",
+                "--from",
+                "2023-11-16T18:00Z",
+                "--to",
+                "2023-11-16T20:00Z",
+                *by,
+                "--json",
+            )
+        )
+        for by in (
+            ("--by", "model"),
+            ("--by", "tenant,gpu", "--bucket", "1m"),
+            ("--by", "class", "--bucket", "1h"),
+        )
     ]
     for answer in answers:
         totals = answer["totals"]
@@ -139,20 +172,31 @@ def test_every_request_and_token_of_the_trace_is_in_the_ledger(environment: dict
             PROMPT,
             COMPLETION,
         )
-        assert int(totals["money"]["total_nusd"]) == report["cost_nusd"], "what is shown is what the audit proved"
+        assert int(totals["money"]["total_nusd"]) == report["cost_nusd"], (
+            "what is shown is what the audit proved"
+        )
         assert sum(int(row["money"]["total_nusd"]) for row in answer["rows"]) <= report["cost_nusd"]
-    before = {cell["_id"]: (cell["content"], cell["revision"]) for cell in store[Collection.LEDGER_CELLS].find()}
+    before = {
+        cell["_id"]: (cell["content"], cell["revision"])
+        for cell in store[Collection.LEDGER_CELLS].find()
+    }
     gens = {cell["_id"]: cell["gen"] for cell in store[Collection.LEDGER_CELLS].find()}
 
     gpu_tokens(environment, "replay", str(TRACE))
     until = time.monotonic() + 120
-    while any(json.loads(line)["lag"] for line in gpu_tokens(environment, "topics", "show", "--json").splitlines()):
+    while any(
+        json.loads(line)["lag"]
+        for line in gpu_tokens(environment, "topics", "show", "--json").splitlines()
+    ):
         assert time.monotonic() < until, "the second replay is not read in time"
         time.sleep(0.2)
     wait_until_rolled(store)
     again = json.loads(gpu_tokens(environment, "audit", "--wait", "60", "--json"))
     assert again == report, "a second replay of the same file changes nothing"
-    assert {cell["_id"]: (cell["content"], cell["revision"]) for cell in store[Collection.LEDGER_CELLS].find()} == before
+    assert {
+        cell["_id"]: (cell["content"], cell["revision"])
+        for cell in store[Collection.LEDGER_CELLS].find()
+    } == before
     touched = {cell["_id"]: cell["gen"] for cell in store[Collection.LEDGER_CELLS].find()}
     assert touched != gens, "the cells were looked at again, and came out the same"
 
@@ -160,15 +204,28 @@ def test_every_request_and_token_of_the_trace_is_in_the_ledger(environment: dict
 @pytest.mark.usefixtures("processor")
 def test_verify_walks_the_pipeline(environment: dict[str, str]) -> None:
     out = gpu_tokens(environment, "verify", "--timeout", "60")
-    for step in ("mongodb", "topic", "kafka", "token_usage", "gpu_metrics", "ledger", "taken out", "verified"):
+    for step in (
+        "mongodb",
+        "topic",
+        "kafka",
+        "token_usage",
+        "gpu_metrics",
+        "ledger",
+        "taken out",
+        "verified",
+    ):
         assert step in out, out
 
 
 @pytest.mark.usefixtures("processor")
-def test_verify_leaves_nothing_in_anybodys_report(environment: dict[str, str], store: Store) -> None:
+def test_verify_leaves_nothing_in_anybodys_report(
+    environment: dict[str, str], store: Store
+) -> None:
     """Nor does one that was killed a while ago, once another has run."""
     before = marked_events(ManualClock(datetime.now(UTC) - timedelta(hours=2)))
-    with EventProducer(load(**{name.lower(): environment[name] for name in ("KAFKA_BOOTSTRAP", "KAFKA_TOPIC")})) as producer:
+    with EventProducer(
+        load(**{name.lower(): environment[name] for name in ("KAFKA_BOOTSTRAP", "KAFKA_TOPIC")})
+    ) as producer:
         events: list[Event] = [*before.samples, *before.usages]
         for event in events:
             producer.send(event)
@@ -177,7 +234,9 @@ def test_verify_leaves_nothing_in_anybodys_report(environment: dict[str, str], s
     gpu_tokens(environment, "verify", "--timeout", "60")
 
     for group in ("gpu", "model", "tenant", "host"):
-        report = json.loads(gpu_tokens(environment, "report", "--by", group, "--last", "3h", "--json"))
+        report = json.loads(
+            gpu_tokens(environment, "report", "--by", group, "--last", "3h", "--json")
+        )
         assert report["rows"] == [], group
         assert report["totals"]["money"]["total_nusd"] == report["totals"]["requests"] == 0
     shown = json.loads(gpu_tokens(environment, "top", "--json"))
@@ -187,8 +246,11 @@ def test_verify_leaves_nothing_in_anybodys_report(environment: dict[str, str], s
 
 
 @pytest.mark.usefixtures("processor")
-def test_events_over_http_reach_the_ledger(environment: dict[str, str], store: Store, tmp_path: Path) -> None:
-    """POST /v1/events answers after Kafka acknowledged; bad records are named, good ones are not held back by them."""
+def test_events_over_http_reach_the_ledger(
+    environment: dict[str, str], store: Store, tmp_path: Path
+) -> None:
+    """POST /v1/events answers after Kafka acknowledged; bad records are named, good ones are not
+    held back by them."""
     port = free_port()
     own = {**environment, "HTTP_PORT": str(port), "API_ALLOW_ANONYMOUS_LOOPBACK": "true"}
     api = start([*GPU_TOKENS, "api"], tmp_path / "api.log", own)
@@ -199,8 +261,12 @@ def test_events_over_http_reach_the_ledger(environment: dict[str, str], store: S
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30)
         with client:
             wait_until_answers(client, api)
-            answer = client.post("/v1/events", content=body, headers={"content-type": "application/x-ndjson"})
-            assert (answer.json()["accepted"], answer.json()["rejected"]) == (len(usages), 1), answer.text
+            answer = client.post(
+                "/v1/events", content=body, headers={"content-type": "application/x-ndjson"}
+            )
+            assert (answer.json()["accepted"], answer.json()["rejected"]) == (len(usages), 1), (
+                answer.text
+            )
             assert answer.json()["errors"][0]["index"] == len(usages)
             wait_for(store, len(usages))
             until = time.monotonic() + 60

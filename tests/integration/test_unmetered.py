@@ -1,4 +1,5 @@
-"""A sample interval over a border of minutes: what one minute says depends on the requests of the other, in any order."""
+"""A sample interval over a border of minutes: what one minute says depends on the requests of the
+other, in any order."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from gpu_token_analytics.wire.kind import Event
 AT = minutes_ago(30)
 SECOND = timedelta(seconds=1)
 HELD = {"mem_used_mb": 40_000.0, "source": "replay"}
-# 50 % of 20 s over the border, of which the request covers 8 s: 2 s of unknown work in the 12 s that are left.
+# 50 % of 20 s over the border, of which the request covers 8 s: 2 s of unknown work in the 12 s
+#    that are left.
 BEFORE = sample(1, AT + 50 * SECOND, utilization=0.0, **HELD)
 AFTER = sample(2, AT + 70 * SECOND, utilization=0.5, **HELD)
 LATER = [sample(3 + n, AT + (90 + 20 * n) * SECOND, utilization=0.0, **HELD) for n in range(2)]
@@ -30,18 +32,27 @@ def unmetered_us(one: Pipeline) -> list[int]:
 @pytest.mark.parametrize(
     ("request_", "expected_us"),
     [
-        (usage(1, AT + 69 * SECOND, seconds=8.0), [1_666_667, 333_333]),  # in the second minute alone
+        # in the second minute alone
+        (usage(1, AT + 69 * SECOND, seconds=8.0), [1_666_667, 333_333]),
         (usage(1, AT + 59 * SECOND, seconds=8.0), [333_333, 1_666_667]),  # in the first alone
-        (usage(1, AT + 69 * SECOND, seconds=8.0, gpu_uuids=[], gpu_index=0), [1_666_667, 333_333]),  # by its label
+        # by its label
+        (usage(1, AT + 69 * SECOND, seconds=8.0, gpu_uuids=[], gpu_index=0), [1_666_667, 333_333]),
         (usage(1, AT + 65 * SECOND, seconds=10.0), [0, 0]),
-        (usage(1, AT + 61 * SECOND, latency_ms=None), [0, 0]),  # it takes all of its minute: 10 s of the interval
+        # it takes all of its minute: 10 s of the interval
+        (usage(1, AT + 61 * SECOND, latency_ms=None), [0, 0]),
         (usage(1, AT + 61 * SECOND, latency_ms=0.0), [5_000_000, 5_000_000]),
     ],
     ids=["after", "before", "label", "across", "window", "point"],
 )
-def test_the_other_minutes_requests_count(pipeline: Callable[..., Pipeline], request_: Event, expected_us: list[int]) -> None:
+def test_the_other_minutes_requests_count(
+    pipeline: Callable[..., Pipeline], request_: Event, expected_us: list[int]
+) -> None:
     ledgers = []
-    orders: list[list[Event]] = [[request_, BEFORE, AFTER], [BEFORE, AFTER, request_], [AFTER, request_, BEFORE]]
+    orders: list[list[Event]] = [
+        [request_, BEFORE, AFTER],
+        [BEFORE, AFTER, request_],
+        [AFTER, request_, BEFORE],
+    ]
     for number, order in enumerate(orders):
         one = pipeline(str(number))
         one.ingest(LATER)
@@ -55,7 +66,9 @@ def test_the_other_minutes_requests_count(pipeline: Callable[..., Pipeline], req
     assert all(ledger == ledgers[0] for ledger in ledgers[1:])
 
 
-def test_what_is_read_back_says_the_same_as_what_is_remembered(pipeline: Callable[..., Pipeline]) -> None:
+def test_what_is_read_back_says_the_same_as_what_is_remembered(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     """Closing from memory, and by a process that has to read everything."""
     events: list[Event] = [
         usage(1, AT + 69 * SECOND, seconds=8.0),
@@ -74,7 +87,9 @@ def test_what_is_read_back_says_the_same_as_what_is_remembered(pipeline: Callabl
     assert unmetered_us(one) == [1_666_667, 333_333]
 
 
-def test_a_minute_opened_by_a_request_beside_it_costs_nothing(pipeline: Callable[..., Pipeline]) -> None:
+def test_a_minute_opened_by_a_request_beside_it_costs_nothing(
+    pipeline: Callable[..., Pipeline],
+) -> None:
     one = pipeline()
     one.ingest([sample(1, AT + 30 * SECOND, **HELD), usage(1, AT + 55 * SECOND, seconds=1.0)])
     one.close()

@@ -1,4 +1,5 @@
-"""A store that an older version wrote is read as it is, or refused with the way (docs/upgrade.md)."""
+"""A store that an older version wrote is read as it is, or refused with the way
+(docs/upgrade.md)."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def one(pipeline: MakePipeline) -> Pipeline:
     """Two hours with money, in sums."""
     made = pipeline(silent_gpu_owned_minutes=0)
     made.ingest([sample(n, minutes_ago(120) + n * MINUTE) for n in range(60)])
-    made.ingest([usage(n, minutes_ago(120) + n * MINUTE + timedelta(seconds=40)) for n in range(50)])
+    made.ingest(
+        [usage(n, minutes_ago(120) + n * MINUTE + timedelta(seconds=40)) for n in range(50)]
+    )
     roll(made)
     return made
 
@@ -48,13 +51,20 @@ def rows(one: Pipeline) -> list[Row]:
 
 
 def as_an_older_version_wrote_it(one: Pipeline) -> None:
-    """Without what came later: halves of hours, ways of paying, time without a memory reading; without an index."""
+    """Without what came later: halves of hours, ways of paying, time without a memory reading;
+    without an index."""
     hourly, daily = one.store[Collection.ROLLUPS_HOURLY], one.store[Collection.ROLLUPS_DAILY]
-    fields: dict[str, Any] = {"second_half": "", "places.$[].second_half": "", "places.$[].price_mode": ""}
+    fields: dict[str, Any] = {
+        "second_half": "",
+        "places.$[].second_half": "",
+        "places.$[].price_mode": "",
+    }
     hourly.update_many({"scope": "gpu"}, {"$unset": fields})
     hourly.update_many({"scope": "fleet"}, {"$unset": {"second_half": ""}})
     daily.update_many({"scope": "gpu"}, {"$unset": {"places.$[].price_mode": ""}})
-    one.store[Collection.LEDGER_CELLS].update_many({}, {"$unset": {"memory_unknown_us": ""}, "$set": {"params": "earlier"}})
+    one.store[Collection.LEDGER_CELLS].update_many(
+        {}, {"$unset": {"memory_unknown_us": ""}, "$set": {"params": "earlier"}}
+    )
     raw = one.store[USAGE.collection]
     raw.update_many({}, {"$unset": {"period": ""}})
     raw.drop_index("period_1_request_id_hashed")
@@ -77,25 +87,38 @@ def test_an_older_store_is_read_as_it_is_and_goes_on(one: Pipeline) -> None:
     assert sum(row["requests"] for row in rows(one)) == sum(row["requests"] for row in before) + 1
     reads = Desk.over(one.store, one.settings).reads
     stored = list(one.store[USAGE.collection].find())
-    assert [len(reads.requests_by_id(request["request_id"], None, 9)) for request in stored] == [1] * 51, "of either version"
+    assert [len(reads.requests_by_id(request["request_id"], None, 9)) for request in stored] == [
+        1
+    ] * 51, "of either version"
     assert one.audit().holds
 
 
-def test_raw_events_that_would_be_stored_twice_are_refused_with_the_way(one: Pipeline, pipeline: MakePipeline) -> None:
+def test_raw_events_that_would_be_stored_twice_are_refused_with_the_way(
+    one: Pipeline, pipeline: MakePipeline
+) -> None:
     raw = one.store[USAGE.collection].find_one()
     assert raw is not None
     one.store[USAGE.collection].insert_one({**raw, "_id": "0194c5c8-0000-7000-8000-000000000000"})
-    with pytest.raises(StoreRefused, match=r"earlier version.*MONGODB_DATABASE to a new name.*new KAFKA_GROUP"):
+    with pytest.raises(
+        StoreRefused, match=r"earlier version.*MONGODB_DATABASE to a new name.*new KAFKA_GROUP"
+    ):
         ensure_indexes(one.store, one.settings)
-    new = pipeline("_new", silent_gpu_owned_minutes=0)  # the way: it starts, and takes the same events again
+    # the way: it starts, and takes the same events again
+    new = pipeline("_new", silent_gpu_owned_minutes=0)
     new.ingest([usage(n, minutes_ago(120) + n * MINUTE + timedelta(seconds=40)) for n in range(50)])
     assert new.store[USAGE.collection].count_documents({}) == 50
 
 
-def test_a_backup_of_another_format_is_refused_with_the_version_that_reads_it(one: Pipeline, tmp_path: Path) -> None:
+def test_a_backup_of_another_format_is_refused_with_the_version_that_reads_it(
+    one: Pipeline, tmp_path: Path
+) -> None:
     back_up(one.settings, tmp_path / "copy", [], lambda _name, _documents: None)
     manifest = json.loads((tmp_path / "copy" / MANIFEST).read_text())
-    (tmp_path / "copy" / MANIFEST).write_text(json.dumps({**manifest, "format": 0, "product": "0.0.1"}))
-    empty = one.settings.model_copy(update={"mongodb_database": f"{one.settings.mongodb_database}_x"})
+    (tmp_path / "copy" / MANIFEST).write_text(
+        json.dumps({**manifest, "format": 0, "product": "0.0.1"})
+    )
+    empty = one.settings.model_copy(
+        update={"mongodb_database": f"{one.settings.mongodb_database}_x"}
+    )
     with pytest.raises(BackupUnusable, match=r"format 0, this version reads 1: use 0\.0\.1"):
         restore(empty, tmp_path / "copy", None, lambda _name, _documents: None)

@@ -1,5 +1,6 @@
-"""What engines counted beyond requests, a second time, from its specification (docs/cost-model.md): token by token where a
-moment decides, in rational numbers where time does. Nothing is imported from the package.
+"""What engines counted beyond requests, a second time, from its specification (docs/cost-model.md):
+token by token where a moment decides, in rational numbers where time does. Nothing is imported from
+the package.
 """
 
 from __future__ import annotations
@@ -31,13 +32,19 @@ def engine_tokens(counters: Iterable[Doc], field: str, minute_us: int) -> int:
     total = 0
     for doc in counters:
         length = doc["ts_us"] - doc["start_us"]
-        spread = [_half_up(Fraction(doc[field] * _inside(at, doc["start_us"], length), length)) for at in _edges(minute_us)]
+        spread = [
+            _half_up(Fraction(doc[field] * _inside(at, doc["start_us"], length), length))
+            for at in _edges(minute_us)
+        ]
         total += spread[1] - spread[0]
     return total
 
 
-def request_tokens(usages: Iterable[Doc], engine: str, field: str, counters: Sequence[Doc], minute_us: int) -> int:
-    """Tokens of requests that the engine counted in the part of one minute for which its counters are known."""
+def request_tokens(
+    usages: Iterable[Doc], engine: str, field: str, counters: Sequence[Doc], minute_us: int
+) -> int:
+    """Tokens of requests that the engine counted in the part of one minute for which its counters
+    are known."""
     when = COUNTS_AT[engine][field == "completion_tokens"]
     return sum(_of_request(doc, when, doc[field], counters, minute_us) for doc in usages)
 
@@ -54,7 +61,10 @@ def _of_request(doc: Doc, when: str, count: int, counters: Sequence[Doc], minute
     known = _known(counters, minute_us)
     if when == "live":
         length = max(end - begun, 1)
-        upto = [[_half_up(Fraction(count * _inside(at, begun, length), length)) for at in span] for span in known]
+        upto = [
+            [_half_up(Fraction(count * _inside(at, begun, length), length)) for at in span]
+            for span in known
+        ]
         return sum(high - low for low, high in upto)
     moment = {"first": begun, "start": start, "end": max(end - 1, start)}[when]
     return count if any(low <= moment < high for low, high in known) else 0
@@ -63,7 +73,13 @@ def _of_request(doc: Doc, when: str, count: int, counters: Sequence[Doc], minute
 def _known(counters: Sequence[Doc], minute_us: int) -> list[tuple[int, int]]:
     """The time of a minute for which counters are known, in spans that do not touch."""
     low, high = _edges(minute_us)
-    cuts = sorted({low, high, *(at for doc in counters for at in (doc["start_us"], doc["ts_us"]) if low < at < high)})
+    cuts = sorted(
+        {
+            low,
+            high,
+            *(at for doc in counters for at in (doc["start_us"], doc["ts_us"]) if low < at < high),
+        }
+    )
     spans: list[tuple[int, int]] = []
     for begin, end in pairwise(cuts):
         if any(doc["start_us"] <= begin and end <= doc["ts_us"] for doc in counters):

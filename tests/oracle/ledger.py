@@ -1,9 +1,9 @@
 """The ledger a second time, from its specification (docs/cost-model.md), to judge the first by.
 
-Plain Python and rational numbers: no numpy, no running sums, nothing imported from the package. It is obvious on purpose, and
-slow: 0.15 s for a cell of 300 requests. What requests share is kept in integers of 1e-45 nano-USD, since sums of hundreds of
-fractions would have denominators of thousands of digits. Input is what the store holds: documents of `token_usage`,
-`gpu_metrics` and `prices`.
+Plain Python and rational numbers: no numpy, no running sums, nothing imported from the package. It
+is obvious on purpose, and slow: 0.15 s for a cell of 300 requests. What requests share is kept in
+integers of 1e-45 nano-USD, since sums of hundreds of fractions would have denominators of thousands
+of digits. Input is what the store holds: documents of `token_usage`, `gpu_metrics` and `prices`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from itertools import pairwise
 from typing import Any
 
 from tests.oracle.energy import energy_of
-from tests.oracle.idle import OracleCard, idle_class, is_heard, is_partitioned, memory_mb, unexplained_us
+from tests.oracle.idle import (
+    OracleCard,
+    idle_class,
+    is_heard,
+    is_partitioned,
+    memory_mb,
+    unexplained_us,
+)
 from tests.oracle.numbers import HOUR_US, TINY, Doc, round_half_up, split, tiny
 from tests.oracle.prices import Book, money_of
 from tests.oracle.work import METHODS, OracleParams, Work, gpus_of
@@ -51,7 +58,8 @@ class OracleCell:
     classes: dict[str, int]
     class_us: dict[str, int]
     memory_unknown_us: int  # of warm and cold idle, classed without a reading of the memory
-    exact_classes: dict[str, Fraction]  # price x time (and energy) of each class, before any rounding
+    # price x time (and energy) of each class, before any rounding
+    exact_classes: dict[str, Fraction]
     energy_mj: Fraction | None
     energy_observed_us: int
     samples: int
@@ -109,14 +117,17 @@ def oracle_cells(
 ) -> list[OracleCell]:
     """The cells [start_us, until_us) of one GPU.
 
-    meanings: label -> the GPU it means; any other name stands for itself. priced_as: the card of a MIG slice. known: whether it
-    was sampled or declared; else requests are there with their tokens, and there is no money, and no time that anybody owns.
+    meanings: label -> the GPU it means; any other name stands for itself. priced_as: the card of a
+    MIG slice. known: whether it was sampled or declared; else requests are there with their tokens,
+    and there is no money, and no time that anybody owns.
     """
     params = params or OracleParams()
     meant = meanings or {}
     by_id = {doc["_id"]: doc for doc in usages}
     on_gpu = [by_id[key] for key in sorted(by_id) if gpu in gpus_of(by_id[key], meant)]
-    found = sorted({doc["_id"]: doc for doc in samples}.values(), key=lambda doc: (doc["ts_us"], doc["_id"]))
+    found = sorted(
+        {doc["_id"]: doc for doc in samples}.values(), key=lambda doc: (doc["ts_us"], doc["_id"])
+    )
     work = [Work(doc, gpus_of(doc, meant), gpu, params) for doc in on_gpu]
     book = Book(list(prices), priced_as or gpu, host, gpu_name, found)
     whole = [_cell(start, until, work, found, book, params, card) for start, until in cells]
@@ -135,18 +146,29 @@ def _cell(
     until = max(until, start)
     pieces = book.pieces(start, until)
     here = [item for item in work if item.touches(start, until)]
-    segments = [(begin, end, tiny(rate), prefill, item) for item in here for begin, end, rate, prefill in item.segments]
+    segments = [
+        (begin, end, tiny(rate), prefill, item)
+        for item in here
+        for begin, end, rate, prefill in item.segments
+    ]
     shares = {item.doc["_id"]: [0, 0, 0] for item in here}  # cost, of it prefill, energy
     cuts = {start, until, *(begin for begin, _, _ in pieces)}
     cuts |= {at for begin, end, *_ in segments for at in (begin, end)}
     cuts |= {at for doc in samples for at in (doc["ts_us"], doc["ts_us"] + params.gap_us)}
     if any(doc["mem_used_mb"] is None for doc in samples):
-        told = {at for item in work for at in (item.start, item.doc["ts_us"] + params.model_kept_us)}
-        cuts |= {at for at in told if is_heard(samples, at, params) and memory_mb(samples, at) is None}
+        told = {
+            at for item in work for at in (item.start, item.doc["ts_us"] + params.model_kept_us)
+        }
+        cuts |= {
+            at for at in told if is_heard(samples, at, params) and memory_mb(samples, at) is None
+        }
     edges = sorted(at for at in cuts if start <= at <= until)
 
     requests = {
-        item.doc["_id"]: OracleRequest(item.doc["_id"], item.doc["model"], item.doc["tenant"], item.method) for item in here
+        item.doc["_id"]: OracleRequest(
+            item.doc["_id"], item.doc["model"], item.doc["tenant"], item.method
+        )
+        for item in here
     }
     exact = dict.fromkeys(CLASSES, Fraction(0))
     time = dict.fromkeys(CLASSES, 0)
@@ -163,7 +185,11 @@ def _cell(
             energy_total, energy_us = energy_total + joules, energy_us + high - low
             energy_cost[index] += joules * price.energy_nusd_per_kwh / MJ_PER_KWH
             amount += joules * price.energy_nusd_per_kwh / MJ_PER_KWH
-        active = [(rate, prefill, item) for begin, end, rate, prefill, item in segments if begin <= low and high <= end]
+        active = [
+            (rate, prefill, item)
+            for begin, end, rate, prefill, item in segments
+            if begin <= low and high <= end
+        ]
         kind = "attributed" if active else idle_class(work, samples, low, params, card)
         proven = not active and not is_partitioned(card) and is_heard(samples, low, params)
         unknown_us = unexplained_us(work, samples, low, high, params) if proven else 0
@@ -192,7 +218,9 @@ def _cell(
     _settle(requests, classes["attributed"], exact["attributed"])
     for item in here:
         requests[item.doc["_id"]].tokens = item.tokens(start, until)
-        requests[item.doc["_id"]].ends_here = item.rank == 0 and item.touches(start, until) and item.end <= until
+        requests[item.doc["_id"]].ends_here = (
+            item.rank == 0 and item.touches(start, until) and item.end <= until
+        )
     return OracleCell(
         start_us=start,
         owned_us=until - start,
@@ -229,13 +257,16 @@ def _without_money(cell: OracleCell) -> OracleCell:
 
 
 def _settle(requests: dict[str, OracleRequest], attributed: int, exact: Fraction) -> None:
-    """Scale the quotas to the attributed nano-dollars, and make integers of them, ties by event id."""
+    """Scale the quotas to the attributed nano-dollars, and make integers of them, ties by event
+    id."""
     ratio = attributed / exact if exact else Fraction(0)
     for request in requests.values():
         request.quota *= ratio
         request.prefill_quota *= ratio
     ordered = sorted(requests)
-    for key, cost in zip(ordered, split(attributed, [requests[key].quota for key in ordered]), strict=True):
+    for key, cost in zip(
+        ordered, split(attributed, [requests[key].quota for key in ordered]), strict=True
+    ):
         requests[key].cost = cost
 
 

@@ -21,7 +21,8 @@ def round_half_up(value: Fraction) -> int:
 
 
 def split(total: int, weights: Sequence[Fraction | int]) -> list[int]:
-    """Largest remainder (Hamilton): `total` in proportion to weights, equal remainders to the earlier one."""
+    """Largest remainder (Hamilton): `total` in proportion to weights, equal remainders to the
+    earlier one."""
     whole = Fraction(sum(weights))
     if whole == 0:
         return [total] + [0] * (len(weights) - 1) if weights else []

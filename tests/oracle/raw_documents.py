@@ -1,4 +1,5 @@
-"""The documents of one request and of one sample, written plainly: what the encoders of whole batches have to make of them."""
+"""The documents of one request and of one sample, written plainly: what the encoders of whole
+batches have to make of them."""
 
 from __future__ import annotations
 
@@ -41,8 +42,11 @@ def _shown(event_id: str) -> str | Binary:
     return Binary(uuid.bytes, 4) if str(uuid) == event_id else event_id
 
 
-def usage_document(event: TokenUsage, value: bytes, stored_at: datetime, source: str) -> dict[str, Any]:
-    """As MongoDB gives it back (dates in whole milliseconds, UTC without a zone), but for the live rate."""
+def usage_document(
+    event: TokenUsage, value: bytes, stored_at: datetime, source: str
+) -> dict[str, Any]:
+    """As MongoDB gives it back (dates in whole milliseconds, UTC without a zone), but for the live
+    rate."""
     ts_us = to_us(event.ts)
     latency_ms, queue_ms, ttft_ms = event.latency_ms, event.queue_ms, event.ttft_ms
     active_us = 0 if latency_ms is None else max(0, round((latency_ms - (queue_ms or 0.0)) * 1000))
@@ -78,7 +82,9 @@ def usage_document(event: TokenUsage, value: bytes, stored_at: datetime, source:
     return document
 
 
-def sample_document(event: GpuSample, value: bytes, stored_at: datetime, source: str) -> dict[str, Any]:
+def sample_document(
+    event: GpuSample, value: bytes, stored_at: datetime, source: str
+) -> dict[str, Any]:
     """As MongoDB gives it back."""
     document: dict[str, Any] = {
         "_id": identity(canonical_host(event.host), event.event_id),

@@ -13,23 +13,32 @@ METHODS = ("sweep", "sweep_no_ttft", "window", "unknown_gpu")
 
 @dataclass(frozen=True)
 class OracleParams:
-    """The ledger's parameters. weights: model -> (input, cached, output); `*` is the default of all models."""
+    """The ledger's parameters. weights: model -> (input, cached, output); `*` is the default of all
+    models."""
 
     gap_us: int = 30_000_000
     model_loaded_mb: float = 1024.0
     model_kept_us: int = HOUR_US
     cell_us: int = MINUTE_US
-    weights: Mapping[str, tuple[float, float, float]] = field(default_factory=lambda: {"*": (1.0, 0.1, 4.0)})
+    weights: Mapping[str, tuple[float, float, float]] = field(
+        default_factory=lambda: {"*": (1.0, 0.1, 4.0)}
+    )
 
 
 def gpus_of(doc: Doc, meanings: Mapping[str, str]) -> list[str]:
-    """The distinct GPUs of a usage, in the order of their names: two names of one GPU are one GPU."""
+    """The distinct GPUs of a usage, in the order of their names: two names of one GPU are one
+    GPU."""
     cards = doc.get("cards", {})
-    return list(dict.fromkeys(meanings.get(name, cards.get(name, name)) for name in sorted(set(doc["gpus"]))))
+    return list(
+        dict.fromkeys(
+            meanings.get(name, cards.get(name, name)) for name in sorted(set(doc["gpus"]))
+        )
+    )
 
 
 class Work:
-    """One usage event as work on this GPU: (from, to, work per microsecond, is prefill) segments."""
+    """One usage event as work on this GPU: (from, to, work per microsecond, is prefill)
+    segments."""
 
     def __init__(self, doc: Doc, gpus: list[str], gpu: str, params: OracleParams) -> None:
         self.doc = doc
@@ -47,7 +56,9 @@ class Work:
             self.method, self.first = "window", None
             self.start = doc["ts_us"] // params.cell_us * params.cell_us
             self.end = self.start + params.cell_us
-        a_in, a_cached, a_out = (Fraction(a) for a in params.weights.get(doc["model"], params.weights["*"]))
+        a_in, a_cached, a_out = (
+            Fraction(a) for a in params.weights.get(doc["model"], params.weights["*"])
+        )
         uncached = doc["prompt_tokens"] - doc["cached_tokens"]
         w_in = (a_in * uncached + a_cached * doc["cached_tokens"]) / self.count
         w_out = a_out * doc["completion_tokens"] / self.count
@@ -60,16 +71,20 @@ class Work:
                 (self.first, self.end, w_out / (self.end - self.first), False),
             ]
         else:
-            # Known to have been active for no time at all: a point, which counts its tokens and shares in nothing.
+            # Known to have been active for no time at all: a point, which counts its tokens and
+            # shares in nothing.
             active = self.end - self.start
-            self.segments = [(self.start, self.end, (w_in + w_out) / active, False)] if active else []
+            self.segments = (
+                [(self.start, self.end, (w_in + w_out) / active, False)] if active else []
+            )
 
     def touches(self, low: int, high: int) -> bool:
         """Whether it is active in [low, high), or is a point in it."""
         return self.start < high and max(self.end, self.start + 1) > low and low < high
 
     def tokens(self, low: int, high: int) -> tuple[int, int, int, int]:
-        """Tokens inside [low, high) that this GPU carries: every count-th one, from its own rank."""
+        """Tokens inside [low, high) that this GPU carries: every count-th one, from its own
+        rank."""
         prefill = (self.start, self.end if self.first is None else self.first)
         decode = (self.start if self.first is None else self.first, self.end)
 
@@ -79,7 +94,9 @@ class Work:
                 end += 1  # all of a point's tokens are in its microsecond
 
             def upto(at: int) -> int:
-                return round_half_up(Fraction(total * min(max(at - begin, 0), end - begin), end - begin))
+                return round_half_up(
+                    Fraction(total * min(max(at - begin, 0), end - begin), end - begin)
+                )
 
             first, stop = upto(low), upto(high)
             return len(range(first + (self.rank - first) % self.count, stop, self.count))

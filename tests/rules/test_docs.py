@@ -1,4 +1,5 @@
-"""The documentation says what the code does: generated pages are up to date, links lead somewhere, commands exist."""
+"""The documentation says what the code does: generated pages are up to date, links lead somewhere,
+commands exist."""
 
 from __future__ import annotations
 
@@ -23,20 +24,28 @@ PAGES = [
     ).stdout.splitlines()
 ]
 LINK = re.compile(r"(?<!`)\[[^\]`]+\]\(([^)#\s]+)(?:#[^)]*)?\)")
-# `-p gpu-tokens` is a project name of docker compose; "in gpu-tokens namespace" are words of kubectl.
+# `-p gpu-tokens` is a project name of docker compose; "in gpu-tokens namespace" are words of
+# kubectl.
 COMMAND = re.compile(r"(?<!-n )(?<!-p )gpu-tokens (?!namespace\b)([a-z][a-z-]+)")
 
 
 def test_generated_pages_are_up_to_date() -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "reference_docs.py", "--check"], capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "scripts" / "reference_docs.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    targets = [target for target in LINK.findall(page.read_text()) if "://" not in target and not target.startswith("mailto:")]
+    targets = [
+        target
+        for target in LINK.findall(page.read_text())
+        if "://" not in target and not target.startswith("mailto:")
+    ]
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert not missing
 
@@ -49,9 +58,12 @@ def test_commands_exist(page: Path) -> None:
 
 
 def commands_of(page: Path) -> list[list[str]]:
-    """The words of every `gpu-tokens` command line in the page's shell blocks, without comments and variables."""
+    """The words of every `gpu-tokens` command line in the page's shell blocks, without comments and
+    variables."""
     found = []
-    for block in re.findall(r"^ *```(?:sh|bash|shell)\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL):
+    for block in re.findall(
+        r"^ *```(?:sh|bash|shell)\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL
+    ):
         for line in block.replace("\\\n", " ").splitlines():
             for part in re.split(r"&&|\|\||[|;]", re.sub(r"(^|\s)#.*", "", line)):
                 match = re.match(r"^\s*(?:[A-Z_]+=\S*\s+)*gpu-tokens\s+(.*)", part)
@@ -60,7 +72,11 @@ def commands_of(page: Path) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if commands_of(page)],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
 def test_command_lines_are_as_the_commands_want_them(page: Path) -> None:
     """Every option and argument in a shell block is one of the command's; nothing is run."""
     for words in commands_of(page):
@@ -76,7 +92,8 @@ def test_command_lines_are_as_the_commands_want_them(page: Path) -> None:
             wrong = error.format_message()
         else:
             wrong = ""
-        assert not wrong or "does not exist" in wrong, f"{' '.join(words)}: {wrong}"  # a file of the reader's
+        # a file of the reader's
+        assert not wrong or "does not exist" in wrong, f"{' '.join(words)}: {wrong}"
 
 
 def test_the_readme_is_short() -> None:

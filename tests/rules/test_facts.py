@@ -28,7 +28,8 @@ FACTS = {
     "seven slices of a card": (r"\[1-7\]|(SEVENTHS|SLICES) = ", "units.py"),
 }
 
-# They name columns of rows by class, which are read one by one; choices.py says the words of the API's contract.
+# They name columns of rows by class, which are read one by one; choices.py says the words of the
+# API's contract.
 OF_EACH_CLASS = {
     "costs/choices.py",
     "costs/query.py",
@@ -40,14 +41,23 @@ OF_EACH_CLASS = {
 @pytest.mark.parametrize("fact", FACTS)
 def test_a_fact_is_written_once(fact: str) -> None:
     pattern, home = FACTS[fact]
-    assert [str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if re.search(pattern, path.read_text())] == [home]
+    assert [
+        str(path.relative_to(SOURCE))
+        for path in SOURCE.rglob("*.py")
+        if re.search(pattern, path.read_text())
+    ] == [home]
 
 
 def test_classes_are_named_where_something_is_said_of_each() -> None:
-    names = {str(name) for name in MoneyClass} - {"attributed"}  # whose money is called `cost` in a row
+    # whose money is called `cost` in a row
+    names = {str(name) for name in MoneyClass} - {"attributed"}
     naming = set()
     for path in SOURCE.rglob("*.py"):
-        texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        texts = [
+            node.value
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant)
+        ]
         if names <= {text.removesuffix("_nusd") for text in texts if isinstance(text, str)}:
             naming.add(str(path.relative_to(SOURCE)))
     assert naming == {"documents.py", *OF_EACH_CLASS}

@@ -1,4 +1,5 @@
-"""The fault matrix names tests that exist, has all of its rows, and never passes over what did not run."""
+"""The fault matrix names tests that exist, has all of its rows, and never passes over what did not
+run."""
 
 from __future__ import annotations
 
@@ -40,14 +41,27 @@ X, Y = ROW.tests
     ("outcomes", "says", "whole"),
     [
         ({X: {"passed": 2}, Y: {"passed": 1}}, "as expected (3 tests)", True),
-        ({X: {"passed": 1, "failed": 1}, Y: {"passed": 1}}, "as expected (2 tests); OTHERWISE: test_x", False),
-        ({X: {"passed": 1}, Y: {"skipped": 1}}, "as expected (1 test); NOT RUN, skipped: test_y", False),
+        (
+            {X: {"passed": 1, "failed": 1}, Y: {"passed": 1}},
+            "as expected (2 tests); OTHERWISE: test_x",
+            False,
+        ),
+        (
+            {X: {"passed": 1}, Y: {"skipped": 1}},
+            "as expected (1 test); NOT RUN, skipped: test_y",
+            False,
+        ),
         ({X: {"passed": 1}}, "as expected (1 test); NOT RUN, not collected: test_y", False),
         ({}, "NOT RUN, not collected: test_x, test_y", False),
     ],
 )
-def test_what_did_not_run_is_said(outcomes: dict[str, dict[str, int]], says: str, whole: bool) -> None:
-    counted = {test: Counter({Outcome(word): count for word, count in counts.items()}) for test, counts in outcomes.items()}
+def test_what_did_not_run_is_said(
+    outcomes: dict[str, dict[str, int]], says: str, whole: bool
+) -> None:
+    counted = {
+        test: Counter({Outcome(word): count for word, count in counts.items()})
+        for test, counts in outcomes.items()
+    }
     assert seen(ROW, counted) == says
     assert is_whole(ROW, counted) is whole
     assert ("DID NOT RUN: rows 7" in table([ROW], counted)) is not whole
@@ -63,9 +77,12 @@ def test_a_row_without_tests_is_not_run() -> None:
 def test_the_report_of_pytest_is_read() -> None:
     report = """<testsuites><testsuite>
         <testcase classname="tests.integration.test_x" name="test_a[1]"/>
-        <testcase classname="tests.integration.test_x" name="test_a[2]"><failure message="no"/></testcase>
-        <testcase classname="tests.integration.test_x" name="test_b"><error message="fixture"/></testcase>
-        <testcase classname="tests.integration.test_x" name="test_c"><skipped message="no java"/></testcase>
+        <testcase classname="tests.integration.test_x" name="test_a[2]">
+            <failure message="no"/></testcase>
+        <testcase classname="tests.integration.test_x" name="test_b">
+            <error message="fixture"/></testcase>
+        <testcase classname="tests.integration.test_x" name="test_c">
+            <skipped message="no java"/></testcase>
     </testsuite></testsuites>"""
     assert read_report(report) == {
         "tests/integration/test_x.py::test_a": {Outcome.PASSED: 1, Outcome.FAILED: 1},

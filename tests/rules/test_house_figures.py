@@ -11,8 +11,13 @@ FILES = {
     "wire/__init__.py": "",
     "wire/events.py": "from gpu_token_analytics.errors import X\n",
     "costs/__init__.py": "",
-    "costs/read.py": "from gpu_token_analytics.costs import rows\nfrom gpu_token_analytics import errors\n",
-    "costs/rows.py": "from gpu_token_analytics.wire.events import Y\n\n\ndef f():\n    import gpu_token_analytics.api\n",
+    "costs/read.py": (
+        "from gpu_token_analytics.costs import rows\nfrom gpu_token_analytics import errors\n"
+    ),
+    "costs/rows.py": (
+        "from gpu_token_analytics.wire.events import Y\n\n\ndef f():\n    import "
+        "gpu_token_analytics.api\n"
+    ),
 }
 
 
@@ -26,7 +31,10 @@ def test_imports_inside_of_functions_make_no_chain() -> None:
     assert imports_of(FILES)["costs.rows"] == {"wire.events"}
 
 
-@pytest.mark.parametrize(("lengths", "most_of_nine_in_ten"), [([5], 5), ([1, 2, 3], 3), (list(range(1, 11)), 9), ([7] * 20, 7)])
+@pytest.mark.parametrize(
+    ("lengths", "most_of_nine_in_ten"),
+    [([5], 5), ([1, 2, 3], 3), (list(range(1, 11)), 9), ([7] * 20, 7)],
+)
 def test_nine_of_ten_are_at_most(lengths: list[int], most_of_nine_in_ten: int) -> None:
     assert p90(lengths) == most_of_nine_in_ten
 
@@ -41,6 +49,7 @@ def test_the_figures_of_a_small_house() -> None:
 
 
 def test_imports_get_no_deeper() -> None:
-    """From a process down to the last shared word. Lower it when the chain is shorter; it is not meant to grow."""
+    """From a process down to the last shared word. Lower it when the chain is shorter; it is not
+    meant to grow."""
     chain = deepest(imports_of(files_here()))
     assert len(chain) <= 10, " > ".join(chain)

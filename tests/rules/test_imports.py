@@ -1,7 +1,8 @@
-"""Rooms are entered one way: each may import what stands for it in ROOMS, and only rooms above it there (ARCHITECTURE.md).
+"""Rooms are entered one way: each may import what stands for it in ROOMS, and only rooms above it
+there (ARCHITECTURE.md).
 
-The docstring of a room's `__init__.py` says what it holds and what it may import; this table is the same, checked. Tests of
-rooms lie in folders of the same names.
+The docstring of a room's `__init__.py` says what it holds and what it may import; this table is the
+same, checked. Tests of rooms lie in folders of the same names.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ SHARED = {
 SHAPES = SHARED | {"wire", "documents"}
 STORED = SHAPES | {"ledger", "mongo"}
 
-# What each room or file beside them may import of the package, besides itself. Who is imported stands above who imports.
+# What each room or file beside them may import of the package, besides itself. Who is imported
+# stands above who imports.
 ROOMS: dict[str, set[str]] = {
     "__init__": set(),
     **dict.fromkeys(SHARED, SHARED),
@@ -62,7 +64,18 @@ ROOMS: dict[str, set[str]] = {
     "terminal": STORED | {"rollups", "costs", "budgets", "api", "warehouse"},
     "tools": STORED | {"kafka", "cells", "closing", "terminal", "warehouse"},
     "demo": STORED | {"kafka", "closing", "costs", "simulate", "embedded", "terminal"},
-    "cli": SHARED | {"kafka", "processor", "exporter", "agent", "simulate", "embedded", "terminal", "tools", "demo"},
+    "cli": SHARED
+    | {
+        "kafka",
+        "processor",
+        "exporter",
+        "agent",
+        "simulate",
+        "embedded",
+        "terminal",
+        "tools",
+        "demo",
+    },
     "__main__": {"cli"},
 }
 
@@ -71,8 +84,9 @@ DOORS = {
     "confluent_kafka": {"kafka"},
     "pymongo": {
         "mongo",
-        # These say what they ask in the driver's words (collections, operations, write concerns) and get its errors mapped by
-        # mongo/client.py. Nobody else: figures, closing and processes ask these.
+        # These say what they ask in the driver's words (collections, operations, write concerns)
+        # and get its errors mapped by mongo/client.py. Nobody else: figures, closing and processes
+        # ask these.
         "books/declarations.py",
         "books/instances.py",
         "books/prices.py",
@@ -92,7 +106,8 @@ DOORS = {
         "api/keys.py",
         "embedded/mongod.py",  # asks the server it started whether it is up
     },
-    "bson": {"mongo", "cells/line_chunks.py", "cells/lines.py", "raw/encoding.py"},  # sizes and bytes of documents
+    # sizes and bytes of documents
+    "bson": {"mongo", "cells/line_chunks.py", "cells/lines.py", "raw/encoding.py"},
     "numpy": {"ledger", "raw", "rollups", "closing", "ingest", "simulate"},
     "fastapi": {"api", "web", "processor", "exporter"},
     "starlette": {"api", "web"},
@@ -106,10 +121,14 @@ DOORS = {
 }
 
 # Rooms that import nothing but Python's own and these.
-PURE = {"ledger": {"numpy"}, "wire": {"msgspec", "uuid_utils"}, "sources": {"msgspec", "opentelemetry", "google"}}
+PURE = {
+    "ledger": {"numpy"},
+    "wire": {"msgspec", "uuid_utils"},
+    "sources": {"msgspec", "opentelemetry", "google"},
+}
 
-# Of closing, the files that ask the database, each through rooms that do. What they load is computed by the ledger, which asks
-# nobody: load, then compute, then write.
+# Of closing, the files that ask the database, each through rooms that do. What they load is
+# computed by the ledger, which asks nobody: load, then compute, then write.
 ASKS_THE_STORE = ("raw", "cells", "books", "rollups", "mongo", "closing.store")
 CLOSING_ASKS = {
     "closer.py",
@@ -137,16 +156,24 @@ def imports_of(text: str, file: str) -> Iterator[Import]:
             for name in node.names:
                 yield file, name.name, node.lineno
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}:{node.lineno}: import by full name, so that this test can see it"
+            assert node.level == 0, (
+                f"{file}:{node.lineno}: import by full name, so that this test can see it"
+            )
             for name in node.names:
                 # `from gpu_token_analytics import kafka` imports the room kafka.
-                yield file, f"{node.module}.{name.name}" if node.module == PACKAGE else str(node.module), node.lineno
+                yield (
+                    file,
+                    f"{node.module}.{name.name}" if node.module == PACKAGE else str(node.module),
+                    node.lineno,
+                )
 
 
 def all_imports() -> list[Import]:
     """Of every file of the package."""
     return [
-        line for path in sorted(SOURCE.rglob("*.py")) for line in imports_of(path.read_text(), str(path.relative_to(SOURCE)))
+        line
+        for path in sorted(SOURCE.rglob("*.py"))
+        for line in imports_of(path.read_text(), str(path.relative_to(SOURCE)))
     ]
 
 
@@ -165,7 +192,9 @@ def wrong(imports: list[Import]) -> list[str]:
             fine = target in (room, "__init__", "__version__") or target in ROOMS.get(room, set())
         else:
             fine = top not in DOORS or not DOORS[top].isdisjoint((room, file))
-            fine = fine and (room not in PURE or top in PURE[room] or top in sys.stdlib_module_names)
+            fine = fine and (
+                room not in PURE or top in PURE[room] or top in sys.stdlib_module_names
+            )
         if not fine:
             lines.append(f"{file}:{line} imports {name}")
     return lines
@@ -194,7 +223,12 @@ def test_every_room_has_its_rule() -> None:
 def test_every_exception_is_needed() -> None:
     """A file that has stopped importing what it may import loses its place in DOORS."""
     used = {(name.split(".")[0], file) for file, name, _ in all_imports()}
-    assert [(door, file) for door, files in DOORS.items() for file in files if "/" in file and (door, file) not in used] == []
+    assert [
+        (door, file)
+        for door, files in DOORS.items()
+        for file in files
+        if "/" in file and (door, file) not in used
+    ] == []
 
 
 def test_unit_tests_lie_in_the_rooms_of_what_they_test() -> None:
@@ -210,29 +244,52 @@ def test_every_room_says_what_it_holds_and_imports(room: str) -> None:
 
 
 def test_the_ledger_reads_no_clock_and_no_environment() -> None:
-    banned = {"time", "os", "random", "socket", "threading", "asyncio", "logging", "pathlib", "subprocess", "secrets", "uuid"}
-    assert [line for line in all_imports() if room_of(line[0]) == "ledger" and line[1].split(".")[0] in banned] == []
+    banned = {
+        "time",
+        "os",
+        "random",
+        "socket",
+        "threading",
+        "asyncio",
+        "logging",
+        "pathlib",
+        "subprocess",
+        "secrets",
+        "uuid",
+    }
+    assert [
+        line
+        for line in all_imports()
+        if room_of(line[0]) == "ledger" and line[1].split(".")[0] in banned
+    ] == []
 
 
 def test_of_closing_only_loading_marking_and_writing_ask_the_store() -> None:
     asking = {
         file.removeprefix("closing/")
         for file, name, _ in all_imports()
-        if room_of(file) == "closing" and f"{name}.".startswith(tuple(f"{PACKAGE}.{asked}." for asked in ASKS_THE_STORE))
+        if room_of(file) == "closing"
+        and f"{name}.".startswith(tuple(f"{PACKAGE}.{asked}." for asked in ASKS_THE_STORE))
     }
     assert asking == CLOSING_ASKS
 
 
 def test_nothing_in_the_ledger_is_handed_a_function_to_ask() -> None:
     """What is computed depends on values alone. Labels map a function over a column."""
-    assert {file for file, name, _ in all_imports() if room_of(file) == "ledger" and names_a_function(file)} == {
-        "ledger/labels.py"
-    }
+    assert {
+        file
+        for file, name, _ in all_imports()
+        if room_of(file) == "ledger" and names_a_function(file)
+    } == {"ledger/labels.py"}
 
 
 def names_a_function(file: str) -> bool:
     """Whether a file has anything typed as a function."""
-    names = {node.id for node in ast.walk(ast.parse((SOURCE / file).read_text())) if isinstance(node, ast.Name)}
+    names = {
+        node.id
+        for node in ast.walk(ast.parse((SOURCE / file).read_text()))
+        if isinstance(node, ast.Name)
+    }
     return not names.isdisjoint({"Callable", "Awaitable", "Protocol", "partial"})
 
 

@@ -1,4 +1,5 @@
-"""The comparison with peers: what is fetched is what is pinned, and a figure that was not taken is never shown as one."""
+"""The comparison with peers: what is fetched is what is pinned, and a figure that was not taken is
+never shown as one."""
 
 from __future__ import annotations
 
@@ -27,10 +28,14 @@ def test_connect_is_of_the_brokers_version_and_its_jars_are_pinned() -> None:
     match = re.search("<sink.version>(.*)</sink.version>", pom)
     assert match is not None
     names = [line.split()[1] for line in installs.JAR_SUMS.read_text().splitlines()]
-    assert {f"connect-runtime-{CURRENT_VERSION}.jar", f"mongo-kafka-connect-{match[1]}.jar"} <= set(names)
+    assert {f"connect-runtime-{CURRENT_VERSION}.jar", f"mongo-kafka-connect-{match[1]}.jar"} <= set(
+        names
+    )
 
 
-def test_a_jar_that_is_not_the_pinned_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jar_that_is_not_the_pinned_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sums = tmp_path / "sums"
     sums.write_text(f"{hashlib.sha256(b'good').hexdigest()}  a.jar\n")
     monkeypatch.setattr(installs, "JAR_SUMS", sums)
@@ -66,19 +71,33 @@ def test_an_install_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
     assert len(calls) == 2
 
 
-def test_figures_are_medians_and_ratios_of_one_run_and_what_is_missing_is_empty(tmp_path: Path) -> None:
+def test_figures_are_medians_and_ratios_of_one_run_and_what_is_missing_is_empty(
+    tmp_path: Path,
+) -> None:
     results = Results()
     results.speeds["limit"] = [
         Speed(1000, 2, None, whole=True),
         Speed(3000, 4, None, whole=True),
         Speed(2000, 3, None, whole=True),
     ]
-    results.speeds["ledger"] = [Speed(900, 50, 200.4, whole=True), Speed(1100, 70, 210.6, whole=False)]
+    results.speeds["ledger"] = [
+        Speed(900, 50, 200.4, whole=True),
+        Speed(1100, 70, 210.6, whole=False),
+    ]
     results.kills["ledger"] = Killed(100, (30, 60), 0, 0, audit_holds=True)
-    results.poisons["ledger"] = [(False, Poisoned(100, 0, ended=False, task_failed=False, dead_letters=1))]
+    results.poisons["ledger"] = [
+        (False, Poisoned(100, 0, ended=False, task_failed=False, dead_letters=1))
+    ]
     table = {row[0]: row[1:] for row in rows(results, CONTESTANTS)}
     assert table["limit: inserts encoded beforehand"] == ("2,000", "1.00", "3", "", "", "")
-    ledger = ("1,000 (cut)", "0.50", "60", "211", "0 lost, 0 doubled, audit holds", "dead letter, goes on")
+    ledger = (
+        "1,000 (cut)",
+        "0.50",
+        "60",
+        "211",
+        "0 lost, 0 doubled, audit holds",
+        "dead letter, goes on",
+    )
     assert table["this processor, with ledger"] == ledger
     assert table["Quix Streams, MongoDB sink"] == ("",) * 6
     assert "0.50" in text(rows(results, CONTESTANTS))
@@ -89,10 +108,22 @@ def test_figures_are_medians_and_ratios_of_one_run_and_what_is_missing_is_empty(
 @pytest.mark.parametrize(
     ("poison", "verdict"),
     [
-        (Poisoned(10, 0, ended=False, task_failed=False, dead_letters=0), "goes on, the record is gone without a trace"),
-        (Poisoned(10, 4, ended=True, task_failed=False, dead_letters=0), "ends, 4 good ones not stored"),
-        (Poisoned(10, 4, ended=False, task_failed=True, dead_letters=0), "task fails, 4 good ones not stored"),
-        (Poisoned(10, 1, ended=False, task_failed=False, dead_letters=1), "goes on, 1 good ones not stored"),
+        (
+            Poisoned(10, 0, ended=False, task_failed=False, dead_letters=0),
+            "goes on, the record is gone without a trace",
+        ),
+        (
+            Poisoned(10, 4, ended=True, task_failed=False, dead_letters=0),
+            "ends, 4 good ones not stored",
+        ),
+        (
+            Poisoned(10, 4, ended=False, task_failed=True, dead_letters=0),
+            "task fails, 4 good ones not stored",
+        ),
+        (
+            Poisoned(10, 1, ended=False, task_failed=False, dead_letters=1),
+            "goes on, 1 good ones not stored",
+        ),
     ],
 )
 def test_what_became_of_a_bad_record_is_said(poison: Poisoned, verdict: str) -> None:
@@ -100,7 +131,12 @@ def test_what_became_of_a_bad_record_is_said(poison: Poisoned, verdict: str) -> 
 
 
 def test_a_death_after_the_work_proves_nothing() -> None:
-    results = Results(kills={"quix": Killed(100, (100, 100), 0, 0), "connect-insert": Killed(100, (100, 100), 0, 100)})
+    results = Results(
+        kills={
+            "quix": Killed(100, (100, 100), 0, 0),
+            "connect-insert": Killed(100, (100, 100), 0, 100),
+        }
+    )
     table = {row[0]: row[5] for row in rows(results, CONTESTANTS)}
     assert table["Quix Streams, MongoDB sink"] == "died after all was stored: says nothing"
     assert table["Kafka Connect, MongoDB sink, insert"] == "0 lost, 100 doubled"
@@ -112,7 +148,9 @@ def test_a_promise_of_ours_that_does_not_hold_fails_the_run() -> None:
     assert not broken_promises(results), "a peer may do as it does"
     results.kills["ingest"] = Killed(100, (30, 60), 0, 1)
     results.kills["ledger"] = Killed(100, (30, 60), 0, 0, audit_holds=False)
-    results.poisons["ledger"] = [(False, Poisoned(10, 0, ended=False, task_failed=False, dead_letters=0))]
+    results.poisons["ledger"] = [
+        (False, Poisoned(10, 0, ended=False, task_failed=False, dead_letters=0))
+    ]
     assert len(broken_promises(results)) == 3
 
 

@@ -10,7 +10,10 @@ from bench.pressure_bench import Quantiles, Sample, plot
 
 def counted(counts: dict[str, int]) -> str:
     """A histogram as /metrics has it, of {bound: observations up to it}."""
-    lines = [f'gpu_tokens_delay_seconds_bucket{{le="{bound}"}} {count}.0' for bound, count in counts.items()]
+    lines = [
+        f'gpu_tokens_delay_seconds_bucket{{le="{bound}"}} {count}.0'
+        for bound, count in counts.items()
+    ]
     return "\n".join(["# HELP gpu_tokens_delay_seconds Delay.", *lines, "gpu_tokens_other 5", ""])
 
 

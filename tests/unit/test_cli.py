@@ -14,10 +14,18 @@ from gpu_token_analytics.tools.schemas_command import contracts
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(SettingsError("X=1 is wrong; use 2"), 2), (StoreRefused("no"), 1), (KeyboardInterrupt(), 130)]
+    ("error", "code"),
+    [
+        (SettingsError("X=1 is wrong; use 2"), 2),
+        (StoreRefused("no"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
 )
 def test_our_errors_are_one_line(
-    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: BaseException,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail() -> None:
         raise error
@@ -42,7 +50,15 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
 def test_version_and_help() -> None:
     assert __version__ in CliRunner().invoke(cli.app, ["--version"]).output
     shown = CliRunner().invoke(cli.app, ["--help"]).output
-    for command in ("processor", "topics", "dead-letters", "schemas", "agent", "simulate", "replay"):
+    for command in (
+        "processor",
+        "topics",
+        "dead-letters",
+        "schemas",
+        "agent",
+        "simulate",
+        "replay",
+    ):
         assert command in shown
     assert "--install-completion" in shown
 
@@ -53,7 +69,9 @@ def test_help_does_not_load_the_drivers() -> None:
         "import sys; from gpu_token_analytics import cli; "
         "print([name for name in ('pymongo', 'fastapi', 'uvicorn') if name in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert found.stdout.strip() == "[]"
 
 

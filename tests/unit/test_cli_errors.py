@@ -1,4 +1,5 @@
-"""Arguments are judged before databases are asked; what a path or a disk refuses is one sentence with its remedy."""
+"""Arguments are judged before databases are asked; what a path or a disk refuses is one sentence
+with its remedy."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def no_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "make_client", connect)
 
 
-def run(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+def run(
+    line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
     """Exit code and standard error of a command line."""
     monkeypatch.setattr("sys.argv", ["gpu-tokens", *shlex.split(line)])
     with pytest.raises(SystemExit) as ended:
@@ -71,19 +74,24 @@ def test_an_argument_is_judged_before_the_database_is_asked(
 
 
 @pytest.mark.usefixtures("no_database")
-@pytest.mark.parametrize("line", ["export {file}/x.csv", "export {missing}/x.csv", "schemas write {file}/x"])
+@pytest.mark.parametrize(
+    "line", ["export {file}/x.csv", "export {missing}/x.csv", "schemas write {file}/x"]
+)
 def test_a_path_that_cannot_be_used_is_one_sentence(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    code, shown = run(line.format(file=tmp_path / "file", missing=tmp_path / "missing"), monkeypatch, capsys)
+    code, shown = run(
+        line.format(file=tmp_path / "file", missing=tmp_path / "missing"), monkeypatch, capsys
+    )
     assert code == 1
     assert str(tmp_path) in shown
     assert "give another path" in shown
     assert shown.count("\n") == 1
 
 
-# Every command that asks MongoDB, as somebody gives it; and all the others. A new command has to stand in one of them.
+# Every command that asks MongoDB, as somebody gives it; and all the others. A new command has to
+# stand in one of them.
 ASKING = (
     "report",
     "top --json",
@@ -126,8 +134,25 @@ ASKING = (
 )
 SERVICES = {"processor", "api", "exporter"}  # wait longer, and say so
 OTHERS = {
-    *("demo", "agent", "simulate", "replay", "settings", "backup-key", "size", "kafka", "schemas write", "schemas show"),
-    *("topics create", "topics show", "dead-letters list", "dead-letters show", "dead-letters resend"),
+    *(
+        "demo",
+        "agent",
+        "simulate",
+        "replay",
+        "settings",
+        "backup-key",
+        "size",
+        "kafka",
+        "schemas write",
+        "schemas show",
+    ),
+    *(
+        "topics create",
+        "topics show",
+        "dead-letters list",
+        "dead-letters show",
+        "dead-letters resend",
+    ),
 }
 
 
@@ -151,19 +176,32 @@ def test_every_command_is_known_to_ask_mongodb_or_not() -> None:
 def test_a_person_does_not_wait_long_for_a_database_that_is_away(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The time limits of a service's operations are not those of a person's first question: what is asked for is 3 s, and what
-    is said is one sentence with the remedy."""
+    """The time limits of a service's operations are not those of a person's first question: what is
+    asked for is 3 s, and what is said is one sentence with the remedy."""
     asked: list[int] = []
 
     def away(uri: str, **options: Any) -> Any:
         asked.append(options["serverSelectionTimeoutMS"])
         return MongoClient(uri, **{**options, "serverSelectionTimeoutMS": 1})
 
-    manifest = {"format": 1, "product": "", "made_at": "", "database": "d", "consistency": "", "parts": {}}
+    manifest = {
+        "format": 1,
+        "product": "",
+        "made_at": "",
+        "database": "d",
+        "consistency": "",
+        "parts": {},
+    }
     (tmp_path / "backup").mkdir()
     (tmp_path / "backup" / "manifest.json").write_text(json.dumps(manifest))
-    (tmp_path / "placements.json").write_text(json.dumps([{"instance": "node1:8000", "gpus": ["node1/0"]}]))
-    given = {"folder": tmp_path / "new", "backup": tmp_path / "backup", "placements": tmp_path / "placements.json"}
+    (tmp_path / "placements.json").write_text(
+        json.dumps([{"instance": "node1:8000", "gpus": ["node1/0"]}])
+    )
+    given = {
+        "folder": tmp_path / "new",
+        "backup": tmp_path / "backup",
+        "placements": tmp_path / "placements.json",
+    }
     monkeypatch.setattr(client, "MongoClient", away)
     monkeypatch.setenv("MONGODB_URI", "mongodb://127.0.0.1:1")
     monkeypatch.setenv("MONGODB_TIMEOUT_MS", "60000")
@@ -172,7 +210,10 @@ def test_a_person_does_not_wait_long_for_a_database_that_is_away(
     assert asked, shown
     assert max(asked) == client.COMMAND_CONNECT_MS <= 5000
     assert (code, shown.count("\n")) == (1, 1), shown
-    assert re.match(r"gpu-tokens: MongoDB.* does not answer .*; check MONGODB_URI and that mongod runs$", shown.strip())
+    assert re.match(
+        r"gpu-tokens: MongoDB.* does not answer .*; check MONGODB_URI and that mongod runs$",
+        shown.strip(),
+    )
 
 
 def test_a_service_that_waits_says_so_within_five_seconds(
@@ -186,13 +227,17 @@ def test_a_service_that_waits_says_so_within_five_seconds(
     assert "MongoDB at 127.0.0.1:1 has not answered for 0 s; trying for 0.3 s in all" in caplog.text
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # uvicorn's thread ends by SystemExit
+# uvicorn's thread ends by SystemExit
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_taken_port_is_one_sentence_with_its_remedy() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         settings = load(http_host="127.0.0.1", http_port=taken.getsockname()[1])
-        with pytest.raises(SettingsError, match=r"cannot be listened on.*choose another port, or 0"), serving(None, settings):
+        with (
+            pytest.raises(SettingsError, match=r"cannot be listened on.*choose another port, or 0"),
+            serving(None, settings),
+        ):
             pass
 
 
@@ -212,7 +257,9 @@ def test_a_disk_that_refuses_is_one_sentence_with_its_remedy(
     assert shown.count("\n") == 1
 
 
-def test_an_error_of_the_system_that_is_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_system_that_is_ours_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fail() -> None:
         raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 

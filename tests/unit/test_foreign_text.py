@@ -88,12 +88,16 @@ def test_the_dashboard_shows_the_same_characters() -> None:
     assert acting is not None
     acts = re.compile(re.sub(r"\\u\{(\w+)\}", lambda code: f"\\U{code[1]:0>8}", acting[1]))
     characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
-    assert [one for one in characters if acts.match(one)] == [one for one in characters if visible(one) != one]
+    assert [one for one in characters if acts.match(one)] == [
+        one for one in characters if visible(one) != one
+    ]
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", " =1", "\t=1", "＝1", "\n=1", "\r@x"])
 def test_no_cell_of_a_csv_file_is_a_formula(name: str) -> None:
-    (head, row) = b"".join(csv_chunks([Column("model", ColumnKind.TEXT)], [[name]])).decode().splitlines()
+    (head, row) = (
+        b"".join(csv_chunks([Column("model", ColumnKind.TEXT)], [[name]])).decode().splitlines()
+    )
     assert head == "model"
     assert row.strip('"').startswith("'")
 
@@ -125,13 +129,33 @@ def test_a_line_of_a_log_is_one_line_and_moves_no_cursor(log_format: str) -> Non
 def test_a_report_shows_every_name_as_it_is() -> None:
     money = dict.fromkeys([f"{name}_nusd" for name in (*MoneyClass, "total")], 1)
     rates = dict.fromkeys(
-        ("active_usd_per_million", "loaded_usd_per_million", "input_usd_per_million", "output_usd_per_million"), 1.0
+        (
+            "active_usd_per_million",
+            "loaded_usd_per_million",
+            "input_usd_per_million",
+            "output_usd_per_million",
+        ),
+        1.0,
     ) | {"tokens_per_second": 1.0, "joules_per_token": 1.0}
-    quality = {"provisional": False, "corrected_cells": 0, "low_volume": False, "coverage": 1.0, "memory_unknown_share": 0.0}
-    quality |= dict.fromkeys(("default_price_nusd", "unknown_gpu_requests", "unknown_gpu_tokens"), 0)
+    quality = {
+        "provisional": False,
+        "corrected_cells": 0,
+        "low_volume": False,
+        "coverage": 1.0,
+        "memory_unknown_share": 0.0,
+    }
+    quality |= dict.fromkeys(
+        ("default_price_nusd", "unknown_gpu_requests", "unknown_gpu_tokens"), 0
+    )
     names = [*MARKUP, *(name for name, _ in ACTING)]
     rows = [
-        {"bucket": None, "group": {"model": name}, "money": money, "tokens": {"total": 1}, "requests": 1}
+        {
+            "bucket": None,
+            "group": {"model": name},
+            "money": money,
+            "tokens": {"total": 1},
+            "requests": 1,
+        }
         | {"rates": rates, "quality": quality}
         for name in names
     ]

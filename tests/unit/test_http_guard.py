@@ -61,8 +61,12 @@ def is_closed(one: socket.socket) -> bool:
         return True
 
 
-@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "], ids=["silent", "half-a-head"])
-def test_a_thousand_silent_sockets_keep_nobody_from_being_answered(caplog: pytest.LogCaptureFixture, said: bytes) -> None:
+@pytest.mark.parametrize(
+    "said", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "], ids=["silent", "half-a-head"]
+)
+def test_a_thousand_silent_sockets_keep_nobody_from_being_answered(
+    caplog: pytest.LogCaptureFixture, said: bytes
+) -> None:
     with served(caplog) as port, silent_sockets(port, SOCKETS, said):
         for _ in range(3):
             assert httpx.get(f"http://127.0.0.1:{port}/health", timeout=30).status_code == 200
@@ -73,13 +77,18 @@ def test_a_thousand_silent_sockets_keep_nobody_from_being_answered(caplog: pytes
     [b"", b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc"],
     ids=["silent", "half-a-head", "half-a-body"],
 )
-def test_a_connection_that_says_nothing_for_too_long_is_closed(caplog: pytest.LogCaptureFixture, said: bytes) -> None:
+def test_a_connection_that_says_nothing_for_too_long_is_closed(
+    caplog: pytest.LogCaptureFixture, said: bytes
+) -> None:
     with served(caplog, http_silence_seconds=0.4) as port, silent_sockets(port, 3, said) as sockets:
         assert all(is_closed(one) for one in sockets)
 
 
 def test_a_head_that_drips_does_not_hold_a_connection(caplog: pytest.LogCaptureFixture) -> None:
-    with served(caplog, http_silence_seconds=0.5) as port, silent_sockets(port, 1, b"GET / HTTP/1.1\r\nX: ") as (one,):
+    with (
+        served(caplog, http_silence_seconds=0.5) as port,
+        silent_sockets(port, 1, b"GET / HTTP/1.1\r\nX: ") as (one,),
+    ):
         until = time.monotonic() + 20
         with pytest.raises(ConnectionError):  # noqa: PT012  # whichever send meets the closed connection
             while time.monotonic() < until:
@@ -98,8 +107,13 @@ def test_a_slow_body_that_goes_on_is_read(caplog: pytest.LogCaptureFixture) -> N
     assert (answer.status_code, answer.text) == (200, "8")
 
 
-def test_one_more_than_an_address_may_have_takes_the_place_of_an_idle_one(caplog: pytest.LogCaptureFixture) -> None:
-    with served(caplog, http_max_connections_per_address=5) as port, silent_sockets(port, 5) as sockets:
+def test_one_more_than_an_address_may_have_takes_the_place_of_an_idle_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with (
+        served(caplog, http_max_connections_per_address=5) as port,
+        silent_sockets(port, 5) as sockets,
+    ):
         assert httpx.get(f"http://127.0.0.1:{port}/", timeout=30).status_code == 200
         assert is_closed(sockets[0])
         sockets[4].sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

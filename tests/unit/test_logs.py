@@ -58,7 +58,11 @@ def test_json_is_one_object_per_line() -> None:
     logging.getLogger("some.part").error("two\nlines")
     (line,) = out.getvalue().splitlines()
     entry = json.loads(line)
-    assert (entry["level"], entry["logger"], entry["message"]) == ("ERROR", "some.part", "two\nlines")
+    assert (entry["level"], entry["logger"], entry["message"]) == (
+        "ERROR",
+        "some.part",
+        "two\nlines",
+    )
     assert entry["ts"].endswith("+00:00")
 
 
@@ -72,7 +76,9 @@ def test_level_is_obeyed() -> None:
     assert "loud" in out.getvalue()
 
 
-@pytest.mark.parametrize(("log_format", "said"), [("text", " INFO site=b app: up"), ("json", '"site": "b"')])
+@pytest.mark.parametrize(
+    ("log_format", "said"), [("text", " INFO site=b app: up"), ("json", '"site": "b"')]
+)
 def test_lines_say_their_site_where_there_are_several(log_format: str, said: str) -> None:
     out = io.StringIO()
     logs.configure(load(log_format=log_format, site="b"), out)

@@ -42,7 +42,8 @@ def test_cpu_time_is_what_a_thread_computes_not_what_it_waits_for() -> None:
         while time.thread_time() < until:
             pass
     waited, computed = (
-        metrics.registry.get_sample_value("gpu_tokens_step_cpu_seconds_total", {"step": step}) for step in ("store", "shape")
+        metrics.registry.get_sample_value("gpu_tokens_step_cpu_seconds_total", {"step": step})
+        for step in ("store", "shape")
     )
     assert waited is not None
     assert computed is not None
@@ -56,7 +57,9 @@ def test_every_sample_says_its_site_where_there_are_several() -> None:
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert samples
     assert {sample.labels["site"] for sample in samples} == {"a"}
-    assert b'gpu_tokens_dead_letters_total{reason="not_json",site="a"} 1.0' in generate_latest(metrics.registry)
+    assert b'gpu_tokens_dead_letters_total{reason="not_json",site="a"} 1.0' in generate_latest(
+        metrics.registry
+    )
 
 
 def test_one_site_has_no_label_of_it() -> None:

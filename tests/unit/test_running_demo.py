@@ -18,7 +18,11 @@ from gpu_token_analytics.running_demo import (
 )
 from gpu_token_analytics.settings import load
 
-DEMO = RunningDemo("/tmp/demo", "http://127.0.0.1:8765/", {"mongodb_uri": "mongodb://127.0.0.1:1", "close_debounce_seconds": 1})
+DEMO = RunningDemo(
+    "/tmp/demo",
+    "http://127.0.0.1:8765/",
+    {"mongodb_uri": "mongodb://127.0.0.1:1", "close_debounce_seconds": 1},
+)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +56,9 @@ def test_the_first_of_two_demos_is_found() -> None:
     assert find() is None
 
 
-def test_a_state_folder_that_is_a_file_hurts_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_folder_that_is_a_file_hurts_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     with published(DEMO) as found_by_others:
@@ -60,7 +66,9 @@ def test_a_state_folder_that_is_a_file_hurts_nobody(tmp_path: Path, monkeypatch:
         assert find() is None
 
 
-def test_commands_beside_it_take_its_settings_and_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_beside_it_take_its_settings_and_say_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with published(DEMO):
         settings = settings_beside_demo()
     assert settings.mongodb_uri.get_secret_value() == "mongodb://127.0.0.1:1"
@@ -70,7 +78,9 @@ def test_commands_beside_it_take_its_settings_and_say_so(capsys: pytest.CaptureF
     assert "/tmp/demo" in shown.err
 
 
-def test_the_users_own_settings_go_first(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_users_own_settings_go_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with published(DEMO):
         monkeypatch.setenv("CLOSE_DEBOUNCE_SECONDS", "7")
         assert settings_beside_demo().close_debounce_seconds == 7.0
@@ -81,7 +91,11 @@ def test_the_users_own_settings_go_first(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_no_secret_is_written_down() -> None:
-    settings = load(kafka_sasl_password="hunter2", mongodb_uri=SecretStr("mongodb://127.0.0.1:1"), kafka_topic="mine")
+    settings = load(
+        kafka_sasl_password="hunter2",
+        mongodb_uri=SecretStr("mongodb://127.0.0.1:1"),
+        kafka_topic="mine",
+    )
     shared = shared_settings(settings)
     assert "hunter2" not in str(shared)
     assert (shared["mongodb_uri"], shared["kafka_topic"]) == ("mongodb://127.0.0.1:1", "mine")

@@ -15,12 +15,24 @@ from gpu_token_analytics.settings import load, near_misses
     ("given", "said"),
     [
         ({"raw_retention_days": 8}, r"RAW_RETENTION_DAYS=8 .*KAFKA_RETENTION_HOURS=168"),
-        ({"silent_gpu_owned_minutes": 29 * 1440}, r"SILENT_GPU_OWNED_MINUTES=41760 .*RAW_RETENTION_DAYS=30"),
-        ({"sample_interval_seconds": 31}, r"SAMPLE_INTERVAL_SECONDS=31.* SAMPLE_GAP_LIMIT_SECONDS=30"),
+        (
+            {"silent_gpu_owned_minutes": 29 * 1440},
+            r"SILENT_GPU_OWNED_MINUTES=41760 .*RAW_RETENTION_DAYS=30",
+        ),
+        (
+            {"sample_interval_seconds": 31},
+            r"SAMPLE_INTERVAL_SECONDS=31.* SAMPLE_GAP_LIMIT_SECONDS=30",
+        ),
         ({"price_per_hour_usd": -1}, r"PRICE_PER_HOUR_USD=-1"),
         ({"work_weights": "[1]"}, r"WORK_WEIGHTS='\[1\]': .*not a JSON object"),
-        ({"work_weights": '{"m": {"input": 1}, "m": {"input": 2}}'}, r"WORK_WEIGHTS=.*names 'm' twice"),
-        ({"work_weights": '{"m": {"input": 1, "output": 4, "input": 2}}'}, r"WORK_WEIGHTS=.*names 'input' twice"),
+        (
+            {"work_weights": '{"m": {"input": 1}, "m": {"input": 2}}'},
+            r"WORK_WEIGHTS=.*names 'm' twice",
+        ),
+        (
+            {"work_weights": '{"m": {"input": 1, "output": 4, "input": 2}}'},
+            r"WORK_WEIGHTS=.*names 'input' twice",
+        ),
         ({"kafka_extra_config": "{"}, r"KAFKA_EXTRA_CONFIG='\{': .*is not JSON"),
     ],
 )
@@ -43,7 +55,12 @@ def test_raw_events_are_complete_for_the_retention_less_a_day_and_the_silence_th
 
 @pytest.mark.parametrize(
     ("site", "host", "named"),
-    [("", "node-1", "node-1"), ("a", "node-1", "node-1.a"), ("a", "node-1.a", "node-1.a"), ("b", "node-1.a", "node-1.a.b")],
+    [
+        ("", "node-1", "node-1"),
+        ("a", "node-1", "node-1.a"),
+        ("a", "node-1.a", "node-1.a"),
+        ("b", "node-1.a", "node-1.a.b"),
+    ],
 )
 def test_hosts_of_two_sites_never_share_a_name(site: str, host: str, named: str) -> None:
     assert load(site=site).host_at_site(host) == named

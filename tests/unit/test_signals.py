@@ -31,5 +31,7 @@ def test_the_second_signal_ends_the_process() -> None:
         "    signal.raise_signal(signal.SIGTERM)\n"
         "    print('still here', flush=True)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+    )
     assert (done.stdout, done.returncode) == ("asked\n", -signal.SIGTERM)

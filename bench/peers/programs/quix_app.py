@@ -1,7 +1,7 @@
 """Quix Streams with its own MongoDBSink: upsert by event id.
 
-Arguments: bootstrap, topic, group, MongoDB port, database, session (ms), records and seconds a commit, `skip` or `raise` for
-what cannot be read.
+Arguments: bootstrap, topic, group, MongoDB port, database, session (ms), records and seconds a
+commit, `skip` or `raise` for what cannot be read.
 """
 
 import sys

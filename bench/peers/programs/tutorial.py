@@ -1,4 +1,5 @@
-"""The consumer of the tutorials: poll, json.loads, insert, commit. One by one, or up to 500 together.
+"""The consumer of the tutorials: poll, json.loads, insert, commit. One by one, or up to 500
+together.
 
 Arguments: `one` or `many`, bootstrap, topic, group, MongoDB address, database, session (ms).
 """
@@ -37,5 +38,7 @@ while True:
     else:
         messages = [message for message in consumer.consume(BATCH, 0.2) if not message.error()]
         if messages:
-            collection.insert_many([json.loads(message.value() or b"") for message in messages], ordered=False)
+            collection.insert_many(
+                [json.loads(message.value() or b"") for message in messages], ordered=False
+            )
             consumer.commit(asynchronous=False)

@@ -1,4 +1,5 @@
-"""A server for tests: speaks HTTP on a loopback port, remembers what it acknowledged, fails as told."""
+"""A server for tests: speaks HTTP on a loopback port, remembers what it acknowledged, fails as
+told."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ Script = Callable[[list[dict[str, Any]]], Answer | None]  # None: accept all
 
 
 class Door:
-    """What the server saw. `script` decides each answer; `ids` are of acknowledged records, in order, repeats included."""
+    """What the server saw. `script` decides each answer; `ids` are of acknowledged records, in
+    order, repeats included."""
 
     def __init__(self) -> None:
         self.script: Script = lambda records: None
@@ -32,7 +34,11 @@ class Door:
         if scripted is not None and scripted[0] != 200:
             return scripted
         errors: list[dict[str, Any]] = [] if scripted is None else scripted[1]["errors"]
-        document = {"accepted": len(records) - len(errors), "rejected": len(errors), "errors": errors}
+        document = {
+            "accepted": len(records) - len(errors),
+            "rejected": len(errors),
+            "errors": errors,
+        }
         refused = {error["index"] for error in errors}
         accepted = [record for index, record in enumerate(records) if index not in refused]
         self.records += accepted
@@ -49,7 +55,9 @@ def serve(door: Door, port: int = 0) -> Iterator[Door]:
 
         def do_POST(self) -> None:
             door.headers = dict(self.headers)
-            status, document, headers = door.answer(self.rfile.read(int(self.headers["Content-Length"])))
+            status, document, headers = door.answer(
+                self.rfile.read(int(self.headers["Content-Length"]))
+            )
             body = json.dumps(document).encode()
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():

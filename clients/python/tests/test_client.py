@@ -57,8 +57,12 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("spooled", [False, True])
-def test_every_event_arrives_once_with_its_fields(door: Door, tmp_path: Path, spooled: bool) -> None:
-    with UsageClient(door.url, "gta_key", spool_dir=tmp_path if spooled else None, **HERE) as client:
+def test_every_event_arrives_once_with_its_fields(
+    door: Door, tmp_path: Path, spooled: bool
+) -> None:
+    with UsageClient(
+        door.url, "gta_key", spool_dir=tmp_path if spooled else None, **HERE
+    ) as client:
         ids = emit(client, 1500, latency_ms=12.5, tenant="team", cached_tokens=4)
         assert client.flush()
         assert client.stats().delivered == 1500
@@ -69,8 +73,10 @@ def test_every_event_arrives_once_with_its_fields(door: Door, tmp_path: Path, sp
     first = door.records[0]
     assert first.pop("ts").endswith("Z")
     assert first == {
-        "schema": "token.usage.v1", "event_id": ids[0], "request_id": ids[0], "host": "h1", "gpu_uuids": ["GPU-1"],
-        "model": "m", "tenant": "team", "prompt_tokens": 10, "completion_tokens": 3, "cached_tokens": 4, "latency_ms": 12.5,
+        "schema": "token.usage.v1", "event_id": ids[0], "request_id": ids[0], "host": "h1",
+        "gpu_uuids": ["GPU-1"],
+        "model": "m", "tenant": "team", "prompt_tokens": 10, "completion_tokens": 3,
+        "cached_tokens": 4, "latency_ms": 12.5,
     }  # fmt: skip
     assert list(tmp_path.iterdir()) == []
 
@@ -89,7 +95,9 @@ def test_what_the_server_cannot_take_now_is_sent_again_under_the_same_ids(
     assert door.ids == ids
 
 
-def test_a_two_hundred_of_somebody_else_is_no_acknowledgment(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_two_hundred_of_somebody_else_is_no_acknowledgment(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gpu_tokens_client.transport._MISCONFIGURED_RETRY_SECONDS", 0.05)
     portals: list[Any] = [(200, {"welcome": "please log in"}, {})]
     original = door.answer
@@ -100,7 +108,9 @@ def test_a_two_hundred_of_somebody_else_is_no_acknowledgment(door: Door, monkeyp
     assert door.ids == ids
 
 
-def test_one_refused_record_does_not_hold_up_its_neighbours_and_is_kept(door: Door, tmp_path: Path) -> None:
+def test_one_refused_record_does_not_hold_up_its_neighbours_and_is_kept(
+    door: Door, tmp_path: Path
+) -> None:
     def script(records: list[dict[str, Any]]) -> Any:
         errors = [
             {"index": index, "message": "model=poison: no"}
@@ -136,7 +146,9 @@ def test_a_batch_that_is_too_large_is_halved_until_it_fits(door: Door) -> None:
 
 def test_emitting_costs_nothing_while_the_server_hangs(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are taken, nobody answers
-        client = UsageClient(f"http://127.0.0.1:{silent.getsockname()[1]}", spool_dir=tmp_path, **HERE)
+        client = UsageClient(
+            f"http://127.0.0.1:{silent.getsockname()[1]}", spool_dir=tmp_path, **HERE
+        )
         emit(client, 2000)  # returns: a client that waited for the server would never get here
         client.close(timeout_seconds=0.1)
     assert len(list(tmp_path.glob("*/*.ndjson"))) == 1
@@ -156,7 +168,9 @@ def test_a_full_buffer_drops_the_newest_counts_them_and_never_raises(door: Door)
     assert client.emit(**TOKENS) is None
 
 
-def test_a_value_without_a_form_is_left_out_and_said(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_value_without_a_form_is_left_out_and_said(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
     with UsageClient(door.url, **HERE) as client:
         assert client.emit(prompt_tokens="many", completion_tokens=1) is None  # type: ignore[arg-type]
         assert client.emit(prompt_tokens=1, completion_tokens=object()) is None  # type: ignore[arg-type]
@@ -196,7 +210,8 @@ while True:
 
 
 def killed_child(url: str, spool: Path, events: int, pause_seconds: float) -> list[str]:
-    """Run a process that emits, kill it with SIGKILL after `events` ids; the ids whose emit had returned."""
+    """Run a process that emits, kill it with SIGKILL after `events` ids; the ids whose emit had
+    returned."""
     command = [sys.executable, "-c", _CHILD, url, str(spool), str(pause_seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -207,7 +222,9 @@ def killed_child(url: str, spool: Path, events: int, pause_seconds: float) -> li
 
 
 @pytest.mark.parametrize("door_open", [False, True])
-def test_events_of_a_killed_process_are_sent_by_the_next_one(tmp_path: Path, door_open: bool) -> None:
+def test_events_of_a_killed_process_are_sent_by_the_next_one(
+    tmp_path: Path, door_open: bool
+) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     door = Door()
@@ -222,7 +239,8 @@ def test_events_of_a_killed_process_are_sent_by_the_next_one(tmp_path: Path, doo
         assert client.flush()
     # One more than printed at most: killed between the return of emit and the print.
     assert len(set(door.ids) - {*ids, *last}) <= 1
-    # Sent twice at most is the one batch whose acknowledgment died with the process; never lost, and one event by its id.
+    # Sent twice at most is the one batch whose acknowledgment died with the process; never lost,
+    # and one event by its id.
     assert len(door.ids) - len(set(door.ids)) <= sender.BATCH_RECORDS
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
@@ -241,7 +259,9 @@ def test_a_torn_last_line_of_a_killed_process_is_passed_over(tmp_path: Path, doo
         assert sorted(door.ids) == sorted(["whole", *ids])
 
 
-def test_segments_follow_one_another_and_are_removed(tmp_path: Path, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_follow_one_another_and_are_removed(
+    tmp_path: Path, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gpu_tokens_client.spool.SEGMENT_BYTES", 1_000)
     door.script = lambda records: (503, {}, {})
     client = UsageClient(door.url, spool_dir=tmp_path, **HERE)
@@ -255,7 +275,9 @@ def test_segments_follow_one_another_and_are_removed(tmp_path: Path, door: Door,
     assert door.ids == ids
 
 
-def test_a_disk_that_takes_half_a_record_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_takes_half_a_record_leaves_no_half_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool = Spool.create(tmp_path, 10_000)
     assert spool.append(b"first")
     real_write = os.write
@@ -270,7 +292,9 @@ def test_a_disk_that_takes_half_a_record_leaves_no_half_record(tmp_path: Path, m
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("spooled", [False, True])
-def test_a_forked_child_sends_its_own_events_and_not_its_parents(door: Door, tmp_path: Path, spooled: bool) -> None:
+def test_a_forked_child_sends_its_own_events_and_not_its_parents(
+    door: Door, tmp_path: Path, spooled: bool
+) -> None:
     door.script = lambda records: (503, {}, {})
     client = UsageClient(door.url, spool_dir=tmp_path if spooled else None, **HERE)
     parents = emit(client, 20)

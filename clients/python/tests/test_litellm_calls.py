@@ -70,8 +70,12 @@ def test_a_call_is_read_in_full() -> None:
 
 def test_a_call_is_known_again_and_told_from_others() -> None:
     assert read().event_id == read(endTime=1_767_225_603.0).event_id
-    assert read().event_id != read(id="chatcmpl-2").event_id, "callers may give one call id to all calls of an agent"
-    assert read().event_id != read(litellm_call_id="another").event_id, "engines' ids are not unique: Ollama has 999"
+    assert read().event_id != read(id="chatcmpl-2").event_id, (
+        "callers may give one call id to all calls of an agent"
+    )
+    assert read().event_id != read(litellm_call_id="another").event_id, (
+        "engines' ids are not unique: Ollama has 999"
+    )
     with pytest.raises(ValueError, match="without id"):
         read(id="", litellm_call_id=None)
 
@@ -87,10 +91,26 @@ def test_a_call_is_known_again_and_told_from_others() -> None:
         ({"response": {"status": "completed"}}, "finish_reason", "completed"),
         ({"metadata": {}}, "cached_tokens", 0),
         ({"metadata": {"usage_object": None}}, "reasoning_tokens", 0),
-        ({"metadata": {"usage_object": {"prompt_tokens_details": None, "cache_read_input_tokens": 100}}}, "cached_tokens", 100),
-        ({"metadata": {"usage_object": {"prompt_tokens_details": {"cached_tokens": 500}}}}, "cached_tokens", 120),
+        (
+            {
+                "metadata": {
+                    "usage_object": {"prompt_tokens_details": None, "cache_read_input_tokens": 100}
+                }
+            },
+            "cached_tokens",
+            100,
+        ),
+        (
+            {"metadata": {"usage_object": {"prompt_tokens_details": {"cached_tokens": 500}}}},
+            "cached_tokens",
+            120,
+        ),
         ({"metadata": {}}, "tenant", None),
-        ({"metadata": {"user_api_key_team_alias": None, "user_api_key_alias": "key-1"}}, "tenant", "key-1"),
+        (
+            {"metadata": {"user_api_key_team_alias": None, "user_api_key_alias": "key-1"}},
+            "tenant",
+            "key-1",
+        ),
         ({"model": "openai/m", "custom_llm_provider": "openai"}, "model", "m"),
         ({"model": "meta/m", "custom_llm_provider": "openai"}, "model", "meta/m"),
         ({"model": ""}, "model", "chat"),
@@ -98,7 +118,11 @@ def test_a_call_is_known_again_and_told_from_others() -> None:
         ({"api_base": "http://[::1]:8000/v1"}, "instance", "[::1]:8000"),
         ({"api_base": ""}, "instance", "litellm"),
         ({"api_base": "http://node1:port/v1"}, "instance", "litellm"),
-        ({"metadata": {"kubernetes_pod_routing": {"service_host": "svc", "pod_ip": "10.1.2.3"}}}, "instance", "10.1.2.3:8000"),
+        (
+            {"metadata": {"kubernetes_pod_routing": {"service_host": "svc", "pod_ip": "10.1.2.3"}}},
+            "instance",
+            "10.1.2.3:8000",
+        ),
         ({"endTime": 1_767_225_599.0}, "latency_ms", 0.0),
     ],
 )

@@ -1,4 +1,5 @@
-"""Who can reach which port: every pair, tried with real connections, compared with what a table allows."""
+"""Who can reach which port: every pair, tried with real connections, compared with what a table
+allows."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def attempt(target):
     except OSError: return "silent"
     return "open"
 targets = json.loads(sys.argv[1])
-with concurrent.futures.ThreadPoolExecutor(40) as pool: print(json.dumps(list(pool.map(attempt, targets))))
+with concurrent.futures.ThreadPoolExecutor(40) as pool:
+    print(json.dumps(list(pool.map(attempt, targets))))
 """
 
 
@@ -44,12 +46,14 @@ def answers(said: str) -> list[str]:
 
 
 def differences(
-    allowed: Callable[[str, str, int], bool], seen: Mapping[Attempt, str], denied: Sequence[str] = ("silent",)
+    allowed: Callable[[str, str, int], bool],
+    seen: Mapping[Attempt, str],
+    denied: Sequence[str] = ("silent",),
 ) -> list[str]:
     """Where what was seen and what is allowed disagree.
 
-    `denied` are the answers of a filter that holds: a packet filter that drops is `silent`, and `refused` would be a packet let
-    through; one that rejects is `refused` as well.
+    `denied` are the answers of a filter that holds: a packet filter that drops is `silent`, and
+    `refused` would be a packet let through; one that rejects is `refused` as well.
     """
     wrong = []
     for (source, target, port), answer in seen.items():
@@ -69,6 +73,10 @@ def draw(sources: Sequence[str], targets: Sequence[str], seen: Mapping[Attempt, 
             open_ports.setdefault((source, target), []).append(str(port))
     lines = []
     for source in sources:
-        cells = [f"{target}:{','.join(open_ports.get((source, target), ['-']))}" for target in targets if target != source]
+        cells = [
+            f"{target}:{','.join(open_ports.get((source, target), ['-']))}"
+            for target in targets
+            if target != source
+        ]
         lines.append(f"{source:{width}}" + "  ".join(cells))
     return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""The exact replay: the Azure LLM inference trace (19,366 real requests) and what must be stored of it, to the token."""
+"""The exact replay: the Azure LLM inference trace (19,366 real requests) and what must be stored of
+it, to the token."""
 
 from __future__ import annotations
 
@@ -27,25 +28,32 @@ class Sums:
 
 
 def find_trace() -> Path:
-    """TRACE_FILE, else a `data/traces` folder beside the checkout. Raises NotChecked when there is none."""
+    """TRACE_FILE, else a `data/traces` folder beside the checkout. Raises NotChecked when there is
+    none."""
     named = os.environ.get("TRACE_FILE")
     for path in [Path(named)] if named else sorted(ROOT.parent.glob(f"*/data/traces/{NAME}")):
         if path.exists():
             return path
     raise NotChecked(
-        f"the trace {NAME} is not here (set TRACE_FILE); it is Azure/AzurePublicDataset's, CC-BY 4.0, not this repository's"
+        f"the trace {NAME} is not here (set TRACE_FILE); it is Azure/AzurePublicDataset's, CC-BY "
+        "4.0, not this repository's"
     )
 
 
 def sums_of(trace: Path) -> Sums:
     """Counted from the file itself, not taken from what the pipeline says."""
     with trace.open(newline="") as file:
-        rows = [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in csv.DictReader(file)]
-    return Sums(len(rows), sum(prompt for prompt, _ in rows), sum(completion for _, completion in rows))
+        rows = [
+            (int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in csv.DictReader(file)
+        ]
+    return Sums(
+        len(rows), sum(prompt for prompt, _ in rows), sum(completion for _, completion in rows)
+    )
 
 
 def await_sums(sums: Callable[[], Sums], expected: Sums, timeout_seconds: float, what: str) -> None:
-    """Polls until the sums are the expected ones. Raises CheckFailed with the last ones seen when time is up."""
+    """Polls until the sums are the expected ones. Raises CheckFailed with the last ones seen when
+    time is up."""
     end = time.monotonic() + timeout_seconds
     seen = Sums(0, 0, 0)
     while seen != expected and time.monotonic() < end:

@@ -1,1 +1,2 @@
-"""Container images under the reference tags, built here around real servers: README.md says what is real in them."""
+"""Container images under the reference tags, built here around real servers: README.md says what is
+real in them."""

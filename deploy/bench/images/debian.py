@@ -1,4 +1,5 @@
-"""File systems from the Debian packages of this machine: their files are copied, nothing is downloaded."""
+"""File systems from the Debian packages of this machine: their files are copied, nothing is
+downloaded."""
 
 from __future__ import annotations
 
@@ -24,7 +25,12 @@ _MERGED = ("bin", "sbin", "lib", "lib64")  # links into /usr, which belong to no
 def closure(packages: Iterable[str]) -> list[str]:
     """The installed ones among `packages` and everything they depend on, sorted."""
     fields = run(
-        ["dpkg-query", "-W", "-f", "${Package}\t${db:Status-Status}\t${Pre-Depends}, ${Depends}\t${Provides}\n"]
+        [
+            "dpkg-query",
+            "-W",
+            "-f",
+            "${Package}\t${db:Status-Status}\t${Pre-Depends}, ${Depends}\t${Provides}\n",
+        ]
     ).stdout
     depends: dict[str, set[str]] = {}
     providers: dict[str, str] = {}
@@ -32,7 +38,9 @@ def closure(packages: Iterable[str]) -> list[str]:
         name, status, wanted, provided = line.split("\t")
         if status == "installed":
             depends[name] = set(re.findall(r"(?:^|[,|]) *([a-z0-9][a-z0-9+.-]*)", wanted))
-            providers |= dict.fromkeys(re.findall(r"(?:^|,) *([a-z0-9][a-z0-9+.-]*)", provided), name)
+            providers |= dict.fromkeys(
+                re.findall(r"(?:^|,) *([a-z0-9][a-z0-9+.-]*)", provided), name
+            )
     reached: set[str] = set()
     waiting = list(packages)
     while waiting:
@@ -50,7 +58,8 @@ def versions(packages: Iterable[str]) -> list[str]:
 
 
 def copy(packages: Iterable[str], root: Path) -> None:
-    """Copies the files of exactly these packages below `root`, with /bin and the like as links into /usr."""
+    """Copies the files of exactly these packages below `root`, with /bin and the like as links into
+    /usr."""
     for name in _MERGED:
         (root / "usr" / name).mkdir(parents=True, exist_ok=True)
         if not (root / name).is_symlink():
@@ -75,7 +84,8 @@ def copy(packages: Iterable[str], root: Path) -> None:
 
 
 def alternatives(names: Iterable[str], root: Path) -> None:
-    """Links for programs that Debian chooses by alternatives, which belong to no package: `java`, `awk`."""
+    """Links for programs that Debian chooses by alternatives, which belong to no package: `java`,
+    `awk`."""
     for name in names:
         if program := shutil.which(name):
             target = root / "usr/bin" / name

@@ -1,7 +1,9 @@
-"""The container images of the bench, built by a Docker Engine in a fifth machine that shares this host's network.
+"""The container images of the bench, built by a Docker Engine in a fifth machine that shares this
+host's network.
 
-Nothing of that engine touches this host: no bridge, no firewall rules, its store lies in the cache folder. Built images are
-saved as files, which the machines load the way others pull from a registry. See images/README.md for what is real in them.
+Nothing of that engine touches this host: no bridge, no firewall rules, its store lies in the cache
+folder. Built images are saved as files, which the machines load the way others pull from a
+registry. See images/README.md for what is real in them.
 """
 
 from __future__ import annotations
@@ -26,8 +28,11 @@ _PIP_CONF = Path("/etc/pip.conf")
 
 
 @contextmanager
-def builder(folder: Path, cache: Path, contexts: Path, layers: Sequence[Path]) -> Iterator[Callable[..., str]]:
-    """A Docker Engine for the time of the block; yields a function that runs a command beside it."""
+def builder(
+    folder: Path, cache: Path, contexts: Path, layers: Sequence[Path]
+) -> Iterator[Callable[..., str]]:
+    """A Docker Engine for the time of the block; yields a function that runs a command beside
+    it."""
     own = folder / _BUILDER
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir(parents=True)
@@ -35,13 +40,16 @@ def builder(folder: Path, cache: Path, contexts: Path, layers: Sequence[Path]) -
     (cache / "images").mkdir(exist_ok=True)
     mount_overlay(layers, own / "layer", own / "root", own / "work")
     start = (
-        "for d in /sys/fs/cgroup/*/; do mount -o remount,bind,rw,nosuid,nodev,noexec $d; done 2>/dev/null; "
+        "for d in /sys/fs/cgroup/*/; do mount -o remount,bind,rw,nosuid,nodev,noexec $d; done "
+        "2>/dev/null; "
         "exec dockerd --iptables=false --ip6tables=false --ip-forward=false --bridge=none "
         f"--cgroup-parent=/{_GROUP}/containers"
     )
     command = [
-        "systemd-nspawn", "-q", "-D", str(own / "root"), "--as-pid2", "-M", _BUILDER, "--register=no", "--keep-unit",
-        "--link-journal=no", "--resolv-conf=replace-host", "--timezone=off", "--capability=all", "--console=pipe",
+        "systemd-nspawn", "-q", "-D", str(own / "root"), "--as-pid2", "-M", _BUILDER,
+        "--register=no", "--keep-unit",
+        "--link-journal=no", "--resolv-conf=replace-host", "--timezone=off", "--capability=all",
+        "--console=pipe",
         f"--bind={cache / 'engine'}:/var/lib/docker", f"--bind={cache / 'images'}:/images",
         f"--bind-ro={contexts}:/contexts", f"--bind-ro={ROOT}:/repository",
         *(f"--bind-ro={path}:/host{path}" for path in (_CA_BUNDLE, _PIP_CONF) if path.exists()),
@@ -55,17 +63,25 @@ def builder(folder: Path, cache: Path, contexts: Path, layers: Sequence[Path]) -
         return run(enter, timeout_seconds=timeout_seconds, check=check).stdout
 
     try:
-        wait(lambda: "Server" in beside("docker", "version", check=False), 60, "the builder's engine does not answer")
+        wait(
+            lambda: "Server" in beside("docker", "version", check=False),
+            60,
+            "the builder's engine does not answer",
+        )
         yield beside
     except CommandFailed as error:
-        raise CommandFailed(f"{error}\nthe engine's log: {(own / 'console.log').read_text(errors='replace')[-1500:]}") from None
+        raise CommandFailed(
+            f"{error}\nthe engine's log: "
+            f"{(own / 'console.log').read_text(errors='replace')[-1500:]}"
+        ) from None
     finally:
         nspawn.end(_GROUP)
         run(["umount", "-l", str(own / "root")], check=False)
 
 
 def build(folder: Path, cache: Path, layers: Sequence[Path]) -> dict[str, Path]:
-    """Builds what is new; returns the file of each image by its name. Raises NotChecked when this machine lacks something."""
+    """Builds what is new; returns the file of each image by its name. Raises NotChecked when this
+    machine lacks something."""
     if lacks := servers.lacking():
         raise NotChecked(f"images cannot be built, this machine lacks: {'; '.join(lacks)}")
     names = servers.versions()
@@ -80,7 +96,12 @@ def build(folder: Path, cache: Path, layers: Sequence[Path]) -> dict[str, Path]:
     files = {}
     with builder(folder, cache, contexts, layers) as beside:
         if "debian" not in beside("docker", "image", "ls", "debian"):
-            unneeded = ["./usr/share/doc", "./usr/share/locale", "./var/cache/apt", "./var/lib/apt/lists"]
+            unneeded = [
+                "./usr/share/doc",
+                "./usr/share/locale",
+                "./var/cache/apt",
+                "./var/lib/apt/lists",
+            ]
             tar = [
                 "tar",
                 "-C",
@@ -94,7 +115,17 @@ def build(folder: Path, cache: Path, layers: Sequence[Path]) -> dict[str, Path]:
             beside("docker", "import", "/images/base.tar", "debian:13-slim")
             (cache / "images/base.tar").unlink()
         for name, context, extra in plan:
-            beside("docker", "build", "--progress=plain", "--network=host", *extra, "-t", name, context, timeout_seconds=900)
+            beside(
+                "docker",
+                "build",
+                "--progress=plain",
+                "--network=host",
+                *extra,
+                "-t",
+                name,
+                context,
+                timeout_seconds=900,
+            )
             identity = beside("docker", "image", "inspect", "-f", "{{.Id}}", name).strip()
             file = f"{hashlib.sha256(f'{name} {identity}'.encode()).hexdigest()[:16]}.tar"
             if not (cache / "images" / file).exists():
@@ -107,6 +138,12 @@ def build(folder: Path, cache: Path, layers: Sequence[Path]) -> dict[str, Path]:
 
 
 def _mirror_secrets() -> list[str]:
-    """How this machine reaches its package index, for the product's Dockerfile; nothing of it stays in a layer."""
+    """How this machine reaches its package index, for the product's Dockerfile; nothing of it stays
+    in a layer."""
     found = [("ca_bundle", _CA_BUNDLE), ("pip_conf", _PIP_CONF)]
-    return [word for name, path in found if path.exists() for word in ("--secret", f"id={name},src=/host{path}")]
+    return [
+        word
+        for name, path in found
+        if path.exists()
+        for word in ("--secret", f"id={name},src=/host{path}")
+    ]

@@ -1,4 +1,5 @@
-"""The real servers that stand-in images are made around, as folders: one per image, ready to be copied into a file system."""
+"""The real servers that stand-in images are made around, as folders: one per image, ready to be
+copied into a file system."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def lacking() -> list[str]:
 
 
 def contexts(kafka_version: str) -> Path:
-    """The folder with one folder per image (python, kafka, mongo), shared by all topologies; what is there already stays."""
+    """The folder with one folder per image (python, kafka, mongo), shared by all topologies; what
+    is there already stays."""
     contexts = ROOT / "build" / "bench" / "contexts"
     contexts.mkdir(parents=True, exist_ok=True)
     with (contexts.parent / "contexts.lock").open("w") as lock:
@@ -56,7 +58,13 @@ def _fill(contexts: Path, kafka_version: str) -> None:
         shutil.copytree(_HERE / name, contexts / name, dirs_exist_ok=True)
     python = python312()
     if python and not (contexts / "python/cpython").exists():
-        shutil.copytree(python, contexts / "python/cpython.part", symlinks=True, ignore=_UNUSED_PYTHON, dirs_exist_ok=True)
+        shutil.copytree(
+            python,
+            contexts / "python/cpython.part",
+            symlinks=True,
+            ignore=_UNUSED_PYTHON,
+            dirs_exist_ok=True,
+        )
         (contexts / "python/cpython.part").rename(contexts / "python/cpython")
     libs = contexts / "kafka/libs"
     if not (libs / f"kafka_2.13-{kafka_version}.jar").exists():
@@ -86,7 +94,10 @@ def _kafka_jars(version: str, target: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(resolve_jars(version), part)
     artifact = f"-Dartifact=org.apache.kafka:kafka-tools:{version}"
-    run(["mvn", "-q", "-B", "dependency:copy", artifact, f"-DoutputDirectory={part}"], timeout_seconds=600)
+    run(
+        ["mvn", "-q", "-B", "dependency:copy", artifact, f"-DoutputDirectory={part}"],
+        timeout_seconds=600,
+    )
     part.rename(target)
 
 
@@ -107,6 +118,10 @@ def python312() -> Path | None:
         if python.exists():
             found = run([str(python), "-c", "import sys; print(sys.base_prefix)"], check=False)
             prefix = Path(found.stdout.strip())
-            if found.returncode == 0 and prefix != Path("/usr") and (prefix / "bin/python3.12").exists():
+            if (
+                found.returncode == 0
+                and prefix != Path("/usr")
+                and (prefix / "bin/python3.12").exists()
+            ):
                 return prefix
     return None

@@ -1,4 +1,5 @@
-"""CA2 and CA3: a real Kubernetes on this machine, a control plane and three nodes in namespaces of their own.
+"""CA2 and CA3: a real Kubernetes on this machine, a control plane and three nodes in namespaces of
+their own.
 
 run.py           the order of everything, and its removal
 binary.py        the one Kubernetes binary, built from Go modules once and kept

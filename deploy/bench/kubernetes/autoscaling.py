@@ -1,4 +1,5 @@
-"""Autoscalers that really scale: the API by CPU, the processors by lag, up and down again, nothing lost or doubled."""
+"""Autoscalers that really scale: the API by CPU, the processors by lag, up and down again, nothing
+lost or doubled."""
 
 from __future__ import annotations
 
@@ -23,23 +24,34 @@ if TYPE_CHECKING:
 _SCALER = "keda"  # the namespace from which the flow table lets a scaler ask Kafka
 _METRIC = "gpu_tokens_group_lag_records"
 _PARTITIONS = 12
-# The shipped autoscaler waits five minutes before it goes down; here half a minute, and the threshold fits a replay.
+# The shipped autoscaler waits five minutes before it goes down; here half a minute, and the
+# threshold fits a replay.
 _QUICK: dict[str, dict[str, Any]] = {
-    "scaleUp": {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}]},
-    "scaleDown": {"stabilizationWindowSeconds": 30, "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}]},
+    "scaleUp": {
+        "stabilizationWindowSeconds": 0,
+        "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}],
+    },
+    "scaleDown": {
+        "stabilizationWindowSeconds": 30,
+        "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}],
+    },
 }
 _THRESHOLD = 2000
-# Load that comes and goes, and a window down that is longer than its period, as the shipped five minutes are in production.
+# Load that comes and goes, and a window down that is longer than its period, as the shipped five
+# minutes are in production.
 _WAVES, _WAVE_SECONDS, _WINDOW_SECONDS = 5, 40, 100
 
 
 def by_lag(bench: Bench) -> None:
     """A backlog is made; more processors come, the lag goes, they leave again."""
-    with bench.report.check("CA3: processors by lag: backlog, more of them, lag gone, back to two; lost 0, doubled 0"):
+    with bench.report.check(
+        "CA3: processors by lag: backlog, more of them, lag gone, back to two; lost 0, doubled 0"
+    ):
         _serve_lag(bench)
         _backlog(bench)
     with bench.report.check(
-        "CA3: processors by lag that comes and goes: one change a burst at most, one turn; lost 0, doubled 0"
+        "CA3: processors by lag that comes and goes: one change a burst at most, one turn; lost 0, "
+        "doubled 0"
     ):
         _waves(bench)
 
@@ -47,27 +59,44 @@ def by_lag(bench: Bench) -> None:
 def _backlog(bench: Bench) -> None:
     shipped = bench.workload.get("hpa", "processor")["spec"]
     limits = (shipped["minReplicas"], shipped["maxReplicas"])
-    expect(limits == (2, _PARTITIONS), f"the shipped autoscaler goes from {limits[0]} to {limits[1]}")
+    expect(
+        limits == (2, _PARTITIONS), f"the shipped autoscaler goes from {limits[0]} to {limits[1]}"
+    )
     _scale_quickly(bench, _QUICK)
     replays = Replays(bench.workload, Database(bench.workload), replay.find_trace(), 0, "lag")
     replays.prepare()
     wait(lambda: _replicas(bench) == 2, 240, "not at two processors to begin with")
     started = time.monotonic()
     history: list[tuple[float, int]] = []
-    models = [replays.start() for _ in range(2)]  # as fast as Kafka takes it: 38,732 requests at once
+    # as fast as Kafka takes it: 38,732 requests at once
+    models = [replays.start() for _ in range(2)]
     wait(lambda: _note(bench, history, started) > 2, 180, "no third processor")
     wait(lambda: _note(bench, history, started) == 2, 480, "not back at two processors")
     numbers = [number for _, number in history]
-    bench.report.say("processors: " + ", ".join(f"{number} at {second:.0f} s" for second, number in history))
-    expect(max(numbers) <= _PARTITIONS and min(numbers) >= 2, f"between {min(numbers)} and {max(numbers)}")
+    bench.report.say(
+        "processors: " + ", ".join(f"{number} at {second:.0f} s" for second, number in history)
+    )
+    expect(
+        max(numbers) <= _PARTITIONS and min(numbers) >= 2,
+        f"between {min(numbers)} and {max(numbers)}",
+    )
     outcomes = [replays.outcome(model) for model in models]
     expect(all((o.lost, o.doubled, o.wrong) == (0, 0, "") for o in outcomes), f"{outcomes}")
-    row = [max(numbers), f"{history[-1][0]:.0f}", sum(o.lost for o in outcomes), sum(o.doubled for o in outcomes)]
-    bench.report.table(["backlog of 38,732 requests: most processors", "back at two after (s)", "lost", "doubled"], [row])
+    row = [
+        max(numbers),
+        f"{history[-1][0]:.0f}",
+        sum(o.lost for o in outcomes),
+        sum(o.doubled for o in outcomes),
+    ]
+    bench.report.table(
+        ["backlog of 38,732 requests: most processors", "back at two after (s)", "lost", "doubled"],
+        [row],
+    )
 
 
 def _waves(bench: Bench) -> None:
-    """Bursts with pauses in which the lag is gone: the number goes up, then down, and not up and down with each of them."""
+    """Bursts with pauses in which the lag is gone: the number goes up, then down, and not up and
+    down with each of them."""
     down = {**_QUICK["scaleDown"], "stabilizationWindowSeconds": _WINDOW_SECONDS}
     _scale_quickly(bench, {**_QUICK, "scaleDown": down})
     replays = Replays(bench.workload, Database(bench.workload), replay.find_trace(), 0, "wave")
@@ -82,14 +111,20 @@ def _waves(bench: Bench) -> None:
             _note(bench, history, started)
     load = list(history)
     wait(lambda: _note(bench, history, started) == 2, 480, "not back at two processors")
-    bench.report.say("processors: " + ", ".join(f"{number} at {second:.0f} s" for second, number in history))
+    bench.report.say(
+        "processors: " + ", ".join(f"{number} at {second:.0f} s" for second, number in history)
+    )
     outcomes = [replays.outcome(model) for model in models]
     expect(all((o.lost, o.doubled, o.wrong) == (0, 0, "") for o in outcomes), f"{outcomes}")
-    changes, most = len(load) - 1, _WAVES  # one that follows each burst up and down makes two of each
+    # one that follows each burst up and down makes two of each
+    changes, most = len(load) - 1, _WAVES
     turns = reversals([number for _, number in history])
     seen = f"{changes} changes during the load (at most {most}), {turns} turns in all: {history}"
     expect(1 <= changes <= most and turns == 1, seen)
-    what = f"{_WAVES} bursts of 19,366 requests, one each {_WAVE_SECONDS} s; window down {_WINDOW_SECONDS} s"
+    what = (
+        f"{_WAVES} bursts of 19,366 requests, one each {_WAVE_SECONDS} s; window down "
+        f"{_WINDOW_SECONDS} s"
+    )
     numbers = [changes, most, turns, max(number for _, number in history)]
     bench.report.table(
         [
@@ -112,7 +147,10 @@ def reversals(numbers: Sequence[int]) -> int:
 
 
 def _scale_quickly(bench: Bench, behaviour: dict[str, Any]) -> None:
-    metric = {"metric": {"name": _METRIC}, "target": {"type": "AverageValue", "averageValue": str(_THRESHOLD)}}
+    metric = {
+        "metric": {"name": _METRIC},
+        "target": {"type": "AverageValue", "averageValue": str(_THRESHOLD)},
+    }
     quick = {"spec": {"behavior": behaviour, "metrics": [{"type": "External", "external": metric}]}}
     bench.workload.kubectl("patch", "hpa", "processor", "--type=merge", "-p", json.dumps(quick))
 
@@ -127,9 +165,11 @@ def by_cpu(bench: Bench) -> None:
         started = time.monotonic()
         # From the API's own network: whoever else asks would need a flow.
         ask = (
-            "import sys, time, urllib.request, contextlib\nend = time.monotonic() + float(sys.argv[1])\n"
+            "import sys, time, urllib.request, contextlib\nend = time.monotonic() + "
+            "float(sys.argv[1])\n"
             "while time.monotonic() < end:\n"
-            "    with contextlib.suppress(OSError): urllib.request.urlopen('http://127.0.0.1:8080/metrics', timeout=5).read()\n"
+            "    with contextlib.suppress(OSError): "
+            "urllib.request.urlopen('http://127.0.0.1:8080/metrics', timeout=5).read()\n"
         )
         for pod in pods:
             bench.workload.spawn_in_network_of(pod, ["python3", "-c", ask, "60"])
@@ -139,11 +179,16 @@ def by_cpu(bench: Bench) -> None:
 
 
 def _cpu(value: str) -> dict[str, Any]:
-    return {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "AverageValue", "averageValue": value}}}
+    return {
+        "type": "Resource",
+        "resource": {"name": "cpu", "target": {"type": "AverageValue", "averageValue": value}},
+    }
 
 
 def _usage(bench: Bench) -> str:
-    return bench.workload.kubectl("top", "pods", "-l", "app.kubernetes.io/name=api", "--no-headers", check=False).strip()
+    return bench.workload.kubectl(
+        "top", "pods", "-l", "app.kubernetes.io/name=api", "--no-headers", check=False
+    ).strip()
 
 
 def _wanted(bench: Bench, name: str) -> int:
@@ -164,7 +209,8 @@ def _note(bench: Bench, history: list[tuple[float, int]], started: float) -> int
 
 
 def _serve_lag(bench: Bench) -> None:
-    """The external metrics API from a pod in the scaler's namespace, with a certificate that the API server checks."""
+    """The external metrics API from a pod in the scaler's namespace, with a certificate that the
+    API server checks."""
     name = f"lag.{_SCALER}.svc"
     authority = bench.cluster.authority
     authority.sign("lag", f"/CN={name}", f"DNS:{name}")
@@ -173,20 +219,39 @@ def _serve_lag(bench: Bench) -> None:
         "tls.key": Path(authority.key("lag")).read_bytes(),
     }
     settings = {
-        "BOOTSTRAP": "kafka.gpu-tokens.svc:9092", "GROUP": "gpu-tokens-processor", "TOPIC": "tokens", "METRIC": _METRIC,
-        "THRESHOLD": str(_THRESHOLD), "USERNAME": bench.workload.secret("kafka-client", "KAFKA_SASL_USERNAME"),
+        "BOOTSTRAP": "kafka.gpu-tokens.svc:9092", "GROUP": "gpu-tokens-processor",
+        "TOPIC": "tokens", "METRIC": _METRIC,
+        "THRESHOLD": str(_THRESHOLD), "USERNAME": bench.workload.secret("kafka-client",
+        "KAFKA_SASL_USERNAME"),
         "PASSWORD": bench.workload.secret("kafka-client", "KAFKA_SASL_PASSWORD"),
     }  # fmt: skip
-    image = bench.workload.get("deployment", "processor")["spec"]["template"]["spec"]["containers"][0]["image"]
-    items = _lag_objects(image, secret, settings, base64.b64encode(Path(authority.certificate("ca")).read_bytes()).decode())
+    image = bench.workload.get("deployment", "processor")["spec"]["template"]["spec"]["containers"][
+        0
+    ]["image"]
+    items = _lag_objects(
+        image,
+        secret,
+        settings,
+        base64.b64encode(Path(authority.certificate("ca")).read_bytes()).decode(),
+    )
     bench.cluster.apply_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
     path = f"/apis/external.metrics.k8s.io/v1beta1/namespaces/gpu-tokens/{_METRIC}"
-    wait(lambda: '"value"' in bench.cluster.kubectl("get", "--raw", path, check=False), 120, "the lag is not served")
+    wait(
+        lambda: '"value"' in bench.cluster.kubectl("get", "--raw", path, check=False),
+        120,
+        "the lag is not served",
+    )
 
 
-def _lag_objects(image: str, secret: dict[str, bytes], settings: dict[str, str], authority: str) -> list[dict[str, Any]]:
+def _lag_objects(
+    image: str, secret: dict[str, bytes], settings: dict[str, str], authority: str
+) -> list[dict[str, Any]]:
     labels = {"app": "lag"}
-    confined = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
+    confined = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
     container = {
         "name": "lag",
         "image": image,
@@ -195,12 +260,19 @@ def _lag_objects(image: str, secret: dict[str, bytes], settings: dict[str, str],
         "securityContext": confined,
         "readinessProbe": {"tcpSocket": {"port": 6443}, "periodSeconds": 2, "timeoutSeconds": 5},
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
-        "volumeMounts": [{"name": "program", "mountPath": "/program"}, {"name": "tls", "mountPath": "/tls"}],
+        "volumeMounts": [
+            {"name": "program", "mountPath": "/program"},
+            {"name": "tls", "mountPath": "/tls"},
+        ],
     }
     pod = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "containers": [container],
         "volumes": [
             {"name": "program", "configMap": {"name": "lag"}},
@@ -211,16 +283,23 @@ def _lag_objects(image: str, secret: dict[str, bytes], settings: dict[str, str],
     encoded = {key: base64.b64encode(value).decode() for key, value in secret.items()}
     program = Path(lag_server.__file__).read_text()
     service = {"name": "lag", "namespace": _SCALER, "port": 443}
-    api = {"group": "external.metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100}
+    api = {
+        "group": "external.metrics.k8s.io",
+        "version": "v1beta1",
+        "groupPriorityMinimum": 100,
+        "versionPriority": 100,
+    }
     template = {"metadata": {"labels": labels}, "spec": pod}
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _SCALER}},
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"lag_server.py": program}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta,
+        "data": {"lag_server.py": program}},
         {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": encoded},
         {"apiVersion": "v1", "kind": "Service", "metadata": meta,
          "spec": {"selector": labels, "ports": [{"port": 443, "targetPort": 6443}]}},
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta,
          "spec": {"selector": {"matchLabels": labels}, "template": template}},
         {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
-         "metadata": {"name": "v1beta1.external.metrics.k8s.io"}, "spec": {**api, "service": service, "caBundle": authority}},
+         "metadata": {"name": "v1beta1.external.metrics.k8s.io"}, "spec": {**api,
+         "service": service, "caBundle": authority}},
     ]  # fmt: skip

@@ -1,11 +1,20 @@
-"""The order of the checks of CA2 and CA3. Each group is a module; what a group leaves behind, the next one finds."""
+"""The order of the checks of CA2 and CA3. Each group is a module; what a group leaves behind, the
+next one finds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deploy.bench.kubernetes import autoscaling, deployment, faults, operations, reachability, resilience, runbooks
+from deploy.bench.kubernetes import (
+    autoscaling,
+    deployment,
+    faults,
+    operations,
+    reachability,
+    resilience,
+    runbooks,
+)
 from deploy.bench.kubernetes.cluster import Cluster
 from deploy.bench.kubernetes.operator import Operator
 from deploy.bench.kubernetes.workload import Workload
@@ -17,7 +26,9 @@ _LONG = {
     "cpu": "the API scaled by CPU",
     "faults": "a wrong secret, a full volume and a missing topic, each named by doctor",
     "lag": "processors scaled by the group's lag, and by one that comes and goes",
-    "chaos": "networks cut, a cable pulled, a disk filled, busy nodes, rolling restarts of the stores",
+    "chaos": (
+        "networks cut, a cable pulled, a disk filled, busy nodes, rolling restarts of the stores"
+    ),
     "alerts": "alerts of the shipped rules, by real faults, to a receiver",
     "runbooks": "every other alert, and every runbook followed as written",
 }
@@ -34,7 +45,8 @@ class Bench:
 
 
 def run_all(report: Report, cluster: Cluster, *, full: bool, only: str) -> None:
-    """Runs the groups in order. Without the first there is nothing to check, so its failure ends the run."""
+    """Runs the groups in order. Without the first there is nothing to check, so its failure ends
+    the run."""
     bench = Bench(report, cluster, Operator(cluster), Workload(cluster))
     report.begin("CA2")
 

@@ -32,8 +32,11 @@ _PROGRAMS = {
     "sysctl": "procps",
     "mkfs.ext4": "e2fsprogs",
 }
-PACKAGES = sorted({*_PROGRAMS.values(), "containernetworking-plugins", "prometheus", "prometheus-alertmanager"})
-# Mount points that a node needs on the root that it shares with this host; removed again when they are empty.
+PACKAGES = sorted(
+    {*_PROGRAMS.values(), "containernetworking-plugins", "prometheus", "prometheus-alertmanager"}
+)
+# Mount points that a node needs on the root that it shares with this host; removed again when they
+# are empty.
 _MOUNT_POINTS = (
     "/etc/cni/net.d",
     "/etc/cni",
@@ -77,19 +80,26 @@ def left(folder: Path) -> list[str]:
     """What is still there after `remove_leftovers`, by its name; empty when nothing is."""
     namespaces_left = [line.split()[0] for line in run(["ip", "netns", "list"]).stdout.splitlines()]
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    loops = run(["losetup", "--list", "--noheadings", "--output", "BACK-FILE"], check=False).stdout.splitlines()
+    loops = run(
+        ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"], check=False
+    ).stdout.splitlines()
     return [
         *(f"namespace {name}" for name in namespaces_left if name.startswith(topology.PREFIX)),
         *(f"process {pid}" for pid in cgroups.processes([f"/{topology.PREFIX}"])),
         *(f"cgroup {path}" for path in cgroups.ROOT.glob(f"*/{topology.PREFIX}*")),
         *(f"mount {path}" for path in mounts if path.startswith(f"{folder}/")),
         *(f"loop device on {path}" for path in loops if path.strip().startswith(f"{folder}/")),
-        *(f"folder {path}" for path in [folder, *map(Path, _MOUNT_POINTS)] if path.exists() and path.name != "cni"),
+        *(
+            f"folder {path}"
+            for path in [folder, *map(Path, _MOUNT_POINTS)]
+            if path.exists() and path.name != "cni"
+        ),
     ]
 
 
 class Cluster:
-    """A control plane and three nodes. `kube` is the binary, `folder` holds all that they write, `images` the images' store."""
+    """A control plane and three nodes. `kube` is the binary, `folder` holds all that they write,
+    `images` the images' store."""
 
     def __init__(self, folder: Path, kube: Path, images: Path) -> None:
         self.folder = folder
@@ -102,7 +112,8 @@ class Cluster:
     # -- the whole
 
     def up(self) -> None:
-        """Network, control plane, nodes; returns when the API server answers and three nodes are Ready."""
+        """Network, control plane, nodes; returns when the API server answers and three nodes are
+        Ready."""
         self.logs.mkdir(parents=True)
         self._make_network()
         authority = self.authority = certificates.make(self.folder / "pki")
@@ -139,14 +150,22 @@ class Cluster:
             for log in self._of(node).glob("*.log"):
                 shutil.copy(log, target / f"{node}-{log.name}")
             for log in (self._of(node) / "pods").rglob("*.log"):
-                shutil.copy(log, target / f"{node}-{log.parts[-3]}-{log.parts[-2]}-{log.name}"[-200:])
+                shutil.copy(
+                    log, target / f"{node}-{log.parts[-3]}-{log.parts[-2]}-{log.name}"[-200:]
+                )
         with contextlib.suppress(CommandFailed):
             for words in ("get pods -A -o wide", "get events -A --sort-by=.lastTimestamp"):
                 (target / f"{words.split()[1]}.txt").write_text(self.kubectl(*words.split()))
 
     # -- questions and orders
 
-    def kubectl(self, *arguments: str, timeout_seconds: float = 120, stdin: str | None = None, check: bool = True) -> str:
+    def kubectl(
+        self,
+        *arguments: str,
+        timeout_seconds: float = 120,
+        stdin: str | None = None,
+        check: bool = True,
+    ) -> str:
         """kubectl as the administrator. Raises CommandFailed with what it said."""
         command = [str(self.bin / "kubectl"), *arguments]
         return run(command, timeout_seconds=timeout_seconds, stdin=stdin, check=check).stdout
@@ -187,7 +206,9 @@ class Cluster:
         """The node boots again with its disks."""
         nodes.start(self._of(node), node)
 
-    def inside(self, node: str, *command: str, timeout_seconds: float = 60, check: bool = True) -> str:
+    def inside(
+        self, node: str, *command: str, timeout_seconds: float = 60, check: bool = True
+    ) -> str:
         """Runs a command on the node, as root."""
         return nodes.inside(self._of(node), command, timeout_seconds=timeout_seconds, check=check)
 
@@ -210,32 +231,59 @@ class Cluster:
     def _make_network(self) -> None:
         namespaces.make_switch(topology.SWITCH)
         for machine in (topology.CONTROL_PLANE, *topology.NODES):
-            namespaces.join(topology.SWITCH, topology.namespace(machine), f"{topology.address(machine)}/24", machine)
+            namespaces.join(
+                topology.SWITCH,
+                topology.namespace(machine),
+                f"{topology.address(machine)}/24",
+                machine,
+            )
         for node in topology.NODES:
-            settings = ["net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1", "net.ipv4.conf.all.rp_filter=0"]
+            settings = [
+                "net.ipv4.ip_forward=1",
+                "net.bridge.bridge-nf-call-iptables=1",
+                "net.ipv4.conf.all.rp_filter=0",
+            ]
             namespaces.sysctl(topology.namespace(node), settings)
         for machine in (topology.CONTROL_PLANE, *topology.NODES):
             for node in topology.NODES:
                 if machine != node:
-                    route = ["route", "add", topology.pods_cidr(node), "via", topology.address(node)]
+                    route = [
+                        "route",
+                        "add",
+                        topology.pods_cidr(node),
+                        "via",
+                        topology.address(node),
+                    ]
                     run(["ip", "-n", topology.namespace(machine), *route])
 
     def _make_kubectl(self) -> None:
-        """A `kubectl` for scripts and Makefiles: the real one, in the namespace from which the API server can be reached."""
+        """A `kubectl` for scripts and Makefiles: the real one, in the namespace from which the API
+        server can be reached."""
         self.bin.mkdir()
-        words = namespaces.enter(topology.namespace(topology.CONTROL_PLANE), [str(self.kube), "kubectl"])
+        words = namespaces.enter(
+            topology.namespace(topology.CONTROL_PLANE), [str(self.kube), "kubectl"]
+        )
         config = self.authority.kubeconfig("admin")
-        script = f'#!/bin/sh\nexport KUBECONFIG="${{KUBECONFIG:-{config}}}"\nexec {" ".join(words)} "$@"\n'
+        script = (
+            f'#!/bin/sh\nexport KUBECONFIG="${{KUBECONFIG:-{config}}}"\nexec {" ".join(words)} '
+            '"$@"\n'
+        )
         (self.bin / "kubectl").write_text(script)
         (self.bin / "kubectl").chmod(0o755)
 
 
 def _is_ready(node: dict[str, Any]) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", []))
+    return any(
+        c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", [])
+    )
 
 
 def _disks() -> list[dict[str, object]]:
-    return [_disk(node, number) for node in topology.NODES for number in range(1, topology.DISKS_PER_NODE + 1)]
+    return [
+        _disk(node, number)
+        for node in topology.NODES
+        for number in range(1, topology.DISKS_PER_NODE + 1)
+    ]
 
 
 def _disk(node: str, number: int) -> dict[str, object]:

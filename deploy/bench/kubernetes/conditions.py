@@ -1,4 +1,5 @@
-"""What each alert is about, really made on the cluster: how, what an operator then sees, and what ends what no command can."""
+"""What each alert is about, really made on the cluster: how, what an operator then sees, and what
+ends what no command can."""
 
 from __future__ import annotations
 
@@ -40,10 +41,12 @@ import os, sys
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 env = os.environ
-admin = AdminClient({"bootstrap.servers": env["KAFKA_BOOTSTRAP"], "security.protocol": env["KAFKA_SECURITY_PROTOCOL"],
+admin = AdminClient({"bootstrap.servers": env["KAFKA_BOOTSTRAP"],
+    "security.protocol": env["KAFKA_SECURITY_PROTOCOL"],
     "sasl.mechanism": env["KAFKA_SASL_MECHANISM"], "sasl.username": env["KAFKA_SASL_USERNAME"],
     "sasl.password": env["KAFKA_SASL_PASSWORD"]})
-(future,) = admin.delete_records([TopicPartition(env["KAFKA_TOPIC"], int(sys.argv[1]), int(sys.argv[2]))]).values()
+partition, offset = map(int, sys.argv[1:])
+(future,) = admin.delete_records([TopicPartition(env["KAFKA_TOPIC"], partition, offset)]).values()
 print(future.result(60))
 """
 _QUESTIONS = """
@@ -77,9 +80,11 @@ def _nothing(_bench: Bench) -> None:
 
 @dataclass(frozen=True)
 class Condition:
-    """What makes these alerts fire. `make` returns what an operator sees; `heal` is what the page says in words, not commands.
+    """What makes these alerts fire. `make` returns what an operator sees; `heal` is what the page
+    says in words, not commands.
 
-    exits: the status that a command of the page ends with while the condition holds, by the command's beginning.
+    exits: the status that a command of the page ends with while the condition holds, by the
+    command's beginning.
     """
 
     alerts: tuple[str, ...]
@@ -97,9 +102,11 @@ class Condition:
 def with_shipped_rules() -> list[Condition]:
     """Those whose shipped lengths of time are minutes."""
     return [
-        Condition(("FreshnessPage", "FreshnessTicket", "PartitionsUnread"), "processors scaled to none", _no_processor),
+        Condition(("FreshnessPage", "FreshnessTicket", "PartitionsUnread"),
+        "processors scaled to none", _no_processor),
         Condition(
-            ("CompletenessPage", "CompletenessTicket", "DeadLetters"), "20,000 records that are no JSON", _nonsense,
+            ("CompletenessPage", "CompletenessTicket", "DeadLetters"),
+            "20,000 records that are no JSON", _nonsense,
             _no_nonsense,
         ),
     ]  # fmt: skip
@@ -110,19 +117,25 @@ def with_hurried_rules() -> list[Condition]:
     cut = "network cut between MongoDB and the exporter, the processors and the API"
     return [
         Condition(
-            ("SourceUnreachable", "StoreRefusesWrites", "ApiAvailabilityPage", "ApiAvailabilityTicket", "AuditStale"),
+            ("SourceUnreachable", "StoreRefusesWrites", "ApiAvailabilityPage",
+            "ApiAvailabilityTicket", "AuditStale"),
             cut, _cut, _mend,
         ),
         Condition(tuple(_TOGETHER), "", _all_together, _all_back, hows=_TOGETHER),
         Condition(
-            ("LedgerNotExact",), "a nano-dollar added to a cell in MongoDB", _wrong_cell, exits={"gpu-tokens audit --json": 1}
+            ("LedgerNotExact",), "a nano-dollar added to a cell in MongoDB", _wrong_cell,
+            exits={"gpu-tokens audit --json": 1}
         ),
-        Condition(("DocumentsSetAside",), "a validator on ledger_cells that refuses one GPU", _validator),
+        Condition(("DocumentsSetAside",), "a validator on ledger_cells that refuses one GPU",
+        _validator),
         Condition(
-            ("BudgetAlertsUndelivered",), "a budget's alert for a receiver that nobody set", _untold, _told,
+            ("BudgetAlertsUndelivered",), "a budget's alert for a receiver that nobody set",
+            _untold, _told,
         ),
-        Condition(("ApiLatencyPage", "ApiLatencyTicket"), "the API's CPU cut to a hundredth", _slow_api, _quick_api),
-        Condition(("RecordsLost",), "unread records of a partition deleted in Kafka", _lost_records),
+        Condition(("ApiLatencyPage", "ApiLatencyTicket"), "the API's CPU cut to a hundredth",
+        _slow_api, _quick_api),
+        Condition(("RecordsLost",), "unread records of a partition deleted in Kafka",
+        _lost_records),
     ]  # fmt: skip
 
 
@@ -131,7 +144,9 @@ def prepare(bench: Bench) -> None:
     quick = ["EXPORTER_REFRESH_SECONDS=2", "AUDIT_EVERY_SECONDS=10", "AUDIT_LAST_HOURS=1"]
     bench.workload.kubectl("set", "env", "deployment/exporter", *quick)
     bench.workload.kubectl("scale", "deployment/simulate", "--replicas=1")
-    bench.cluster.kubectl("apply", "-f", str(bench.operator.folder / "CA3/observability/servers/targets.yaml"))
+    bench.cluster.kubectl(
+        "apply", "-f", str(bench.operator.folder / "CA3/observability/servers/targets.yaml")
+    )
     exporters.start(bench)
     bench.workload.wait_until_ready(300)
 
@@ -141,7 +156,9 @@ def prepare(bench: Bench) -> None:
 
 def _no_processor(bench: Bench) -> Shown:
     bench.workload.kubectl("scale", "deployment/simulate", "--replicas=1")
-    bench.workload.kubectl("rollout", "status", "deployment/simulate", "--timeout=120s", timeout_seconds=130)
+    bench.workload.kubectl(
+        "rollout", "status", "deployment/simulate", "--timeout=120s", timeout_seconds=130
+    )
     bench.workload.kubectl("scale", "deployment/processor", "--replicas=0")
     return {}
 
@@ -149,7 +166,12 @@ def _no_processor(bench: Bench) -> Shown:
 def _nonsense(bench: Bench) -> Shown:
     template = bench.workload.get("deployment", "simulate")["spec"]["template"]
     spec = template["spec"]
-    container = {**spec["containers"][0], "name": "nonsense", "command": ["python", "-c", _NONSENSE], "args": ["20000"]}
+    container = {
+        **spec["containers"][0],
+        "name": "nonsense",
+        "command": ["python", "-c", _NONSENSE],
+        "args": ["20000"],
+    }
     for probe in ("startupProbe", "livenessProbe", "readinessProbe", "ports"):
         container.pop(probe, None)
     pods = {
@@ -167,7 +189,9 @@ def _nonsense(bench: Bench) -> Shown:
 
 
 def _no_nonsense(bench: Bench) -> None:
-    bench.workload.kubectl("delete", "job", "nonsense", "--ignore-not-found", "--wait=true", timeout_seconds=90)
+    bench.workload.kubectl(
+        "delete", "job", "nonsense", "--ignore-not-found", "--wait=true", timeout_seconds=90
+    )
 
 
 # -- networks and processes
@@ -191,13 +215,16 @@ def _who_needs_mongo(bench: Bench) -> list[dict[str, Any]]:
 
 
 def _ask_api(bench: Bench, seconds: int, askers: int = 1) -> None:
-    """Questions to each replica of the API, from its own network: whoever else asks would need a flow."""
+    """Questions to each replica of the API, from its own network: whoever else asks would need a
+    flow."""
     said = bench.operator.do("make -s -C CA2 key NAME=questions")
     key = re.search(r"gta_\S+", said)
     if key is None:
         raise CheckFailed(f"no key in: {said}")
     for pod in bench.workload.pods("api") * askers:
-        bench.workload.spawn_in_network_of(pod, [sys.executable, "-c", _QUESTIONS, str(seconds), key[0]])
+        bench.workload.spawn_in_network_of(
+            pod, [sys.executable, "-c", _QUESTIONS, str(seconds), key[0]]
+        )
 
 
 def _stop(bench: Bench, pod: dict[str, Any], program: str) -> str:
@@ -214,7 +241,9 @@ def _all_together(bench: Bench) -> Shown:
     agent = gpus.lose(bench)
     _wrong_setting(bench)
     return {
-        "KafkaUnderReplicated": {"POD": _stop(bench, bench.workload.get("pod", _HUNG_BROKER), "java")},
+        "KafkaUnderReplicated": {
+            "POD": _stop(bench, bench.workload.get("pod", _HUNG_BROKER), "java")
+        },
         "MongoMemberDown": {"POD": _stop(bench, bench.workload.get("pod", _HUNG_MEMBER), "mongod")},
         "TargetDown": {"POD": _stop(bench, bench.workload.pods("processor")[0], "gpu-tokens")},
         "GpusUnreadable": {"POD": agent},
@@ -224,8 +253,14 @@ def _all_together(bench: Bench) -> Shown:
 def _all_back(bench: Bench) -> None:
     gpus.bring_back(bench)
     # What the runbook has replaced runs; what it did not come to, goes on.
-    stopped = ((bench.workload.get("pod", _HUNG_BROKER), "java"), (bench.workload.get("pod", _HUNG_MEMBER), "mongod"))
-    for pod, program in (*stopped, *((pod, "gpu-tokens") for pod in bench.workload.pods("processor"))):
+    stopped = (
+        (bench.workload.get("pod", _HUNG_BROKER), "java"),
+        (bench.workload.get("pod", _HUNG_MEMBER), "mongod"),
+    )
+    for pod, program in (
+        *stopped,
+        *((pod, "gpu-tokens") for pod in bench.workload.pods("processor")),
+    ):
         for pid in bench.workload.programs_of(pod, program):
             os.kill(pid, signal.SIGCONT)
     exporters.in_broker(bench, bench.workload.get("pod", _HUNG_BROKER))
@@ -272,30 +307,48 @@ def _cpu_groups(bench: Bench, pod: dict[str, Any]) -> Iterator[Path]:
 
 def _wrong_cell(bench: Bench) -> Shown:
     database = Database(bench.workload)
-    # Its minute is over, so that nothing but the repair changes it, and within the last hour, which is audited.
+    # Its minute is over, so that nothing but the repair changes it, and within the last hour, which
+    # is audited.
     ages = [
         {"$lt": ["$minute", {"$subtract": ["$$NOW", 4 * 60_000]}]},
         {"$gt": ["$minute", {"$subtract": ["$$NOW", 40 * 60_000]}]},
     ]
     over = {"state": "provisional", "due_at": {"$exists": False}, "$expr": {"$and": ages}}
-    cells = database.aggregate("ledger_cells", [{"$match": over}, {"$limit": 1}, {"$project": {"_id": 1}}])
+    cells = database.aggregate(
+        "ledger_cells", [{"$match": over}, {"$limit": 1}, {"$project": {"_id": 1}}]
+    )
     expect(bool(cells), "no provisional cell is there that nothing touches")
     cell = str(cells[0]["_id"])
-    database.command({"update": "ledger_cells", "updates": [{"q": {"_id": cell}, "u": {"$inc": {"classes.cold_idle": 1}}}]})
+    database.command(
+        {
+            "update": "ledger_cells",
+            "updates": [{"q": {"_id": cell}, "u": {"$inc": {"classes.cold_idle": 1}}}],
+        }
+    )
     return {"": {"CELL": cell}}
 
 
 def _validator(bench: Bench) -> Shown:
     database = Database(bench.workload)
-    newest = database.aggregate("ledger_cells", [{"$sort": {"minute": -1}}, {"$limit": 1}, {"$project": {"gpu": 1}}])[0]
+    newest = database.aggregate(
+        "ledger_cells", [{"$sort": {"minute": -1}}, {"$limit": 1}, {"$project": {"gpu": 1}}]
+    )[0]
     # Cells of minutes to come only: those that are stored must stay as valid as they are.
-    refuse = {"$nor": [{"gpu": newest["gpu"], "_id": {"$gt": newest["_id"]}, "cost_nusd": {"$gt": 0}}]}
+    refuse = {
+        "$nor": [{"gpu": newest["gpu"], "_id": {"$gt": newest["_id"]}, "cost_nusd": {"$gt": 0}}]
+    }
     database.command({"collMod": "ledger_cells", "validator": refuse})
     return {}
 
 
 def _untold(bench: Bench) -> Shown:
-    delivery = {"receiver": "webhook", "state": "waiting", "attempts": 5, "error": "refused", "sent_at": None}
+    delivery = {
+        "receiver": "webhook",
+        "state": "waiting",
+        "attempts": 5,
+        "error": "refused",
+        "sent_at": None,
+    }
     tomorrow = {"$add": ["$$NOW", 24 * 3_600_000]}
     alert = {
         **{
@@ -307,8 +360,19 @@ def _untold(bench: Bench) -> Shown:
             "kind": "spent",
             "percent": 80,
         },
-        **{"limit_nusd": 1, "spent_nusd": 1, "forecast_nusd": None, "forecast_low_nusd": None, "forecast_high_nusd": None},
-        **{"start": "$$NOW", "end": tomorrow, "raised_at": "$$NOW", "deliveries": [{**delivery, "next_at": tomorrow}]},
+        **{
+            "limit_nusd": 1,
+            "spent_nusd": 1,
+            "forecast_nusd": None,
+            "forecast_low_nusd": None,
+            "forecast_high_nusd": None,
+        },
+        **{
+            "start": "$$NOW",
+            "end": tomorrow,
+            "raised_at": "$$NOW",
+            "deliveries": [{**delivery, "next_at": tomorrow}],
+        },
     }
     upsert = {"q": {"_id": _UNTOLD}, "u": [{"$set": alert}], "upsert": True}
     Database(bench.workload).command({"update": "budget_alerts", "updates": [upsert]})
@@ -316,17 +380,29 @@ def _untold(bench: Bench) -> Shown:
 
 
 def _told(bench: Bench) -> None:
-    Database(bench.workload).command({"delete": "budget_alerts", "deletes": [{"q": {"_id": _UNTOLD}, "limit": 1}]})
+    Database(bench.workload).command(
+        {"delete": "budget_alerts", "deletes": [{"q": {"_id": _UNTOLD}, "limit": 1}]}
+    )
 
 
 def _lost_records(bench: Bench) -> Shown:
     on = bench.workload.kubectl
     on("scale", "deployment/processor", "--replicas=0")
-    on("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=processor", "--timeout=120s", timeout_seconds=130)
+    on(
+        "wait",
+        "--for=delete",
+        "pod",
+        "-l",
+        "app.kubernetes.io/name=processor",
+        "--timeout=120s",
+        timeout_seconds=130,
+    )
     lagging: list[dict[str, int]] = []
 
     def some_wait() -> bool:
-        said = on("exec", "deployment/api", "-c", "api", "--", "gpu-tokens", "topics", "show", "--json")
+        said = on(
+            "exec", "deployment/api", "-c", "api", "--", "gpu-tokens", "topics", "show", "--json"
+        )
         states = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
         lagging[:] = [state for state in states if state["lag"] > 0]
         time.sleep(2)

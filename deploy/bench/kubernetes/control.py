@@ -1,4 +1,5 @@
-"""The control plane: etcd, API server, controller manager and scheduler as processes in the namespace kp-cp."""
+"""The control plane: etcd, API server, controller manager and scheduler as processes in the
+namespace kp-cp."""
 
 from __future__ import annotations
 
@@ -14,16 +15,19 @@ _CGROUP = f"{topology.PREFIX}{topology.CONTROL_PLANE}"
 
 
 def etcd(folder: Path) -> list[str]:
-    """Without fsync: a crash of this whole machine ends the cluster anyway, and it saves seconds of every minute."""
+    """Without fsync: a crash of this whole machine ends the cluster anyway, and it saves seconds of
+    every minute."""
     client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
     return [
-        "etcd", "--data-dir", str(folder / "etcd"), "--listen-client-urls", client, "--advertise-client-urls", client,
+        "etcd", "--data-dir", str(folder / "etcd"), "--listen-client-urls", client,
+        "--advertise-client-urls", client,
         "--listen-peer-urls", peer, "--unsafe-no-fsync", "--log-level", "warn",
     ]  # fmt: skip
 
 
 def api_server(authority: Authority) -> list[str]:
-    """Authorisation by Node and RBAC, PodSecurity by namespace label, aggregation by pod address (no kube-proxy here)."""
+    """Authorisation by Node and RBAC, PodSecurity by namespace label, aggregation by pod address
+    (no kube-proxy here)."""
     key, certificate = authority.key, authority.certificate
     flags = {
         "etcd-servers": "http://127.0.0.1:2379",
@@ -51,7 +55,8 @@ def api_server(authority: Authority) -> list[str]:
         "proxy-client-cert-file": certificate("front-client"),
         "proxy-client-key-file": key("front-client"),
         "enable-aggregator-routing": "true",
-        # A node that lost power is evicted after 20 s instead of five minutes: else every power cut would take that long.
+        # A node that lost power is evicted after 20 s instead of five minutes: else every power cut
+        # would take that long.
         "default-not-ready-toleration-seconds": "20",
         "default-unreachable-toleration-seconds": "20",
     }
@@ -59,7 +64,8 @@ def api_server(authority: Authority) -> list[str]:
 
 
 def controllers(authority: Authority) -> list[str]:
-    """Faster than by default where a check would wait: lost nodes (16 s), autoscaler (every 5 s)."""
+    """Faster than by default where a check would wait: lost nodes (16 s), autoscaler (every 5
+    s)."""
     flags = {
         "root-ca-file": authority.certificate("ca"),
         "service-account-private-key-file": authority.key("sa"),
@@ -73,7 +79,10 @@ def controllers(authority: Authority) -> list[str]:
         "horizontal-pod-autoscaler-initial-readiness-delay": "5s",
         "horizontal-pod-autoscaler-cpu-initialization-period": "15s",
     }
-    return [*_client("kube-controller-manager", authority), *(f"--{name}={value}" for name, value in flags.items())]
+    return [
+        *_client("kube-controller-manager", authority),
+        *(f"--{name}={value}" for name, value in flags.items()),
+    ]
 
 
 def scheduler(authority: Authority) -> list[str]:
@@ -97,6 +106,8 @@ def spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
     groups = cgroups.make(_CGROUP)
     with log.open("ab") as output:
         return subprocess.Popen(
-            cgroups.enter(groups, namespaces.enter(topology.namespace(topology.CONTROL_PLANE), command)),
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=dict(os.environ),
+            cgroups.enter(groups, namespaces.enter(topology.namespace(topology.CONTROL_PLANE),
+            command)),
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            env=dict(os.environ),
         )  # fmt: skip

@@ -1,4 +1,5 @@
-"""Sums straight from MongoDB, by this host's driver in a member's network: not by what the pipeline says of itself."""
+"""Sums straight from MongoDB, by this host's driver in a member's network: not by what the pipeline
+says of itself."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from deploy.bench.checks.replay import Sums
 from deploy.bench.kubernetes.workload import Workload
 from deploy.bench.shell import CommandFailed, run
 
-# Members are named by names that only resolve in pods, so each is asked directly for who is primary.
+# Members are named by names that only resolve in pods, so each is asked directly for who is
+# primary.
 _PROGRAM = """
 import json, sys
 from pymongo import MongoClient
@@ -40,15 +42,19 @@ class Database:
         self._password = ""
 
     def aggregate(self, collection: str, pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """An aggregation on the primary, read with majority. Raises CommandFailed while there is no primary."""
+        """An aggregation on the primary, read with majority. Raises CommandFailed while there is no
+        primary."""
         question = {"aggregate": collection, "pipeline": pipeline, "cursor": {"batchSize": 1000}}
         return self.command({**question, "readConcern": {"level": "majority"}})
 
     def command(self, command: dict[str, Any]) -> list[dict[str, Any]]:
-        """A command as root on the primary, its first thousand documents. Raises CommandFailed while there is no primary."""
+        """A command as root on the primary, its first thousand documents. Raises CommandFailed
+        while there is no primary."""
         self._password = self._password or self.workload.secret("mongo-servers", "ROOT_PASSWORD")
         pods = [pod for pod in self.workload.pods("mongo") if pod["status"].get("podIP")]
-        question = json.dumps([[pod["status"]["podIP"] for pod in pods], self._password, self.name, command])
+        question = json.dumps(
+            [[pod["status"]["podIP"] for pod in pods], self._password, self.name, command]
+        )
         error = CommandFailed("no MongoDB pod runs")
         for pod in pods:
             try:
@@ -60,7 +66,16 @@ class Database:
         raise error
 
     def _ask(self, pod: dict[str, Any], question: str) -> str:
-        enter = ["nsenter", "-t", str(self.workload.process_of(pod)), "-n", "--", sys.executable, "-c", _PROGRAM]
+        enter = [
+            "nsenter",
+            "-t",
+            str(self.workload.process_of(pod)),
+            "-n",
+            "--",
+            sys.executable,
+            "-c",
+            _PROGRAM,
+        ]
         return run(enter, stdin=question, timeout_seconds=60).stdout
 
     def stored(self, model: str) -> Sums:
@@ -71,7 +86,12 @@ class Database:
     def in_ledger(self, model: str) -> Sums:
         """The same from the ledger's cells."""
         match = {"$match": {"lines.model": {"$regex": f"^{model}-"}}}
-        stages: list[dict[str, Any]] = [match, {"$unwind": "$lines"}, match, _sums({"$sum": "$lines.requests"}, "$lines.")]
+        stages: list[dict[str, Any]] = [
+            match,
+            {"$unwind": "$lines"},
+            match,
+            _sums({"$sum": "$lines.requests"}, "$lines."),
+        ]
         return _one(self.aggregate("ledger_cells", stages))
 
 

@@ -1,6 +1,8 @@
-"""Exporters of others beside the stores' pods: Prometheus' JMX agent in the brokers, percona's mongodb_exporter at members.
+"""Exporters of others beside the stores' pods: Prometheus' JMX agent in the brokers, percona's
+mongodb_exporter at members.
 
-An operator gives them to the pods (CA3/observability/README.md); here they are put into running ones, which restarts nothing.
+An operator gives them to the pods (CA3/observability/README.md); here they are put into running
+ones, which restarts nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ _LIFETIME_SECONDS = 1800
 
 
 def start(bench: Bench) -> None:
-    """At every broker and every member. Raises CommandFailed, and NotChecked where one cannot be had."""
+    """At every broker and every member. Raises CommandFailed, and NotChecked where one cannot be
+    had."""
     for pod in bench.workload.pods("kafka"):
         in_broker(bench, pod)
     for pod in bench.workload.pods("mongo"):
@@ -39,20 +42,41 @@ def in_broker(bench: Bench, pod: dict[str, Any]) -> None:
     for source in (jar, ROOT / "CA3/observability/config/kafka-jmx.yaml"):
         shutil.copyfile(source, inside / source.name)
         (inside / source.name).chmod(0o644)
-    load = ["jcmd", str(pid), "JVMTI.agent_load", f"/tmp/{jar.name}", f"{_PORT_JMX}:/tmp/kafka-jmx.yaml"]
+    load = [
+        "jcmd",
+        str(pid),
+        "JVMTI.agent_load",
+        f"/tmp/{jar.name}",
+        f"{_PORT_JMX}:/tmp/kafka-jmx.yaml",
+    ]
     said = run(load, timeout_seconds=120).stdout
     if "return code: 0" not in said:
         raise CommandFailed(f"{pod['metadata']['name']}: the JMX agent was not taken: {said}")
 
 
 def at_member(bench: Bench, pod: dict[str, Any]) -> None:
-    """mongodb_exporter in the member's network, as a container beside it would be; it ends by itself in half an hour."""
+    """mongodb_exporter in the member's network, as a container beside it would be; it ends by
+    itself in half an hour."""
     password = bench.workload.secret("mongo-servers", "ROOT_PASSWORD")
-    uri = f"MONGODB_URI=mongodb://root:{password}@127.0.0.1:27017/?authSource=admin&directConnection=true"
-    flags = [f"--web.listen-address=:{_PORT_MONGO}", "--collector.diagnosticdata", "--collector.replicasetstatus"]
+    uri = (
+        f"MONGODB_URI=mongodb://root:{password}@127.0.0.1:27017/?authSource=admin&"
+        "directConnection=true"
+    )
+    flags = [
+        f"--web.listen-address=:{_PORT_MONGO}",
+        "--collector.diagnosticdata",
+        "--collector.replicasetstatus",
+    ]
     command = ["timeout", str(_LIFETIME_SECONDS), "env", uri, str(mongodb_exporter()), *flags]
     bench.workload.spawn_in_network_of(pod, command)
-    curl = ["curl", "--silent", "--fail", "--max-time", "20", f"http://127.0.0.1:{_PORT_MONGO}/metrics"]
+    curl = [
+        "curl",
+        "--silent",
+        "--fail",
+        "--max-time",
+        "20",
+        f"http://127.0.0.1:{_PORT_MONGO}/metrics",
+    ]
 
     def answers() -> bool:
         try:

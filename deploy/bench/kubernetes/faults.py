@@ -1,4 +1,5 @@
-"""Faults of operators and of time: each ends in a state that `make doctor` names, and its repair repairs it."""
+"""Faults of operators and of time: each ends in a state that `make doctor` names, and its repair
+repairs it."""
 
 from __future__ import annotations
 
@@ -19,16 +20,32 @@ _FILL = "bench-fill"
 
 def run_checks(bench: Bench) -> None:
     """Wrong secret, missing topic, full volume. Leaves everything repaired."""
-    with bench.report.check("CA2: a wrong secret: the new pods do not come up, the old ones go on, doctor names it"):
+    with bench.report.check(
+        "CA2: a wrong secret: the new pods do not come up, the old ones go on, doctor names it"
+    ):
         wrong_secret(bench)
-    with bench.report.check("CA2: a full volume: doctor names it, and it heals when there is room again"):
+    with bench.report.check(
+        "CA2: a full volume: doctor names it, and it heals when there is room again"
+    ):
         node, path = fill_disk(bench, "kafka-2")
         named(bench, "full volume")
         free_disk(bench, node, path)
         bench.workload.wait_until_ready(300)
     with bench.report.check("CA2: a missing topic: doctor names it, make up makes it again"):
-        topics = "KAFKA_HEAP_OPTS=-Xmx128m /opt/kafka/bin/kafka-topics.sh --bootstrap-server 127.0.0.1:19092"
-        bench.workload.kubectl("exec", "kafka-0", "-c", "kafka", "--", "bash", "-c", f"{topics} --delete --topic tokens")
+        topics = (
+            "KAFKA_HEAP_OPTS=-Xmx128m /opt/kafka/bin/kafka-topics.sh --bootstrap-server "
+            "127.0.0.1:19092"
+        )
+        bench.workload.kubectl(
+            "exec",
+            "kafka-0",
+            "-c",
+            "kafka",
+            "--",
+            "bash",
+            "-c",
+            f"{topics} --delete --topic tokens",
+        )
         named(bench, "missing topic")
         bench.operator.do(deployment.UP, timeout_seconds=580)
         bench.workload.wait_until_ready(300)
@@ -42,10 +59,17 @@ def wrong_secret(bench: Bench) -> None:
     try:
         file.write_text("MONGO_APP_PASSWORD=not-the-password\n")
         # The Jobs' pods cannot be changed, which apply says; everything else is changed.
-        bench.cluster.kubectl("apply", "-k", str(bench.operator.folder / "CA2/overlays/bench"), check=False)
+        bench.cluster.kubectl(
+            "apply", "-k", str(bench.operator.folder / "CA2/overlays/bench"), check=False
+        )
         named(bench, "wrong secret")
-        ready = {pod["metadata"]["name"] for pod in bench.workload.pods("processor") if _is_ready(pod)}
-        expect(len(ready & old) >= 2, f"of the processors before, only {sorted(ready & old)} still work")
+        ready = {
+            pod["metadata"]["name"] for pod in bench.workload.pods("processor") if _is_ready(pod)
+        }
+        expect(
+            len(ready & old) >= 2,
+            f"of the processors before, only {sorted(ready & old)} still work",
+        )
     finally:
         file.write_text(right)
         bench.operator.do(deployment.UP, timeout_seconds=580)
@@ -53,7 +77,8 @@ def wrong_secret(bench: Bench) -> None:
 
 
 def named(bench: Bench, fault: str, timeout_seconds: float = 240) -> None:
-    """Until doctor exits with 1 and names the fault. Raises CheckFailed with what it says instead."""
+    """Until doctor exits with 1 and names the fault. Raises CheckFailed with what it says
+    instead."""
     end = time.monotonic() + timeout_seconds
     while True:
         said = bench.operator.do(f"{_DOCTOR}; echo exit $?", timeout_seconds=240, check=False)
@@ -66,12 +91,19 @@ def named(bench: Bench, fault: str, timeout_seconds: float = 240) -> None:
 
 
 def fill_disk(bench: Bench, pod: str) -> tuple[str, str]:
-    """Fills the pod's volume to the last byte, from the node; returns the node and the file that fills it."""
+    """Fills the pod's volume to the last byte, from the node; returns the node and the file that
+    fills it."""
     item = bench.workload.get("pod", pod)
-    claim = next(v["persistentVolumeClaim"]["claimName"] for v in item["spec"]["volumes"] if "persistentVolumeClaim" in v)
+    claim = next(
+        v["persistentVolumeClaim"]["claimName"]
+        for v in item["spec"]["volumes"]
+        if "persistentVolumeClaim" in v
+    )
     volume = bench.workload.get("pvc", claim)["spec"]["volumeName"]
     path = f"{bench.cluster.get('pv', volume)['spec']['local']['path']}/{_FILL}"
-    bench.cluster.inside(item["spec"]["nodeName"], "dd", "if=/dev/zero", f"of={path}", "bs=4M", check=False)
+    bench.cluster.inside(
+        item["spec"]["nodeName"], "dd", "if=/dev/zero", f"of={path}", "bs=4M", check=False
+    )
     return item["spec"]["nodeName"], path
 
 
@@ -81,7 +113,9 @@ def free_disk(bench: Bench, node: str, path: str) -> None:
     for pod in bench.workload.pods("kafka"):
         if not _is_ready(pod):
             try:
-                bench.workload.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=true", timeout_seconds=180)
+                bench.workload.kubectl(
+                    "delete", "pod", pod["metadata"]["name"], "--wait=true", timeout_seconds=180
+                )
             except CommandFailed as failure:
                 bench.report.say(f"while the pod was deleted: {failure}")
 

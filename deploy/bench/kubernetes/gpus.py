@@ -1,4 +1,5 @@
-"""The agents' own DaemonSet on a node of the bench. No GPU is there; nvidia-smi is a script that tells of two, one lost."""
+"""The agents' own DaemonSet on a node of the bench. No GPU is there; nvidia-smi is a script that
+tells of two, one lost."""
 
 from __future__ import annotations
 
@@ -35,12 +36,23 @@ printf '%s\\n%s\\n' "${header:2}" "${row:2}"
 
 
 def lose(bench: Bench) -> str:
-    """Labels a node as one with GPUs and gives the agents that script; returns the name of the agent's pod."""
+    """Labels a node as one with GPUs and gives the agents that script; returns the name of the
+    agent's pod."""
     agents = Workload(bench.cluster, _AGENTS)
     meta = {"name": "nvidia-smi", "namespace": _AGENTS}
     items = [
-        {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "nvidia"}, "handler": "runc"},
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"nvidia-smi": NVIDIA_SMI}},
+        {
+            "apiVersion": "node.k8s.io/v1",
+            "kind": "RuntimeClass",
+            "metadata": {"name": "nvidia"},
+            "handler": "runc",
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": meta,
+            "data": {"nvidia-smi": NVIDIA_SMI},
+        },
     ]
     bench.cluster.apply_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
     container = {
@@ -55,7 +67,9 @@ def lose(bench: Bench) -> str:
     volume = {"name": "smi", "configMap": {"name": "nvidia-smi", "defaultMode": 0o755}}
     patch = {"spec": {"template": {"spec": {"containers": [container], "volumes": [volume]}}}}
     agents.kubectl("patch", "daemonset", "agent", "-p", json.dumps(patch))
-    bench.cluster.kubectl("label", "node", topology.NODES[0], "nvidia.com/gpu.present=true", "--overwrite")
+    bench.cluster.kubectl(
+        "label", "node", topology.NODES[0], "nvidia.com/gpu.present=true", "--overwrite"
+    )
     wait(lambda: _runs(agents), 180, "no agent runs")
     name: str = agents.pods("agent")[0]["metadata"]["name"]
     return name

@@ -1,7 +1,9 @@
-"""python -m deploy.bench.kubernetes.node_init NODE.json: the first process of a node, in namespaces that `unshare` made.
+"""python -m deploy.bench.kubernetes.node_init NODE.json: the first process of a node, in namespaces
+that `unshare` made.
 
-Mounts what the node writes, starts containerd, the kubelet, kube-proxy and kube-router, starts again what ends, as a service
-manager would (kube-router ends while the node is not registered yet; without it no policy is enforced), and reaps orphans.
+Mounts what the node writes, starts containerd, the kubelet, kube-proxy and kube-router, starts
+again what ends, as a service manager would (kube-router ends while the node is not registered yet;
+without it no policy is enforced), and reaps orphans.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ _WRITTEN = {
     "pv": "/mnt",
 }
 _DISK_BYTES = 2 << 30
-# The kubelet would set these for the whole host. Here it finds them as it wants them, and writes nothing.
+# The kubelet would set these for the whole host. Here it finds them as it wants them, and writes
+# nothing.
 _KERNEL_PARAMETERS = {
     "vm/overcommit_memory": "1",
     "vm/panic_on_oom": "0",
@@ -73,7 +76,8 @@ def _mount(folder: Path, name: str, disks: int) -> None:
 
 
 def _disk(image: Path, mountpoint: Path) -> None:
-    """A volume with an end: a sparse file with its own file system, which stays when the node loses power."""
+    """A volume with an end: a sparse file with its own file system, which stays when the node loses
+    power."""
     if not image.exists():
         with image.open("wb") as file:
             file.truncate(_DISK_BYTES)
@@ -84,7 +88,9 @@ def _disk(image: Path, mountpoint: Path) -> None:
 
 def _start(name: str, command: list[str], folder: Path) -> int:
     with (folder / f"{name}.log").open("ab") as log:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True).pid
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        ).pid
 
 
 def _wait_for(socket: Path, timeout_seconds: float) -> None:

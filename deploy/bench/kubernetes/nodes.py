@@ -1,7 +1,9 @@
-"""The nodes: a network namespace, cgroups, and a first process with its own mounts, host name and process numbers.
+"""The nodes: a network namespace, cgroups, and a first process with its own mounts, host name and
+process numbers.
 
-The root file system is this host's, with private folders mounted over the few that a node writes. SIGKILL to the first process
-is a power cut: the kernel ends everything in its process namespace at once.
+The root file system is this host's, with private folders mounted over the few that a node writes.
+SIGKILL to the first process is a power cut: the kernel ends everything in its process namespace at
+once.
 """
 
 from __future__ import annotations
@@ -42,11 +44,14 @@ def prepare(folder: Path, node: str, authority: Authority, kube: Path) -> None:
 def start(folder: Path, node: str) -> None:
     """Power on. The node joins the cluster by itself."""
     group = f"{topology.PREFIX}{node}"
-    # The kubelet's pods come below it. A node is some twenty programs: it must not get the time of one beside other tests.
+    # The kubelet's pods come below it. A node is some twenty programs: it must not get the time of
+    # one beside other tests.
     cgroups.share(cgroups.make(group), _SHARE)
     groups = cgroups.make(f"{group}/system")
-    machine = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
-               sys.executable, "-m", "deploy.bench.kubernetes.node_init", str(folder / "node.json")]  # fmt: skip
+    machine = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc",
+    "--",
+               sys.executable, "-m", "deploy.bench.kubernetes.node_init",
+               str(folder / "node.json")]  # fmt: skip
     with (folder / "node.log").open("ab") as output:
         supervisor = subprocess.Popen(
             cgroups.enter(groups, namespaces.enter(topology.namespace(node), machine)),
@@ -72,12 +77,15 @@ def cut_power(folder: Path, node: str) -> None:
     wait(lambda: not _children(folder), 30, f"{node} did not die")
     group = f"{topology.PREFIX}{node}"
     cgroups.kill([f"/{group}/"])
-    # The kubelet refuses nothing that is left here, but its counters would go on from the dead pods' groups.
+    # The kubelet refuses nothing that is left here, but its counters would go on from the dead
+    # pods' groups.
     with contextlib.suppress(CommandFailed):
         cgroups.remove(group)
 
 
-def inside(folder: Path, command: Sequence[str], *, timeout_seconds: float = 60, check: bool = True) -> str:
+def inside(
+    folder: Path, command: Sequence[str], *, timeout_seconds: float = 60, check: bool = True
+) -> str:
     """Runs a command on the node, as root."""
     enter = ["nsenter", "-t", str(leader(folder)), "-m", "-n", "-p", "-u", "--", *command]
     return run(enter, timeout_seconds=timeout_seconds, check=check).stdout
@@ -92,31 +100,59 @@ def _children(folder: Path) -> list[int]:
     if not _pid_file(folder).exists():
         return []
     supervisor = _pid_file(folder).read_text()
-    return [int(pid) for pid in run(["pgrep", "-P", supervisor, "--runstates", "DRSTI"], check=False).stdout.split()]
+    return [
+        int(pid)
+        for pid in run(
+            ["pgrep", "-P", supervisor, "--runstates", "DRSTI"], check=False
+        ).stdout.split()
+    ]
 
 
 def _pod_network(node: str) -> dict[str, object]:
-    addresses = {"type": "host-local", "ranges": [[{"subnet": topology.pods_cidr(node)}]], "routes": [{"dst": "0.0.0.0/0"}]}
-    bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "hairpinMode": True, "ipMasq": False, "ipam": addresses}
+    addresses = {
+        "type": "host-local",
+        "ranges": [[{"subnet": topology.pods_cidr(node)}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
+    bridge = {
+        "type": "bridge",
+        "bridge": "cni0",
+        "isGateway": True,
+        "hairpinMode": True,
+        "ipMasq": False,
+        "ipam": addresses,
+    }
     ports = {"type": "portmap", "capabilities": {"portMappings": True}}
     return {"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge, ports]}
 
 
 def _programs(folder: Path, node: str, authority: Authority, kube: Path) -> dict[str, object]:
-    policies = ["--run-router=false", "--run-firewall=true", "--run-service-proxy=false", "--run-loadbalancer=false"]
+    policies = [
+        "--run-router=false",
+        "--run-firewall=true",
+        "--run-service-proxy=false",
+        "--run-loadbalancer=false",
+    ]
     return {
         "node": node,
         "folder": str(folder),
         "disks": topology.DISKS_PER_NODE,
         "programs": {
             "containerd": ["containerd", "--config", str(folder / "containerd.toml")],
-            "kubelet": [str(kube), "kubelet", "--config", str(folder / "kubelet.json"), "--kubeconfig",
-                        authority.kubeconfig(node), "--node-ip", topology.address(node), "--hostname-override", node,
-                        "--cert-dir", "/var/lib/kubelet/pki", "--node-labels", f"topology.kubernetes.io/zone=zone-{node[1:]}"],
-            "kube-proxy": [str(kube), "kube-proxy", "--config", str(folder / "proxy.json"), "--hostname-override", node],
-            # Policies only; without it they would be accepted by the API server and silently not enforced.
-            "kube-router": [str(folder / "kube-router"), *policies, "--kubeconfig", authority.kubeconfig("kube-proxy"),
-                            "--hostname-override", node, "--service-cluster-ip-range", topology.SERVICES_CIDR],
+            "kubelet": [str(kube), "kubelet", "--config", str(folder / "kubelet.json"),
+            "--kubeconfig",
+                        authority.kubeconfig(node), "--node-ip", topology.address(node),
+                        "--hostname-override", node,
+                        "--cert-dir", "/var/lib/kubelet/pki", "--node-labels",
+                        f"topology.kubernetes.io/zone=zone-{node[1:]}"],
+            "kube-proxy": [str(kube), "kube-proxy", "--config", str(folder / "proxy.json"),
+            "--hostname-override", node],
+            # Policies only; without it they would be accepted by the API server and silently not
+            # enforced.
+            "kube-router": [str(folder / "kube-router"), *policies, "--kubeconfig",
+            authority.kubeconfig("kube-proxy"),
+                            "--hostname-override", node, "--service-cluster-ip-range",
+                            topology.SERVICES_CIDR],
         },
     }  # fmt: skip
 
@@ -143,9 +179,11 @@ def _kubelet(folder: Path, node: str, authority: Authority) -> dict[str, object]
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         "imageGCHighThresholdPercent": 100,  # a collected image could not be pulled again
         "evictionHard": {
-            "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%",
+            "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%",
+            "nodefs.inodesFree": "1%",
         },
-        "systemReserved": {"memory": "17Gi"},  # each of the three nodes sees this host's whole memory
+        # each of the three nodes sees this host's whole memory
+        "systemReserved": {"memory": "17Gi"},
         "nodeStatusUpdateFrequency": "4s",
         "syncFrequency": "10s",
         "seccompDefault": True,
@@ -161,7 +199,8 @@ def _proxy(authority: Authority) -> dict[str, object]:
         "mode": "nftables",
         "clusterCIDR": topology.PODS_CIDR,
         "clientConnection": {"kubeconfig": authority.kubeconfig("kube-proxy")},
-        "conntrack": {"maxPerCore": 0, "min": 0},  # else it writes a parameter that only the host's own namespace has
+        # else it writes a parameter that only the host's own namespace has
+        "conntrack": {"maxPerCore": 0, "min": 0},
     }
 
 
@@ -169,7 +208,8 @@ _CONTAINERD = f"""version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{images.PAUSE_IMAGE}"
   tolerate_missing_hugetlb_controller = true
-  # Without CAP_SYS_RESOURCE nobody may lower oom_score_adj, and runc would die of it: no pod would start.
+  # Without CAP_SYS_RESOURCE nobody may lower oom_score_adj, and runc would die of it: no pod
+  # would start.
   restrict_oom_score_adj = true
   disable_apparmor = true
   [plugins."io.containerd.grpc.v1.cri".cni]

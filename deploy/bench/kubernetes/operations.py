@@ -21,26 +21,37 @@ _ASK = """
 import json, sys, urllib.parse, urllib.request
 answers = []
 for path in json.loads(sys.stdin.read()):
-    try: answers.append(json.load(urllib.request.urlopen(f"http://127.0.0.1:9090{path}", timeout=30)))
+    url = f"http://127.0.0.1:9090{path}"
+    try: answers.append(json.load(urllib.request.urlopen(url, timeout=30)))
     except OSError as error: answers.append({"status": "error", "error": str(error)})
 print(json.dumps(answers))
 """
 
 
 def up(bench: Bench) -> None:
-    """`make up` on top of what CA2 left; afterwards every flow that the table does not name is closed."""
-    with bench.report.check("CA3: make up over a running CA2, everything Ready with the policies in force"):
+    """`make up` on top of what CA2 left; afterwards every flow that the table does not name is
+    closed."""
+    with bench.report.check(
+        "CA3: make up over a running CA2, everything Ready with the policies in force"
+    ):
         bench.operator.do("make -s -C CA3 up OVERLAY=observed", timeout_seconds=580)
         bench.workload.wait_until_ready(600)
         Workload(bench.cluster, _MONITORING).wait_until_ready(600)
         policies, refusal = bench.operator.do("make -s -C CA3 policies").strip().rsplit("\n", 1)
-        bench.report.say(f"{len(policies.splitlines()) - 1} policies; {refusal}")  # the first line is the table's head
-    with bench.report.check("CA3: Prometheus scrapes every pod it is to scrape, and every rule evaluates"):
+        # the first line is the table's head
+        bench.report.say(f"{len(policies.splitlines()) - 1} policies; {refusal}")
+    with bench.report.check(
+        "CA3: Prometheus scrapes every pod it is to scrape, and every rule evaluates"
+    ):
         scraped(bench)
     with bench.report.check("CA3: every query of every dashboard is answered by that Prometheus"):
         queries = sorted(_queries())
         answers = ask(bench, [f"/api/v1/query?{_query(query)}" for query in queries])
-        wrong = [f"{query}: {a.get('error')}" for query, a in zip(queries, answers, strict=True) if a["status"] != "success"]
+        wrong = [
+            f"{query}: {a.get('error')}"
+            for query, a in zip(queries, answers, strict=True)
+            if a["status"] != "success"
+        ]
         expect(bool(queries) and not wrong, "; ".join(wrong) or "no query in any dashboard")
         filled = sum(bool(answer["data"]["result"]) for answer in answers)
         bench.report.say(f"{len(queries)} queries answered, {filled} of them with figures")
@@ -53,13 +64,23 @@ def scraped(bench: Bench, timeout_seconds: float = 240) -> None:
         targets, rules = ask(bench, ["/api/v1/targets?state=active", "/api/v1/rules"])
         active = targets.get("data", {}).get("activeTargets", [])
         groups = rules.get("data", {}).get("groups", [])
-        down = [f"{t['labels'].get('job')} {t['scrapeUrl']}: {t['lastError']}" for t in active if t["health"] != "up"]
+        down = [
+            f"{t['labels'].get('job')} {t['scrapeUrl']}: {t['lastError']}"
+            for t in active
+            if t["health"] != "up"
+        ]
         broken = [
-            f"{rule['name']}: {rule['lastError']}" for group in groups for rule in group["rules"] if rule["health"] == "err"
+            f"{rule['name']}: {rule['lastError']}"
+            for group in groups
+            for rule in group["rules"]
+            if rule["health"] == "err"
         ]
         if active and groups and not down and not broken:
             jobs = sorted({target["labels"]["job"] for target in active})
-            bench.report.say(f"{len(active)} targets up ({', '.join(jobs)}); {sum(len(g['rules']) for g in groups)} rules")
+            bench.report.say(
+                f"{len(active)} targets up ({', '.join(jobs)}); "
+                f"{sum(len(g['rules']) for g in groups)} rules"
+            )
             return
         expect(time.monotonic() < end, "; ".join([*down, *broken]) or "no target and no rule")
         time.sleep(5)
@@ -70,7 +91,9 @@ def ask(bench: Bench, paths: list[str]) -> list[dict[str, Any]]:
     monitoring = Workload(bench.cluster, _MONITORING)
     pods = monitoring.pods("prometheus")
     expect(bool(pods), "no Prometheus runs")
-    said = monitoring.in_network_of(pods[0], [sys.executable, "-c", _ASK], timeout_seconds=120, stdin=json.dumps(paths))
+    said = monitoring.in_network_of(
+        pods[0], [sys.executable, "-c", _ASK], timeout_seconds=120, stdin=json.dumps(paths)
+    )
     try:
         answers: list[dict[str, Any]] = json.loads(said.strip().splitlines()[-1])
     except (ValueError, IndexError):

@@ -1,4 +1,5 @@
-"""The operator's side of the cluster: a copy of the checkout, and a `kubectl` that reaches the API server."""
+"""The operator's side of the cluster: a copy of the checkout, and a `kubectl` that reaches the API
+server."""
 
 from __future__ import annotations
 
@@ -20,7 +21,19 @@ class Operator:
         self.cluster = cluster
         self.folder = cluster.folder / "checkout"
         shutil.rmtree(self.folder, ignore_errors=True)
-        tracked = run(["git", "-C", str(ROOT), "ls-files", "--", *_STAGES, ".env.example", "Makefile", "pyproject.toml"]).stdout
+        tracked = run(
+            [
+                "git",
+                "-C",
+                str(ROOT),
+                "ls-files",
+                "--",
+                *_STAGES,
+                ".env.example",
+                "Makefile",
+                "pyproject.toml",
+            ]
+        ).stdout
         for name in tracked.splitlines():
             if (ROOT / name).exists():
                 target = self.folder / name
@@ -32,9 +45,20 @@ class Operator:
         """Runs a shell command at the checkout's root, as the README's reader would."""
         done = self.tell(command, timeout_seconds=timeout_seconds)
         if check and done.returncode != 0:
-            raise CommandFailed(f"{command}: exit {done.returncode}; it said: {done.stdout.strip()[-3000:]}")
+            raise CommandFailed(
+                f"{command}: exit {done.returncode}; it said: {done.stdout.strip()[-3000:]}"
+            )
         return done.stdout
 
-    def tell(self, command: str, *, timeout_seconds: float = 300) -> subprocess.CompletedProcess[str]:
-        """The same, with the exit status, whatever that is. Raises CommandFailed when time is up."""
-        return run(["bash", "-c", command], cwd=self.folder, env=self.env, timeout_seconds=timeout_seconds, check=False)
+    def tell(
+        self, command: str, *, timeout_seconds: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """The same, with the exit status, whatever that is. Raises CommandFailed when time is
+        up."""
+        return run(
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env=self.env,
+            timeout_seconds=timeout_seconds,
+            check=False,
+        )

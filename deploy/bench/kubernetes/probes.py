@@ -1,4 +1,5 @@
-"""Pods of the bench itself: they do nothing, but stand where a policy or a quota can be tried out."""
+"""Pods of the bench itself: they do nothing, but stand where a policy or a quota can be tried
+out."""
 
 from __future__ import annotations
 
@@ -15,7 +16,11 @@ _MARK = {"bench": "probe"}
 
 def pod(name: str, namespace: str, labels: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A pod that sleeps, and that `restricted` takes."""
-    confined = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
+    confined = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
     container = {
         "name": "pause",
         "image": PAUSE_IMAGE,
@@ -29,14 +34,19 @@ def pod(name: str, namespace: str, labels: Mapping[str, str] | None = None) -> d
         "spec": {
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": 0,
-            "securityContext": {"runAsNonRoot": True, "runAsUser": 65535, "seccompProfile": {"type": "RuntimeDefault"}},
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 65535,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
             "containers": [container],
         },
     }
 
 
 def create(cluster: Cluster, pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Creates the pods, and the namespaces that are missing; returns them as the cluster has them once all run."""
+    """Creates the pods, and the namespaces that are missing; returns them as the cluster has them
+    once all run."""
     spaces = sorted({item["metadata"]["namespace"] for item in pods})
     known = {item["metadata"]["name"] for item in cluster.get("namespaces")["items"]}
     items = [
@@ -65,13 +75,40 @@ def create(cluster: Cluster, pods: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def _own(cluster: Cluster, item: dict[str, Any]) -> None:
-    """Gives the pod an owner: a DaemonSet that selects its labels would adopt it, and delete it as one too many."""
-    owner = cluster.get("-n", item["metadata"]["namespace"], "configmap", "kube-root-ca.crt")["metadata"]
-    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": owner["name"], "uid": owner["uid"], "controller": True}
+    """Gives the pod an owner: a DaemonSet that selects its labels would adopt it, and delete it as
+    one too many."""
+    owner = cluster.get("-n", item["metadata"]["namespace"], "configmap", "kube-root-ca.crt")[
+        "metadata"
+    ]
+    reference = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "name": owner["name"],
+        "uid": owner["uid"],
+        "controller": True,
+    }
     item["metadata"]["ownerReferences"] = [reference]
 
 
 def remove(cluster: Cluster) -> None:
     """Removes all probes and the namespaces that were made for them."""
-    cluster.kubectl("delete", "pods", "-A", "-l", "bench=probe", "--ignore-not-found", "--wait=true", "--force", check=False)
-    cluster.kubectl("delete", "namespaces", "-l", "bench=probe", "--ignore-not-found", "--wait=false", check=False)
+    cluster.kubectl(
+        "delete",
+        "pods",
+        "-A",
+        "-l",
+        "bench=probe",
+        "--ignore-not-found",
+        "--wait=true",
+        "--force",
+        check=False,
+    )
+    cluster.kubectl(
+        "delete",
+        "namespaces",
+        "-l",
+        "bench=probe",
+        "--ignore-not-found",
+        "--wait=false",
+        check=False,
+    )

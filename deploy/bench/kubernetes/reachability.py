@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 _CLOSED_PORT = 9999  # in no flow: open to nobody
 _LISTENERS = f"{topology.PREFIX}listeners"
-_STRANGER, _NOBODY = "stranger", "nobody"  # in a namespace of its own; in ours, without a label that a policy knows
+# in a namespace of its own; in ours, without a label that a policy knows
+_STRANGER, _NOBODY = "stranger", "nobody"
 # A filter that holds: kube-router rejects a new connection, and a policy may drop it.
 _DENIED = ("refused", "silent")
 
-_LIVES_IN = {"monitoring": "prometheus"}  # a peer, and the workload that it is when CA3's observability runs
+# a peer, and the workload that it is when CA3's observability runs
+_LIVES_IN = {"monitoring": "prometheus"}
 
 Pod = dict[str, Any]
 
@@ -37,23 +39,30 @@ def run_checks(bench: Bench) -> None:
         try:
             ends = _ends(bench, table)
             with _listeners(
-                bench.workload, [*{pods[-1]["metadata"]["uid"]: pods[-1] for pods in ends.values()}.values()], table
+                bench.workload,
+                [*{pods[-1]["metadata"]["uid"]: pods[-1] for pods in ends.values()}.values()],
+                table,
             ):
                 seen = _observe(bench.workload, table, ends)
         finally:
             probes.remove(bench.cluster)
         sources, targets = list(ends), [name for name in ends if name in table.workloads]
-        bench.report.say(f"{len(seen)} connections tried; open:\n{matrix.draw(sources, targets, seen)}")
+        bench.report.say(
+            f"{len(seen)} connections tried; open:\n{matrix.draw(sources, targets, seen)}"
+        )
         wrong = matrix.differences(table.allowed, seen, _DENIED)
         expect(not wrong, "; ".join(wrong))
 
 
 def _ends(bench: Bench, table: policies.PodTable) -> dict[str, list[Pod]]:
-    """The pods of each workload and peer, and of two that are in no flow. Probes stand in for those that do not run now."""
+    """The pods of each workload and peer, and of two that are in no flow. Probes stand in for those
+    that do not run now."""
     ends: dict[str, list[Pod]] = {}
     missing = []
     for name, workload in table.workloads.items():
-        running = [pod for pod in Workload(bench.cluster, workload.namespace).pods(name) if _runs(pod)]
+        running = [
+            pod for pod in Workload(bench.cluster, workload.namespace).pods(name) if _runs(pod)
+        ]
         if running:
             ends[name] = running
         else:
@@ -61,8 +70,13 @@ def _ends(bench: Bench, table: policies.PodTable) -> dict[str, list[Pod]]:
     for name, peer in table.peers.items():
         if name == policies.DNS:
             continue
-        # A peer's namespace may have policies of its own, which speak of the pods that really live there.
-        running = [pod for pod in Workload(bench.cluster, peer.namespace).pods(_LIVES_IN.get(name, "none")) if _runs(pod)]
+        # A peer's namespace may have policies of its own, which speak of the pods that really live
+        # there.
+        running = [
+            pod
+            for pod in Workload(bench.cluster, peer.namespace).pods(_LIVES_IN.get(name, "none"))
+            if _runs(pod)
+        ]
         if running:
             ends[name] = running
             continue
@@ -79,19 +93,39 @@ def _runs(pod: Pod) -> bool:
 
 
 @contextmanager
-def _listeners(workload: Workload, targets: Sequence[Pod], table: policies.PodTable) -> Iterator[None]:
-    """Something listens on every port of every target, so that a port that cannot be reached is one that is filtered."""
+def _listeners(
+    workload: Workload, targets: Sequence[Pod], table: policies.PodTable
+) -> Iterator[None]:
+    """Something listens on every port of every target, so that a port that cannot be reached is one
+    that is filtered."""
     ports = [str(port) for port in (*table.ports, _CLOSED_PORT)]
     groups = cgroups.make(_LISTENERS)
     try:
         for pod in targets:
-            listen = ["nsenter", "-t", str(workload.process_of(pod)), "-n", "--", sys.executable, "-c", matrix.LISTEN, *ports]
-            # Processes of this host: no output to keep, and their cgroup is how they are found again.
+            listen = [
+                "nsenter",
+                "-t",
+                str(workload.process_of(pod)),
+                "-n",
+                "--",
+                sys.executable,
+                "-c",
+                matrix.LISTEN,
+                *ports,
+            ]
+            # Processes of this host: no output to keep, and their cgroup is how they are found
+            # again.
             process = subprocess.Popen(
-                cgroups.enter(groups, listen), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+                cgroups.enter(groups, listen),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
             )
             assert process.stdout is not None
-            expect(process.stdout.readline().strip() == "ready", f"no listeners in {pod['metadata']['name']}")
+            expect(
+                process.stdout.readline().strip() == "ready",
+                f"no listeners in {pod['metadata']['name']}",
+            )
         time.sleep(2)  # kube-router needs a moment for the probes' addresses
         yield
     finally:
@@ -99,8 +133,11 @@ def _listeners(workload: Workload, targets: Sequence[Pod], table: policies.PodTa
         cgroups.remove(_LISTENERS)
 
 
-def _observe(workload: Workload, table: policies.PodTable, ends: Mapping[str, list[Pod]]) -> dict[matrix.Attempt, str]:
-    """`open`, `refused` or `silent` from the first pod of each end to the last pod of each workload."""
+def _observe(
+    workload: Workload, table: policies.PodTable, ends: Mapping[str, list[Pod]]
+) -> dict[matrix.Attempt, str]:
+    """`open`, `refused` or `silent` from the first pod of each end to the last pod of each
+    workload."""
     seen: dict[matrix.Attempt, str] = {}
     for source, pods in ends.items():
         pod = pods[0]

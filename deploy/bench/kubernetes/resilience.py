@@ -1,4 +1,5 @@
-"""Whatever is killed, drained or cut off during a replay: nothing lost, nothing doubled, and how long until all is whole."""
+"""Whatever is killed, drained or cut off during a replay: nothing lost, nothing doubled, and how
+long until all is whole."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ _RECOVERY_SECONDS = 600
 
 @dataclass(frozen=True)
 class Blow:
-    """Something that happens during a replay. `strike` returns when the cluster may heal, with what the row says of it."""
+    """Something that happens during a replay. `strike` returns when the cluster may heal, with what
+    the row says of it."""
 
     name: str
     strike: Callable[[Bench], str]
@@ -55,7 +57,9 @@ def chaos(bench: Bench) -> None:
 
 def _check(bench: Bench, stage: str, blows: Iterator[Blow]) -> None:
     """Each blow, then one row per blow, then the audit of everything."""
-    replays = Replays(bench.workload, Database(bench.workload), replay.find_trace(), _SPEED, stage.lower())
+    replays = Replays(
+        bench.workload, Database(bench.workload), replay.find_trace(), _SPEED, stage.lower()
+    )
     replays.prepare()
     struck: list[_Row] = []
     for blow in blows:
@@ -63,21 +67,42 @@ def _check(bench: Bench, stage: str, blows: Iterator[Blow]) -> None:
             struck.append(_struck(bench, replays, blow))
     table = []
     for row in struck:
-        with bench.report.check(f"{stage}: {row.blow} during a replay: lost 0, doubled 0, every token in the ledger"):
+        with bench.report.check(
+            f"{stage}: {row.blow} during a replay: lost 0, doubled 0, every token in the ledger"
+        ):
             outcome = replays.outcome(row.model)
-            table.append([row.blow, f"{row.stored_before:,}", outcome.lost, outcome.doubled, f"{row.seconds:.0f}", row.said])
+            table.append(
+                [
+                    row.blow,
+                    f"{row.stored_before:,}",
+                    outcome.lost,
+                    outcome.doubled,
+                    f"{row.seconds:.0f}",
+                    row.said,
+                ]
+            )
             expect((outcome.lost, outcome.doubled, outcome.wrong) == (0, 0, ""), f"{outcome}")
-    header = [f"during a replay of {replays.expected.requests:,} requests", "stored before", "lost", "doubled"]
+    header = [
+        f"during a replay of {replays.expected.requests:,} requests",
+        "stored before",
+        "lost",
+        "doubled",
+    ]
     bench.report.table([*header, "whole again after (s)", ""], table)
     with bench.report.check(f"{stage}: the audit of everything is exact to the nano-dollar"):
         said = audit(bench.workload)
-        bench.report.say("\n".join(["", *(f"    {line}" for line in said.strip().splitlines()[-8:])]))
+        bench.report.say(
+            "\n".join(["", *(f"    {line}" for line in said.strip().splitlines()[-8:])])
+        )
 
 
 def _struck(bench: Bench, replays: Replays, blow: Blow) -> _Row:
     model = replays.in_progress()
     before = replays.database.stored(model).requests
-    expect(0 < before < replays.expected.requests, f"{before} requests were stored: {blow.name} would not be in the middle")
+    expect(
+        0 < before < replays.expected.requests,
+        f"{before} requests were stored: {blow.name} would not be in the middle",
+    )
     started = time.monotonic()
     said = blow.strike(bench)
     bench.workload.wait_until_ready(_RECOVERY_SECONDS)
@@ -112,7 +137,11 @@ def _deletion(pod: str) -> Callable[[Bench], str]:
     def strike(bench: Bench) -> str:
         before = bench.workload.get("pod", pod)["metadata"]["uid"]
         bench.workload.kubectl("delete", "pod", pod, "--wait=true", timeout_seconds=180)
-        wait(lambda: bench.workload.get("pod", pod)["metadata"]["uid"] != before, 60, f"{pod} was not made again")
+        wait(
+            lambda: bench.workload.get("pod", pod)["metadata"]["uid"] != before,
+            60,
+            f"{pod} was not made again",
+        )
         return ""
 
     return strike
@@ -141,7 +170,9 @@ def _power_cut(node: str) -> Callable[[Bench], str]:
         time.sleep(5)
         bench.cluster.power_on(node)
         bench.cluster.wait_for_nodes([node])
-        return f"held {', '.join(sorted(held))}; NotReady after {seconds:.0f} s, powered on 5 s later"
+        return (
+            f"held {', '.join(sorted(held))}; NotReady after {seconds:.0f} s, powered on 5 s later"
+        )
 
     return strike
 
@@ -151,7 +182,9 @@ def _harder_blows() -> Iterator[Blow]:
     yield Blow("network cut between processors and MongoDB for 20 s", _cut("processor", 27017))
     for name in ("kafka", "mongo"):
         yield Blow(f"rolling restart of {name}", _rolling_restart(name))
-    yield Blow(f"{topology.NODES[2]}'s network cable pulled for 30 s", _unplugged(topology.NODES[2]))
+    yield Blow(
+        f"{topology.NODES[2]}'s network cable pulled for 30 s", _unplugged(topology.NODES[2])
+    )
     yield Blow("full disk of kafka-2 for 20 s", _full_disk)
     yield Blow("four busy loops on each node for 30 s", _busy)
 
@@ -198,7 +231,10 @@ def _full_disk(bench: Bench) -> str:
 
 def _busy(bench: Bench) -> str:
     # Without its output: else whoever starts it would wait for its end.
-    loops = "exec >/dev/null 2>&1; for i in 1 2 3 4; do timeout 30 sh -c 'while :; do :; done' & done; wait"
+    loops = (
+        "exec >/dev/null 2>&1; for i in 1 2 3 4; do timeout 30 sh -c 'while :; do :; done' & done; "
+        "wait"
+    )
     for node in topology.NODES:
         bench.cluster.inside(node, "setsid", "-f", "sh", "-c", loops)
     time.sleep(30)

@@ -1,7 +1,9 @@
-"""A containerd store with all images unpacked, made once; every node starts with a copy whose files are hard links.
+"""A containerd store with all images unpacked, made once; every node starts with a copy whose files
+are hard links.
 
-Importing the images on three nodes takes a minute and a half; copying links takes seconds. It is safe because nothing writes
-into the files of an image's layer: containers have layers of their own above them. Only the databases are real copies.
+Importing the images on three nodes takes a minute and a half; copying links takes seconds. It is
+safe because nothing writes into the files of an image's layer: containers have layers of their own
+above them. Only the databases are real copies.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ _GROUP = f"{topology.PREFIX}store"
 
 
 def ensure(cache: Path, images: Sequence[Image], identity: str) -> Path:
-    """The store for these images, made when there is none under `identity`; older ones are removed."""
+    """The store for these images, made when there is none under `identity`; older ones are
+    removed."""
     folder = cache / f"store-{identity}"
     if not folder.exists():
         part = cache / "store.part"
@@ -43,7 +46,8 @@ def _fill(folder: Path, images: Sequence[Image]) -> None:
     socket, log = state / "containerd.sock", folder / "containerd.log"
     config = folder / "containerd.toml"
     config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
-    command = ["containerd", "--config", str(config), "--root", str(folder / "containerd"), "--state", str(state / "state"),
+    command = ["containerd", "--config", str(config), "--root", str(folder / "containerd"),
+    "--state", str(state / "state"),
                "--address", str(socket)]  # fmt: skip
     groups = cgroups.make(_GROUP)
     cgroups.share(groups, 3)
@@ -57,7 +61,10 @@ def _fill(folder: Path, images: Sequence[Image]) -> None:
         wait(socket.exists, 60, f"containerd did not start, see {log}")
         file = folder / "images.tar"
         archive.write(images, file, folder)
-        said = run(["ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", str(file)], timeout_seconds=590).stdout
+        said = run(
+            ["ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", str(file)],
+            timeout_seconds=590,
+        ).stdout
         file.unlink()
         if missing := [image.tag for image in images if image.tag.rpartition("/")[2] not in said]:
             raise CommandFailed(f"not imported: {', '.join(missing)}; {said[-500:]}")

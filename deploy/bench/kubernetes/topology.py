@@ -1,4 +1,5 @@
-"""Names and addresses of the cluster. Everything outside of its folder carries the prefix, so that it can be found again.
+"""Names and addresses of the cluster. Everything outside of its folder carries the prefix, so that
+it can be found again.
 
 kp-switch ─┬─ kp-cp  10.77.0.10   etcd, API server, controllers, scheduler
            ├─ kp-n1  10.77.0.11   containerd, kubelet, kube-proxy, kube-router; pods 10.244.1.0/24

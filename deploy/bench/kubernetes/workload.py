@@ -1,4 +1,5 @@
-"""What runs on the cluster, as the checks see it: objects, pods and their processes on this host."""
+"""What runs on the cluster, as the checks see it: objects, pods and their processes on this
+host."""
 
 from __future__ import annotations
 
@@ -28,9 +29,22 @@ class Workload:
         self.cluster = cluster
         self.namespace = namespace
 
-    def kubectl(self, *arguments: str, timeout_seconds: float = 120, stdin: str | None = None, check: bool = True) -> str:
+    def kubectl(
+        self,
+        *arguments: str,
+        timeout_seconds: float = 120,
+        stdin: str | None = None,
+        check: bool = True,
+    ) -> str:
         """kubectl in the namespace."""
-        return self.cluster.kubectl("-n", self.namespace, *arguments, timeout_seconds=timeout_seconds, stdin=stdin, check=check)
+        return self.cluster.kubectl(
+            "-n",
+            self.namespace,
+            *arguments,
+            timeout_seconds=timeout_seconds,
+            stdin=stdin,
+            check=check,
+        )
 
     def get(self, *arguments: str) -> dict[str, Any]:
         """`kubectl get ... -o json` in the namespace."""
@@ -43,8 +57,14 @@ class Workload:
         return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
 
     def unready(self) -> list[str]:
-        """Which workloads are not at full strength and in their newest form, each with its numbers; empty when all is well."""
-        lacking = [said for kind in _KINDS for item in self.get(kind)["items"] if (said := lack(kind, item))]
+        """Which workloads are not at full strength and in their newest form, each with its numbers;
+        empty when all is well."""
+        lacking = [
+            said
+            for kind in _KINDS
+            for item in self.get(kind)["items"]
+            if (said := lack(kind, item))
+        ]
         for job in self.get("jobs")["items"]:
             name = job["metadata"]["name"]
             if not job["status"].get("succeeded") and not name.startswith(REPLAY):
@@ -52,7 +72,8 @@ class Workload:
         return lacking
 
     def wait_until_ready(self, timeout_seconds: float) -> float:
-        """Until nothing is unready; returns the seconds it took. Raises CommandFailed with what is still unready."""
+        """Until nothing is unready; returns the seconds it took. Raises CommandFailed with what is
+        still unready."""
         started = time.monotonic()
         last: list[str] = ["nothing asked yet"]
 
@@ -67,13 +88,21 @@ class Workload:
         try:
             wait(ready, timeout_seconds, "not ready")
         except CommandFailed:
-            raise CommandFailed(f"after {timeout_seconds:.0f} s: {'; '.join(last)}\n{self.troubles()}") from None
+            raise CommandFailed(
+                f"after {timeout_seconds:.0f} s: {'; '.join(last)}\n{self.troubles()}"
+            ) from None
         return time.monotonic() - started
 
     def troubles(self) -> str:
         """The pods that are not Ready and the last events, for an error message."""
-        pods = [line for line in self.kubectl("get", "pods", "-o", "wide", check=False).splitlines() if "Completed" not in line]
-        events = self.kubectl("get", "events", "--sort-by=.lastTimestamp", check=False).splitlines()[-12:]
+        pods = [
+            line
+            for line in self.kubectl("get", "pods", "-o", "wide", check=False).splitlines()
+            if "Completed" not in line
+        ]
+        events = self.kubectl(
+            "get", "events", "--sort-by=.lastTimestamp", check=False
+        ).splitlines()[-12:]
         return "\n".join([*pods, *events])
 
     def process_of(self, pod: dict[str, Any]) -> int:
@@ -94,29 +123,44 @@ class Workload:
         return pids
 
     def in_network_of(
-        self, pod: dict[str, Any], command: Sequence[str], timeout_seconds: float = 60, stdin: str | None = None
+        self,
+        pod: dict[str, Any],
+        command: Sequence[str],
+        timeout_seconds: float = 60,
+        stdin: str | None = None,
     ) -> str:
-        """Runs a program of this host in the pod's network: what it may reach, the pod may reach."""
+        """Runs a program of this host in the pod's network: what it may reach, the pod may
+        reach."""
         enter = ["nsenter", "-t", str(self.process_of(pod)), "-n", "--", *command]
         return run(enter, timeout_seconds=timeout_seconds, stdin=stdin).stdout
 
     def spawn_in_network_of(self, pod: dict[str, Any], command: Sequence[str]) -> None:
-        """Starts a program of this host in the pod's network. It has to end by itself; after a kill its cgroup finds it."""
+        """Starts a program of this host in the pod's network. It has to end by itself; after a kill
+        its cgroup finds it."""
         enter = ["nsenter", "-t", str(self.process_of(pod)), "-n", "--", *command]
         groups = cgroups.make(f"{topology.PREFIX}visitors")
         subprocess.Popen(
-            cgroups.enter(groups, enter), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            cgroups.enter(groups, enter),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
 
     def secret(self, prefix: str, key: str) -> str:
-        """A value of the newest Secret whose name starts with `prefix` (generated names end with a hash)."""
-        items = [item for item in self.get("secrets")["items"] if item["metadata"]["name"].startswith(prefix)]
+        """A value of the newest Secret whose name starts with `prefix` (generated names end with a
+        hash)."""
+        items = [
+            item
+            for item in self.get("secrets")["items"]
+            if item["metadata"]["name"].startswith(prefix)
+        ]
         newest = max(items, key=lambda item: item["metadata"]["creationTimestamp"])
         return base64.b64decode(newest["data"][key]).decode()
 
 
 def lack(kind: str, item: dict[str, Any]) -> str:
-    """What a StatefulSet or Deployment lacks to its full strength in its newest form; empty when nothing."""
+    """What a StatefulSet or Deployment lacks to its full strength in its newest form; empty when
+    nothing."""
     status, wanted = item["status"], item["spec"].get("replicas", 1)
     ready, updated = status.get("readyReplicas", 0), status.get("updatedReplicas", 0)
     if status.get("observedGeneration", 0) < item["metadata"]["generation"]:

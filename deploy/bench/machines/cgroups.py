@@ -1,4 +1,5 @@
-"""Control groups by prefix: the processes in them, and their removal. cgroup v1 hierarchies, v2, or both."""
+"""Control groups by prefix: the processes in them, and their removal. cgroup v1 hierarchies, v2, or
+both."""
 
 from __future__ import annotations
 
@@ -15,16 +16,20 @@ ROOT = Path("/sys/fs/cgroup")
 
 def hierarchies() -> list[Path]:
     """The top folder of every hierarchy of this machine that takes processes."""
-    return [folder for folder in (ROOT, *sorted(ROOT.glob("*/"))) if (folder / "cgroup.procs").exists()]
+    return [
+        folder for folder in (ROOT, *sorted(ROOT.glob("*/"))) if (folder / "cgroup.procs").exists()
+    ]
 
 
 def make(name: str) -> list[Path]:
-    """The group `name` in every hierarchy, made when it is missing. Its CPUs are those of its parent."""
+    """The group `name` in every hierarchy, made when it is missing. Its CPUs are those of its
+    parent."""
     groups = []
     for hierarchy in hierarchies():
         group = hierarchy / name
         group.mkdir(parents=True, exist_ok=True)
-        for file in ("cpuset.cpus", "cpuset.mems"):  # v1: a new group has none, and no process can enter it
+        # v1: a new group has none, and no process can enter it
+        for file in ("cpuset.cpus", "cpuset.mems"):
             if (group / file).exists() and not (group / file).read_text().strip():
                 (group / file).write_text((group.parent / file).read_text())
         groups.append(group)
@@ -32,7 +37,8 @@ def make(name: str) -> list[Path]:
 
 
 def share(groups: Sequence[Path], times: int) -> None:
-    """Gives the groups `times` the processor time that a new group, or a session of this machine, gets when it is scarce."""
+    """Gives the groups `times` the processor time that a new group, or a session of this machine,
+    gets when it is scarce."""
     for group in groups:
         for file, usual in (("cpu.shares", 1024), ("cpu.weight", 100)):  # v1, v2
             if (group / file).exists():
@@ -42,11 +48,19 @@ def share(groups: Sequence[Path], times: int) -> None:
 def enter(groups: Sequence[Path], command: Sequence[str]) -> list[str]:
     """The command that enters the groups first."""
     script = 'for f in $1; do echo $$ >"$f"; done; shift; exec "$@"'
-    return ["sh", "-c", script, "sh", " ".join(str(group / "cgroup.procs") for group in groups), *command]
+    return [
+        "sh",
+        "-c",
+        script,
+        "sh",
+        " ".join(str(group / "cgroup.procs") for group in groups),
+        *command,
+    ]
 
 
 def processes(marks: Sequence[str]) -> Iterator[int]:
-    """Pids whose cgroup path holds one of `marks` (such as `/gtv-`): nothing but a bench puts a process there."""
+    """Pids whose cgroup path holds one of `marks` (such as `/gtv-`): nothing but a bench puts a
+    process there."""
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
@@ -57,7 +71,8 @@ def processes(marks: Sequence[str]) -> Iterator[int]:
 
 
 def kill(marks: Sequence[str], timeout_seconds: float = 20) -> None:
-    """SIGKILL to all of them, and again to what they started meanwhile. Raises CommandFailed when some do not end."""
+    """SIGKILL to all of them, and again to what they started meanwhile. Raises CommandFailed when
+    some do not end."""
 
     _thaw(marks)
 
@@ -80,8 +95,10 @@ def _thaw(marks: Sequence[str]) -> None:
 
 
 def remove(prefix: str) -> None:
-    """Removes every group whose name starts with `prefix`, at any depth. Raises CommandFailed when one stays in use."""
-    # At any depth: an engine puts its containers below the cgroup that its own process was started in.
+    """Removes every group whose name starts with `prefix`, at any depth. Raises CommandFailed when
+    one stays in use."""
+    # At any depth: an engine puts its containers below the cgroup that its own process was started
+    # in.
 
     def gone() -> bool:
         busy = 0

@@ -1,4 +1,5 @@
-"""Removal of everything that carries a topology's prefix, also after the run that made it was killed."""
+"""Removal of everything that carries a topology's prefix, also after the run that made it was
+killed."""
 
 from __future__ import annotations
 
@@ -10,10 +11,11 @@ from deploy.bench.shell import CommandFailed, run
 
 
 def remove(prefix: str, folder: Path) -> None:
-    """Ends the processes, then removes mounts below `folder`, links, network namespaces and cgroups.
+    """Ends the processes, then removes mounts below `folder`, links, network namespaces and
+    cgroups.
 
-    `prefix` ends with a dash, such as `gtv-`. Never raises for what is already gone; raises CommandFailed for cgroups that
-    stay in use.
+    `prefix` ends with a dash, such as `gtv-`. Never raises for what is already gone; raises
+    CommandFailed for cgroups that stay in use.
     """
     with suppress(CommandFailed):
         cgroups.kill([f"/{prefix}"])
@@ -32,5 +34,7 @@ def unmount_below(folder: Path) -> None:
     """Unmounts what is mounted below `folder`, the deepest first, and what was mounted over it."""
     for _ in range(3):
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for mountpoint in sorted((m for m in mounts if m.startswith(f"{folder}/")), key=len, reverse=True):
+        for mountpoint in sorted(
+            (m for m in mounts if m.startswith(f"{folder}/")), key=len, reverse=True
+        ):
             run(["umount", "-l", mountpoint], check=False)

@@ -1,9 +1,11 @@
 """The disaster-recovery drill: one row per misfortune, real processes, ids compared.
 
-After each row, with nothing left under way: every acknowledged id is in the store and nothing else is; every id acknowledged
-at the active site is in the standby's topic once; `dbHash` is equal on all members; `gpu-tokens audit` holds at both sites.
+After each row, with nothing left under way: every acknowledged id is in the store and nothing else
+is; every id acknowledged at the active site is in the standby's topic once; `dbHash` is equal on
+all members; `gpu-tokens audit` holds at both sites.
 
-`--without REMEDY` takes one thing out that a row relies on; that row has to fail then (CA4/README.md has the list).
+`--without REMEDY` takes one thing out that a row relies on; that row has to fail then
+(CA4/README.md has the list).
 """
 
 from __future__ import annotations
@@ -57,9 +59,12 @@ class Drill:
     def run(self, *, full: bool = False, only: Sequence[int] = ()) -> None:
         """All rows, or those with the numbers `only` (4 needs 3).
 
-        What a row leaves is what the next one starts from, so a row that failed is said and the next is tried.
+        What a row leaves is what the next one starts from, so a row that failed is said and the
+        next is tried.
         """
-        self._key = json.loads(self.sites.product(self.a, "keys", "create", "drill", "--scope", "read", "--json"))["secret"]
+        self._key = json.loads(
+            self.sites.product(self.a, "keys", "create", "drill", "--scope", "read", "--json")
+        )["secret"]
         rows: list[tuple[str, Callable[[Row], None]]] = [
             (f"link cut for {CUT_SECONDS} s while A lives", self.link_cut),
             ("MirrorMaker killed twice", self.mirror_killed),
@@ -96,7 +101,9 @@ class Drill:
             network.heal(self.a)
         healed = time.monotonic()
         self._await_growth(self.a)
-        row.notes.append(f"the store grows {time.monotonic() - healed:.1f} s after the link is back")
+        row.notes.append(
+            f"the store grows {time.monotonic() - healed:.1f} s after the link is back"
+        )
         self._await_mirrored_growth()
         row.notes.append(f"B's topic {time.monotonic() - healed:.1f} s after")
         self.sites.stop_load(self.a)
@@ -119,7 +126,8 @@ class Drill:
         row.notes.append("exactly once on, as MirrorMaker's log says")
 
     def site_lost(self, row: Row) -> None:
-        """Cut first, dead three seconds later: what A acknowledged in between is on A's disk alone."""
+        """Cut first, dead three seconds later: what A acknowledged in between is on A's disk
+        alone."""
         self.sites.start_load(self.a)
         self._await_growth(self.a)
         self._await_mirrored_growth()
@@ -135,7 +143,8 @@ class Drill:
         self._healthy_at((self.b,))
 
     def site_returns(self, row: Row) -> None:
-        """A's disk has what nobody else had; MirrorMaker copies it by itself. Then back, while readers look at the totals."""
+        """A's disk has what nobody else had; MirrorMaker copies it by itself. Then back, while
+        readers look at the totals."""
         if "mirror" in self.without:
             self.sites.processes.stop(f"mirror-{self.b}")
         self.sites.start_load(self.b)
@@ -154,7 +163,8 @@ class Drill:
         expect(readings > 10, f"only {readings} totals were read")
 
     def disk_lost(self, row: Row) -> None:
-        """Everything at once, and the disk too: what was on its way is lost, and the row says how much."""
+        """Everything at once, and the disk too: what was on its way is lost, and the row says how
+        much."""
         self.sites.start_load(self.a)
         self._await_growth(self.a)
         self._await_mirrored_growth()
@@ -162,22 +172,31 @@ class Drill:
         gone = self._acknowledged() - self._stored_or_mirrored()
         uncopied = self._acknowledged(self.a) - set(self._mirrored())
         row.rpo = f"{len(gone)} events"
-        row.notes.append(f"{len(uncopied)} events had not reached B's topic, {len(uncopied - gone)} of them are in the store")
+        row.notes.append(
+            f"{len(uncopied)} events had not reached B's topic, {len(uncopied - gone)} of them are "
+            "in the store"
+        )
         before = len(self._acknowledged(self.a))
         self.sites.bring_back(self.a, empty=True, forget_positions="positions" not in self.without)
         self.sites.fail_back(lambda: not (self._missing_in_store() - gone))
         self.sites.start_load(self.a, rate=_HURRIED_RATE)
         self._await_growth(self.a)
-        # MirrorMaker comes last, as it may: by then the new broker has more than the old one had, and a position of the old one
-        # is a valid one of the new. One that lies behind the end would be refused, and MirrorMaker begin anew by itself.
-        wait(lambda: len(self._acknowledged(self.a)) > 2.2 * before, _DRAIN_SECONDS, "the new broker takes too few events")
+        # MirrorMaker comes last, as it may: by then the new broker has more than the old one had,
+        # and a position of the old one is a valid one of the new. One that lies behind the end
+        # would be refused, and MirrorMaker begin anew by itself.
+        wait(
+            lambda: len(self._acknowledged(self.a)) > 2.2 * before,
+            _DRAIN_SECONDS,
+            "the new broker takes too few events",
+        )
         self.sites.servers.start_mirror()
         self._await_mirrored_growth()
         self.sites.stop_load(self.a)
         self._settle(row, gone=gone, uncopied=uncopied)
 
     def backup_restored(self, row: Row) -> None:
-        """Taken at B while events flow, encrypted; restored into a MongoDB of its own at C, which has nothing of ours."""
+        """Taken at B while events flow, encrypted; restored into a MongoDB of its own at C, which
+        has nothing of ours."""
         self.sites.start_load(self.a)
         self._await_growth(self.a)
         folder, key = self.sites.folder / "backup", self.sites.folder / "backup.key"
@@ -190,18 +209,26 @@ class Drill:
         uri = self.sites.servers.start_elsewhere("c")
         env = {"MONGODB_URI": uri, "SITE": "c"}
         began = time.monotonic()
-        self.report.say(self.sites.product("c", "restore", str(folder), "--identity", str(key), env=env).strip())
-        row.notes.append(f"restore {time.monotonic() - began:.1f} s, every document as in the backup")
+        self.report.say(
+            self.sites.product("c", "restore", str(folder), "--identity", str(key), env=env).strip()
+        )
+        row.notes.append(
+            f"restore {time.monotonic() - began:.1f} s, every document as in the backup"
+        )
         said = self.sites.product("c", "audit", env=env)  # raises when it does not hold
         expect("holds" in said, said[-1000:])
         self.sites.processes.stop("mongo-elsewhere")
         documents = sum(part["documents"] for part in manifest["parts"].values())
         row.notes.append(f"{documents:,} documents, audit of the copy holds")
-        expect(manifest["consistency"] == "snapshot", f"the backup is consistent by {manifest['consistency']}")
+        expect(
+            manifest["consistency"] == "snapshot",
+            f"the backup is consistent by {manifest['consistency']}",
+        )
         self._settle(row)
 
     def both_active(self, row: Row) -> None:
-        """Events at both sites, mirrored both ways under prefixed names, each read at both sites: still one document each."""
+        """Events at both sites, mirrored both ways under prefixed names, each read at both sites:
+        still one document each."""
         topic = self.sites.table.topics.events
         others = {self.a: f"{self.b}.{topic}", self.b: f"{self.a}.{topic}"}
         acknowledged = {site: self._acknowledged(site) for site in others}
@@ -215,12 +242,25 @@ class Drill:
         for site, other in others.items():
             source = self.b if site == self.a else self.a
             new = self._acknowledged(source) - acknowledged[source]
-            wait(lambda: not new - set(self._read(site, other)), _DRAIN_SECONDS, f"{other} at {site} misses events of {source}")  # noqa: B023
+            wait(
+                lambda: not new - set(self._read(site, other)),  # noqa: B023
+                _DRAIN_SECONDS,
+                f"{other} at {site} misses events of {source}",
+            )
             ids = [event_id for event_id in self._read(site, other) if event_id in new]
             expect(len(ids) == len(new), f"{len(ids) - len(new)} records doubled in {other}")
-            names = self.sites.probe(site).ask("topics", bootstrap=self.sites.settings(site)["KAFKA_BOOTSTRAP"])
-            rounds = [name for name in names if name.startswith((f"{self.a}.{self.b}.", f"{self.b}.{self.a}.", f"{site}."))]
-            expect(not [name for name in rounds if "internal" not in name], f"topics that go round at {site}: {rounds}")
+            names = self.sites.probe(site).ask(
+                "topics", bootstrap=self.sites.settings(site)["KAFKA_BOOTSTRAP"]
+            )
+            rounds = [
+                name
+                for name in names
+                if name.startswith((f"{self.a}.{self.b}.", f"{self.b}.{self.a}.", f"{site}."))
+            ]
+            expect(
+                not [name for name in rounds if "internal" not in name],
+                f"topics that go round at {site}: {rounds}",
+            )
             row.notes.append(f"{len(new)} events of {source} in {other} at {site}, once")
         missing = self._acknowledged() - self._gone
         self._await_stored(missing)
@@ -230,12 +270,16 @@ class Drill:
         expect(set(stored) <= self._sent(), "the store holds ids that nobody sent")
         self._healthy_at((self.a, self.b))
 
-    def _lose_and_promote(self, row: Row, *, seconds_cut_before_dead: float, lose_disk: bool = False) -> None:
+    def _lose_and_promote(
+        self, row: Row, *, seconds_cut_before_dead: float, lose_disk: bool = False
+    ) -> None:
         ours = f".{self.b}"
         before = self._ask(self.a, "in_ledger", host=ours)
         cut = time.monotonic()
         killer = threading.Thread(
-            target=self.sites.lose, args=(self.a,), kwargs={"seconds_cut_before_dead": seconds_cut_before_dead}
+            target=self.sites.lose,
+            args=(self.a,),
+            kwargs={"seconds_cut_before_dead": seconds_cut_before_dead},
         )
         killer.start()
         self.sites.start_load(self.b)  # producers go where a broker answers
@@ -246,7 +290,8 @@ class Drill:
         if lose_disk:
             self.sites.lose_disk(self.a)
         expect(
-            row.mongodb_rto_seconds < MONGODB_RTO_SECONDS, f"MongoDB took writes again after {row.mongodb_rto_seconds:.1f} s"
+            row.mongodb_rto_seconds < MONGODB_RTO_SECONDS,
+            f"MongoDB took writes again after {row.mongodb_rto_seconds:.1f} s",
         )
 
     def _in_ledger(self, host: str) -> int:
@@ -263,7 +308,8 @@ class Drill:
     def _settle(self, row: Row, gone: Ids = frozenset(), uncopied: Ids = frozenset()) -> None:
         """Nothing is under way any more; then everything is compared.
 
-        gone: ids that went with a disk; uncopied: those that will never reach B's topic, though the store may have them.
+        gone: ids that went with a disk; uncopied: those that will never reach B's topic, though the
+        store may have them.
         """
         self._gone |= gone
         acknowledged = self._acknowledged() - self._gone
@@ -278,7 +324,9 @@ class Drill:
         topic = self._mirrored()
         doubled = len(topic) - len(set(topic))
         row.doubled_in_topic, self._doubled = doubled - self._doubled, doubled
-        expect(not acknowledged - set(stored), f"lost in the store: {len(acknowledged - set(stored))}")
+        expect(
+            not acknowledged - set(stored), f"lost in the store: {len(acknowledged - set(stored))}"
+        )
         expect(not at_a - set(topic), f"lost in B's topic: {len(at_a - set(topic))}")
         expect(set(stored) <= sent, f"{len(set(stored) - sent)} stored ids that nobody sent")
         expect(row.doubled_in_store == 0, f"{row.doubled_in_store} doubled in the store")
@@ -292,7 +340,9 @@ class Drill:
             for said in pool.map(self._audit, sites):
                 expect("holds" in said, said[-1500:])
         homes = {member.port: member.site for member in self.sites.table.of(Kind.MONGODB)}
-        ports = [port for port, site in homes.items() if site in sites or site not in (self.a, self.b)]
+        ports = [
+            port for port, site in homes.items() if site in sites or site not in (self.a, self.b)
+        ]
         if "voter" in self.without:
             ports = [port for port in ports if homes[port] in (self.a, self.b)]
         seen: list[str] = []
@@ -304,11 +354,22 @@ class Drill:
         with suppress(CommandFailed):
             wait(equal, _DRAIN_SECONDS, "dbHash differs")
         expect(len(set(seen)) == 1, f"dbHash differs between members: {seen}")
-        self.report.say(f"dbHash of {len(seen)} members: {seen[0]}; audit holds at {' and '.join(sites)}")
+        self.report.say(
+            f"dbHash of {len(seen)} members: {seen[0]}; audit holds at {' and '.join(sites)}"
+        )
 
     def _audit(self, site: str) -> str:
-        done = run(network.inside(site, *PRODUCT, "audit"), env=self.sites.settings(site), timeout_seconds=300, check=False)
-        return done.stdout if done.returncode == 0 else f"audit at {site}: exit {done.returncode}: {done.stdout[-1500:]}"
+        done = run(
+            network.inside(site, *PRODUCT, "audit"),
+            env=self.sites.settings(site),
+            timeout_seconds=300,
+            check=False,
+        )
+        return (
+            done.stdout
+            if done.returncode == 0
+            else f"audit at {site}: exit {done.returncode}: {done.stdout[-1500:]}"
+        )
 
     # Ids
 
@@ -319,7 +380,12 @@ class Drill:
         return self._noted("load-*.sent")
 
     def _noted(self, pattern: str) -> set[str]:
-        return {line for path in self.sites.folder.glob(pattern) for line in path.read_text().split("\n") if len(line) == 36}
+        return {
+            line
+            for path in self.sites.folder.glob(pattern)
+            for line in path.read_text().split("\n")
+            if len(line) == 36
+        }
 
     def _stored(self) -> list[str]:
         file = self.sites.folder / "stored"
@@ -344,11 +410,17 @@ class Drill:
 
     def _await_stored(self, ids: set[str]) -> None:
         wait(
-            lambda: not ids - set(self._stored()), _DRAIN_SECONDS, f"not all of {len(ids)} acknowledged events are in the store"
+            lambda: not ids - set(self._stored()),
+            _DRAIN_SECONDS,
+            f"not all of {len(ids)} acknowledged events are in the store",
         )
 
     def _await_mirrored(self, ids: set[str]) -> None:
-        wait(lambda: not ids - set(self._mirrored()), _DRAIN_SECONDS, f"not all of {len(ids)} events of A are in B's topic")
+        wait(
+            lambda: not ids - set(self._mirrored()),
+            _DRAIN_SECONDS,
+            f"not all of {len(ids)} events of A are in B's topic",
+        )
 
     def _await_growth(self, site: str) -> None:
         before = -1

@@ -21,8 +21,11 @@ _FILES = ("envoy.yaml", "listeners.yaml", "clusters.yaml")
 
 
 def binary() -> str:
-    """Envoy beside this Python (make setup-dev) or on PATH. Raises NotChecked when there is none."""
-    path = shutil.which("envoy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    """Envoy beside this Python (make setup-dev) or on PATH. Raises NotChecked when there is
+    none."""
+    path = shutil.which(
+        "envoy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
     if path is None:
         raise NotChecked("this machine lacks envoy (make setup-dev installs it on Linux x86-64)")
     return path
@@ -31,7 +34,9 @@ def binary() -> str:
 class Gateways:
     """The three Envoys."""
 
-    def __init__(self, table: SiteTable, folder: Path, processes: Processes, authorities: Authorities) -> None:
+    def __init__(
+        self, table: SiteTable, folder: Path, processes: Processes, authorities: Authorities
+    ) -> None:
         self.table = table
         self.processes = processes
         self.authorities = authorities
@@ -52,8 +57,21 @@ class Gateways:
     def start(self, site: str) -> None:
         """Starts a site's Envoy; back when it is ready."""
         number = list(self.table.sites).index(site)
-        command = [binary(), "-c", "envoy.yaml", "--concurrency", "1", "--base-id", str(710 + number)]
-        self.processes.start(f"envoy-{site}", site, [*command, "--disable-hot-restart", "-l", "warning"], cwd=self.folder(site))
+        command = [
+            binary(),
+            "-c",
+            "envoy.yaml",
+            "--concurrency",
+            "1",
+            "--base-id",
+            str(710 + number),
+        ]
+        self.processes.start(
+            f"envoy-{site}",
+            site,
+            [*command, "--disable-hot-restart", "-l", "warning"],
+            cwd=self.folder(site),
+        )
         wait(lambda: self.ready(site), 90, f"Envoy of site {site} is not ready")
 
     def ready(self, site: str) -> bool:
@@ -63,7 +81,15 @@ class Gateways:
     def admin(self, site: str, path: str) -> str:
         """An answer of Envoy's own interface; empty when there is none."""
         done = run(
-            network.inside(site, "curl", "-s", "-m", "5", f"http://{LOOPBACK}:{self.table.mesh.admin_port}{path}"), check=False
+            network.inside(
+                site,
+                "curl",
+                "-s",
+                "-m",
+                "5",
+                f"http://{LOOPBACK}:{self.table.mesh.admin_port}{path}",
+            ),
+            check=False,
         )
         return done.stdout
 
@@ -90,7 +116,10 @@ class Gateways:
         answer = json.loads(self.admin(site, "/clusters?format=json") or "{}")
         for status in answer.get("cluster_statuses", []):
             if status["name"] == cluster:
-                return {_address(host): _health(host["health_status"]) for host in status.get("host_statuses", [])}
+                return {
+                    _address(host): _health(host["health_status"])
+                    for host in status.get("host_statuses", [])
+                }
         raise CommandFailed(f"Envoy of site {site} knows no cluster {cluster}")
 
 

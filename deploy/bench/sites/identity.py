@@ -1,7 +1,8 @@
-"""An authority per trust domain, certificates with a SPIFFE id, and the secret files that Envoy watches.
+"""An authority per trust domain, certificates with a SPIFFE id, and the secret files that Envoy
+watches.
 
-Envoy's SPIFFE validator takes one authority per trust domain. With one bundle of all authorities instead, site B's could sign
-`spiffe://site-a.tokens/...` and be believed: mesh.py shows both.
+Envoy's SPIFFE validator takes one authority per trust domain. With one bundle of all authorities
+instead, site B's could sign `spiffe://site-a.tokens/...` and be believed: mesh.py shows both.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ class Authorities:
         """One authority per site: ECDSA P-256, 30 days."""
         for site in self.table.sites.values():
             _openssl(
-                "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
-                "-subj", f"/O={site.trust_domain}", "-keyout", str(self._key(site)), "-out", str(self.certificate(site)),
+                "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                "-days", "30",
+                "-subj", f"/O={site.trust_domain}", "-keyout", str(self._key(site)), "-out",
+                str(self.certificate(site)),
                 "-addext", "basicConstraints=critical,CA:TRUE,pathlen:0",
-                "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-addext", f"subjectAltName=URI:spiffe://{site.trust_domain}",
+                "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-addext",
+                f"subjectAltName=URI:spiffe://{site.trust_domain}",
             )  # fmt: skip
 
     def certificate(self, site: Site) -> Path:
@@ -41,9 +45,11 @@ class Authorities:
         return self.folder / f"ca-{site.name}.pem"
 
     def sign(self, site: Site, spiffe_id: str, name: str, *, days: int = 1) -> tuple[Path, Path]:
-        """A certificate that says `spiffe_id`, signed by the authority of `site`; (certificate, key).
+        """A certificate that says `spiffe_id`, signed by the authority of `site`; (certificate,
+        key).
 
-        days=-1 is one that has expired. Nothing here checks that the id lies in the site's domain: a thief would not either.
+        days=-1 is one that has expired. Nothing here checks that the id lies in the site's domain:
+        a thief would not either.
         """
         key, request, leaf = (self.folder / f"{name}.{end}" for end in ("key", "csr", "pem"))
         extensions = self.folder / f"{name}.ext"
@@ -52,7 +58,8 @@ class Authorities:
             "keyUsage=critical,digitalSignature\nbasicConstraints=critical,CA:FALSE\n"
         )
         _openssl(
-            "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/O=gpu-tokens",
+            "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+            "-subj", "/O=gpu-tokens",
             "-keyout", str(key), "-out", str(request),
         )  # fmt: skip
         lifetime = ["-days", str(days)]
@@ -61,7 +68,8 @@ class Authorities:
         if days < 0 and not _takes_dates():
             lifetime = ["-days", str(days)]
         _openssl(
-            "x509", "-req", "-in", str(request), "-CA", str(self.certificate(site)), "-CAkey", str(self._key(site)),
+            "x509", "-req", "-in", str(request), "-CA", str(self.certificate(site)), "-CAkey",
+            str(self._key(site)),
             "-CAcreateserial", *lifetime, "-extfile", str(extensions), "-out", str(leaf),
         )  # fmt: skip
         return leaf, key
@@ -77,26 +85,35 @@ class Authorities:
                 self.rotate(site, identity, folder)
 
     def rotate(self, site: Site, identity: str, folder: Path) -> None:
-        """A new certificate for an identity of a site; Envoy takes it from the watched folder, connections stay."""
+        """A new certificate for an identity of a site; Envoy takes it from the watched folder,
+        connections stay."""
         leaf, key = self.sign(site, site.identity(identity), f"{site.name}-{identity}")
         _replace(folder / "sds" / f"{identity}.yaml", secret(identity, leaf, key))
 
     def peers(self) -> str:
         """The trust bundles: each domain's identities are believed from its own authority only."""
         domains = [
-            {"name": site.trust_domain, "trust_bundle": {"inline_string": self.certificate(site).read_text()}}
+            {
+                "name": site.trust_domain,
+                "trust_bundle": {"inline_string": self.certificate(site).read_text()},
+            }
             for site in self.table.sites.values()
         ]
         validator = {
             "name": "envoy.tls.cert_validator.spiffe",
             "typed_config": {"@type": _SPIFFE, "trust_domains": domains},
         }
-        return _resource(envoy.PEERS, {"validation_context": {"custom_validator_config": validator}})
+        return _resource(
+            envoy.PEERS, {"validation_context": {"custom_validator_config": validator}}
+        )
 
     def peers_in_one_bundle(self) -> str:
-        """What not to do: every authority may speak for every domain. For the check that shows why."""
+        """What not to do: every authority may speak for every domain. For the check that shows
+        why."""
         bundle = "".join(self.certificate(site).read_text() for site in self.table.sites.values())
-        return _resource(envoy.PEERS, {"validation_context": {"trusted_ca": {"inline_string": bundle}}})
+        return _resource(
+            envoy.PEERS, {"validation_context": {"trusted_ca": {"inline_string": bundle}}}
+        )
 
     def _key(self, site: Site) -> Path:
         return self.folder / f"ca-{site.name}.key"
@@ -129,7 +146,9 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _resource(name: str, fields: dict[str, object]) -> str:
-    return as_yaml({"resources": [{"@type": _SECRET, "name": name} | json.loads(json.dumps(fields))]})
+    return as_yaml(
+        {"resources": [{"@type": _SECRET, "name": name} | json.loads(json.dumps(fields))]}
+    )
 
 
 def _takes_dates() -> bool:

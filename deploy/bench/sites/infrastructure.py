@@ -1,4 +1,5 @@
-"""CA4's Terraform: validity, its own tests with mocked providers, and two regions and a third against the mock of AWS."""
+"""CA4's Terraform: validity, its own tests with mocked providers, and two regions and a third
+against the mock of AWS."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ def run_checks(report: Report, table: SiteTable, folder: Path, cache: Path) -> N
         tool.env |= {"TF_DATA_DIR": str(folder / "terraform-data")} | _VARIABLES
         tool.do("init", "-input=false")
         tool.do("validate")
-        done = run(["terraform", "fmt", "-check", "-recursive", str(_CODE)], env=tool.env, check=False)
+        done = run(
+            ["terraform", "fmt", "-check", "-recursive", str(_CODE)], env=tool.env, check=False
+        )
         expect(done.returncode == 0, f"not formatted: {done.stdout}")
         terraform.append(tool)
     for tool in terraform:
@@ -46,19 +49,25 @@ def _mocked_providers(report: Report, terraform: ca1.Terraform, folder: Path) ->
         report.say(f"{len(cases)} runs: {', '.join(str(case.get('name')) for case in cases)}")
 
 
-def _mocked_aws(report: Report, terraform: ca1.Terraform, table: SiteTable, folder: Path, cache: Path) -> None:
+def _mocked_aws(
+    report: Report, terraform: ca1.Terraform, table: SiteTable, folder: Path, cache: Path
+) -> None:
     with ca1.mocked_aws(ca1.ensure_tools(cache), folder) as aws:
         env = {"TF_VAR_aws_endpoint": aws}
         state = f"-state={folder / 'sites.tfstate'}"
         with report.check("CA4: terraform apply against the AWS mock: a region per site, peered"):
             done = terraform.do("apply", "-input=false", "-auto-approve", state, env=env)
-            added = re.search(r"Apply complete! Resources: (\d+) added, 0 changed, 0 destroyed", done.stdout)
+            added = re.search(
+                r"Apply complete! Resources: (\d+) added, 0 changed, 0 destroyed", done.stdout
+            )
             expect(added is not None, done.stdout[-2000:])
             report.say(added[0] if added else "")
             shown = terraform.do("output", state, "addresses", env=env).stdout
             expect(all(site.host_ip in shown for site in table.sites.values()), shown)
         with report.check("CA4: the second plan says no changes"):
-            done = terraform.do("plan", "-input=false", "-detailed-exitcode", state, env=env, check=False)
+            done = terraform.do(
+                "plan", "-input=false", "-detailed-exitcode", state, env=env, check=False
+            )
             expect(done.returncode == 0, done.stdout[-3000:])
         with report.check("CA4: terraform destroy leaves nothing"):
             done = terraform.do("destroy", "-input=false", "-auto-approve", state, env=env)

@@ -1,8 +1,10 @@
 """Runs inside a site: a producer that writes down what Kafka acknowledged.
 
-    python load.py RATE FOLDER NAME     until killed; ids go to FOLDER/NAME.sent, .usages (requests alone), .acknowledged
+    python load.py RATE FOLDER NAME     until killed; ids go to FOLDER/NAME.sent, .usages (requests
+                                        alone), .acknowledged
 
-The events are `gpu-tokens simulate`'s own, in real time; KAFKA_BOOTSTRAP, KAFKA_TOPIC and SITE come from the environment.
+The events are `gpu-tokens simulate`'s own, in real time; KAFKA_BOOTSTRAP, KAFKA_TOPIC and SITE come
+from the environment.
 """
 
 from __future__ import annotations
@@ -16,14 +18,30 @@ from pathlib import Path
 
 from confluent_kafka import KafkaError, Message, Producer
 
-# As the product's producers: acknowledged means by all replicas in sync, and a repeated send is one record.
-_CONFIG = {"enable.idempotence": True, "acks": "all", "linger.ms": 5, "message.timeout.ms": 120_000, "log_level": 2}
+# As the product's producers: acknowledged means by all replicas in sync, and a repeated send is one
+# record.
+_CONFIG = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "linger.ms": 5,
+    "message.timeout.ms": 120_000,
+    "log_level": 2,
+}
 
 
 def main(rate: str, folder: Path, name: str) -> None:
     """Sends until killed."""
     producer = Producer({"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP"], **_CONFIG})
-    command = [sys.executable, "-m", "gpu_token_analytics", "simulate", "--dry-run", "--flat", "--rate", rate]
+    command = [
+        sys.executable,
+        "-m",
+        "gpu_token_analytics",
+        "simulate",
+        "--dry-run",
+        "--flat",
+        "--rate",
+        rate,
+    ]
     command += ["--hosts", "2", "--gpus-per-host", "2"]
     with (
         (folder / f"{name}.acknowledged").open("a", buffering=1) as acknowledged,
@@ -45,7 +63,12 @@ def main(rate: str, folder: Path, name: str) -> None:
                 usages.write(f"{event['event_id']}\n")
             while True:
                 with contextlib.suppress(BufferError):
-                    producer.produce(os.environ["KAFKA_TOPIC"], line.rstrip(b"\n"), event["host"].encode(), on_delivery=note)
+                    producer.produce(
+                        os.environ["KAFKA_TOPIC"],
+                        line.rstrip(b"\n"),
+                        event["host"].encode(),
+                        on_delivery=note,
+                    )
                     break
                 producer.poll(0.1)
             producer.poll(0)

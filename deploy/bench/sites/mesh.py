@@ -1,6 +1,8 @@
-"""The mesh: who may call what as whom, and what happens when certificates, configurations and servers change under traffic.
+"""The mesh: who may call what as whom, and what happens when certificates, configurations and
+servers change under traffic.
 
-Stand-in servers answer here, so that a wrong gateway cannot hide behind a server that refuses; drill.py has the real ones.
+Stand-in servers answer here, so that a wrong gateway cannot hide behind a server that refuses;
+drill.py has the real ones.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Caller:
 class Mesh:
     """The gateways of a running bench, with stand-in servers behind them."""
 
-    def __init__(self, table: SiteTable, folder: Path, processes: Processes, gateways: Gateways) -> None:
+    def __init__(
+        self, table: SiteTable, folder: Path, processes: Processes, gateways: Gateways
+    ) -> None:
         self.table = table
         self.folder = folder
         self.processes = processes
@@ -54,19 +58,25 @@ class Mesh:
             with report.check("mesh: who may call what as whom: the whole matrix"):
                 self._matrix(report)
             with report.check(
-                "mesh: no certificate, a foreign domain, an expired one, one that another site's authority forged"
+                "mesh: no certificate, a foreign domain, an expired one, one that another site's "
+                "authority forged"
             ):
                 self._strangers(report)
             with report.check(
-                "mesh: one bundle of all authorities lets a site forge another's identity: bundles per domain do not"
+                "mesh: one bundle of all authorities lets a site forge another's identity: bundles "
+                "per domain do not"
             ):
                 self._one_bundle(report)
             with report.check("mesh: certificates rotate under traffic, no connection ends"):
                 self._rotation(report)
-            with report.check("mesh: a new listener is taken without a restart, a broken file is refused and traffic goes on"):
+            with report.check(
+                "mesh: a new listener is taken without a restart, a broken file is refused and "
+                "traffic goes on"
+            ):
                 self._reload(report)
             with report.check(
-                "mesh: an API that answers 500 is ejected, one that is gone is passed over, both take part again"
+                "mesh: an API that answers 500 is ejected, one that is gone is passed over, both "
+                "take part again"
             ):
                 self._api(report)
 
@@ -98,16 +108,24 @@ class Mesh:
         wrong = []
         for site in self.table.sites.values():
             callers = [self._caller(site, name) for name in [*self.table.identities, "intruder"]]
-            cases = [(caller, service) for caller in callers for service in self.table.services.values()]
+            cases = [
+                (caller, service) for caller in callers for service in self.table.services.values()
+            ]
             for (caller, service), result in zip(cases, self._call(site.name, cases), strict=True):
                 may = site.identity(caller.name) in self.table.callers(service.name)
                 answered = service.name in result.get("answer", "")
                 allowed, refused = allowed + answered, refused + ("refused" in result)
                 if may is not answered:
-                    wrong.append(f"{site.identity(caller.name)} to {service.name}: {result}, the table says {may}")
+                    wrong.append(
+                        f"{site.identity(caller.name)} to {service.name}: {result}, the table says "
+                        f"{may}"
+                    )
         report.say(f"{allowed} calls answered, {refused} refused, of {allowed + refused}")
         expect(not wrong, "; ".join(wrong[:5]))
-        expect(allowed == len(self.table.calls), f"{allowed} answered, the table has {len(self.table.calls)} calls")
+        expect(
+            allowed == len(self.table.calls),
+            f"{allowed} answered, the table has {len(self.table.calls)} calls",
+        )
         denied = self.gateways.stat("a", "kafka-a.rbac.denied")
         expect(denied > 0, "site A's gateway counted no denied caller of kafka-a")
 
@@ -151,14 +169,28 @@ class Mesh:
         def answered(caller: Caller) -> bool:
             return "answer" in self._call("b", [(caller, service)])[0]
 
-        expect(answered(real) and not answered(forged), "before: the real one is refused, or the forged one believed")
+        expect(
+            answered(real) and not answered(forged),
+            "before: the real one is refused, or the forged one believed",
+        )
         identity.replace_peers(at, self.authorities.peers_in_one_bundle())
         try:
-            wait(lambda: answered(forged), 30, "with one bundle the forged identity is still refused: this check shows nothing")
-            report.say("one bundle of all authorities: a certificate that A's authority made out to B is believed")
+            wait(
+                lambda: answered(forged),
+                30,
+                "with one bundle the forged identity is still refused: this check shows nothing",
+            )
+            report.say(
+                "one bundle of all authorities: a certificate that A's authority made out to B is "
+                "believed"
+            )
         finally:
             identity.replace_peers(at, self.authorities.peers())
-        wait(lambda: not answered(forged), 30, "with a bundle per domain the forged identity is believed")
+        wait(
+            lambda: not answered(forged),
+            30,
+            "with a bundle per domain the forged identity is believed",
+        )
         expect(answered(real), "with a bundle per domain the real identity is refused")
 
     # Changes under traffic
@@ -167,16 +199,28 @@ class Mesh:
         service = self.table.services["kafka-a"]
         a, b = self.table.sites["a"], self.table.sites["b"]
         (self.folder / "stop").unlink(missing_ok=True)
-        self.processes.start("keep", "b", [*_PEER, "keep", str(service.port), str(self.folder)], cwd=ROOT)
+        self.processes.start(
+            "keep", "b", [*_PEER, "keep", str(service.port), str(self.folder)], cwd=ROOT
+        )
         asking = [(self._caller(b, "mirror"), service)]
         before = self._call("b", asking)[0].get("shown")
         began = time.monotonic()
         self.authorities.rotate(a, SERVER_IDENTITY, self.gateways.folder("a"))
         self.authorities.rotate(b, "mirror", self.gateways.folder("b"))
-        wait(lambda: self._call("b", asking)[0].get("shown") not in (None, before), 30, "the old certificate is still shown")
-        report.say(f"the new certificate is shown {time.monotonic() - began:.1f} s after the file was renamed, asking included")
+        wait(
+            lambda: self._call("b", asking)[0].get("shown") not in (None, before),
+            30,
+            "the old certificate is still shown",
+        )
+        report.say(
+            f"the new certificate is shown {time.monotonic() - began:.1f} s after the file was "
+            "renamed, asking included"
+        )
         time.sleep(1)
-        expect(self.processes.running("keep"), f"the open connection ended: {self.processes.tail('keep')}")
+        expect(
+            self.processes.running("keep"),
+            f"the open connection ended: {self.processes.tail('keep')}",
+        )
         (self.folder / "stop").touch()
         wait(lambda: not self.processes.running("keep"), 20, "the open connection hangs")
         used = self.processes.log("keep").strip().splitlines()[-1]
@@ -188,13 +232,25 @@ class Mesh:
         spare = next(item for item in listeners["resources"] if item["name"] == "kafka-a")
         more = json.loads(json.dumps(spare)) | {"name": "spare"}
         more["address"]["socket_address"]["port_value"] = _SPARE_PORT
-        expect(self._says("b", _SPARE_PORT) == "", "the spare port answers before there is a listener")
+        expect(
+            self._says("b", _SPARE_PORT) == "", "the spare port answers before there is a listener"
+        )
         try:
-            self.gateways.replace("b", "listeners.yaml", as_yaml({"resources": [*listeners["resources"], more]}))
-            wait(lambda: "kafka-a" in self._says("b", _SPARE_PORT), 30, "the new listener does not answer")
+            self.gateways.replace(
+                "b", "listeners.yaml", as_yaml({"resources": [*listeners["resources"], more]})
+            )
+            wait(
+                lambda: "kafka-a" in self._says("b", _SPARE_PORT),
+                30,
+                "the new listener does not answer",
+            )
             nonsense = more | {"filter_chains": [{"filters": [{"name": "no.such.filter"}]}]}
             for what, text, counter in (
-                ("a filter that does not exist", as_yaml({"resources": [*listeners["resources"], nonsense]}), "rejected"),
+                (
+                    "a filter that does not exist",
+                    as_yaml({"resources": [*listeners["resources"], nonsense]}),
+                    "rejected",
+                ),
                 ("half a file", as_yaml(listeners)[:2000] + "\n  {", "failure"),
             ):
                 self._refused(report, what, text, f"listener_manager.lds.update_{counter}")
@@ -208,7 +264,9 @@ class Mesh:
         wait(lambda: self.gateways.stat("b", counter) > before, 30, f"{what} was not refused")
         report.say(f"{what}: {counter} went from {before} to {self.gateways.stat('b', counter)}")
         for port in (_SPARE_PORT, self.table.services["kafka-a"].port):
-            expect("kafka-a" in self._says("b", port), f"traffic on port {port} stopped with {what}")
+            expect(
+                "kafka-a" in self._says("b", port), f"traffic on port {port} stopped with {what}"
+            )
 
     def _api(self, report: Report) -> None:
         here = f"{LOOPBACK}:{self.table.the('a', Kind.API).port}"
@@ -218,9 +276,16 @@ class Mesh:
         try:
             answers = [self._ask_api_beside_healthy("a", here) for _ in range(12)]
             ok = sum("200" in answer for answer in answers)
-            expect(ok == len(answers), f"{ok} of {len(answers)} were 200 while A's API answers 500: {answers}")
+            expect(
+                ok == len(answers),
+                f"{ok} of {len(answers)} were 200 while A's API answers 500: {answers}",
+            )
             expect(all("api-b" in answer for answer in answers), f"answered by {answers}")
-            wait(lambda: self.gateways.hosts_of("a", API_CLUSTER)[here] == "ejected", 20, "the failing API is not ejected")
+            wait(
+                lambda: self.gateways.hosts_of("a", API_CLUSTER)[here] == "ejected",
+                20,
+                "the failing API is not ejected",
+            )
         finally:
             failing.unlink()
         report.say("A's API answers 500: 12 of 12 calls were 200 (from B), and it was ejected")
@@ -237,11 +302,14 @@ class Mesh:
     def _ask_api_beside_healthy(self, site: str, here: str) -> str:
         """One call, made when the site's Envoy holds the other site's API for healthy.
 
-        On a busy machine a health check may time out; with no healthy host at all Envoy asks any (its panic mode).
+        On a busy machine a health check may time out; with no healthy host at all Envoy asks any
+        (its panic mode).
         """
         wait(
             lambda: all(
-                health == "healthy" for address, health in self.gateways.hosts_of(site, API_CLUSTER).items() if address != here
+                health == "healthy"
+                for address, health in self.gateways.hosts_of(site, API_CLUSTER).items()
+                if address != here
             ),
             30,
             f"the other site's API is not healthy for {site}",
@@ -253,7 +321,9 @@ class Mesh:
 
     def _ask_api(self, site: str) -> str:
         url = f"http://{LOOPBACK}:{self.table.api.port}/v1/any"
-        return run(network.inside(site, "curl", "-s", "-m", "8", "-w", " %{http_code}", url), check=False).stdout
+        return run(
+            network.inside(site, "curl", "-s", "-m", "8", "-w", " %{http_code}", url), check=False
+        ).stdout
 
     def _says(self, site: str, port: int) -> str:
         """What a loopback port of a site answers; empty when nothing does."""
@@ -264,7 +334,9 @@ class Mesh:
     # Calls with any certificate
 
     def _caller(self, site: Site, name: str) -> Caller:
-        return Caller(name, site.name, self._sign(site, site.identity(name), f"caller-{site.name}-{name}"))
+        return Caller(
+            name, site.name, self._sign(site, site.identity(name), f"caller-{site.name}-{name}")
+        )
 
     def _sign(self, site: Site, spiffe_id: str, name: str) -> tuple[Path, Path]:
         if (self.authorities.folder / f"{name}.pem").exists():
@@ -274,7 +346,10 @@ class Mesh:
     def _call(self, site: str, cases: list[tuple[Caller, Service]]) -> list[dict[str, str]]:
         lines = [json.dumps(self._case(caller, service)) for caller, service in cases]
         done = run(
-            network.inside(site, *_PEER, "call"), stdin="\n".join(lines) + "\n", cwd=ROOT, timeout_seconds=60 + 12 * len(cases)
+            network.inside(site, *_PEER, "call"),
+            stdin="\n".join(lines) + "\n",
+            cwd=ROOT,
+            timeout_seconds=60 + 12 * len(cases),
         )
         return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 

@@ -1,5 +1,5 @@
-"""Three sites and a router between them, each a network namespace. A site's link is cut by dropping its packets on the router,
-as a lost line does: nobody is told.
+"""Three sites and a router between them, each a network namespace. A site's link is cut by dropping
+its packets on the router, as a lost line does: nobody is told.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def namespace(site: str) -> str:
 
 
 def inside(site: str, *command: str) -> list[str]:
-    """A command that runs at a site. The process keeps its id: `ip netns exec` becomes the command."""
+    """A command that runs at a site. The process keeps its id: `ip netns exec` becomes the
+    command."""
     return ["ip", "netns", "exec", namespace(site), *command]
 
 
@@ -39,7 +40,23 @@ def up(table: SiteTable) -> None:
         prefix = site.subnet_cidr.partition("/")[2]
         run(["ip", "netns", "add", name])
         run(["ip", "-n", name, "link", "set", "lo", "up"])
-        run(["ip", "link", "add", "eth0", "netns", name, "type", "veth", "peer", "name", router_end, "netns", ROUTER])
+        run(
+            [
+                "ip",
+                "link",
+                "add",
+                "eth0",
+                "netns",
+                name,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                router_end,
+                "netns",
+                ROUTER,
+            ]
+        )
         for where, words in (
             (name, f"addr add {site.host_ip}/{prefix} dev eth0"),
             (name, "link set eth0 up"),
@@ -53,7 +70,8 @@ def up(table: SiteTable) -> None:
 def cut(site: str) -> None:
     """Nothing from or to the site passes the router any more."""
     rules = (
-        f"table inet cut_{site} {{\n chain c {{\n  type filter hook forward priority 0; policy accept;\n"
+        f"table inet cut_{site} {{\n chain c {{\n  type filter hook forward priority 0; policy "
+        "accept;\n"
         f'  iifname "w-{site}" drop\n  oifname "w-{site}" drop\n }}\n}}\n'
     )
     run(["ip", "netns", "exec", ROUTER, "nft", "-f", "-"], stdin=rules)
@@ -61,7 +79,10 @@ def cut(site: str) -> None:
 
 def heal(site: str) -> None:
     """The site's link is there again. Does nothing when it was not cut."""
-    run(["ip", "netns", "exec", ROUTER, "nft", "delete", "table", "inet", f"cut_{site}"], check=False)
+    run(
+        ["ip", "netns", "exec", ROUTER, "nft", "delete", "table", "inet", f"cut_{site}"],
+        check=False,
+    )
 
 
 def kill_everything_at(site: str) -> None:
@@ -77,8 +98,13 @@ def kill_everything_at(site: str) -> None:
 
 
 def remove() -> None:
-    """Everything with the bench's prefix: processes, links, namespaces. Also what a killed run left."""
-    names = [line.split()[0] for line in run(["ip", "netns", "list"], check=False).stdout.splitlines() if line.strip()]
+    """Everything with the bench's prefix: processes, links, namespaces. Also what a killed run
+    left."""
+    names = [
+        line.split()[0]
+        for line in run(["ip", "netns", "list"], check=False).stdout.splitlines()
+        if line.strip()
+    ]
     for name in names:
         if name.startswith(PREFIX):
             kill_everything_at(name.removeprefix(PREFIX))
@@ -87,7 +113,11 @@ def remove() -> None:
 
 def _pids(name: str) -> list[int]:
     """Processes of a namespace, zombies not counted (their parent is this process)."""
-    pids = [int(word) for word in run(["ip", "netns", "pids", name], check=False).stdout.split() if word.isdigit()]
+    pids = [
+        int(word)
+        for word in run(["ip", "netns", "pids", name], check=False).stdout.split()
+        if word.isdigit()
+    ]
     for pid in pids:
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)

@@ -1,8 +1,11 @@
-"""Runs inside a site, for the checks of the mesh: stand-in servers that say who they are, and callers with any certificate.
+"""Runs inside a site, for the checks of the mesh: stand-in servers that say who they are, and
+callers with any certificate.
 
-python peer.py serve SITE FOLDER     every service of the site; the API answers 500 while FOLDER/fail-SITE exists
+python peer.py serve SITE FOLDER     every service of the site; the API answers 500 while
+                                     FOLDER/fail-SITE exists
 python peer.py call                  JSON cases on stdin, one result per line on stdout
-python peer.py keep PORT FOLDER      one connection that is used until FOLDER/stop exists; prints what went wrong
+python peer.py keep PORT FOLDER      one connection that is used until FOLDER/stop exists; prints
+                                     what went wrong
 """
 
 from __future__ import annotations
@@ -27,7 +30,11 @@ async def serve(site: str, folder: Path) -> None:
     table = load()
     servers = []
     for service in table.at(site):
-        answer = _http(service, table.api.health_path, folder) if service.kind is Kind.API else _echo(service)
+        answer = (
+            _http(service, table.api.health_path, folder)
+            if service.kind is Kind.API
+            else _echo(service)
+        )
         servers.append(await asyncio.start_server(answer, LOOPBACK, service.port))
     print("serving", flush=True)
     await asyncio.gather(*(server.serve_forever() for server in servers))
@@ -50,10 +57,15 @@ def _http(service: Service, health_path: str, folder: Path) -> Any:
             while request := await reader.readline():
                 while (await reader.readline()).strip():
                     pass
-                failing = health_path.encode() not in request and (folder / f"fail-{service.site}").exists()
+                failing = (
+                    health_path.encode() not in request
+                    and (folder / f"fail-{service.site}").exists()
+                )
                 body = f"{service.name} {request.decode(errors='replace')}".encode()
                 status = b"500 Internal Server Error" if failing else b"200 OK"
-                writer.write(b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body))
+                writer.write(
+                    b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
+                )
                 await writer.drain()
         writer.close()
 
@@ -61,17 +73,21 @@ def _http(service: Service, health_path: str, folder: Path) -> Any:
 
 
 def call(case: dict[str, Any]) -> dict[str, str]:
-    """One connection to a gateway: `answer` is what the service said, or `refused` is how it ended."""
+    """One connection to a gateway: `answer` is what the service said, or `refused` is how it
+    ended."""
     context = ssl.create_default_context()
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # what the caller thinks of the gateway is not the question here
+    # what the caller thinks of the gateway is not the question here
+    context.verify_mode = ssl.CERT_NONE
     if case.get("certificate"):
         context.load_cert_chain(case["certificate"], case["key"])
     if case.get("newest_tls") == "1.2":
         context.maximum_version = ssl.TLSVersion.TLSv1_2
     try:
         with (
-            socket.create_connection((case["address"], case["port"]), timeout=_PATIENCE_SECONDS) as plain,
+            socket.create_connection(
+                (case["address"], case["port"]), timeout=_PATIENCE_SECONDS
+            ) as plain,
             context.wrap_socket(plain, server_hostname=case["server_name"]) as connection,
         ):
             serial = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")
@@ -85,7 +101,8 @@ def call(case: dict[str, Any]) -> dict[str, str]:
 
 
 def keep(port: int, folder: Path) -> None:
-    """Uses one connection over and over; what ends it is printed. The last line is how often it was used."""
+    """Uses one connection over and over; what ends it is printed. The last line is how often it was
+    used."""
     used = 0
     with socket.create_connection((LOOPBACK, port), timeout=_PATIENCE_SECONDS) as connection:
         lines = connection.makefile("rb")

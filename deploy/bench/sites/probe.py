@@ -1,4 +1,5 @@
-"""Runs inside a site and answers questions, one JSON object per line: {"ask": NAME, ...} -> {"answer": ...} or {"error": ...}.
+"""Runs inside a site and answers questions, one JSON object per line: {"ask": NAME, ...} ->
+{"answer": ...} or {"error": ...}.
 
 Ids go into files and only their number comes back: what is compared are ids, and there are many.
 """
@@ -77,8 +78,15 @@ def store_ids(uri: str, into: str) -> int:
     """Ids of all raw events, sorted, into a file."""
     with MongoClient[Document](uri, serverSelectionTimeoutMS=30_000) as client:
         database = client.get_database(_DATABASE)
-        found = (document["event_id"] for name in _RAW for document in database[name].find({}, {"event_id": 1, "_id": 0}))
-        ids = [event_id if isinstance(event_id, str) else str(UUID(bytes=bytes(event_id))) for event_id in found]
+        found = (
+            document["event_id"]
+            for name in _RAW
+            for document in database[name].find({}, {"event_id": 1, "_id": 0})
+        )
+        ids = [
+            event_id if isinstance(event_id, str) else str(UUID(bytes=bytes(event_id)))
+            for event_id in found
+        ]
     Path(into).write_text("".join(f"{event_id}\n" for event_id in sorted(ids)))
     return len(ids)
 
@@ -90,7 +98,8 @@ def count(uri: str) -> int:
 
 
 def due(uri: str) -> int:
-    """Cells that should be computed by now. (A GPU that fell silent is owned on: it has a new one every minute.)"""
+    """Cells that should be computed by now. (A GPU that fell silent is owned on: it has a new one
+    every minute.)"""
     with MongoClient[Document](uri, serverSelectionTimeoutMS=5000) as client:
         now = client.admin.command("hello")["localTime"]
         return client[_DATABASE]["ledger_cells"].count_documents({"due_at": {"$lt": now}})
@@ -118,7 +127,8 @@ def hashes(ports: list[int]) -> list[str]:
 
 
 def topic_ids(bootstrap: str, topic: str, into: str) -> list[int]:
-    """[records, different ids] of a topic; the ids, one per record, into a file. Aborted transactions are not read."""
+    """[records, different ids] of a topic; the ids, one per record, into a file. Aborted
+    transactions are not read."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -154,7 +164,11 @@ def topic_ids(bootstrap: str, topic: str, into: str) -> list[int]:
 
 def topics(bootstrap: str) -> list[str]:
     """Names of all topics."""
-    return sorted(AdminClient({"bootstrap.servers": bootstrap, "log_level": 2}).list_topics(timeout=_PATIENCE_SECONDS).topics)
+    return sorted(
+        AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+        .list_topics(timeout=_PATIENCE_SECONDS)
+        .topics
+    )
 
 
 def delete_topics(bootstrap: str, names: list[str]) -> list[str]:
@@ -185,7 +199,8 @@ def _member(port: int) -> MongoClient[Document]:
 QUESTIONS: dict[str, Callable[..., Any]] = {
     question.__name__: question
     for question in (
-        initiate, states, majority_write, store_ids, count, due, in_ledger, hashes, topic_ids, topics, delete_topics, page,
+        initiate, states, majority_write, store_ids, count, due, in_ledger, hashes, topic_ids,
+        topics, delete_topics, page,
     )
 }  # fmt: skip
 

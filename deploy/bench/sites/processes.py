@@ -1,4 +1,5 @@
-"""Named processes at sites. What runs is written down, so that another command (make promote) finds it."""
+"""Named processes at sites. What runs is written down, so that another command (make promote) finds
+it."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ class Processes:
         with log.open("ab") as output:
             began_at = output.tell()
             process = subprocess.Popen(
-                network.inside(site, *command), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                network.inside(site, *command), stdin=subprocess.DEVNULL, stdout=output,
+                stderr=output,
                 env={**os.environ, **(env or {})}, cwd=cwd, start_new_session=True,
             )  # fmt: skip
         self._children[process.pid] = process
@@ -51,9 +53,13 @@ class Processes:
         end = time.monotonic() + timeout_seconds
         while not ready(self.log(name, began_at)):
             if process.poll() is not None:
-                raise CommandFailed(f"{name} ended with status {process.returncode}: {self.tail(name)}")
+                raise CommandFailed(
+                    f"{name} ended with status {process.returncode}: {self.tail(name)}"
+                )
             if time.monotonic() > end:
-                raise CommandFailed(f"{name} was not ready within {timeout_seconds:.0f} s: {self.tail(name)}")
+                raise CommandFailed(
+                    f"{name} was not ready within {timeout_seconds:.0f} s: {self.tail(name)}"
+                )
             time.sleep(0.1)
 
     def running(self, name: str) -> bool:
@@ -66,7 +72,8 @@ class Processes:
         return Path(f"/proc/{pid}").exists()
 
     def stop(self, name: str, timeout_seconds: float = 60) -> None:
-        """SIGTERM, and SIGKILL when that does not help in time. Does nothing when it does not run."""
+        """SIGTERM, and SIGKILL when that does not help in time. Does nothing when it does not
+        run."""
         self._end(name, signal.SIGTERM, timeout_seconds)
 
     def kill(self, name: str) -> None:

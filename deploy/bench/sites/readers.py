@@ -1,4 +1,5 @@
-"""Clients that read the API at both sites all the while a row of the drill goes on, and what they saw."""
+"""Clients that read the API at both sites all the while a row of the drill goes on, and what they
+saw."""
 
 from __future__ import annotations
 
@@ -52,13 +53,16 @@ class Readers:
             thread.join()
 
     def judged(self) -> tuple[int, list[str]]:
-        """How many totals were read, and those that were wrong: fewer requests than before, more than were sent by then, or
-        classes that do not add up to the money."""
+        """How many totals were read, and those that were wrong: fewer requests than before, more
+        than were sent by then, or classes that do not add up to the money."""
         wrong = []
         for site, readings in self._readings.items():
             before = 0
             for reading in readings:
-                if not before <= reading.requests <= reading.sent or reading.classes_nusd != reading.total_nusd:
+                if (
+                    not before <= reading.requests <= reading.sent
+                    or reading.classes_nusd != reading.total_nusd
+                ):
                     wrong.append(f"{site}: {reading} after {before} requests")
                 before = reading.requests
         return sum(len(readings) for readings in self._readings.values()), wrong
@@ -71,7 +75,12 @@ class Readers:
                     totals = json.loads(probe.ask("page", url=self._url, key=self._key))["totals"]
                     money = totals["money"]
                     classes = sum(value for name, value in money.items() if name != "total_nusd")
-                    sent = sum(path.read_bytes().count(b"\n") for path in self._sites.folder.glob("load-*.usages"))
-                    self._readings[site].append(Reading(totals["requests"], sent, classes, money["total_nusd"]))
+                    sent = sum(
+                        path.read_bytes().count(b"\n")
+                        for path in self._sites.folder.glob("load-*.usages")
+                    )
+                    self._readings[site].append(
+                        Reading(totals["requests"], sent, classes, money["total_nusd"])
+                    )
         finally:
             probe.close()

@@ -21,12 +21,16 @@ class Row:
 
     def cells(self) -> list[str]:
         """As the table shows it."""
-        seconds = ["-" if value is None else f"{value:.1f} s" for value in (self.mongodb_rto_seconds, self.rto_seconds)]
+        seconds = [
+            "-" if value is None else f"{value:.1f} s"
+            for value in (self.mongodb_rto_seconds, self.rto_seconds)
+        ]
         topic = "-" if self.doubled_in_topic is None else str(self.doubled_in_topic)
         numbers = [f"{self.acknowledged:,}", str(self.lost), topic, str(self.doubled_in_store)]
         return [self.name, *numbers, self.rpo, *seconds, "; ".join(self.notes)]
 
 
 HEADER = (
-    "row", "acknowledged", "lost", "doubled in B's topic", "doubled in store", "RPO", "RTO MongoDB", "RTO end to end", "notes",
+    "row", "acknowledged", "lost", "doubled in B's topic", "doubled in store", "RPO",
+    "RTO MongoDB", "RTO end to end", "notes",
 )  # fmt: skip

@@ -1,14 +1,16 @@
-"""python -m deploy.bench sites COMMAND: two sites and a vote on this machine, in network namespaces. Needs root on Linux.
+"""python -m deploy.bench sites COMMAND: two sites and a vote on this machine, in network
+namespaces. Needs root on Linux.
 
     up              start everything and leave it running (make sites); `down` ends it
     promote SITE    the other site's runbook, on what runs (make promote SITE=b)
     failback        back to the active site (make failback)
     cut SITE | heal SITE | lose SITE    what a drill does by itself
-    drill           from nothing: the mesh's checks, then every row of the drill, one table (make drill)
+    drill           from nothing: the mesh's checks, then every row of the drill, one table (make
+                    drill)
     down            end everything and remove it
 
-drill takes --full (longer rows), --only mesh|rows|terraform, --rows N ..., --without REMEDY (a row then fails), --strict,
---evidence, --install.
+drill takes --full (longer rows), --only mesh|rows|terraform, --rows N ..., --without REMEDY (a row
+then fails), --strict, --evidence, --install.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ _PACKAGES = "iproute2 nftables procps openssl curl openjdk-17-jre-headless maven
 
 def main(arguments_given: Sequence[str]) -> int:
     """The exit status: 1 when a check failed, 2 when there is nothing to work on."""
-    parser = argparse.ArgumentParser("deploy.bench sites", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "deploy.bench sites", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in ("up", "failback", "down"):
         commands.add_parser(name)
@@ -52,11 +56,29 @@ def main(arguments_given: Sequence[str]) -> int:
     drill = commands.add_parser("drill")
     drill.add_argument("--full", action="store_true")
     drill.add_argument("--only", choices=["mesh", "rows", "terraform"])
-    drill.add_argument("--rows", type=int, nargs="+", default=[], help="only the rows with these numbers; 4 needs 3")
+    drill.add_argument(
+        "--rows",
+        type=int,
+        nargs="+",
+        default=[],
+        help="only the rows with these numbers; 4 needs 3",
+    )
     remedies = "; ".join(f"{name}: {what}" for name, what in REMEDIES.items())
-    drill.add_argument("--without", choices=sorted(REMEDIES), action="append", default=[], help=f"repeatable. {remedies}")
-    drill.add_argument("--strict", action="store_true", help="exit 1 also when something could not be checked")
-    drill.add_argument("--evidence", action="store_true", help="write the output into CA4/README.md and CA4/evidence.md")
+    drill.add_argument(
+        "--without",
+        choices=sorted(REMEDIES),
+        action="append",
+        default=[],
+        help=f"repeatable. {remedies}",
+    )
+    drill.add_argument(
+        "--strict", action="store_true", help="exit 1 also when something could not be checked"
+    )
+    drill.add_argument(
+        "--evidence",
+        action="store_true",
+        help="write the output into CA4/README.md and CA4/evidence.md",
+    )
     drill.add_argument("--install", action="store_true", help="apt-get install what is missing")
     arguments = parser.parse_args(arguments_given)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
@@ -106,7 +128,8 @@ def _running() -> Sites:
 
 
 def _promote(sites: Sites, site: str) -> None:
-    """For a disaster and for a rehearsal: whether the other site is dead, cut off or alive, nothing is lost or doubled."""
+    """For a disaster and for a rehearsal: whether the other site is dead, cut off or alive, nothing
+    is lost or doubled."""
     if site != sites.standby:
         sys.exit(f"site {site} is the active one; make failback brings it back to work")
     sites.promote(site)
@@ -143,7 +166,10 @@ def _drill(arguments: argparse.Namespace) -> int:
     if arguments.install and servers.lacking() and os.geteuid() == 0:
         report.say(f"installing {_PACKAGES}")
         run(["apt-get", "update", "-qq"], timeout_seconds=300)
-        run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *_PACKAGES.split()], timeout_seconds=600)
+        run(
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *_PACKAGES.split()],
+            timeout_seconds=600,
+        )
     if arguments.only in (None, "terraform"):
         _infrastructure(report)
     if arguments.only != "terraform":
@@ -163,8 +189,13 @@ def _sites(report: Report, arguments: argparse.Namespace) -> None:
 
 
 def _infrastructure(report: Report) -> None:
-    with report.check(f"{STAGE}: Terraform ran to its end"), tempfile.TemporaryDirectory(prefix="ca4-terraform-") as folder:
-        infrastructure.run_checks(report, tables.load(), Path(folder), ROOT / "build" / "vms" / "cache")
+    with (
+        report.check(f"{STAGE}: Terraform ran to its end"),
+        tempfile.TemporaryDirectory(prefix="ca4-terraform-") as folder,
+    ):
+        infrastructure.run_checks(
+            report, tables.load(), Path(folder), ROOT / "build" / "vms" / "cache"
+        )
 
 
 def _checked(report: Report, arguments: argparse.Namespace) -> None:

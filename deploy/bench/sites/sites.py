@@ -1,6 +1,7 @@
 """Two sites and a vote, running: start, lose a site, promote the other, bring the first back.
 
-What an operator does by runbook (CA4/docs/runbooks.md) is a method here, step by step in the same order.
+What an operator does by runbook (CA4/docs/runbooks.md) is a method here, step by step in the same
+order.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ from deploy.sites.written import STAGE
 Say = Callable[[str], None]
 PRODUCT = [sys.executable, "-m", "gpu_token_analytics"]
 # Topics that hold how far MirrorMaker has read: of another broker than before they say nothing.
-_POSITIONS = ("mm2-offsets.{source}.internal", "mm2-offset-syncs.{source}.internal", "{source}.checkpoints.internal")
+_POSITIONS = (
+    "mm2-offsets.{source}.internal",
+    "mm2-offset-syncs.{source}.internal",
+    "{source}.checkpoints.internal",
+)
 _CONFIGURATIONS = ("mm2-configs.{source}.internal", "mm2-status.{source}.internal")
 
 
@@ -41,7 +46,8 @@ class Probe:
     def __init__(self, site: str) -> None:
         self._process = subprocess.Popen(
             network.inside(site, sys.executable, "-m", "deploy.bench.sites.probe"),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            cwd=ROOT,
         )  # fmt: skip
 
     @property
@@ -84,7 +90,10 @@ class Sites:
         self.gateways = Gateways(self.table, folder, self.processes, self.authorities)
         self.servers = Servers(self.table, folder, self.processes)
         self.uri = mongodb_uri(self.table)
-        self.active, self.standby = self.table.by_role(Role.ACTIVE).name, self.table.by_role(Role.STANDBY).name
+        self.active, self.standby = (
+            self.table.by_role(Role.ACTIVE).name,
+            self.table.by_role(Role.STANDBY).name,
+        )
         self._probes: dict[str, Probe] = {}
         self._loads = itertools.count(len(list(folder.glob("*.acknowledged"))) + 1)
 
@@ -99,7 +108,8 @@ class Sites:
             self.gateways.start(site)
 
     def start_stores(self) -> None:
-        """MongoDB everywhere, the replica set, a broker at each site that has one, topics and first offsets."""
+        """MongoDB everywhere, the replica set, a broker at each site that has one, topics and first
+        offsets."""
         for site in self.table.sites:
             self.servers.start_stores(site)
         first = self.table.the(self.active, Kind.MONGODB)
@@ -131,32 +141,61 @@ class Sites:
         lines = (STAGE / f"site-{site}.env").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
-    def product(self, site: str, *arguments: str, env: dict[str, str] | None = None, check: bool = True) -> str:
+    def product(
+        self, site: str, *arguments: str, env: dict[str, str] | None = None, check: bool = True
+    ) -> str:
         """A command of the product at a site; what it says."""
         command = network.inside(site, *PRODUCT, *arguments)
-        environment = (self.settings(site) if (STAGE / f"site-{site}.env").exists() else {}) | (env or {})
+        environment = (self.settings(site) if (STAGE / f"site-{site}.env").exists() else {}) | (
+            env or {}
+        )
         return run(command, env=environment, cwd=ROOT, timeout_seconds=300, check=check).stdout
 
-    def start_processor(self, site: str, name: str = "processor", env: dict[str, str] | None = None) -> None:
+    def start_processor(
+        self, site: str, name: str = "processor", env: dict[str, str] | None = None
+    ) -> None:
         """Starts a processor; back when it is ready for work."""
         port = env["HTTP_PORT"] if env and "HTTP_PORT" in env else str(self.table.processor.port)
         self.processes.start(
-            f"{name}-{site}", site, [*PRODUCT, "processor", "--port", port], env=self.settings(site) | (env or {}), cwd=ROOT
+            f"{name}-{site}",
+            site,
+            [*PRODUCT, "processor", "--port", port],
+            env=self.settings(site) | (env or {}),
+            cwd=ROOT,
         )
         self._await_page(site, f"{name}-{site}", f"http://{LOOPBACK}:{port}/ready")
 
     def start_api(self, site: str) -> None:
         """Starts the API that the site's Envoy hands calls to."""
         port = self.table.the(site, Kind.API).port
-        self.processes.start(f"api-{site}", site, [*PRODUCT, "api", "--port", str(port)], env=self.settings(site), cwd=ROOT)
+        self.processes.start(
+            f"api-{site}",
+            site,
+            [*PRODUCT, "api", "--port", str(port)],
+            env=self.settings(site),
+            cwd=ROOT,
+        )
         self._await_page(site, f"api-{site}", f"http://{LOOPBACK}:{port}/ready")
 
     def start_load(self, site: str, rate: float = 20, env: dict[str, str] | None = None) -> str:
-        """A producer at a site; returns the name that its notes of sent and acknowledged ids begin with."""
+        """A producer at a site; returns the name that its notes of sent and acknowledged ids begin
+        with."""
         name = f"load-{site}-{next(self._loads)}"
-        command = [sys.executable, "-m", "deploy.bench.sites.load", str(rate), str(self.folder), name]
+        command = [
+            sys.executable,
+            "-m",
+            "deploy.bench.sites.load",
+            str(rate),
+            str(self.folder),
+            name,
+        ]
         self.processes.start(
-            f"load-{site}", site, command, env=self.settings(site) | (env or {}), cwd=ROOT, ready=lambda log: "producing" in log
+            f"load-{site}",
+            site,
+            command,
+            env=self.settings(site) | (env or {}),
+            cwd=ROOT,
+            ready=lambda log: "producing" in log,
         )
         return name
 
@@ -165,12 +204,17 @@ class Sites:
         self.processes.kill(f"load-{site}")
 
     def await_members(self, count: int = 5) -> None:
-        """Until so many members are primary or secondary, as a member of the voting site sees it."""
+        """Until so many members are primary or secondary, as a member of the voting site sees
+        it."""
         port = self.table.of(Kind.MONGODB)[-1].port
 
         def healthy() -> bool:
             with suppress(CommandFailed):
-                seen = list(self.probe(self.table.of(Kind.MONGODB)[-1].site).ask("states", port=port).values())
+                seen = list(
+                    self.probe(self.table.of(Kind.MONGODB)[-1].site)
+                    .ask("states", port=port)
+                    .values()
+                )
                 return seen.count("PRIMARY") == 1 and seen.count("SECONDARY") == count - 1
             return False
 
@@ -179,7 +223,8 @@ class Sites:
     # What an operator does
 
     def lose(self, site: str, *, seconds_cut_before_dead: float = 0) -> None:
-        """The site is cut off, and a moment later everything there is dead. In between its clients still get answers."""
+        """The site is cut off, and a moment later everything there is dead. In between its clients
+        still get answers."""
         network.cut(site)
         time.sleep(seconds_cut_before_dead)
         network.kill_everything_at(site)
@@ -192,11 +237,15 @@ class Sites:
     def promote(self, site: str) -> float:
         """The runbook's steps; returns when (time.monotonic) MongoDB took a write again.
 
-        Safe while the other site still lives: who has the majority of the store can write, and an event is one document.
+        Safe while the other site still lives: who has the majority of the store can write, and an
+        event is one document.
         """
-        self.say(f"promote {site}: 1 first offsets of the group where MirrorMaker had none to translate")
+        self.say(
+            f"promote {site}: 1 first offsets of the group where MirrorMaker had none to translate"
+        )
         creating = subprocess.Popen(
-            network.inside(site, *PRODUCT, "topics", "create"), env={**os.environ, **self.settings(site)}, cwd=ROOT,
+            network.inside(site, *PRODUCT, "topics", "create"), env={**os.environ,
+            **self.settings(site)}, cwd=ROOT,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self.say(f"promote {site}: 2 the store takes majority writes")
@@ -213,11 +262,13 @@ class Sites:
     def bring_back(self, site: str, *, empty: bool = False, forget_positions: bool = True) -> None:
         """A lost site returns: link, gateway, stores.
 
-        empty: without its disk, so as a new broker and as new members; MirrorMaker is stopped then, for the caller to start.
+        empty: without its disk, so as a new broker and as new members; MirrorMaker is stopped then,
+        for the caller to start.
         """
         mirror = f"mirror-{self.standby}"
         if empty:
-            # MirrorMaker's positions are those of the broker that is gone; the new one's first events lie before them.
+            # MirrorMaker's positions are those of the broker that is gone; the new one's first
+            # events lie before them.
             self.processes.stop(mirror)
             names = [name.format(source=site) for name in _POSITIONS] if forget_positions else []
             bootstrap = self.settings(self.standby)["KAFKA_BOOTSTRAP"]
@@ -229,15 +280,19 @@ class Sites:
         self.product(site, "topics", "create")
 
     def activate_both(self, others: dict[str, str]) -> None:
-        """Both sites take events; `others` is the topic at each site that holds what the other one took.
+        """Both sites take events; `others` is the topic at each site that holds what the other one
+        took.
 
-        Another replication policy needs positions of its own: with the old ones MirrorMaker goes on from where it was, and what
-        lies before never gets into the new topics. And it needs configurations of its own: MirrorMaker first starts the tasks
-        that are written down, by the old policy, and what these copy is missing in the new topics.
+        Another replication policy needs positions of its own: with the old ones MirrorMaker goes on
+        from where it was, and what lies before never gets into the new topics. And it needs
+        configurations of its own: MirrorMaker first starts the tasks that are written down, by the
+        old policy, and what these copy is missing in the new topics.
         """
         self.processes.stop(f"mirror-{self.standby}")
         names = [name.format(source=self.active) for name in (*_POSITIONS, *_CONFIGURATIONS)]
-        self.probe(self.standby).ask("delete_topics", bootstrap=self.settings(self.standby)["KAFKA_BOOTSTRAP"], names=names)
+        self.probe(self.standby).ask(
+            "delete_topics", bootstrap=self.settings(self.standby)["KAFKA_BOOTSTRAP"], names=names
+        )
         group = f"{self.table.topics.group}-other"
         for site, topic in others.items():
             self.product(site, "topics", "create", env={"KAFKA_TOPIC": topic, "KAFKA_GROUP": group})
@@ -257,13 +312,15 @@ class Sites:
         wait(drained, 240, "the standby site does not run dry")
         self.say("failback: 3 the processor moves")
         self.processes.stop(f"processor-{self.standby}")
-        if not self.processes.running(f"processor-{self.active}"):  # it lives when the site was cut off only
+        # it lives when the site was cut off only
+        if not self.processes.running(f"processor-{self.active}"):
             self.start_processor(self.active)
         if not self.processes.running(f"api-{self.active}"):
             self.start_api(self.active)
 
     def close(self) -> None:
-        """Ends everything that was started and removes the network; logs stay until the folder goes."""
+        """Ends everything that was started and removes the network; logs stay until the folder
+        goes."""
         for probe in self._probes.values():
             probe.close()
         network.remove()

@@ -1,4 +1,5 @@
-"""CA0 on the bench: its README followed step by step, then what it promises about reachability, logins and containers."""
+"""CA0 on the bench: its README followed step by step, then what it promises about reachability,
+logins and containers."""
 
 from __future__ import annotations
 
@@ -17,8 +18,11 @@ _HOME = "/opt/gpu-tokens"
 
 
 def run_checks(report: Report, bench: Bench, operator: Operator, image_name: str) -> None:
-    """Everything of CA0. Needs fresh machines that have the reference images of Kafka and MongoDB loaded."""
-    with report.check("CA0: before hardening, passwords are accepted (so that the check below means something)"):
+    """Everything of CA0. Needs fresh machines that have the reference images of Kafka and MongoDB
+    loaded."""
+    with report.check(
+        "CA0: before hardening, passwords are accepted (so that the check below means something)"
+    ):
         for machine in bench.table.machines.values():
             offered = authentication_methods(machine.ip, "ubuntu")
             expect("password" in offered, f"{machine.name} offers {offered}")
@@ -50,7 +54,10 @@ def logins(report: Report, bench: Bench, stage: str) -> None:
                 name,
                 "sh",
                 "-c",
-                f"mkdir -p /root/.ssh && echo '{public}' > /root/.ssh/authorized_keys && chmod -R go= /root/.ssh",
+                (
+                    f"mkdir -p /root/.ssh && echo '{public}' > /root/.ssh/authorized_keys && chmod "
+                    "-R go= /root/.ssh"
+                ),
             )
             said = run(["ssh", *bench.ssh_options, f"root@{machine.ip}", "id"], check=False).stdout
             expect("Permission denied" in said, f"{name}: {said}")
@@ -58,7 +65,8 @@ def logins(report: Report, bench: Bench, stage: str) -> None:
 
 
 def reachability(report: Report, bench: Bench, when: str) -> None:
-    """The flow table against real connections, with a listener on every port that has no service."""
+    """The flow table against real connections, with a listener on every port that has no
+    service."""
     with report.check(f"{when}: exactly the flow table's flows are open"):
         ports = [*bench.table.ports, *reach.CLOSED_PORTS]
         with reach.listeners(bench, ports):
@@ -69,8 +77,11 @@ def reachability(report: Report, bench: Bench, when: str) -> None:
 
 
 def containers(report: Report, bench: Bench) -> None:
-    """Every container: not root, nothing writable but volumes and tmpfs, no capabilities, no published port."""
-    with report.check("CA0: containers are non-root, read-only, without capabilities, and publish no port"):
+    """Every container: not root, nothing writable but volumes and tmpfs, no capabilities, no
+    published port."""
+    with report.check(
+        "CA0: containers are non-root, read-only, without capabilities, and publish no port"
+    ):
         for name in bench.table.machines:
             ids = bench.inside(name, "docker", "ps", "-q").split()
             expect(bool(ids), f"{name} runs no container")
@@ -81,24 +92,49 @@ def containers(report: Report, bench: Bench) -> None:
                     host["CapDrop"] == ["ALL"] and not host["CapAdd"],
                     f"{what}: capabilities {host['CapDrop']} {host['CapAdd']}",
                 )
-                expect(not host["PortBindings"] and host["NetworkMode"] == "host", f"{what}: publishes {host['PortBindings']}")
+                expect(
+                    not host["PortBindings"] and host["NetworkMode"] == "host",
+                    f"{what}: publishes {host['PortBindings']}",
+                )
                 expect(host["Memory"] > 0, f"{what}: no memory limit")
                 status = bench.inside(name, "cat", f"/proc/{facts['State']['Pid']}/status")
                 fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
                 expect("0" not in fields["Uid"].split(), f"{what}: runs as uid {fields['Uid']}")
-                expect(int(fields["CapEff"], 16) == 0 and fields["NoNewPrivs"] == "1", f"{what}: CapEff {fields['CapEff']}")
-                report.say(f"{what}: uid {fields['Uid'].split()[0]}, no capabilities, read-only, {host['Memory'] >> 20} MiB")
+                expect(
+                    int(fields["CapEff"], 16) == 0 and fields["NoNewPrivs"] == "1",
+                    f"{what}: CapEff {fields['CapEff']}",
+                )
+                report.say(
+                    f"{what}: uid {fields['Uid'].split()[0]}, no capabilities, read-only, "
+                    f"{host['Memory'] >> 20} MiB"
+                )
 
 
 def firewall_drift(report: Report, bench: Bench, operator: Operator) -> None:
-    """A rule that someone added by hand is found and removed; a second bootstrap changes nothing."""
+    """A rule that someone added by hand is found and removed; a second bootstrap changes
+    nothing."""
     with report.check("CA0: a second bootstrap changes nothing"):
         output = operator.do("make -C CA0 bootstrap")
         expect("changed:" not in output, output)
-    with report.check("CA0: a firewall rule added by hand, and one removed, are found by doctor and repaired by bootstrap"):
+    with report.check(
+        "CA0: a firewall rule added by hand, and one removed, are found by doctor and repaired by "
+        "bootstrap"
+    ):
         bench.inside("vm2-mongo", "ufw", "allow", "27017/tcp")
         bench.inside(
-            "vm1-kafka", "ufw", "--force", "delete", "allow", "from", "10.0.1.14", "to", "any", "port", "9092", "proto", "tcp"
+            "vm1-kafka",
+            "ufw",
+            "--force",
+            "delete",
+            "allow",
+            "from",
+            "10.0.1.14",
+            "to",
+            "any",
+            "port",
+            "9092",
+            "proto",
+            "tcp",
         )
         for name in ("vm2-mongo", "vm1-kafka"):
             said = operator.do(f"make -C CA0 doctor-{name}", check=False)
@@ -111,9 +147,19 @@ def firewall_drift(report: Report, bench: Bench, operator: Operator) -> None:
 
 
 def published_port(report: Report, bench: Bench, operator: Operator, image_name: str) -> None:
-    """Why these compose files use host networking: a port that Docker publishes is reachable although UFW denies it."""
+    """Why these compose files use host networking: a port that Docker publishes is reachable
+    although UFW denies it."""
     name, ip = "vm3-processor", bench.table.machines["vm3-processor"].ip
-    serve = ["--name", "bypass", "--entrypoint", "python", image_name, "-m", "http.server", str(_BYPASS_PORT)]
+    serve = [
+        "--name",
+        "bypass",
+        "--entrypoint",
+        "python",
+        image_name,
+        "-m",
+        "http.server",
+        str(_BYPASS_PORT),
+    ]
 
     def reachable() -> bool:
         from_neighbour = [
@@ -133,9 +179,21 @@ def published_port(report: Report, bench: Bench, operator: Operator, image_name:
             time.sleep(1)  # the server may not listen yet
         return False
 
-    with report.check("CA0: a published Docker port would bypass UFW, and doctor says so; with host networking it cannot"):
+    with report.check(
+        "CA0: a published Docker port would bypass UFW, and doctor says so; with host networking "
+        "it cannot"
+    ):
         try:
-            bench.inside(name, "docker", "run", "-d", "--rm", "-p", f"{ip}:{_BYPASS_PORT}:{_BYPASS_PORT}", *serve)
+            bench.inside(
+                name,
+                "docker",
+                "run",
+                "-d",
+                "--rm",
+                "-p",
+                f"{ip}:{_BYPASS_PORT}:{_BYPASS_PORT}",
+                *serve,
+            )
             expect(reachable(), "the published port was not reachable: is this check still needed?")
             said = operator.do(f"make -C CA0 doctor-{name}", check=False)
             expect("publish ports around UFW" in said, said)
@@ -158,7 +216,10 @@ def secrets(report: Report, bench: Bench) -> None:
             "vm4-producers": set(),
         }
         for name, may_hold in allowed.items():
-            pairs = [line.partition("=") for line in bench.ssh(name, f"cat {_HOME}/{name}/.env").splitlines()]
+            pairs = [
+                line.partition("=")
+                for line in bench.ssh(name, f"cat {_HOME}/{name}/.env").splitlines()
+            ]
             held = {variable for variable, _, value in pairs if "PASSWORD" in variable and value}
             expect(held == may_hold, f"{name} holds {sorted(held)}")
             mode = bench.ssh(name, f"stat -c %a {_HOME}/{name}/.env").strip()
@@ -166,16 +227,30 @@ def secrets(report: Report, bench: Bench) -> None:
 
 
 def sasl(report: Report, bench: Bench, operator: Operator) -> None:
-    """Kafka with user and password: one setting, and the pipeline goes on; a wrong password gets nothing."""
-    with report.check("CA0: Kafka with SASL (SCRAM-SHA-512) switched on, wrong password refused, pipeline verified again"):
+    """Kafka with user and password: one setting, and the pipeline goes on; a wrong password gets
+    nothing."""
+    with report.check(
+        "CA0: Kafka with SASL (SCRAM-SHA-512) switched on, wrong password refused, pipeline "
+        "verified again"
+    ):
         settings = operator.folder / "CA0/settings.env"
         settings.write_text(settings.read_text() + "KAFKA_SECURITY_PROTOCOL=SASL_PLAINTEXT\n")
         operator.do("make -C CA0 sync up", timeout_seconds=420)
-        command = "sudo docker compose -p gpu-tokens run --rm -T --no-deps -e KAFKA_SASL_PASSWORD=wrong topics topics create"
-        said = bench.ssh("vm3-processor", f"cd {_HOME}/vm3-processor && timeout 40 {command}; echo exit $?", check=False)
+        command = (
+            "sudo docker compose -p gpu-tokens run --rm -T --no-deps -e KAFKA_SASL_PASSWORD=wrong "
+            "topics topics create"
+        )
+        said = bench.ssh(
+            "vm3-processor",
+            f"cd {_HOME}/vm3-processor && timeout 40 {command}; echo exit $?",
+            check=False,
+        )
         expect("exit 0" not in said, f"a wrong password was accepted: {said}")
         broker = bench.inside("vm1-kafka", "docker", "logs", "--tail", "500", "gpu-tokens-kafka-1")
-        expect("Failed authentication with /10.0.1.13" in broker, f"refused, but not for its password: {said}")
+        expect(
+            "Failed authentication with /10.0.1.13" in broker,
+            f"refused, but not for its password: {said}",
+        )
         report.say(_last(operator.do("make -C CA0 verify", timeout_seconds=420)))
 
 

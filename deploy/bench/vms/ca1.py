@@ -1,4 +1,5 @@
-"""CA1 on the bench: Terraform against mocked providers and a mocked AWS, Ansible on four fresh machines."""
+"""CA1 on the bench: Terraform against mocked providers and a mocked AWS, Ansible on four fresh
+machines."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ _PROVIDER = "hashicorp/aws"
 
 
 def ensure_tools(cache: Path) -> Path:
-    """Ansible, its linter and the AWS mock in their own virtual environment, pinned. About 35 s the first time."""
+    """Ansible, its linter and the AWS mock in their own virtual environment, pinned. About 35 s the
+    first time."""
     tools, locked = cache / "tools", ROOT / "requirements" / "deploy.txt"
     mark = tools / "installed.txt"
     if not mark.exists() or mark.read_text() != locked.read_text():
@@ -48,7 +50,8 @@ def ensure_tools(cache: Path) -> Path:
 
 
 class Terraform:
-    """Terraform with a provider that needs no network. Raises NotChecked when this machine has no terraform or no mirror."""
+    """Terraform with a provider that needs no network. Raises NotChecked when this machine has no
+    terraform or no mirror."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         if shutil.which("terraform") is None:
@@ -56,7 +59,8 @@ class Terraform:
         self.root = root
         config = folder / "terraform.tfrc"
         config.write_text(
-            f'disable_checkpoint = true\nprovider_installation {{\n  filesystem_mirror {{\n    path    = "{_mirror()}"\n'
+            f"disable_checkpoint = true\nprovider_installation {{\n  filesystem_mirror {{\n    "
+            f'path    = "{_mirror()}"\n'
             f'    include = ["{_PROVIDER}"]\n  }}\n}}\n'
         )
         self.env = {
@@ -66,14 +70,17 @@ class Terraform:
             "TF_IN_AUTOMATION": "1",
         }
 
-    def do(self, *arguments: str, env: dict[str, str] | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def do(
+        self, *arguments: str, env: dict[str, str] | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         """One command; its output together."""
         command = ["terraform", f"-chdir={self.root}", *arguments, "-no-color"]
         return run(command, env={**self.env, **(env or {})}, timeout_seconds=300, check=check)
 
 
 def _mirror() -> Path:
-    """A folder with the AWS provider: TF_PROVIDER_MIRROR, else any `tf-plugins` two levels below the root folder."""
+    """A folder with the AWS provider: TF_PROVIDER_MIRROR, else any `tf-plugins` two levels below
+    the root folder."""
     named = os.environ.get("TF_PROVIDER_MIRROR")
     for folder in [Path(named)] if named else sorted(Path("/").glob("*/tf-plugins")):
         if any(folder.glob(f"*/{_PROVIDER}")):
@@ -82,19 +89,25 @@ def _mirror() -> Path:
 
 
 def terraform_tests(report: Report, operator: Operator, folder: Path) -> Terraform | None:
-    """Formatting, validity and `terraform test` with mock providers: no cloud, no mock server. None when not checked."""
+    """Formatting, validity and `terraform test` with mock providers: no cloud, no mock server. None
+    when not checked."""
     terraform: list[Terraform] = []
     with report.check("CA1: terraform init, validate, fmt"):
         tool = Terraform(folder, operator.folder / "CA1/terraform")
         tool.do("init", "-input=false")
         tool.do("validate")
         done = run(
-            ["terraform", "fmt", "-check", "-recursive", str(operator.folder / "CA1/terraform")], env=tool.env, check=False
+            ["terraform", "fmt", "-check", "-recursive", str(operator.folder / "CA1/terraform")],
+            env=tool.env,
+            check=False,
         )
         expect(done.returncode == 0, f"not formatted: {done.stdout}")
         terraform.append(tool)
     if not terraform:
-        report.skip("CA1: terraform test; apply, plan, drift, destroy against the AWS mock; Ansible", "no terraform, see above")
+        report.skip(
+            "CA1: terraform test; apply, plan, drift, destroy against the AWS mock; Ansible",
+            "no terraform, see above",
+        )
         return None
     results = folder / "terraform-test.xml"
     done = terraform[0].do("test", f"-junit-xml={results}", check=False)
@@ -113,7 +126,14 @@ def mocked_aws(tools: Path, folder: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = (folder / "moto.log").open("wb")
-    command = [str(tools / "bin/python"), str(_HERE / "moto_compat.py"), "-H", "127.0.0.1", "-p", str(port)]
+    command = [
+        str(tools / "bin/python"),
+        str(_HERE / "moto_compat.py"),
+        "-H",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         end = time.monotonic() + 60
@@ -130,8 +150,11 @@ def mocked_aws(tools: Path, folder: Path) -> Iterator[str]:
         log.close()
 
 
-def infrastructure(report: Report, operator: Operator, terraform: Terraform, tools: Path, aws: str) -> None:
-    """Apply, empty second plan, drift of both kinds. Leaves the mocked machines up, inventory and hosts.env written."""
+def infrastructure(
+    report: Report, operator: Operator, terraform: Terraform, tools: Path, aws: str
+) -> None:
+    """Apply, empty second plan, drift of both kinds. Leaves the mocked machines up, inventory and
+    hosts.env written."""
     _environment(operator, terraform, tools, aws)
     with report.check("CA1: make infra, against the AWS mock"):
         said = operator.do("make -C CA1 infra", timeout_seconds=400)
@@ -139,18 +162,27 @@ def infrastructure(report: Report, operator: Operator, terraform: Terraform, too
         expect(found is not None, said[-2000:])
         report.say(found[0] if found else "")
     with report.check("CA1: the second plan says no changes"):
-        done = terraform.do("plan", "-input=false", "-detailed-exitcode", env=operator.env, check=False)
+        done = terraform.do(
+            "plan", "-input=false", "-detailed-exitcode", env=operator.env, check=False
+        )
         expect(done.returncode == 0, done.stdout[-3000:])
     with report.check("CA1: outputs become the Ansible inventory and the smoke test's addresses"):
         operator.do("make -C CA1 inventory outputs")
         hosts = (operator.folder / "CA1/hosts.env").read_text()
-        expect(all(f"={machine.ip}\n" in hosts for machine in operator.bench.table.machines.values()), hosts)
+        expect(
+            all(f"={machine.ip}\n" in hosts for machine in operator.bench.table.machines.values()),
+            hosts,
+        )
     drift_in_aws(report, operator, terraform, _ec2(tools, aws))
 
 
-def drift_in_aws(report: Report, operator: Operator, terraform: Terraform, ec2: Callable[[str], str]) -> None:
+def drift_in_aws(
+    report: Report, operator: Operator, terraform: Terraform, ec2: Callable[[str], str]
+) -> None:
     """A rule removed behind our back, a rule added behind our back."""
-    groups = json.loads(terraform.do("output", "-json", "security_group_ids", env=operator.env).stdout)
+    groups = json.loads(
+        terraform.do("output", "-json", "security_group_ids", env=operator.env).stdout
+    )
     kafka, mongo = groups["vm1-kafka"], groups["vm2-mongo"]
     drift = "make -s -C CA1 drift DRIFT_ARGS='--only aws'"
     with report.check("CA1: no drift right after apply"):
@@ -159,48 +191,85 @@ def drift_in_aws(report: Report, operator: Operator, terraform: Terraform, ec2: 
         ec2(
             f"which = [{{'Name': 'group-id', 'Values': ['{kafka}']}}]\n"
             "rules = c.describe_security_group_rules(Filters=which)['SecurityGroupRules']\n"
-            f"gone = [r['SecurityGroupRuleId'] for r in rules if not r['IsEgress'] and r['FromPort'] == 9092][:1]\n"
+            "gone = [r['SecurityGroupRuleId'] for r in rules if not r['IsEgress'] and "
+            "r['FromPort'] == 9092][:1]\n"
             f"c.revoke_security_group_ingress(GroupId='{kafka}', SecurityGroupRuleIds=gone)"
         )
         said = operator.do(drift, check=False)
         expect("DRIFT terraform:" in said and "vm1-kafka: rule missing" in said, said)
         operator.do("make -C CA1 infra", timeout_seconds=400)
         expect("0 differences" in operator.do(drift), "still drifting after make infra")
-    with report.check("CA1: an added rule is found (Terraform's own plan does not see it), with the command that removes it"):
-        permission = "{'IpProtocol': 'tcp', 'FromPort': 27017, 'ToPort': 27017, 'IpRanges': [{'CidrIp': '0.0.0.0/0'}]}"
+    with report.check(
+        "CA1: an added rule is found (Terraform's own plan does not see it), with the command that "
+        "removes it"
+    ):
+        permission = (
+            "{'IpProtocol': 'tcp', 'FromPort': 27017, 'ToPort': 27017, 'IpRanges': [{'CidrIp': "
+            "'0.0.0.0/0'}]}"
+        )
         ec2(f"c.authorize_security_group_ingress(GroupId='{mongo}', IpPermissions=[{permission}])")
-        blind = terraform.do("plan", "-input=false", "-detailed-exitcode", env=operator.env, check=False)
+        blind = terraform.do(
+            "plan", "-input=false", "-detailed-exitcode", env=operator.env, check=False
+        )
         said = operator.do(drift, check=False)
         report.say(f"terraform plan alone: exit {blind.returncode}; drift: {said.strip()}")
         revoke = re.search(
-            rf"vm2-mongo: rule in no flow, in tcp 27017-27017 0.0.0.0/0; remove it: .*{mongo} --security-group-rule-ids (\S+)",
+            (
+                rf"vm2-mongo: rule in no flow, in tcp 27017-27017 0.0.0.0/0; remove it: .*{mongo} "
+                r"--security-group-rule-ids (\S+)"
+            ),
             said,
         )
         expect(revoke is not None, said)
-        ec2(f"c.revoke_security_group_ingress(GroupId='{mongo}', SecurityGroupRuleIds=['{revoke[1] if revoke else ''}'])")
+        ec2(
+            f"c.revoke_security_group_ingress(GroupId='{mongo}', "
+            f"SecurityGroupRuleIds=['{revoke[1] if revoke else ''}'])"
+        )
         expect("0 differences" in operator.do(drift), "still drifting after the rule was revoked")
 
 
-def state_in_s3(report: Report, operator: Operator, terraform: Terraform, tools: Path, aws: str) -> None:
+def state_in_s3(
+    report: Report, operator: Operator, terraform: Terraform, tools: Path, aws: str
+) -> None:
     """backend.tf.example as it stands, with the mock's address beside it."""
-    with report.check("CA1: backend.tf.example keeps the state in S3, and a held lock file refuses a second operator"):
+    with report.check(
+        "CA1: backend.tf.example keeps the state in S3, and a held lock file refuses a second "
+        "operator"
+    ):
         root = operator.bench.folder / "s3"
         root.mkdir()
         example = (operator.folder / "CA1/terraform/backend.tf.example").read_text()
-        (root / "backend.tf").write_text(example + 'resource "terraform_data" "any" {\n  input = "x"\n}\n')
-        mock = "skip_credentials_validation = true\nskip_requesting_account_id = true\nskip_metadata_api_check = true\n"
-        (root / "mock.hcl").write_text(f'{mock}use_path_style = true\nendpoints = {{ s3 = "{aws}" }}\n')
+        (root / "backend.tf").write_text(
+            example + 'resource "terraform_data" "any" {\n  input = "x"\n}\n'
+        )
+        mock = (
+            "skip_credentials_validation = true\nskip_requesting_account_id = "
+            "true\nskip_metadata_api_check = true\n"
+        )
+        (root / "mock.hcl").write_text(
+            f'{mock}use_path_style = true\nendpoints = {{ s3 = "{aws}" }}\n'
+        )
         s3 = _client(tools, aws, "s3")
-        s3(f"c.create_bucket(Bucket='{_BUCKET}', CreateBucketConfiguration={{'LocationConstraint': 'eu-central-1'}})")
+        s3(
+            f"c.create_bucket(Bucket='{_BUCKET}', "
+            f"CreateBucketConfiguration={{'LocationConstraint': 'eu-central-1'}})"
+        )
         env = terraform.env | _credentials(aws)
         command = ["terraform", f"-chdir={root}"]
         run([*command, "init", "-input=false", "-backend-config=mock.hcl"], env=env)
         run([*command, "apply", "-input=false", "-auto-approve"], env=env)
         keys = s3(f"print([o['Key'] for o in c.list_objects_v2(Bucket='{_BUCKET}')['Contents']])")
         expect(keys.strip() == "['gpu-tokens/ca1.tfstate']", keys)
-        s3(f"c.put_object(Bucket='{_BUCKET}', Key='gpu-tokens/ca1.tfstate.tflock', Body=b'{{\"ID\": \"someone-else\"}}')")
-        said = run([*command, "apply", "-input=false", "-auto-approve", "-no-color"], env=env, check=False)
-        expect(said.returncode != 0 and "Error acquiring the state lock" in said.stdout, said.stdout)
+        s3(
+            f"c.put_object(Bucket='{_BUCKET}', Key='gpu-tokens/ca1.tfstate.tflock', "
+            f'Body=b\'{{"ID": "someone-else"}}\')'
+        )
+        said = run(
+            [*command, "apply", "-input=false", "-auto-approve", "-no-color"], env=env, check=False
+        )
+        expect(
+            said.returncode != 0 and "Error acquiring the state lock" in said.stdout, said.stdout
+        )
 
 
 def destroy(report: Report, operator: Operator, tools: Path, aws: str) -> None:
@@ -210,10 +279,13 @@ def destroy(report: Report, operator: Operator, tools: Path, aws: str) -> None:
         expect("Destroy complete!" in said, said[-2000:])
         left = _ec2(tools, aws)(
             "vpcs = [v['VpcId'] for v in c.describe_vpcs()['Vpcs'] if not v['IsDefault']]\n"
-            "instances = [i for r in c.describe_instances()['Reservations'] for i in r['Instances']]\n"
+            "instances = [i for r in c.describe_instances()['Reservations'] for i in "
+            "r['Instances']]\n"
             "alive = [i['InstanceId'] for i in instances if i['State']['Name'] != 'terminated']\n"
-            "groups = [g['GroupId'] for g in c.describe_security_groups()['SecurityGroups'] if g['GroupName'] != 'default']\n"
-            "print(vpcs, alive, groups, c.describe_key_pairs()['KeyPairs'], c.describe_volumes()['Volumes'])"
+            "groups = [g['GroupId'] for g in c.describe_security_groups()['SecurityGroups'] if "
+            "g['GroupName'] != 'default']\n"
+            "print(vpcs, alive, groups, c.describe_key_pairs()['KeyPairs'], "
+            "c.describe_volumes()['Volumes'])"
         )
         expect(left.strip() == "[] [] [] [] []", left)
 
@@ -221,7 +293,8 @@ def destroy(report: Report, operator: Operator, tools: Path, aws: str) -> None:
 def _environment(operator: Operator, terraform: Terraform, tools: Path, aws: str) -> None:
     """What an operator would have in terraform.tfvars and in the shell, pointed at the bench."""
     image = _ec2(tools, aws)(
-        "print(c.describe_images(Filters=[{'Name': 'virtualization-type', 'Values': ['hvm']}])['Images'][0]['ImageId'])"
+        "print(c.describe_images(Filters=[{'Name': 'virtualization-type', 'Values': "
+        "['hvm']}])['Images'][0]['ImageId'])"
     ).strip()
     bench = operator.bench
     lines = [
@@ -236,7 +309,11 @@ def _environment(operator: Operator, terraform: Terraform, tools: Path, aws: str
 
 
 def _credentials(aws: str) -> dict[str, str]:
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
+    keys = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
     return {**keys, "AWS_ENDPOINT_URL": aws, "AWS_DEFAULT_REGION": "eu-central-1"}
 
 
@@ -248,14 +325,17 @@ def _client(tools: Path, aws: str, service: str) -> Callable[[str], str]:
     """Runs Python with `c`, a client of the mock's `service`, and returns what it prints."""
 
     def call(code: str) -> str:
-        program = f"import boto3\nc = boto3.client('{service}', region_name='eu-central-1')\n" + code
+        program = (
+            f"import boto3\nc = boto3.client('{service}', region_name='eu-central-1')\n" + code
+        )
         return run([str(tools / "bin/python"), "-c", program], env=_credentials(aws)).stdout
 
     return call
 
 
 def configuration(report: Report, bench: Bench, operator: Operator, image: Path) -> None:
-    """Ansible: first run, second run changed=0, drift found and repaired, then what CA0 promises too."""
+    """Ansible: first run, second run changed=0, drift found and repaired, then what CA0 promises
+    too."""
     operator.env |= {
         "IMAGE_ARCHIVE": str(image),
         "SSH_KEY": str(bench.key),
@@ -269,7 +349,10 @@ def configuration(report: Report, bench: Bench, operator: Operator, image: Path)
         recap = _recap(operator.do(configure, timeout_seconds=600))
         report.say(recap)
         expect(not re.search(r"changed=[1-9]", recap), recap)
-    with report.check("CA1: drift on the machines is found (a firewall rule added by hand, SSH opened), and repaired"):
+    with report.check(
+        "CA1: drift on the machines is found (a firewall rule added by hand, SSH opened), and "
+        "repaired"
+    ):
         bench.inside("vm2-mongo", "ufw", "allow", "27017/tcp")
         bench.inside(
             "vm4-producers",
@@ -278,11 +361,19 @@ def configuration(report: Report, bench: Bench, operator: Operator, image: Path)
             "s/PasswordAuthentication no/PasswordAuthentication yes/",
             "/etc/ssh/sshd_config.d/00-gpu-tokens.conf",
         )
-        said = operator.do("make -s -C CA1 -e drift DRIFT_ARGS='--only machines'", timeout_seconds=300, check=False)
+        said = operator.do(
+            "make -s -C CA1 -e drift DRIFT_ARGS='--only machines'", timeout_seconds=300, check=False
+        )
         report.say(said.strip())
-        expect("DRIFT vm2-mongo: base : Open exactly" in said and "DRIFT vm4-producers: base : Accept keys only" in said, said)
+        expect(
+            "DRIFT vm2-mongo: base : Open exactly" in said
+            and "DRIFT vm4-producers: base : Accept keys only" in said,
+            said,
+        )
         operator.do(configure, timeout_seconds=600)
-        said = operator.do("make -s -C CA1 -e drift DRIFT_ARGS='--only machines'", timeout_seconds=300, check=False)
+        said = operator.do(
+            "make -s -C CA1 -e drift DRIFT_ARGS='--only machines'", timeout_seconds=300, check=False
+        )
         expect("0 differences" in said, said)
     ca0.logins(report, bench, "CA1")
     ca0.reachability(report, bench, "CA1, containers running")
@@ -294,15 +385,27 @@ def verification(report: Report, operator: Operator) -> None:
         with report.check(f"CA1: make {target}"):
             operator.env["SSH_OPTIONS"] = " ".join(operator.bench.ssh_options)
             said = operator.do(f"make -s -C CA1 -e {target}", timeout_seconds=420)
-            report.say("\n".join(["", *(f"    {line[:150]}" for line in said.strip().splitlines()[-12:])]))
+            report.say(
+                "\n".join(["", *(f"    {line[:150]}" for line in said.strip().splitlines()[-12:])])
+            )
 
 
 def lint(report: Report, operator: Operator, tools: Path) -> None:
     """ansible-lint's strictest profile, and yamllint through it."""
     with report.check("CA1: ansible-lint, profile production"):
         env = {"PATH": f"{tools / 'bin'}:{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "0"}
-        command = [str(tools / "bin/ansible-lint"), "--offline", "--profile", "production", "-q", "--nocolor", "site.yml"]
-        done = run(command, cwd=operator.folder / "CA1/ansible", env=env, check=False, timeout_seconds=300)
+        command = [
+            str(tools / "bin/ansible-lint"),
+            "--offline",
+            "--profile",
+            "production",
+            "-q",
+            "--nocolor",
+            "site.yml",
+        ]
+        done = run(
+            command, cwd=operator.folder / "CA1/ansible", env=env, check=False, timeout_seconds=300
+        )
         expect(done.returncode == 0, done.stdout[-3000:])
 
 

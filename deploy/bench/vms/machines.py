@@ -1,10 +1,12 @@
-"""Four systemd machines in network namespaces, on one bridge, with the flow table's names and addresses.
+"""Four systemd machines in network namespaces, on one bridge, with the flow table's names and
+addresses.
 
     admin 198.51.100.10 (this host) ── gtvbr0 ──┬── vm1-kafka 10.0.1.11 ... vm4-producers 10.0.1.14
-                                                └── outsider 10.0.1.99: a neighbour in the same subnet, in no flow
+                                                └── outsider 10.0.1.99: a neighbour in no flow
 
-Everything carries the prefix `gtv`, so that `remove_leftovers()` finds what an earlier run left when it was killed:
-processes by the cgroup they were started in, then mounts, namespaces, the bridge and the cgroups.
+Everything carries the prefix `gtv`, so that `remove_leftovers()` finds what an earlier run left
+when it was killed: processes by the cgroup they were started in, then mounts, namespaces, the
+bridge and the cgroups.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ _NEEDED = {
     "make": "make",
 }
 
-# Bench only. A container engine needs writable cgroups, which nspawn mounts read-only on cgroup v1 hosts.
+# Bench only. A container engine needs writable cgroups, which nspawn mounts read-only on cgroup v1
+# hosts.
 _CGROUP_UNIT = """[Unit]
 Description=cgroups writable for the container engine (test bench only)
 Before=docker.service containerd.service
@@ -51,7 +54,8 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart=/bin/sh -c 'for i in 1 2 3 4 5; do \\
   ok=1; \\
-  for d in /sys/fs/cgroup/*/; do mountpoint -q $d || continue; mount -o remount,bind,rw,nosuid,nodev,noexec $d || ok=0; done; \\
+  for d in /sys/fs/cgroup/*/; do mountpoint -q $d || continue; \\
+    mount -o remount,bind,rw,nosuid,nodev,noexec $d || ok=0; done; \\
   [ $ok = 1 ] && exit 0; sleep 0.2; done; exit 1'
 [Install]
 WantedBy=multi-user.target
@@ -61,7 +65,9 @@ WantedBy=multi-user.target
 def lacking() -> list[str]:
     """What this machine lacks to run the bench, each with its remedy; empty when it can."""
     lacks = [] if os.geteuid() == 0 else ["root rights (sudo make vms)"]
-    missing = sorted({package for program, package in _NEEDED.items() if shutil.which(program) is None})
+    missing = sorted(
+        {package for program, package in _NEEDED.items() if shutil.which(program) is None}
+    )
     if missing:
         lacks.append(f"programs: apt-get install {' '.join(missing)}")
     if lacks:
@@ -80,7 +86,8 @@ def lacking() -> list[str]:
 
 @dataclass
 class Bench:
-    """The machines of one run. `folder` holds their own layers and logs and is removed by `down()`; `layers` are shared."""
+    """The machines of one run. `folder` holds their own layers and logs and is removed by `down()`;
+    `layers` are shared."""
 
     table: FlowTable
     folder: Path
@@ -104,7 +111,20 @@ class Bench:
     def prepare(self) -> None:
         """The folder and the administrator's key; no machine."""
         self.folder.mkdir(parents=True)
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench-admin", "-f", str(self.key)])
+        run(
+            [
+                "ssh-keygen",
+                "-q",
+                "-t",
+                "ed25519",
+                "-N",
+                "",
+                "-C",
+                "bench-admin",
+                "-f",
+                str(self.key),
+            ]
+        )
 
     def down(self) -> None:
         """Removes every trace but the cache. Never raises for what is already gone."""
@@ -139,12 +159,16 @@ class Bench:
         for engine in ("docker", "containerd"):
             (store / engine).mkdir(exist_ok=True)
         command = [
-            "systemd-nspawn", "-q", "-D", str(root), "--boot", "-M", machine.name, f"--hostname={machine.name}",
-            f"--network-namespace-path=/run/netns/{PREFIX}-{name}", "--register=no", "--keep-unit", "--link-journal=no",
+            "systemd-nspawn", "-q", "-D", str(root), "--boot", "-M", machine.name,
+            f"--hostname={machine.name}",
+            f"--network-namespace-path=/run/netns/{PREFIX}-{name}", "--register=no", "--keep-unit",
+            "--link-journal=no",
             "--resolv-conf=off", "--timezone=off", "--capability=all", "--console=pipe",
             # An engine's overlay store cannot lie on an overlay.
-            f"--bind={store / 'docker'}:/var/lib/docker", f"--bind={store / 'containerd'}:/var/lib/containerd",
-            "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1",  # read by systemd 256 and later on cgroup v1 hosts
+            f"--bind={store / 'docker'}:/var/lib/docker",
+            f"--bind={store / 'containerd'}:/var/lib/containerd",
+            # read by systemd 256 and later on cgroup v1 hosts
+            "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1",
         ]  # fmt: skip
         self._pids[name] = nspawn.spawn(f"{PREFIX}-{name}", command, store / "console.log")
 
@@ -159,22 +183,59 @@ class Bench:
         children = run(["pgrep", "-P", str(self._pids[name])], check=False).stdout.split()
         if not children:
             log = self.folder / name / "console.log"
-            raise CommandFailed(f"{name} is not running; its console: {log.read_text(errors='replace')[-2000:]}")
+            raise CommandFailed(
+                f"{name} is not running; its console: {log.read_text(errors='replace')[-2000:]}"
+            )
         return int(children[0])
 
-    def inside(self, name: str, *command: str, check: bool = True, timeout_seconds: float = 120) -> str:
+    def inside(
+        self, name: str, *command: str, check: bool = True, timeout_seconds: float = 120
+    ) -> str:
         """Runs a command in the machine as root, without the network."""
-        enter = ["nsenter", "-t", str(self.leader(name)), "-m", "-n", "-p", "-i", "-u", "-C", "--", *command]
+        enter = [
+            "nsenter",
+            "-t",
+            str(self.leader(name)),
+            "-m",
+            "-n",
+            "-p",
+            "-i",
+            "-u",
+            "-C",
+            "--",
+            *command,
+        ]
         return run(enter, check=check, timeout_seconds=timeout_seconds).stdout
 
-    def ssh(self, name: str, command: str, *, check: bool = True, timeout_seconds: float = 120) -> str:
+    def ssh(
+        self, name: str, command: str, *, check: bool = True, timeout_seconds: float = 120
+    ) -> str:
         """Runs a command in the machine over SSH, as the administrator's user."""
         target = f"{USER}@{self.table.machines[name].ip}"
-        return run(["ssh", *self.ssh_options, target, command], check=check, timeout_seconds=timeout_seconds).stdout
+        return run(
+            ["ssh", *self.ssh_options, target, command],
+            check=check,
+            timeout_seconds=timeout_seconds,
+        ).stdout
 
     def load(self, name: str, image: Path) -> None:
-        """Loads a saved image into the machine's engine: what a pull from a registry does elsewhere."""
-        enter = ["nsenter", "-t", str(self.leader(name)), "-m", "-n", "-p", "-i", "-u", "-C", "--", "docker", "load", "-q"]
+        """Loads a saved image into the machine's engine: what a pull from a registry does
+        elsewhere."""
+        enter = [
+            "nsenter",
+            "-t",
+            str(self.leader(name)),
+            "-m",
+            "-n",
+            "-p",
+            "-i",
+            "-u",
+            "-C",
+            "--",
+            "docker",
+            "load",
+            "-q",
+        ]
         with image.open("rb") as file:
             done = subprocess.run(enter, stdin=file, capture_output=True, timeout=300, check=False)
         if done.returncode != 0:
@@ -186,18 +247,24 @@ class Bench:
         def is_up() -> bool:
             with contextlib.suppress(CommandFailed):
                 state = self.inside(name, "systemctl", "is-system-running", check=False).strip()
-                return state in ("running", "degraded") and "Server" in self.inside(name, "docker", "version", check=False)
+                return state in ("running", "degraded") and "Server" in self.inside(
+                    name, "docker", "version", check=False
+                )
             return False
 
         wait(is_up, timeout_seconds, f"{name} is not up")
         state = self.inside(name, "systemctl", "is-system-running", check=False).strip()
         if state != "running":
-            raise CommandFailed(f"{name} is {state}: {self.inside(name, 'systemctl', '--failed', '--no-pager', check=False)}")
+            raise CommandFailed(
+                f"{name} is {state}: "
+                f"{self.inside(name, 'systemctl', '--failed', '--no-pager', check=False)}"
+            )
 
     # -- parts
 
     def _make_bridge(self) -> None:
-        if _BRIDGE_FILTER.exists():  # else this host's own FORWARD rules would judge the machines' traffic
+        # else this host's own FORWARD rules would judge the machines' traffic
+        if _BRIDGE_FILTER.exists():
             (self.folder / _BRIDGE_FILTER.name).write_text(_BRIDGE_FILTER.read_text())
             _BRIDGE_FILTER.write_text("0")
         run(["ip", "link", "add", BRIDGE, "type", "bridge"])
@@ -210,7 +277,21 @@ class Bench:
         namespace, host_end = f"{PREFIX}-{name}", f"{PREFIX}-{name}"[:15]
         gateway, prefix = GATEWAY.split("/")
         run(["ip", "netns", "add", namespace])
-        run(["ip", "link", "add", host_end, "type", "veth", "peer", "name", "eth0", "netns", namespace])
+        run(
+            [
+                "ip",
+                "link",
+                "add",
+                host_end,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                namespace,
+            ]
+        )
         run(["ip", "link", "set", host_end, "master", BRIDGE, "up"])
         for words in (
             f"addr add {address}/{prefix} dev eth0",
@@ -225,13 +306,18 @@ class Bench:
         root = own / "root"
         mount_overlay(self.layers, own / "layer", root, own / "work")
         (root / "etc/machine-id").write_text("")
-        os.utime(root / "var/lib/apt/lists")  # apt's index counts as fresh: the machines have no way to a mirror
+        # apt's index counts as fresh: the machines have no way to a mirror
+        os.utime(root / "var/lib/apt/lists")
         (root / "etc/hostname").write_text(machine.name + "\n")
         hosts = [f"{m.ip} {m.name}" for m in self.table.machines.values()]
         (root / "etc/hosts").write_text("\n".join(["127.0.0.1 localhost", *hosts]) + "\n")
-        (root / "etc/default/docker").write_text(f'DOCKER_OPTS="--cgroup-parent=/{PREFIX}-{machine.name}/containers"\n')
+        (root / "etc/default/docker").write_text(
+            f'DOCKER_OPTS="--cgroup-parent=/{PREFIX}-{machine.name}/containers"\n'
+        )
         (root / "etc/systemd/system/bench-cgroups.service").write_text(_CGROUP_UNIT)
-        (root / "etc/systemd/system/multi-user.target.wants/bench-cgroups.service").symlink_to("../bench-cgroups.service")
+        (root / "etc/systemd/system/multi-user.target.wants/bench-cgroups.service").symlink_to(
+            "../bench-cgroups.service"
+        )
         ssh = root / "home" / USER / ".ssh"
         ssh.mkdir(mode=0o700)
         (ssh / "authorized_keys").write_text(self.key.with_suffix(".pub").read_text())

@@ -16,12 +16,22 @@ CLOSED_PORTS = (19092, 19093, 2375, 9999)
 
 @contextmanager
 def listeners(bench: Bench, ports: Iterable[int]) -> Iterator[None]:
-    """Something listens on every port of every machine, so that a port that cannot be reached is one that is filtered."""
+    """Something listens on every port of every machine, so that a port that cannot be reached is
+    one that is filtered."""
     units = []
     words = [str(port) for port in ports]
     try:
         for name in bench.table.machines:
-            bench.inside(name, "systemd-run", "-q", "--unit=bench-listeners", "python3", "-c", matrix.LISTEN, *words)
+            bench.inside(
+                name,
+                "systemd-run",
+                "-q",
+                "--unit=bench-listeners",
+                "python3",
+                "-c",
+                matrix.LISTEN,
+                *words,
+            )
             units.append(name)
         yield
     finally:
@@ -38,7 +48,9 @@ def observe(bench: Bench, ports: Iterable[int]) -> dict[matrix.Attempt, str]:
         where = [] if source == ADMIN else ["nsenter", f"--net=/run/netns/{PREFIX}-{source}"]
         answers = matrix.answers(run([*where, "python3", "-c", matrix.CONNECT, targets]).stdout)
         seen |= {
-            (source, target, port): answer for (target, _, port), answer in zip(pairs, answers, strict=True) if source != target
+            (source, target, port): answer
+            for (target, _, port), answer in zip(pairs, answers, strict=True)
+            if source != target
         }
     return seen
 

@@ -1,8 +1,10 @@
-"""python -m deploy.bench vms [--full] [--install] [--strict] [--only ca0|ca1]: the checks of CA0 and CA1 on four machines here.
+"""python -m deploy.bench vms [--full] [--install] [--strict] [--only ca0|ca1]: the checks of CA0
+and CA1 on four machines here.
 
-Needs root on Linux. --full also takes the power from each machine in turn. --install fetches missing Debian packages first.
-Everything is removed at the end, also after a failure or Ctrl-C; only build/vms/cache stays, to make the next run faster
-(make vms-clean removes it). What this machine cannot run is reported as NOT CHECKED.
+Needs root on Linux. --full also takes the power from each machine in turn. --install fetches
+missing Debian packages first. Everything is removed at the end, also after a failure or Ctrl-C;
+only build/vms/cache stays, to make the next run faster (make vms-clean removes it). What this
+machine cannot run is reported as NOT CHECKED.
 """
 
 from __future__ import annotations
@@ -29,19 +31,29 @@ from deploy.bench.vms.workstation import Operator
 from deploy.flows import ROOT
 
 _FOLDER = ROOT / "build" / "vms"
-_PACKAGES = "debootstrap systemd-container openssh-client iproute2 procps util-linux make curl maven"
+_PACKAGES = (
+    "debootstrap systemd-container openssh-client iproute2 procps util-linux make curl maven"
+)
 
 
 def main(arguments_given: Sequence[str]) -> int:
     """Runs the checks; returns 1 when one failed."""
     parser = argparse.ArgumentParser(
-        "deploy.bench vms", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "deploy.bench vms",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--full", action="store_true", help="also kill each machine during a replay")
-    parser.add_argument("--install", action="store_true", help="apt-get install what is missing")
-    parser.add_argument("--strict", action="store_true", help="exit 1 also when something could not be checked")
     parser.add_argument(
-        "--evidence", action="store_true", help="write the output into evidence.md and README.md of CA0 and CA1"
+        "--full", action="store_true", help="also kill each machine during a replay"
+    )
+    parser.add_argument("--install", action="store_true", help="apt-get install what is missing")
+    parser.add_argument(
+        "--strict", action="store_true", help="exit 1 also when something could not be checked"
+    )
+    parser.add_argument(
+        "--evidence",
+        action="store_true",
+        help="write the output into evidence.md and README.md of CA0 and CA1",
     )
     parser.add_argument("--only", choices=["ca0", "ca1"], help="one stage")
     arguments = parser.parse_args(arguments_given)
@@ -50,7 +62,10 @@ def main(arguments_given: Sequence[str]) -> int:
     if arguments.install and (machines.lacking() or servers.lacking()):
         report.say(f"installing {_PACKAGES}")
         run(["apt-get", "update", "-qq"], timeout_seconds=300)
-        run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *_PACKAGES.split()], timeout_seconds=600)
+        run(
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *_PACKAGES.split()],
+            timeout_seconds=600,
+        )
     with only_run():
         _stages(report, arguments.only, arguments.full)
     if arguments.evidence:
@@ -65,20 +80,28 @@ def _stages(report: Report, only: str | None, full: bool) -> None:
     layers: list[Path] = []
     with report.check("test bench: machines' file systems and container images"):
         if lacks := machines.lacking():
-            raise NotChecked(f"four machines cannot run here, this machine lacks: {'; '.join(lacks)}")
+            raise NotChecked(
+                f"four machines cannot run here, this machine lacks: {'; '.join(lacks)}"
+            )
         minimal, machine, builder = roots.ensure(cache)
         report.say("file systems of Debian 13 are there")
         images_by_name |= engine.build(_FOLDER / "run", cache, [builder, machine, minimal])
         layers += [machine, minimal]
         for name in images_by_name:
-            report.say(f"image {name}: built here under the reference tag, not the vendor's (deploy/bench/images/README.md)")
+            report.say(
+                f"image {name}: built here under the reference tag, not the vendor's "
+                "(deploy/bench/images/README.md)"
+            )
     if not layers:
         for stage in ("CA0", "CA1", "end to end"):
             if only == "ca0" and stage != "CA0":
                 continue
             report.skip(f"{stage}: everything that needs the four machines", "see above")
     if only != "ca1" and layers:
-        with report.check("CA0: ran to its end"), fresh_machines(report, layers, images_by_name, "CA0") as (bench, operator):
+        with (
+            report.check("CA0: ran to its end"),
+            fresh_machines(report, layers, images_by_name, "CA0") as (bench, operator),
+        ):
             ca0.run_checks(report, bench, operator, servers.versions()["GPU_TOKENS_IMAGE"])
             ca0.down(report, bench, operator)
             product.run_checks(report, bench, images_by_name)
@@ -87,9 +110,13 @@ def _stages(report: Report, only: str | None, full: bool) -> None:
             _ca1(report, cache, layers, images_by_name, full)
 
 
-def _ca1(report: Report, cache: Path, layers: Sequence[Path], images_by_name: dict[str, Path], full: bool) -> None:
+def _ca1(
+    report: Report, cache: Path, layers: Sequence[Path], images_by_name: dict[str, Path], full: bool
+) -> None:
     if shutil.which("ssh-keygen") is None:
-        report.skip("CA1: everything", "this machine lacks ssh-keygen (apt-get install openssh-client)")
+        report.skip(
+            "CA1: everything", "this machine lacks ssh-keygen (apt-get install openssh-client)"
+        )
         return
     tools = ca1.ensure_tools(cache)
     with fresh_machines(report, layers, images_by_name, "CA1") as (bench, operator):
@@ -112,7 +139,8 @@ def _ca1(report: Report, cache: Path, layers: Sequence[Path], images_by_name: di
 def fresh_machines(
     report: Report, layers: Sequence[Path], images_by_name: dict[str, Path], stage: str
 ) -> Iterator[tuple[Bench, Operator]]:
-    """Four new machines with Kafka's and MongoDB's images; removed at the end whatever happens. No layers: only a folder."""
+    """Four new machines with Kafka's and MongoDB's images; removed at the end whatever happens. No
+    layers: only a folder."""
     folder = _FOLDER / "run"
     report.begin(stage)
     machines.remove_leftovers(folder)
@@ -148,9 +176,14 @@ def keep_logs(folder: Path) -> None:
 
 @contextmanager
 def only_run() -> Iterator[None]:
-    """One bench at a time on this machine: names and addresses are fixed. Exits with 2 when another one runs."""
+    """One bench at a time on this machine: names and addresses are fixed. Exits with 2 when another
+    one runs."""
     _FOLDER.mkdir(parents=True, exist_ok=True)
-    with Path("/run/lock/gpu-tokens-vms").open("w") if os.geteuid() == 0 else (_FOLDER / "lock").open("w") as lock:
+    with (
+        Path("/run/lock/gpu-tokens-vms").open("w")
+        if os.geteuid() == 0
+        else (_FOLDER / "lock").open("w") as lock
+    ):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,4 +1,5 @@
-"""The operator's side of the bench: a checkout with hosts.env filled in, and a `docker` that hands out the built image."""
+"""The operator's side of the bench: a checkout with hosts.env filled in, and a `docker` that hands
+out the built image."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from deploy.bench.shell import run
 from deploy.bench.vms.machines import ADMIN_ADDRESS, USER, Bench
 from deploy.flows import ROOT
 
-# The bench's own settings. Machines here may open fewer files than MongoDB asks for, and share two cores and their memory.
+# The bench's own settings. Machines here may open fewer files than MongoDB asks for, and share two
+# cores and their memory.
 _SETTINGS = """MONGO_OPEN_FILES=20000
 KAFKA_HEAP=512m
 MONGO_CACHE_GB=0.5
@@ -21,7 +23,8 @@ _BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _NO_IMAGE = "no image was built on this machine; this file was never loaded"
 
 _DOCKER = """#!/bin/sh
-# Stands for the Docker Engine of the operator's own machine. The image was built by the bench, from the same Dockerfile.
+# Stands for the Docker Engine of the operator's own machine. The image was built by the bench, from
+# the same Dockerfile.
 case $1 in
   build) echo "image built by the bench from this checkout's Dockerfile" ;;
   save) exec cat "{image}" ;;
@@ -31,13 +34,16 @@ esac
 
 
 class Operator:
-    """A copy of the checkout's deployment files, outside of which no secrets or addresses are written."""
+    """A copy of the checkout's deployment files, outside of which no secrets or addresses are
+    written."""
 
     def __init__(self, bench: Bench, image: Path | None) -> None:
         self.bench = bench
         self.folder = bench.folder / "checkout"
         shutil.rmtree(self.folder, ignore_errors=True)
-        private = shutil.ignore_patterns("secrets.env", "hosts.env", "settings.env", ".terraform", "*.tfstate*")
+        private = shutil.ignore_patterns(
+            "secrets.env", "hosts.env", "settings.env", ".terraform", "*.tfstate*"
+        )
         for stage in ("CA0", "CA1", "deploy", "requirements"):
             if (ROOT / stage).exists():
                 shutil.copytree(ROOT / stage, self.folder / stage, ignore=private, symlinks=True)
@@ -51,11 +57,20 @@ class Operator:
         shims.mkdir()
         (shims / "docker").write_text(_DOCKER.format(image=image or _NO_IMAGE))
         (shims / "docker").chmod(0o755)
-        self.env = {"PATH": f"{shims}:{os.environ['PATH']}", "SSH_OPTIONS": " ".join(bench.ssh_options)}
+        self.env = {
+            "PATH": f"{shims}:{os.environ['PATH']}",
+            "SSH_OPTIONS": " ".join(bench.ssh_options),
+        }
 
     def do(self, command: str, *, timeout_seconds: float = 300, check: bool = True) -> str:
         """Runs a shell command at the checkout's root, as the README's reader would."""
-        return run(["bash", "-c", command], cwd=self.folder, env=self.env, timeout_seconds=timeout_seconds, check=check).stdout
+        return run(
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env=self.env,
+            timeout_seconds=timeout_seconds,
+            check=check,
+        ).stdout
 
     def steps(self, readme: str, heading: str) -> list[str]:
         """The commands of a README's section."""
@@ -63,7 +78,8 @@ class Operator:
 
 
 def readme_steps(text: str, heading: str) -> list[str]:
-    """The commands of a section, in order: the lines of its ```sh blocks that are no comments, as they stand."""
+    """The commands of a section, in order: the lines of its ```sh blocks that are no comments, as
+    they stand."""
     section = text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     lines = [line for block in _BLOCK.findall(section) for line in block.splitlines()]
     return [line for line in lines if line.strip() and not line.startswith("#")]
@@ -83,6 +99,9 @@ def authentication_methods(ip: str, user: str) -> Sequence[str]:
         "-o",
         "LogLevel=ERROR",
     ]
-    said = run(["ssh", *options, "-o", "PreferredAuthentications=password", f"{user}@{ip}", "true"], check=False).stdout
+    said = run(
+        ["ssh", *options, "-o", "PreferredAuthentications=password", f"{user}@{ip}", "true"],
+        check=False,
+    ).stdout
     found = re.search(r"Permission denied \(([^)]*)\)", said)
     return found[1].split(",") if found else [said.strip()]

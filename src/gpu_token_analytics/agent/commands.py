@@ -20,7 +20,12 @@ from gpu_token_analytics.agent.engines.run import fetch_page, run_engines
 from gpu_token_analytics.agent.engines.target import Target, targets_of
 from gpu_token_analytics.agent.metrics import AgentMetrics, EngineMetrics, PodMetrics
 from gpu_token_analytics.agent.pods.kubelet import Kubelet
-from gpu_token_analytics.agent.pods.run import PlacementsDoor, PodPlacements, pods_on_gpus, watch_pods
+from gpu_token_analytics.agent.pods.run import (
+    PlacementsDoor,
+    PodPlacements,
+    pods_on_gpus,
+    watch_pods,
+)
 from gpu_token_analytics.agent.pods.slices import ResourceSlices
 from gpu_token_analytics.agent.readings import GpuProblem, GpuSource, Problem, tell_apart
 from gpu_token_analytics.agent.run import run_agent
@@ -46,39 +51,77 @@ def register(app: typer.Typer) -> None:
 
 def agent(
     source: Annotated[
-        str, typer.Option(help="nvml, nvidia-smi, dcgm-exporter, amd-exporter or seed; default GPU_METRICS_SOURCE.")
+        str,
+        typer.Option(
+            help=(
+                "nvml, nvidia-smi, dcgm-exporter, amd-exporter or seed; default GPU_METRICS_SOURCE."
+            )
+        ),
     ] = "",
-    url: Annotated[str, typer.Option(help="Page of the exporter; default GPU_EXPORTER_URL, else its usual port here.")] = "",
-    interval: Annotated[float | None, typer.Option(help="Seconds between samples; default SAMPLE_INTERVAL_SECONDS.")] = None,
-    seed_file: Annotated[Path | None, typer.Option(help="GPUs of the seed source; default GPU_SEED_FILE.")] = None,
-    host: Annotated[str, typer.Option(help="Name of this host in events; default HOST_NAME, else its host name.")] = "",
-    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for Prometheus; 0: none.")] = 0,
+    url: Annotated[
+        str,
+        typer.Option(
+            help="Page of the exporter; default GPU_EXPORTER_URL, else its usual port here."
+        ),
+    ] = "",
+    interval: Annotated[
+        float | None, typer.Option(help="Seconds between samples; default SAMPLE_INTERVAL_SECONDS.")
+    ] = None,
+    seed_file: Annotated[
+        Path | None, typer.Option(help="GPUs of the seed source; default GPU_SEED_FILE.")
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(help="Name of this host in events; default HOST_NAME, else its host name."),
+    ] = "",
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port for Prometheus; 0: none.")
+    ] = 0,
     engine: Annotated[
         list[str] | None,
-        typer.Option(help="ENGINE=URL of a serving engine whose token counters are read, again for each; default ENGINES."),
+        typer.Option(
+            help=(
+                "ENGINE=URL of a serving engine whose token counters are read, again for each; "
+                "default ENGINES."
+            )
+        ),
     ] = None,
     engine_interval: Annotated[
-        float | None, typer.Option(help="Seconds between looks at engines; default ENGINE_INTERVAL_SECONDS.")
+        float | None,
+        typer.Option(help="Seconds between looks at engines; default ENGINE_INTERVAL_SECONDS."),
     ] = None,
     pods: Annotated[
-        bool, typer.Option("--pods", help="Print which pod of this node has which GPUs, and stop; see KUBELET_PODS_SOCKET.")
+        bool,
+        typer.Option(
+            "--pods",
+            help="Print which pod of this node has which GPUs, and stop; see KUBELET_PODS_SOCKET.",
+        ),
     ] = False,
     once: Annotated[
-        bool, typer.Option("--once", help="Print one sample of each GPU, or what engines count now, and stop; needs no Kafka.")
+        bool,
+        typer.Option(
+            "--once",
+            help=(
+                "Print one sample of each GPU, or what engines count now, and stop; needs no Kafka."
+            ),
+        ),
     ] = False,
 ) -> None:
-    """Sample the GPUs of this machine into Kafka until stopped, and read the token counters of engines.
+    """Sample the GPUs of this machine into Kafka until stopped, and read the token counters of
+    engines.
 
-    A driver that is missing or a GPU that falls off the bus is reported and survived: its time becomes `unobserved`,
-    never idle. Values the driver does not give are null, never 0.
+    A driver that is missing or a GPU that falls off the bus is reported and survived: its time
+    becomes `unobserved`, never idle. Values the driver does not give are null, never 0.
 
-    On Kubernetes it also tells the API which pod runs on which GPUs (KUBELET_PODS_SOCKET, PLACEMENTS_URL).
+    On Kubernetes it also tells the API which pod runs on which GPUs (KUBELET_PODS_SOCKET,
+    PLACEMENTS_URL).
 
-    Engines are vllm, sglang, trtllm, triton, dynamo, llamacpp, lmdeploy, ray and tgi. With engines and no source no GPU is
-    sampled: an agent near the engine, beside the one that samples.
+    Engines are vllm, sglang, trtllm, triton, dynamo, llamacpp, lmdeploy, ray and tgi. With engines
+    and no source no GPU is sampled: an agent near the engine, beside the one that samples.
 
-    Examples: `gpu-tokens agent --source nvml --engine vllm=http://localhost:8000` | `gpu-tokens agent --source nvml` |
-    `gpu-tokens agent --source nvidia-smi --once` | `gpu-tokens agent --source dcgm-exporter` |
+    Examples: `gpu-tokens agent --source nvml --engine vllm=http://localhost:8000` | `gpu-tokens
+    agent --source nvml` | `gpu-tokens agent --source nvidia-smi --once` | `gpu-tokens agent
+    --source dcgm-exporter` |
     `gpu-tokens agent --source seed --seed-file gpu_seed.json --host vm4`
     """
     settings = load(
@@ -96,7 +139,11 @@ def agent(
         _print_pods(settings, name)
         return
     targets = targets_of(settings.engines.split(), name)
-    gpus = None if targets and not settings.gpu_metrics_source else open_source(settings.gpu_metrics_source, settings, name)
+    gpus = (
+        None
+        if targets and not settings.gpu_metrics_source
+        else open_source(settings.gpu_metrics_source, settings, name)
+    )
     if once:
         if gpus is not None:
             _print_once(gpus, name)
@@ -136,19 +183,28 @@ def _print_pods(settings: Settings, host: str) -> None:
 
 
 def _print_engine(target: Target) -> None:
-    """Where the counters of an engine stand, one line per model and kind of token. Raises SourceUnavailable."""
+    """Where the counters of an engine stand, one line per model and kind of token. Raises
+    SourceUnavailable."""
     page, _ = read_page(fetch_page(target, ONCE_SECONDS), target)
     totals: Counter[tuple[str, str]] = Counter()
     for key, total in page.totals.items():
         totals[key.model, key.tokens] += round(total)
     for (model, kind), total in sorted(totals.items()):
-        typer.echo(visible(f"{target.instance} {target.engine} {model or '(names no model)'}: {total} {kind} tokens so far"))
+        typer.echo(
+            visible(
+                f"{target.instance} {target.engine} {model or '(names no model)'}: {total} {kind} "
+                "tokens so far"
+            )
+        )
     if not totals:
         typer.echo(visible(f"{target.instance} {target.engine}: no tokens so far"))
 
 
-def _into_kafka(gpus: GpuSource | None, targets: list[Target], host: str, settings: Settings, metrics_port: int) -> None:
-    from gpu_token_analytics.kafka.producer import EventProducer  # loads librdkafka: not for `--once` and `--help`
+def _into_kafka(
+    gpus: GpuSource | None, targets: list[Target], host: str, settings: Settings, metrics_port: int
+) -> None:
+    # loads librdkafka: not for `--once` and `--help`
+    from gpu_token_analytics.kafka.producer import EventProducer
 
     registry = SiteRegistry(settings.site)
     if metrics_port:
@@ -156,30 +212,47 @@ def _into_kafka(gpus: GpuSource | None, targets: list[Target], host: str, settin
             start_http_server(metrics_port, settings.http_host, registry)
         except OSError as error:
             raise SettingsError(
-                f"--metrics-port {metrics_port} on {settings.http_host}: {error.strerror}; choose another"
+                f"--metrics-port {metrics_port} on {settings.http_host}: {error.strerror}; choose "
+                "another"
             ) from None
     clock = SystemClock()
     with stoppable() as stop, ExitStack() as running:
         if targets:
-            running.enter_context(_reading_engines(targets, host, settings, clock, EngineMetrics(registry), stop))
+            running.enter_context(
+                _reading_engines(targets, host, settings, clock, EngineMetrics(registry), stop)
+            )
         if settings.kubelet_pods_socket:
             running.enter_context(_watching_pods(host, settings, clock, PodMetrics(registry), stop))
         if gpus is None:
             stop.wait()
             return
         interval = settings.sample_interval_seconds
-        _log.info("sampling GPUs of %s from %s every %g s into %s", host, gpus.name, interval, settings.kafka_topic)
+        _log.info(
+            "sampling GPUs of %s from %s every %g s into %s",
+            host,
+            gpus.name,
+            interval,
+            settings.kafka_topic,
+        )
         producer = EventProducer(settings, client="agent")
         run_agent(gpus, producer, clock, host, interval, stop, metrics=AgentMetrics(registry))
-        _log.info("stopped: %d samples delivered, %d not", producer.delivered, producer.sent - producer.delivered)
+        _log.info(
+            "stopped: %d samples delivered, %d not",
+            producer.delivered,
+            producer.sent - producer.delivered,
+        )
 
 
 @contextmanager
-def _watching_pods(host: str, settings: Settings, clock: Clock, metrics: PodMetrics, stop: threading.Event) -> Iterator[None]:
-    """Which pod has which GPUs is told in a thread of its own until `stop`: neither the kubelet nor the API delays a sample."""
+def _watching_pods(
+    host: str, settings: Settings, clock: Clock, metrics: PodMetrics, stop: threading.Event
+) -> Iterator[None]:
+    """Which pod has which GPUs is told in a thread of its own until `stop`: neither the kubelet nor
+    the API delays a sample."""
     if not settings.placements_url:
         raise SettingsError(
-            "KUBELET_PODS_SOCKET is set, and PLACEMENTS_URL says nothing: give the API's address, http://api:8080"
+            "KUBELET_PODS_SOCKET is set, and PLACEMENTS_URL says nothing: give the API's address, "
+            "http://api:8080"
         )
     source = Kubelet(settings.kubelet_pods_socket)
     slices = ResourceSlices(settings.host_name or socket.gethostname(), clock)
@@ -198,9 +271,15 @@ def _watching_pods(host: str, settings: Settings, clock: Clock, metrics: PodMetr
 
 @contextmanager
 def _reading_engines(
-    targets: list[Target], host: str, settings: Settings, clock: Clock, metrics: EngineMetrics, stop: threading.Event
+    targets: list[Target],
+    host: str,
+    settings: Settings,
+    clock: Clock,
+    metrics: EngineMetrics,
+    stop: threading.Event,
 ) -> Iterator[None]:
-    """Engines are read in a thread of their own, with a producer of their own, until `stop`: a slow engine delays no sample."""
+    """Engines are read in a thread of their own, with a producer of their own, until `stop`: a slow
+    engine delays no sample."""
     from gpu_token_analytics.kafka.producer import EventProducer
 
     interval = settings.engine_interval_seconds
@@ -213,11 +292,20 @@ def _reading_engines(
             stop.set()  # what ends it ends the process: a supervisor starts it again
 
     thread = threading.Thread(target=read, name="engines")
-    _log.info("reading the counters of %d engines every %g s into %s", len(targets), interval, settings.kafka_topic)
+    _log.info(
+        "reading the counters of %d engines every %g s into %s",
+        len(targets),
+        interval,
+        settings.kafka_topic,
+    )
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
-        _log.info("stopped: %d events of engines delivered, %d not", producer.delivered, producer.sent - producer.delivered)
+        _log.info(
+            "stopped: %d events of engines delivered, %d not",
+            producer.delivered,
+            producer.sent - producer.delivered,
+        )

@@ -1,6 +1,8 @@
-"""The agent's loop: read every GPU, stamp, send; at a fixed rate, through any failure of driver, GPU or Kafka.
+"""The agent's loop: read every GPU, stamp, send; at a fixed rate, through any failure of driver,
+GPU or Kafka.
 
-    wait for the tick -> read the source -> report what changed -> stamp UTC -> send -> look at deliveries
+    wait for the tick -> read the source -> report what changed -> stamp UTC -> send
+        -> look at deliveries
 
 A GPU without a reading gets no sample: downstream its time is `unobserved`, never idle.
 """
@@ -14,7 +16,14 @@ import threading
 from prometheus_client import CollectorRegistry
 
 from gpu_token_analytics.agent.metrics import AgentMetrics
-from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, GpuSource, Problem, Reading, tell_apart
+from gpu_token_analytics.agent.readings import (
+    GpuProblem,
+    GpuReading,
+    GpuSource,
+    Problem,
+    Reading,
+    tell_apart,
+)
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.errors import KafkaError, SourceUnavailable
 from gpu_token_analytics.wire.sinks import EventSink
@@ -37,9 +46,10 @@ def run_agent(
 ) -> None:
     """Sample `source` every `interval_seconds` until `stop`; then flush what is queued.
 
-    Ticks are counted from the start, so the rate does not drift; a tick that a slow read has passed is skipped, not made
-    up for. A source that cannot be read is asked again after 1, 2, 4 ... intervals, at most a minute (or one interval, if
-    that is longer). Raises nothing for failures of the source or of Kafka: they are logged once per change and counted.
+    Ticks are counted from the start, so the rate does not drift; a tick that a slow read has passed
+    is skipped, not made up for. A source that cannot be read is asked again after 1, 2, 4 ...
+    intervals, at most a minute (or one interval, if that is longer). Raises nothing for failures of
+    the source or of Kafka: they are logged once per change and counted.
     """
     agent = _Agent(source, sink, clock, host, metrics or AgentMetrics(CollectorRegistry()))
     begun = clock.monotonic()
@@ -59,7 +69,9 @@ def run_agent(
 class _Agent:
     """What the loop remembers: which GPUs there were, and what was last said about them."""
 
-    def __init__(self, source: GpuSource, sink: EventSink, clock: Clock, host: str, metrics: AgentMetrics) -> None:
+    def __init__(
+        self, source: GpuSource, sink: EventSink, clock: Clock, host: str, metrics: AgentMetrics
+    ) -> None:
         self.next_tick = 0
         self._source = source
         self._sink = sink
@@ -68,7 +80,8 @@ class _Agent:
         self._metrics = metrics
         self._failures = 0
         self._problems: dict[str, GpuProblem] = {}
-        self._cards: set[str] = set()  # every whole GPU seen so far; MIG slices come and go on purpose
+        # every whole GPU seen so far; MIG slices come and go on purpose
+        self._cards: set[str] = set()
         self._kafka_failing = False
 
     def sample(self, flush_seconds: float) -> bool:
@@ -89,7 +102,9 @@ class _Agent:
         self._failures = 0
         self._metrics.source_up.labels(name).set(1)
         self._note_problems(readings)
-        if self._send([reading for reading in readings if isinstance(reading, GpuReading)]) and self.flush(flush_seconds):
+        if self._send(
+            [reading for reading in readings if isinstance(reading, GpuReading)]
+        ) and self.flush(flush_seconds):
             if self._kafka_failing:
                 _log.info("Kafka takes samples again")
             self._kafka_failing = False
@@ -105,10 +120,14 @@ class _Agent:
         missed = tick - self.next_tick - 1
         if missed > 0:
             self._metrics.skipped_ticks.inc(missed)
-            _log.warning("%d samples skipped: reading the GPUs takes longer than SAMPLE_INTERVAL_SECONDS", missed)
+            _log.warning(
+                "%d samples skipped: reading the GPUs takes longer than SAMPLE_INTERVAL_SECONDS",
+                missed,
+            )
 
     def flush(self, timeout_seconds: float) -> bool:
-        """Whether Kafka took all samples. What it did not take is said and counted; sampling goes on."""
+        """Whether Kafka took all samples. What it did not take is said and counted; sampling goes
+        on."""
         try:
             self._sink.flush(timeout_seconds)
         except KafkaError as error:
@@ -139,17 +158,27 @@ class _Agent:
     def _note_problems(self, readings: list[Reading]) -> None:
         """Report each GPU once when its state changes, and keep the gauges."""
         problems = {reading.gpu: reading for reading in readings if isinstance(reading, GpuProblem)}
-        present = {reading.gpu(self._host) for reading in readings if isinstance(reading, GpuReading)}
+        present = {
+            reading.gpu(self._host) for reading in readings if isinstance(reading, GpuReading)
+        }
         self._cards |= {
-            reading.gpu(self._host) for reading in readings if isinstance(reading, GpuReading) and not reading.parent_uuid
+            reading.gpu(self._host)
+            for reading in readings
+            if isinstance(reading, GpuReading) and not reading.parent_uuid
         }
         for gpu in self._cards - present - set(problems):
-            problems[gpu] = GpuProblem(gpu, Problem.GONE, "it was there before and is no longer listed")
+            problems[gpu] = GpuProblem(
+                gpu, Problem.GONE, "it was there before and is no longer listed"
+            )
         name = self._source.name
         for gpu, problem in problems.items():
             before = self._problems.get(gpu)
             if before is None or before.problem != problem.problem:
-                trouble = "has no identity" if problem.problem is Problem.SHARED_UUID else "cannot be read"
+                trouble = (
+                    "has no identity"
+                    if problem.problem is Problem.SHARED_UUID
+                    else "cannot be read"
+                )
                 _log.error("GPU %s %s (%s): %s", gpu, trouble, problem.problem, problem.message)
                 self._metrics.gpu_problem_changes.labels(name, problem.problem).inc()
         for gpu in self._problems.keys() - problems.keys():

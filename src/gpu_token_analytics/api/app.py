@@ -1,4 +1,5 @@
-"""The FastAPI application: routes from the table, each with its check; errors as problems; probes and metrics apart."""
+"""The FastAPI application: routes from the table, each with its check; errors as problems; probes
+and metrics apart."""
 
 from __future__ import annotations
 
@@ -39,13 +40,15 @@ LARGE_BODIES = frozenset({"/v1/events", *errors.OTLP_PATHS})
 WORKER_THREADS = 16
 _encoder = msgspec.json.Encoder(enc_hook=int)  # the driver's 64-bit integers are a subclass of int
 DESCRIPTION = (
-    "What each LLM token really costs on your own GPUs. Money is integer nano-USD and always adds up: "
+    "What each LLM token really costs on your own GPUs. Money is integer nano-USD and always adds "
+    "up: "
     "attributed + unmetered work + idle by class = price x owned time."
 )
 
 
 class _Anything(StringConvertor):
-    """A part of a path that may hold whatever an engine calls a request: slashes, and line feeds, too."""
+    """A part of a path that may hold whatever an engine calls a request: slashes, and line feeds,
+    too."""
 
     regex = r"[\s\S]+"
 
@@ -58,7 +61,8 @@ def create_app(services: Services) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        # Bounds memory, not speed: Python runs one of them at a time, and each holds the page it builds.
+        # Bounds memory, not speed: Python runs one of them at a time, and each holds the page it
+        # builds.
         anyio.to_thread.current_default_thread_limiter().total_tokens = WORKER_THREADS
         try:
             async with otlp_grpc(services):
@@ -77,7 +81,9 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(errors.Unexpected)
     app.add_middleware(_Measured, metrics=services.metrics)
     body_limit = services.desk.settings.api_max_body_bytes
-    app.add_middleware(BodyLimit, limit_bytes=lambda path: body_limit if path in LARGE_BODIES else SMALL_BODY_BYTES)
+    app.add_middleware(
+        BodyLimit, limit_bytes=lambda path: body_limit if path in LARGE_BODIES else SMALL_BODY_BYTES
+    )
     app.add_middleware(Envelope)
     return app
 
@@ -124,7 +130,11 @@ def _dependencies(route: Route) -> list[Any]:
     """What is looked at before the function is asked, in this order."""
     admitted = [] if route.access is Access.PUBLIC else [Depends(_check(route))]
     reads_json = route.method == "POST" and route.body is None
-    return [*admitted, Depends(known_parameters), *([Depends(keys_given_once)] if reads_json else [])]
+    return [
+        *admitted,
+        Depends(known_parameters),
+        *([Depends(keys_given_once)] if reads_json else []),
+    ]
 
 
 def _check(route: Route) -> Callable[[Request], None]:
@@ -137,8 +147,8 @@ def _check(route: Route) -> Callable[[Request], None]:
 
 
 def _guarded(route: Route) -> Callable[..., Any]:
-    """The route's function, with its answer as JSON and the database's errors in our words. Its signature stays: FastAPI reads
-    the parameters from it."""
+    """The route's function, with its answer as JSON and the database's errors in our words. Its
+    signature stays: FastAPI reads the parameters from it."""
     if inspect.iscoroutinefunction(route.answer):
         return _awaited(route)
 
@@ -178,10 +188,14 @@ def _add_plain(app: FastAPI, services: Services) -> None:
         return JSONResponse({"status": "ok"})
 
     def prometheus() -> Response:
-        return PlainTextResponse(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return PlainTextResponse(
+            generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST
+        )
 
     for path, endpoint in (("/health", health), ("/ready", ready), ("/metrics", prometheus)):
-        app.router.add_api_route(path, endpoint, methods=["GET"], include_in_schema=False, response_model=None)
+        app.router.add_api_route(
+            path, endpoint, methods=["GET"], include_in_schema=False, response_model=None
+        )
 
 
 def _mount_dashboard(app: FastAPI) -> None:
@@ -191,7 +205,8 @@ def _mount_dashboard(app: FastAPI) -> None:
 
 
 class _Measured:
-    """Counts requests and their time by route of the table: paths from outside are no label values."""
+    """Counts requests and their time by route of the table: paths from outside are no label
+    values."""
 
     def __init__(self, app: Any, metrics: ApiMetrics) -> None:
         self._app = app

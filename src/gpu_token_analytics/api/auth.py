@@ -1,9 +1,11 @@
-"""Who is asking, and may they: API keys, and nothing but keys, except on a loopback address that says so.
+"""Who is asking, and may they: API keys, and nothing but keys, except on a loopback address that
+says so.
 
-A key comes as `Authorization: Bearer gta_...` or `X-API-Key: gta_...`. Without a key a request passes only when all of
-these hold: API_ALLOW_ANONYMOUS_LOOPBACK is set, the server listens on loopback only, the caller is on loopback, no proxy
-header is present, the Host header is a loopback name (or a page elsewhere could reach it through DNS rebinding), and a
-browser says that its page is of this origin (or any site could post to localhost).
+A key comes as `Authorization: Bearer gta_...` or `X-API-Key: gta_...`. Without a key a request
+passes only when all of these hold: API_ALLOW_ANONYMOUS_LOOPBACK is set, the server listens on
+loopback only, the caller is on loopback, no proxy header is present, the Host header is a loopback
+name (or a page elsewhere could reach it through DNS rebinding), and a browser says that its page is
+of this origin (or any site could post to localhost).
 """
 
 from __future__ import annotations
@@ -30,7 +32,11 @@ MAX_CACHED = 1_000
 FAILURES_PER_SECOND = 2.0
 FAILURE_BURST = 50
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-_SCOPE_OF = {access: KeyScope(access.value) for access in Access if access not in (Access.PUBLIC, Access.ANY_KEY)}
+_SCOPE_OF = {
+    access: KeyScope(access.value)
+    for access in Access
+    if access not in (Access.PUBLIC, Access.ANY_KEY)
+}
 
 
 @dataclass(frozen=True)
@@ -79,15 +85,18 @@ class Authority:
         burst: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """anonymous_loopback: the server listens on loopback only and its operator allowed requests without a key."""
+        """anonymous_loopback: the server listens on loopback only and its operator allowed requests
+        without a key."""
         self._keys = keys
         self._now = now
         self._anonymous_loopback = anonymous_loopback
         self._clock = clock
         self._rate = RateLimit(requests_per_second, burst, clock)
         self._failures = RateLimit(FAILURES_PER_SECOND, FAILURE_BURST, clock)
-        self._cache: OrderedDict[bytes, tuple[float, ApiKey]] = OrderedDict()  # by digest: no secret is kept
-        self._unknown: OrderedDict[bytes, float] = OrderedDict()  # asked for again and again, they cost one query
+        # by digest: no secret is kept
+        self._cache: OrderedDict[bytes, tuple[float, ApiKey]] = OrderedDict()
+        # asked for again and again, they cost one query
+        self._unknown: OrderedDict[bytes, float] = OrderedDict()
         self._lock = threading.Lock()
 
     def admit(self, request: Request, route: Route) -> Principal:
@@ -97,13 +106,18 @@ class Authority:
         if wait_seconds:
             raise _slow_down(wait_seconds)
         if not principal.may(route.access):
-            detail = f"{route.method} {route.path} needs a key with scope {route.access}; this one has " + (
-                ", ".join(sorted(principal.scopes)) or "none"
+            detail = (
+                f"{route.method} {route.path} needs a key with scope {route.access}; this one has "
+                + (", ".join(sorted(principal.scopes)) or "none")
             )
             raise ApiProblem("forbidden", detail)
         if principal.tenant is not None and not route.tenant_keys:
             raise ApiProblem(
-                "forbidden", f"{route.path} shows data of all tenants; this key is for tenant {principal.tenant!r} only"
+                "forbidden",
+                (
+                    f"{route.path} shows data of all tenants; this key is for tenant "
+                    f"{principal.tenant!r} only"
+                ),
             )
         return principal
 
@@ -112,11 +126,16 @@ class Authority:
         if text is None:
             if self._anonymous_loopback and _is_local(request):
                 return ANONYMOUS
-            raise _unauthenticated("give an API key as `Authorization: Bearer gta_...`; `gpu-tokens keys create` makes one")
+            raise _unauthenticated(
+                "give an API key as `Authorization: Bearer gta_...`; `gpu-tokens keys create` "
+                "makes one"
+            )
         key = self._find(text, request)
         now = self._now()
         if not key.usable(now):
-            raise _unauthenticated("this key was revoked or has expired; `gpu-tokens keys list` shows which")
+            raise _unauthenticated(
+                "this key was revoked or has expired; `gpu-tokens keys list` shows which"
+            )
         return Principal(key.id, key.scopes, key.tenant)
 
     def _find(self, text: str, request: Request) -> ApiKey:
@@ -132,7 +151,8 @@ class Authority:
                 self._unknown[digest] = self._clock() + CACHE_SECONDS
                 while len(self._unknown) > MAX_CACHED:
                     self._unknown.popitem(last=False)
-            # Only what failed is counted: behind one address stand many, and a valid key is never refused for its neighbours.
+            # Only what failed is counted: behind one address stand many, and a valid key is never
+            # refused for its neighbours.
             wait_seconds = self._failures.take(request.client.host if request.client else "unknown")
             if wait_seconds:
                 raise _slow_down(wait_seconds)
@@ -177,9 +197,13 @@ def _host_of(url: str) -> str:
 
 
 def _unauthenticated(detail: str) -> ApiProblem:
-    return ApiProblem("unauthenticated", detail, headers={"WWW-Authenticate": 'Bearer realm="gpu-tokens"'})
+    return ApiProblem(
+        "unauthenticated", detail, headers={"WWW-Authenticate": 'Bearer realm="gpu-tokens"'}
+    )
 
 
 def _slow_down(wait_seconds: float) -> ApiProblem:
     seconds = max(1, round(wait_seconds + 0.5))
-    return ApiProblem("rate_limited", f"try again in {seconds} s", headers={"Retry-After": str(seconds)})
+    return ApiProblem(
+        "rate_limited", f"try again in {seconds} s", headers={"Retry-After": str(seconds)}
+    )

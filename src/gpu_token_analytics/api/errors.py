@@ -1,4 +1,5 @@
-"""Every error as RFC 9457 problem+json: ours, FastAPI's and what nobody expected. Never a stack trace."""
+"""Every error as RFC 9457 problem+json: ours, FastAPI's and what nobody expected. Never a stack
+trace."""
 
 from __future__ import annotations
 
@@ -15,7 +16,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpu_token_analytics.api.problem import FieldProblem, Nearest, Problem
-from gpu_token_analytics.errors import DeliveryFailed, KafkaError, Refused, StoreError, StoreOutcomeUnknown
+from gpu_token_analytics.errors import (
+    DeliveryFailed,
+    KafkaError,
+    Refused,
+    StoreError,
+    StoreOutcomeUnknown,
+)
 from gpu_token_analytics.sources.otlp import JSON, PROTOBUF, status_answer
 
 _log = logging.getLogger(__name__)
@@ -50,7 +57,12 @@ CODES: dict[str, tuple[int, str]] = {
     "bad_request": (400, "The request cannot be understood"),
     "internal": (500, "Something unexpected happened"),
 }
-_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported_media_type"}
+_BY_STATUS = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
 
 
 class ApiProblem(Exception):
@@ -102,7 +114,8 @@ def problem_document(problem: ApiProblem, instance: str) -> dict[str, Any]:
 
 
 def answer(problem: ApiProblem, scope: Scope) -> Response:
-    """The response of a problem: problem+json, and where OTLP is spoken google.rpc.Status in the encoding of the request."""
+    """The response of a problem: problem+json, and where OTLP is spoken google.rpc.Status in the
+    encoding of the request."""
     if scope.get("path") in OTLP_PATHS:
         media_type = otlp_media_type(scope)
         body = status_answer(media_type, problem.status, f"{problem.detail} ({problem.code})")
@@ -112,8 +125,11 @@ def answer(problem: ApiProblem, scope: Scope) -> Response:
 
 
 def otlp_media_type(scope: Scope) -> str:
-    """The encoding that a request of OTLP is answered in: its own; JSON where it has none that is known."""
-    sent = next((value for name, value in scope["headers"] if name == b"content-type"), b"").decode("latin-1")
+    """The encoding that a request of OTLP is answered in: its own; JSON where it has none that is
+    known."""
+    sent = next((value for name, value in scope["headers"] if name == b"content-type"), b"").decode(
+        "latin-1"
+    )
     return PROTOBUF if sent.partition(";")[0].strip().lower() == PROTOBUF else JSON
 
 
@@ -143,11 +159,15 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404 and _wants_a_page(request):
             page: Response = request.app.state.not_found_page(request)
             return page
-        code = _BY_STATUS.get(error.status_code, "bad_request" if error.status_code < 500 else "internal")
+        code = _BY_STATUS.get(
+            error.status_code, "bad_request" if error.status_code < 500 else "internal"
+        )
         detail = str(error.detail)
         if error.status_code == 404:
             detail = f"{request.url.path} does not exist; /v1/openapi.json lists what does"
-        problem = ApiProblem(code, detail or HTTPStatus(error.status_code).phrase, headers=error.headers)
+        problem = ApiProblem(
+            code, detail or HTTPStatus(error.status_code).phrase, headers=error.headers
+        )
         return answer(problem, request.scope)
 
     @app.exception_handler(StoreError)
@@ -162,14 +182,18 @@ def install(app: FastAPI) -> None:
 
 
 def _wants_a_page(request: Request) -> bool:
-    """A person's browser that follows a wrong link; programs, and /v1 in any case, get a problem."""
+    """A person's browser that follows a wrong link; programs, and /v1 in any case, get a
+    problem."""
     html = "text/html" in request.headers.get("accept", "")
-    is_page = request.method in ("GET", "HEAD") and not request.url.path.startswith(("/v1/", "/assets/"))
+    is_page = request.method in ("GET", "HEAD") and not request.url.path.startswith(
+        ("/v1/", "/assets/")
+    )
     return html and is_page and hasattr(request.app.state, "not_found_page")
 
 
 class Unexpected:
-    """ASGI layer: what nobody caught is logged and becomes a problem, with the layers around it still at work."""
+    """ASGI layer: what nobody caught is logged and becomes a problem, with the layers around it
+    still at work."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -185,8 +209,12 @@ class Unexpected:
         try:
             await self._app(scope, receive, watched)
         except ClientDisconnect:
-            # Nobody is there to be answered, and nothing failed here: as a 500 it would burn the budget of errors.
-            _log.info("request %s: the client hung up before all of it was sent", scope.get("request_id", ""))
+            # Nobody is there to be answered, and nothing failed here: as a 500 it would burn the
+            # budget of errors.
+            _log.info(
+                "request %s: the client hung up before all of it was sent",
+                scope.get("request_id", ""),
+            )
         except Exception as error:
             if scope["type"] != "http" or isinstance(error, BodyTooLarge):
                 raise
@@ -194,7 +222,10 @@ class Unexpected:
             _log.exception("request %s failed", identity)
             if started:
                 raise  # cuts the connection: a half answer must not look whole
-            detail = "The request failed for a reason that is in this process's log under the id in `instance`."
+            detail = (
+                "The request failed for a reason that is in this process's log under the id in "
+                "`instance`."
+            )
             await answer(ApiProblem("internal", detail), scope)(scope, receive, send)
 
 
@@ -206,15 +237,21 @@ def store_problem(error: StoreError) -> ApiProblem:
     """A database error without its text: that names addresses."""
     retry = {"Retry-After": "5"}
     if isinstance(error, StoreOutcomeUnknown):
-        detail = "The database took too long; ask for a shorter range, a coarser bucket or fewer groups."
+        detail = (
+            "The database took too long; ask for a shorter range, a coarser bucket or fewer groups."
+        )
         return ApiProblem("query_timeout", detail, headers=retry)
-    return ApiProblem("store_unavailable", "The database cannot be reached now; try again.", headers=retry)
+    return ApiProblem(
+        "store_unavailable", "The database cannot be reached now; try again.", headers=retry
+    )
 
 
 def kafka_problem(error: KafkaError) -> ApiProblem:
     """An error of Kafka without its text: that names addresses."""
     unsure = " Some records may have been stored: send all again, equal event_ids count once."
-    detail = "Kafka did not acknowledge in time." + (unsure if isinstance(error, DeliveryFailed) else "")
+    detail = "Kafka did not acknowledge in time." + (
+        unsure if isinstance(error, DeliveryFailed) else ""
+    )
     return ApiProblem("kafka_unavailable", detail, headers={"Retry-After": "5"})
 
 

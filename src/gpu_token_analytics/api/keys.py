@@ -1,7 +1,9 @@
-"""API keys. A key is `gta_<id>_<secret>`: 8 public characters and 256 random bits. Only the SHA-256 of the whole key is
-stored: with 256 bits of randomness a slow hash would protect nothing and cost every request.
+"""API keys. A key is `gta_<id>_<secret>`: 8 public characters and 256 random bits. Only the SHA-256
+of the whole key is stored: with 256 bits of randomness a slow hash would protect nothing and cost
+every request.
 
-    {_id: public id, hash, name, scopes, tenant, created_at, expires_at, revoked_at, last_used_at, replaced_by}
+    {_id: public id, hash, name, scopes, tenant, created_at, expires_at, revoked_at, last_used_at,
+    replaced_by}
 """
 
 from __future__ import annotations
@@ -50,20 +52,30 @@ class ApiKey:
 
     def usable(self, now: datetime) -> bool:
         """Neither revoked nor expired."""
-        return (self.revoked_at is None or self.revoked_at > now) and (self.expires_at is None or self.expires_at > now)
+        return (self.revoked_at is None or self.revoked_at > now) and (
+            self.expires_at is None or self.expires_at > now
+        )
 
 
 class KeyStore:
     """Keeps keys. Revoking with a delay (rotation) sets `revoked_at` in the future."""
 
     def __init__(self, database: Database[Document], timeout_ms: int = 10_000) -> None:
-        self._keys = database.get_collection(Collection.API_KEYS.value, write_concern=WriteConcern("majority"))
+        self._keys = database.get_collection(
+            Collection.API_KEYS.value, write_concern=WriteConcern("majority")
+        )
         self._timeout_ms = timeout_ms
 
     def create(
-        self, name: str, scopes: frozenset[KeyScope], tenant: str | None, now: datetime, expires_at: datetime | None = None
+        self,
+        name: str,
+        scopes: frozenset[KeyScope],
+        tenant: str | None,
+        now: datetime,
+        expires_at: datetime | None = None,
     ) -> tuple[ApiKey, str]:
-        """A new key and its text, which is shown this once. Raises ValueError for a tenant key with `admin`."""
+        """A new key and its text, which is shown this once. Raises ValueError for a tenant key with
+        `admin`."""
         if not scopes:
             raise ValueError("a key needs at least one scope: read, ingest or admin")
         if tenant is not None and KeyScope.ADMIN in scopes:
@@ -85,7 +97,8 @@ class KeyStore:
         return _key(document), text
 
     def find(self, text: str) -> ApiKey | None:
-        """The key of a presented text; None when it is not one of ours. Usable or not is for the caller to ask."""
+        """The key of a presented text; None when it is not one of ours. Usable or not is for the
+        caller to ask."""
         parts = _KEY.fullmatch(text)
         if parts is None:
             return None
@@ -96,7 +109,12 @@ class KeyStore:
 
     def keys(self) -> list[ApiKey]:
         """All keys, oldest first."""
-        return [_key(row) for row in self._keys.find({}, max_time_ms=self._timeout_ms).sort("created_at", ASCENDING)]
+        return [
+            _key(row)
+            for row in self._keys.find({}, max_time_ms=self._timeout_ms).sort(
+                "created_at", ASCENDING
+            )
+        ]
 
     def get(self, public: str) -> ApiKey | None:
         """One key by its public id."""
@@ -106,12 +124,14 @@ class KeyStore:
     def revoke(self, public: str, at: datetime) -> bool:
         """No use from `at` on (an earlier revocation stands). False: no such key."""
         revoked = self._keys.update_one(
-            {"_id": public, "$or": [{"revoked_at": None}, {"revoked_at": {"$gt": at}}]}, {"$set": {"revoked_at": at}}
+            {"_id": public, "$or": [{"revoked_at": None}, {"revoked_at": {"$gt": at}}]},
+            {"$set": {"revoked_at": at}},
         )
         return bool(revoked.matched_count) or self.get(public) is not None
 
     def rotate(self, public: str, now: datetime, overlap: timedelta) -> tuple[ApiKey, str]:
-        """A new key with the same name, scopes, tenant and expiry; the old one works for `overlap` more.
+        """A new key with the same name, scopes, tenant and expiry; the old one works for `overlap`
+        more.
 
         Raises KeyError when there is no usable key of that id.
         """

@@ -1,4 +1,5 @@
-"""What one caller may use up: bytes of body, requests per second, open streams. And the headers every answer carries."""
+"""What one caller may use up: bytes of body, requests per second, open streams. And the headers
+every answer carries."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from gpu_token_analytics.wire.identity import new_event_id
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_BUCKETS = 10_000
 
-# Of everything that does not set its own (the dashboard does): an answer of data runs, frames and loads nothing.
+# Of everything that does not set its own (the dashboard does): an answer of data runs, frames and
+# loads nothing.
 SECURITY_HEADERS: dict[bytes, bytes] = {
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
     b"x-content-type-options": b"nosniff",
@@ -31,7 +33,8 @@ SECURITY_HEADERS: dict[bytes, bytes] = {
 
 
 class Envelope:
-    """Outermost ASGI layer: gives each request an id and each answer the security headers; /v1 is never cached."""
+    """Outermost ASGI layer: gives each request an id and each answer the security headers; /v1 is
+    never cached."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -47,7 +50,9 @@ class Envelope:
             if message["type"] == "http.response.start":
                 headers = [*message.get("headers", ()), (b"x-request-id", identity.encode())]
                 given = {name.lower() for name, _ in headers}
-                headers += [(name, value) for name, value in SECURITY_HEADERS.items() if name not in given]
+                headers += [
+                    (name, value) for name, value in SECURITY_HEADERS.items() if name not in given
+                ]
                 if scope["path"].startswith("/v1"):
                     headers.append((b"cache-control", b"no-store"))
                 message = {**message, "headers": headers}
@@ -79,7 +84,9 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = self._limit_bytes(scope["path"])
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        declared = next(
+            (value for name, value in scope["headers"] if name == b"content-length"), b"0"
+        )
         if declared.isdigit() and int(declared) > limit:
             await _refuse(scope, receive, send, limit)
             return
@@ -119,16 +126,22 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, limit: int) -> Non
 
 
 class RateLimit:
-    """A token bucket per caller: `burst` at once, `per_second` after. At most MAX_BUCKETS callers are remembered."""
+    """A token bucket per caller: `burst` at once, `per_second` after. At most MAX_BUCKETS callers
+    are remembered."""
 
     def __init__(
-        self, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic, max_buckets: int = MAX_BUCKETS
+        self,
+        per_second: float,
+        burst: int,
+        clock: Callable[[], float] = time.monotonic,
+        max_buckets: int = MAX_BUCKETS,
     ) -> None:
         self._per_second = per_second
         self._burst = float(burst)
         self._clock = clock
         self._max_buckets = max_buckets
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # caller -> (tokens, at)
+        # caller -> (tokens, at)
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def take(self, caller: str) -> float:
@@ -146,9 +159,12 @@ class RateLimit:
 
 
 class NewNames:
-    """How many different names each caller sends in an hour: names become lines of the ledger, which are kept for good."""
+    """How many different names each caller sends in an hour: names become lines of the ledger,
+    which are kept for good."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic, max_callers: int = 1_000) -> None:
+    def __init__(
+        self, most: int, clock: Callable[[], float] = time.monotonic, max_callers: int = 1_000
+    ) -> None:
         self._most, self._clock, self._max_callers = most, clock, max_callers
         self._hour = 0
         self._seen: OrderedDict[str, set[int]] = OrderedDict()  # hashes: a name may be long
@@ -173,7 +189,8 @@ class NewNames:
 
 
 class Slots:
-    """A bounded number of things at once, such as open streams; and of them a bounded number for each caller."""
+    """A bounded number of things at once, such as open streams; and of them a bounded number for
+    each caller."""
 
     def __init__(self, count: int, per_caller: int) -> None:
         self._count, self._per_caller = count, per_caller
@@ -184,7 +201,9 @@ class Slots:
         """Take one, or raise `refusal(why)`."""
         with self._lock:
             if self._taken[caller] >= self._per_caller:
-                raise refusal(f"{self._per_caller} are open with this key (API_MAX_STREAMS_PER_KEY)")
+                raise refusal(
+                    f"{self._per_caller} are open with this key (API_MAX_STREAMS_PER_KEY)"
+                )
             if self._taken.total() >= self._count:
                 raise refusal(f"{self._count} are open (API_MAX_STREAMS)")
             self._taken[caller] += 1

@@ -1,4 +1,5 @@
-"""Names that nobody knows - a misspelt parameter or field, and what was meant - and names that are given twice."""
+"""Names that nobody knows - a misspelt parameter or field, and what was meant - and names that are
+given twice."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def meant(name: str, known: Iterable[str]) -> str:
 
 
 def parameters_of(dependant: Dependant) -> dict[str, bool]:
-    """The query parameters a route reads, the fields of its one model, and whether each may be given more than once."""
+    """The query parameters a route reads, the fields of its one model, and whether each may be
+    given more than once."""
     return {
         field.alias or name: get_origin(field.annotation) is list
         for parameter in dependant.query_params
@@ -44,21 +46,28 @@ def _model(annotation: Any) -> type[BaseModel]:
 
 
 async def known_parameters(request: Request) -> None:  # async: it waits for nothing
-    """What the route does not read is refused: without `groupby=tenant`, another question would be answered. So is a second
-    value where one is read: `limit=5&limit=6`."""
+    """What the route does not read is refused: without `groupby=tenant`, another question would be
+    answered. So is a second value where one is read: `limit=5&limit=6`."""
     route = request.scope.get("route")
     if not isinstance(route, APIRoute):
         return
     repeatable = parameters_of(route.dependant)
     problems = [
         FieldProblem(
-            field=shorten(name), message=f"{shorten(name)} is not a parameter of {route.path_format}: {meant(name, repeatable)}"
+            field=shorten(name),
+            message=(
+                f"{shorten(name)} is not a parameter of {route.path_format}: "
+                f"{meant(name, repeatable)}"
+            ),
         )
         for name in dict.fromkeys(request.query_params.keys())
         if name not in repeatable
     ]
     problems += [
-        FieldProblem(field=name, message=f"{name} is given {len(values)} times; {route.path_format} takes it once")
+        FieldProblem(
+            field=name,
+            message=f"{name} is given {len(values)} times; {route.path_format} takes it once",
+        )
         for name, several in repeatable.items()
         if not several and len(values := request.query_params.getlist(name)) > 1
     ]
@@ -67,7 +76,8 @@ async def known_parameters(request: Request) -> None:  # async: it waits for not
 
 
 async def keys_given_once(request: Request) -> None:
-    """A key that is given twice in a JSON body is refused: `{"scope": "gpu", "scope": "host"}` would be a row for a host."""
+    """A key that is given twice in a JSON body is refused: `{"scope": "gpu", "scope": "host"}`
+    would be a row for a host."""
     body = await request.body()
     try:
         if body:

@@ -51,7 +51,11 @@ def describe(app: FastAPI) -> None:
         if app.openapi_schema is None:
             schema = generate()
             schema["components"]["securitySchemes"] = {
-                "ApiKey": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer gta_...`"},
+                "ApiKey": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "`Authorization: Bearer gta_...`",
+                },
                 "ApiKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             }
             reference = {"schema": {"$ref": "#/components/schemas/Problem"}}

@@ -1,14 +1,17 @@
-"""OTLP/gRPC: the spans that POST /v1/traces takes, on a port of their own (OTLP_GRPC_PORT), in the same loop and the same way.
+"""OTLP/gRPC: the spans that POST /v1/traces takes, on a port of their own (OTLP_GRPC_PORT), in the
+same loop and the same way.
 
-What an answer means is OpenTelemetry's word (https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response):
+What an answer means is OpenTelemetry's word
+(https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response):
 
     OK                  taken; `partial_success` says what of it was refused for good
     UNAVAILABLE         Kafka or MongoDB is away; sent again after RetryInfo
-    RESOURCE_EXHAUSTED  with RetryInfo: too fast, sent again; without: too much in one message, for good
+    RESOURCE_EXHAUSTED  with RetryInfo: too fast, sent again; without: too much in one message, for
+                        good
     INVALID_ARGUMENT    no export request;   UNAUTHENTICATED, PERMISSION_DENIED   the key
 
-The key comes as metadata `x-api-key` or `authorization: Bearer`. Needs grpcio, which is an extra: messages are bytes here and
-are read by what reads them over HTTP.
+The key comes as metadata `x-api-key` or `authorization: Bearer`. Needs grpcio, which is an extra:
+messages are bytes here and are read by what reads them over HTTP.
 """
 
 from __future__ import annotations
@@ -41,12 +44,15 @@ MAX_CALLS = 64  # at once: each holds a message
 STREAMS_PER_CONNECTION = 16
 GRACE_SECONDS = 5.0
 _STATUS_DETAILS = "grpc-status-details-bin"
-_ROUTE = Route("POST", f"/{SERVICE}/{METHOD}", Access.INGEST, take, "Send spans (OTLP)", tenant_keys=True)
+_ROUTE = Route(
+    "POST", f"/{SERVICE}/{METHOD}", Access.INGEST, take, "Send spans (OTLP)", tenant_keys=True
+)
 
 
 @asynccontextmanager
 async def otlp_grpc(services: Services) -> AsyncIterator[None]:
-    """Serve for a block where OTLP_GRPC_PORT says so. Raises SettingsError: no grpcio, or the port is taken."""
+    """Serve for a block where OTLP_GRPC_PORT says so. Raises SettingsError: no grpcio, or the port
+    is taken."""
     settings = services.desk.settings
     if not settings.otlp_grpc_port:
         yield
@@ -56,7 +62,8 @@ async def otlp_grpc(services: Services) -> AsyncIterator[None]:
         import grpc.aio
     except ImportError:
         raise SettingsError(
-            f"OTLP_GRPC_PORT={settings.otlp_grpc_port} needs grpcio; install it with `pip install 'gpu-token-analytics[grpc]'`"
+            f"OTLP_GRPC_PORT={settings.otlp_grpc_port} needs grpcio; install it with `pip install "
+            "'gpu-token-analytics[grpc]'`"
         ) from None
     server = grpc.aio.server(
         options=(
@@ -68,13 +75,16 @@ async def otlp_grpc(services: Services) -> AsyncIterator[None]:
     )
     door = _Door(services)
     handler = grpc.unary_unary_rpc_method_handler(door.export)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
+    )
     host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
     try:
         server.add_insecure_port(f"{host}:{settings.otlp_grpc_port}")
     except RuntimeError:
         raise SettingsError(
-            f"the API cannot listen on HTTP_HOST={settings.http_host} OTLP_GRPC_PORT={settings.otlp_grpc_port}: the port is "
+            f"the API cannot listen on HTTP_HOST={settings.http_host} "
+            f"OTLP_GRPC_PORT={settings.otlp_grpc_port}: the port is "
             "taken, or the address is not of this machine; choose another port, or 0 for none"
         ) from None
     await server.start()
@@ -108,7 +118,10 @@ class _Door:
         except Exception:  # noqa: BLE001 - never a stack trace to a caller
             _log.exception("OTLP/gRPC: a call failed")
             await self._refuse(
-                ApiProblem("internal", "The request failed for a reason that is in this process's log."), context
+                ApiProblem(
+                    "internal", "The request failed for a reason that is in this process's log."
+                ),
+                context,
             )
         else:
             self._count(200)
@@ -119,19 +132,27 @@ class _Door:
 
     async def _taken(self, body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         if self._calls > MAX_CALLS:
-            raise ApiProblem("kafka_unavailable", f"{MAX_CALLS} calls are being answered", headers={"Retry-After": "1"})
+            raise ApiProblem(
+                "kafka_unavailable",
+                f"{MAX_CALLS} calls are being answered",
+                headers={"Retry-After": "1"},
+            )
         request = _as_request(context.invocation_metadata() or (), context.peer())
         principal = await anyio.to_thread.run_sync(self._admit, request)
         outlet = self._services.outlet
         if self._services.sink is not None:
             outlet.check()
-        return await anyio.to_thread.run_sync(_take, Ask(self._services, principal), body, limiter=outlet.limiter)
+        return await anyio.to_thread.run_sync(
+            _take, Ask(self._services, principal), body, limiter=outlet.limiter
+        )
 
     def _admit(self, request: Request) -> Principal:
         with store_errors("look up the API key"):
             return self._services.authority.admit(request, _ROUTE)
 
-    async def _refuse(self, problem: ApiProblem, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    async def _refuse(
+        self, problem: ApiProblem, context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> None:
         import grpc
 
         self._count(problem.status)
@@ -139,7 +160,9 @@ class _Door:
         message = f"{problem.detail} ({problem.code})"
         status = rpc_status(problem.status, message, None if after is None else int(after))
         code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-        await context.abort(code, status.message[:1_000], ((_STATUS_DETAILS, status.SerializeToString()),))
+        await context.abort(
+            code, status.message[:1_000], ((_STATUS_DETAILS, status.SerializeToString()),)
+        )
 
     def _count(self, status: int) -> None:
         self._services.metrics.requests.labels("gRPC", "/v1/traces", str(status)).inc()
@@ -153,10 +176,20 @@ def _take(ask: Ask, body: bytes) -> bytes:
 
 
 def _as_request(metadata: Iterable[Any], peer: str) -> Request:
-    """A call as a request of HTTP, which is what keys are looked for in. No browser speaks gRPC to a loopback address, so what
-    is asked of a browser's Host header holds."""
+    """A call as a request of HTTP, which is what keys are looked for in. No browser speaks gRPC to
+    a loopback address, so what is asked of a browser's Host header holds."""
     kind, _, address = unquote(peer).partition(":")
     host = "127.0.0.1" if kind == "unix" else address.rpartition(":")[0].strip("[]")
-    headers = [(name.encode(), value.encode()) for name, value in metadata if isinstance(value, str)]
+    headers = [
+        (name.encode(), value.encode()) for name, value in metadata if isinstance(value, str)
+    ]
     local = [] if any(name == b"host" for name, _ in headers) else [(b"host", b"localhost")]
-    return Request({"type": "http", "method": "POST", "path": _ROUTE.path, "headers": [*headers, *local], "client": (host, 0)})
+    return Request(
+        {
+            "type": "http",
+            "method": "POST",
+            "path": _ROUTE.path,
+            "headers": [*headers, *local],
+            "client": (host, 0),
+        }
+    )

@@ -1,4 +1,5 @@
-"""The query parameters of /v1: each declared once - name, type, limits, meaning - and for each route one model of its own."""
+"""The query parameters of /v1: each declared once - name, type, limits, meaning - and for each
+route one model of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +9,14 @@ from typing import Annotated
 from fastapi import Path
 from pydantic import BaseModel, Field, StringConstraints
 
-from gpu_token_analytics.costs.choices import Bucket, Dimension, ExportFormat, ExportLayout, MoneyClassName, ShareRule
+from gpu_token_analytics.costs.choices import (
+    Bucket,
+    Dimension,
+    ExportFormat,
+    ExportLayout,
+    MoneyClassName,
+    ShareRule,
+)
 from gpu_token_analytics.costs.cursors import MAX_CURSOR
 from gpu_token_analytics.costs.entries import Instant
 from gpu_token_analytics.costs.query import CostQuery
@@ -21,7 +29,10 @@ From = Annotated[
     Instant,
     Field(
         alias="from",
-        description="Start, inclusive; RFC 3339 with offset, on a whole minute. Whole UTC hours answer fastest.",
+        description=(
+            "Start, inclusive; RFC 3339 with offset, on a whole minute. Whole UTC hours answer "
+            "fastest."
+        ),
         examples=["2026-01-31T00:00:00Z"],
     ),
 ]
@@ -31,67 +42,131 @@ To = Annotated[
 ]
 TimeZone = Annotated[
     str,
-    Field(max_length=64, description="IANA name; where hours and days begin, DST included.", examples=["Europe/Berlin"]),
+    Field(
+        max_length=64,
+        description="IANA name; where hours and days begin, DST included.",
+        examples=["Europe/Berlin"],
+    ),
 ]
 BucketOf = Annotated[
-    Bucket, Field(description="Length of a row in time; hours and days are those of `time_zone`.", examples=["1h"])
+    Bucket,
+    Field(
+        description="Length of a row in time; hours and days are those of `time_zone`.",
+        examples=["1h"],
+    ),
 ]
 GroupBy = Annotated[
     list[Dimension],
-    Field(max_length=6, description="Repeatable: `group_by=model&group_by=tenant`.", examples=[["model"]]),
+    Field(
+        max_length=6,
+        description="Repeatable: `group_by=model&group_by=tenant`.",
+        examples=[["model"]],
+    ),
 ]
-Models = Annotated[list[Value], Field(alias="model", max_length=50, description="Only these models. Repeatable.")]
-Tenants = Annotated[list[Value], Field(alias="tenant", max_length=50, description="Only these tenants. Repeatable.")]
-Gpus = Annotated[list[Value], Field(alias="gpu", max_length=50, description="Only these GPUs. Repeatable.")]
-Hosts = Annotated[list[Value], Field(alias="host", max_length=50, description="Only these hosts. Repeatable.")]
-GpuNames = Annotated[list[Value], Field(alias="gpu_name", max_length=50, description="Only these GPU names. Repeatable.")]
+Models = Annotated[
+    list[Value], Field(alias="model", max_length=50, description="Only these models. Repeatable.")
+]
+Tenants = Annotated[
+    list[Value], Field(alias="tenant", max_length=50, description="Only these tenants. Repeatable.")
+]
+Gpus = Annotated[
+    list[Value], Field(alias="gpu", max_length=50, description="Only these GPUs. Repeatable.")
+]
+Hosts = Annotated[
+    list[Value], Field(alias="host", max_length=50, description="Only these hosts. Repeatable.")
+]
+GpuNames = Annotated[
+    list[Value],
+    Field(alias="gpu_name", max_length=50, description="Only these GPU names. Repeatable."),
+]
 Classes = Annotated[
-    list[MoneyClassName], Field(alias="class", max_length=5, description="Only money of these classes. Repeatable.")
+    list[MoneyClassName],
+    Field(alias="class", max_length=5, description="Only money of these classes. Repeatable."),
 ]
 Limit = Annotated[int, Field(ge=1, le=10_000, description="Most rows in a page.")]
 CellLimit = Annotated[int, Field(ge=1, le=1_000, description="Most cells in a page.")]
-Cursor = Annotated[str | None, Field(max_length=MAX_CURSOR, description="`next` of the page before.")]
-RequestId = Annotated[str, Path(min_length=1, max_length=256, description="As the engine named it.")]
+Cursor = Annotated[
+    str | None, Field(max_length=MAX_CURSOR, description="`next` of the page before.")
+]
+RequestId = Annotated[
+    str, Path(min_length=1, max_length=256, description="As the engine named it.")
+]
 ApiPrice = Annotated[
-    float | None, Field(ge=0, le=1e6, description="API price in USD per million tokens, of any kind.", examples=[0.6])
+    float | None,
+    Field(
+        ge=0,
+        le=1e6,
+        description="API price in USD per million tokens, of any kind.",
+        examples=[0.6],
+    ),
 ]
 ApiPriceList = Annotated[
     list[Value],
     Field(
         alias="price",
         max_length=50,
-        description="`MODEL=INPUT/CACHED/OUTPUT` in USD per million tokens; `*` is every other model. Repeatable.",
+        description=(
+            "`MODEL=INPUT/CACHED/OUTPUT` in USD per million tokens; `*` is every other model. "
+            "Repeatable."
+        ),
         examples=[["llama-3-8b=0.10/0.05/0.40"]],
     ),
 ]
 WhatIfPrice = Annotated[
     float | None,
-    Field(ge=0, le=MAX_USD_PER_HOUR, description="What if a GPU-hour cost this (USD)? Left out: the prices of the ledger."),
+    Field(
+        ge=0,
+        le=MAX_USD_PER_HOUR,
+        description="What if a GPU-hour cost this (USD)? Left out: the prices of the ledger.",
+    ),
 ]
 
 ChangesOnly = Annotated[
-    bool, Field(description="Leave out rows that hold at their time anyway; model and counted_by that a row leaves out stay.")
+    bool,
+    Field(
+        description=(
+            "Leave out rows that hold at their time anyway; model and counted_by that a row leaves "
+            "out stay."
+        )
+    ),
 ]
-Strict = Annotated[bool, Field(description="Refuse records with a field that their contract does not know.")]
-GpuOfRequests = Annotated[str, Field(min_length=1, max_length=256, description="GPU id, as in /v1/gpus.")]
+Strict = Annotated[
+    bool, Field(description="Refuse records with a field that their contract does not know.")
+]
+GpuOfRequests = Annotated[
+    str, Field(min_length=1, max_length=256, description="GPU id, as in /v1/gpus.")
+]
 FileFormat = Annotated[ExportFormat, Field(alias="format", description="Kind of file.")]
 Layout = Annotated[
-    ExportLayout, Field(description="`focus` fixes grouping and bucket (hours) and needs a key for all tenants.")
+    ExportLayout,
+    Field(description="`focus` fixes grouping and bucket (hours) and needs a key for all tenants."),
 ]
-BillingAccount = Annotated[str, Field(min_length=1, max_length=64, description="FOCUS BillingAccountId and -Name.")]
+BillingAccount = Annotated[
+    str, Field(min_length=1, max_length=64, description="FOCUS BillingAccountId and -Name.")
+]
 
 
 Share = Annotated[
     ShareRule | None,
-    Field(description="Also share idle money out among teams: by attributed money, in equal parts, or to who owns it."),
+    Field(
+        description=(
+            "Also share idle money out among teams: by attributed money, in equal parts, or to who "
+            "owns it."
+        )
+    ),
 ]
 _CURRENCY = r"^[A-Z]{3}$"
-CurrencyOf = Annotated[str, Field(pattern=_CURRENCY, description="ISO 4217, one of /v1/rates.", examples=["EUR"])]
+CurrencyOf = Annotated[
+    str, Field(pattern=_CURRENCY, description="ISO 4217, one of /v1/rates.", examples=["EUR"])
+]
 AlsoCurrency = Annotated[
     str | None,
     Field(
         pattern=_CURRENCY,
-        description="Also in this currency (ISO 4217, one of /v1/rates), at the rate of each row's start; up to hours.",
+        description=(
+            "Also in this currency (ISO 4217, one of /v1/rates), at the rate of each row's start; "
+            "up to hours."
+        ),
     ),
 ]
 AlertLimit = Annotated[int, Field(ge=1, le=1_000, description="Most alerts.")]
@@ -124,10 +199,18 @@ class Selection(BaseModel):
     gpu_names: GpuNames = []
     classes: Classes = []
 
-    def query(self, start: datetime, end: datetime, bucket: Bucket, tenant_lock: str | None) -> CostQuery:
-        """The query. tenant_lock: the only tenant that may be seen. Raises Refused for what cannot be asked."""
-        filters = {name: getattr(self, name) for name in ("models", "tenants", "gpus", "hosts", "gpu_names", "classes")}
-        return cost_query(start, end, bucket, self.time_zone, self.group_by, **filters, tenant_lock=tenant_lock)
+    def query(
+        self, start: datetime, end: datetime, bucket: Bucket, tenant_lock: str | None
+    ) -> CostQuery:
+        """The query. tenant_lock: the only tenant that may be seen. Raises Refused for what cannot
+        be asked."""
+        filters = {
+            name: getattr(self, name)
+            for name in ("models", "tenants", "gpus", "hosts", "gpu_names", "classes")
+        }
+        return cost_query(
+            start, end, bucket, self.time_zone, self.group_by, **filters, tenant_lock=tenant_lock
+        )
 
 
 class Rows(Range):

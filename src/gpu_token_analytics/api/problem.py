@@ -17,7 +17,9 @@ class FieldProblem(Model):
     """What is wrong with one field of the request."""
 
     field: str = Field(description="Query parameter, header or body field.", examples=["bucket"])
-    message: str = Field(description="The rule it breaks.", examples=["bucket=5m is not one of none, 1m, 1h, 1d"])
+    message: str = Field(
+        description="The rule it breaks.", examples=["bucket=5m is not one of none, 1m, 1h, 1d"]
+    )
 
 
 class Nearest(Model):
@@ -29,14 +31,21 @@ class Nearest(Model):
 
 
 class Problem(Model):
-    """An error. `code` is stable and meant for programs, `detail` for people: it names field, value and fix."""
+    """An error. `code` is stable and meant for programs, `detail` for people: it names field, value
+    and fix."""
 
     type: str = Field(examples=["urn:gpu-token-analytics:problem:range_too_long"])
     title: str = Field(examples=["The range is too long for this bucket"])
     status: int = Field(ge=400, le=599, examples=[400])
     code: str = Field(examples=["range_too_long"])
     detail: str = Field(examples=["bucket=1m spans 30 days; with 1m at most 6 hours are answered"])
-    instance: str = Field(description="Id of this request, also in logs and `X-Request-Id`.", examples=["0197c9"])
+    instance: str = Field(
+        description="Id of this request, also in logs and `X-Request-Id`.", examples=["0197c9"]
+    )
     errors: list[FieldProblem] = Field(default_factory=list)
-    nearest: Nearest | None = Field(default=None, description="Only with range_too_long and range_too_fine.")
-    extra: dict[str, Any] = Field(default_factory=dict, description="More facts about this kind of error.")
+    nearest: Nearest | None = Field(
+        default=None, description="Only with range_too_long and range_too_fine."
+    )
+    extra: dict[str, Any] = Field(
+        default_factory=dict, description="More facts about this kind of error."
+    )

@@ -1,4 +1,5 @@
-"""The generated part of docs/api.md: `python -m gpu_token_analytics.api.reference` rewrites it; a test keeps it current."""
+"""The generated part of docs/api.md: `python -m gpu_token_analytics.api.reference` rewrites it; a
+test keeps it current."""
 
 from __future__ import annotations
 
@@ -13,16 +14,28 @@ BEGIN, END = "<!-- generated: routes -->", "<!-- end of generated -->"
 
 
 def generated(document: dict[str, Any]) -> str:
-    """Routes with their parameters, and the error codes, as Markdown. document: the OpenAPI document."""
+    """Routes with their parameters, and the error codes, as Markdown. document: the OpenAPI
+    document."""
     lines = [BEGIN, "", "| route | scope | tenant keys | answers |", "|---|---|---|---|"]
     for route in ROUTES:
-        scope = "none" if route.access is Access.PUBLIC else "any key" if route.access is Access.ANY_KEY else route.access
+        scope = (
+            "none"
+            if route.access is Access.PUBLIC
+            else "any key"
+            if route.access is Access.ANY_KEY
+            else route.access
+        )
         tenant = "yes" if route.tenant_keys or route.access is Access.PUBLIC else "403"
         lines.append(f"| `{route.method} {route.path}` | {scope} | {tenant} | {route.summary} |")
     for route in ROUTES:
         operation = document["paths"][route.path][route.method.lower()]
         parameters = operation.get("parameters", [])
-        lines += ["", f"### {route.method} {route.path}", "", *_paragraph(operation.get("description", route.summary))]
+        lines += [
+            "",
+            f"### {route.method} {route.path}",
+            "",
+            *_paragraph(operation.get("description", route.summary)),
+        ]
         if parameters:
             lines += ["", "| parameter | | meaning |", "|---|---|---|"]
             lines += [_parameter(parameter) for parameter in parameters]

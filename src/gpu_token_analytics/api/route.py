@@ -1,4 +1,5 @@
-"""What a route is: its path, who may call it, the function that answers, how OpenAPI describes it."""
+"""What a route is: its path, who may call it, the function that answers, how OpenAPI describes
+it."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ class Access(StrEnum):
 
 @dataclass(frozen=True)
 class Route:
-    """One line of the table. `names_existing`: its path or body names something that has to be there, else 404. `body`: what
-    OpenAPI says of a body that the function reads itself."""
+    """One line of the table. `names_existing`: its path or body names something that has to be
+    there, else 404. `body`: what OpenAPI says of a body that the function reads itself."""
 
     method: Literal["GET", "POST"]
     path: str

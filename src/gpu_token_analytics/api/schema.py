@@ -1,6 +1,8 @@
-"""Answers as OpenAPI knows them: from each struct of costs/answers a model of the same fields, types, limits and words.
+"""Answers as OpenAPI knows them: from each struct of costs/answers a model of the same fields,
+types, limits and words.
 
-FastAPI describes models of pydantic only. These are made for the description alone: no answer passes through them.
+FastAPI describes models of pydantic only. These are made for the description alone: no answer
+passes through them.
 """
 
 from __future__ import annotations
@@ -21,12 +23,15 @@ _CLOSED = ConfigDict(extra="forbid")
 def model_of(struct: type[msgspec.Struct]) -> type[BaseModel]:
     """The model that describes a struct."""
     hints = get_type_hints(struct, include_extras=True)
-    described: dict[str, Any] = {field.encode_name: _field(hints[field.name]) for field in fields(struct)}
+    described: dict[str, Any] = {
+        field.encode_name: _field(hints[field.name]) for field in fields(struct)
+    }
     return create_model(struct.__name__, __doc__=struct.__doc__, __config__=_CLOSED, **described)
 
 
 def _field(hint: Any) -> Any:
-    """The type of a field, with the default that readers may rely on (`Meta.extra`) where it has one."""
+    """The type of a field, with the default that readers may rely on (`Meta.extra`) where it has
+    one."""
     described = _described(hint)
     for meta in getattr(hint, "__metadata__", ()):
         if meta.extra and "default" in meta.extra:
@@ -50,4 +55,7 @@ def _described(hint: Any) -> Any:
 
 def _words(meta: msgspec.Meta) -> Any:
     said = {name: getattr(meta, name) for name in ("ge", "le", "description", "examples")}
-    return Field(**{name: value for name, value in said.items() if value is not None}, json_schema_extra=meta.extra_json_schema)
+    return Field(
+        **{name: value for name, value in said.items() if value is not None},
+        json_schema_extra=meta.extra_json_schema,
+    )

@@ -82,7 +82,8 @@ class DeadLetterCounts:
     def __call__(self) -> dict[str, int]:
         """Counts of the first MAX_DEAD_LETTERS. Raises KafkaError.
 
-        While one request asks Kafka, which takes seconds where it is away, the others get what is known already.
+        While one request asks Kafka, which takes seconds where it is away, the others get what is
+        known already.
         """
         if self._lock.acquire(blocking=False):
             try:
@@ -106,11 +107,13 @@ class DeadLetterCounts:
 
 
 def run_api(settings: Settings, stop: threading.Event) -> None:
-    """Serve until `stop`. Raises StoreError when MongoDB cannot be used, SettingsError for an unsafe combination."""
+    """Serve until `stop`. Raises StoreError when MongoDB cannot be used, SettingsError for an
+    unsafe combination."""
     loopback = is_loopback(settings.http_host)
     if settings.api_allow_anonymous_loopback and not loopback:
         raise SettingsError(
-            f"API_ALLOW_ANONYMOUS_LOOPBACK=true with HTTP_HOST={settings.http_host}: without keys the API listens on "
+            f"API_ALLOW_ANONYMOUS_LOOPBACK=true with HTTP_HOST={settings.http_host}: without keys "
+            "the API listens on "
             "loopback only; set HTTP_HOST=127.0.0.1 or create keys with `gpu-tokens keys create`"
         )
     with ExitStack() as stack:
@@ -119,7 +122,13 @@ def run_api(settings: Settings, stop: threading.Event) -> None:
         ensure_indexes(store, settings)
         producer = LateProducer(settings)
         stack.callback(producer.close)
-        services = Services.of(store, settings, sink=producer, dead_letters=DeadLetterCounts(settings), loopback_only=loopback)
+        services = Services.of(
+            store,
+            settings,
+            sink=producer,
+            dead_letters=DeadLetterCounts(settings),
+            loopback_only=loopback,
+        )
         stack.enter_context(_watched_budgets(services, settings))
         _serve(services, settings, stop)
 
@@ -139,7 +148,10 @@ def _watched_budgets(services: Services, settings: Settings) -> Iterator[None]:
     )
     stop = threading.Event()
     thread = threading.Thread(
-        target=watch.run, args=(stop, SystemClock(), settings.budget_check_seconds), name="budgets", daemon=True
+        target=watch.run,
+        args=(stop, SystemClock(), settings.budget_check_seconds),
+        name="budgets",
+        daemon=True,
     )
     thread.start()
     try:
@@ -180,7 +192,8 @@ def _serve(services: Services, settings: Settings, stop: threading.Event) -> Non
 def _calm_garbage_collection() -> None:
     """What was read for an answer has no cycles and is freed by reference counts alone.
 
-    With Python's defaults the collector walks it, and the whole framework, again and again while a page is read.
+    With Python's defaults the collector walks it, and the whole framework, again and again while a
+    page is read.
     """
     gc.collect()
     gc.freeze()

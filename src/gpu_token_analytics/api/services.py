@@ -45,7 +45,8 @@ class Services:
     metrics: ApiMetrics = field(default_factory=ApiMetrics)
     say_refused: Seldom = field(default_factory=lambda: Seldom(SAY_AGAIN_SECONDS))
     say_sampled: Seldom = field(default_factory=lambda: Seldom(SAY_AGAIN_SECONDS))
-    start_failure: GpuTokensError | None = None  # why the server could not start, where it is not the port of HTTP
+    # why the server could not start, where it is not the port of HTTP
+    start_failure: GpuTokensError | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
 
     @staticmethod

@@ -1,8 +1,10 @@
-"""Books whose rows say what holds of a key since when: append-only; a row holds until its key's next one.
+"""Books whose rows say what holds of a key since when: append-only; a row holds until its key's
+next one.
 
     {_id, ...what it says..., valid_from, created_at, source}
 
-Of rows that begin at once the one written last holds. Teams, owners, exchange rates and API prices are such books.
+Of rows that begin at once the one written last holds. Teams, owners, exchange rates and API prices
+are such books.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class TooManyRows(Exception):
 class DatedBook(Generic[K]):
     """What held of every key at any time."""
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]], key_of: Callable[[Mapping[str, Any]], K]) -> None:
+    def __init__(
+        self, rows: Iterable[Mapping[str, Any]], key_of: Callable[[Mapping[str, Any]], K]
+    ) -> None:
         self._rows: dict[K, list[Mapping[str, Any]]] = {}
         for row in sorted(rows, key=lambda row: (row["valid_from"], row["created_at"], row["_id"])):
             self._rows.setdefault(key_of(row), []).append(row)
@@ -52,26 +56,36 @@ class DatedBook(Generic[K]):
 
     def borders(self, start: datetime, end: datetime) -> set[datetime]:
         """When inside (start, end) a row of any key begins."""
-        return {row["valid_from"] for rows in self._rows.values() for row in rows if start < row["valid_from"] < end}
+        return {
+            row["valid_from"]
+            for rows in self._rows.values()
+            for row in rows
+            if start < row["valid_from"] < end
+        }
 
     def pieces(self, start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
         """[start, end) cut where a row begins: within a piece nothing changes."""
         return pieces(start, end, self.borders(start, end))
 
 
-def pieces(start: datetime, end: datetime, borders: Iterable[datetime]) -> list[tuple[datetime, datetime]]:
+def pieces(
+    start: datetime, end: datetime, borders: Iterable[datetime]
+) -> list[tuple[datetime, datetime]]:
     """[start, end) cut at borders inside it."""
     cuts = [start, *sorted(borders), end]
     return [(low, high) for low, high in pairwise(cuts) if low < high]
 
 
 class DatedStore:
-    """Lists and appends rows of the book of a collection, which a subclass names. Raises StoreError."""
+    """Lists and appends rows of the book of a collection, which a subclass names. Raises
+    StoreError."""
 
     collection: ClassVar[Collection]
 
     def __init__(self, database: Database[Document], timeout_ms: int = 10_000) -> None:
-        self._rows = database.get_collection(self.collection.value, write_concern=WriteConcern("majority"))
+        self._rows = database.get_collection(
+            self.collection.value, write_concern=WriteConcern("majority")
+        )
         self._timeout_ms = timeout_ms
 
     @mapped
@@ -81,7 +95,9 @@ class DatedStore:
         return list(self._rows.find({}, max_time_ms=self._timeout_ms).sort(order))
 
     @mapped
-    def append(self, said: Mapping[str, Any], *, valid_from: datetime, created_at: datetime, source: str) -> Document:
+    def append(
+        self, said: Mapping[str, Any], *, valid_from: datetime, created_at: datetime, source: str
+    ) -> Document:
         """Append a row that says `said`. source: who says so (`api`, `cli`). Raises TooManyRows."""
         if self._rows.count_documents({}, limit=MAX_ROWS, maxTimeMS=self._timeout_ms) >= MAX_ROWS:
             raise TooManyRows

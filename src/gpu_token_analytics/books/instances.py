@@ -1,9 +1,10 @@
-"""Placements of serving instances: on which GPUs an engine runs, and from when on. Listed and appended, never edited.
+"""Placements of serving instances: on which GPUs an engine runs, and from when on. Listed and
+appended, never edited.
 
     {_id, instance, gpus, host, model, counted_by, valid_from, valid_to, created_at, source}
 
-What a row means: sources/instances.py. Asked when what sources send becomes events; cells never ask, their
-events name the GPUs.
+What a row means: sources/instances.py. Asked when what sources send becomes events; cells never
+ask, their events name the GPUs.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class InstanceStore:
     """Lists and appends placements."""
 
     def __init__(self, database: Database[Document], timeout_ms: int = 10_000) -> None:
-        self._placements = database.get_collection(Collection.PLACEMENTS.value, write_concern=WriteConcern("majority"))
+        self._placements = database.get_collection(
+            Collection.PLACEMENTS.value, write_concern=WriteConcern("majority")
+        )
         self._timeout_ms = timeout_ms
 
     def rows(self) -> list[Document]:
@@ -49,13 +52,20 @@ class InstanceStore:
         return InstanceBook(map(InstancePlacement.of, self.rows()))
 
     def append(
-        self, said: Sequence[Document], *, created_at: datetime, source: str, changes_only: bool = False
+        self,
+        said: Sequence[Document],
+        *,
+        created_at: datetime,
+        source: str,
+        changes_only: bool = False,
     ) -> list[Document]:
-        """Append rows of canonical names, in this order; one that says what was said last of its instance from that time on is
-        left out, so that a file can be imported again. Returns the appended ones.
+        """Append rows of canonical names, in this order; one that says what was said last of its
+        instance from that time on is left out, so that a file can be imported again. Returns the
+        appended ones.
 
-        changes_only: left out is also what holds at its time anyway, and what a row does not say (model, counted_by) stays as
-        it was: for a sender that looks again and again, and knows no more than which GPUs there are.
+        changes_only: left out is also what holds at its time anyway, and what a row does not say
+        (model, counted_by) stays as it was: for a sender that looks again and again, and knows no
+        more than which GPUs there are.
         """
         stored = self.rows()
         last = {_since(row): {name: row[name] for name in _SAID} for row in reversed(stored)}
@@ -90,7 +100,9 @@ def _holds(fields: Document, held: InstancePlacement | None) -> bool:
 def _with_what_stays(fields: Document, held: InstancePlacement | None) -> Document:
     if held is None:
         return fields
-    counted_by = held.counted_by.value if fields["counted_by"] == CountedBy.ANY else fields["counted_by"]
+    counted_by = (
+        held.counted_by.value if fields["counted_by"] == CountedBy.ANY else fields["counted_by"]
+    )
     return {**fields, "model": fields["model"] or held.model, "counted_by": counted_by}
 
 
@@ -110,7 +122,11 @@ class KnownPlacements:
                 with store_errors("read placements"):
                     self._book = InstanceStore(self._store.database).book()
             except (StoreUnreachable, StoreOutcomeUnknown) as error:
-                _log.warning("placements are those of %s: %s", "nobody yet" if self._read_at is None else "before", error)
+                _log.warning(
+                    "placements are those of %s: %s",
+                    "nobody yet" if self._read_at is None else "before",
+                    error,
+                )
             self._read_at = now
         return self._book
 

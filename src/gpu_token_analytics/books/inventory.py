@@ -1,18 +1,22 @@
-"""The inventory: which GPUs there are, which `host/index` carried which UUID when, and the latest sample of each; which GPUs
-operators declared (declarations.py), and what requests called GPUs that nobody told of (gpu_names.py).
+"""The inventory: which GPUs there are, which `host/index` carried which UUID when, and the latest
+sample of each; which GPUs operators declared (declarations.py), and what requests called GPUs that
+nobody told of (gpu_names.py).
 
-    {_id, kind: gpu | placement | stay | declaration | name, key, pending, ...}       key: names.name_key()
+    {_id, kind: gpu | placement | stay | declaration | name, key, pending, ...}       key:
+    names.name_key()
 
-Learned from samples. A placement that is new, or that reaches into a time in which its label may have meant another GPU,
-is left `pending`: the closer then computes the cells of the requests that named the label again. So is a GPU that is new or
-described anew: the closer computes its cells again that were computed before `changed_at`.
+Learned from samples. A placement that is new, or that reaches into a time in which its label may
+have meant another GPU, is left `pending`: the closer then computes the cells of the requests that
+named the label again. So is a GPU that is new or described anew: the closer computes its cells
+again that were computed before `changed_at`.
 
-A stay says on which host a MIG slice was; of any other GPU its placement says so. `shared`: several cards have this UUID
-(ledger/shared.py), and the row describes the one that was sampled last.
+A stay says on which host a MIG slice was; of any other GPU its placement says so. `shared`: several
+cards have this UUID (ledger/shared.py), and the row describes the one that was sampled last.
 
-The ledger depends on the times in here (which label meant which GPU), so they are whole minutes - from the start of the
-first sample's to the end of the last one's - and are written before the offsets of the samples that moved them are
-committed: what a crash leaves is exactly what the stored samples say, and most batches have nothing to write.
+The ledger depends on the times in here (which label meant which GPU), so they are whole minutes -
+from the start of the first sample's to the end of the last one's - and are written before the
+offsets of the samples that moved them are committed: what a crash leaves is exactly what the stored
+samples say, and most batches have nothing to write.
 """
 
 from __future__ import annotations
@@ -30,16 +34,20 @@ from gpu_token_analytics.wire.names import name_key
 
 _TRIES = 10
 _AT_ONCE = 1000
-OWN_NAME = {"gpu": "gpu", "placement": "label", "declaration": "gpu"}  # of rows that tell of a GPU, by kind: its field
+# of rows that tell of a GPU, by kind: its field
+OWN_NAME = {"gpu": "gpu", "placement": "label", "declaration": "gpu"}
 _DESCRIPTION = ("host", "gpu_index", "name", "mig_profile", "parent_uuid", "source")
 _LEDGER_DEPENDS_ON = ("name", "mig_profile", "parent_uuid", "live")
 
 
 def upsert_inventory(store: Store, sightings: Sequence[Sighting]) -> None:
-    """Write what was seen. Raises StoreUnreachable or StoreOutcomeUnknown: call again; StoreRefused: stop."""
+    """Write what was seen. Raises StoreUnreachable or StoreOutcomeUnknown: call again;
+    StoreRefused: stop."""
     if not sightings:
         return
-    placed = _placed(store, {label for sighting in sightings if (label := sighting.description.placement)})
+    placed = _placed(
+        store, {label for sighting in sightings if (label := sighting.description.placement)}
+    )
     if _only_later(store, sightings, placed):
         return
     updates: list[Document] = []
@@ -54,12 +62,17 @@ def upsert_inventory(store: Store, sightings: Sequence[Sighting]) -> None:
         updates = _write(store, updates)
         if not updates:
             return
-    raise StoreOutcomeUnknown(f"{len(updates)} inventory rows are being created by others again and again")
+    raise StoreOutcomeUnknown(
+        f"{len(updates)} inventory rows are being created by others again and again"
+    )
 
 
-def _only_later(store: Store, sightings: Sequence[Sighting], placed: Mapping[str, Sequence[Document]]) -> bool:
-    """Write the times alone, for the usual batch: GPUs that are known as they are described, under labels that mean what they
-    meant. False: some are not, so all has to be written; these times are right in any case."""
+def _only_later(
+    store: Store, sightings: Sequence[Sighting], placed: Mapping[str, Sequence[Document]]
+) -> bool:
+    """Write the times alone, for the usual batch: GPUs that are known as they are described, under
+    labels that mean what they meant. False: some are not, so all has to be written; these times are
+    right in any case."""
     updates: list[Document] = []
     for sighting in sightings:
         described, label = sighting.description, sighting.description.placement
@@ -68,7 +81,15 @@ def _only_later(store: Store, sightings: Sequence[Sighting], placed: Mapping[str
         times = {"$min": {"first_us": sighting.first_us}, "$max": {"last_us": sighting.last_us}}
         same = {name: {"$eq": getattr(described, name)} for name in _DESCRIPTION}
         updates.append(
-            {"q": {"_id": described.gpu, "kind": "gpu", **same, **({"live": True} if described.live else {})}, "u": times}
+            {
+                "q": {
+                    "_id": described.gpu,
+                    "kind": "gpu",
+                    **same,
+                    **({"live": True} if described.live else {}),
+                },
+                "u": times,
+            }
         )
         if (whereabouts := described.whereabouts) is not None:
             updates.append({"q": {"_id": whereabouts}, "u": times})
@@ -77,14 +98,21 @@ def _only_later(store: Store, sightings: Sequence[Sighting], placed: Mapping[str
 
 
 def fill_keys(store: Store) -> None:
-    """Give `key` to the rows of an earlier version, which wrote none: names are looked up by it. Repeatable."""
+    """Give `key` to the rows of an earlier version, which wrote none: names are looked up by it.
+    Repeatable."""
     inventory = store[Collection.INVENTORY]
     with store_errors("read inventory rows without a key"):
         rows = list(inventory.find({"key": None, "kind": {"$in": list(OWN_NAME)}}))
-    updates: list[Document] = [{"q": {"_id": row["_id"]}, "u": {"$set": {"key": name_key(own_name(row))}}} for row in rows]
+    updates: list[Document] = [
+        {"q": {"_id": row["_id"]}, "u": {"$set": {"key": name_key(own_name(row))}}} for row in rows
+    ]
     for start in range(0, len(updates), _AT_ONCE):
-        for error in write_command(inventory, "update", updates[start : start + _AT_ONCE]).get("writeErrors", ()):
-            raise StoreRefused(f"MongoDB refused the key of an inventory row: {error.get('errmsg')}")
+        for error in write_command(inventory, "update", updates[start : start + _AT_ONCE]).get(
+            "writeErrors", ()
+        ):
+            raise StoreRefused(
+                f"MongoDB refused the key of an inventory row: {error.get('errmsg')}"
+            )
 
 
 def own_name(row: Mapping[str, Any]) -> str:
@@ -97,14 +125,19 @@ def _placed(store: Store, labels: set[str]) -> dict[str, list[Document]]:
     by_label: dict[str, list[Document]] = {}
     if labels:
         with store_errors("read placements"):
-            for row in store[Collection.INVENTORY].find({"kind": "placement", "label": {"$in": sorted(labels)}}):
+            for row in store[Collection.INVENTORY].find(
+                {"kind": "placement", "label": {"$in": sorted(labels)}}
+            ):
                 by_label.setdefault(row["label"], []).append(row)
     return by_label
 
 
 def _write(store: Store, updates: Sequence[Document]) -> list[Document]:
-    """Returns what to repeat. Ordered, so that of two descriptions of one time the later record wins."""
-    failed = write_command(store[Collection.INVENTORY], "update", updates, ordered=True).get("writeErrors")
+    """Returns what to repeat. Ordered, so that of two descriptions of one time the later record
+    wins."""
+    failed = write_command(store[Collection.INVENTORY], "update", updates, ordered=True).get(
+        "writeErrors"
+    )
     if not failed:
         return []
     if failed[0]["code"] != DUPLICATE_KEY:
@@ -113,7 +146,8 @@ def _write(store: Store, updates: Sequence[Document]) -> list[Document]:
 
 
 def _gpu(sighting: Sighting) -> Document:
-    """One update that also leaves the description of a newer sighting alone: late samples do not turn it back."""
+    """One update that also leaves the description of a newer sighting alone: late samples do not
+    turn it back."""
     described = sighting.description
     newest = {"$gte": [sighting.last_us, {"$ifNull": ["$last_us", sighting.last_us]}]}
     fields: Document = {
@@ -126,11 +160,13 @@ def _gpu(sighting: Sighting) -> Document:
     names = _LEDGER_DEPENDS_ON if described.parent_uuid is None else (*_LEDGER_DEPENDS_ON, "host")
     changed: Document = {
         "$or": [
-            {"$eq": [{"$type": "$kind"}, "missing"]},  # money begins at a GPU that is known: that it is known changes its cells
+            # money begins at a GPU that is known: that it is known changes its cells
+            {"$eq": [{"$type": "$kind"}, "missing"]},
             *({"$ne": [{"$ifNull": [f"${name}", None]}, fields[name]]} for name in names),
         ]
     }
-    changed = {"$and": [changed, {"$ne": ["$shared", True]}]}  # several cards: whichever was sampled last describes it
+    # several cards: whichever was sampled last describes it
+    changed = {"$and": [changed, {"$ne": ["$shared", True]}]}
     fields |= {
         "pending": {"$or": [changed, "$pending"]},
         "changed_at": {"$cond": [changed, "$$NOW", "$changed_at"]},
@@ -147,11 +183,20 @@ def _placement(sighting: Sighting, label: str, placed: Sequence[Document]) -> Do
     update: Document = {
         "$min": {"first_us": sighting.first_us},
         "$max": {"last_us": sighting.last_us},
-        "$setOnInsert": {"kind": "placement", "key": name_key(label), "label": label, "gpu": sighting.description.gpu},
+        "$setOnInsert": {
+            "kind": "placement",
+            "key": name_key(label),
+            "label": label,
+            "gpu": sighting.description.gpu,
+        },
     }
     if changes_meaning(sighting, placed):
         update["$set"] = {"pending": True}
-    return {"q": {"_id": placement_id(label, sighting.description.gpu)}, "u": update, "upsert": True}
+    return {
+        "q": {"_id": placement_id(label, sighting.description.gpu)},
+        "u": update,
+        "upsert": True,
+    }
 
 
 def _stay(sighting: Sighting) -> Document:
@@ -159,22 +204,32 @@ def _stay(sighting: Sighting) -> Document:
     update: Document = {
         "$min": {"first_us": sighting.first_us},
         "$max": {"last_us": sighting.last_us},
-        "$setOnInsert": {"kind": "stay", "gpu": described.gpu, "host": described.host, "pending": True},
+        "$setOnInsert": {
+            "kind": "stay",
+            "gpu": described.gpu,
+            "host": described.host,
+            "pending": True,
+        },
     }
     return {"q": {"_id": described.whereabouts}, "u": update, "upsert": True}
 
 
 def changes_meaning(sighting: Sighting, placed: Sequence[Document]) -> bool:
-    """Whether this sighting can change which GPU its label meant at some time (see ledger/placements.py).
+    """Whether this sighting can change which GPU its label meant at some time (see
+    ledger/placements.py).
 
-    True for a new placement, and for one that grows towards another of the same label: only times between the two, or
-    past the ends of both, are decided by their ends.
+    True for a new placement, and for one that grows towards another of the same label: only times
+    between the two, or past the ends of both, are decided by their ends.
     """
     gpu = sighting.description.gpu
     before = next((row for row in placed if row["gpu"] == gpu), None)
     if before is None:
         return True
     others = [row for row in placed if row["gpu"] != gpu]
-    later = sighting.last_us > before["last_us"] and any(row["last_us"] >= before["last_us"] for row in others)
-    earlier = sighting.first_us < before["first_us"] and any(row["first_us"] <= before["first_us"] for row in others)
+    later = sighting.last_us > before["last_us"] and any(
+        row["last_us"] >= before["last_us"] for row in others
+    )
+    earlier = sighting.first_us < before["first_us"] and any(
+        row["first_us"] <= before["first_us"] for row in others
+    )
     return later or earlier

@@ -1,10 +1,11 @@
 """Who owns GPUs, hosts and models, and since when: append-only, effective-dated, as prices are.
 
-    {_id, scope (model, gpu, host, default), key (null: of default), team, cost_centre (both null: nobody from then on),
-     valid_from, created_at, source}
+    {_id, scope (model, gpu, host, default), key (null: of default), team, cost_centre (both null:
+     nobody from then on), valid_from, created_at, source}
 
-The owner of a nano-dollar is that of its model, where a model's line holds it: who keeps a model loaded pays for its idling.
-Else it is the owner of its GPU, else of its host, else the default one. As teams, rows begin on a whole or half UTC hour.
+The owner of a nano-dollar is that of its model, where a model's line holds it: who keeps a model
+loaded pays for its idling. Else it is the owner of its GPU, else of its host, else the default one.
+As teams, rows begin on a whole or half UTC hour.
 """
 
 from __future__ import annotations
@@ -44,12 +45,19 @@ class OwnerBook(DatedBook[OwnerKey]):
     """Who owned what at any time."""
 
     def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        spelled = [{**row, "key": key} for row in rows for key in _stored_keys(row["scope"], row["key"])]
+        spelled = [
+            {**row, "key": key} for row in rows for key in _stored_keys(row["scope"], row["key"])
+        ]
         super().__init__(spelled, lambda row: (row["scope"], row["key"]))
 
     def owner_of(self, model: str | None, gpu: str | None, host: str | None, at: datetime) -> Owner:
         """The owner of money of a model (None: no model's) on a GPU of a host then."""
-        scopes = ((OwnerScope.MODEL, model), (OwnerScope.GPU, gpu), (OwnerScope.HOST, host), (OwnerScope.DEFAULT, None))
+        scopes = (
+            (OwnerScope.MODEL, model),
+            (OwnerScope.GPU, gpu),
+            (OwnerScope.HOST, host),
+            (OwnerScope.DEFAULT, None),
+        )
         for scope, key in scopes:
             if key is None and scope is not OwnerScope.DEFAULT:
                 continue

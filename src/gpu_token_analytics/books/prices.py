@@ -1,6 +1,7 @@
 """The price book's documents: listed and appended, never edited.
 
-    {_id, scope, key, usd_per_hour (decimal text), mode, usd_per_kwh, pue, valid_from, valid_to, created_at, source, pending}
+    {_id, scope, key, usd_per_hour (decimal text), mode, usd_per_kwh, pue, valid_from, valid_to,
+    created_at, source, pending}
 
 `pending` is true until the closer has marked the cells that a row touches (closing/spread.py).
 """
@@ -23,7 +24,9 @@ class PriceStore:
     """Lists and appends price rows."""
 
     def __init__(self, database: Database[Document], timeout_ms: int = 10_000) -> None:
-        self._prices = database.get_collection(Collection.PRICES.value, write_concern=WriteConcern("majority"))
+        self._prices = database.get_collection(
+            Collection.PRICES.value, write_concern=WriteConcern("majority")
+        )
         self._timeout_ms = timeout_ms
 
     def rows(self) -> list[Document]:
@@ -45,7 +48,8 @@ class PriceStore:
         created_at: datetime,
         source: str,
     ) -> Document:
-        """Append one row; the ledger follows within seconds (open cells) or as corrections (final ones)."""
+        """Append one row; the ledger follows within seconds (open cells) or as corrections (final
+        ones)."""
         row: Document = {
             "_id": new_event_id(),
             "scope": scope,

@@ -1,9 +1,10 @@
-"""What a USD is worth in other currencies, and since when: append-only, effective-dated, as prices are.
+"""What a USD is worth in other currencies, and since when: append-only, effective-dated, as prices
+are.
 
     {_id, currency (ISO 4217), units_per_usd (decimal text), valid_from, created_at, source}
 
-A row begins on a whole UTC hour and holds until the next one of its currency. The ledger stays in nano-USD; nothing stored
-depends on a rate.
+A row begins on a whole UTC hour and holds until the next one of its currency. The ledger stays in
+nano-USD; nothing stored depends on a rate.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ def placement_id(label: str, gpu: GpuId) -> str:
 
 
 class GpuDescription(NamedTuple):
-    """What a sample says about a GPU itself. `has_uuid`: `gpu` is a UUID, not the label it falls back to."""
+    """What a sample says about a GPU itself. `has_uuid`: `gpu` is a UUID, not the label it falls
+    back to."""
 
     gpu: GpuId
     has_uuid: bool
@@ -28,7 +29,8 @@ class GpuDescription(NamedTuple):
 
     @property
     def placement(self) -> str | None:
-        """The label this GPU carried; None for a MIG slice (the label means its card) and where no UUID is known."""
+        """The label this GPU carried; None for a MIG slice (the label means its card) and where no
+        UUID is known."""
         if not self.has_uuid or self.mig_profile is not None:
             return None
         return gpu_label(self.host, self.gpu_index)
@@ -43,7 +45,8 @@ class GpuDescription(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """A GPU as samples showed it, from the minute that starts at `first_us` to the one that ends with `last_us`."""
+    """A GPU as samples showed it, from the minute that starts at `first_us` to the one that ends
+    with `last_us`."""
 
     description: GpuDescription
     first_us: int

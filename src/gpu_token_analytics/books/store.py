@@ -1,6 +1,8 @@
-"""What cells are priced and named by besides their events: the price book, the placements, the inventory, the declarations.
+"""What cells are priced and named by besides their events: the price book, the placements, the
+inventory, the declarations.
 
-A row that changed what cells depend on is `pending` until the closer has marked them (closing/spread.py).
+A row that changed what cells depend on is `pending` until the closer has marked them
+(closing/spread.py).
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ KEYS_AT_ONCE = 10_000
 
 
 class BookStore:
-    """Reads of `prices` and `inventory`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
+    """Reads of `prices` and `inventory`. Every method raises StoreUnreachable, StoreRefused or
+    StoreOutcomeUnknown."""
 
     def __init__(self, store: Store) -> None:
         self._now = store.now
@@ -59,7 +62,9 @@ class BookStore:
 
     @mapped
     def _some_names(self, limit: int) -> list[str]:
-        return [row["name"] for row in self._inventory.find({"kind": "name"}, {"name": 1}).limit(limit)]
+        return [
+            row["name"] for row in self._inventory.find({"kind": "name"}, {"name": 1}).limit(limit)
+        ]
 
     @mapped
     def _names_like(self, known: Iterable[str]) -> list[str]:
@@ -106,9 +111,12 @@ class BookStore:
 
     @mapped
     def note_shared(self, gpu: GpuId) -> None:
-        """This UUID was seen on two hosts at once: it is shared from now on, and its cells are still to be marked."""
+        """This UUID was seen on two hosts at once: it is shared from now on, and its cells are
+        still to be marked."""
         changes = {"shared": True, "pending": True, "changed_at": "$$NOW"}
-        self._inventory.update_one({"_id": gpu, "kind": "gpu", "shared": {"$ne": True}}, [{"$set": changes}])
+        self._inventory.update_one(
+            {"_id": gpu, "kind": "gpu", "shared": {"$ne": True}}, [{"$set": changes}]
+        )
 
     @mapped
     def declarations(self) -> list[Document]:
@@ -139,19 +147,26 @@ class BookStore:
     def clear_pending_placement(self, placement: Document) -> None:
         """Mark one as handled, unless it was extended meanwhile."""
         self._inventory.update_one(
-            {"_id": placement["_id"], "first_us": placement["first_us"], "last_us": placement["last_us"]},
+            {
+                "_id": placement["_id"],
+                "first_us": placement["first_us"],
+                "last_us": placement["last_us"],
+            },
             {"$set": {"pending": False}},
         )
 
     @mapped
     def pending_gpus(self) -> list[Document]:
-        """GPUs of which something changed that the ledger depends on, and whose cells were not marked yet."""
+        """GPUs of which something changed that the ledger depends on, and whose cells were not
+        marked yet."""
         return list(self._inventory.find({"kind": "gpu", "pending": True}))
 
     @mapped
     def clear_pending_gpu(self, row: Document) -> None:
         """Mark a GPU, or a declaration, as handled, unless it changed again meanwhile."""
-        self._inventory.update_one({"_id": row["_id"], "changed_at": row["changed_at"]}, {"$set": {"pending": False}})
+        self._inventory.update_one(
+            {"_id": row["_id"], "changed_at": row["changed_at"]}, {"$set": {"pending": False}}
+        )
 
     @mapped
     def pending_prices(self) -> list[Document]:
@@ -165,13 +180,19 @@ class BookStore:
 
     @mapped
     def ensure_default_price(self, usd_per_hour: float) -> None:
-        """Make PRICE_PER_HOUR_USD the newest `default` row of source `settings`; earlier days keep their price.
+        """Make PRICE_PER_HOUR_USD the newest `default` row of source `settings`; earlier days keep
+        their price.
 
-        The first one holds from 1970, a changed one from now. Racing processors agree through the numbered _id.
+        The first one holds from 1970, a changed one from now. Racing processors agree through the
+        numbered _id.
         """
         wanted = str(usd_per_hour)
         while True:
-            rows = list(self._prices.find({"scope": "default", "source": "settings"}).sort("number", ASCENDING))
+            rows = list(
+                self._prices.find({"scope": "default", "source": "settings"}).sort(
+                    "number", ASCENDING
+                )
+            )
             if rows and rows[-1]["usd_per_hour"] == wanted:
                 return
             number = rows[-1]["number"] + 1 if rows else 0

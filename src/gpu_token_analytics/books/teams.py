@@ -2,8 +2,8 @@
 
     {_id, tenant, team (null: none from then on), valid_from, created_at, source}
 
-A row holds until the tenant's next one. It begins on a whole or half UTC hour: sums are kept by half hours, so a tenant that
-changes its team divides between both to the nano-dollar, and cheaply.
+A row holds until the tenant's next one. It begins on a whole or half UTC hour: sums are kept by
+half hours, so a tenant that changes its team divides between both to the nano-dollar, and cheaply.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class TeamBook(DatedBook[str]):
         super().__init__(rows, lambda row: str(row["tenant"]))
 
     def team_of(self, tenant: str, at: datetime) -> str | None:
-        """The team of a tenant then; None: none was named. Of rows that begin at once the one written last holds."""
+        """The team of a tenant then; None: none was named. Of rows that begin at once the one
+        written last holds."""
         row = self.row_at(tenant, at)
         return None if row is None else row["team"]
 

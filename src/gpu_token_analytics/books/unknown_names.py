@@ -1,4 +1,5 @@
-"""The list of what requests call GPUs that nobody sampled or declared (gpu_names.py keeps the names)."""
+"""The list of what requests call GPUs that nobody sampled or declared (gpu_names.py keeps the
+names)."""
 
 from __future__ import annotations
 
@@ -20,13 +21,19 @@ class UnknownName:
     name: str
     tenant: str  # that named it first
     first_named_at: datetime
-    may_be: tuple[GpuId, ...]  # two or more GPUs of which it can be another spelling: it is not guessed
+    # two or more GPUs of which it can be another spelling: it is not guessed
+    may_be: tuple[GpuId, ...]
 
 
 def unknown_names(store: Store, books: BookStore, limit: int) -> tuple[int, list[UnknownName]]:
     """(how many there are, at most MOST_COUNTED; the first of them)."""
     with store_errors("list the names of GPUs"):
-        rows = list(store[Collection.INVENTORY].find({"kind": "name"}).sort("first_named_at", 1).limit(MOST_COUNTED))
+        rows = list(
+            store[Collection.INVENTORY]
+            .find({"kind": "name"})
+            .sort("first_named_at", 1)
+            .limit(MOST_COUNTED)
+        )
     if not rows:
         return 0, []
     known = books.read()

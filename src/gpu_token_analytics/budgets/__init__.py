@@ -1,4 +1,5 @@
-"""Budgets: what may be spent in a period, what is, what it will come to, and alerts that are sent once.
+"""Budgets: what may be spent in a period, what is, what it will come to, and alerts that are sent
+once.
 
 May import `books` (teams), `rollups`, `costs`, `mongo` and the shared words.
 

@@ -1,4 +1,5 @@
-"""What a budget's state has to tell, and in which words: a threshold that is passed, a forecast over the limit. Pure."""
+"""What a budget's state has to tell, and in which words: a threshold that is passed, a forecast
+over the limit. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +30,10 @@ class Alert:
     def name(self) -> str:
         """The same for everybody who sees it, whenever."""
         budget = self.state.budget
-        return f"{budget.name}|{budget.terms}|{self.state.start:%Y-%m-%dT%H:%MZ}|{self.kind}|{self.percent}"
+        return (
+            f"{budget.name}|{budget.terms}|{self.state.start:%Y-%m-%dT%H:%MZ}|{self.kind}|"
+            f"{self.percent}"
+        )
 
     def document(self) -> Json:
         """As it is stored, without when and to whom."""
@@ -60,7 +64,11 @@ def alerts_of(state: Standing) -> Iterator[Alert]:
         for percent in budget.thresholds:
             if state.spent_nusd * 100 >= percent * budget.limit_nusd:
                 yield Alert(state, SPENT, percent)
-    if budget.forecast_alert and state.forecast is not None and state.forecast.nusd > budget.limit_nusd:
+    if (
+        budget.forecast_alert
+        and state.forecast is not None
+        and state.forecast.nusd > budget.limit_nusd
+    ):
         yield Alert(state, FORECAST, 100)
 
 
@@ -82,19 +90,33 @@ def sentence(alert: Mapping[str, Any]) -> str:
     """All of it in one paragraph."""
     whose = "the fleet" if alert["key"] is None else f"{alert['scope']} {visible(alert['key'])}"
     text = (
-        f"{whose} has spent {usd(alert['spent_nusd'])} of {usd(alert['limit_nusd'])} in the {alert['period']} from "
+        f"{whose} has spent {usd(alert['spent_nusd'])} of {usd(alert['limit_nusd'])} in the "
+        f"{alert['period']} from "
         f"{_day(alert, 'start')} to {_day(alert, 'end')} ({alert['time_zone']})."
     )
     if alert["forecast_nusd"] is not None:
         low, high = usd(alert["forecast_low_nusd"]), usd(alert["forecast_high_nusd"])
-        text += f" At its end it is forecast to be {usd(alert['forecast_nusd'])} (80 %: {low} to {high})."
+        text += (
+            f" At its end it is forecast to be {usd(alert['forecast_nusd'])} (80 %: {low} to "
+            f"{high})."
+        )
     return text
 
 
 def plain(alert: Mapping[str, Any]) -> Json:
     """As a webhook gets it, and /v1 shows it."""
     moments = {name: _timestamp(alert[name]) for name in ("start", "end", "raised_at")}
-    same = ("budget", "scope", "key", "period", "time_zone", "kind", "percent", "limit_nusd", "spent_nusd")
+    same = (
+        "budget",
+        "scope",
+        "key",
+        "period",
+        "time_zone",
+        "kind",
+        "percent",
+        "limit_nusd",
+        "spent_nusd",
+    )
     forecasts = ("forecast_nusd", "forecast_low_nusd", "forecast_high_nusd")
     return {
         "id": alert["_id"],

@@ -11,7 +11,9 @@ from gpu_token_analytics.costs.answers.base import Answer, Count, End, NanoUsd
 
 Scope: TypeAlias = Literal["fleet", "team", "tenant", "model"]
 PeriodName: TypeAlias = Literal["day", "week", "month"]
-Start: TypeAlias = Annotated[datetime, Meta(description="Start of the period, UTC.", examples=["2026-01-01T00:00:00Z"])]
+Start: TypeAlias = Annotated[
+    datetime, Meta(description="Start of the period, UTC.", examples=["2026-01-01T00:00:00Z"])
+]
 
 
 class BudgetTerms(Answer):
@@ -31,7 +33,8 @@ class BudgetTerms(Answer):
 
 
 class BudgetForecast(Answer):
-    """The whole period's money at its end. 80 %: low to high, if the days to come scatter like those before."""
+    """The whole period's money at its end. 80 %: low to high, if the days to come scatter like
+    those before."""
 
     nusd: NanoUsd
     low_nusd: NanoUsd
@@ -46,10 +49,19 @@ class BudgetState(BudgetTerms):
     to: End
     spent_nusd: Annotated[
         NanoUsd | None,
-        Meta(description="As /v1/costs tells it for the period; null: all of it ran on GPUs that nobody sampled or declared."),
+        Meta(
+            description=(
+                "As /v1/costs tells it for the period; null: all of it ran on GPUs that nobody "
+                "sampled or declared."
+            )
+        ),
     ]
-    used_share: Annotated[float | None, Meta(description="Spent / limit; above 1 the budget is spent.")]
-    unknown_gpu_tokens: Annotated[Count, Meta(description="Tokens whose money is unknown, so it is not in `spent_nusd`.")]
+    used_share: Annotated[
+        float | None, Meta(description="Spent / limit; above 1 the budget is spent.")
+    ]
+    unknown_gpu_tokens: Annotated[
+        Count, Meta(description="Tokens whose money is unknown, so it is not in `spent_nusd`.")
+    ]
     forecast: BudgetForecast | None
     no_forecast: Annotated[str | None, Meta(description="Why there is no forecast.")]
 
@@ -59,7 +71,10 @@ class BudgetsResponse(Answer):
 
     as_of: datetime
     receivers: Annotated[
-        list[str], Meta(description="Who is told of alerts by this process's settings.", examples=[["webhook"]])
+        list[str],
+        Meta(
+            description="Who is told of alerts by this process's settings.", examples=[["webhook"]]
+        ),
     ]
     budgets: list[BudgetState]
 
@@ -68,9 +83,14 @@ class BudgetDelivery(Answer):
     """How an alert reached a receiver."""
 
     receiver: str
-    state: Annotated[Literal["waiting", "sent", "failed"], Meta(description="failed: given up after 12 attempts.")]
+    state: Annotated[
+        Literal["waiting", "sent", "failed"],
+        Meta(description="failed: given up after 12 attempts."),
+    ]
     attempts: Count
-    next_at: Annotated[datetime | None, Meta(description="When it is tried again; null: it is not.")]
+    next_at: Annotated[
+        datetime | None, Meta(description="When it is tried again; null: it is not.")
+    ]
     sent_at: datetime | None
     error: Annotated[str | None, Meta(description="Why the last attempt failed.")]
 

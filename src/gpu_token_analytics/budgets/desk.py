@@ -47,16 +47,29 @@ class BudgetDesk:
         now = self.desk.now()
         known = self.store.budgets()
         if tenant is not None:
-            known = [budget for budget in known if budget.scope is BudgetScope.TENANT and budget.key == tenant]
-        receivers = [] if tenant is not None else [receiver.name for receiver in receivers_of(self.desk.settings)]
-        return BudgetsResponse(now.astimezone(UTC), receivers, [_state(state) for state in self.spending.states(known, now)])
+            known = [
+                budget
+                for budget in known
+                if budget.scope is BudgetScope.TENANT and budget.key == tenant
+            ]
+        receivers = (
+            []
+            if tenant is not None
+            else [receiver.name for receiver in receivers_of(self.desk.settings)]
+        )
+        return BudgetsResponse(
+            now.astimezone(UTC),
+            receivers,
+            [_state(state) for state in self.spending.states(known, now)],
+        )
 
     def every(self) -> list[BudgetTerms]:
         """Every budget as it is set."""
         return [_terms(budget) for budget in self.store.budgets()]
 
     def put(self, new: NewBudget, source: str) -> BudgetTerms:
-        """Set a budget, or replace the one of that name. source: who says so (`api`, `cli`). Raises Refused."""
+        """Set a budget, or replace the one of that name. source: who says so (`api`, `cli`). Raises
+        Refused."""
         check_budget(new)
         fields = {
             "scope": new.scope,
@@ -70,7 +83,10 @@ class BudgetDesk:
         try:
             return _terms(self.store.put(new.name, fields, self.desk.now(), source))
         except TooManyBudgets:
-            more = f"name={new.name!r} would be budget {MAX_BUDGETS + 1}: there are {MAX_BUDGETS}; remove one"
+            more = (
+                f"name={new.name!r} would be budget {MAX_BUDGETS + 1}: there are {MAX_BUDGETS}; "
+                "remove one"
+            )
             raise Refused("invalid_body", more, "name") from None
 
     def remove(self, name: str) -> BudgetTerms:
@@ -129,7 +145,9 @@ def _state(standing: Standing) -> BudgetState:
         spent_nusd=standing.spent_nusd,
         used_share=standing.used,
         unknown_gpu_tokens=standing.unknown_gpu_tokens,
-        forecast=None if made is None else BudgetForecast(made.nusd, made.low_nusd, made.high_nusd, made.days),
+        forecast=None
+        if made is None
+        else BudgetForecast(made.nusd, made.low_nusd, made.high_nusd, made.days),
         no_forecast=standing.no_forecast,
     )
 
@@ -139,7 +157,11 @@ def _alert(row: Mapping[str, Any]) -> BudgetAlert:
     moments = {"from_": "start", "to": "end", "raised_at": "raised_at"}
     ends = {name: row[stored].astimezone(UTC) for name, stored in moments.items()}
     same = {name: told[name] for name in told.keys() - {"from", "to", "raised_at"}}
-    fields: dict[str, Any] = {**same, **ends, "deliveries": [_delivery(item) for item in row["deliveries"]]}
+    fields: dict[str, Any] = {
+        **same,
+        **ends,
+        "deliveries": [_delivery(item) for item in row["deliveries"]],
+    }
     return BudgetAlert(**fields)
 
 

@@ -1,4 +1,5 @@
-"""What people set: a budget. The rules of single fields; those between them stand with the function that takes it (desk.py)."""
+"""What people set: a budget. The rules of single fields; those between them stand with the function
+that takes it (desk.py)."""
 
 from __future__ import annotations
 
@@ -27,10 +28,13 @@ Usd = Annotated[
 
 
 class NewBudget(Model):
-    """A budget to set. One of the same name is replaced; its alerts begin anew where anything but its thresholds differs."""
+    """A budget to set. One of the same name is replaced; its alerts begin anew where anything but
+    its thresholds differs."""
 
     name: Name
-    scope: Scope = Field(description="fleet: all money, price x owned time; else money attributed to usage.")
+    scope: Scope = Field(
+        description="fleet: all money, price x owned time; else money attributed to usage."
+    )
     key: str | None = Field(
         default=None,
         min_length=1,
@@ -40,7 +44,9 @@ class NewBudget(Model):
     )
     period: PeriodName = "month"
     time_zone: str = Field(
-        default="UTC", max_length=64, description="IANA name; where days, weeks (from Monday) and months begin."
+        default="UTC",
+        max_length=64,
+        description="IANA name; where days, weeks (from Monday) and months begin.",
     )
     limit_usd: Usd = Field(description="USD for each period.")
     thresholds: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
@@ -48,7 +54,9 @@ class NewBudget(Model):
         max_length=MAX_THRESHOLDS,
         description="Percent of the limit; each is told once in a period.",
     )
-    forecast_alert: bool = Field(default=True, description="Tell once in a period when the forecast passes the limit.")
+    forecast_alert: bool = Field(
+        default=True, description="Tell once in a period when the forecast passes the limit."
+    )
 
 
 class BudgetName(Model):

@@ -1,7 +1,9 @@
-"""Who is told of alerts: a webhook, people by e-mail, Alertmanager. All are settings: no caller of the API names one.
+"""Who is told of alerts: a webhook, people by e-mail, Alertmanager. All are settings: no caller of
+the API names one.
 
-Each alert has one id for all of its attempts: the webhook's `Idempotency-Key`, the mail's Message-ID; Alertmanager knows an
-alert by its labels. So an attempt whose answer was lost can be told from a second alert.
+Each alert has one id for all of its attempts: the webhook's `Idempotency-Key`, the mail's
+Message-ID; Alertmanager knows an alert by its labels. So an attempt whose answer was lost can be
+told from a second alert.
 """
 
 from __future__ import annotations
@@ -55,13 +57,17 @@ _opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler(
 
 def _post(url: str, body: Any, headers: Mapping[str, str]) -> None:
     data = json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers}, method="POST")
+    request = urllib.request.Request(
+        url, data, {"Content-Type": "application/json", **headers}, method="POST"
+    )
     try:
         with _opener.open(request, timeout=TIMEOUT_SECONDS):
             pass  # any 2xx
     except urllib.error.HTTPError as error:
         with error:
-            raise NotDelivered(f"answered {error.code} {error.reason}"[:_MOST_ERROR_CHARACTERS]) from None
+            raise NotDelivered(
+                f"answered {error.code} {error.reason}"[:_MOST_ERROR_CHARACTERS]
+            ) from None
     except (OSError, HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise NotDelivered(f"cannot be reached: {reason}"[:_MOST_ERROR_CHARACTERS]) from None
@@ -85,12 +91,17 @@ class Webhook:
 
 
 class Alertmanager:
-    """Posts to Prometheus' Alertmanager (API v2), to fire until the period ends; whom it tells, and how often, it decides."""
+    """Posts to Prometheus' Alertmanager (API v2), to fire until the period ends; whom it tells, and
+    how often, it decides."""
 
     name = "alertmanager"
 
     def __init__(self, url: str, token: str = "", site: str = "") -> None:
-        self._url, self._headers, self._site = f"{url.rstrip('/')}/api/v2/alerts", _bearer(token), site
+        self._url, self._headers, self._site = (
+            f"{url.rstrip('/')}/api/v2/alerts",
+            _bearer(token),
+            site,
+        )
 
     def send(self, alert: Mapping[str, Any]) -> None:
         """One alert; the same labels are the same alert."""
@@ -114,7 +125,9 @@ class Alertmanager:
             "annotations": {"summary": subject(alert), "description": sentence(alert)},
             "startsAt": _rfc3339(alert["raised_at"]),
             # One raised as the period ended, or after it, would be over before anybody was told.
-            "endsAt": _rfc3339(max(alert["end"], alert["raised_at"].replace(microsecond=0) + _SHORTEST)),
+            "endsAt": _rfc3339(
+                max(alert["end"], alert["raised_at"].replace(microsecond=0) + _SHORTEST)
+            ),
         }
         _post(self._url, [posted], self._headers)
 
@@ -134,7 +147,10 @@ class Mail:
         try:
             with self._server() as server:
                 if self._settings.smtp_username:
-                    server.login(self._settings.smtp_username, self._settings.smtp_password.get_secret_value())
+                    server.login(
+                        self._settings.smtp_username,
+                        self._settings.smtp_password.get_secret_value(),
+                    )
                 server.send_message(self._message(alert))
         except (OSError, smtplib.SMTPException) as error:
             raise NotDelivered(_smtp_text(error)[:_MOST_ERROR_CHARACTERS]) from None
@@ -165,7 +181,9 @@ class Mail:
         message["Date"] = format_datetime(alert["raised_at"])
         message["Message-ID"] = f"<{_id_of(alert)}@{sender.rpartition('@')[2].strip('>')}>"
         message["Auto-Submitted"] = "auto-generated"
-        message.set_content(f"{sentence(alert)}\n\nThis is told once for each budget, period and threshold.\n")
+        message.set_content(
+            f"{sentence(alert)}\n\nThis is told once for each budget, period and threshold.\n"
+        )
         return message
 
 
@@ -180,7 +198,13 @@ def receivers_of(settings: Settings) -> list[Receiver]:
     if settings.smtp_host:
         receivers.append(Mail(settings))
     if settings.alertmanager_url:
-        receivers.append(Alertmanager(settings.alertmanager_url, settings.alertmanager_token.get_secret_value(), settings.site))
+        receivers.append(
+            Alertmanager(
+                settings.alertmanager_url,
+                settings.alertmanager_token.get_secret_value(),
+                settings.site,
+            )
+        )
     return receivers
 
 
@@ -202,6 +226,10 @@ def _smtp_text(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return f"the server refused every address: {next(iter(error.recipients.values()), '')}"
     if isinstance(error, smtplib.SMTPResponseException):
-        text = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else str(error.smtp_error)
+        text = (
+            error.smtp_error.decode(errors="replace")
+            if isinstance(error.smtp_error, bytes)
+            else str(error.smtp_error)
+        )
         return f"the server answered {error.smtp_code} {text}"
     return f"the server cannot be reached: {error}" if isinstance(error, OSError) else str(error)

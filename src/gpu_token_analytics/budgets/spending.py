@@ -1,7 +1,8 @@
-"""How budgets stand: what is spent in the period, and what it will come to. Sums of `costs`, to the nano-dollar.
+"""How budgets stand: what is spent in the period, and what it will come to. Sums of `costs`, to the
+nano-dollar.
 
-Whole hours are read, this one included, so each figure comes from few sums. Money of a tenant, a team or a model is what is
-attributed to its usage; money of the fleet is all of it.
+Whole hours are read, this one included, so each figure comes from few sums. Money of a tenant, a
+team or a model is what is attributed to its usage; money of the fleet is all of it.
 """
 
 from __future__ import annotations
@@ -61,18 +62,25 @@ class Spending:
         """teams: which tenants belong to which team, now."""
         self._costs, self._teams, self._clock = costs, teams, clock
         self._lock = threading.Lock()
-        self._history: dict[tuple[BudgetScope, frozenset[Key], datetime], tuple[float, Mapping[Key, Sequence[int]]]] = {}
+        self._history: dict[
+            tuple[BudgetScope, frozenset[Key], datetime], tuple[float, Mapping[Key, Sequence[int]]]
+        ] = {}
 
     def states(self, budgets: Sequence[Budget], now: datetime) -> list[Standing]:
         """Each budget in its current period."""
         return self._states([(budget, *budget.bounds(now)) for budget in budgets], now)
 
     def ended(self, budgets: Sequence[Budget], now: datetime, within: timedelta) -> list[Standing]:
-        """Budgets in their last period, as far as it ended within that time: money that came late counts, too."""
+        """Budgets in their last period, as far as it ended within that time: money that came late
+        counts, too."""
         over = [(budget, *budget.bounds_before(now)) for budget in budgets]
-        return self._states([(budget, start, end) for budget, start, end in over if now - end < within], now)
+        return self._states(
+            [(budget, start, end) for budget, start, end in over if now - end < within], now
+        )
 
-    def _states(self, asked: Sequence[tuple[Budget, datetime, datetime]], now: datetime) -> list[Standing]:
+    def _states(
+        self, asked: Sequence[tuple[Budget, datetime, datetime]], now: datetime
+    ) -> list[Standing]:
         sums: dict[tuple[BudgetScope, datetime, datetime], dict[Key, tuple[_Sum, _Sum]]] = {}
         keys: dict[tuple[BudgetScope, datetime, datetime], set[Key]] = {}
         for budget, start, end in asked:
@@ -82,9 +90,18 @@ class Spending:
             until = max(hour, min(end, ceil(now, HOUR)))
             before = self._sums(scope, names, start, hour, now)
             since = self._sums(scope, names, hour, until, now)
-            sums[scope, start, end] = {name: (before.get(name, _Sum()), since.get(name, _Sum())) for name in names}
+            sums[scope, start, end] = {
+                name: (before.get(name, _Sum()), since.get(name, _Sum())) for name in names
+            }
         return [
-            self._state(budget, start, end, *sums[budget.scope, start, end][budget.key], asked=asked, now=now)
+            self._state(
+                budget,
+                start,
+                end,
+                *sums[budget.scope, start, end][budget.key],
+                asked=asked,
+                now=now,
+            )
             for budget, start, end in asked
         ]
 
@@ -119,7 +136,14 @@ class Spending:
                 made = Forecast(spent_nusd, spent_nusd, max(made.high_nusd, spent_nusd), made.days)
         return Standing(budget, start, end, spent_nusd, whole.unknown_tokens, made, why)
 
-    def _sums(self, scope: BudgetScope, names: Iterable[Key], start: datetime, end: datetime, now: datetime) -> dict[Key, _Sum]:
+    def _sums(
+        self,
+        scope: BudgetScope,
+        names: Iterable[Key],
+        start: datetime,
+        end: datetime,
+        now: datetime,
+    ) -> dict[Key, _Sum]:
         if start >= end:
             return {}
         if scope is BudgetScope.TEAM:
@@ -130,8 +154,11 @@ class Spending:
             sums[name] = sums.get(name, _Sum()).plus(_sum(scope, row))
         return sums
 
-    def _hours(self, scope: BudgetScope, names: frozenset[Key], until: datetime, now: datetime) -> Mapping[Key, Sequence[int]]:
-        """Money by hour, of each name, in the days before `until`; as of at most HISTORY_GOOD_FOR_SECONDS ago."""
+    def _hours(
+        self, scope: BudgetScope, names: frozenset[Key], until: datetime, now: datetime
+    ) -> Mapping[Key, Sequence[int]]:
+        """Money by hour, of each name, in the days before `until`; as of at most
+        HISTORY_GOOD_FOR_SECONDS ago."""
         with self._lock:
             at, kept = self._history.get((scope, names, until), (0.0, None))
             if kept is not None and self._clock() - at <= HISTORY_GOOD_FOR_SECONDS:
@@ -143,13 +170,20 @@ class Spending:
             series[(row.start - start) // HOUR] += _sum(scope, row).nusd
         with self._lock:
             others = {
-                asked: held for asked, held in self._history.items() if self._clock() - held[0] <= HISTORY_GOOD_FOR_SECONDS
+                asked: held
+                for asked, held in self._history.items()
+                if self._clock() - held[0] <= HISTORY_GOOD_FOR_SECONDS
             }
             self._history = {**others, (scope, names, until): (self._clock(), hours)}
         return hours
 
     def _rows_by_hour(
-        self, scope: BudgetScope, names: frozenset[Key], start: datetime, end: datetime, now: datetime
+        self,
+        scope: BudgetScope,
+        names: frozenset[Key],
+        start: datetime,
+        end: datetime,
+        now: datetime,
     ) -> Iterator[tuple[Key, Row]]:
         """Each with the name it belongs to."""
         if scope is not BudgetScope.TEAM:
@@ -158,9 +192,16 @@ class Spending:
             return
         book = self._teams()
         for low, high in book.pieces(start, end):
-            teams = {tenant: team for team in names if team is not None for tenant in book.members(team, low)}
+            teams = {
+                tenant: team
+                for team in names
+                if team is not None
+                for tenant in book.members(team, low)
+            }
             if teams:
-                for row in self._costs.rows(_query(BudgetScope.TENANT, teams, low, high, Step.HOUR), now):
+                for row in self._costs.rows(
+                    _query(BudgetScope.TENANT, teams, low, high, Step.HOUR), now
+                ):
                     yield teams[str(row.key[0])], row
 
     def _of_team(self, name: Key, start: datetime, end: datetime, now: datetime) -> _Sum:
@@ -169,16 +210,23 @@ class Spending:
         for low, high in book.pieces(start, end):
             members = book.members(str(name), low)
             if members:
-                whole = reduce(_Sum.plus, self._sums(BudgetScope.TENANT, members, low, high, now).values(), whole)
+                whole = reduce(
+                    _Sum.plus,
+                    self._sums(BudgetScope.TENANT, members, low, high, now).values(),
+                    whole,
+                )
         return whole
 
 
 def _forecast_from(start: datetime, end: datetime, now: datetime) -> datetime:
-    """The moment that the rest is counted from: this hour is not over, so it is part of the rest."""
+    """The moment that the rest is counted from: this hour is not over, so it is part of the
+    rest."""
     return min(end, max(start, floor(now, HOUR)))
 
 
-def _query(scope: BudgetScope, names: Iterable[Key], start: datetime, end: datetime, step: Step) -> CostQuery:
+def _query(
+    scope: BudgetScope, names: Iterable[Key], start: datetime, end: datetime, step: Step
+) -> CostQuery:
     chosen = frozenset(name for name in names if name is not None)
     if scope is BudgetScope.TENANT:
         return CostQuery(start, end, step, group_by=("tenant",), tenants=chosen)

@@ -11,7 +11,8 @@ from gpu_token_analytics.budgets.terms import Budget
 
 @dataclass(frozen=True)
 class Standing:
-    """A budget in one of its periods. spent_nusd None: its money is unknown, as nobody told of the GPUs it ran on."""
+    """A budget in one of its periods. spent_nusd None: its money is unknown, as nobody told of the
+    GPUs it ran on."""
 
     budget: Budget
     start: datetime

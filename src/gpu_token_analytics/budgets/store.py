@@ -1,13 +1,14 @@
 """Budgets and their alerts as MongoDB holds them.
 
-    budgets         {_id: name, scope, key, period, time_zone, limit_nusd, thresholds, forecast_alert, terms, created_at,
-                     changed_at, source}
-    budget_alerts   {_id: name|terms|start|kind|percent, budget, ..., deliveries: [{receiver, state, attempts, next_at, error,
-                     sent_at}]}
+    budgets         {_id: name, scope, key, period, time_zone, limit_nusd, thresholds,
+                     forecast_alert, terms, created_at, changed_at, source}
+    budget_alerts   {_id: name|terms|start|kind|percent, budget, ..., deliveries: [{receiver, state,
+                     attempts, next_at, error, sent_at}]}
 
-The `_id` of an alert is why it is raised once: whoever inserts it first raised it, others find it there. Each of its deliveries
-is claimed by moving `next_at` ahead, past the longest time that sending takes: two processes never send it at once, and what
-a process took with it when it died is due again after that.
+The `_id` of an alert is why it is raised once: whoever inserts it first raised it, others find it
+there. Each of its deliveries is claimed by moving `next_at` ahead, past the longest time that
+sending takes: two processes never send it at once, and what a process took with it when it died is
+due again after that.
 """
 
 from __future__ import annotations
@@ -44,21 +45,29 @@ class BudgetStore:
     def __init__(self, database: Database[Document], timeout_ms: int = 10_000) -> None:
         majority = WriteConcern("majority")
         self._budgets = database.get_collection(Collection.BUDGETS.value, write_concern=majority)
-        self._alerts = database.get_collection(Collection.BUDGET_ALERTS.value, write_concern=majority)
+        self._alerts = database.get_collection(
+            Collection.BUDGET_ALERTS.value, write_concern=majority
+        )
         self._timeout_ms = timeout_ms
 
     @mapped
     def budgets(self) -> list[Budget]:
         """All of them, by name."""
-        return [Budget.of(row) for row in self._budgets.find({}, max_time_ms=self._timeout_ms).sort("_id", 1)]
+        return [
+            Budget.of(row)
+            for row in self._budgets.find({}, max_time_ms=self._timeout_ms).sort("_id", 1)
+        ]
 
     @mapped
     def put(self, name: str, fields: Document, now: datetime, source: str) -> Budget:
-        """Set a budget, or replace one; its alerts begin anew where its money is another. Raises TooManyBudgets."""
+        """Set a budget, or replace one; its alerts begin anew where its money is another. Raises
+        TooManyBudgets."""
         known = self._budgets.find_one({"_id": name}, {"_id": 1}) is not None
         if not known and self._budgets.count_documents({}, limit=MAX_BUDGETS) >= MAX_BUDGETS:
             raise TooManyBudgets
-        same = {"$and": [{"$eq": [f"${field}", {"$literal": fields[field]}]} for field in _SAME_MONEY]}
+        same = {
+            "$and": [{"$eq": [f"${field}", {"$literal": fields[field]}]} for field in _SAME_MONEY]
+        }
         row = self._budgets.find_one_and_update(
             {"_id": name},
             [
@@ -86,9 +95,20 @@ class BudgetStore:
 
     @mapped
     def raise_alert(self, alert: Document, receivers: Sequence[str], now: datetime) -> bool:
-        """Write an alert (alerts.py) down, to be sent to these receivers. False: it was raised before, by whomever."""
-        waiting = {"state": "waiting", "attempts": 0, "next_at": now, "error": None, "sent_at": None}
-        document = {**alert, "raised_at": now, "deliveries": [{"receiver": name, **waiting} for name in receivers]}
+        """Write an alert (alerts.py) down, to be sent to these receivers. False: it was raised
+        before, by whomever."""
+        waiting = {
+            "state": "waiting",
+            "attempts": 0,
+            "next_at": now,
+            "error": None,
+            "sent_at": None,
+        }
+        document = {
+            **alert,
+            "raised_at": now,
+            "deliveries": [{"receiver": name, **waiting} for name in receivers],
+        }
         try:
             self._alerts.insert_one(document)
         except DuplicateKeyError:
@@ -99,30 +119,44 @@ class BudgetStore:
     def claim(self, receiver: str, now: datetime) -> Document | None:
         """One alert that is due for this receiver, taken for CLAIM; None: there is none."""
         due = {"receiver": receiver, "state": "waiting", "next_at": {"$lte": now}}
-        taken = {"$set": {"deliveries.$.next_at": now + CLAIM}, "$inc": {"deliveries.$.attempts": 1}}
+        taken = {
+            "$set": {"deliveries.$.next_at": now + CLAIM},
+            "$inc": {"deliveries.$.attempts": 1},
+        }
         return self._alerts.find_one_and_update(
-            {"deliveries": {"$elemMatch": due}}, taken, sort=[("raised_at", 1)], return_document=ReturnDocument.AFTER
+            {"deliveries": {"$elemMatch": due}},
+            taken,
+            sort=[("raised_at", 1)],
+            return_document=ReturnDocument.AFTER,
         )
 
     @mapped
     def sent(self, alert: Document, receiver: str, now: datetime) -> None:
         """A receiver took it."""
-        self._settle(alert, {"receiver": receiver}, {"state": "sent", "sent_at": now, "error": None})
+        self._settle(
+            alert, {"receiver": receiver}, {"state": "sent", "sent_at": now, "error": None}
+        )
 
     @mapped
     def failed(self, alert: Document, receiver: str, error: str, now: datetime) -> bool:
         """A receiver did not take it: later again, up to MOST_ATTEMPTS. True: it is given up."""
-        attempts: int = next(item["attempts"] for item in alert["deliveries"] if item["receiver"] == receiver)
+        attempts: int = next(
+            item["attempts"] for item in alert["deliveries"] if item["receiver"] == receiver
+        )
         given_up = attempts >= MOST_ATTEMPTS
         state = "failed" if given_up else "waiting"
         # Where the claim ran out meanwhile, the attempt of whoever took it then counts.
         mine = {"receiver": receiver, "attempts": attempts, "state": "waiting"}
-        self._settle(alert, mine, {"state": state, "error": error, "next_at": now + wait_after(attempts)})
+        self._settle(
+            alert, mine, {"state": state, "error": error, "next_at": now + wait_after(attempts)}
+        )
         return given_up
 
     def _settle(self, alert: Document, delivery: Document, fields: Document) -> None:
         changes = {f"deliveries.$.{name}": value for name, value in fields.items()}
-        self._alerts.update_one({"_id": alert["_id"], "deliveries": {"$elemMatch": delivery}}, {"$set": changes})
+        self._alerts.update_one(
+            {"_id": alert["_id"], "deliveries": {"$elemMatch": delivery}}, {"$set": changes}
+        )
 
     @mapped
     def alerts(self, limit: int, budget: str | None = None) -> list[Document]:
@@ -152,6 +186,7 @@ class BudgetStore:
 
 
 def wait_after(attempts: int) -> timedelta:
-    """How long after this many attempts the next one is due: twice as long each time, within bounds."""
+    """How long after this many attempts the next one is due: twice as long each time, within
+    bounds."""
     doubled: timedelta = FIRST_WAIT * 2 ** min(attempts - 1, 20)
     return min(LONGEST_WAIT, doubled)

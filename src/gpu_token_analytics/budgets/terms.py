@@ -1,4 +1,5 @@
-"""What a budget is: so much money for a tenant, a team, a model or the fleet, in each day, week or month of a time zone."""
+"""What a budget is: so much money for a tenant, a team, a model or the fleet, in each day, week or
+month of a time zone."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ DEFAULT_THRESHOLDS = (50, 80, 100)
 
 
 class BudgetScope(StrEnum):
-    """Whose money counts. FLEET: all of it, price x owned time; else what is attributed to usage."""
+    """Whose money counts. FLEET: all of it, price x owned time; else what is attributed to
+    usage."""
 
     FLEET = "fleet"
     TENANT = "tenant"
@@ -27,7 +29,8 @@ class BudgetScope(StrEnum):
 
 @dataclass(frozen=True)
 class Budget:
-    """One budget. `terms` changes with what makes its money another: scope, key, period, zone or limit."""
+    """One budget. `terms` changes with what makes its money another: scope, key, period, zone or
+    limit."""
 
     name: str
     scope: BudgetScope

@@ -1,4 +1,5 @@
-"""Looks at every budget again and again, raises what there is to tell, and sends it. Any number of processes may do so."""
+"""Looks at every budget again and again, raises what there is to tell, and sends it. Any number of
+processes may do so."""
 
 from __future__ import annotations
 
@@ -34,19 +35,28 @@ class BudgetWatch:
         counted: Callable[[str, str], None] = lambda _receiver, _result: None,
     ) -> None:
         """now: the database's clock, which all processes share."""
-        self._store, self._spending, self._receivers, self._now, self._counted = store, spending, receivers, now, counted
+        self._store, self._spending, self._receivers, self._now, self._counted = (
+            store,
+            spending,
+            receivers,
+            now,
+            counted,
+        )
         self._forgot_at: datetime | None = None
         self._failing = False
 
     def run(self, stop: threading.Event, clock: Clock, every_seconds: float) -> None:
-        """Until `stop`. Nothing else ends it, neither a database that does not answer: who serves figures goes on."""
+        """Until `stop`. Nothing else ends it, neither a database that does not answer: who serves
+        figures goes on."""
         while not stop.is_set():
             try:
                 self.look(stop)
             except StoreError as error:
                 self._say(error)
             except Exception:  # noqa: BLE001  # the process answers questions besides
-                _log.exception("budgets could not be looked at; the next look is in %g s", every_seconds)
+                _log.exception(
+                    "budgets could not be looked at; the next look is in %g s", every_seconds
+                )
             else:
                 self._say(None)
             clock.wait(stop, every_seconds)
@@ -56,7 +66,10 @@ class BudgetWatch:
         with store_errors("look at the budgets"):
             now = self._now()
             budgets = self._store.budgets()
-            states = [*self._spending.ended(budgets, now, LATE_MONEY), *self._spending.states(budgets, now)]
+            states = [
+                *self._spending.ended(budgets, now, LATE_MONEY),
+                *self._spending.states(budgets, now),
+            ]
             names = [receiver.name for receiver in self._receivers]
             for alert in (alert for state in states for alert in alerts_of(state)):
                 if self._store.raise_alert(alert.document(), names, now):
@@ -80,7 +93,13 @@ class BudgetWatch:
                 given_up = self._store.failed(alert, receiver.name, str(error), self._now())
                 self._counted(receiver.name, "failed")
                 later = "it is given up" if given_up else "it is sent again later"
-                _log.warning("%s: the %s did not take it, %s: %s", subject(alert), receiver.name, later, error)
+                _log.warning(
+                    "%s: the %s did not take it, %s: %s",
+                    subject(alert),
+                    receiver.name,
+                    later,
+                    error,
+                )
             else:
                 self._store.sent(alert, receiver.name, self._now())
                 self._counted(receiver.name, "sent")

@@ -1,7 +1,8 @@
-"""Marks on the cells of changed intervals: "what this cell depends on outside of its minute changed, compute it again".
+"""Marks on the cells of changed intervals: "what this cell depends on outside of its minute
+changed, compute it again".
 
-A cell that somebody else is computing is marked, too: he may have read before the change, and writes it as done. Everything
-here can be repeated.
+A cell that somebody else is computing is marked, too: he may have read before the change, and
+writes it as done. Everything here can be repeated.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from gpu_token_analytics.wire.times import from_us, to_us
 
 
 class ChangeMarks:
-    """Marks and opens cells. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
+    """Marks and opens cells. Every method raises StoreUnreachable, StoreRefused or
+    StoreOutcomeUnknown."""
 
     def __init__(self, store: Store, debounce_seconds: float) -> None:
         self._now = store.now
@@ -31,8 +33,9 @@ class ChangeMarks:
         self._cells = store[Collection.LEDGER_CELLS]
 
     def mark(self, changes: Iterable[Change], own_lease: str | None = None) -> int:
-        """Mark the cells that these changes concern, and open those that are missing; most often with one command. Returns how
-        many were opened. own_lease: what the caller took cells under; None: he took none."""
+        """Mark the cells that these changes concern, and open those that are missing; most often
+        with one command. Returns how many were opened. own_lease: what the caller took cells under;
+        None: he took none."""
         now = self._now()
         outcome = update_many(self._cells, self._statements(changes, own_lease, now))
         # Duplicates: another processor opened them at the same moment.
@@ -40,7 +43,8 @@ class ChangeMarks:
         return outcome.upserted
 
     def open(self, gpu: GpuId, minutes_us: Iterable[int]) -> int:
-        """Open cells for silent minutes that have none; those that exist are left alone. Returns how many were opened."""
+        """Open cells for silent minutes that have none; those that exist are left alone. Returns
+        how many were opened."""
         now = self._now()
         outcome = update_many(self._cells, (_opening(gpu, minute, now) for minute in minutes_us))
         outcome.raise_refused("to open cells")
@@ -48,14 +52,16 @@ class ChangeMarks:
 
     @mapped
     def mark_computed_before(self, gpus: Sequence[GpuId], at: datetime) -> None:
-        """Mark the cells of these GPUs whose computation may have read something that changed at `at`."""
+        """Mark the cells of these GPUs whose computation may have read something that changed at
+        `at`."""
         read_before = {"computed_at": {"$lt": at + SAFETY}}
         where = {"gpu": {"$in": list(gpus)}, "$or": [read_before, _computed_by_others(None)]}
         self._cells.update_many(where, self._touch(self._now()))
 
     @mapped
     def mark_priced(self, row: Document, shared: SharedUuids, opened_since: datetime) -> int:
-        """Mark the cells that a price row can concern, if they were opened since a time. Returns how many there are."""
+        """Mark the cells that a price row can concern, if they were opened since a time. Returns
+        how many there are."""
         minute = {"$gte": from_us(minute_of(to_us(row["valid_from"])))}
         if (valid_to := row.get("valid_to")) is not None:
             minute["$lt"] = valid_to
@@ -65,7 +71,9 @@ class ChangeMarks:
     def _touch(self, now: datetime) -> Document:
         return {"$inc": {"gen": 1}, "$min": {"due_at": now + self._debounce}}
 
-    def _statements(self, changes: Iterable[Change], own_lease: str | None, now: datetime) -> Iterator[Document]:
+    def _statements(
+        self, changes: Iterable[Change], own_lease: str | None, now: datetime
+    ) -> Iterator[Document]:
         for change in changes:
             if change.opens and change.start_us is not None and change.end_us is not None:
                 for minute in range(change.start_us, change.end_us, US_PER_MINUTE):
@@ -96,7 +104,9 @@ def _concerned(change: Change, own_lease: str | None) -> Document:
 
 
 def _is_in(minute_us: int, change: Change) -> bool:
-    return (change.start_us is None or minute_us >= change.start_us) and (change.end_us is None or minute_us < change.end_us)
+    return (change.start_us is None or minute_us >= change.start_us) and (
+        change.end_us is None or minute_us < change.end_us
+    )
 
 
 def _says_otherwise(change: Change) -> Document:
@@ -108,8 +118,11 @@ def _says_otherwise(change: Change) -> Document:
         case ChangeKind.MEMORY:
             return {"memory_unknown_us": {"$gt": 0}}
         case ChangeKind.CARRIED:
-            # Of a minute with a sample the part before that is another one: it says nothing of itself.
-            return _not_due([*_differs(change, ("host", "gpu_name", "own_price")), {"samples": {"$gt": 0}}])
+            # Of a minute with a sample the part before that is another one: it says nothing of
+            # itself.
+            return _not_due(
+                [*_differs(change, ("host", "gpu_name", "own_price")), {"samples": {"$gt": 0}}]
+            )
         case ChangeKind.NAMED:
             return _not_due(_differs(change, ("host", "gpu_name")))
         case _:
@@ -128,8 +141,8 @@ def _not_due(otherwise: list[Document]) -> Document:
 
 
 def _computed_by_others(own_lease: str | None) -> Document:
-    """Cells that somebody else may be computing from what was read before a change: he writes them as done, unless they
-    are marked again."""
+    """Cells that somebody else may be computing from what was read before a change: he writes them
+    as done, unless they are marked again."""
     return {"lease": {"$exists": True, "$ne": own_lease}}
 
 

@@ -3,15 +3,19 @@
     ledger_cells, rollups_*  {..., lines: {ref: {token, section, chunks, lines}}}   the header
     line_chunks              "<token>|<section>|<n>": one piece of its lines
 
-No document grows with the number of names in the data: a header holds its lines as long as they are few, and a reference to
-chunks from then on. A reader sees one state of a header and exactly the lines that belong to it:
+No document grows with the number of names in the data: a header holds its lines as long as they are
+few, and a reference to chunks from then on. A reader sees one state of a header and exactly the
+lines that belong to it:
 
-    1 the chunks are written under a token of their own, and are durable, before a header refers to them
+    1 the chunks are written under a token of their own, and are durable, before a header refers to
+      them
     2 the header is swapped as it ever was, by comparing its revision or version
-    3 the chunks of the header that was replaced are removed, and no others: another writer's may be about to be referred to
+    3 the chunks of the header that was replaced are removed, and no others: another writer's may be
+      about to be referred to
     4 a reader that misses chunks reads the header again: it was swapped meanwhile
 
-What a crash between 1 and 3 leaves is swept up later: chunks that no header refers to, an hour after they were written.
+What a crash between 1 and 3 leaves is swept up later: chunks that no header refers to, an hour
+after they were written.
 """
 
 from __future__ import annotations
@@ -41,7 +45,9 @@ _SWEPT_AT_ONCE = 500
 class LineChunks:
     """Reads and writes of `line_chunks`."""
 
-    def __init__(self, database: Database[Document], now: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self, database: Database[Document], now: Callable[[], datetime] | None = None
+    ) -> None:
         """now: the server's clock; only writers need it."""
         self._chunks = database.get_collection(
             Collection.LINE_CHUNKS.value,
@@ -53,11 +59,14 @@ class LineChunks:
         self._now = now
         self._swept_until: datetime | None = None
 
-    # -- writing -----------------------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------
 
-    def put(self, of: Collection, owner: str, sections: Mapping[str, Iterable[Document]]) -> tuple[str, dict[str, Document]]:
-        """Store pieces of lines durably. Returns the token they are under, and for each section the reference that its header
-        has to hold, `lines` left out. Raises StoreError; nothing refers to what was stored then."""
+    def put(
+        self, of: Collection, owner: str, sections: Mapping[str, Iterable[Document]]
+    ) -> tuple[str, dict[str, Document]]:
+        """Store pieces of lines durably. Returns the token they are under, and for each section the
+        reference that its header has to hold, `lines` left out. Raises StoreError; nothing refers
+        to what was stored then."""
         assert self._now is not None
         token = secrets.token_hex(8)
         head = {"of": of.value, "owner": owner, "written_at": self._now()}
@@ -72,8 +81,13 @@ class LineChunks:
         for joined in _commands(documents()):
             reply = write_command(self._chunks, "insert", [joined])
             if failed := reply.get("writeErrors"):
-                raise StoreOutcomeUnknown(f"lines of {owner} were not stored: {failed[0].get('errmsg')}")
-        return token, {name: {"token": token, "section": name, "chunks": count} for name, count in counts.items()}
+                raise StoreOutcomeUnknown(
+                    f"lines of {owner} were not stored: {failed[0].get('errmsg')}"
+                )
+        return token, {
+            name: {"token": token, "section": name, "chunks": count}
+            for name, count in counts.items()
+        }
 
     def drop(self, tokens: Iterable[str | None]) -> None:
         """Remove the chunks of these tokens, to which no header refers any more."""
@@ -81,20 +95,23 @@ class LineChunks:
             if token is not None:
                 self._chunks.delete_many({"_id": {"$gte": f"{token}|", "$lt": f"{token}}}"}})
 
-    # -- reading -----------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def read(self, ref: Document, fields: Sequence[str] = ()) -> list[Document] | None:
-        """The pieces a reference names, in order; None when some are missing: its header was swapped."""
+        """The pieces a reference names, in order; None when some are missing: its header was
+        swapped."""
         low = f"{ref['token']}|{ref['section']}|"
         where = {"_id": {"$gte": low, "$lt": low[:-1] + "}"}}
-        pieces = list(self._chunks.find(where, dict.fromkeys(fields, 1) or None).sort("_id", 1).batch_size(8))
+        pieces = list(
+            self._chunks.find(where, dict.fromkeys(fields, 1) or None).sort("_id", 1).batch_size(8)
+        )
         return pieces if len(pieces) == ref["chunks"] else None
 
-    # -- what crashes left -------------------------------------------------------------------------------------------
+    # -- what crashes left -------------------------------------------------------------------------
 
     def sweep(self) -> int:
-        """Remove chunks that no header refers to, of what was written since the last sweep and more than an hour ago.
-        Returns of how many documents."""
+        """Remove chunks that no header refers to, of what was written since the last sweep and more
+        than an hour ago. Returns of how many documents."""
         assert self._now is not None
         until = self._now() - ORPHAN_AFTER
         since = until - FIRST_SWEEP if self._swept_until is None else self._swept_until

@@ -1,7 +1,9 @@
-"""Lines of cells: in the cell as long as they are few, else in chunks; and what a cell remembers of its corrections, bounded.
+"""Lines of cells: in the cell as long as they are few, else in chunks; and what a cell remembers of
+its corrections, bounded.
 
 lines                                   few: [{model, tenant, method, ...}]
-line_ref, lines_total, chunks           many: where they are, what they sum to, and the token they are under
+line_ref, lines_total, chunks           many: where they are, what they sum to, and the token they
+                                        are under
 """
 
 from __future__ import annotations
@@ -46,7 +48,12 @@ def put_lines(chunks: LineChunks, cell: CellId, lines: Sequence[LedgerLine]) -> 
     token, refs = chunks.put(Collection.LEDGER_CELLS, cell, sections)
     total = {name: sum(line[name] or 0 for line in lines) for name in LINE_SUMS}
     ref = refs["lines"] | {"lines": len(lines)}
-    return {"chunks": token, "line_ref": ref, "lines_total": total, "top_models": _top_models(lines)}
+    return {
+        "chunks": token,
+        "line_ref": ref,
+        "lines_total": total,
+        "top_models": _top_models(lines),
+    }
 
 
 def _top_models(lines: Sequence[LedgerLine]) -> list[Document]:
@@ -59,11 +66,16 @@ def _top_models(lines: Sequence[LedgerLine]) -> list[Document]:
 
 
 def complete_cells(
-    chunks: LineChunks, collection: MongoCollection[Document], cells: Iterable[Document], fields: Document | None = None
+    chunks: LineChunks,
+    collection: MongoCollection[Document],
+    cells: Iterable[Document],
+    fields: Document | None = None,
 ) -> Iterator[CellDocument]:
-    """Cells with their lines, one at a time; those that vanished are left out. They need `_id`, `lines` and `line_ref`.
+    """Cells with their lines, one at a time; those that vanished are left out. They need `_id`,
+    `lines` and `line_ref`.
 
-    fields: how they were read, to read one again. Raises StoreOutcomeUnknown where a cell is written at every try.
+    fields: how they were read, to read one again. Raises StoreOutcomeUnknown where a cell is
+    written at every try.
     """
     for cell in cells:
         joined: Document | None = cell
@@ -82,7 +94,8 @@ def complete_cells(
 
 
 def first_lines(chunks: LineChunks, cell: CellDocument, limit: int) -> None:
-    """Up to `limit` of the lines of a cell into it, where they are in chunks: for a page that shows some of them."""
+    """Up to `limit` of the lines of a cell into it, where they are in chunks: for a page that shows
+    some of them."""
     if "line_ref" in cell:
         read = chunks.read(cell["line_ref"]) or []
         cell["lines"] = [line for piece in read for line in piece["lines"]][:limit]
@@ -97,21 +110,28 @@ def _line_bytes(line: LedgerLine) -> int:
     return _LINE_BYTES + utf8_length(line["model"]) + utf8_length(line["tenant"])
 
 
-# -- corrections -----------------------------------------------------------------------------------------------------
+# -- corrections -----------------------------------------------------------------------------------
 
 
 def bounded_correction(correction: Correction) -> Correction:
-    """A correction that lists the lines that changed most, and says how many it leaves out. Its sums are of all lines."""
+    """A correction that lists the lines that changed most, and says how many it leaves out. Its
+    sums are of all lines."""
     lines = correction["lines"]
     if len(lines) <= MAX_CORRECTED_LINES:
         return correction
-    most = sorted(lines, key=lambda line: (-abs(line["cost_nusd"]), line["model"], line["tenant"], line["method"]))
-    kept = sorted(most[:MAX_CORRECTED_LINES], key=lambda line: (line["model"], line["tenant"], line["method"]))
+    most = sorted(
+        lines,
+        key=lambda line: (-abs(line["cost_nusd"]), line["model"], line["tenant"], line["method"]),
+    )
+    kept = sorted(
+        most[:MAX_CORRECTED_LINES], key=lambda line: (line["model"], line["tenant"], line["method"])
+    )
     return {**correction, "lines": kept, "lines_left_out": len(lines) - len(kept)}
 
 
 def bounded_corrections(corrections: Sequence[Correction]) -> list[Correction]:
-    """The corrections of a cell, oldest first: when they are too many, the oldest are added up into one without lines."""
+    """The corrections of a cell, oldest first: when they are too many, the oldest are added up into
+    one without lines."""
     kept = list(corrections)
     size = len(bson.encode({"corrections": kept}))
     while len(kept) > 1 and (len(kept) > MAX_CORRECTIONS or size > MAX_CORRECTIONS_BYTES):
@@ -132,5 +152,7 @@ def _together(first: Correction, second: Correction) -> Correction:
         "moved_nusd": {name: amount for name, amount in moved.items() if amount},
         "cost_change_nusd": first["cost_change_nusd"] + second["cost_change_nusd"],
         "lines": [],
-        "lines_left_out": sum(len(one["lines"]) + one.get("lines_left_out", 0) for one in (first, second)),
+        "lines_left_out": sum(
+            len(one["lines"]) + one.get("lines_left_out", 0) for one in (first, second)
+        ),
     }

@@ -1,10 +1,12 @@
-"""Ledger cells in the store: take those that are due, write what was computed, mark what has to be computed again.
+"""Ledger cells in the store: take those that are due, write what was computed, mark what has to be
+computed again.
 
-Safety rests on two guards, not on leases: a cell is written only where `done_gen <= gen` that was read before its events,
-and only over the revision it was computed against. Times in `due_at` and leases are the MongoDB server's clock.
+Safety rests on two guards, not on leases: a cell is written only where `done_gen <= gen` that was
+read before its events, and only over the revision it was computed against. Times in `due_at` and
+leases are the MongoDB server's clock.
 
-No `due_at` is ever brought forward: every mark writes now + debounce, because ingest leaves a mark out while the one it
-knows of is still ahead (marks.py).
+No `due_at` is ever brought forward: every mark writes now + debounce, because ingest leaves a mark
+out while the one it knows of is still ahead (marks.py).
 """
 
 from __future__ import annotations
@@ -20,7 +22,12 @@ from pymongo import ASCENDING, DESCENDING
 from gpu_token_analytics.cells.line_chunks import LineChunks
 from gpu_token_analytics.cells.lines import are_many, complete_cells, put_lines
 from gpu_token_analytics.documents import CellId, CellState, Collection, GpuId, GpuMinute, cell_id
-from gpu_token_analytics.ledger.document import CHUNKED_FIELDS, TAKEN_FIELDS, CellDocument, projection
+from gpu_token_analytics.ledger.document import (
+    CHUNKED_FIELDS,
+    TAKEN_FIELDS,
+    CellDocument,
+    projection,
+)
 from gpu_token_analytics.mongo.aside import Aside
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import by_bytes, update_many
@@ -31,14 +38,18 @@ Version: TypeAlias = tuple[int, datetime | None]
 
 LEASE_SECONDS = 60
 _BATCH_CELLS = 100  # whole cells read at a time: each may have half a megabyte of lines
-_LONGER = 12  # times as long as others wait for the idle, they wait for those who have cells of their own
+# times as long as others wait for the idle, they wait for those who have cells of their own
+_LONGER = 12
 _LOOKED_AT = 4  # times as many as are taken, to find one's own among others'
 LIVE = timedelta(minutes=10)  # minutes younger than this are live: their costs are being watched
-HISTORY_SHARE = 4  # of this many due cells taken, one is of history, however many live ones there are
+# of this many due cells taken, one is of history, however many live ones there are
+HISTORY_SHARE = 4
 _TAKEN_BY = projection(("gpu", "minute", "due_at"))
 _TAKEN = projection(TAKEN_FIELDS)
 _STATE = projection(("silent", "revision", "due_at", "lease"))
-LATER_CELLS = 5  # per GPU, on average: in order there is one, of the minute that has begun, and none before the first
+# per GPU, on average: in order there is one, of the minute that has begun, and none before the
+# first
+LATER_CELLS = 5
 
 
 def version_of(cell: CellDocument) -> Version:
@@ -51,7 +62,9 @@ def is_live(cell: CellDocument, now: datetime) -> bool:
     return cell["minute"] >= now - LIVE
 
 
-def _live_and_history(cells: Iterable[CellDocument], now: datetime) -> tuple[list[CellDocument], list[CellDocument]]:
+def _live_and_history(
+    cells: Iterable[CellDocument], now: datetime
+) -> tuple[list[CellDocument], list[CellDocument]]:
     live: list[CellDocument] = []
     history: list[CellDocument] = []
     for cell in cells:
@@ -61,7 +74,8 @@ def _live_and_history(cells: Iterable[CellDocument], now: datetime) -> tuple[lis
 
 @dataclass(frozen=True)
 class CellWrite:
-    """One computed cell. `due_again_at`: null when nothing more is expected; set for a minute that is not over."""
+    """One computed cell. `due_again_at`: null when nothing more is expected; set for a minute that
+    is not over."""
 
     cell: str
     gen: int
@@ -77,10 +91,14 @@ class CellWrite:
 
 
 class CellStore:
-    """Reads and writes of `ledger_cells`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
+    """Reads and writes of `ledger_cells`. Every method raises StoreUnreachable, StoreRefused or
+    StoreOutcomeUnknown."""
 
-    def __init__(self, store: Store, debounce_seconds: float, *, noting_unsent: bool = False) -> None:
-        """noting_unsent: whether changed cells are to be sent to the ledger's topic (warehouse/outbox.py)."""
+    def __init__(
+        self, store: Store, debounce_seconds: float, *, noting_unsent: bool = False
+    ) -> None:
+        """noting_unsent: whether changed cells are to be sent to the ledger's topic
+        (warehouse/outbox.py)."""
         self.now = store.now
         self._noting_unsent = noting_unsent
         self._debounce = timedelta(seconds=debounce_seconds)
@@ -88,17 +106,20 @@ class CellStore:
         self._chunks = LineChunks(store.database, store.now)
         self.aside = Aside(store.database, store.now)
 
-    # -- due cells ---------------------------------------------------------------------------------------------------
+    # -- due cells ---------------------------------------------------------------------------------
 
     @mapped
-    def take_due(self, limit: int, mine: Set[GpuId] | None = None, others_wait: timedelta = timedelta()) -> list[CellDocument]:
+    def take_due(
+        self, limit: int, mine: Set[GpuId] | None = None, others_wait: timedelta = timedelta()
+    ) -> list[CellDocument]:
         """Lease up to `limit` due cells. Their `gen` is read before any event is.
 
-        Live minutes come first (LIVE), then history; each longest due first. History always gets its share, else a fleet that
-        keeps a processor busy would never see a price of last month (docs/decisions/0023).
+        Live minutes come first (LIVE), then history; each longest due first. History always gets
+        its share, else a fleet that keeps a processor busy would never see a price of last month
+        (docs/decisions/0023).
 
-        mine: GPUs whose cells come first. Cells of other GPUs are taken when they have been due for `others_wait`; while there
-        are cells of one's own, for longer, but not for ever.
+        mine: GPUs whose cells come first. Cells of other GPUs are taken when they have been due for
+        `others_wait`; while there are cells of one's own, for longer, but not for ever.
         """
         now = self.now()
         due: Document = {
@@ -106,11 +127,16 @@ class CellStore:
             "$or": [{"lease_until": {"$exists": False}}, {"lease_until": {"$lt": now}}],
         }
         many = limit if mine is None else _LOOKED_AT * limit
-        waiting = self._listed(self._cells.find(due, _TAKEN_BY).sort("due_at", ASCENDING).limit(many))
+        waiting = self._listed(
+            self._cells.find(due, _TAKEN_BY).sort("due_at", ASCENDING).limit(many)
+        )
         live, history = _live_and_history(waiting, now)
         if len(waiting) == many:
-            # A backlog: live minutes may be due behind it. Few cells are that young, and their index finds them.
-            young = self._cells.find({"minute": {"$gte": now - LIVE}, **due}, _TAKEN_BY).hint([("minute", ASCENDING)])
+            # A backlog: live minutes may be due behind it. Few cells are that young, and their
+            # index finds them.
+            young = self._cells.find({"minute": {"$gte": now - LIVE}, **due}, _TAKEN_BY).hint(
+                [("minute", ASCENDING)]
+            )
             live = self._listed(young.sort("due_at", ASCENDING).limit(many))
             if not history:
                 old = self._cells.find({"minute": {"$lt": now - LIVE}, **due}, _TAKEN_BY)
@@ -119,7 +145,8 @@ class CellStore:
             busy = any(cell["gpu"] in mine for cell in (*live, *history))
             overdue = now - others_wait * (_LONGER if busy else 1)
             live, history = (
-                [cell for cell in cells if cell["gpu"] in mine or cell["due_at"] <= overdue] for cells in (live, history)
+                [cell for cell in cells if cell["gpu"] in mine or cell["due_at"] <= overdue]
+                for cells in (live, history)
             )
         share = min(len(history), max(1, limit // HISTORY_SHARE, limit - len(live)))
         taken = live[: limit - share] + history[:share]
@@ -128,7 +155,8 @@ class CellStore:
         lease = secrets.token_hex(8)
         ids = {"_id": {"$in": [cell["_id"] for cell in taken]}}
         self._cells.update_many(
-            {**ids, **due}, {"$set": {"lease_until": now + timedelta(seconds=LEASE_SECONDS), "lease": lease}}
+            {**ids, **due},
+            {"$set": {"lease_until": now + timedelta(seconds=LEASE_SECONDS), "lease": lease}},
         )
         return self._listed(self._cells.find({**ids, "lease": lease}, _TAKEN))
 
@@ -148,19 +176,33 @@ class CellStore:
 
     @mapped
     def write(self, writes: Sequence[CellWrite]) -> int:
-        """Write computed cells where nobody was faster; a cell touched meanwhile stays due. Returns how many were taken.
+        """Write computed cells where nobody was faster; a cell touched meanwhile stays due. Returns
+        how many were taken.
 
         What MongoDB refuses for good is set aside, and is due no more until it is touched again.
         """
         if not writes:
             return 0
-        chunked = {write.cell: write for write in writes if write.changed and are_many(write.changes["lines"])}
-        fields = {name: put_lines(self._chunks, name, write.changes["lines"]) for name, write in chunked.items()}
-        outcome = update_many(self._cells, (self._write_one(write, fields.get(write.cell)) for write in writes))
+        chunked = {
+            write.cell: write
+            for write in writes
+            if write.changed and are_many(write.changes["lines"])
+        }
+        fields = {
+            name: put_lines(self._chunks, name, write.changes["lines"])
+            for name, write in chunked.items()
+        }
+        outcome = update_many(
+            self._cells, (self._write_one(write, fields.get(write.cell)) for write in writes)
+        )
         tokens = {name: str(put["chunks"]) for name, put in fields.items()}
-        self._drop_replaced([write for write in writes if write.cell in tokens or write.replaces], tokens)
+        self._drop_replaced(
+            [write for write in writes if write.cell in tokens or write.replaces], tokens
+        )
         refused = {writes[index].cell: why for index, why in outcome.refused.items()}
-        self.aside.clear(Collection.LEDGER_CELLS, (write.cell for write in writes if write.cell not in refused))
+        self.aside.clear(
+            Collection.LEDGER_CELLS, (write.cell for write in writes if write.cell not in refused)
+        )
         for index in outcome.refused:
             self._set_aside(writes[index], refused[writes[index].cell])
         return outcome.matched
@@ -169,20 +211,28 @@ class CellStore:
         """Of cells that have or had lines in chunks: remove those that no cell refers to now."""
         if not writes:
             return
-        cells = self._cells.find({"_id": {"$in": [write.cell for write in writes]}}, {"chunks": 1, "revision": 1})
+        cells = self._cells.find(
+            {"_id": {"$in": [write.cell for write in writes]}}, {"chunks": 1, "revision": 1}
+        )
         now = {cell["_id"]: cell for cell in cells}
         for write in writes:
             cell, token = now.get(write.cell, {}), tokens.get(write.cell)
             if token is not None and cell.get("chunks") != token:
                 self._chunks.drop([token])  # somebody was faster
-            elif write.changed and cell.get("revision") == write.changes["revision"] and cell.get("chunks") == token:
+            elif (
+                write.changed
+                and cell.get("revision") == write.changes["revision"]
+                and cell.get("chunks") == token
+            ):
                 self._chunks.drop([write.replaces])
 
     def _set_aside(self, write: CellWrite, why: str) -> None:
         self.aside.put(Collection.LEDGER_CELLS, write.cell, why)
         # Not due, but not done: a mark makes it due again, and the audit sees that it is behind.
         untouched = {"_id": write.cell, "gen": write.gen, "revision": write.revision}
-        self._cells.update_one(untouched, {"$unset": {"due_at": "", "lease": "", "lease_until": ""}})
+        self._cells.update_one(
+            untouched, {"$unset": {"due_at": "", "lease": "", "lease_until": ""}}
+        )
 
     @mapped
     def look_after_set_aside(self) -> int:
@@ -210,7 +260,8 @@ class CellStore:
         fields["done_gen"] = write.gen
         fields["due_at"] = {"$cond": [{"$eq": ["$gen", write.gen]}, again, touched]}
         fields["lease_until"] = fields["lease"] = "$$REMOVE"
-        # `done_gen <= gen`: a cell may be due again without a new mark, because its minute was not over.
+        # `done_gen <= gen`: a cell may be due again without a new mark, because its minute was not
+        # over.
         guard = {"_id": write.cell, "revision": write.revision, "done_gen": {"$lte": write.gen}}
         return {"q": guard, "u": [{"$set": fields}]}
 
@@ -224,11 +275,15 @@ class CellStore:
     def finalise(self) -> int:
         """Turn cells whose time is over from provisional to final. Returns how many."""
         return self._cells.update_many(
-            {"state": CellState.PROVISIONAL, "final_at": {"$lte": self.now()}, "due_at": {"$exists": False}},
+            {
+                "state": CellState.PROVISIONAL,
+                "final_at": {"$lte": self.now()},
+                "due_at": {"$exists": False},
+            },
             {"$set": {"state": CellState.FINAL.value}},
         ).modified_count
 
-    # -- marks -------------------------------------------------------------------------------------------------------
+    # -- marks -------------------------------------------------------------------------------------
 
     @mapped
     def mark_existing(self, ids: Sequence[str]) -> None:
@@ -236,7 +291,7 @@ class CellStore:
         for some in by_bytes(ids):
             self._cells.update_many({"_id": {"$in": some}}, self._touch())
 
-    # -- reads -------------------------------------------------------------------------------------------------------
+    # -- reads -------------------------------------------------------------------------------------
 
     @mapped
     def states(self, cells: Iterable[GpuMinute]) -> dict[GpuMinute, CellDocument]:
@@ -250,7 +305,9 @@ class CellStore:
     @mapped
     def versions(self, ids: Iterable[str]) -> dict[str, Version]:
         """The version of each of these cells; those that do not exist are left out."""
-        cells = self._listed(self._cells.find({"_id": {"$in": list(ids)}}, {"gen": 1, "computed_at": 1}))
+        cells = self._listed(
+            self._cells.find({"_id": {"$in": list(ids)}}, {"gen": 1, "computed_at": 1})
+        )
         return {cell["_id"]: version_of(cell) for cell in cells}
 
     @mapped
@@ -261,8 +318,8 @@ class CellStore:
 
     @mapped
     def minutes_after(self, last_us: Mapping[GpuId, int]) -> dict[GpuId, list[int]]:
-        """The minutes of the cells that each GPU has after a minute, from the index alone; {} where there are too many to be
-        read."""
+        """The minutes of the cells that each GPU has after a minute, from the index alone; {} where
+        there are too many to be read."""
         limit = LATER_CELLS * len(last_us)
         where = {"gpu": {"$in": sorted(last_us)}, "minute": {"$gt": from_us(min(last_us.values()))}}
         cells = list(self._cells.find(where, {"_id": 0, "gpu": 1, "minute": 1}).limit(limit))
@@ -277,19 +334,28 @@ class CellStore:
     @mapped
     def count_cells(self, gpu: GpuId, start_us: int, end_us: int) -> int:
         """How many cells a GPU has in [start, end)."""
-        return self._cells.count_documents({"gpu": gpu, "minute": {"$gte": from_us(start_us), "$lt": from_us(end_us)}})
+        return self._cells.count_documents(
+            {"gpu": gpu, "minute": {"$gte": from_us(start_us), "$lt": from_us(end_us)}}
+        )
 
     @mapped
     def last_heard(self, gpu: GpuId) -> datetime | None:
         """The newest minute of a GPU that was computed with evidence in it."""
-        cell = self._cells.find_one({"gpu": gpu, "silent": False}, {"minute": 1}, sort=[("minute", DESCENDING)])
+        cell = self._cells.find_one(
+            {"gpu": gpu, "silent": False}, {"minute": 1}, sort=[("minute", DESCENDING)]
+        )
         return None if cell is None else cell["minute"]
 
     @mapped
-    def cells_of(self, gpu: GpuId, start: datetime | None, end: datetime | None) -> Iterable[CellDocument]:
-        """The cells of one GPU with start <= minute < end, in time order, all their lines included; one at a time."""
+    def cells_of(
+        self, gpu: GpuId, start: datetime | None, end: datetime | None
+    ) -> Iterable[CellDocument]:
+        """The cells of one GPU with start <= minute < end, in time order, all their lines included;
+        one at a time."""
         minute = {key: value for key, value in (("$gte", start), ("$lt", end)) if value is not None}
-        cells = self._cells.find({"gpu": gpu, **({"minute": minute} if minute else {})}).sort("minute", ASCENDING)
+        cells = self._cells.find({"gpu": gpu, **({"minute": minute} if minute else {})}).sort(
+            "minute", ASCENDING
+        )
         return complete_cells(self._chunks, self._cells, each(cells.batch_size(_BATCH_CELLS)))
 
     @mapped

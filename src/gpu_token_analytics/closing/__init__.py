@@ -1,9 +1,12 @@
-"""From raw events to cells: due cells are loaded, computed, what follows for others is marked, they are written and audited.
+"""From raw events to cells: due cells are loaded, computed, what follows for others is marked, they
+are written and audited.
 
-May import `rollups`, `raw`, `cells`, `books`, `mongo`, `ledger`, `wire` and the shared words; no Kafka, no HTTP.
+May import `rollups`, `raw`, `cells`, `books`, `mongo`, `ledger`, `wire` and the shared words; no
+Kafka, no HTTP.
 
     closer.py        the loop over due cells
-    load.py          everything that timelines are made of: load_samples.py, load_requests.py, neighbours.py
+    load.py          everything that timelines are made of: load_samples.py, load_requests.py,
+                     neighbours.py
     runs.py          which cells are loaded together
     mark.py          what changed in timelines beside the cells computed
     write.py         what is written of a cell

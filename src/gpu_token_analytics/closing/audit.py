@@ -1,20 +1,26 @@
-"""The audit: does every nano-dollar have exactly one class, and is the ledger what the raw events say?
+"""The audit: does every nano-dollar have exactly one class, and is the ledger what the raw events
+say?
 
-    identity   in every stored cell: classes sum to C, class times to the owned time, lines to `attributed`
-    price      C again from price x time alone, in Python integers, without the ledger's own arithmetic
-    fresh      every cell computed again from raw events and compared, cells missing or too many included
-    sums       every hourly and daily sum, added up again from its parts (rollups/audit.py), also without `fresh`
+    identity   in every stored cell: classes sum to C, class times to the owned time, lines to
+               `attributed`
+    price      C again from price x time alone, in Python integers, without the ledger's own
+               arithmetic
+    fresh      every cell computed again from raw events and compared, cells missing or too many
+               included
+    sums       every hourly and daily sum, added up again from its parts (rollups/audit.py), also
+               without `fresh`
     aside      what MongoDB refused for good and is not in the ledger as it should be
     totals     requests and tokens of the raw events against the sums of the ledger's lines, exactly
 
-Of cells that are due, of minutes that are not over, of cells that are older than raw events are kept, and of cells that were
-computed by other rules (before an upgrade, or with other settings of the ledger), only the identity is judged: what they say
-is, or may be, not what the raw events say now and here. Their requests and tokens are in the totals all the same.
+Of cells that are due, of minutes that are not over, of cells that are older than raw events are
+kept, and of cells that were computed by other rules (before an upgrade, or with other settings of
+the ledger), only the identity is judged: what they say is, or may be, not what the raw events say
+now and here. Their requests and tokens are in the totals all the same.
 
-A ledger that is audited while it is written has differences that are none: an event is stored before its cells are marked,
-a price reaches its cells within seconds, a silence is opened after it. So a cell that differs is looked at a second time,
-after such changes had time to arrive. It is wrong if it was neither touched nor computed in between; else it is told as
-changing.
+A ledger that is audited while it is written has differences that are none: an event is stored
+before its cells are marked, a price reaches its cells within seconds, a silence is opened after it.
+So a cell that differs is looked at a second time, after such changes had time to arrive. It is
+wrong if it was neither touched nor computed in between; else it is told as changing.
 """
 
 from __future__ import annotations
@@ -31,7 +37,15 @@ from gpu_token_analytics.closing.audit_report import ENGINE_COUNTS, AuditReport
 from gpu_token_analytics.closing.load import load_timelines
 from gpu_token_analytics.closing.runs import runs_of
 from gpu_token_analytics.closing.store import LedgerStore
-from gpu_token_analytics.documents import COUNTS, US_PER_HOUR, US_PER_MINUTE, GpuId, MoneyClass, cell_id, touched_minutes
+from gpu_token_analytics.documents import (
+    COUNTS,
+    US_PER_HOUR,
+    US_PER_MINUTE,
+    GpuId,
+    MoneyClass,
+    cell_id,
+    touched_minutes,
+)
 from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.compute import compute_runs
 from gpu_token_analytics.ledger.computed import ComputedCell
@@ -44,7 +58,8 @@ from gpu_token_analytics.rollups.spans import HOUR, floor
 from gpu_token_analytics.wire.events import touching_kinds
 from gpu_token_analytics.wire.times import to_us
 
-# The minutes a live GPU says nothing in are opened by housekeeping, too: younger ones may be missing.
+# The minutes a live GPU says nothing in are opened by housekeeping, too: younger ones may be
+# missing.
 _SILENCE_OPENED_US = US_PER_MINUTE
 _MANY_LINES = 256
 _LOOKED_AT = 10_000  # cells in one command
@@ -73,18 +88,22 @@ def audit(
     on_gpu: Callable[[int, int], None] = lambda _done, _total: None,
     before_second_look: Callable[[int], object] = lambda _cells: None,
 ) -> AuditReport:
-    """Audit the cells with start <= minute < end (all without bounds). on_gpu(done, total) reports progress.
+    """Audit the cells with start <= minute < end (all without bounds). on_gpu(done, total) reports
+    progress.
 
-    fresh=False leaves out the computation from raw events and the totals. raw_complete_for: cells that opened longer ago
-    are not computed again (Settings.raw_complete_for); None: all are. before_second_look(cells) is called when so many cells
-    differ (0: totals do), to wait SECOND_LOOK_SECONDS in where a processor may be at work; without it they are looked at
-    again at once.
+    fresh=False leaves out the computation from raw events and the totals. raw_complete_for: cells
+    that opened longer ago are not computed again (Settings.raw_complete_for); None: all are.
+    before_second_look(cells) is called when so many cells differ (0: totals do), to wait
+    SECOND_LOOK_SECONDS in where a processor may be at work; without it they are looked at again at
+    once.
     """
     report = AuditReport(start, end, fresh)
     now = store.now()
     horizon = None if raw_complete_for is None else now - raw_complete_for
     books = store.books.read()
-    gpus = sorted({*store.cells.cell_gpus(), *_raw_gpus(store, books)} if fresh else store.cells.cell_gpus())
+    gpus = sorted(
+        {*store.cells.cell_gpus(), *_raw_gpus(store, books)} if fresh else store.cells.cell_gpus()
+    )
     report.gpus = len(gpus)
     report.shared_uuids = len(books.shared.hosts)
     doubts: list[_Doubt] = []
@@ -101,10 +120,16 @@ def audit(
         report.set_aside += 1
         report.found(row["owner"], f"set aside since {row['since']:%Y-%m-%dT%H:%MZ}: {row['why']}")
     if report.cost_nusd != sum(report.classes_nusd.values()):
-        report.found("total", f"classes sum to {sum(report.classes_nusd.values())}, C to {report.cost_nusd}")
+        report.found(
+            "total", f"classes sum to {sum(report.classes_nusd.values())}, C to {report.cost_nusd}"
+        )
     report.cells_unmarked = store.pending_marks.count() if fresh else 0
     unsettled = (
-        report.cells_unmarked or report.cells_pending or report.cells_not_over or report.cells_kept or report.cells_changing
+        report.cells_unmarked
+        or report.cells_pending
+        or report.cells_not_over
+        or report.cells_kept
+        or report.cells_changing
     )
     if fresh and start is None and end is None and not unsettled:
         _compare_totals(store, now, report, before_second_look)
@@ -148,7 +173,10 @@ def _audit_gpu(
         return []
     again = _compute_again(store, books, params, gpu, set(stored), kept, now_us, report)
     doubts = (
-        _compare(computed, stored.get(minute := computed.content.start_us), digests.get(minute), report) for computed in again
+        _compare(
+            computed, stored.get(minute := computed.content.start_us), digests.get(minute), report
+        )
+        for computed in again
     )
     return [doubt for doubt in doubts if doubt is not None]
 
@@ -160,18 +188,23 @@ def _audit_sums(
     before_second_look: Callable[[int], object],
 ) -> None:
     def covered(start: datetime, end: datetime) -> bool:
-        return (report.start is None or report.start <= start) and (report.end is None or end <= report.end)
+        return (report.start is None or report.start <= start) and (
+            report.end is None or end <= report.end
+        )
 
     audited = audit_sums(store.rollups, gpu_hours, covered, before_second_look)
     report.sums_compared, report.sums_behind = audited.compared, audited.behind
     for name in audited.different:
-        report.found(name, "the sum is not what its parts sum to, and none of them waits to be rolled up")
+        report.found(
+            name, "the sum is not what its parts sum to, and none of them waits to be rolled up"
+        )
 
 
 def _look_again(store: LedgerStore, doubts: Sequence[_Doubt], report: AuditReport) -> None:
     for at in range(0, len(doubts), _LOOKED_AT):
         asked = doubts[at : at + _LOOKED_AT]
-        unmarked = store.pending_marks.waiting(doubt.minute_us for doubt in asked)  # first: marked since, it has a new version
+        # first: marked since, it has a new version
+        unmarked = store.pending_marks.waiting(doubt.minute_us for doubt in asked)
         versions = store.cells.versions(doubt.cell for doubt in asked)
         for doubt in asked:
             if doubt.minute_us in unmarked or versions.get(doubt.cell) != doubt.version:
@@ -183,22 +216,31 @@ def _look_again(store: LedgerStore, doubts: Sequence[_Doubt], report: AuditRepor
 
 
 def _compare_totals(
-    store: LedgerStore, started: datetime, report: AuditReport, before_second_look: Callable[[int], object]
+    store: LedgerStore,
+    started: datetime,
+    report: AuditReport,
+    before_second_look: Callable[[int], object],
 ) -> None:
     raw = Counter(store.raw.usage_totals())
     raw.update(dict(zip(ENGINE_COUNTS, store.raw.counter_totals(), strict=True)))
-    different = [name for name in (*COUNTS, *ENGINE_COUNTS) if raw[name] != report.ledger_counts[name]]
+    different = [
+        name for name in (*COUNTS, *ENGINE_COUNTS) if raw[name] != report.ledger_counts[name]
+    ]
     if different and not report.findings_count:
         before_second_look(0)
         if store.cells.is_changing(started):
             return
     report.raw_counts = raw
     for name in different:
-        report.found("total", f"{name}: {raw[name]} in raw events, {report.ledger_counts[name]} in the ledger")
+        report.found(
+            "total",
+            f"{name}: {raw[name]} in raw events, {report.ledger_counts[name]} in the ledger",
+        )
 
 
 def _is_due(cell: CellDocument, over: bool) -> bool:
-    """Whether it is still to be computed: it was touched, or its minute is over, and was not when it was computed."""
+    """Whether it is still to be computed: it was touched, or its minute is over, and was not when
+    it was computed."""
     return cell["done_gen"] < cell["gen"] or (over and "due_at" in cell)
 
 
@@ -211,14 +253,27 @@ def _check_identity(cell: CellDocument, report: AuditReport) -> None:
     if min(classes.values()) < 0:
         report.found(cell["_id"], f"a class is negative: {classes}")
     if sum(cell["class_us"].values()) != cell["owned_us"]:
-        report.found(cell["_id"], f"class times sum to {sum(cell['class_us'].values())} us, owned are {cell['owned_us']}")
+        report.found(
+            cell["_id"],
+            f"class times sum to {sum(cell['class_us'].values())} us, owned are {cell['owned_us']}",
+        )
     lines = sum(line["cost_nusd"] or 0 for line in cell["lines"])
     if lines != classes[MoneyClass.ATTRIBUTED]:
-        report.found(cell["_id"], f"lines sum to {lines}, attributed is {classes[MoneyClass.ATTRIBUTED]}")
-    unmetered = sum(line["counted"]["unmetered_nusd"] or 0 for line in cell["lines"] if "counted" in line)
+        report.found(
+            cell["_id"], f"lines sum to {lines}, attributed is {classes[MoneyClass.ATTRIBUTED]}"
+        )
+    unmetered = sum(
+        line["counted"]["unmetered_nusd"] or 0 for line in cell["lines"] if "counted" in line
+    )
     if unmetered not in (0, classes[MoneyClass.UNMETERED_WORK]):
         said = classes[MoneyClass.UNMETERED_WORK]
-        report.found(cell["_id"], f"lines of engines sum to {unmetered}, unmetered_work is {said}: it is all or nothing of it")
+        report.found(
+            cell["_id"],
+            (
+                f"lines of engines sum to {unmetered}, unmetered_work is {said}: it is all or "
+                "nothing of it"
+            ),
+        )
     report.unpriced += NO_ROW in cell.get("price_rows", ()) and cell["owned_us"] > 0
     report.default_price_nusd += cost if cell.get("default_price") else 0
     for line in cell["lines"]:
@@ -252,7 +307,9 @@ def _compute_again(
     minutes = [
         minute
         for minute in sorted((owned | stored) - kept)
-        if (low is None or minute >= low) and (high is None or minute < high) and minute + US_PER_MINUTE <= now_us
+        if (low is None or minute >= low)
+        and (high is None or minute < high)
+        and minute + US_PER_MINUTE <= now_us
     ]
     for run in runs_of(minutes):
         for timelines in load_timelines(store.raw, books, params, {gpu: run}, now_us):
@@ -260,7 +317,9 @@ def _compute_again(
                 yield from computed.cells
 
 
-def _compare(computed: ComputedCell, stored: CellDocument | None, lines: bytes | None, report: AuditReport) -> _Doubt | None:
+def _compare(
+    computed: ComputedCell, stored: CellDocument | None, lines: bytes | None, report: AuditReport
+) -> _Doubt | None:
     content = computed.content
     name = cell_id(computed.gpu, content.start_us)
     expected = _price_time(computed)
@@ -268,7 +327,11 @@ def _compare(computed: ComputedCell, stored: CellDocument | None, lines: bytes |
         report.found(name, f"price x time is {expected}, computed C is {content.cost_nusd}")
     if stored is None:
         missing = f"the cell is missing: {content.cost_nusd} nano-USD are not in the ledger"
-        return _Doubt(name, None, missing, content.start_us) if content.owned_us or content.lines else None
+        return (
+            _Doubt(name, None, missing, content.start_us)
+            if content.owned_us or content.lines
+            else None
+        )
     if _is_due(stored, over=True):  # no other minute is computed again
         return None
     price_time = content.cost_nusd if expected is None else expected
@@ -280,14 +343,22 @@ def _compare(computed: ComputedCell, stored: CellDocument | None, lines: bytes |
     if not different:
         report.compare(stored["cost_nusd"], price_time)
         return None
-    shown = ", ".join(f"{key}: stored {_short(said.get(key))}, fresh {_short(fields[key])}" for key in different[:3])
+    shown = ", ".join(
+        f"{key}: stored {_short(said.get(key))}, fresh {_short(fields[key])}"
+        for key in different[:3]
+    )
     problem = f"differs from a fresh computation in {shown}"
-    return _Doubt(name, version_of(stored), problem, content.start_us, stored["cost_nusd"], price_time)
+    return _Doubt(
+        name, version_of(stored), problem, content.start_us, stored["cost_nusd"], price_time
+    )
 
 
 def _price_time(computed: ComputedCell) -> int | None:
-    """Price x owned time in Python integers; None where C is not that alone (MIG parts, owned mode's energy)."""
-    if computed.share is not None or any(piece.mode is PriceMode.OWNED for piece in computed.prices):
+    """Price x owned time in Python integers; None where C is not that alone (MIG parts, owned
+    mode's energy)."""
+    if computed.share is not None or any(
+        piece.mode is PriceMode.OWNED for piece in computed.prices
+    ):
         return None
     if not computed.known:
         return 0
@@ -296,7 +367,9 @@ def _price_time(computed: ComputedCell) -> int | None:
     ends = [piece.from_us for piece in computed.prices[1:]] + [end]
     for piece, until in zip(computed.prices, ends, strict=True):
         if piece.from_us < min(until, end):
-            total += _integral(piece.nusd_per_hour, min(until, end)) - _integral(piece.nusd_per_hour, piece.from_us)
+            total += _integral(piece.nusd_per_hour, min(until, end)) - _integral(
+                piece.nusd_per_hour, piece.from_us
+            )
     return total
 
 
@@ -321,7 +394,8 @@ def _raw_gpus(store: LedgerStore, books: Books) -> set[GpuId]:
 
 
 def _minutes_told(store: LedgerStore, books: Books, gpu: GpuId, *, evidence: bool) -> list[int]:
-    """The minutes that events speak of a GPU in: evidence, by which its time is owned, or such that only have lines."""
+    """The minutes that events speak of a GPU in: evidence, by which its time is owned, or such that
+    only have lines."""
     minutes: set[int] = set()
     for member in books.family(gpu) if evidence else [gpu]:
         for kind, touches in touching_kinds():

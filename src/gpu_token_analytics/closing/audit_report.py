@@ -15,7 +15,8 @@ MAX_ENGINES = 10_000
 SHOWN_ENGINES = 10
 ENGINE_COUNTS = ("engine_prompt_tokens", "engine_completion_tokens")  # of what engines counted
 
-SECOND_LOOK_SECONDS = 15.0  # what the processor's housekeeping, every 10 s, has to bring and closing to compute
+# what the processor's housekeeping, every 10 s, has to bring and closing to compute
+SECOND_LOOK_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class AuditReport:
     cells_pending: int = 0
     cells_not_over: int = 0
     cells_kept: int = 0  # too old to be computed again: their raw events may have expired
-    cells_of_other_rules: int = 0  # computed by an earlier version of the ledger, or with other settings
+    # computed by an earlier version of the ledger, or with other settings
+    cells_of_other_rules: int = 0
     cells_unmarked: int = 0  # of requests that reach too far for their batch: not marked yet
     cells_changing: int = 0  # differed, but were touched meanwhile
     cost_nusd: int = 0
@@ -63,14 +65,18 @@ class AuditReport:
     sums_behind: int = 0  # of these, they do not hold the newest content of their parts yet
     set_aside: int = 0  # cells and sums that MongoDB refuses for good
     shared_uuids: int = 0  # of several cards each, which are told apart by their hosts
-    unknown_gpu_requests: int = 0  # on GPUs that nobody sampled or declared, so that their money is unknown
+    # on GPUs that nobody sampled or declared, so that their money is unknown
+    unknown_gpu_requests: int = 0
     unknown_gpu_tokens: int = 0
     default_price_nusd: int = 0  # of cells in which the default price held
-    unpriced: int = 0  # owned cells that no price row, sample or default has a price for, if only for a part
+    # owned cells that no price row, sample or default has a price for, if only for a part
+    unpriced: int = 0
     classes_nusd: Counter[str] = field(default_factory=Counter)
     ledger_counts: Counter[str] = field(default_factory=Counter)
-    engines: dict[str, EngineTokens] = field(default_factory=dict)  # by instance, at most MAX_ENGINES of them
-    raw_counts: Counter[str] | None = None  # None: not compared (a part of the time only, or cells are pending)
+    # by instance, at most MAX_ENGINES of them
+    engines: dict[str, EngineTokens] = field(default_factory=dict)
+    # None: not compared (a part of the time only, or cells are pending)
+    raw_counts: Counter[str] | None = None
     findings: list[Finding] = field(default_factory=list)
     findings_count: int = 0
 
@@ -108,7 +114,9 @@ class AuditReport:
             "default_price_nusd": self.default_price_nusd,
             "classes_nusd": {name.value: self.classes_nusd[name.value] for name in MoneyClass},
             "ledger": {name: self.ledger_counts[name] for name in COUNTS},
-            "raw": None if self.raw_counts is None else {name: self.raw_counts[name] for name in COUNTS},
+            "raw": None
+            if self.raw_counts is None
+            else {name: self.raw_counts[name] for name in COUNTS},
             "engines": [
                 {
                     "instance": name,
@@ -137,7 +145,9 @@ class AuditReport:
     @property
     def least_covered(self) -> list[tuple[str, EngineTokens]]:
         """Engines that counted something, the least covered ones first."""
-        counting = [(name, engine) for name, engine in self.engines.items() if engine.counted or engine.more]
+        counting = [
+            (name, engine) for name, engine in self.engines.items() if engine.counted or engine.more
+        ]
         return sorted(counting, key=lambda item: (item[1].coverage or 0.0, item[0]))[:MAX_LISTED]
 
     def compare(self, stored_nusd: int, price_time_nusd: int) -> None:
@@ -156,10 +166,14 @@ class AuditReport:
 def _of_engine(name: str, engine: EngineTokens) -> str:
     """What an engine counted, against its requests."""
     if engine.coverage is None:
-        return f"engine {name}: counted nothing, while requests tell of {engine.more:,} tokens: is it placed on the right GPUs?"
+        return (
+            f"engine {name}: counted nothing, while requests tell of {engine.more:,} tokens: is it "
+            "placed on the right GPUs?"
+        )
     more = f"; requests tell of {engine.more:,} more than it counted" if engine.more else ""
     return (
-        f"engine {name}: counted {engine.counted:,} tokens, of which requests explain {engine.coverage:.1%}; "
+        f"engine {name}: counted {engine.counted:,} tokens, of which requests explain "
+        f"{engine.coverage:.1%}; "
         f"{engine.unexplained:,} are unmetered work{more}"
     )
 
@@ -170,42 +184,66 @@ def describe(report: AuditReport) -> list[str]:
         f"{report.cells:,} cells of {report.gpus:,} GPUs"
         + (f", {report.cells_pending:,} still to be computed" if report.cells_pending else "")
         + (f", {report.cells_not_over:,} of minutes not over" if report.cells_not_over else "")
-        + (f", {report.cells_kept:,} older than their raw events are kept" if report.cells_kept else "")
-        + (f", {report.cells_of_other_rules:,} computed by other rules" if report.cells_of_other_rules else "")
+        + (
+            f", {report.cells_kept:,} older than their raw events are kept"
+            if report.cells_kept
+            else ""
+        )
+        + (
+            f", {report.cells_of_other_rules:,} computed by other rules"
+            if report.cells_of_other_rules
+            else ""
+        )
         + (f", {report.cells_unmarked:,} still to be marked" if report.cells_unmarked else "")
-        + (f", {report.cells_changing:,} changing while they were audited" if report.cells_changing else ""),
+        + (
+            f", {report.cells_changing:,} changing while they were audited"
+            if report.cells_changing
+            else ""
+        ),
         f"C = {report.cost_nusd:,} nano-USD ({report.cost_nusd / NUSD_PER_USD:,.6f} USD)",
         *(f"    {name.value:<15}{report.classes_nusd[name.value]:>24,}" for name in MoneyClass),
         f"    {'sum':<15}{sum(report.classes_nusd.values()):>24,}",
     ]
     if report.fresh:
-        lines.append(f"computed again from raw events: {report.compared:,} cells of minutes that are over")
+        lines.append(
+            f"computed again from raw events: {report.compared:,} cells of minutes that are over"
+        )
         lines.append(f"    {'C':<15}{report.compared_nusd:>24,}")
         lines.append(f"    {'price x time':<15}{report.price_time_nusd:>24,}")
     if report.raw_counts is not None:
         lines += [
-            f"{name}: {report.raw_counts[name]:,} in raw events, {report.ledger_counts[name]:,} in the ledger"
+            f"{name}: {report.raw_counts[name]:,} in raw events, {report.ledger_counts[name]:,} in "
+            "the ledger"
             for name in COUNTS
         ]
     lines += [_of_engine(name, engine) for name, engine in report.least_covered[:SHOWN_ENGINES]]
     if report.sums_compared:
         behind = f", {report.sums_behind:,} of them behind" if report.sums_behind else ""
-        lines.append(f"added up again from their parts: {report.sums_compared:,} sums of hours and days{behind}")
+        lines.append(
+            f"added up again from their parts: {report.sums_compared:,} sums of hours and "
+            f"days{behind}"
+        )
     if report.unpriced:
-        lines.append(f"{report.unpriced:,} cells have no price and cost 0: add a `default` row with `gpu-tokens prices add`")
+        lines.append(
+            f"{report.unpriced:,} cells have no price and cost 0: add a `default` row with "
+            "`gpu-tokens prices add`"
+        )
     if report.default_price_nusd:
         lines.append(
-            f"{report.default_price_nusd / NUSD_PER_USD:,.6f} USD are at the default price: no price row or sample names these "
+            f"{report.default_price_nusd / NUSD_PER_USD:,.6f} USD are at the default price: no "
+            "price row or sample names these "
             "GPUs"
         )
     if report.unknown_gpu_requests or report.unknown_gpu_tokens:
         lines.append(
-            f"{report.unknown_gpu_requests:,} requests with {report.unknown_gpu_tokens:,} tokens ran on GPUs that nobody "
+            f"{report.unknown_gpu_requests:,} requests with {report.unknown_gpu_tokens:,} tokens "
+            "ran on GPUs that nobody "
             "sampled or declared, so their money is unknown: `gpu-tokens gpus list` names them"
         )
     if report.shared_uuids:
         lines.append(
-            f"{report.shared_uuids:,} UUIDs are of several cards, on several hosts at once: each is paid, under host/UUID"
+            f"{report.shared_uuids:,} UUIDs are of several cards, on several hosts at once: each "
+            "is paid, under host/UUID"
         )
     lines += [f"WRONG {finding.cell}: {finding.problem}" for finding in report.findings]
     if report.findings_count > len(report.findings):

@@ -1,8 +1,10 @@
-"""Loading: everything the timelines of GPUs are made of, before anything is computed. Nothing below asks a client.
+"""Loading: everything the timelines of GPUs are made of, before anything is computed. Nothing below
+asks a client.
 
-1 samples of all GPUs at once: load_samples.py       2 requests of a few after the other: load_requests.py
-3 of cards and MIG slices, what was heard of the slices    4 what lies beyond, where the events of a run do not tell:
-  neighbours.py
+1 samples of all GPUs at once: load_samples.py       2 requests of a few after the other:
+  load_requests.py
+3 of cards and MIG slices, what was heard of the slices    4 what lies beyond, where the events of a
+  run do not tell: neighbours.py
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from gpu_token_analytics.ledger.timeline import Timeline
 from gpu_token_analytics.raw.read import RawReads
 from gpu_token_analytics.raw.recent import NOTHING_KNOWN, Known
 
-# Requests of GPUs that are computed together: enough to be worth numpy's while, few enough to stay in the processor's cache.
+# Requests of GPUs that are computed together: enough to be worth numpy's while, few enough to stay
+# in the processor's cache.
 _TOGETHER_REQUESTS = 6_000
 
 
@@ -34,8 +37,8 @@ def load_timelines(
     now_us: int,
     known: Known = NOTHING_KNOWN,
 ) -> Iterator[list[Timeline]]:
-    """The timeline of each GPU at the given minutes (ascending, one run), from what is stored now: as many together as are
-    worth computing together. known: what need not be read."""
+    """The timeline of each GPU at the given minutes (ascending, one run), from what is stored now:
+    as many together as are worth computing together. known: what need not be read."""
     together: list[Timeline] = []
     for events in load_events(raw, books, params, runs, known):
         together.append(Timeline.of(events, books, params, now_us))
@@ -56,10 +59,15 @@ def load_events(
     """The events around the run of each GPU."""
     cards: dict[GpuId, GpuId] = {gpu: card for gpu in runs if (card := books.card_of(gpu))}
     one_card = {gpu: run for gpu, run in runs.items() if gpu not in books.shared}
-    samples, of_cards = load_samples(raw, one_card, cards, params.gap_us, known) if one_card else ({}, {})
-    samples |= {gpu: SamplesAround(()) for gpu in runs if gpu in books.shared}  # they are its cards'
+    samples, of_cards = (
+        load_samples(raw, one_card, cards, params.gap_us, known) if one_card else ({}, {})
+    )
+    # they are its cards'
+    samples |= {gpu: SamplesAround(()) for gpu in runs if gpu in books.shared}
     unread = {
-        gpu: run[0] for gpu, run in one_card.items() if any(sample.get("mem_used_mb") is None for sample in samples[gpu].near)
+        gpu: run[0]
+        for gpu, run in one_card.items()
+        if any(sample.get("mem_used_mb") is None for sample in samples[gpu].near)
     }
     used = last_request_ends(raw, books, unread, params.model_kept_us) if unread else {}
     counters = counters_by_gpu(raw, books, runs)
@@ -69,10 +77,21 @@ def load_events(
         span = card, run[0], run[-1] + US_PER_MINUTE
         if card in books.slices_of and span not in slices:
             slices[span] = _load_slices(raw, books, *span)
-        yield GpuEvents(gpu, run, requests, samples[gpu], of_cards.get(gpu), slices.get(span), used.get(gpu), counters[gpu])
+        yield GpuEvents(
+            gpu,
+            run,
+            requests,
+            samples[gpu],
+            of_cards.get(gpu),
+            slices.get(span),
+            used.get(gpu),
+            counters[gpu],
+        )
 
 
-def _load_slices(raw: RawReads, books: Books, card: GpuId, start_us: int, end_us: int) -> SliceEvents:
+def _load_slices(
+    raw: RawReads, books: Books, card: GpuId, start_us: int, end_us: int
+) -> SliceEvents:
     """What was heard in [start, end) of the slices of a card whose profile is known."""
     slices = sorted(gpu for gpu in books.slices_of[card] if books.inventory[gpu].get("mig_profile"))
     if not slices:
@@ -93,6 +112,11 @@ def _answered(raw: RawReads, books: Books, timelines: Sequence[Timeline]) -> lis
     heard = evidence_before(raw, books, before) if before else {}
     followed = evidence_from(raw, books, after) if after else {}
     return [
-        timeline.answered(Beyond(heard.get((timeline.gpu, timeline.start_us)), (timeline.gpu, timeline.end_us) in followed))
+        timeline.answered(
+            Beyond(
+                heard.get((timeline.gpu, timeline.start_us)),
+                (timeline.gpu, timeline.end_us) in followed,
+            )
+        )
         for timeline in timelines
     ]

@@ -10,13 +10,27 @@ from gpu_token_analytics.ledger.counted import CounterRow
 from gpu_token_analytics.raw.read import RawReads
 
 
-def counters_by_gpu(raw: RawReads, books: Books, runs: Mapping[GpuId, Sequence[int]]) -> dict[GpuId, list[CounterRow]]:
-    """For each GPU what engines counted that name it, by its UUID or a label it ever had, in the minutes of its run. Runs are
-    near each other in time: one range is read for all."""
+def counters_by_gpu(
+    raw: RawReads, books: Books, runs: Mapping[GpuId, Sequence[int]]
+) -> dict[GpuId, list[CounterRow]]:
+    """For each GPU what engines counted that name it, by its UUID or a label it ever had, in the
+    minutes of its run. Runs are near each other in time: one range is read for all."""
     names = {gpu: frozenset((gpu, *books.placements.labels(gpu))) for gpu in runs}
-    low, high = min(run[0] for run in runs.values()), max(run[-1] for run in runs.values()) + US_PER_MINUTE
-    rows = [row.of_cards(books.shared) for row in raw.counters(sorted(frozenset().union(*names.values())), low, high)]
+    low, high = (
+        min(run[0] for run in runs.values()),
+        max(run[-1] for run in runs.values()) + US_PER_MINUTE,
+    )
+    rows = [
+        row.of_cards(books.shared)
+        for row in raw.counters(sorted(frozenset().union(*names.values())), low, high)
+    ]
     return {
-        gpu: [row for row in rows if row.start_us < run[-1] + US_PER_MINUTE and row.ts_us > run[0] and names[gpu] & {*row.gpus}]
+        gpu: [
+            row
+            for row in rows
+            if row.start_us < run[-1] + US_PER_MINUTE
+            and row.ts_us > run[0]
+            and names[gpu] & {*row.gpus}
+        ]
         for gpu, run in runs.items()
     }

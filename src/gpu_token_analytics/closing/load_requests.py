@@ -1,5 +1,5 @@
-"""The requests that runs of several GPUs depend on: from memory, or a few GPUs with each command, as many as their minutes
-allow."""
+"""The requests that runs of several GPUs depend on: from memory, or a few GPUs with each command,
+as many as their minutes allow."""
 
 from __future__ import annotations
 
@@ -15,24 +15,30 @@ from gpu_token_analytics.raw.read import RawReads
 from gpu_token_analytics.raw.recent import Known
 from gpu_token_analytics.wire.names import host_and_uuid
 
-# GPUs x the time read for each. A minute of one GPU can have thousands of requests; the few of a live minute are not worth
-# a command of their own.
+# GPUs x the time read for each. A minute of one GPU can have thousands of requests; the few of a
+# live minute are not worth a command of their own.
 MAX_READ_US = 12 * US_PER_MINUTE
 
 
 def requests_by_gpu(
     raw: RawReads, books: Books, runs: Mapping[GpuId, Sequence[int]], reach_us: int, known: Known
 ) -> Iterator[tuple[GpuId, UsageRows]]:
-    """Each GPU with the requests that name it, by its UUID or a label it ever had, and can be active in its run or `reach_us`
-    around it."""
+    """Each GPU with the requests that name it, by its UUID or a label it ever had, and can be
+    active in its run or `reach_us` around it."""
     names = {gpu: frozenset((gpu, *books.placements.labels(gpu))) for gpu in runs}
     remembered = {gpu: run for gpu, run in runs.items() if gpu in known.gpus}
     if remembered:
         rows = known.requests(*_asked(names, remembered, reach_us)).of_cards(books.shared)
         yield from _distributed(rows, names, remembered, reach_us)
-    for group in groups_of({gpu: run for gpu, run in runs.items() if gpu not in known.gpus}, MAX_READ_US):
+    for group in groups_of(
+        {gpu: run for gpu, run in runs.items() if gpu not in known.gpus}, MAX_READ_US
+    ):
         rows = raw.usage(*_asked(names, group, reach_us)).of_cards(books.shared)
-        if len(group) == 1 and not any(map(host_and_uuid, group)) and group.keys().isdisjoint(books.shared.hosts):
+        if (
+            len(group) == 1
+            and not any(map(host_and_uuid, group))
+            and group.keys().isdisjoint(books.shared.hosts)
+        ):
             yield next(iter(group)), rows
         else:
             yield from _distributed(rows, names, group, reach_us)
@@ -53,7 +59,10 @@ def _asked(
 
 
 def _distributed(
-    requests: UsageRows, names: Mapping[GpuId, frozenset[str]], runs: Mapping[GpuId, Sequence[int]], reach_us: int
+    requests: UsageRows,
+    names: Mapping[GpuId, frozenset[str]],
+    runs: Mapping[GpuId, Sequence[int]],
+    reach_us: int,
 ) -> Iterator[tuple[GpuId, UsageRows]]:
     for gpu, run in runs.items():
         near = active_in(requests, *_around(run, reach_us), US_PER_MINUTE)

@@ -1,4 +1,5 @@
-"""One request's part of the ledger, cell by cell: the ledger's own function over the raw events, looked at from a request."""
+"""One request's part of the ledger, cell by cell: the ledger's own function over the raw events,
+looked at from a request."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from gpu_token_analytics.raw.read import RawReads
 
 @dataclass(frozen=True)
 class RequestPart:
-    """What one cell holds of a request. Money in nano-USD, energy in millijoules (null: not measured)."""
+    """What one cell holds of a request. Money in nano-USD, energy in millijoules (null: not
+    measured)."""
 
     cell: str
     gpu: GpuId
@@ -37,11 +39,14 @@ class RequestPart:
 def request_parts(
     raw: RawReads, books: Books, params: LedgerParams, usage: Mapping[str, Any], now_us: int
 ) -> list[RequestPart]:
-    """The parts of one stored usage document, by GPU then minute; cells that hold nothing of it are left out."""
+    """The parts of one stored usage document, by GPU then minute; cells that hold nothing of it are
+    left out."""
     minutes = list(touched_minutes(usage["start_us"], usage["ts_us"]))
     names = {books.shared.card(name, usage["host"]) for name in usage["gpus"]}
     gpus = sorted({books.placements.resolve(name, usage["ts_us"]) for name in names})
-    return [part for gpu in gpus for part in _of_gpu(raw, books, params, gpu, minutes, usage, now_us)]
+    return [
+        part for gpu in gpus for part in _of_gpu(raw, books, params, gpu, minutes, usage, now_us)
+    ]
 
 
 def _of_gpu(

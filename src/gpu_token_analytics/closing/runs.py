@@ -1,4 +1,5 @@
-"""Runs: the cells of one GPU that are read and computed together, and groups of runs of several GPUs."""
+"""Runs: the cells of one GPU that are read and computed together, and groups of runs of several
+GPUs."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ WORTH_A_RUN = 4  # minutes: a run of its own costs a few commands
 
 
 def runs_of(minutes_us: Iterable[int]) -> list[list[int]]:
-    """Minutes cut into runs that are worth one read: no hole over 30 minutes, none longer than 4 hours."""
+    """Minutes cut into runs that are worth one read: no hole over 30 minutes, none longer than 4
+    hours."""
     runs: list[list[int]] = []
     for minute in sorted(minutes_us):
         if runs and minute - runs[-1][-1] <= MAX_RUN_HOLE_US and minute - runs[-1][0] < MAX_RUN_US:
@@ -23,8 +25,9 @@ def runs_of(minutes_us: Iterable[int]) -> list[list[int]]:
 
 
 def cut_at_known(run: Sequence[int], known: Set[int]) -> list[list[int]]:
-    """A run cut around the longest stretch of minutes, one after another, that need not be read: a few that must be (a GPU was
-    new, somebody else stored something) would have all of them read. As it is, where no stretch is worth a run of its own."""
+    """A run cut around the longest stretch of minutes, one after another, that need not be read: a
+    few that must be (a GPU was new, somebody else stored something) would have all of them read. As
+    it is, where no stretch is worth a run of its own."""
     longest: list[int] = []
     stretch: list[int] = []
     for minute in run:
@@ -42,9 +45,12 @@ def cut_at_known(run: Sequence[int], known: Set[int]) -> list[list[int]]:
     return [piece for piece in pieces if piece]
 
 
-def groups_of(runs: Mapping[GpuId, Sequence[int]], limit_us: int) -> list[dict[GpuId, Sequence[int]]]:
-    """Runs of several GPUs cut into groups that are worth one read: GPUs x the time read for each is at most `limit_us`,
-    so they are near each other in time. A longer run is a group of its own."""
+def groups_of(
+    runs: Mapping[GpuId, Sequence[int]], limit_us: int
+) -> list[dict[GpuId, Sequence[int]]]:
+    """Runs of several GPUs cut into groups that are worth one read: GPUs x the time read for each
+    is at most `limit_us`, so they are near each other in time. A longer run is a group of its
+    own."""
     groups: list[dict[GpuId, Sequence[int]]] = []
     low = high = 0
     for gpu, run in sorted(runs.items(), key=lambda item: (item[1][0], item[1][-1], item[0])):

@@ -11,7 +11,8 @@ from gpu_token_analytics.ledger.changes import Change, ChangeKind
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.wire.times import to_us
 
-LOOK_AGAIN_US = US_PER_HOUR  # another process may have died between closing a cell and opening the silence after it
+# another process may have died between closing a cell and opening the silence after it
+LOOK_AGAIN_US = US_PER_HOUR
 
 
 @dataclass(slots=True)
@@ -26,8 +27,9 @@ class _Silence:
 class Silences:
     """Opens silent minutes.
 
-    A GPU that was switched off for good stays in the inventory, so what was opened is remembered: while it is silent, it is one
-    command a minute until nobody owns its minutes any more, and then a few an hour.
+    A GPU that was switched off for good stays in the inventory, so what was opened is remembered:
+    while it is silent, it is one command a minute until nobody owns its minutes any more, and then
+    a few an hour.
     """
 
     def __init__(self, store: LedgerStore, params: LedgerParams) -> None:
@@ -50,7 +52,9 @@ class Silences:
                 continue
             if row["last_us"] >= limit - 1:
                 self._silences.pop(gpu, None)
-                continue  # sampled in the last whole minute or since: closing that opens what silence lies before it
+                # sampled in the last whole minute or since: closing that opens what silence lies
+                # before it
+                continue
             silence = self._silences.get(gpu)
             if silence is None or now_us - silence.looked_at_us >= LOOK_AGAIN_US:
                 self._open(gpu, now_us)
@@ -61,7 +65,8 @@ class Silences:
                 silence.opened_until_us = until
 
     def _open(self, gpu: GpuId, now_us: int) -> None:
-        """The minutes since a GPU was last heard of. Those computed as not owned are looked at again."""
+        """The minutes since a GPU was last heard of. Those computed as not owned are looked at
+        again."""
         heard = self._store.cells.last_heard(gpu)
         if heard is None:
             return

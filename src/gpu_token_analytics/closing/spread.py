@@ -1,4 +1,5 @@
-"""What changed in the books is spread to the cells it concerns: GPUs, declarations, what names mean, prices.
+"""What changed in the books is spread to the cells it concerns: GPUs, declarations, what names
+mean, prices.
 
 A row is `pending` until its cells are marked: after a crash in between it is done again.
 """
@@ -21,7 +22,8 @@ log = logging.getLogger(__name__)
 
 
 def spread_books(store: LedgerStore, params: LedgerParams, raw_complete_for: timedelta) -> None:
-    """Mark the cells of everything that changed in the books. raw_complete_for: older cells are never computed again."""
+    """Mark the cells of everything that changed in the books. raw_complete_for: older cells are
+    never computed again."""
     _spread_gpus(store, params)
     _spread_declarations(store, params)
     _spread_placements(store, params)
@@ -30,7 +32,8 @@ def spread_books(store: LedgerStore, params: LedgerParams, raw_complete_for: tim
 
 
 def _spread_gpus(store: LedgerStore, params: LedgerParams) -> None:
-    """A GPU is new, or its card, profile, name or being live changed: mark what was computed without knowing."""
+    """A GPU is new, or its card, profile, name or being live changed: mark what was computed
+    without knowing."""
     for row in store.books.pending_gpus():
         books = store.books.read()
         gpus = families({row["_id"], row.get("parent_uuid") or row["_id"]}, books)
@@ -53,7 +56,8 @@ def _spread_declarations(store: LedgerStore, params: LedgerParams) -> None:
 
 
 def _spread_placements(store: LedgerStore, params: LedgerParams) -> None:
-    """A label turned out to be another GPU: mark the cells of the requests that named it, under all its meanings."""
+    """A label turned out to be another GPU: mark the cells of the requests that named it, under all
+    its meanings."""
     for placement in store.books.pending_placements():
         books, label = store.books.read(), placement["label"]
         _spread_names(store, books, params, (label, *books.placements.aliases_of(label)))
@@ -62,7 +66,8 @@ def _spread_placements(store: LedgerStore, params: LedgerParams) -> None:
 
 
 def _spread_stays(store: LedgerStore) -> None:
-    """A card of a UUID that is shared turned up on another host: requests there meant none until now."""
+    """A card of a UUID that is shared turned up on another host: requests there meant none until
+    now."""
     for stay in store.books.pending_stays():
         _spread_new_host(store, store.books.read(), stay["gpu"])
         store.books.clear_pending_stay(stay)
@@ -73,18 +78,25 @@ def _spread_new_host(store: LedgerStore, books: Books, gpu: GpuId) -> None:
         store.changes.mark([Change(gpu, ChangeKind.ALL, None, None)])
 
 
-def _spread_names(store: LedgerStore, books: Books, params: LedgerParams, names: Iterable[str]) -> None:
+def _spread_names(
+    store: LedgerStore, books: Books, params: LedgerParams, names: Iterable[str]
+) -> None:
     """What names mean changed, or may have."""
     for name in names:
         moved = NameMoved.of(name, store.raw.labelled_usage(name), books, params)
         if asked := moved.asks():
-            before, since = evidence_before(store.raw, books, asked), evidence_from(store.raw, books, asked)
+            before, since = (
+                evidence_before(store.raw, books, asked),
+                evidence_from(store.raw, books, asked),
+            )
             store.changes.mark(moved.changes(before, since, books, params))
 
 
 def _spread_prices(store: LedgerStore, raw_complete_for: timedelta) -> None:
     """A new price row: mark the cells it can concern, final ones too (they get a correction)."""
     for row in store.books.pending_prices():
-        marked = store.changes.mark_priced(row, store.books.read().shared, store.now() - raw_complete_for)
+        marked = store.changes.mark_priced(
+            row, store.books.read().shared, store.now() - raw_complete_for
+        )
         log.info("price row %s: %d cells are computed again", row["_id"], marked)
         store.books.clear_pending_price(row)

@@ -1,4 +1,5 @@
-"""The ledger's side of the store: its cells, the raw events they are computed from, the books they are priced by."""
+"""The ledger's side of the store: its cells, the raw events they are computed from, the books they
+are priced by."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ class LedgerStore:
         *,
         noting_unsent: bool = False,
     ) -> None:
-        """recent: events that need not be read back; None reads everything from MongoDB, as an audit must.
-        noting_unsent: changed cells are to be sent to the ledger's topic."""
+        """recent: events that need not be read back; None reads everything from MongoDB, as an
+        audit must. noting_unsent: changed cells are to be sent to the ledger's topic."""
         self.now, self.check_clock = store.now, store.check_clock
         self.recent = recent
         self.cells = CellStore(store, debounce_seconds, noting_unsent=noting_unsent)

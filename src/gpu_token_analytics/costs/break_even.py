@@ -4,11 +4,13 @@ With M the money of a time of H hours, T its tokens, p the API's USD per million
 
     own $/M              M / T
     break-even tokens/h  (M / H) / p      the GPUs cost the same whether busy or not
-    break-even ratio     break-even tokens/h over T / H: 0.5 means that half of today's load would do
-    break-even share     attributed share of the money now x ratio: load is taken to scale with busy time; above 1 the
-                         GPUs cannot win at this price, however full
-p of a price list is what the API would bill for the tokens of the row, per million: (prompt - cached) x input + cached x cached
-+ completion x output, over all its tokens. A what-if price per GPU-hour scales all money by (what-if x owned GPU hours) / M.
+    break-even ratio     break-even tokens/h over T / H: 0.5 means that half of today's load would
+                         do
+    break-even share     attributed share of the money now x ratio: load is taken to scale with busy
+                         time; above 1 the GPUs cannot win at this price, however full
+p of a price list is what the API would bill for the tokens of the row, per million: (prompt -
+cached) x input + cached x cached + completion x output, over all its tokens. A what-if price per
+GPU-hour scales all money by (what-if x owned GPU hours) / M.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ from gpu_token_analytics.errors import Refused
 
 OTHERS = "*"
 MAX_PRICE = 1e6
-_FORM = "give MODEL=INPUT/CACHED/OUTPUT in USD per million tokens, such as llama-3-8b=0.10/0.05/0.40; * is every other model"
+_FORM = (
+    "give MODEL=INPUT/CACHED/OUTPUT in USD per million tokens, such as llama-3-8b=0.10/0.05/0.40; "
+    "* is every other model"
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,11 @@ class ApiPrice:
     def bill_usd(self, row: Row) -> float:
         """For all tokens of a row."""
         fresh = row["prompt_tokens"] - row["cached_tokens"]
-        return (fresh * self.input + row["cached_tokens"] * self.cached + row["completion_tokens"] * self.output) / 1e6
+        return (
+            fresh * self.input
+            + row["cached_tokens"] * self.cached
+            + row["completion_tokens"] * self.output
+        ) / 1e6
 
 
 @dataclass(frozen=True)
@@ -60,11 +69,19 @@ class ApiPrices:
                 numbers = [float(part) for part in amounts.split("/")]
             except ValueError:
                 numbers = []
-            if not model or len(numbers) != 3 or not all(0 <= number <= MAX_PRICE for number in numbers):
+            if (
+                not model
+                or len(numbers) != 3
+                or not all(0 <= number <= MAX_PRICE for number in numbers)
+            ):
                 raise Refused("invalid_parameter", f"price={text!r} is no price; {_FORM}", "price")
             found[model] = ApiPrice(*numbers)
         if not found:
-            raise Refused("invalid_parameter", f"no API price is given: api_usd_per_million, or price; {_FORM}", "price")
+            raise Refused(
+                "invalid_parameter",
+                f"no API price is given: api_usd_per_million, or price; {_FORM}",
+                "price",
+            )
         return ApiPrices(found)
 
     def price_of(self, model: str) -> ApiPrice | None:
@@ -72,13 +89,18 @@ class ApiPrices:
         return self.by_model.get(model) or self.by_model.get(OTHERS)
 
 
-def against_api(desk: Desk, query: CostQuery, prices: ApiPrices, usd_per_gpu_hour: float | None) -> BreakEvenResponse:
-    """The answer of /v1/break-even. query: grouped by model. usd_per_gpu_hour: what if a GPU-hour cost this? Raises Refused."""
+def against_api(
+    desk: Desk, query: CostQuery, prices: ApiPrices, usd_per_gpu_hour: float | None
+) -> BreakEvenResponse:
+    """The answer of /v1/break-even. query: grouped by model. usd_per_gpu_hour: what if a GPU-hour
+    cost this? Raises Refused."""
     check_cost(query, desk.reads.gpu_count())
     now = desk.now()
     rows = list(desk.costs.rows(query, now))
     whole = desk.costs.total(replace(query, models=frozenset()), now)
-    return _compared(query, rows, whole, now, prices, usd_per_gpu_hour, desk.settings.low_volume_tokens)
+    return _compared(
+        query, rows, whole, now, prices, usd_per_gpu_hour, desk.settings.low_volume_tokens
+    )
 
 
 def _compared(
@@ -96,7 +118,12 @@ def _compared(
     paid_usd = whole.money_nusd / NUSD_PER_USD
     own_price = paid_usd / gpu_hours if gpu_hours else None
     factor = 1.0 if usd_per_gpu_hour is None or not own_price else usd_per_gpu_hour / own_price
-    case = _Case(hours, factor, usd_per_gpu_hour if usd_per_gpu_hour is not None else own_price, low_volume_tokens)
+    case = _Case(
+        hours,
+        factor,
+        usd_per_gpu_hour if usd_per_gpu_hour is not None else own_price,
+        low_volume_tokens,
+    )
     of_models = [row for row in rows if row.key[0] is not None]
     found = []
     for row in of_models:
@@ -106,10 +133,14 @@ def _compared(
         found.append(_row(case, model, row, row["cost_nusd"] + row["warm_idle_nusd"], price, bill))
     if not query.models:
         bills = [
-            item.bill_usd(row) if (item := prices.price_of(str(row.key[0]))) else None for row in of_models if _tokens(row)
+            item.bill_usd(row) if (item := prices.price_of(str(row.key[0]))) else None
+            for row in of_models
+            if _tokens(row)
         ]
         whole_bill = None if None in bills else sum(bill for bill in bills if bill is not None)
-        found.append(_row(case, None, whole, whole.money_nusd, prices.by_model.get(OTHERS), whole_bill))
+        found.append(
+            _row(case, None, whole, whole.money_nusd, prices.by_model.get(OTHERS), whole_bill)
+        )
     return BreakEvenResponse(
         from_=query.start,
         to=query.end,
@@ -134,11 +165,20 @@ def _tokens(row: Row) -> int:
     return row["prompt_tokens"] + row["completion_tokens"]
 
 
-def _row(case: _Case, model: str | None, row: Row, nusd: int, price: ApiPrice | None, bill_usd: float | None) -> BreakEvenRow:
+def _row(
+    case: _Case,
+    model: str | None,
+    row: Row,
+    nusd: int,
+    price: ApiPrice | None,
+    bill_usd: float | None,
+) -> BreakEvenRow:
     tokens = row.priced_tokens  # those whose money is known
     own_usd = nusd * case.factor / NUSD_PER_USD
     # Without tokens there is no bill to make a rate of; one price for every token is one.
-    flat = price.input if price is not None and price.input == price.cached == price.output else None
+    flat = (
+        price.input if price is not None and price.input == price.cached == price.output else None
+    )
     per_million = bill_usd / _tokens(row) * 1e6 if bill_usd is not None and _tokens(row) else flat
     api_usd = None if per_million is None else tokens * per_million / 1e6
     per_hour = tokens / case.hours if case.hours else None
@@ -157,7 +197,9 @@ def _row(case: _Case, model: str | None, row: Row, nusd: int, price: ApiPrice | 
         output_usd_per_million=price.output if price else None,
         api_usd_per_million=per_million,
         own_wins=own_usd < api_usd if tokens and api_usd is not None else None,
-        saved_nusd=round((api_usd - own_usd) * NUSD_PER_USD) if tokens and api_usd is not None else None,
+        saved_nusd=round((api_usd - own_usd) * NUSD_PER_USD)
+        if tokens and api_usd is not None
+        else None,
         break_even_tokens_per_hour=even,
         break_even_ratio=load,
         break_even_utilization=needed if needed is not None and needed <= 1 else None,
@@ -174,30 +216,54 @@ def _sentence(case: _Case, row: BreakEvenRow) -> str:
     if not row.tokens:
         return f"Nothing to compare for {name}: no tokens in this range."
     if row.own_wins is None or row.own_usd_per_million is None or row.api_usd_per_million is None:
-        return f"No winner for {name}: {'no API price is given' if row.model else 'some models have no API price'}."
-    rates = f"{_usd(row.own_usd_per_million)} a million tokens on own GPUs, {_usd(row.api_usd_per_million)} from the API"
+        return (
+            f"No winner for {name}: "
+            f"{'no API price is given' if row.model else 'some models have no API price'}."
+        )
+    rates = (
+        f"{_usd(row.own_usd_per_million)} a million tokens on own GPUs, "
+        f"{_usd(row.api_usd_per_million)} from the API"
+    )
     saved = _usd(abs(row.saved_nusd or 0) / NUSD_PER_USD)
     now = f"now {row.tokens_per_hour or 0:,.0f}"
     even = row.break_even_tokens_per_hour
     if row.own_wins:
         change = (
-            f"the API would win below {even or 0:,.0f} tokens an hour ({now}) or at less than {_usd(row.own_usd_per_million)}"
+            f"the API would win below {even or 0:,.0f} tokens an hour ({now}) or at less than "
+            f"{_usd(row.own_usd_per_million)}"
         )
         said = f"Own GPUs win for {name}: {rates}, {saved} less; {change}."
     else:
         price = case.usd_per_gpu_hour
         parts = []
-        if even is not None and row.break_even_utilization is not None and row.utilization is not None:
-            busy = f"{100 * row.break_even_utilization:.0f} % of the GPU money used instead of {100 * row.utilization:.0f} %"
+        if (
+            even is not None
+            and row.break_even_utilization is not None
+            and row.utilization is not None
+        ):
+            busy = (
+                f"{100 * row.break_even_utilization:.0f} % of the GPU money used instead of "
+                f"{100 * row.utilization:.0f} %"
+            )
             parts.append(f"from {even:,.0f} tokens an hour on ({now}; {busy})")
         elif even is not None:
-            parts.append(f"at no load these GPUs can take (it would need {even:,.0f} tokens an hour, {now})")
+            parts.append(
+                f"at no load these GPUs can take (it would need {even:,.0f} tokens an hour, {now})"
+            )
         if price is not None:
             parts.append(
-                f"below {_usd(price * row.api_usd_per_million / row.own_usd_per_million)} a GPU-hour instead of {_usd(price)}"
+                f"below {_usd(price * row.api_usd_per_million / row.own_usd_per_million)} a "
+                f"GPU-hour instead of {_usd(price)}"
             )
-        said = f"The API wins for {name}: {rates}, {saved} less; own GPUs would win {' or '.join(parts) or 'at no load'}."
-    low = f" Few tokens (less than {case.low_volume_tokens:,}): read it with care." if row.low_volume else ""
+        said = (
+            f"The API wins for {name}: {rates}, {saved} less; own GPUs would win "
+            f"{' or '.join(parts) or 'at no load'}."
+        )
+    low = (
+        f" Few tokens (less than {case.low_volume_tokens:,}): read it with care."
+        if row.low_volume
+        else ""
+    )
     return said + low
 
 

@@ -1,7 +1,9 @@
-"""Minutes that no rollup holds: sums of single cells, as coarse as the query allows before they are grouped.
+"""Minutes that no rollup holds: sums of single cells, as coarse as the query allows before they are
+grouped.
 
-A cell has few lines, but its warm idle money is shared among everybody attributed on its GPU in that hour. So cells are
-summed within a UTC hour and a bucket first, and the shares of all cells of a GPU are made at once.
+A cell has few lines, but its warm idle money is shared among everybody attributed on its GPU in
+that hour. So cells are summed within a UTC hour and a bucket first, and the shares of all cells of
+a GPU are made at once.
 """
 
 from __future__ import annotations
@@ -29,13 +31,15 @@ class _Sum:
 
     space: list[int] = field(default_factory=lambda: list(ZERO_SPACE))
     lines: dict[tuple[str | None, str | None], list[int]] = field(default_factory=dict)
-    warm_nusd: dict[str, list[int]] = field(default_factory=dict)  # by GPU: of each cell that has some
+    # by GPU: of each cell that has some
+    warm_nusd: dict[str, list[int]] = field(default_factory=dict)
 
 
 def cell_pieces(
     query: CostQuery, span: Span, cells: Iterable[CellDocument], shares: SharesOfHour, now: datetime
 ) -> Iterator[Piece]:
-    """Pieces of the cells of a span, which come in order of time. shares: of each GPU in the UTC hour that starts then."""
+    """Pieces of the cells of a span, which come in order of time. shares: of each GPU in the UTC
+    hour that starts then."""
     cuts = _slices(query, span)
     start, end = next(cuts)
     places: dict[Place, _Sum] = {}
@@ -48,7 +52,9 @@ def cell_pieces(
         summed = places.get(at)
         if summed is None:
             summed = places[at] = _Sum()
-        summed.space = list(map(add, summed.space, settled(cell_space(cell), cell.get("final_at"), now)))
+        summed.space = list(
+            map(add, summed.space, settled(cell_space(cell), cell.get("final_at"), now))
+        )
         for (model, tenant), vector in cell_lines(cell):
             add_into(summed.lines, _line_key(detail, model, tenant), vector)
         warm_nusd = cell["classes"][WARM_IDLE]
@@ -58,7 +64,8 @@ def cell_pieces(
 
 
 def _slices(query: CostQuery, span: Span) -> Iterator[tuple[datetime, datetime]]:
-    """The span cut at the borders of buckets, of UTC hours, and where the books say something new."""
+    """The span cut at the borders of buckets, of UTC hours, and where the books say something
+    new."""
     for start, end in query.slices(span.start, span.end):
         at = start
         while at < end:
@@ -67,15 +74,22 @@ def _slices(query: CostQuery, span: Span) -> Iterator[tuple[datetime, datetime]]
             at = until
 
 
-def _close(start: datetime, places: Mapping[Place, _Sum], detail: str, shares: SharesOfHour) -> Iterator[Piece]:
-    """The pieces of one slice, which begins at `start`, with the shares of warm idle money where lines tell whose."""
+def _close(
+    start: datetime, places: Mapping[Place, _Sum], detail: str, shares: SharesOfHour
+) -> Iterator[Piece]:
+    """The pieces of one slice, which begins at `start`, with the shares of warm idle money where
+    lines tell whose."""
     of_gpu = shares(floor(start, HOUR)) if places and detail != "total" else {}
     for at, summed in places.items():
         for gpu, amounts_nusd in summed.warm_nusd.items():
             if gpu in of_gpu:
-                for (model, tenant), nusd in of_gpu[gpu].of_all(amounts_nusd, by_tenant=detail == "lines"):
+                for (model, tenant), nusd in of_gpu[gpu].of_all(
+                    amounts_nusd, by_tenant=detail == "lines"
+                ):
                     add_warm(summed.lines, _line_key(detail, model, tenant), nusd)
-        yield Piece(start, at, summed.space, [(*key, vector) for key, vector in summed.lines.items()])
+        yield Piece(
+            start, at, summed.space, [(*key, vector) for key, vector in summed.lines.items()]
+        )
 
 
 def _line_key(detail: str, model: str, tenant: str | None) -> tuple[str | None, str | None]:

@@ -1,4 +1,5 @@
-"""Groups what was read into rows, bucket by bucket. A tenant lock is applied here, to every row and every column."""
+"""Groups what was read into rows, bucket by bucket. A tenant lock is applied here, to every row and
+every column."""
 
 from __future__ import annotations
 
@@ -38,15 +39,28 @@ from gpu_token_analytics.rollups.vectors import (
     warm_vector,
 )
 
-Values: TypeAlias = tuple[str | None, ...]  # in the order of DIMENSIONS, which model, tenant, GPU and host begin
+# in the order of DIMENSIONS, which model, tenant, GPU and host begin
+Values: TypeAlias = tuple[str | None, ...]
 
 ATTRIBUTED = str(MoneyClass.ATTRIBUTED)
 UNOBSERVED = str(MoneyClass.UNOBSERVED)
 SPACE = {name: index for index, name in enumerate(SPACE_COLUMNS)}
-_CELLS, _PROVISIONAL, _CORRECTED = (SPACE[name] for name in ("cells", "provisional_cells", "corrected_cells"))
+_CELLS, _PROVISIONAL, _CORRECTED = (
+    SPACE[name] for name in ("cells", "provisional_cells", "corrected_cells")
+)
 _REST_OF_SPACE = itemgetter(
     *(SPACE[name] for name in REST_MONEY_COLUMNS),
-    *(SPACE[name] for name in ("owned_us", "unobserved_us", "energy_mj", "energy_observed_us", "cells", "memory_unknown_us")),
+    *(
+        SPACE[name]
+        for name in (
+            "owned_us",
+            "unobserved_us",
+            "energy_mj",
+            "energy_observed_us",
+            "cells",
+            "memory_unknown_us",
+        )
+    ),
 )
 _OWNED, _UNMETERED = SPACE["owned_us"], SPACE["unmetered_work_nusd"]
 _DEFAULT = {name: SPACE[f"default_{name}_nusd"] for name in CLASSES if name != ATTRIBUTED}
@@ -74,7 +88,9 @@ class Collector:
             self._nobody = bool(query.tenants) and query.tenant_lock not in query.tenants
             self._tenants = frozenset((query.tenant_lock,))
         self._selects_lines = bool(query.models or query.tenants or query.tenant_lock is not None)
-        self._splits_classes = bool("class" in query.group_by or query.classes or query.tenant_lock is not None)
+        self._splits_classes = bool(
+            "class" in query.group_by or query.classes or query.tenant_lock is not None
+        )
         self._pick = _picker(query.group_by)
         self._key: Callable[[Values], Key] = self._pick
         self._told_at: datetime | None = None
@@ -94,7 +110,11 @@ class Collector:
         yield from self._close(start, end, bucket)
 
     def _close(self, start: datetime, end: datetime, bucket: _Bucket) -> Iterator[Row]:
-        label = None if self._query.step is Step.NONE else bucket_start(start, self._query.step, self._query.zone)
+        label = (
+            None
+            if self._query.step is Step.NONE
+            else bucket_start(start, self._query.step, self._query.zone)
+        )
         flags = (bucket.provisional, bucket.corrected)
         lines, rest = bucket.lines, bucket.rest
         for key in sorted(lines.keys() | rest.keys(), key=sort_key):
@@ -107,7 +127,9 @@ class Collector:
             self._ask_books(query.whose, piece.start)
         place = piece.place
         _, host, gpu_name, _ = place
-        if (query.hosts and host not in query.hosts) or (query.gpu_names and gpu_name not in query.gpu_names):
+        if (query.hosts and host not in query.hosts) or (
+            query.gpu_names and gpu_name not in query.gpu_names
+        ):
             return
         space = piece.space
         self._sight.cost_nusd += space[SPACE_COST]
@@ -118,18 +140,29 @@ class Collector:
             return
         shared_nusd, counted_nusd = self._add_lines(bucket, piece)
         if not self._selects_lines:
-            self._add_rest(bucket, _less(space, counted_nusd), place, space[SPACE_WARM] - shared_nusd)
+            self._add_rest(
+                bucket, _less(space, counted_nusd), place, space[SPACE_WARM] - shared_nusd
+            )
 
     def _ask_books(self, whose: Whose, at: datetime) -> None:
-        """Group by what the books say of the time of a piece, which no border of theirs cuts. Pieces come in order of time."""
-        if self._told_at is not None and bisect_right(self._borders, at) == bisect_right(self._borders, self._told_at):
+        """Group by what the books say of the time of a piece, which no border of theirs cuts.
+        Pieces come in order of time."""
+        if self._told_at is not None and bisect_right(self._borders, at) == bisect_right(
+            self._borders, self._told_at
+        ):
             return
         self._told_at, then, pick = at, whose.at(at), self._pick
         self._key = lambda values: pick((*values, *then.told(*values[:4])))
 
     def _add_lines(self, bucket: _Bucket, piece: Piece) -> tuple[int, int]:
-        """Adds the selected lines. Returns the warm idle money and that of unmetered work that lines hold, selected or not."""
-        models, tenants, pick, split = self._query.models, self._tenants, self._key, self._splits_classes
+        """Adds the selected lines. Returns the warm idle money and that of unmetered work that
+        lines hold, selected or not."""
+        models, tenants, pick, split = (
+            self._query.models,
+            self._tenants,
+            self._key,
+            self._splits_classes,
+        )
         lines, place = bucket.lines, piece.place
         shared_nusd = counted_nusd = 0
         for model, tenant, vector in piece.lines:
@@ -150,7 +183,8 @@ class Collector:
         where: Values,
         vector: Sequence[int],
     ) -> None:
-        """One line as a row for each class that it has something of, as far as they are asked for and may be seen."""
+        """One line as a row for each class that it has something of, as far as they are asked for
+        and may be seen."""
         warm = vector[WARM]
         if warm and self._query.tenant_lock is None and self._wanted(WARM_IDLE):
             _add_into(lines, self._key((*where, WARM_IDLE)), warm_vector(warm))
@@ -160,8 +194,11 @@ class Collector:
         if self._wanted(ATTRIBUTED) and any(attributed):
             _add_into(lines, self._key((*where, ATTRIBUTED)), attributed)
 
-    def _add_rest(self, bucket: _Bucket, space: Sequence[int], place: Place, warm_nusd: int) -> None:
-        """Money of idle time and unmetered work that no line holds, and the GPU time. Into one row, or one for each class."""
+    def _add_rest(
+        self, bucket: _Bucket, space: Sequence[int], place: Place, warm_nusd: int
+    ) -> None:
+        """Money of idle time and unmetered work that no line holds, and the GPU time. Into one row,
+        or one for each class."""
         if not space[_OWNED] and not space[SPACE_COST] and not warm_nusd:
             return  # void cells (a GPU that was taken out again) open no row
         if not self._splits_classes:
@@ -194,7 +231,9 @@ def _less(space: Sequence[int], counted_nusd: int) -> Sequence[int]:
 
 def _class_rest(space: Sequence[int], name: str) -> tuple[int, ...]:
     """The rest columns of one class."""
-    money = [space[SPACE[column]] if column == f"{name}_nusd" else 0 for column in REST_MONEY_COLUMNS]
+    money = [
+        space[SPACE[column]] if column == f"{name}_nusd" else 0 for column in REST_MONEY_COLUMNS
+    ]
     time_us = space[SPACE[f"{name}_us"]]
     default_nusd = space[_DEFAULT[name]] if name in _DEFAULT else 0
     return (*money, time_us, time_us if name == UNOBSERVED else 0, 0, 0, 0, 0, default_nusd)

@@ -12,7 +12,8 @@ from typing import Any
 from gpu_token_analytics.costs.query import CostQuery, Row, sort_key
 from gpu_token_analytics.errors import Refused
 
-# Six names of 256 characters, each of them `\u0001` in JSON, in base64: whoever sends such names may not end anybody's pages.
+# Six names of 256 characters, each of them `\u0001` in JSON, in base64: whoever sends such names
+# may not end anybody's pages.
 MAX_CURSOR = 16_384
 
 
@@ -34,13 +35,20 @@ def decode_cursor(text: str, shapes: Sequence[type | tuple[type, ...]]) -> list[
     except (ValueError, binascii.Error, RecursionError):
         good, parts = False, []
     if not good:
-        raise Refused("invalid_cursor", "cursor is not a `next` of this query; leave it out to start anew", "cursor")
+        raise Refused(
+            "invalid_cursor",
+            "cursor is not a `next` of this query; leave it out to start anew",
+            "cursor",
+        )
     position: list[Any] = parts
     return position
 
 
-def page_of_rows(rows: Sequence[dict[str, Any]], limit: int, cursor: str | None) -> tuple[list[dict[str, Any]], str | None]:
-    """The rows of a whole list after a cursor, and the next page's cursor. Raises Refused for a cursor of another list."""
+def page_of_rows(
+    rows: Sequence[dict[str, Any]], limit: int, cursor: str | None
+) -> tuple[list[dict[str, Any]], str | None]:
+    """The rows of a whole list after a cursor, and the next page's cursor. Raises Refused for a
+    cursor of another list."""
     begin = 0
     if cursor is not None:
         (after,) = decode_cursor(cursor, (str,))
@@ -70,7 +78,9 @@ def read_row_position(text: str, query: CostQuery) -> tuple[datetime, tuple[tupl
     """(start of the bucket, order of the group) to go on after. Raises Refused."""
     when, key = decode_cursor(text, (str, list))
     start = cursor_time(when)
-    if len(key) != len(query.group_by) or not all(part is None or isinstance(part, str) for part in key):
+    if len(key) != len(query.group_by) or not all(
+        part is None or isinstance(part, str) for part in key
+    ):
         raise Refused("invalid_cursor", "cursor belongs to another group_by", "cursor")
     if not query.start <= start < query.end:
         raise Refused("invalid_cursor", "cursor lies outside of from and to", "cursor")

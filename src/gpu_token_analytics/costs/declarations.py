@@ -7,7 +7,11 @@ from typing import Any
 
 from msgspec import convert
 
-from gpu_token_analytics.costs.answers.declarations import Declaration, DeclarationsResponse, UnknownGpu
+from gpu_token_analytics.costs.answers.declarations import (
+    Declaration,
+    DeclarationsResponse,
+    UnknownGpu,
+)
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.entries import (
     NewDeclaration,
@@ -22,7 +26,12 @@ from gpu_token_analytics.costs.entries import (
 from gpu_token_analytics.documents import GpuId
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.wire.names import canonical_host, canonical_uuid, host_and_uuid, may_be_same
+from gpu_token_analytics.wire.names import (
+    canonical_host,
+    canonical_uuid,
+    host_and_uuid,
+    may_be_same,
+)
 from gpu_token_analytics.wire.times import from_us
 
 Json = dict[str, Any]
@@ -48,16 +57,24 @@ def check_declaration(new: NewDeclaration) -> None:
 
 
 def declare_gpu(desk: Desk, new: NewDeclaration, source: str) -> Declaration:
-    """Declare a GPU. Raises Refused, also where the name is another spelling of a GPU that is known: it would be paid twice."""
+    """Declare a GPU. Raises Refused, also where the name is another spelling of a GPU that is
+    known: it would be paid twice."""
     check_declaration(new)
     gpu, now = canonical_uuid(new.gpu, "GPU"), desk.now()
     books = desk.books.read()
     if host_and_uuid(gpu) is not None and not _is_known(gpu, books):
         # Samples of the UUID on that host would be its own, too, and the card paid twice.
-        raise Refused("invalid_body", f"gpu={new.gpu!r} is no UUID, and no host/index, such as node1/0", "gpu")
+        raise Refused(
+            "invalid_body", f"gpu={new.gpu!r} is no UUID, and no host/index, such as node1/0", "gpu"
+        )
     if meant := _meant_by(gpu, books):
         raise Refused(
-            "invalid_body", f"gpu={new.gpu!r} may be {' or '.join(meant[:3])}, which is known; declare it by that name", "gpu"
+            "invalid_body",
+            (
+                f"gpu={new.gpu!r} may be {' or '.join(meant[:3])}, which is known; declare it by "
+                "that name"
+            ),
+            "gpu",
         )
     if new.usd_per_hour is not None:
         price = NewPrice(
@@ -86,11 +103,16 @@ def _is_known(gpu: GpuId, books: Books) -> bool:
 
 
 def _meant_by(gpu: GpuId, books: Books) -> list[GpuId]:
-    """The known GPUs that a name may be another spelling, or a label, of; none for a name that is known itself. Sorted."""
+    """The known GPUs that a name may be another spelling, or a label, of; none for a name that is
+    known itself. Sorted."""
     if _is_known(gpu, books):
         return []
     known = books.inventory.keys() | books.slices_of.keys() | books.declarations.keys()
-    alike = {one for one in known if any(may_be_same(gpu, name) for name in (one, *books.placements.labels(one)))}
+    alike = {
+        one
+        for one in known
+        if any(may_be_same(gpu, name) for name in (one, *books.placements.labels(one)))
+    }
     return sorted(alike.union(books.placements.meanings(gpu)))
 
 
@@ -99,7 +121,10 @@ def retire_gpu(desk: Desk, end: Retirement) -> Declaration:
     _check_minute("valid_to", end.valid_to)
     row = desk.declarations.retire(canonical_uuid(end.gpu, "GPU"), end.valid_to)
     if row is None:
-        raise Refused("not_found", f"no declaration of gpu={end.gpu!r} begins before {end.valid_to.isoformat()}")
+        raise Refused(
+            "not_found",
+            f"no declaration of gpu={end.gpu!r} begins before {end.valid_to.isoformat()}",
+        )
     return declaration(row)
 
 
@@ -130,4 +155,8 @@ def declaration(row: Json) -> Declaration:
 def _check_minute(name: str, at: datetime) -> None:
     check_instant(name, at)
     if at.second or at.microsecond:
-        raise Refused("invalid_body", f"{name}={at.isoformat()} is not on a whole minute; cells are UTC minutes", name)
+        raise Refused(
+            "invalid_body",
+            f"{name}={at.isoformat()} is not on a whole minute; cells are UTC minutes",
+            name,
+        )

@@ -1,6 +1,8 @@
-"""Where questions are asked, with or without HTTP: the stores to read, the settings that shape answers, the clock.
+"""Where questions are asked, with or without HTTP: the stores to read, the settings that shape
+answers, the clock.
 
-What a desk holds is only named here: whoever answers a question at one loads no driver; `over` does.
+What a desk holds is only named here: whoever answers a question at one loads no driver; `over`
+does.
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ class Desk:
     _placements_lock: threading.Lock = field(default_factory=threading.Lock)
 
     @staticmethod
-    def over(store: Store, settings: Settings, dead_letters: Callable[[], dict[str, int]] | None = None) -> Desk:
+    def over(
+        store: Store, settings: Settings, dead_letters: Callable[[], dict[str, int]] | None = None
+    ) -> Desk:
         """A desk over a store, which it does not own: who opened it closes it."""
         from gpu_token_analytics.books.declarations import DeclarationStore
         from gpu_token_analytics.books.instances import InstanceStore
@@ -99,7 +103,9 @@ class Desk:
             teams=TeamStore(database, timeout_ms),
             owners=OwnerStore(database, timeout_ms),
             rates=RateStore(database, timeout_ms),
-            request_parts=lambda usage, now_us: request_parts(raw, books.read(), params, usage, now_us),
+            request_parts=lambda usage, now_us: request_parts(
+                raw, books.read(), params, usage, now_us
+            ),
             unknown_names=lambda limit: unknown_names(store, books, limit),
             unmarked=PendingMarks(store, settings.close_debounce_seconds).count,
             dead_letters=dead_letters,
@@ -108,7 +114,10 @@ class Desk:
     def placements(self) -> InstanceBook:
         """Which instance runs on which GPUs, as of at most PLACEMENTS_EVERY_SECONDS ago."""
         with self._placements_lock:
-            if self._placements is None or time.monotonic() - self._placements_at > PLACEMENTS_EVERY_SECONDS:
+            if (
+                self._placements is None
+                or time.monotonic() - self._placements_at > PLACEMENTS_EVERY_SECONDS
+            ):
                 with store_errors("read placements"):
                     self._placements = self.instances.book()
                 self._placements_at = time.monotonic()

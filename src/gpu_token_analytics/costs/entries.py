@@ -1,5 +1,6 @@
-"""What people write into the books: prices, declared GPUs, placements. The rules of single fields; those between them stand
-with the functions that take them (prices.py, declarations.py, placements.py)."""
+"""What people write into the books: prices, declared GPUs, placements. The rules of single fields;
+those between them stand with the functions that take them (prices.py, declarations.py,
+placements.py)."""
 
 from __future__ import annotations
 
@@ -23,7 +24,14 @@ FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 _GPU = "GPU id as requests name it: a UUID, or host/index."
 PriceText = Annotated[
     Decimal,
-    Field(ge=0, le=int(MAX_USD_PER_HOUR), max_digits=15, decimal_places=9, allow_inf_nan=False, examples=["2.49"]),
+    Field(
+        ge=0,
+        le=int(MAX_USD_PER_HOUR),
+        max_digits=15,
+        decimal_places=9,
+        allow_inf_nan=False,
+        examples=["2.49"],
+    ),
     PlainSerializer(lambda value: format(value, "f"), return_type=str),
 ]
 _number = re.compile(r"\s*[+-]?[0-9.]+\s*").fullmatch
@@ -47,7 +55,8 @@ class Model(BaseModel):
 
 
 class NewPrice(Model):
-    """A row to append. Nothing is ever edited: a new row with a later (or back-dated) valid_from takes over."""
+    """A row to append. Nothing is ever edited: a new row with a later (or back-dated) valid_from
+    takes over."""
 
     scope: Literal["gpu", "host", "name", "default"] = Field(examples=["name"])
     key: str | None = Field(
@@ -59,25 +68,52 @@ class NewPrice(Model):
     )
     usd_per_hour: PriceText = Field(description="USD per GPU-hour.")
     mode: Literal["on_demand", "reserved", "spot", "owned"] = "on_demand"
-    usd_per_kwh: PriceText | None = Field(default=None, description="Only with mode=owned: energy is paid on top.")
-    pue: Annotated[float, Field(ge=1, le=5)] | None = Field(default=None, description="Only with mode=owned.")
-    valid_from: Instant = Field(description="RFC 3339; may lie in the past.", examples=["2026-01-01T00:00:00Z"])
-    valid_to: Instant | None = Field(default=None, description="Exclusive; null: until another row takes over.")
+    usd_per_kwh: PriceText | None = Field(
+        default=None, description="Only with mode=owned: energy is paid on top."
+    )
+    pue: Annotated[float, Field(ge=1, le=5)] | None = Field(
+        default=None, description="Only with mode=owned."
+    )
+    valid_from: Instant = Field(
+        description="RFC 3339; may lie in the past.", examples=["2026-01-01T00:00:00Z"]
+    )
+    valid_to: Instant | None = Field(
+        default=None, description="Exclusive; null: until another row takes over."
+    )
 
 
 class NewDeclaration(Model):
-    """A GPU that sends no samples, and is paid for: its requests get money. Declared again, the new one replaces the old."""
+    """A GPU that sends no samples, and is paid for: its requests get money. Declared again, the new
+    one replaces the old."""
 
-    gpu: str = Field(min_length=1, max_length=256, description=_GPU, examples=["GPU-8f4c2a1b-77aa-4f1e-9d52-0c1d2e3f4a5b"])
-    host: str = Field(min_length=1, max_length=256, description="Where it is: prices of hosts and reports by host use it.")
+    gpu: str = Field(
+        min_length=1,
+        max_length=256,
+        description=_GPU,
+        examples=["GPU-8f4c2a1b-77aa-4f1e-9d52-0c1d2e3f4a5b"],
+    )
+    host: str = Field(
+        min_length=1,
+        max_length=256,
+        description="Where it is: prices of hosts and reports by host use it.",
+    )
     name: str | None = Field(
-        default=None, min_length=1, max_length=256, description="GPU name, as price rows have it.", examples=["NVIDIA H200"]
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="GPU name, as price rows have it.",
+        examples=["NVIDIA H200"],
     )
     usd_per_hour: PriceText | None = Field(
-        default=None, description="Also append a price row for this GPU and this time; else the price book decides."
+        default=None,
+        description=(
+            "Also append a price row for this GPU and this time; else the price book decides."
+        ),
     )
     valid_from: Instant | None = Field(default=None, description="First minute; null: since ever.")
-    valid_to: Instant | None = Field(default=None, description="Exclusive; null: until it is retired.")
+    valid_to: Instant | None = Field(
+        default=None, description="Exclusive; null: until it is retired."
+    )
 
 
 class Retirement(Model):
@@ -99,25 +135,44 @@ class NewPlacement(Model):
     instance: str = Field(
         min_length=1,
         max_length=2048,
-        description="A URL or host:port, namespace/pod, service.name@host, or service.name, as the source names it.",
+        description=(
+            "A URL or host:port, namespace/pod, service.name@host, or service.name, as the source "
+            "names it."
+        ),
         examples=["http://node1:8000/v1"],
     )
     gpus: list[GpuName] = Field(
         max_length=MAX_GPUS,
-        description="GPU UUIDs, or host/index for all; empty: from then on it is not known where the instance runs.",
+        description=(
+            "GPU UUIDs, or host/index for all; empty: from then on it is not known where the "
+            "instance runs."
+        ),
         examples=[["GPU-8f4c2a1b-77aa-4f1e-9d52-0c1d2e3f4a5b"]],
     )
     host: str | None = Field(
-        default=None, min_length=1, max_length=128, description="Where it runs; left out: as the GPUs or the source say."
+        default=None,
+        min_length=1,
+        max_length=128,
+        description="Where it runs; left out: as the GPUs or the source say.",
     )
     model: str | None = Field(
-        default=None, min_length=1, max_length=256, description="What it serves, for sources that do not say."
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="What it serves, for sources that do not say.",
     )
     counted_by: Literal["any", "engine"] = Field(
-        default="any", description="`engine`: it tells of every request itself, so what clients tell of it is left out."
+        default="any",
+        description=(
+            "`engine`: it tells of every request itself, so what clients tell of it is left out."
+        ),
     )
-    valid_from: Instant = Field(description="RFC 3339; may lie in the past.", examples=["2026-01-01T00:00:00Z"])
-    valid_to: Instant | None = Field(default=None, description="Exclusive; null: until another row takes over.")
+    valid_from: Instant = Field(
+        description="RFC 3339; may lie in the past.", examples=["2026-01-01T00:00:00Z"]
+    )
+    valid_to: Instant | None = Field(
+        default=None, description="Exclusive; null: until another row takes over."
+    )
 
 
 def check_instant(name: str, at: datetime) -> None:
@@ -130,7 +185,10 @@ def check_half_hour(name: str, at: datetime) -> None:
     """That rows of sums may change hands then: sums are kept by half hours. Raises Refused."""
     check_instant(name, at)
     if floor(at, HALF_HOUR) != at:
-        said = f"{name}={at.isoformat()} is not on a whole or half UTC hour; sums are kept by half hours"
+        said = (
+            f"{name}={at.isoformat()} is not on a whole or half UTC hour; sums are kept by half "
+            "hours"
+        )
         raise Refused("invalid_body", said, name)
 
 
@@ -141,25 +199,35 @@ def check_texts(**said: str | None) -> None:
             raise Refused("invalid_body", f"{name} holds a NUL character", name)
 
 
-def appended(store: DatedStore, said: dict[str, Any], *, valid_from: datetime, now: datetime, source: str) -> dict[str, Any]:
-    """A row that was appended to a dated book. source: who says so (`api`, `cli`). Raises Refused: there are too many."""
+def appended(
+    store: DatedStore, said: dict[str, Any], *, valid_from: datetime, now: datetime, source: str
+) -> dict[str, Any]:
+    """A row that was appended to a dated book. source: who says so (`api`, `cli`). Raises Refused:
+    there are too many."""
     from gpu_token_analytics.books.dated import MAX_ROWS, TooManyRows
 
     try:
         return store.append(said, valid_from=valid_from, created_at=now, source=source)
     except TooManyRows:
-        raise Refused("invalid_body", f"there are {MAX_ROWS} rows, and no more are taken", "valid_from") from None
+        raise Refused(
+            "invalid_body", f"there are {MAX_ROWS} rows, and no more are taken", "valid_from"
+        ) from None
 
 
 def check_period(
-    valid_from: datetime | None, valid_to: datetime | None, check: Callable[[str, datetime], None] = check_instant
+    valid_from: datetime | None,
+    valid_to: datetime | None,
+    check: Callable[[str, datetime], None] = check_instant,
 ) -> None:
-    """That something may be said to hold from then until then; None has no end. check: of each end. Raises Refused."""
+    """That something may be said to hold from then until then; None has no end. check: of each end.
+    Raises Refused."""
     for name, at in (("valid_from", valid_from), ("valid_to", valid_to)):
         if at is not None:
             check(name, at)
     if valid_from is not None and valid_to is not None and valid_to <= valid_from:
-        raise Refused("invalid_body", f"valid_to={valid_to.isoformat()} is not after valid_from", "valid_to")
+        raise Refused(
+            "invalid_body", f"valid_to={valid_to.isoformat()} is not after valid_from", "valid_to"
+        )
 
 
 def check_price(new: NewPrice) -> None:
@@ -172,7 +240,9 @@ def check_price(new: NewPrice) -> None:
     check_period(new.valid_from, new.valid_to)
     if new.mode != "owned" and (new.usd_per_kwh is not None or new.pue is not None):
         raise Refused(
-            "invalid_body", f"usd_per_kwh and pue need mode=owned, not {new.mode}: rent includes energy", "usd_per_kwh"
+            "invalid_body",
+            f"usd_per_kwh and pue need mode=owned, not {new.mode}: rent includes energy",
+            "usd_per_kwh",
         )
 
 

@@ -22,7 +22,12 @@ from gpu_token_analytics.rollups.spans import Step
 
 _MONEY = tuple(f"{name}_nusd" for name in MoneyClass)
 _DOUBTS = ("default_price_nusd", "unknown_gpu_requests", "unknown_gpu_tokens")
-_RATES = ("active_usd_per_million", "loaded_usd_per_million", "input_usd_per_million", "output_usd_per_million")
+_RATES = (
+    "active_usd_per_million",
+    "loaded_usd_per_million",
+    "input_usd_per_million",
+    "output_usd_per_million",
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ def export_file(
     *,
     currency: str | None = None,
 ) -> Export:
-    """A range as a file. billing_account: FOCUS BillingAccountId and -Name. notes: kept in the footer of Parquet.
+    """A range as a file. billing_account: FOCUS BillingAccountId and -Name. notes: kept in the
+    footer of Parquet.
 
     currency: money is also in this one, that of FOCUS in it alone. Raises Refused.
     """
@@ -52,19 +58,25 @@ def export_file(
     query = with_books(desk, query)
     check_cost(query, desk.reads.gpu_count(), EXPORT)
     now, rates = desk.now(), RowRates.over(desk, currency, query)
-    columns, lines = table(query, layout, desk.exports.rows(query, now), now, billing_account, rates)
-    name = f"gpu-tokens-{layout.value}-{query.start:%Y%m%dT%H%MZ}-{query.end:%Y%m%dT%H%MZ}.{file_format.value}"
+    columns, lines = table(
+        query, layout, desk.exports.rows(query, now), now, billing_account, rates
+    )
+    span = f"{query.start:%Y%m%dT%H%MZ}-{query.end:%Y%m%dT%H%MZ}"
+    name = f"gpu-tokens-{layout.value}-{span}.{file_format.value}"
     if file_format is ExportFormat.CSV:
         return Export(name, csv_chunks(columns, lines))
     return Export(name, parquet_chunks(columns, lines, notes))
 
 
 def focus_query(query: CostQuery) -> CostQuery:
-    """`query` in the grouping of FOCUS rows. Raises Refused for a tenant's key or another grouping."""
+    """`query` in the grouping of FOCUS rows. Raises Refused for a tenant's key or another
+    grouping."""
     if query.tenant_lock is not None:
         raise Refused("forbidden", "FOCUS rows name GPUs; a tenant's key exports layout=costs")
     if query.group_by:
-        raise Refused("invalid_parameter", "layout=focus has its own grouping: leave group_by out", "group_by")
+        raise Refused(
+            "invalid_parameter", "layout=focus has its own grouping: leave group_by out", "group_by"
+        )
     return replace(query, group_by=focus.GROUP_BY, step=Step.HOUR)
 
 
@@ -78,7 +90,9 @@ def table(
 ) -> tuple[Sequence[Column], Iterator[Sequence[Any]]]:
     """Columns and lines of a file."""
     if layout is ExportLayout.FOCUS:
-        return focus.COLUMNS, focus.focus_rows(rows, billing_account, None if rates is None else rates.total_of)
+        return focus.COLUMNS, focus.focus_rows(
+            rows, billing_account, None if rates is None else rates.total_of
+        )
     if rates is None:
         return cost_columns(query), (_line(query, row, now) for row in rows)
     columns = [*cost_columns(query), *_CONVERTED]
@@ -89,14 +103,20 @@ _CONVERTED = (
     Column("currency", ColumnKind.TEXT),
     Column("units_per_usd", ColumnKind.DECIMAL),
     Column("rate_valid_from", ColumnKind.TIME),
-    *(Column(f"{name.removesuffix('_nusd')}_converted", ColumnKind.DECIMAL) for name in (*_MONEY, "total_nusd")),
+    *(
+        Column(f"{name.removesuffix('_nusd')}_converted", ColumnKind.DECIMAL)
+        for name in (*_MONEY, "total_nusd")
+    ),
 )
 
 
 def _converted(rates: RowRates, row: Row) -> list[Any]:
     rate = rates.of(row)
     values = classes_in(rate, row)
-    money = [None if row.is_unpriced and index in (0, 5) else usd(nano) for index, nano in enumerate([*values, sum(values)])]
+    money = [
+        None if row.is_unpriced and index in (0, 5) else usd(nano)
+        for index, nano in enumerate([*values, sum(values)])
+    ]
     return [rates.currency, rate.units_per_usd, rate.valid_from, *money]
 
 

@@ -49,14 +49,17 @@ def usd(nusd: int) -> Decimal:
 
 
 def csv_chunks(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    """The file as UTF-8 pieces: a header, then rows; empty is null. Lines end in CRLF (RFC 4180)."""
+    """The file as UTF-8 pieces: a header, then rows; empty is null. Lines end in CRLF (RFC
+    4180)."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow([column.name for column in columns])
     kinds = [column.kind for column in columns]
     source = iter(rows)
     while chunk := list(islice(source, ROWS_PER_CHUNK)):
-        writer.writerows([_text(kind, value) for kind, value in zip(kinds, row, strict=True)] for row in chunk)
+        writer.writerows(
+            [_text(kind, value) for kind, value in zip(kinds, row, strict=True)] for row in chunk
+        )
         yield out.getvalue().encode()
         out.seek(0)
         out.truncate()
@@ -71,7 +74,9 @@ _TO_TEXT: dict[ColumnKind, Callable[[Any], str]] = {
     ColumnKind.FLOAT: str,
     ColumnKind.TIME: lambda value: f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
     ColumnKind.BOOLEAN: lambda value: "true" if value else "false",
-    ColumnKind.JSON: lambda value: in_json_text(json.dumps(value, ensure_ascii=False, sort_keys=True)),
+    ColumnKind.JSON: lambda value: in_json_text(
+        json.dumps(value, ensure_ascii=False, sort_keys=True)
+    ),
 }
 
 
@@ -82,7 +87,8 @@ def _text(kind: ColumnKind, value: Any) -> str:
 def parquet_chunks(
     columns: Sequence[Column], rows: Iterable[Sequence[Any]], notes: Mapping[str, str] | None = None
 ) -> Iterator[bytes]:
-    """The file as pieces: one row group at a time is in memory. notes: names and texts that its footer keeps."""
+    """The file as pieces: one row group at a time is in memory. notes: names and texts that its
+    footer keeps."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -103,7 +109,10 @@ def parquet_chunks(
         while group := list(islice(source, ROWS_PER_GROUP)):
             arrays = [
                 pa.array(
-                    (_arrow(column.kind, row[index]) for row in group), types[column.kind], size=len(group), memory_pool=pool
+                    (_arrow(column.kind, row[index]) for row in group),
+                    types[column.kind],
+                    size=len(group),
+                    memory_pool=pool,
                 )
                 for index, column in enumerate(columns)
             ]
@@ -113,7 +122,8 @@ def parquet_chunks(
 
 
 def parquet_note(path: Path, name: str) -> str | None:
-    """What the footer of a file says under a name; None: it is no whole Parquet file, or says nothing."""
+    """What the footer of a file says under a name; None: it is no whole Parquet file, or says
+    nothing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -161,5 +171,9 @@ class _Pieces(io.RawIOBase):
 def month_of(at: datetime) -> tuple[datetime, datetime]:
     """The calendar month (UTC) that holds `at`: [first, first of the next)."""
     first = at.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    following = first.replace(year=first.year + 1, month=1) if first.month == 12 else first.replace(month=first.month + 1)
+    following = (
+        first.replace(year=first.year + 1, month=1)
+        if first.month == 12
+        else first.replace(month=first.month + 1)
+    )
     return first, following

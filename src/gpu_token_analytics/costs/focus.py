@@ -1,25 +1,34 @@
-"""FOCUS 1.2 (FinOps Open Cost and Usage Specification), with the columns that 1.3 added: the ledger as FinOps tools read it.
+"""FOCUS 1.2 (FinOps Open Cost and Usage Specification), with the columns that 1.3 added: the ledger
+as FinOps tools read it.
 
-One row per GPU, hour, way of paying, class of money, model and tenant: a usage charge of GPU-hours. All mandatory columns of
-the specification, the recommended and conditional ones that say something here, and `x_` columns for what FOCUS has no
-column for yet (models, token kinds, the class of idle money). https://focus.finops.org, folder specification/columns of v1.2.
+One row per GPU, hour, way of paying, class of money, model and tenant: a usage charge of GPU-hours.
+All mandatory columns of the specification, the recommended and conditional ones that say something
+here, and `x_` columns for what FOCUS has no column for yet (models, token kinds, the class of idle
+money). https://focus.finops.org, folder specification/columns of v1.2.
 
-    idle money      CapacityReservationStatus=Unused: the GPU is capacity held for use. Unobserved money has no status:
-                    whether it was used is not known
-    GPU-hours       the owned time of the class, shared among its rows in proportion to their money, exactly
-    four costs      are equal: prices of the price book are what is paid (no list price, no discount is known here)
+    idle money      CapacityReservationStatus=Unused: the GPU is capacity held for use. Unobserved
+                    money has no status: whether it was used is not known
+    GPU-hours       the owned time of the class, shared among its rows in proportion to their money,
+                    exactly
+    four costs      are equal: prices of the price book are what is paid (no list price, no discount
+                    is known here)
     PricingCategory from the mode of the price row, see PRICING_CATEGORIES
-    SkuPriceId      the SKU and the mode: neither an amount nor a date, so that it stays the same over time
+    SkuPriceId      the SKU and the mode: neither an amount nor a date, so that it stays the same
+                    over time
     ChargeClass     null: a correction restates its hour, it is not an extra row
     InvoiceId       null: no invoice is known here
-    Allocated*      (1.3) money that came to a model and tenant: whose, by which method, what part of its GPU, hour and class
+    Allocated*      (1.3) money that came to a model and tenant: whose, by which method, what part
+                    of its GPU, hour and class
     ServiceProvider-, HostProviderName   (1.3) as ProviderName and PublisherName, which 1.3 gives up
     ContractApplied (1.3) null: no contract commitment is known here
-    BillingCurrency USD, or the one asked for: costs at the rate of their hour, which x_UnitsPerUsd and x_RateValidFrom tell
-    unknown GPUs    requests on GPUs that nobody sampled or declared: costs of 0 (FOCUS has no null there), x_CostNanoUsd null
+    BillingCurrency USD, or the one asked for: costs at the rate of their hour, which x_UnitsPerUsd
+    and x_RateValidFrom tell
+    unknown GPUs    requests on GPUs that nobody sampled or declared: costs of 0 (FOCUS has no null
+                    there), x_CostNanoUsd null
 
-Left out, because their condition is not met: unit prices (no list price without discounts is published, no negotiated one
-known), commitment discounts, pricing currencies, regions, types of accounts (there is one).
+Left out, because their condition is not met: unit prices (no list price without discounts is
+published, no negotiated one known), commitment discounts, pricing currencies, regions, types of
+accounts (there is one).
 """
 
 from __future__ import annotations
@@ -37,8 +46,9 @@ from gpu_token_analytics.ledger.money import split_exactly
 from gpu_token_analytics.ledger.prices import PriceMode
 
 GROUP_BY = ("gpu", "host", "gpu_name", "price_mode", "class", "model", "tenant")
-# "Standard when pricing is predetermined at the agreed upon rate": reserved prices too. A commitment discount (Committed)
-# would need its id and its unused part, which nobody tells us. Owned: a price of one's own making, no provider's.
+# "Standard when pricing is predetermined at the agreed upon rate": reserved prices too. A
+# commitment discount (Committed) would need its id and its unused part, which nobody tells us.
+# Owned: a price of one's own making, no provider's.
 PRICING_CATEGORIES = {
     PriceMode.ON_DEMAND: "Standard",
     PriceMode.RESERVED: "Standard",
@@ -54,7 +64,8 @@ _STATUS: dict[str, str] = {
     MoneyClass.WARM_IDLE: "Unused",
     MoneyClass.COLD_IDLE: "Unused",
 }
-# How a GPU's money came to a model and tenant (FOCUS 1.3, split cost allocation); other classes are nobody's.
+# How a GPU's money came to a model and tenant (FOCUS 1.3, split cost allocation); other classes are
+# nobody's.
 ALLOCATED_BY: dict[str, str] = {
     MoneyClass.ATTRIBUTED: "work-rate-sweep",
     MoneyClass.WARM_IDLE: "by-attributed-money-of-the-hour",
@@ -140,16 +151,27 @@ def _in_usd(row: Row) -> Converted:
 def focus_rows(
     rows: Iterable[Row], billing_account: str, convert: Callable[[Row], Converted] | None = None
 ) -> Iterator[list[Any]]:
-    """The FOCUS rows of cost rows grouped by GROUP_BY in hours, which come in order; convert: into another currency."""
+    """The FOCUS rows of cost rows grouped by GROUP_BY in hours, which come in order; convert: into
+    another currency."""
     money_of = convert or _in_usd
     for _, together in groupby(rows, key=lambda row: (row.start, row.key[:_CLASS_END])):
         ordered = list(together)
         money = [row.money_nusd for row in ordered]
         time_us = sum(row["gpu_us"] for row in ordered)
-        weights = money if any(money) else [int(row.key[_CLASS_END] is not None or len(ordered) == 1) for row in ordered]
+        weights = (
+            money
+            if any(money)
+            else [int(row.key[_CLASS_END] is not None or len(ordered) == 1) for row in ordered]
+        )
         shares = split_exactly(time_us, weights if any(weights) else [1] * len(ordered))
         for row, part_us in zip(ordered, shares, strict=True):
-            if row.money_nusd or part_us or row["requests"] or row["prompt_tokens"] or row["completion_tokens"]:
+            if (
+                row.money_nusd
+                or part_us
+                or row["requests"]
+                or row["prompt_tokens"]
+                or row["completion_tokens"]
+            ):
                 yield _row(row, part_us, sum(weights), billing_account, money_of(row))
 
 
@@ -160,7 +182,11 @@ def _row(row: Row, part_us: int, whole: int, billing_account: str, money: Conver
     cost = usd(money.nano)
     # FOCUS knows no unknown cost: it is 0 there, and null in x_CostNanoUsd.
     status = None if row.is_unpriced else _STATUS.get(str(kind))
-    words = "Requests on a GPU that is not known, cost unknown" if row.is_unpriced else _WORDS[str(kind)]
+    words = (
+        "Requests on a GPU that is not known, cost unknown"
+        if row.is_unpriced
+        else _WORDS[str(kind)]
+    )
     billing_start, billing_end = month_of(row.start)
     tags = {"model": model, "tenant": tenant, "host": host, "gpu_name": name}
     hours = (Decimal(part_us) / US_PER_HOUR).quantize(Decimal("1e-9"))
@@ -172,7 +198,9 @@ def _row(row: Row, part_us: int, whole: int, billing_account: str, money: Conver
         ALLOCATED_BY.get(str(kind)) if whose else None,
         whose,
         whose,
-        {name: value for name, value in (("model", model), ("tenant", tenant)) if value} if whose else None,
+        {name: value for name, value in (("model", model), ("tenant", tenant)) if value}
+        if whose
+        else None,
         cost,
         billing_account,
         billing_account,
@@ -183,7 +211,9 @@ def _row(row: Row, part_us: int, whole: int, billing_account: str, money: Conver
         status,
         "Usage",
         None,
-        " ".join(part for part in (words, f"({model})" if model else "", f"on {name or gpu}") if part),
+        " ".join(
+            part for part in (words, f"({model})" if model else "", f"on {name or gpu}") if part
+        ),
         "Usage-Based",
         row.end,
         row.start,

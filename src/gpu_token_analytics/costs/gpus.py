@@ -28,13 +28,23 @@ _SAMPLE_FIELDS = ("utilization", "mem_used_mb", "mem_total_mb", "power_w", "temp
 
 
 def fleet(
-    desk: Desk, time_zone: str, ids: Collection[str], hosts: Collection[str], limit: int, cursor: str | None
+    desk: Desk,
+    time_zone: str,
+    ids: Collection[str],
+    hosts: Collection[str],
+    limit: int,
+    cursor: str | None,
 ) -> GpusResponse:
-    """One page of the GPUs of these ids and hosts (none: of all); `today` begins at midnight of the zone. Raises Refused."""
+    """One page of the GPUs of these ids and hosts (none: of all); `today` begins at midnight of the
+    zone. Raises Refused."""
     tz = check_zone(time_zone)
     inventory = desk.reads.gpus()
     ids, hosts = gpus_asked(ids), hosts_asked(hosts)
-    rows = [row for row in inventory if (not ids or row["_id"] in ids) and (not hosts or row.get("host") in hosts)]
+    rows = [
+        row
+        for row in inventory
+        if (not ids or row["_id"] in ids) and (not hosts or row.get("host") in hosts)
+    ]
     total = len(rows)
     if cursor is not None:
         (after,) = decode_cursor(cursor, (str,))
@@ -54,7 +64,9 @@ def fleet(
     )
 
 
-def gpu_states(desk: Desk, inventory: list[Json], now: datetime, midnight: datetime) -> list[GpuState]:
+def gpu_states(
+    desk: Desk, inventory: list[Json], now: datetime, midnight: datetime
+) -> list[GpuState]:
     """The states of these GPUs of the inventory."""
     ids = [row["_id"] for row in inventory]
     if not ids:
@@ -67,11 +79,26 @@ def gpu_states(desk: Desk, inventory: list[Json], now: datetime, midnight: datet
     query = CostQuery(floor(midnight, MINUTE), minutes, group_by=("gpu",), gpus=frozenset(ids))
     today = {row.key[0]: row for row in desk.costs.rows(query, now)}
     return [
-        _state(desk, row, samples.get(row["_id"]), cells.get(row["_id"], []), today.get(row["_id"]), now) for row in inventory
+        _state(
+            desk,
+            row,
+            samples.get(row["_id"]),
+            cells.get(row["_id"], []),
+            today.get(row["_id"]),
+            now,
+        )
+        for row in inventory
     ]
 
 
-def _state(desk: Desk, row: Json, sample: Json | None, cells: list[CellDocument], today: Row | None, now: datetime) -> GpuState:
+def _state(
+    desk: Desk,
+    row: Json,
+    sample: Json | None,
+    cells: list[CellDocument],
+    today: Row | None,
+    now: datetime,
+) -> GpuState:
     sample = sample or {}
     sampled_at: datetime | None = sample.get("ts")
     price = cells[-1].get("price") if cells else None
@@ -90,7 +117,9 @@ def _state(desk: Desk, row: Json, sample: Json | None, cells: list[CellDocument]
         usd_per_hour=None if hourly is None else hourly / NUSD_PER_USD,
         price_row=None if price is None else price["row"],
         today=None if today is None else _money(today),
-        idle_share_today=None if today is None else ratio(sum(today[name] for name in IDLE_COLUMNS), today.money_nusd),
+        idle_share_today=None
+        if today is None
+        else ratio(sum(today[name] for name in IDLE_COLUMNS), today.money_nusd),
         newest_minutes=_newest_minutes(cells, ceil(now, MINUTE)),
     )
 
@@ -101,7 +130,9 @@ def _money(today: Row) -> GpuMoney:
 
 def _liveness(desk: Desk, sampled_at: datetime | None, now: datetime) -> Liveness:
     settings = desk.settings
-    if sampled_at is None or now - sampled_at > timedelta(minutes=settings.silent_gpu_owned_minutes):
+    if sampled_at is None or now - sampled_at > timedelta(
+        minutes=settings.silent_gpu_owned_minutes
+    ):
         return Liveness.SILENT
     if now - sampled_at > timedelta(seconds=settings.sample_gap_limit_seconds):
         return Liveness.STALE
@@ -114,7 +145,9 @@ def _models(cells: list[CellDocument], now: datetime) -> list[str]:
         if cell["minute"] >= now - timedelta(minutes=MODELS_OF_LAST_MINUTES):
             for line in cell.get("lines") or cell.get("top_models", ()):
                 spent[line["model"]] += line["cost_nusd"] or 0
-    return [model for model, _ in sorted(spent.items(), key=lambda item: (-item[1], item[0]))][:MAX_MODELS]
+    return [model for model, _ in sorted(spent.items(), key=lambda item: (-item[1], item[0]))][
+        :MAX_MODELS
+    ]
 
 
 def _newest_minutes(cells: list[CellDocument], end: datetime) -> list[str | None]:

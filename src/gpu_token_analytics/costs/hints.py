@@ -1,9 +1,11 @@
-"""Hints: idle GPUs to give back, GPUs to put together, models to scale down at quiet hours; prices, coverage, spending that
-jumped. Computed from the sums of the last 7 and 30 days; every number that decides is in THRESHOLDS and in the answer.
+"""Hints: idle GPUs to give back, GPUs to put together, models to scale down at quiet hours; prices,
+coverage, spending that jumped. Computed from the sums of the last 7 and 30 days; every number that
+decides is in THRESHOLDS and in the answer.
 
-used = attributed + unmetered work, idle = warm + cold; unobserved money proves nothing, and a GPU with much of it gets no hint.
-What is read is bounded: GPU by GPU two sums of whole days, eight days by type and host, and hour by hour 30 days of at most
-HOURLY_GPUS GPUs, those with most warm idle money.
+used = attributed + unmetered work, idle = warm + cold; unobserved money proves nothing, and a GPU
+with much of it gets no hint. What is read is bounded: GPU by GPU two sums of whole days, eight days
+by type and host, and hour by hour 30 days of at most HOURLY_GPUS GPUs, those with most warm idle
+money.
 """
 
 from __future__ import annotations
@@ -19,7 +21,15 @@ from gpu_token_analytics.costs.answers.base import timestamp
 from gpu_token_analytics.costs.answers.hints import Hint, HintsResponse, HintThreshold
 from gpu_token_analytics.costs.choices import Bucket
 from gpu_token_analytics.costs.desk import Desk
-from gpu_token_analytics.costs.jumps import SAYS, THRESHOLDS, US_PER_HOUR, hint_of, jumps, percent, since
+from gpu_token_analytics.costs.jumps import (
+    SAYS,
+    THRESHOLDS,
+    US_PER_HOUR,
+    hint_of,
+    jumps,
+    percent,
+    since,
+)
 from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.questions import check_cost, cost_query
 from gpu_token_analytics.rollups.spans import DAY, HOUR, floor
@@ -81,16 +91,26 @@ def hints(desk: Desk, time_zone: str = "UTC") -> HintsResponse:
     long = uses(_rows(desk, replace(by_gpu, start=month)))
     given = [*give_back(week, long, (start, end)), *put_together(week, long, (start, end))]
     idle = {gpu for hint in given if hint.kind == "give_back" for gpu in hint.gpus}
-    warm = sorted((place for place in week if place.gpu not in idle), key=lambda place: (-week[place].idle_nusd, place.gpu))
+    warm = sorted(
+        (place for place in week if place.gpu not in idle),
+        key=lambda place: (-week[place].idle_nusd, place.gpu),
+    )
     chosen = {place.gpu: week[place].models[0] for place in warm if week[place].models}
     chosen = dict(list(chosen.items())[:HOURLY_GPUS])
     if chosen:
         hourly = cost_query(month, end, Bucket.HOUR, time_zone, ("gpu",), gpus=sorted(chosen))
         given += scale_down(_rows(desk, hourly), chosen, hourly, start)
     midnight = floor(now, DAY)
-    given += jumps(lambda group: _rows(desk, cost_query(since(midnight), midnight, Bucket.DAY, "UTC", (group,))), midnight)
+    given += jumps(
+        lambda group: _rows(
+            desk, cost_query(since(midnight), midnight, Bucket.DAY, "UTC", (group,))
+        ),
+        midnight,
+    )
     given.sort(key=lambda hint: (-(hint.week_nusd or 0), hint.kind, hint.subject))
-    thresholds = [HintThreshold(name, value, SAYS[name]) for name, value in THRESHOLDS._asdict().items()]
+    thresholds = [
+        HintThreshold(name, value, SAYS[name]) for name, value in THRESHOLDS._asdict().items()
+    ]
     return HintsResponse(now, end, start, month, by_gpu.zone.key, len(week), given, thresholds)
 
 
@@ -117,14 +137,21 @@ def _known(use: Use) -> bool:
     return seen and use.gpu_us >= THRESHOLDS.owned_hours * US_PER_HOUR
 
 
-def give_back(week: Mapping[Place, Use], month: Mapping[Place, Use], span: tuple[datetime, datetime]) -> list[Hint]:
+def give_back(
+    week: Mapping[Place, Use], month: Mapping[Place, Use], span: tuple[datetime, datetime]
+) -> list[Hint]:
     """GPUs that nobody used."""
-    unused = [place for place, use in week.items() if _known(use) and use.used_share <= THRESHOLDS.unused]
+    unused = [
+        place for place, use in week.items() if _known(use) and use.used_share <= THRESHOLDS.unused
+    ]
     unused.sort(key=lambda place: (-week[place].idle_nusd, place.gpu))
     return [
         hint_of(
             "give_back",
-            f"{_called(place)} was used for {percent(week[place].used_share)} of its money of 7 days: give it back.",
+            (
+                f"{_called(place)} was used for {percent(week[place].used_share)} of its money of "
+                "7 days: give it back."
+            ),
             place.gpu,
             [place.gpu],
             week[place].models,
@@ -137,14 +164,19 @@ def give_back(week: Mapping[Place, Use], month: Mapping[Place, Use], span: tuple
     ]
 
 
-def put_together(week: Mapping[Place, Use], month: Mapping[Place, Use], span: tuple[datetime, datetime]) -> list[Hint]:
-    """GPUs of one type and host whose work fits on one. Whether their memory does is not known here."""
+def put_together(
+    week: Mapping[Place, Use], month: Mapping[Place, Use], span: tuple[datetime, datetime]
+) -> list[Hint]:
+    """GPUs of one type and host whose work fits on one. Whether their memory does is not known
+    here."""
     by_model: dict[tuple[str | None, str | None], list[Place]] = defaultdict(list)
     for place, use in week.items():
         if _known(use) and THRESHOLDS.unused < use.used_share <= THRESHOLDS.little_used:
             by_model[place.host, place.gpu_name].append(place)
     given = []
-    for (host, gpu_name), places in sorted(by_model.items(), key=lambda item: tuple(map(str, item[0]))):
+    for (host, gpu_name), places in sorted(
+        by_model.items(), key=lambda item: tuple(map(str, item[0]))
+    ):
         chosen: list[Place] = []
         for place in sorted(places, key=lambda place: (week[place].used_share, place.gpu)):
             if sum(week[other].used_share for other in (*chosen, place)) > THRESHOLDS.together:
@@ -158,8 +190,10 @@ def put_together(week: Mapping[Place, Use], month: Mapping[Place, Use], span: tu
         given.append(
             hint_of(
                 "put_together",
-                f"{len(chosen)} GPUs ({gpu_name or 'of unknown type'}) of {host or 'an unknown host'} use {percent(share)} "
-                f"of one together: put {', '.join(models) or 'their work'} on one, if it has room; give {len(freed)} back.",
+                f"{len(chosen)} GPUs ({gpu_name or 'of unknown type'}) of "
+                f"{host or 'an unknown host'} use {percent(share)} "
+                f"of one together: put {', '.join(models) or 'their work'} on one, if it has room; "
+                f"give {len(freed)} back.",
                 str(host),
                 [place.gpu for place in chosen],
                 models,
@@ -172,8 +206,11 @@ def put_together(week: Mapping[Place, Use], month: Mapping[Place, Use], span: tu
     return sorted(given, key=lambda hint: -(hint.week_nusd or 0))[:MOST_OF_A_KIND]
 
 
-def scale_down(rows: Iterable[Row], model_of: Mapping[str, str], query: CostQuery, week_from: datetime) -> list[Hint]:
-    """Models whose GPUs are quiet at the same hours of the day. rows: by GPU and hour; model_of: the main model of each GPU."""
+def scale_down(
+    rows: Iterable[Row], model_of: Mapping[str, str], query: CostQuery, week_from: datetime
+) -> list[Hint]:
+    """Models whose GPUs are quiet at the same hours of the day. rows: by GPU and hour; model_of:
+    the main model of each GPU."""
     week: dict[str, dict[int, Use]] = defaultdict(lambda: defaultdict(Use))
     month: dict[str, Counter[int]] = defaultdict(Counter)
     for row in rows:
@@ -194,7 +231,8 @@ def scale_down(rows: Iterable[Row], model_of: Mapping[str, str], query: CostQuer
         given.append(
             hint_of(
                 "scale_down",
-                f"{model} is quiet from {hours[0]:02d}:00 to {until:02d}:00 ({query.zone.key}) on {len(gpus)} GPUs: "
+                f"{model} is quiet from {hours[0]:02d}:00 to {until:02d}:00 ({query.zone.key}) on "
+                f"{len(gpus)} GPUs: "
                 "scale it down at these hours.",
                 model,
                 gpus,
@@ -202,7 +240,8 @@ def scale_down(rows: Iterable[Row], model_of: Mapping[str, str], query: CostQuer
                 hours=hours,
                 week_nusd=money,
                 month_nusd=sum(month[model][hour] for hour in hours),
-                value=sum(week[model][hour].used_nusd for hour in hours) / sum(week[model][hour].total_nusd for hour in hours),
+                value=sum(week[model][hour].used_nusd for hour in hours)
+                / sum(week[model][hour].total_nusd for hour in hours),
                 cells=_cells(gpus, (week_from, query.end)),
             )
         )
@@ -210,8 +249,8 @@ def scale_down(rows: Iterable[Row], model_of: Mapping[str, str], query: CostQuer
 
 
 def quiet_hours(used_share: Mapping[int, float]) -> list[int]:
-    """The longest run of quiet hours of the day, also over midnight; of equal ones the earliest. Empty: it is short, or no hour
-    is busy."""
+    """The longest run of quiet hours of the day, also over midnight; of equal ones the earliest.
+    Empty: it is short, or no hour is busy."""
     if len(used_share) < 24 or max(used_share.values()) < THRESHOLDS.busy:
         return []
     best: list[int] = []
@@ -225,9 +264,15 @@ def quiet_hours(used_share: Mapping[int, float]) -> list[int]:
 
 
 def _called(place: Place) -> str:
-    return f"{place.gpu} ({place.gpu_name or 'of unknown type'} on {place.host or 'an unknown host'})"
+    return (
+        f"{place.gpu} ({place.gpu_name or 'of unknown type'} on {place.host or 'an unknown host'})"
+    )
 
 
 def _cells(gpus: Sequence[str], span: tuple[datetime, datetime]) -> str:
-    asked = [("from", timestamp(span[0])), ("to", timestamp(span[1])), *(("gpu", gpu) for gpu in gpus[:HOURLY_GPUS])]
+    asked = [
+        ("from", timestamp(span[0])),
+        ("to", timestamp(span[1])),
+        *(("gpu", gpu) for gpu in gpus[:HOURLY_GPUS]),
+    ]
     return f"/v1/ledger/cells?{urlencode(asked)}"

@@ -1,5 +1,6 @@
-"""Hints of what jumped on the last whole UTC day against the 7 days before: the price of a GPU type, the coverage of a host,
-money of a model or tenant. And what all hints share: the thresholds, and how a hint is made."""
+"""Hints of what jumped on the last whole UTC day against the 7 days before: the price of a GPU
+type, the coverage of a host, money of a model or tenant. And what all hints share: the thresholds,
+and how a hint is made."""
 
 from __future__ import annotations
 
@@ -39,15 +40,31 @@ class Thresholds(NamedTuple):
 SAYS = {
     "unused": "give_back: at most this share of a GPU's money of the week is used.",
     "little_used": "put_together: each GPU uses at most this share of its money of the week.",
-    "together": "put_together: GPUs of one type and host that use at most this share of one together.",
+    "together": (
+        "put_together: GPUs of one type and host that use at most this share of one together."
+    ),
     "unseen": "give_back, put_together: at most this share of the money of the week is unobserved.",
-    "owned_hours": "give_back, put_together: the GPU was owned for at least so many hours of the week.",
-    "quiet": "scale_down: an hour of the day is quiet where at most this share of the money of the week is used.",
+    "owned_hours": (
+        "give_back, put_together: the GPU was owned for at least so many hours of the week."
+    ),
+    "quiet": (
+        "scale_down: an hour of the day is quiet where at most this share of the money of the week "
+        "is used."
+    ),
     "busy": "scale_down: another hour of the day uses at least this share.",
     "quiet_hours": "scale_down: at least so many quiet hours in a row.",
-    "price": "price_jump: the price per GPU-hour of the last whole UTC day differs by this share from the 7 days before.",
-    "coverage": "coverage_drop: the observed share of GPU time of the last whole UTC day fell by this from the 7 days before.",
-    "spend": "spend_jump: attributed money of the last whole UTC day is above the mean of the 7 days before by this share.",
+    "price": (
+        "price_jump: the price per GPU-hour of the last whole UTC day differs by this share from "
+        "the 7 days before."
+    ),
+    "coverage": (
+        "coverage_drop: the observed share of GPU time of the last whole UTC day fell by this from "
+        "the 7 days before."
+    ),
+    "spend": (
+        "spend_jump: attributed money of the last whole UTC day is above the mean of the 7 days "
+        "before by this share."
+    ),
     "spend_usd": "spend_jump: and by at least so many USD.",
 }
 THRESHOLDS = Thresholds()
@@ -65,7 +82,11 @@ def jumps(rows_of: Callable[[str], Iterable[Row]], midnight: datetime) -> list[H
                 days[row.key[0]][row.start] = row
         for name, by_day in sorted(days.items()):
             last = by_day.pop(midnight - DAY, None)
-            hint = None if last is None or not by_day else judge(_Of(group, name, midnight), last, list(by_day.values()))
+            hint = (
+                None
+                if last is None or not by_day
+                else judge(_Of(group, name, midnight), last, list(by_day.values()))
+            )
             if hint is not None:
                 given.append(hint)
     return given
@@ -101,21 +122,50 @@ def _spend(of: _Of, last: Row, earlier: Sequence[Row]) -> Hint | None:
     before = sum(row["cost_nusd"] for row in earlier) / DAYS_BEFORE / NUSD_PER_USD
     if now - before < max(THRESHOLDS.spend * before, THRESHOLDS.spend_usd):
         return None
-    says = f"{of.group} {of.name} cost {now:,.2f} USD on {of.day}, {before:,.2f} a day in the 7 days before."
+    says = (
+        f"{of.group} {of.name} cost {now:,.2f} USD on {of.day}, {before:,.2f} a day in the 7 days "
+        "before."
+    )
     models = [of.name] if of.group == "model" else []
     nusd = last["cost_nusd"]
-    return hint_of("spend_jump", says, of.name, [], models, week_nusd=nusd, value=now, before=before, cells=of.rows)
+    return hint_of(
+        "spend_jump",
+        says,
+        of.name,
+        [],
+        models,
+        week_nusd=nusd,
+        value=now,
+        before=before,
+        cells=of.rows,
+    )
 
 
 def _price(of: _Of, last: Row, earlier: Sequence[Row]) -> Hint | None:
     now, before = _usd_per_hour([last]), _usd_per_hour(earlier)
-    if now is None or before is None or now == before or abs(now - before) < THRESHOLDS.price * before:
+    if (
+        now is None
+        or before is None
+        or now == before
+        or abs(now - before) < THRESHOLDS.price * before
+    ):
         return None
     says = (
-        f"A GPU-hour of {of.name} cost {now:,.4f} USD on {of.day}, {before:,.4f} in the 7 days before: "
+        f"A GPU-hour of {of.name} cost {now:,.4f} USD on {of.day}, {before:,.4f} in the 7 days "
+        "before: "
         "is a price row missing or wrong?"
     )
-    return hint_of("price_jump", says, of.name, [], [], week_nusd=last.money_nusd, value=now, before=before, cells=of.rows)
+    return hint_of(
+        "price_jump",
+        says,
+        of.name,
+        [],
+        [],
+        week_nusd=last.money_nusd,
+        value=now,
+        before=before,
+        cells=of.rows,
+    )
 
 
 def _coverage(of: _Of, last: Row, earlier: Sequence[Row]) -> Hint | None:
@@ -123,16 +173,31 @@ def _coverage(of: _Of, last: Row, earlier: Sequence[Row]) -> Hint | None:
     if now is None or before is None or before - now < THRESHOLDS.coverage:
         return None
     says = (
-        f"Coverage of {of.name} fell to {percent(now)} on {of.day} from {percent(before)} in the 7 days before: "
+        f"Coverage of {of.name} fell to {percent(now)} on {of.day} from {percent(before)} in the 7 "
+        "days before: "
         "is its agent running?"
     )
     nusd = last["unobserved_nusd"]
-    return hint_of("coverage_drop", says, of.name, [], [], week_nusd=nusd, value=now, before=before, cells=of.rows)
+    return hint_of(
+        "coverage_drop",
+        says,
+        of.name,
+        [],
+        [],
+        week_nusd=nusd,
+        value=now,
+        before=before,
+        cells=of.rows,
+    )
 
 
 def _usd_per_hour(rows: Sequence[Row]) -> float | None:
     gpu_us = sum(row["gpu_us"] for row in rows)
-    return sum(row.money_nusd for row in rows) / NUSD_PER_USD / (gpu_us / US_PER_HOUR) if gpu_us else None
+    return (
+        sum(row.money_nusd for row in rows) / NUSD_PER_USD / (gpu_us / US_PER_HOUR)
+        if gpu_us
+        else None
+    )
 
 
 def _observed(rows: Sequence[Row]) -> float | None:
@@ -155,7 +220,9 @@ def hint_of(
     before: float | None = None,
 ) -> Hint:
     """A hint; what is left out does not apply to its kind."""
-    return Hint(kind, says, subject, gpus, models, list(hours), week_nusd, month_nusd, value, before, cells)
+    return Hint(
+        kind, says, subject, gpus, models, list(hours), week_nusd, month_nusd, value, before, cells
+    )
 
 
 def percent(share: float) -> str:

@@ -1,4 +1,5 @@
-"""The ledger itself: cells as stored, what was corrected in them, and whether the identity holds."""
+"""The ledger itself: cells as stored, what was corrected in them, and whether the identity
+holds."""
 
 from __future__ import annotations
 
@@ -33,12 +34,20 @@ CHECKED = [
     "In every computed cell the five classes sum to C.",
     "In every computed cell the class times sum to the owned time.",
     "In every computed cell the lines sum to `attributed`.",
-    "The rollups of whole hours hold the same money as their cells (when nothing waits to be rolled).",
+    (
+        "The rollups of whole hours hold the same money as their cells (when nothing waits to be "
+        "rolled)."
+    ),
 ]
 
 
 def stored_cells(
-    desk: Desk, start: datetime, end: datetime, gpus: Collection[str], limit: int, cursor: str | None
+    desk: Desk,
+    start: datetime,
+    end: datetime,
+    gpus: Collection[str],
+    limit: int,
+    cursor: str | None,
 ) -> CellsResponse:
     """One page of the stored cells of a range, by minute then GPU. Raises Refused."""
     low, high = check_range(start, end)
@@ -47,15 +56,24 @@ def stored_cells(
 
 
 def corrected_cells(
-    desk: Desk, start: datetime, end: datetime, gpus: Collection[str], limit: int, cursor: str | None
+    desk: Desk,
+    start: datetime,
+    end: datetime,
+    gpus: Collection[str],
+    limit: int,
+    cursor: str | None,
 ) -> CorrectionsResponse:
     """One page of the cells that were changed after they were final. Raises Refused."""
     low, high = check_range(start, end)
-    page, following = _page(desk, CellFilter(low, high, gpus_asked(gpus), corrected=True), limit, cursor)
+    page, following = _page(
+        desk, CellFilter(low, high, gpus_asked(gpus), corrected=True), limit, cursor
+    )
     return CorrectionsResponse(from_=low, to=high, cells=page, next=following)
 
 
-def _page(desk: Desk, which: CellFilter, limit: int, cursor: str | None) -> tuple[list[Cell], str | None]:
+def _page(
+    desk: Desk, which: CellFilter, limit: int, cursor: str | None
+) -> tuple[list[Cell], str | None]:
     after = None
     if cursor is not None:
         minute, gpu = decode_cursor(cursor, (str, str))
@@ -66,7 +84,8 @@ def _page(desk: Desk, which: CellFilter, limit: int, cursor: str | None) -> tupl
 
 
 def cell(document: CellDocument) -> Cell:
-    """A stored cell as /v1 shows it; one that is not computed yet has zeros and the state `pending`."""
+    """A stored cell as /v1 shows it; one that is not computed yet has zeros and the state
+    `pending`."""
     lines: Sequence[Mapping[str, Any]] = document.get("lines", ())
     return Cell(
         cell=document["_id"],
@@ -102,7 +121,8 @@ def _line(line: Mapping[str, Any]) -> CellLine:
 
 
 def identity(desk: Desk, start: datetime, end: datetime) -> AuditResponse:
-    """The identity, checked now in every stored cell of a range and in total, and against the hourly sums. Raises Refused."""
+    """The identity, checked now in every stored cell of a range and in total, and against the
+    hourly sums. Raises Refused."""
     low, high = check_range(start, end)
     count = desk.reads.cell_count(low, high)
     if count > MAX_AUDIT_CELLS:
@@ -149,10 +169,18 @@ def floor_hours(length: timedelta) -> timedelta:
 
 def _finding(broken: Json) -> AuditFinding:
     if broken["class_sum"] != broken["cost_nusd"]:
-        rule, detail = "classes_sum_to_cost", f"classes {broken['class_sum']}, C {broken['cost_nusd']}"
+        rule, detail = (
+            "classes_sum_to_cost",
+            f"classes {broken['class_sum']}, C {broken['cost_nusd']}",
+        )
     elif broken["time_sum"] != broken["owned_us"]:
-        rule, detail = "times_sum_to_owned", f"times {broken['time_sum']} us, owned {broken['owned_us']} us"
+        rule, detail = (
+            "times_sum_to_owned",
+            f"times {broken['time_sum']} us, owned {broken['owned_us']} us",
+        )
     else:
-        detail = f"lines {broken['lines_nusd']}, attributed {broken['classes'][MoneyClass.ATTRIBUTED]}"
+        detail = (
+            f"lines {broken['lines_nusd']}, attributed {broken['classes'][MoneyClass.ATTRIBUTED]}"
+        )
         rule = "lines_sum_to_attributed"
     return AuditFinding(broken["_id"], rule, detail)

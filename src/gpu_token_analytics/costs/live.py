@@ -28,12 +28,19 @@ class _Spending(NamedTuple):
 
 
 def live_figures(desk: Desk, tenant: str | None) -> Live:
-    """The last minutes, the one under way included: its cells count for the part of it that was computed."""
+    """The last minutes, the one under way included: its cells count for the part of it that was
+    computed."""
     now = desk.now()
     end = ceil(now, MINUTE)
-    query = CostQuery(end - (WINDOW_MINUTES + 1) * MINUTE, end, group_by=("model",), tenant_lock=tenant)
+    query = CostQuery(
+        end - (WINDOW_MINUTES + 1) * MINUTE, end, group_by=("model",), tenant_lock=tenant
+    )
     rows = list(desk.costs.rows(query, now))
-    spending = _of_fleet(desk, query, rows) if tenant is None else _of_tenant(rows, (now - query.start).total_seconds())
+    spending = (
+        _of_fleet(desk, query, rows)
+        if tenant is None
+        else _of_tenant(rows, (now - query.start).total_seconds())
+    )
     models = [row for row in rows if row.key[0] is not None]
     tokens = sum(_tokens(row) for row in models)
     priced = sum(row.priced_tokens for row in models)
@@ -45,11 +52,15 @@ def live_figures(desk: Desk, tenant: str | None) -> Live:
         window_to=now,
         tokens_per_second=tokens / spending.owned_seconds if spending.owned_seconds else None,
         active_usd_per_million=usd_per_million(attributed, priced),
-        loaded_usd_per_million=usd_per_million(attributed + warm, priced) if tenant is None else None,
+        loaded_usd_per_million=usd_per_million(attributed + warm, priced)
+        if tenant is None
+        else None,
         cost_nusd=sum(row.money_nusd for row in rows),
         default_price_nusd=sum(row.default_price_nusd for row in rows),
         unknown_gpu_tokens=sum(row["unknown_gpu_tokens"] for row in rows),
-        models=[_model(row, spending.owned_seconds, loaded=tenant is None) for row in _most(models)],
+        models=[
+            _model(row, spending.owned_seconds, loaded=tenant is None) for row in _most(models)
+        ],
         changed=True,
         usd_per_hour=spending.usd_per_hour,
         classes=spending.classes,
@@ -75,10 +86,13 @@ def _of_fleet(desk: Desk, query: CostQuery, rows: list[Row]) -> _Spending:
     cost = sum(row.money_nusd for row in rows)
     due, _ = desk.reads.due()
     return _Spending(
-        # Money per owned microsecond and GPU: right also while the newest minute is only partly computed.
+        # Money per owned microsecond and GPU: right also while the newest minute is only partly
+        # computed.
         usd_per_hour=cost / owned_us * len(gpus) * 3.6e9 / NUSD_PER_USD if owned_us else None,
         owned_seconds=owned_us / 1e6 / len(gpus) if gpus else 0.0,
-        classes={name: sum(row[column] for row in rows) for name, column in COLUMN_OF_CLASS.items()},
+        classes={
+            name: sum(row[column] for row in rows) for name, column in COLUMN_OF_CLASS.items()
+        },
         gpus=len(gpus),
         cells_due=due,
         watermark=max((cell["minute"] for cell in recent), default=None),
@@ -98,7 +112,9 @@ def _model(row: Row, seconds: float, *, loaded: bool) -> LiveModel:
         tokens=tokens,
         tokens_per_second=tokens / seconds if seconds else 0.0,
         active_usd_per_million=usd_per_million(row["cost_nusd"], priced),
-        loaded_usd_per_million=usd_per_million(row["cost_nusd"] + row["warm_idle_nusd"], priced) if loaded else None,
+        loaded_usd_per_million=usd_per_million(row["cost_nusd"] + row["warm_idle_nusd"], priced)
+        if loaded
+        else None,
     )
 
 

@@ -1,11 +1,14 @@
-"""Owners: who owns GPUs, hosts and models, the idle money of each, and idle money shared out among teams by a stated rule.
+"""Owners: who owns GPUs, hosts and models, the idle money of each, and idle money shared out among
+teams by a stated rule.
 
-    by_use     in proportion to the attributed money of each team (tenants of no team together are one); none: nobody's
+    by_use     in proportion to the attributed money of each team (tenants of no team together are
+               one); none: nobody's
     evenly     the same for every named team that has attributed money in the range; none: nobody's
     to_owner   to the team that owns it; what has no owner stays nobody's
 
-The idle money of the whole range is shared at once, so the parts sum to it to the nano-dollar; parts of two ranges need not
-sum to those of both together. Unmetered work is not idle and is not shared.
+The idle money of the whole range is shared at once, so the parts sum to it to the nano-dollar;
+parts of two ranges need not sum to those of both together. Unmetered work is not idle and is not
+shared.
 """
 
 from __future__ import annotations
@@ -16,7 +19,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gpu_token_analytics.costs.answers.owners import IdleResponse, OwnerIdle, OwnerRow, OwnersResponse, SharedIdle, SharedOut
+from gpu_token_analytics.costs.answers.owners import (
+    IdleResponse,
+    OwnerIdle,
+    OwnerRow,
+    OwnersResponse,
+    SharedIdle,
+    SharedOut,
+)
 from gpu_token_analytics.costs.choices import ShareRule
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.entries import Instant, Model, appended, check_half_hour, check_texts
@@ -29,17 +39,24 @@ from gpu_token_analytics.ledger.money import split_exactly
 
 RULES = {
     ShareRule.BY_USE: "Idle money in proportion to the attributed money of each team in the range.",
-    ShareRule.EVENLY: "Idle money in equal parts to every named team with attributed money in the range.",
+    ShareRule.EVENLY: (
+        "Idle money in equal parts to every named team with attributed money in the range."
+    ),
     ShareRule.TO_OWNER: "Idle money to the team that owns the model, GPU or host.",
 }
 
 
 class NewOwnerRow(Model):
-    """A row to append. Nothing is ever edited: the next row of the same scope and key takes over."""
+    """A row to append. Nothing is ever edited: the next row of the same scope and key takes
+    over."""
 
     scope: Literal["model", "gpu", "host", "default"] = Field(examples=["host"])
     key: str | None = Field(
-        default=None, min_length=1, max_length=256, description="Left out for the default row.", examples=["node-1"]
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="Left out for the default row.",
+        examples=["node-1"],
     )
     team: str | None = Field(default=None, min_length=1, max_length=256, examples=["platform"])
     cost_centre: str | None = Field(
@@ -50,7 +67,8 @@ class NewOwnerRow(Model):
         examples=["CC-4711"],
     )
     valid_from: Instant = Field(
-        description="RFC 3339, on a whole or half UTC hour; may lie in the past.", examples=["2026-01-01T00:00:00Z"]
+        description="RFC 3339, on a whole or half UTC hour; may lie in the past.",
+        examples=["2026-01-01T00:00:00Z"],
     )
 
 
@@ -63,7 +81,9 @@ def append_owner(desk: Desk, new: NewOwnerRow, source: str) -> OwnerRow:
     """Append a row. source: who says so (`api`, `cli`). Raises Refused."""
     check_owner(new)
     said = {"scope": new.scope, "key": new.key, "team": new.team, "cost_centre": new.cost_centre}
-    return _row(appended(desk.owners, said, valid_from=new.valid_from, now=desk.now(), source=source))
+    return _row(
+        appended(desk.owners, said, valid_from=new.valid_from, now=desk.now(), source=source)
+    )
 
 
 def check_owner(new: NewOwnerRow) -> None:
@@ -75,7 +95,9 @@ def check_owner(new: NewOwnerRow) -> None:
     check_half_hour("valid_from", new.valid_from)
 
 
-def idle_money(desk: Desk, start: datetime, end: datetime, rule: ShareRule | None = None) -> IdleResponse:
+def idle_money(
+    desk: Desk, start: datetime, end: datetime, rule: ShareRule | None = None
+) -> IdleResponse:
     """Idle money of [start, end) by owner; shared out where a rule is given. Raises Refused."""
     query = with_books(desk, cost_query(start, end, group_by=BY_OWNER))
     check_cost(query, desk.reads.gpu_count())
@@ -96,7 +118,8 @@ def idle_money(desk: Desk, start: datetime, end: datetime, rule: ShareRule | Non
 def shares(
     rule: ShareRule, idle_nusd: int, used: Mapping[str | None, int], owned: Mapping[str | None, int]
 ) -> dict[str | None, int]:
-    """Each team's part of the idle money; None is nobody. used: attributed money by team, owned: idle money by owning team."""
+    """Each team's part of the idle money; None is nobody. used: attributed money by team, owned:
+    idle money by owning team."""
     if rule is ShareRule.TO_OWNER:
         return dict(owned)
     weights = {team: nusd for team, nusd in used.items() if nusd > 0}
@@ -105,13 +128,21 @@ def shares(
     if not weights:
         return {None: idle_nusd}
     teams = sorted(weights, key=lambda team: (team is None, team or ""))
-    return dict(zip(teams, split_exactly(idle_nusd, [weights[team] for team in teams]), strict=True))
+    return dict(
+        zip(teams, split_exactly(idle_nusd, [weights[team] for team in teams]), strict=True)
+    )
 
 
-def _shared_out(desk: Desk, query: CostQuery, rows: list[OwnerIdle], idle_nusd: int, rule: ShareRule) -> SharedOut:
+def _shared_out(
+    desk: Desk, query: CostQuery, rows: list[OwnerIdle], idle_nusd: int, rule: ShareRule
+) -> SharedOut:
     by_team = with_books(desk, cost_query(query.start, query.end, group_by=("team",)))
     check_cost(by_team, desk.reads.gpu_count())
-    used = {row.key[0]: row["cost_nusd"] for row in desk.costs.rows(by_team, desk.now()) if row["cost_nusd"]}
+    used = {
+        row.key[0]: row["cost_nusd"]
+        for row in desk.costs.rows(by_team, desk.now())
+        if row["cost_nusd"]
+    }
     owned: dict[str | None, int] = {}
     for row in rows:
         owned[row.owner] = owned.get(row.owner, 0) + row.idle_nusd

@@ -1,7 +1,8 @@
 """Calendar periods by their names, and the period before a range: what a month is compared with.
 
     today yesterday this-week last-week this-month last-month      what is not over ends now
-    2026-01    2026-W05    2026-01-31                               a month, an ISO week (from Monday), a day
+    2026-01    2026-W05    2026-01-31                               a month, an ISO week (from
+               Monday), a day
 
 Days begin at midnight of a time zone, clock changes included. The period before [start, end):
 
@@ -31,11 +32,16 @@ _NAMED = {
     "this-month": (Period.MONTH, False),
     "last-month": (Period.MONTH, True),
 }
-_MONTH, _WEEK, _DAY = re.compile(r"(\d{4})-(\d\d)"), re.compile(r"(\d{4})-W(\d\d)"), re.compile(r"(\d{4})-(\d\d)-(\d\d)")
+_MONTH, _WEEK, _DAY = (
+    re.compile(r"(\d{4})-(\d\d)"),
+    re.compile(r"(\d{4})-W(\d\d)"),
+    re.compile(r"(\d{4})-(\d\d)-(\d\d)"),
+)
 
 
 def named_period(name: str, now: datetime, tz: ZoneInfo) -> tuple[datetime, datetime]:
-    """[start, end) of a period in UTC; one that is not over ends with the minute that holds `now`. Raises Refused."""
+    """[start, end) of a period in UTC; one that is not over ends with the minute that holds `now`.
+    Raises Refused."""
     if name in _NAMED:
         period, is_over = _NAMED[name]
         start, end = period_before(now, period, tz) if is_over else period_of(now, period, tz)
@@ -58,7 +64,10 @@ def _dated(name: str, tz: ZoneInfo) -> tuple[datetime, datetime]:
     except (ValueError, OverflowError):
         known = ", ".join(_NAMED)
         raise Refused(
-            "invalid_range", f"period={name!r} is none; give {known}, or one such as 2026-01, 2026-W05 or 2026-01-31", "period"
+            "invalid_range",
+            f"period={name!r} is none; give {known}, "
+            "or one such as 2026-01, 2026-W05 or 2026-01-31",
+            "period",
         ) from None
 
 
@@ -82,9 +91,12 @@ def range_before(start: datetime, end: datetime, tz: ZoneInfo) -> tuple[datetime
     return (start - (end - start)).astimezone(UTC), start.astimezone(UTC)
 
 
-def _shifted(first: date, days: int, start: datetime, end: datetime, tz: ZoneInfo) -> tuple[datetime, datetime]:
+def _shifted(
+    first: date, days: int, start: datetime, end: datetime, tz: ZoneInfo
+) -> tuple[datetime, datetime]:
     begin = midnight(first - timedelta(days=days), tz)
-    return begin, min(begin + (end - start), start.astimezone(UTC))  # a day of 23 hours holds no 23.5 of them
+    # a day of 23 hours holds no 23.5 of them
+    return begin, min(begin + (end - start), start.astimezone(UTC))
 
 
 def _months_later(first: date, months: int) -> date:

@@ -29,7 +29,9 @@ def placement_page(desk: Desk, limit: int, cursor: str | None = None) -> Placeme
     """One page of every row ever written, newest valid_from first. Raises Refused."""
     rows, following = page_of_rows(desk.instances.rows(), limit, cursor)
     return PlacementsResponse(
-        placements=[placement(row) for row in rows], unplaced=unplaced(desk)[:SHOWN_UNPLACED], next=following
+        placements=[placement(row) for row in rows],
+        unplaced=unplaced(desk)[:SHOWN_UNPLACED],
+        next=following,
     )
 
 
@@ -38,7 +40,9 @@ def append_placements(
 ) -> AppendedPlacements:
     """Append rows, all or none. changes_only: see InstanceStore.append. Raises Refused."""
     said = [placement_fields(row) for row in new]
-    rows = desk.instances.append(said, created_at=desk.now(), source=source, changes_only=changes_only)
+    rows = desk.instances.append(
+        said, created_at=desk.now(), source=source, changes_only=changes_only
+    )
     desk.forget_placements()
     return AppendedPlacements([placement(row) for row in rows], len(said) - len(rows))
 
@@ -51,7 +55,11 @@ def placement_fields(new: NewPlacement) -> Json:
     return {
         "instance": canonical_instance(new.instance),
         "gpus": gpus,
-        "host": canonical_host(new.host) if new.host is not None else hosts.pop() if len(hosts) == 1 else None,
+        "host": canonical_host(new.host)
+        if new.host is not None
+        else hosts.pop()
+        if len(hosts) == 1
+        else None,
         "model": new.model,
         "counted_by": new.counted_by,
         "valid_from": new.valid_from,
@@ -62,13 +70,23 @@ def placement_fields(new: NewPlacement) -> Json:
 def check_placement(new: NewPlacement) -> None:
     """Rules between the fields. Raises Refused."""
     if not canonical_instance(new.instance):
-        raise Refused("invalid_body", f"instance={new.instance!r} names nothing; give a URL, a pod or a service", "instance")
-    for name, texts in (("gpus", new.gpus), ("host", [new.host or ""]), ("model", [new.model or ""])):
+        raise Refused(
+            "invalid_body",
+            f"instance={new.instance!r} names nothing; give a URL, a pod or a service",
+            "instance",
+        )
+    for name, texts in (
+        ("gpus", new.gpus),
+        ("host", [new.host or ""]),
+        ("model", [new.model or ""]),
+    ):
         if any("\0" in text for text in texts):
             raise Refused("invalid_body", f"{name} holds a NUL character", name)
     labels = [gpu for gpu in map(canonical_gpu, new.gpus) if "/" in gpu]
     if labels and len(labels) < len(new.gpus):
-        raise Refused("invalid_body", f"gpus={new.gpus}: name all GPUs by UUID, or all as host/index", "gpus")
+        raise Refused(
+            "invalid_body", f"gpus={new.gpus}: name all GPUs by UUID, or all as host/index", "gpus"
+        )
     wrong = next((gpu for gpu in labels if not gpu.rpartition("/")[2].isdecimal()), None)
     if wrong is not None:
         raise Refused("invalid_body", f"gpus={wrong!r} is no host/index, such as node1/0", "gpus")

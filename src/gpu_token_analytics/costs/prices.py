@@ -37,7 +37,10 @@ def append_price(desk: Desk, new: NewPrice, source: str) -> Price:
 
 def known_gpus(desk: Desk) -> list[Json]:
     """What price rows can be about: {_id, host, name} of every GPU that was sampled or declared."""
-    declared = [{"_id": row["gpu"], "host": row["host"], "name": row.get("name")} for row in desk.declarations.rows()]
+    declared = [
+        {"_id": row["gpu"], "host": row["host"], "name": row.get("name")}
+        for row in desk.declarations.rows()
+    ]
     return [*desk.reads.gpus(), *declared]
 
 

@@ -1,4 +1,5 @@
-"""How far to trust the data of a range: coverage, late and corrected cells, money and requests that are not known."""
+"""How far to trust the data of a range: coverage, late and corrected cells, money and requests that
+are not known."""
 
 from __future__ import annotations
 
@@ -10,7 +11,13 @@ from typing import Any
 from msgspec import convert
 
 from gpu_token_analytics.costs.answers.declarations import UnknownGpu
-from gpu_token_analytics.costs.answers.ledger import EngineCoverage, HourQuality, QualityResponse, SetAside, SharedUuid
+from gpu_token_analytics.costs.answers.ledger import (
+    EngineCoverage,
+    HourQuality,
+    QualityResponse,
+    SetAside,
+    SharedUuid,
+)
 from gpu_token_analytics.costs.choices import Bucket
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.query import Row
@@ -29,7 +36,8 @@ MAX_LATE_RANGE = timedelta(days=2)
 
 
 def quality_of(desk: Desk, start: datetime, end: datetime) -> QualityResponse:
-    """Coverage, provisional, late and corrected cells by hour, and the dead letters by reason. Raises Refused."""
+    """Coverage, provisional, late and corrected cells by hour, and the dead letters by reason.
+    Raises Refused."""
     query = cost_query(start, end, Bucket.HOUR)
     check_cost(query, desk.reads.gpu_count())
     now = desk.now()
@@ -59,13 +67,18 @@ def quality_of(desk: Desk, start: datetime, end: datetime) -> QualityResponse:
         cells_not_rolled=desk.costs.not_rolled(query.start, query.end),
         sums_behind_since=behind_since,
         set_aside_count=set_aside,
-        set_aside=[SetAside(f"{row['of']} {row['owner']}", row["why"], row["since"]) for row in first],
+        set_aside=[
+            SetAside(f"{row['of']} {row['owner']}", row["why"], row["since"]) for row in first
+        ],
         unknown_gpu_count=unknown_count,
         unknown_gpus=convert(unknown, list[UnknownGpu], from_attributes=True),
         unknown_gpu_requests=whole["unknown_gpu_requests"],
         unknown_gpu_tokens=whole["unknown_gpu_tokens"],
         shared_uuid_count=len(shared.hosts),
-        shared_uuids=[SharedUuid(uuid, shared.cards(uuid)[:SHOWN_SHARED]) for uuid in sorted(shared.hosts)[:SHOWN_SHARED]],
+        shared_uuids=[
+            SharedUuid(uuid, shared.cards(uuid)[:SHOWN_SHARED])
+            for uuid in sorted(shared.hosts)[:SHOWN_SHARED]
+        ],
         engine_count=engines[0] if short else None,
         engines=[coverage_of(engine) for engine in engines[1]],
         default_price_nusd=whole.default_price_nusd,
@@ -92,7 +105,9 @@ def coverage_of(engine: Mapping[str, Any]) -> EngineCoverage:
         more_tokens=more,
         coverage=coverage,
         gpus_known=not engine["unplaced"],
-        to_do=_to_do(engine["_id"], engine["unplaced"], coverage, more / counted if counted else float(more)),
+        to_do=_to_do(
+            engine["_id"], engine["unplaced"], coverage, more / counted if counted else float(more)
+        ),
     )
 
 
@@ -101,14 +116,21 @@ def _to_do(instance: str, unplaced: bool, coverage: float | None, more: float) -
         return f"say on which GPUs it runs: gpu-tokens placements add {instance} --gpu GPU"
     if more > 1 - WELL_COVERED:
         return (
-            "requests tell of tokens that it did not count: is its placement right, is every rank scraped, and is one request "
+            "requests tell of tokens that it did not count: is its placement right, is every rank "
+            "scraped, and is one request "
             "told twice (gpu-tokens placements ... --counted-by engine)?"
         )
     if coverage is None or coverage >= WELL_COVERED:
         return None
     if not coverage:
-        return "no request on its GPUs is told: for costs by tenant send the engine's spans, or put a callback before it"
-    return "some requests are not told: cut streams, clients beside the gateway, sampled traces, or requests placed elsewhere"
+        return (
+            "no request on its GPUs is told: for costs by tenant send the engine's spans, or put a "
+            "callback before it"
+        )
+    return (
+        "some requests are not told: cut streams, clients beside the gateway, sampled traces, or "
+        "requests placed elsewhere"
+    )
 
 
 def _hour(row: Row) -> HourQuality:

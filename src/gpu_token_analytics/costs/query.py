@@ -14,7 +14,16 @@ import msgspec
 
 from gpu_token_analytics.costs.whose import BY_OWNER, BY_TENANT, TOLD, Whose
 from gpu_token_analytics.documents import GpuId, MoneyClass
-from gpu_token_analytics.rollups.spans import HOUR, UTC_ZONE, Grain, Span, Step, buckets, runs, spans
+from gpu_token_analytics.rollups.spans import (
+    HOUR,
+    UTC_ZONE,
+    Grain,
+    Span,
+    Step,
+    buckets,
+    runs,
+    spans,
+)
 from gpu_token_analytics.rollups.vectors import LINE_COLUMNS, SPACE_COLUMNS
 
 Key: TypeAlias = tuple[str | None, ...]
@@ -23,10 +32,12 @@ DIMENSIONS = ("model", "tenant", "gpu", "host", "gpu_name", "price_mode", "class
 PLACE_DIMENSIONS = frozenset(("gpu", "host", "gpu_name", "price_mode", *BY_OWNER))
 TENANT_DIMENSIONS = frozenset(("tenant", *BY_TENANT))
 MODEL_DIMENSIONS = frozenset(("model", *BY_OWNER))
-Place: TypeAlias = tuple[str | None, str | None, str | None, str | None]  # GPU, host, GPU name, price mode
+# GPU, host, GPU name, price mode
+Place: TypeAlias = tuple[str | None, str | None, str | None, str | None]
 FLEET: Place = (None, None, None, None)
 
-# A row: the line columns, then the money nobody's line holds, then GPU time, then flags. Rows add up as vectors.
+# A row: the line columns, then the money nobody's line holds, then GPU time, then flags. Rows add
+# up as vectors.
 REST_MONEY_COLUMNS = ("unmetered_work_nusd", "cold_idle_nusd", "unobserved_nusd")
 REST_COLUMNS = (
     *REST_MONEY_COLUMNS,
@@ -36,21 +47,27 @@ REST_COLUMNS = (
     "energy_observed_us",
     "cells",
     "memory_unknown_us",
-    "default_idle_nusd",  # of all classes but attributed; warm idle money counts here whoever's line has a share of it
+    # of all classes but attributed; warm idle money counts here whoever's line has a share of it
+    "default_idle_nusd",
 )
 WARM_IDLE = str(MoneyClass.WARM_IDLE)
 UNMETERED_WORK = str(MoneyClass.UNMETERED_WORK)
-COLUMN_OF_CLASS = {str(name): f"{name}_nusd" for name in MoneyClass} | {str(MoneyClass.ATTRIBUTED): "cost_nusd"}
+COLUMN_OF_CLASS = {str(name): f"{name}_nusd" for name in MoneyClass} | {
+    str(MoneyClass.ATTRIBUTED): "cost_nusd"
+}
 FLAG_COLUMNS = ("provisional_cells", "corrected_cells")
 ROW_COLUMNS = LINE_COLUMNS + REST_COLUMNS + FLAG_COLUMNS
 ROW = {name: index for index, name in enumerate(ROW_COLUMNS)}
 _COUNTED, _UNMETERED = ROW["counted_nusd"], f"{UNMETERED_WORK}_nusd"
-_MONEY_COLUMNS = tuple(ROW[name] for name in ("cost_nusd", "warm_idle_nusd", "counted_nusd", *REST_MONEY_COLUMNS))
+_MONEY_COLUMNS = tuple(
+    ROW[name] for name in ("cost_nusd", "warm_idle_nusd", "counted_nusd", *REST_MONEY_COLUMNS)
+)
 
 
 @dataclass(frozen=True)
 class CostQuery:
-    """What is asked. Empty filter: all. `tenant_lock`: the only tenant whose data may come out, whatever else is asked."""
+    """What is asked. Empty filter: all. `tenant_lock`: the only tenant whose data may come out,
+    whatever else is asked."""
 
     start: datetime
     end: datetime
@@ -69,14 +86,26 @@ class CostQuery:
     @property
     def by_place(self) -> bool:
         """GPU documents are needed."""
-        return bool(PLACE_DIMENSIONS.intersection(self.group_by) or self.gpus or self.hosts or self.gpu_names)
+        return bool(
+            PLACE_DIMENSIONS.intersection(self.group_by)
+            or self.gpus
+            or self.hosts
+            or self.gpu_names
+        )
 
     @property
     def detail(self) -> str:
-        """How finely lines are told apart: in total, by_model, or as lines (by model and tenant)."""
-        if TENANT_DIMENSIONS.intersection(self.group_by) or self.tenants or self.tenant_lock is not None:
+        """How finely lines are told apart: in total, by_model, or as lines (by model and
+        tenant)."""
+        if (
+            TENANT_DIMENSIONS.intersection(self.group_by)
+            or self.tenants
+            or self.tenant_lock is not None
+        ):
             return "lines"
-        return "by_model" if MODEL_DIMENSIONS.intersection(self.group_by) or self.models else "total"
+        return (
+            "by_model" if MODEL_DIMENSIONS.intersection(self.group_by) or self.models else "total"
+        )
 
     @property
     def section(self) -> str:
@@ -120,9 +149,11 @@ class Piece:
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """One group in one bucket. `values` by ROW; `bucket` is its start in the zone, null without buckets.
+    """One group in one bucket. `values` by ROW; `bucket` is its start in the zone, null without
+    buckets.
 
-    A msgspec struct: a page has 10,000 of them, and a frozen dataclass takes three times as long to make.
+    A msgspec struct: a page has 10,000 of them, and a frozen dataclass takes three times as long to
+    make.
     """
 
     bucket: datetime | None
@@ -133,7 +164,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
     def __getitem__(self, name: str) -> int:
         value = self.values[ROW[name]]
-        # In the vector the money of unmetered work that engines' lines hold stands beside that of nobody.
+        # In the vector the money of unmetered work that engines' lines hold stands beside that of
+        # nobody.
         return value + self.values[_COUNTED] if name == _UNMETERED else value
 
     @property
@@ -144,7 +176,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def default_price_nusd(self) -> int:
-        """Money of cells in which the default price held; of the warm idle money all that is in the row without a model."""
+        """Money of cells in which the default price held; of the warm idle money all that is in the
+        row without a model."""
         return self["default_cost_nusd"] + self["default_idle_nusd"]
 
     @property
@@ -155,11 +188,18 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_unpriced(self) -> bool:
-        """Whether all that is in it ran on GPUs nobody told of, or that do not say how much they worked: its money is unknown,
-        not 0."""
-        unknown = self["unknown_gpu_requests"], self["unknown_gpu_tokens"] + self["unmeasured_tokens"]
+        """Whether all that is in it ran on GPUs nobody told of, or that do not say how much they
+        worked: its money is unknown, not 0."""
+        unknown = (
+            self["unknown_gpu_requests"],
+            self["unknown_gpu_tokens"] + self["unmeasured_tokens"],
+        )
         tokens = self["prompt_tokens"] + self["completion_tokens"]
-        return any(unknown) and unknown == (self["requests"], tokens) and not (self["gpu_us"] or self.money_nusd)
+        return (
+            any(unknown)
+            and unknown == (self["requests"], tokens)
+            and not (self["gpu_us"] or self.money_nusd)
+        )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """From what is asked to a CostQuery that is affordable, or the nearest range that would be.
 
-What a query costs is what it reads: cells (a GPU and a minute), GPU documents (a GPU and an hour or day), fleet documents
-(an hour or day). Each has a budget; see `check_cost`.
+What a query costs is what it reads: cells (a GPU and a minute), GPU documents (a GPU and an hour or
+day), fleet documents (an hour or day). Each has a budget; see `check_cost`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 MAX_BUCKETS = 20_000
 
-STEPS = {Bucket.NONE: Step.NONE, Bucket.MINUTE: Step.MINUTE, Bucket.HOUR: Step.HOUR, Bucket.DAY: Step.DAY}
+STEPS = {
+    Bucket.NONE: Step.NONE,
+    Bucket.MINUTE: Step.MINUTE,
+    Bucket.HOUR: Step.HOUR,
+    Bucket.DAY: Step.DAY,
+}
 BUCKETS = {step: bucket for bucket, step in STEPS.items()}
 
 
@@ -35,7 +40,8 @@ class ReadBudget:
 
 
 PAGE = ReadBudget(cells=120_000, gpu_documents=50_000, fleet_documents=10_000)
-EXPORT = ReadBudget(cells=6_000_000, gpu_documents=1_000_000, fleet_documents=100_000)  # streamed in constant memory
+# streamed in constant memory
+EXPORT = ReadBudget(cells=6_000_000, gpu_documents=1_000_000, fleet_documents=100_000)
 
 
 def check_range(start: datetime, end: datetime) -> tuple[datetime, datetime]:
@@ -43,18 +49,27 @@ def check_range(start: datetime, end: datetime) -> tuple[datetime, datetime]:
     try:
         start, end = start.astimezone(UTC), end.astimezone(UTC)
     except OverflowError:
-        raise Refused("invalid_range", "from and to must lie between 2015 and 2100", "from") from None
+        raise Refused(
+            "invalid_range", "from and to must lie between 2015 and 2100", "from"
+        ) from None
     for name, at in (("from", start), ("to", end)):
         if at.second or at.microsecond:
             raise Refused(
                 "invalid_range",
-                f"{name}={at.isoformat()} is not on a whole minute; the ledger's cells are UTC minutes",
+                (
+                    f"{name}={at.isoformat()} is not on a whole minute; the ledger's cells are UTC "
+                    "minutes"
+                ),
                 name,
             )
         if not EARLIEST <= at <= LATEST:
-            raise Refused("invalid_range", f"{name}={at.isoformat()} is not between 2015 and 2100", name)
+            raise Refused(
+                "invalid_range", f"{name}={at.isoformat()} is not between 2015 and 2100", name
+            )
     if start >= end:
-        raise Refused("invalid_range", f"to={end.isoformat()} is not after from={start.isoformat()}", "to")
+        raise Refused(
+            "invalid_range", f"to={end.isoformat()} is not after from={start.isoformat()}", "to"
+        )
     return start, end
 
 
@@ -91,11 +106,14 @@ def cost_query(
     classes: Sequence[str] = (),
     tenant_lock: str | None = None,
 ) -> CostQuery:
-    """The query of these parameters. Raises Refused for a range, zone or grouping that cannot be used."""
+    """The query of these parameters. Raises Refused for a range, zone or grouping that cannot be
+    used."""
     start, end = check_range(start, end)
     groups = tuple(str(dimension) for dimension in group_by)
     if len(set(groups)) != len(groups):
-        raise Refused("invalid_parameter", f"group_by={','.join(groups)} names a dimension twice", "group_by")
+        raise Refused(
+            "invalid_parameter", f"group_by={','.join(groups)} names a dimension twice", "group_by"
+        )
     query = CostQuery(
         start=start,
         end=end,
@@ -110,15 +128,22 @@ def cost_query(
         classes=frozenset(str(name) for name in classes),
         tenant_lock=tenant_lock,
     )
-    if tenant_lock is not None and (query.by_place or "class" in groups or "team" in groups or classes):
+    if tenant_lock is not None and (
+        query.by_place or "class" in groups or "team" in groups or classes
+    ):
         raise Refused(
-            "forbidden", "a tenant's key can group and filter by model and tenant only: GPUs and idle money are shared"
+            "forbidden",
+            (
+                "a tenant's key can group and filter by model and tenant only: GPUs and idle money "
+                "are shared"
+            ),
         )
     return query
 
 
 def check_cost(query: CostQuery, gpus: int, budget: ReadBudget = PAGE) -> None:
-    """Raise Refused with the nearest accepted range when `query` reads more than `budget` on a fleet of `gpus` GPUs."""
+    """Raise Refused with the nearest accepted range when `query` reads more than `budget` on a
+    fleet of `gpus` GPUs."""
     width = max(1, min(gpus, len(query.gpus)) if query.gpus else gpus)
     over = _over(query, width, budget)
     if over is None:
@@ -137,8 +162,12 @@ def check_cost(query: CostQuery, gpus: int, budget: ReadBudget = PAGE) -> None:
 
 
 def _over(query: CostQuery, width: int, budget: ReadBudget) -> tuple[timedelta, str] | None:
-    """(longest time that could pass, the limit in words) when a query reads too much; None: it does not."""
-    if query.step is not Step.NONE and (query.end - query.start) / _length(query.step) > MAX_BUCKETS:
+    """(longest time that could pass, the limit in words) when a query reads too much; None: it does
+    not."""
+    if (
+        query.step is not Step.NONE
+        and (query.end - query.start) / _length(query.step) > MAX_BUCKETS
+    ):
         return MAX_BUCKETS * _length(query.step), f"{MAX_BUCKETS:,} buckets"
     # By arithmetic first: a refusal must not cost the list of what would have been read.
     most_days = (budget.gpu_documents // width if query.by_place else budget.fleet_documents) + 2

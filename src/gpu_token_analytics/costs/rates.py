@@ -1,7 +1,9 @@
-"""Other currencies: what a USD is worth, and costs in one of them. The ledger, and every sum of it, stays in nano-USD.
+"""Other currencies: what a USD is worth, and costs in one of them. The ledger, and every sum of it,
+stays in nano-USD.
 
-A time is cut where a rate changes. In each piece the money of each group and class is converted at the rate that holds there
-and rounded half to even, to a billionth of a unit; totals are sums of what was rounded, so columns and rows add up.
+A time is cut where a rate changes. In each piece the money of each group and class is converted at
+the rate that holds there and rounded half to even, to a billionth of a unit; totals are sums of
+what was rounded, so columns and rows add up.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ from gpu_token_analytics.costs.whose import with_books
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.rollups.spans import HOUR, floor
 
-ROUNDING = "each class of each group, between two changes of the rate, half to even to a billionth of a unit; sums of these"
+ROUNDING = (
+    "each class of each group, between two changes of the rate, half to even to a billionth of a "
+    "unit; sums of these"
+)
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
@@ -39,9 +44,12 @@ class NewRate(Model):
     """A row to append. Nothing is ever edited: the next row of the currency takes over."""
 
     currency: Currency = Field(description="ISO 4217.", examples=["EUR"])
-    units_per_usd: PriceText = Field(gt=0, description="How many units a USD is worth.", examples=["0.92"])
+    units_per_usd: PriceText = Field(
+        gt=0, description="How many units a USD is worth.", examples=["0.92"]
+    )
     valid_from: AwareDatetime = Field(
-        description="RFC 3339, on a whole UTC hour; may lie in the past.", examples=["2026-01-01T00:00:00Z"]
+        description="RFC 3339, on a whole UTC hour; may lie in the past.",
+        examples=["2026-01-01T00:00:00Z"],
     )
 
 
@@ -54,7 +62,9 @@ def append_rate(desk: Desk, new: NewRate, source: str) -> RateRow:
     """Append a row. source: who says so (`api`, `cli`). Raises Refused."""
     check_rate(new)
     said = {"currency": new.currency, "units_per_usd": format(new.units_per_usd, "f")}
-    return _row(appended(desk.rates, said, valid_from=new.valid_from, now=desk.now(), source=source))
+    return _row(
+        appended(desk.rates, said, valid_from=new.valid_from, now=desk.now(), source=source)
+    )
 
 
 def check_rate(new: NewRate) -> None:
@@ -63,7 +73,10 @@ def check_rate(new: NewRate) -> None:
         raise Refused("invalid_body", f"currency={USD} is what the ledger counts in", "currency")
     check_instant("valid_from", new.valid_from)
     if floor(new.valid_from, HOUR) != new.valid_from:
-        said = f"valid_from={new.valid_from.isoformat()} is not on a whole UTC hour; exports have a rate for each hour"
+        said = (
+            f"valid_from={new.valid_from.isoformat()} is not on a whole UTC hour; exports have a "
+            "rate for each hour"
+        )
         raise Refused("invalid_body", said, "valid_from")
 
 
@@ -76,13 +89,19 @@ def converted(desk: Desk, query: CostQuery, currency: str) -> ConvertedResponse:
     used = []
     for low, high in book.pieces(query.start, query.end):
         rate = rate_at(book, currency, low)
-        used.append(RateUsed(low, high, format(rate.units_per_usd, "f"), rate.valid_from.astimezone(UTC)))
+        used.append(
+            RateUsed(low, high, format(rate.units_per_usd, "f"), rate.valid_from.astimezone(UTC))
+        )
         piece: CostQuery = replace(query, start=low, end=high)
         check_cost(piece, desk.reads.gpu_count())
         for row in desk.costs.rows(piece, now):
             values = classes_in(rate, row)
-            groups[row.key] = list(map(add, groups[row.key], values)) if row.key in groups else values
-    totals = [sum(column) for column in zip(*groups.values(), strict=True)] or [0] * len(CLASS_COLUMNS)
+            groups[row.key] = (
+                list(map(add, groups[row.key], values)) if row.key in groups else values
+            )
+    totals = [sum(column) for column in zip(*groups.values(), strict=True)] or [0] * len(
+        CLASS_COLUMNS
+    )
     return ConvertedResponse(
         from_=query.start,
         to=query.end,

@@ -1,11 +1,14 @@
-"""Money, tokens and energy of a range, by any grouping: what /v1/costs, exports and reports are made of.
+"""Money, tokens and energy of a range, by any grouping: what /v1/costs, exports and reports are
+made of.
 
-Rows come out in order of bucket, then group (null last), one bucket in memory at a time. Whatever the grouping, the sums
-of all rows are the sums of the cells: attributed lines + idle = cost, to the nano-dollar.
+Rows come out in order of bucket, then group (null last), one bucket in memory at a time. Whatever
+the grouping, the sums of all rows are the sums of the cells: attributed lines + idle = cost, to the
+nano-dollar.
 
-    grouping or filter by gpu, host, gpu_name   GPU documents    else   fleet documents
-    no model, no tenant                         `total`          model only   `by_model`        else   `lines`
-    half hours                                  the second half an hourly document holds, or the whole less it
+    grouping or filter by gpu, host, gpu_name   GPU documents; else fleet documents
+    no model, no tenant                         `total`; model only: `by_model`; else `lines`
+    half hours                                  the second half an hourly document holds, or the
+                                                whole less it
     minutes                                     ledger_cells (cells.py)
 
 Question and rows: query.py. How pieces become rows, and the tenant lock: collect.py.
@@ -28,19 +31,35 @@ from gpu_token_analytics.cells.line_chunks import LineChunks
 from gpu_token_analytics.cells.lines import complete_cells
 from gpu_token_analytics.costs.cells import CELL_FIELDS, cell_pieces
 from gpu_token_analytics.costs.collect import Collector
-from gpu_token_analytics.costs.query import FLEET, ROW_COLUMNS, CostQuery, Piece, Place, Row, Sight, settled
+from gpu_token_analytics.costs.query import (
+    FLEET,
+    ROW_COLUMNS,
+    CostQuery,
+    Piece,
+    Place,
+    Row,
+    Sight,
+    settled,
+)
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.ledger.document import COMPUTED_STATES
 from gpu_token_analytics.rollups.documents import PLACE_FIELDS
 from gpu_token_analytics.rollups.lines import complete
 from gpu_token_analytics.rollups.packed import unpack
 from gpu_token_analytics.rollups.spans import HALF_HOUR, HOUR, Grain, Span, ceil, floor
-from gpu_token_analytics.rollups.vectors import LineKey, lines_less, read_space, read_total, weight_of
+from gpu_token_analytics.rollups.vectors import (
+    LineKey,
+    lines_less,
+    read_space,
+    read_total,
+    weight_of,
+)
 from gpu_token_analytics.rollups.warm import WarmShares
 
 Document = dict[str, Any]
 
-# A batch is decoded as a whole: the driver's 16 MB would be 150 MB of objects, and a page often needs its beginning only.
+# A batch is decoded as a whole: the driver's 16 MB would be 150 MB of objects, and a page often
+# needs its beginning only.
 BATCH_DOCUMENTS = 1_000
 BATCH_FLEET_DOCUMENTS = 100
 
@@ -87,7 +106,9 @@ class CostReads:
         with closing(self._find_fleet(collection, span, ("space", section))) as documents:
             for document in documents:
                 space = settled(read_space(document["space"]), document["final_at"], now)
-                yield Piece(document["start"], FLEET, space, _read_section(document[section], section))
+                yield Piece(
+                    document["start"], FLEET, space, _read_section(document[section], section)
+                )
 
     def _gpu_pieces(
         self, collection: MongoCollection[Document], query: CostQuery, span: Span, now: datetime
@@ -97,7 +118,12 @@ class CostReads:
             for document in documents:
                 for place in document["places"]:
                     space = settled(read_space(place["space"]), document["final_at"], now)
-                    yield Piece(document["start"], _place(document, place), space, _read_section(place[section], section))
+                    yield Piece(
+                        document["start"],
+                        _place(document, place),
+                        space,
+                        _read_section(place[section], section),
+                    )
 
     def _half_pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
         """Half hours, from the documents of the hours they lie in."""
@@ -117,15 +143,20 @@ class CostReads:
                         for document in documents:
                             yield from self._half(query, document, start, now)
 
-    def _half(self, query: CostQuery, document: Document, start: datetime, now: datetime) -> Iterator[Piece]:
+    def _half(
+        self, query: CostQuery, document: Document, start: datetime, now: datetime
+    ) -> Iterator[Piece]:
         """The half of one hourly document that begins at `start`."""
         places: Sequence[Document] = document.get("places", (document,))
         halves = [place.get("second_half") for place in places]
-        # A fleet's half says of which whole (`of`); a GPU's stands beside its whole, where both fields are missing.
+        # A fleet's half says of which whole (`of`); a GPU's stands beside its whole, where both
+        # fields are missing.
         if any(half is None or half.get("of") != document.get("seen") for half in halves):
             # Written by an earlier version of this program.
             gpus = frozenset((document["gpu"],)) if "gpu" in document else query.gpus
-            yield from self._cell_pieces(replace(query, gpus=gpus), Span(Grain.MINUTES, start, start + HALF_HOUR), now)
+            yield from self._cell_pieces(
+                replace(query, gpus=gpus), Span(Grain.MINUTES, start, start + HALF_HOUR), now
+            )
             return
         section, is_second = query.section, start > document["start"]
         for place, half in zip(places, halves, strict=True):
@@ -134,7 +165,9 @@ class CostReads:
             if not is_second:
                 space = list(map(sub, read_space(place["space"]), space))
                 lines = lines_less(_read_section(place[section], section), lines)
-            yield Piece(start, _place(document, place), settled(space, document["final_at"], now), lines)
+            yield Piece(
+                start, _place(document, place), settled(space, document["final_at"], now), lines
+            )
 
     def _find_fleet(
         self, collection: MongoCollection[Document], span: Span, fields: Iterable[str]
@@ -144,11 +177,19 @@ class CostReads:
         return self._find(collection, where, shown, BATCH_FLEET_DOCUMENTS)
 
     def _find_gpus(
-        self, collection: MongoCollection[Document], query: CostQuery, span: Span, fields: Iterable[str]
+        self,
+        collection: MongoCollection[Document],
+        query: CostQuery,
+        span: Span,
+        fields: Iterable[str],
     ) -> Generator[Document, None, None]:
         shown: Document = dict.fromkeys(("start", "final_at", "gpu"), 1)
         shown |= {f"places.{name}": 1 for name in (*PLACE_FIELDS, *fields)}
-        where: Document = {"scope": "gpu", "start": {"$gte": span.start, "$lt": span.end}, **_in("gpu", query.gpus)}
+        where: Document = {
+            "scope": "gpu",
+            "start": {"$gte": span.start, "$lt": span.end},
+            **_in("gpu", query.gpus),
+        }
         where |= _in("places.host", query.hosts) | _in("places.gpu_name", query.gpu_names)
         return self._find(collection, where, shown, BATCH_DOCUMENTS)
 
@@ -165,17 +206,28 @@ class CostReads:
             yield from complete(self._chunks, collection, documents, read_one)
 
     def _cell_pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
-        where: Document = {"minute": {"$gte": span.start, "$lt": span.end}, "state": {"$in": list(COMPUTED_STATES)}}
-        where |= _in("gpu", query.gpus) | _in("host", query.hosts) | _in("gpu_name", query.gpu_names)
-        cursor = self._cells.find(where, CELL_FIELDS, max_time_ms=self._timeout_ms).sort("minute", 1)
+        where: Document = {
+            "minute": {"$gte": span.start, "$lt": span.end},
+            "state": {"$in": list(COMPUTED_STATES)},
+        }
+        where |= (
+            _in("gpu", query.gpus) | _in("host", query.hosts) | _in("gpu_name", query.gpu_names)
+        )
+        cursor = self._cells.find(where, CELL_FIELDS, max_time_ms=self._timeout_ms).sort(
+            "minute", 1
+        )
         shares = _SharesOfHour(self._shares_of_hour, query.gpus)
         with cursor.batch_size(BATCH_DOCUMENTS) as stored:
             cells = complete_cells(self._chunks, self._cells, stored, CELL_FIELDS)
             yield from cell_pieces(query, span, cells, shares, now)
 
-    def _shares_of_hour(self, hour: datetime, gpus: frozenset[str]) -> Iterator[tuple[str, WarmShares]]:
+    def _shares_of_hour(
+        self, hour: datetime, gpus: frozenset[str]
+    ) -> Iterator[tuple[str, WarmShares]]:
         where: Document = {"scope": "gpu", "start": hour, **_in("gpu", gpus)}
-        for document in self._find(self._hourly, where, {"gpu": 1, "places.lines": 1}, BATCH_DOCUMENTS):
+        for document in self._find(
+            self._hourly, where, {"gpu": 1, "places.lines": 1}, BATCH_DOCUMENTS
+        ):
             attributed: dict[LineKey, int] = {}
             for place in document["places"]:
                 for model, tenant, vector in unpack(place["lines"]):
@@ -185,10 +237,13 @@ class CostReads:
 
 
 class _SharesOfHour:
-    """The weights by which warm idle money is shared: those of a GPU's whole hour, from the hourly documents."""
+    """The weights by which warm idle money is shared: those of a GPU's whole hour, from the hourly
+    documents."""
 
     def __init__(
-        self, read: Callable[[datetime, frozenset[str]], Iterable[tuple[str, WarmShares]]], gpus: frozenset[str]
+        self,
+        read: Callable[[datetime, frozenset[str]], Iterable[tuple[str, WarmShares]]],
+        gpus: frozenset[str],
     ) -> None:
         self._read = read
         self._gpus = gpus
@@ -213,7 +268,9 @@ def _in(name: str, values: frozenset[str]) -> Document:
     return {name: {"$in": sorted(values)}} if values else {}
 
 
-def _read_section(section: Mapping[str, Any], name: str) -> Iterable[tuple[str | None, str | None, Sequence[int]]]:
+def _read_section(
+    section: Mapping[str, Any], name: str
+) -> Iterable[tuple[str | None, str | None, Sequence[int]]]:
     if name == "total":
         return [(None, None, read_total(section))]
     return unpack(section)

@@ -1,5 +1,5 @@
-"""Money, tokens and rates of a range, grouped and bucketed: /v1/costs and `gpu-tokens report`; a range beside the period before
-it; and the values to filter by."""
+"""Money, tokens and rates of a range, grouped and bucketed: /v1/costs and `gpu-tokens report`; a
+range beside the period before it; and the values to filter by."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from gpu_token_analytics.costs.answers.compared import ComparedResponse, ComparedRow
-from gpu_token_analytics.costs.answers.costs import CostRow, CostsResponse, DimensionsResponse, Scope
+from gpu_token_analytics.costs.answers.costs import (
+    CostRow,
+    CostsResponse,
+    DimensionsResponse,
+    Scope,
+)
 from gpu_token_analytics.costs.cursors import read_row_position, row_position
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.periods import range_before
@@ -61,7 +66,9 @@ def compared(desk: Desk, query: CostQuery) -> ComparedResponse:
     now = costs_of(desk, query, MAX_GROUPS)
     before = costs_of(desk, replace(query, start=start, end=end), MAX_GROUPS)
     if now.next or before.next:
-        raise Refused("range_too_long", f"there are more than {MAX_GROUPS:,} groups; group by less, or filter")
+        raise Refused(
+            "range_too_long", f"there are more than {MAX_GROUPS:,} groups; group by less, or filter"
+        )
     pairs: dict[tuple[str | None, ...], list[CostRow | None]] = {}
     for side, rows in enumerate((now.rows, before.rows)):
         for row in rows:
@@ -99,7 +106,8 @@ def _compared_row(now: CostRow | None, before: CostRow | None) -> ComparedRow:
 
 
 def values_of(desk: Desk, start: datetime, end: datetime, tenant: str | None) -> DimensionsResponse:
-    """The values that occur in the hours of a range; for a tenant only itself and its models. Raises Refused."""
+    """The values that occur in the hours of a range; for a tenant only itself and its models.
+    Raises Refused."""
     low, high = check_range(start, end)
     check_cost(cost_query(low, high, group_by=() if tenant else ("gpu",)), desk.reads.gpu_count())
     values = desk.reads.values(low, high, tenant)
@@ -125,8 +133,11 @@ class CostPage:
     next: str | None
 
 
-def read_page(reads: CostReads, query: CostQuery, now: datetime, limit: int, cursor: str | None) -> CostPage:
-    """One page. A page that is everything is read once; else the total is read for itself (from coarser sums)."""
+def read_page(
+    reads: CostReads, query: CostQuery, now: datetime, limit: int, cursor: str | None
+) -> CostPage:
+    """One page. A page that is everything is read once; else the total is read for itself (from
+    coarser sums)."""
     sight = Sight()
     rows = reads.rows(query, now, sight) if cursor is None else _after(reads, query, now, cursor)
     page = list(islice(rows, limit + 1))

@@ -1,4 +1,5 @@
-"""From a request to the cells, price rows and GPUs its money came from, and from a GPU to its requests."""
+"""From a request to the cells, price rows and GPUs its money came from, and from a GPU to its
+requests."""
 
 from __future__ import annotations
 
@@ -37,15 +38,23 @@ MAX_RANGE = timedelta(hours=24)
 
 
 def trace(desk: Desk, request_id: str, tenant: str | None) -> RequestResponse:
-    """What is stored under a request id, of one tenant where it is given, with its money. Raises Refused."""
+    """What is stored under a request id, of one tenant where it is given, with its money. Raises
+    Refused."""
     documents = desk.reads.requests_by_id(request_id, tenant, MAX_EVENTS)
     if not documents:
-        raise Refused("not_found", f"no request {request_id!r} is stored (raw events are kept RAW_RETENTION_DAYS)")
+        raise Refused(
+            "not_found",
+            f"no request {request_id!r} is stored (raw events are kept RAW_RETENTION_DAYS)",
+        )
     now = desk.now()
-    return RequestResponse(request_id, now, [_detail(desk, document, now, tenant) for document in documents])
+    return RequestResponse(
+        request_id, now, [_detail(desk, document, now, tenant) for document in documents]
+    )
 
 
-def requests_of_gpu(desk: Desk, start: datetime, end: datetime, gpu: str, limit: int) -> RequestsResponse:
+def requests_of_gpu(
+    desk: Desk, start: datetime, end: datetime, gpu: str, limit: int
+) -> RequestsResponse:
     """The newest requests that ended on a GPU in a range of at most MAX_RANGE. Raises Refused."""
     low, high = check_range(start, end)
     if high - low > MAX_RANGE:
@@ -74,7 +83,13 @@ def _event(document: Json) -> RequestEvent:
         latency_ms=document.get("latency_ms"),
         queue_ms=document.get("queue_ms"),
         ttft_ms=document.get("ttft_ms"),
-        tokens=Tokens(prompt, document["cached_tokens"], completion, document["reasoning_tokens"], prompt + completion),
+        tokens=Tokens(
+            prompt,
+            document["cached_tokens"],
+            completion,
+            document["reasoning_tokens"],
+            prompt + completion,
+        ),
         ingested_at=document.get("ingested_at") or document["ts"],
         live_cost_per_token_usd=_five_digits(document.get("cost_per_token")),
     )
@@ -96,11 +111,15 @@ def _detail(desk: Desk, document: Json, now: datetime, tenant: str | None) -> Re
     note = None
     if unpriced_gpus:
         note = (
-            f"Nobody sampled or declared {', '.join(map(visible, unpriced_gpus[:5]))}: what it cost there is not known. "
+            f"Nobody sampled or declared {', '.join(map(visible, unpriced_gpus[:5]))}: what it "
+            "cost there is not known. "
             "Run the agent, or `gpu-tokens gpus declare`."
         )
     elif len(known) < len(parts):
-        note = "Some of its cells are not in the ledger yet; the figures are what they will be with the events stored now."
+        note = (
+            "Some of its cells are not in the ledger yet; the figures are what they will be with "
+            "the events stored now."
+        )
     elif not parts:
         note = "It is in no cell yet: its GPU is not known, or its events were stored a moment ago."
     return RequestDetail(
@@ -108,7 +127,8 @@ def _detail(desk: Desk, document: Json, now: datetime, tenant: str | None) -> Re
         method=(priced or parts)[0].method if parts else None,
         cost_nusd=cost if priced else None,
         usd_per_million=usd_per_million(cost, tokens) if priced else None,
-        provisional=not parts or any(_state(cells.get(part.cell)) != CellState.FINAL for part in parts),
+        provisional=not parts
+        or any(_state(cells.get(part.cell)) != CellState.FINAL for part in parts),
         cells=_cells(parts, cells, tenant),
         note=note,
     )
@@ -118,7 +138,9 @@ def _state(cell: CellDocument | None) -> str:
     return CellState.PENDING.value if cell is None else cell["state"]
 
 
-def _cells(parts: Sequence[RequestPart], stored: dict[CellId, CellDocument], tenant: str | None) -> list[RequestCell]:
+def _cells(
+    parts: Sequence[RequestPart], stored: dict[CellId, CellDocument], tenant: str | None
+) -> list[RequestCell]:
     """The cells of a request. A tenant's key is shown no prices."""
     cells = []
     for part in parts:

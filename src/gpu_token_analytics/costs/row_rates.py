@@ -19,7 +19,10 @@ def rate_at(book: RateBook, currency: str, at: datetime) -> Rate:
     """The rate that holds then. Raises Refused: none was said."""
     rate = book.rate_of(currency, at)
     if rate is None:
-        said = f"there is no rate of {currency} at {at:%Y-%m-%dT%H:%MZ}; append one: gpu-tokens rates add {currency} 0.92"
+        said = (
+            f"there is no rate of {currency} at {at:%Y-%m-%dT%H:%MZ}; append one: gpu-tokens rates "
+            f"add {currency} 0.92"
+        )
         raise Refused("invalid_parameter", said, "currency")
     return rate
 
@@ -38,12 +41,15 @@ class RowRates:
 
     @staticmethod
     def over(desk: Desk, currency: str | None, query: CostQuery) -> RowRates | None:
-        """Those of a query's rows; None: USD. Raises Refused for rows longer than an hour, or without a rate at the start."""
+        """Those of a query's rows; None: USD. Raises Refused for rows longer than an hour, or
+        without a rate at the start."""
         if currency is None or currency == USD:
             return None
         if query.step not in (Step.HOUR, Step.MINUTE):
             raise Refused(
-                "invalid_parameter", f"a file in {currency} has a rate for each row: give bucket=1h or 1m", "currency"
+                "invalid_parameter",
+                f"a file in {currency} has a rate for each row: give bucket=1h or 1m",
+                "currency",
             )
         book = desk.rates.book(currency)
         rate_at(book, currency, query.start)
@@ -56,4 +62,6 @@ class RowRates:
     def total_of(self, row: Row) -> Converted:
         """All money of a row."""
         rate = self.of(row)
-        return Converted(self.currency, sum(classes_in(rate, row)), rate.units_per_usd, rate.valid_from)
+        return Converted(
+            self.currency, sum(classes_in(rate, row)), rate.units_per_usd, rate.valid_from
+        )

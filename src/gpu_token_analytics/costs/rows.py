@@ -9,7 +9,15 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from gpu_token_analytics.costs.answers.costs import CostRow, Money, Quality, Rates, Tokens
-from gpu_token_analytics.costs.query import FLAG_COLUMNS, MODEL_DIMENSIONS, ROW, ROW_COLUMNS, TENANT_DIMENSIONS, CostQuery, Row
+from gpu_token_analytics.costs.query import (
+    FLAG_COLUMNS,
+    MODEL_DIMENSIONS,
+    ROW,
+    ROW_COLUMNS,
+    TENANT_DIMENSIONS,
+    CostQuery,
+    Row,
+)
 
 US_PER_SECOND = 1_000_000
 # nano-USD per token x 1e6 tokens / 1e9 nano-USD
@@ -24,7 +32,11 @@ _REQUESTS = ROW["requests"]
 _PROMPT, _CACHED = ROW["prompt_tokens"], ROW["cached_tokens"]
 _COMPLETION, _REASONING = ROW["completion_tokens"], ROW["reasoning_tokens"]
 _COST, _WARM, _COLD = ROW["cost_nusd"], ROW["warm_idle_nusd"], ROW["cold_idle_nusd"]
-_COUNTED, _UNMEASURED, _UNOBSERVED = ROW["counted_nusd"], ROW["unmeasured_tokens"], ROW["unobserved_nusd"]
+_COUNTED, _UNMEASURED, _UNOBSERVED = (
+    ROW["counted_nusd"],
+    ROW["unmeasured_tokens"],
+    ROW["unobserved_nusd"],
+)
 _SPLIT_COST, _SPLIT_PREFILL = ROW["split_cost_nusd"], ROW["split_prefill_nusd"]
 _SPLIT_PROMPT, _SPLIT_COMPLETION = ROW["split_prompt_tokens"], ROW["split_completion_tokens"]
 _ENERGY_MJ, _ENERGY_TOKENS = ROW["energy_mj"], ROW["energy_tokens"]
@@ -44,11 +56,15 @@ def usd_per_million(nusd: int, tokens: int) -> float | None:
 
 
 def gpu_seconds(query: CostQuery, row: Row) -> float | None:
-    """Owned GPU time of a row. None where it is not known: time is owned by a GPU, a model or tenant has only money of it."""
+    """Owned GPU time of a row. None where it is not known: time is owned by a GPU, a model or
+    tenant has only money of it."""
     gpu_us = row.values[_GPU_US]
     if gpu_us:
         return gpu_us / US_PER_SECOND
-    named = any(value is not None and name in OF_LINES for name, value in zip(query.group_by, row.key, strict=False))
+    named = any(
+        value is not None and name in OF_LINES
+        for name, value in zip(query.group_by, row.key, strict=False)
+    )
     of_lines = named or query.tenant_lock is not None or bool(query.models or query.tenants)
     return None if of_lines else 0.0
 
@@ -58,7 +74,9 @@ def money_of(row: Row) -> Money:
     v = row.values
     if row.is_unpriced:
         return Money(None, row["unmetered_work_nusd"], v[_WARM], v[_COLD], v[_UNOBSERVED], None)
-    return Money(v[_COST], row["unmetered_work_nusd"], v[_WARM], v[_COLD], v[_UNOBSERVED], row.money_nusd)
+    return Money(
+        v[_COST], row["unmetered_work_nusd"], v[_WARM], v[_COLD], v[_UNOBSERVED], row.money_nusd
+    )
 
 
 def rates_of(row: Row, elapsed_seconds: float, *, loaded: bool) -> Rates:
@@ -81,7 +99,9 @@ def elapsed_seconds(row: Row, now: datetime) -> float:
     return (min(row.end, now) - row.start).total_seconds()
 
 
-def cost_rows(rows: Iterable[Row], query: CostQuery, now: datetime, low_volume_tokens: int) -> Iterator[CostRow]:
+def cost_rows(
+    rows: Iterable[Row], query: CostQuery, now: datetime, low_volume_tokens: int
+) -> Iterator[CostRow]:
     """Rows of /v1/costs. low_volume_tokens: below this many a row is marked."""
     start: datetime | None = None
     bucket: str | None = None

@@ -1,4 +1,5 @@
-"""Teams: who belongs where, and attributed money by team. Idle money is nobody's usage, so it is in no team's."""
+"""Teams: who belongs where, and attributed money by team. Idle money is nobody's usage, so it is in
+no team's."""
 
 from __future__ import annotations
 
@@ -8,7 +9,12 @@ from typing import Any
 
 from pydantic import Field
 
-from gpu_token_analytics.costs.answers.teams import TeamCost, TeamCostsResponse, TeamRow, TeamsResponse
+from gpu_token_analytics.costs.answers.teams import (
+    TeamCost,
+    TeamCostsResponse,
+    TeamRow,
+    TeamsResponse,
+)
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.entries import Instant, Model, appended, check_half_hour, check_texts
 from gpu_token_analytics.costs.query import CostQuery
@@ -27,7 +33,8 @@ class NewTeamRow(Model):
         examples=["search"],
     )
     valid_from: Instant = Field(
-        description="RFC 3339, on a whole or half UTC hour; may lie in the past.", examples=["2026-01-01T00:00:00Z"]
+        description="RFC 3339, on a whole or half UTC hour; may lie in the past.",
+        examples=["2026-01-01T00:00:00Z"],
     )
 
 
@@ -40,7 +47,9 @@ def append_team(desk: Desk, new: NewTeamRow, source: str) -> TeamRow:
     """Append a row. source: who says so (`api`, `cli`). Raises Refused."""
     check_team(new)
     said = {"tenant": new.tenant, "team": new.team}
-    return _row(appended(desk.teams, said, valid_from=new.valid_from, now=desk.now(), source=source))
+    return _row(
+        appended(desk.teams, said, valid_from=new.valid_from, now=desk.now(), source=source)
+    )
 
 
 def check_team(new: NewTeamRow) -> None:
@@ -59,7 +68,8 @@ class _Sum:
 
 
 def team_costs(desk: Desk, start: datetime, end: datetime) -> TeamCostsResponse:
-    """Attributed money of [start, end) by team, each tenant's while it belonged to it. Raises Refused."""
+    """Attributed money of [start, end) by team, each tenant's while it belonged to it. Raises
+    Refused."""
     query = cost_query(start, end, group_by=("tenant",))
     check_cost(query, desk.reads.gpu_count())
     book, now = desk.teams.book(), desk.now()

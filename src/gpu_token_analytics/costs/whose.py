@@ -1,7 +1,8 @@
-"""Dimensions that no cell holds but books tell: the team of a tenant, the owner of what money was spent on.
+"""Dimensions that no cell holds but books tell: the team of a tenant, the owner of what money was
+spent on.
 
-They are found while rows are grouped, so a row that was appended with a valid_from in the past holds at once, for all its
-time: nothing stored changes by it.
+They are found while rows are grouped, so a row that was appended with a valid_from in the past
+holds at once, for all its time: nothing stored changes by it.
 """
 
 from __future__ import annotations

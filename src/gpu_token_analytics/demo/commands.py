@@ -34,37 +34,55 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    duration: Annotated[float | None, typer.Option(min=1, help="End by itself after this many seconds.")] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=1, help="End by itself after this many seconds.")
+    ] = None,
     trace: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Replay this request trace instead of a simulated fleet.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Replay this request trace instead of a simulated fleet.",
+        ),
     ] = None,
     speed: Annotated[
-        float, typer.Option(min=0, help="Of the trace: 1 is real time, 0 as fast as the pipeline takes it.")
+        float,
+        typer.Option(
+            min=0, help="Of the trace: 1 is real time, 0 as fast as the pipeline takes it."
+        ),
     ] = 0.0,
-    rate: Annotated[float, typer.Option(min=0.1, help="Requests per second of the simulated fleet.")] = 4.0,
+    rate: Annotated[
+        float, typer.Option(min=0.1, help="Requests per second of the simulated fleet.")
+    ] = 4.0,
     history_hours: Annotated[
-        float, typer.Option(min=0, max=24, help="Simulated hours before now, sent into an empty ledger.")
+        float,
+        typer.Option(min=0, max=24, help="Simulated hours before now, sent into an empty ledger."),
     ] = 2.0,
-    data_dir: Annotated[Path, typer.Option(help="Where MongoDB's files and the logs are kept between runs.")] = Path(
-        "data/demo"
-    ),
+    data_dir: Annotated[
+        Path, typer.Option(help="Where MongoDB's files and the logs are kept between runs.")
+    ] = Path("data/demo"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the data folder first.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the simulated fleet.")] = 1,
     port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of the dashboard; the next free one where it is taken.")
+        int,
+        typer.Option(
+            min=1, max=65535, help="Port of the dashboard; the next free one where it is taken."
+        ),
     ] = DASHBOARD_PORT,
     no_api: Annotated[bool, typer.Option("--no-api", help="Without API and dashboard.")] = False,
 ) -> None:
     """Run the whole pipeline on this machine and watch what tokens cost.
 
-    Kafka is librdkafka's mock cluster in this process (real protocol, in memory: its records end with the demo) and MongoDB
-    a real mongod in the data folder, so neither Docker nor Java is needed; KAFKA_BOOTSTRAP and MONGODB_URI are used instead
-    where they are set. GPUs are simulated; those of gpu_seed.json in this folder are sampled by the processor's own agent.
+    Kafka is librdkafka's mock cluster in this process (real protocol, in memory: its records end
+    with the demo) and MongoDB a real mongod in the data folder, so neither Docker nor Java is
+    needed; KAFKA_BOOTSTRAP and MONGODB_URI are used instead where they are set. GPUs are simulated;
+    those of gpu_seed.json in this folder are sampled by the processor's own agent.
 
-    While it runs, other commands beside it talk to it: `gpu-tokens report`, `gpu-tokens top`. Ends with the final table and an
-    audit of the ledger; exit code 0 when it holds to the nano-dollar.
+    While it runs, other commands beside it talk to it: `gpu-tokens report`, `gpu-tokens top`. Ends
+    with the final table and an audit of the ledger; exit code 0 when it holds to the nano-dollar.
 
-    Examples: `gpu-tokens demo` | `gpu-tokens demo --duration 20` | `gpu-tokens demo --trace trace.csv --fresh`
+    Examples: `gpu-tokens demo` | `gpu-tokens demo --duration 20` | `gpu-tokens demo --trace
+    trace.csv --fresh`
     """
     from gpu_token_analytics.demo.run import Demo, Plan
     from gpu_token_analytics.demo.services import Services
@@ -77,20 +95,40 @@ def demo(
     if chosen is not None:
         dashboard = f"http://{LOOPBACK}:{chosen}/"
         taken = "" if chosen == port else f" (port {port} is taken)"
-        console.print(f"dashboard {dashboard}{taken}, in some seconds", highlight=False, soft_wrap=True)
+        console.print(
+            f"dashboard {dashboard}{taken}, in some seconds", highlight=False, soft_wrap=True
+        )
     console.print(plain_line(f"starting in {data_dir} ..."), style="dim", highlight=False)
     plan = Plan(data_dir, duration, rate, 0.0 if trace else history_hours, trace, speed, seed)
     with Services(data_dir, base, _overrides(base)) as services:
         settings = services.start()
-        agent = {"gpu_metrics_source": "seed", "host_name": "this-machine"} if _with_agent(base, trace) else {}
+        agent = (
+            {"gpu_metrics_source": "seed", "host_name": "this-machine"}
+            if _with_agent(base, trace)
+            else {}
+        )
         processor = services.run("processor", agent)
-        api = None if chosen is None else services.run("api", {"api_allow_anonymous_loopback": "true"}, chosen)
+        api = (
+            None
+            if chosen is None
+            else services.run("api", {"api_allow_anonymous_loopback": "true"}, chosen)
+        )
         with _found_by_others(data_dir, api, settings, services, console):
             holds = Demo(plan, settings, services, clock, console).run(processor, api, stop)
     if services.embedded_kafka:
-        console.print("the broker in memory is gone with its records; what was stored stays in the data folder", style="dim")
+        console.print(
+            (
+                "the broker in memory is gone with its records; what was stored stays in the data "
+                "folder"
+            ),
+            style="dim",
+        )
     if api is not None:
-        console.print(f"dashboard {api.url}/ has ended; the next demo shows it there again", highlight=False, soft_wrap=True)
+        console.print(
+            f"dashboard {api.url}/ has ended; the next demo shows it there again",
+            highlight=False,
+            soft_wrap=True,
+        )
     if not holds:
         raise typer.Exit(1)
 
@@ -103,12 +141,17 @@ def _found_by_others(
     if not services.embedded_mongodb:
         yield
         return
-    demo = RunningDemo(str(folder.absolute()), "" if api is None else f"{api.url}/", shared_settings(settings))
+    demo = RunningDemo(
+        str(folder.absolute()), "" if api is None else f"{api.url}/", shared_settings(settings)
+    )
     with published(demo) as shown:
         if not shown:
             uri = settings.mongodb_uri.get_secret_value()
             why = f"another demo is running, or {record_path()} cannot be written"
-            console.print(plain_line(f"other commands find this demo by MONGODB_URI={uri} ({why})"), soft_wrap=True)
+            console.print(
+                plain_line(f"other commands find this demo by MONGODB_URI={uri} ({why})"),
+                soft_wrap=True,
+            )
         yield
 
 
@@ -119,13 +162,18 @@ def _console() -> Console:
 
 
 def _overrides(base: Settings) -> dict[str, str]:
-    """A demo is watched: cells close after a second, and its GPUs are not paid for while it does not run."""
+    """A demo is watched: cells close after a second, and its GPUs are not paid for while it does
+    not run."""
     wanted = {"close_debounce_seconds": "1", "silent_gpu_owned_minutes": "2"}
     return {name: value for name, value in wanted.items() if name not in base.model_fields_set}
 
 
 def _with_agent(base: Settings, trace: Path | None) -> bool:
-    return trace is None and not base.gpu_metrics_source and Path(base.gpu_seed_file or _SEED_FILE).is_file()
+    return (
+        trace is None
+        and not base.gpu_metrics_source
+        and Path(base.gpu_seed_file or _SEED_FILE).is_file()
+    )
 
 
 def _prepare(folder: Path, fresh: bool) -> None:
@@ -134,7 +182,8 @@ def _prepare(folder: Path, fresh: bool) -> None:
     if fresh and folder.exists():
         if not marker.exists():
             raise SettingsError(
-                f"--fresh would delete {folder}, which no demo made; remove it yourself or give another --data-dir"
+                f"--fresh would delete {folder}, which no demo made; remove it yourself or give "
+                "another --data-dir"
             )
         shutil.rmtree(folder)
     if folder.exists() and not marker.exists() and any(folder.iterdir()):
@@ -143,4 +192,6 @@ def _prepare(folder: Path, fresh: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         marker.touch()
     except OSError as error:
-        raise SettingsError(f"--data-dir {folder} cannot be written ({error.strerror}); give a folder of yours") from None
+        raise SettingsError(
+            f"--data-dir {folder} cannot be written ({error.strerror}); give a folder of yours"
+        ) from None

@@ -78,7 +78,9 @@ class Feed:
     def _run(self) -> None:
         deliveries, sink, clock, stop, speed, live_from = self._work
         try:
-            send_stream(deliveries, sink, clock, stop, speed=speed, paced_from=live_from, on_sent=self._keep)
+            send_stream(
+                deliveries, sink, clock, stop, speed=speed, paced_from=live_from, on_sent=self._keep
+            )
         except GpuTokensError as error:
             self._failure = error
 
@@ -103,7 +105,9 @@ class Feed:
 class Demo:
     """One run. `console` shows; every effect is in `run`."""
 
-    def __init__(self, plan: Plan, settings: Settings, services: Services, clock: Clock, console: Console) -> None:
+    def __init__(
+        self, plan: Plan, settings: Settings, services: Services, clock: Clock, console: Console
+    ) -> None:
         self._plan, self._settings, self._services = plan, settings, services
         self._clock, self._console = clock, console
         self._feeds: list[Feed] = []
@@ -112,7 +116,8 @@ class Demo:
         self._extra: list[str] = []
 
     def run(self, processor: Process, api: Process | None, stop: threading.Event) -> bool:
-        """Feed and show until the duration is over or `stop`; then settle and audit. True: the ledger holds."""
+        """Feed and show until the duration is over or `stop`; then settle and audit. True: the
+        ledger holds."""
         begun = self._clock.monotonic()
         store = open_store(self._settings, "gpu-tokens-demo")
         producer = EventProducer(self._settings, client="demo")
@@ -134,7 +139,7 @@ class Demo:
             producer.close()
             store.close()
 
-    # -- feeding -----------------------------------------------------------------------------------------------------
+    # -- feeding -----------------------------------------------------------------------------------
 
     def _start_feeds(self, store: Store, producer: EventProducer) -> None:
         plan = self._plan
@@ -145,30 +150,54 @@ class Demo:
         now = datetime.now(UTC)
         empty = store[Collection.LEDGER_CELLS].find_one({}, {"_id": 1}) is None
         begin = now - timedelta(hours=plan.history_hours) if empty else now
-        self._feed("fleet", generate(default_fleet(), begin, None, plan.seed, load=Load(plan.rate)), producer, 1.0, now)
+        self._feed(
+            "fleet",
+            generate(default_fleet(), begin, None, plan.seed, load=Load(plan.rate)),
+            producer,
+            1.0,
+            now,
+        )
 
     def _trace_events(self, file: Path) -> Iterable[Event]:
         facts = survey(file)
-        assumptions = Assumptions(trace_sha256=facts.sha256, trace_name=file.stem[:128], sample_interval_seconds=5.0).check()
+        assumptions = Assumptions(
+            trace_sha256=facts.sha256, trace_name=file.stem[:128], sample_interval_seconds=5.0
+        ).check()
         if facts.bad_rows:
-            self._extra.append(f"{facts.bad_rows:,} rows of {file.name} cannot be read and are left out")
-        self._extra.append(f"{file.name}: {facts.rows:,} requests; durations are assumed (see `gpu-tokens replay --help`)")
+            self._extra.append(
+                f"{facts.bad_rows:,} rows of {file.name} cannot be read and are left out"
+            )
+        self._extra.append(
+            f"{file.name}: {facts.rows:,} requests; durations are assumed (see `gpu-tokens replay "
+            "--help`)"
+        )
         return replay(read_trace(file, lambda _: None), assumptions)
 
     def _feed(
-        self, name: str, events: Iterable[Event], producer: EventProducer, speed: float, live_from: datetime | None = None
+        self,
+        name: str,
+        events: Iterable[Event],
+        producer: EventProducer,
+        speed: float,
+        live_from: datetime | None = None,
     ) -> None:
         sink = PacedProducer(producer, self._settings, self._clock, self._stop_feeds)
-        self._feeds.append(Feed(name, events, sink, self._clock, self._stop_feeds, speed, live_from))
+        self._feeds.append(
+            Feed(name, events, sink, self._clock, self._stop_feeds, speed, live_from)
+        )
 
-    # -- showing -----------------------------------------------------------------------------------------------------
+    # -- showing -----------------------------------------------------------------------------------
 
     def _show(self, store: Store, begun: float, stop: threading.Event) -> None:
         reads = CostReads(store.database, store.timeout_ms)
         until = None if self._plan.duration_seconds is None else begun + self._plan.duration_seconds
         live = self._console.is_terminal
         every = LIVE_EVERY_SECONDS if live else PLAIN_EVERY_SECONDS
-        with Live(console=self._console, auto_refresh=False, transient=True) if live else _Quiet() as screen:
+        with (
+            Live(console=self._console, auto_refresh=False, transient=True)
+            if live
+            else _Quiet() as screen
+        ):
             first = True
             while not stop.is_set() and (until is None or self._clock.monotonic() < until):
                 self._services.check()
@@ -183,7 +212,11 @@ class Demo:
                         self._console.print(shown)
                         self._console.print()
                     first = first and not figures.has_money
-                left = every if until is None else min(every, max(0.0, until - self._clock.monotonic()))
+                left = (
+                    every
+                    if until is None
+                    else min(every, max(0.0, until - self._clock.monotonic()))
+                )
                 self._clock.wait(stop, min(left, 0.25) if first else left)
 
     def _figures(self, reads: CostReads, store: Store) -> Figures | None:
@@ -211,7 +244,7 @@ class Demo:
         seconds = self._clock.monotonic() - begun
         return [f"{seconds:,.0f} s, {sent:,} events sent; {where}; Ctrl-C ends", *self._extra]
 
-    # -- the end -----------------------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------
 
     def _settle_and_audit(self, store: Store, producer: PacedProducer) -> bool:
         """Wait until everything sent is stored and computed, show the final table, audit."""

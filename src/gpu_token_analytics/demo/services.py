@@ -1,6 +1,8 @@
-"""What the demo runs on: brokers and databases of its own, or those that are set, and the product's processes.
+"""What the demo runs on: brokers and databases of its own, or those that are set, and the product's
+processes.
 
-Kafka     KAFKA_BOOTSTRAP where it is set, else librdkafka's mock cluster inside this process (in memory)
+Kafka     KAFKA_BOOTSTRAP where it is set, else librdkafka's mock cluster inside this process (in
+          memory)
 MongoDB   MONGODB_URI where it is set, else a real mongod over the data folder
 processor, api   their own processes, as everywhere else, with their logs in the data folder
 """
@@ -47,7 +49,9 @@ class Process:
         code = self.child.poll()
         if code is not None:
             tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-            raise DemoFailed(f"the {self.name} ended with exit code {code}; the end of {self.log}:\n{tail}")
+            raise DemoFailed(
+                f"the {self.name} ended with exit code {code}; the end of {self.log}:\n{tail}"
+            )
 
     def answers(self, path: str) -> bool:
         """Whether an HTTP path answers 200."""
@@ -75,13 +79,16 @@ class Services:
         self._stack.close()
 
     def start(self) -> Settings:
-        """Start Kafka and MongoDB where needed, create the topics. Returns the settings all processes share."""
+        """Start Kafka and MongoDB where needed, create the topics. Returns the settings all
+        processes share."""
         started = dict(self._overrides)
         if self.embedded_mongodb:
             mongod = self._stack.enter_context(EmbeddedMongod(self._folder / "mongod"))
             started["mongodb_uri"] = mongod.uri
         if self.embedded_kafka:
-            topics = dict.fromkeys((self._base.kafka_topic, self._base.dlq_topic), self._base.kafka_partitions)
+            topics = dict.fromkeys(
+                (self._base.kafka_topic, self._base.dlq_topic), self._base.kafka_partitions
+            )
             started["kafka_bootstrap"] = self._stack.enter_context(EmbeddedBroker(topics)).bootstrap
         self._overrides = started
         settings = load(**started)
@@ -92,7 +99,8 @@ class Services:
         return settings
 
     def run(self, command: str, extra: Mapping[str, str], port: int | None = None) -> Process:
-        """Start `gpu-tokens COMMAND` with the shared settings on loopback; without a port on a free one."""
+        """Start `gpu-tokens COMMAND` with the shared settings on loopback; without a port on a free
+        one."""
         port = free_port() if port is None else port
         log = self._folder / f"{command}.log"
         settings = {**self._overrides, "http_host": "127.0.0.1", "http_port": str(port), **extra}
@@ -117,23 +125,30 @@ class Services:
             process.check()
 
     def wait_ready(self, process: Process, path: str, clock: Clock, stop: threading.Event) -> None:
-        """Wait until it answers. Raises DemoFailed when it ends or does not answer in READY_SECONDS."""
+        """Wait until it answers. Raises DemoFailed when it ends or does not answer in
+        READY_SECONDS."""
         until = clock.monotonic() + READY_SECONDS
         while not process.answers(path):
             process.check()
             if clock.monotonic() > until:
-                raise DemoFailed(f"the {process.name} does not answer at {process.url}{path}; see {process.log}")
+                raise DemoFailed(
+                    f"the {process.name} does not answer at {process.url}{path}; see {process.log}"
+                )
             if clock.wait(stop, 0.1):
                 return
 
 
 class PacedProducer:
-    """A producer that never runs so far ahead of the consumer that the in-memory broker would drop records.
+    """A producer that never runs so far ahead of the consumer that the in-memory broker would drop
+    records.
 
-    Bytes are counted per key, since a key is one partition; at the bound it waits until the group has read everything.
+    Bytes are counted per key, since a key is one partition; at the bound it waits until the group
+    has read everything.
     """
 
-    def __init__(self, producer: EventProducer, settings: Settings, clock: Clock, stop: threading.Event) -> None:
+    def __init__(
+        self, producer: EventProducer, settings: Settings, clock: Clock, stop: threading.Event
+    ) -> None:
         self._producer, self._settings, self._clock, self._stop = producer, settings, clock, stop
         self._ahead: dict[str, int] = {}
 
@@ -155,13 +170,19 @@ class PacedProducer:
         self._producer.flush(timeout_seconds)
 
     def wait_until_read(self, timeout_seconds: float | None = None) -> None:
-        """Wait until the group has read and committed all that was sent up to now, or `stop` is set, or the time is up."""
+        """Wait until the group has read and committed all that was sent up to now, or `stop` is
+        set, or the time is up."""
         self._producer.flush(STOP_SECONDS)
         until = None if timeout_seconds is None else self._clock.monotonic() + timeout_seconds
         # Others keep sending: waiting for no lag at all could wait for ever.
         ends = {state.partition: state.high for state in describe_group(self._settings)}
-        while any((state.committed or 0) < ends[state.partition] for state in describe_group(self._settings)):
-            if self._clock.wait(self._stop, 0.2) or (until is not None and self._clock.monotonic() > until):
+        while any(
+            (state.committed or 0) < ends[state.partition]
+            for state in describe_group(self._settings)
+        ):
+            if self._clock.wait(self._stop, 0.2) or (
+                until is not None and self._clock.monotonic() > until
+            ):
                 break
         self._ahead.clear()
 

@@ -1,8 +1,10 @@
 """The demo's figures in the terminal, all from the ledger.
 
 tokens/s and spend now     the last whole minute
-by model                   active $/M = attributed / tokens; loaded $/M = (attributed + its warm idle) / tokens
-the identity               attributed + unmetered work + idle by cause = price x time, to the nano-dollar
+by model                   active $/M = attributed / tokens; loaded $/M = (attributed + its warm
+                           idle) / tokens
+the identity               attributed + unmetered work + idle by cause = price x time, to the
+                           nano-dollar
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class Figures:
         return bool(self.total["cells"])
 
 
-def read_figures(reads: CostReads, start: datetime, end: datetime, now: datetime, low_volume_tokens: int) -> Figures:
+def read_figures(
+    reads: CostReads, start: datetime, end: datetime, now: datetime, low_volume_tokens: int
+) -> Figures:
     """The figures of [start, end), both whole minutes."""
     query = CostQuery(start, end, group_by=("model",))
     whole = now.replace(second=0, microsecond=0)
@@ -73,7 +77,8 @@ def classes_of(total: Row) -> dict[MoneyClass, int]:
 
 
 def render(figures: Figures, notes: list[str], dashboard: str = "") -> RenderableType:
-    """Everything as one renderable. `dashboard`: the line with its address, which stands first and last."""
+    """Everything as one renderable. `dashboard`: the line with its address, which stands first and
+    last."""
     address = [Text(dashboard, no_wrap=True)] if dashboard else []
     span = f"{figures.start:%Y-%m-%d %H:%M} to {figures.end:%H:%M} UTC"
     return Group(
@@ -115,8 +120,12 @@ def _models(figures: Figures) -> Table:
             f"{row['completion_tokens']:,}",
             f"{row['cost_nusd'] / NUSD_PER_USD:,.4f}",
             per_million(row["cost_nusd"], tokens, figures.low_volume_tokens),
-            per_million(row["cost_nusd"] + row["warm_idle_nusd"], tokens, figures.low_volume_tokens),
-            f"{row['energy_mj'] / 1000 / row['energy_tokens']:,.2f}" if row["energy_tokens"] else "-",
+            per_million(
+                row["cost_nusd"] + row["warm_idle_nusd"], tokens, figures.low_volume_tokens
+            ),
+            f"{row['energy_mj'] / 1000 / row['energy_tokens']:,.2f}"
+            if row["energy_tokens"]
+            else "-",
         )
     if not figures.models:
         table.add_row("(no request in the ledger yet)", *[""] * 7)
@@ -139,8 +148,16 @@ def _identity(figures: Figures) -> Table:
     table.add_column(justify="right")
     for name, amount in classes.items():
         share = f"{amount / money:7.1%}" if money else "-"
-        table.add_row(Text(f"{_GLYPH[name]} {name.value}", style=_STYLE[name]), f"{amount / NUSD_PER_USD:,.9f} $", share)
-    table.add_row(Text("= price x time", style="bold"), f"{money / NUSD_PER_USD:,.9f} $", "100.0%" if money else "-")
+        table.add_row(
+            Text(f"{_GLYPH[name]} {name.value}", style=_STYLE[name]),
+            f"{amount / NUSD_PER_USD:,.9f} $",
+            share,
+        )
+    table.add_row(
+        Text("= price x time", style="bold"),
+        f"{money / NUSD_PER_USD:,.9f} $",
+        "100.0%" if money else "-",
+    )
     table.add_row(_bar(classes, money), "", "")
     return table
 

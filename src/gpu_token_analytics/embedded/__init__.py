@@ -1,4 +1,5 @@
-"""Services on this machine for the one-command demo, tests and benches: a broker, a mongod, a real Kafka.
+"""Services on this machine for the one-command demo, tests and benches: a broker, a mongod, a real
+Kafka.
 
 May import the shared words alone.
 

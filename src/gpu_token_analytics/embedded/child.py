@@ -1,7 +1,9 @@
 """One server as a child process: start, wait until ready, stop, and never outlive the parent.
 
-start   own session (Ctrl-C in the terminal reaches us first, so clients can finish before their server goes)
-        -> prctl(PDEATHSIG) and exec -> its log is watched until it says it is ready, dies, or the time is over
+start   own session (Ctrl-C in the terminal reaches us first, so clients can finish before their
+        server goes)
+        -> prctl(PDEATHSIG) and exec -> its log is watched until it says it is ready, dies, or the
+        time is over
 stop    SIGTERM, bounded wait, SIGKILL
 """
 
@@ -27,11 +29,13 @@ _PORT_ATTEMPTS = 100
 _POLL_SECONDS = 0.05
 _ROTATE_LOG_BYTES = 16 * 1024 * 1024
 _TAIL_LINES = 12
-_ERROR_LINE = re.compile(r'\b(ERROR|FATAL)\b|Exception:|"s":"[EF]"')  # Kafka's levels and stack traces; mongod's JSON
+# Kafka's levels and stack traces; mongod's JSON
+_ERROR_LINE = re.compile(r'\b(ERROR|FATAL)\b|Exception:|"s":"[EF]"')
 
-# Runs in a fresh interpreter and becomes the server by exec. Not a preexec_fn: that runs Python between fork and exec, where
-# a lock held by another thread (librdkafka's, numpy's) never opens again. 1 is PR_SET_PDEATHSIG; it survives exec. The
-# parent may have died before the call, hence the second look.
+# Runs in a fresh interpreter and becomes the server by exec. Not a preexec_fn: that runs Python
+# between fork and exec, where a lock held by another thread (librdkafka's, numpy's) never opens
+# again. 1 is PR_SET_PDEATHSIG; it survives exec. The parent may have died before the call, hence
+# the second look.
 _EXEC_TIED_TO_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, ctypes.c_ulong(signal.SIGTERM))
@@ -42,35 +46,42 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def free_port() -> int:
-    """A TCP port of loopback that was free a moment ago; somebody else can still take it before it is used.
+    """A TCP port of loopback that was free a moment ago; somebody else can still take it before it
+    is used.
 
-    Not the system's own pick (bind to 0): that lies in the range of outgoing connections (Linux 32768-60999, macOS 49152 up),
-    so while a server is down any of them can take its port - even a client of that server, which then talks to itself.
+    Not the system's own pick (bind to 0): that lies in the range of outgoing connections (Linux
+    32768-60999, macOS 49152 up), so while a server is down any of them can take its port - even a
+    client of that server, which then talks to itself.
     """
     for _ in range(_PORT_ATTEMPTS):
         port = secrets.choice(_PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((LOOPBACK, port))
             return port
-    raise EmbeddedServiceError(f"no free port found on loopback between {_PORTS.start} and {_PORTS.stop}; give one")
+    raise EmbeddedServiceError(
+        f"no free port found on loopback between {_PORTS.start} and {_PORTS.stop}; give one"
+    )
 
 
 def port_from(first: int) -> int:
-    """The first TCP port of loopback from `first` on that is free now, of a hundred; any free one where all are taken."""
+    """The first TCP port of loopback from `first` on that is free now, of a hundred; any free one
+    where all are taken."""
     for port in range(first, min(first + _PORT_ATTEMPTS, 65_536)):
         with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: closed connections do not hold it
+            # as servers do: closed connections do not hold it
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((LOOPBACK, port))
             return port
     return free_port()
 
 
 class ChildServer:
-    """A server process whose output goes to `log_file` (appended; the previous log is kept once it is large).
+    """A server process whose output goes to `log_file` (appended; the previous log is kept once it
+    is large).
 
-    On Linux the server gets SIGTERM when the THREAD that called start() ends, kill -9 of this process included, so start
-    from a thread that lives as long as the server. Elsewhere the system offers nothing like it: after a kill -9 of this
-    process the server has to be stopped by hand.
+    On Linux the server gets SIGTERM when the THREAD that called start() ends, kill -9 of this
+    process included, so start from a thread that lives as long as the server. Elsewhere the system
+    offers nothing like it: after a kill -9 of this process the server has to be stopped by hand.
     """
 
     def __init__(self, name: str, log_file: Path) -> None:
@@ -82,7 +93,11 @@ class ChildServer:
     @property
     def pid(self) -> int | None:
         """Process id while it runs, else None."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
+        return (
+            self._process.pid
+            if self._process is not None and self._process.poll() is None
+            else None
+        )
 
     def start(
         self,
@@ -91,9 +106,11 @@ class ChildServer:
         timeout_seconds: float,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """Start `command` (its first item an absolute path) and wait until `is_ready(this run's log)`.
+        """Start `command` (its first item an absolute path) and wait until `is_ready(this run's
+        log)`.
 
-        Raises EmbeddedServiceError with the tail of its log when it dies or is not ready in time; it is stopped then.
+        Raises EmbeddedServiceError with the tail of its log when it dies or is not ready in time;
+        it is stopped then.
         """
         if self.pid is not None:
             raise EmbeddedServiceError(f"{self.name} runs already (pid {self.pid})")
@@ -101,11 +118,24 @@ class ChildServer:
         if self.log_file.exists() and self.log_file.stat().st_size > _ROTATE_LOG_BYTES:
             self.log_file.replace(self.log_file.with_name(self.log_file.name + ".1"))
         if sys.platform == "linux":
-            command = [sys.executable, "-I", "-S", "-c", _EXEC_TIED_TO_PARENT, str(os.getpid()), *command]
+            command = [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                _EXEC_TIED_TO_PARENT,
+                str(os.getpid()),
+                *command,
+            ]
         with self.log_file.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+                start_new_session=True,
             )
         try:
             self._wait_ready(is_ready, timeout_seconds)
@@ -121,9 +151,13 @@ class ChildServer:
             if code is None and is_ready(self.log()):
                 return
             if code is not None:
-                raise EmbeddedServiceError(f"{self.name} ended at once ({_describe_exit(code)}). {self.log_tail()}")
+                raise EmbeddedServiceError(
+                    f"{self.name} ended at once ({_describe_exit(code)}). {self.log_tail()}"
+                )
             if time.monotonic() > deadline:
-                raise EmbeddedServiceError(f"{self.name} was not ready within {timeout_seconds:g} s. {self.log_tail()}")
+                raise EmbeddedServiceError(
+                    f"{self.name} was not ready within {timeout_seconds:g} s. {self.log_tail()}"
+                )
             time.sleep(_POLL_SECONDS)
 
     def stop(self, grace_seconds: float = 20) -> None:
@@ -153,7 +187,8 @@ class ChildServer:
             return log.read().decode(errors="replace")
 
     def log_tail(self) -> str:
-        """This run's first errors and last lines, under the name of their file; for the error of a server that died.
+        """This run's first errors and last lines, under the name of their file; for the error of a
+        server that died.
 
         The errors apart, because Kafka says many lines more before it is gone.
         """

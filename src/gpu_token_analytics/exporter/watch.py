@@ -1,4 +1,5 @@
-"""The exporter's two loops: a look at Kafka and at the ledger every few seconds, and the recurring audit."""
+"""The exporter's two loops: a look at Kafka and at the ledger every few seconds, and the recurring
+audit."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ class KafkaLook:
 
     name = "kafka"
 
-    def __init__(self, watch: Callable[[], GroupWatch], metrics: ExporterMetrics, clock: Clock) -> None:
+    def __init__(
+        self, watch: Callable[[], GroupWatch], metrics: ExporterMetrics, clock: Clock
+    ) -> None:
         self._open, self._metrics, self._clock = watch, metrics, clock
         self._watch: GroupWatch | None = None
 
@@ -53,12 +56,18 @@ class KafkaLook:
         lost: dict[tuple[str, ...], float] = {}
         for one in state.partitions:
             lag[(str(one.partition),)] = max(0, one.lag)
-            lost[(str(one.partition),)] = 0 if one.committed is None else max(0, one.low - one.committed)
+            lost[(str(one.partition),)] = (
+                0 if one.committed is None else max(0, one.low - one.committed)
+            )
         replace_series(metrics.lag, lag)
         replace_series(metrics.lost, lost)
         metrics.partitions.set(len(state.partitions))
-        metrics.log_records.set({"events": state.events_end, "dead_letters": state.dead_letters_end})
-        metrics.backlog_age.labels("kafka").set(self._age(sum(lag.values()), state.oldest_unread_at))
+        metrics.log_records.set(
+            {"events": state.events_end, "dead_letters": state.dead_letters_end}
+        )
+        metrics.backlog_age.labels("kafka").set(
+            self._age(sum(lag.values()), state.oldest_unread_at)
+        )
 
     def _age(self, lag: float, oldest: datetime | None) -> float:
         if not lag:
@@ -108,17 +117,30 @@ class LedgerLook:
             raise
         metrics.cells_due.set(due)
         overdue = 0.0 if first_due_at is None else (now - first_due_at).total_seconds()
-        # A cell may rest until it is due; past that it has waited since it was touched, a debounce earlier.
-        metrics.backlog_age.labels("ledger").set(overdue + self._debounce_seconds if overdue > 0 else 0.0)
+        # A cell may rest until it is due; past that it has waited since it was touched, a debounce
+        # earlier.
+        metrics.backlog_age.labels("ledger").set(
+            overdue + self._debounce_seconds if overdue > 0 else 0.0
+        )
 
 
 class Looks:
-    """Looks again and again; a source that does not answer is said in a metric and looked at the next time."""
+    """Looks again and again; a source that does not answer is said in a metric and looked at the
+    next time."""
 
     def __init__(
-        self, looks: list[KafkaLook | LedgerLook], metrics: ExporterMetrics, clock: Clock, every_seconds: float
+        self,
+        looks: list[KafkaLook | LedgerLook],
+        metrics: ExporterMetrics,
+        clock: Clock,
+        every_seconds: float,
     ) -> None:
-        self._looks, self._metrics, self._clock, self._every_seconds = looks, metrics, clock, every_seconds
+        self._looks, self._metrics, self._clock, self._every_seconds = (
+            looks,
+            metrics,
+            clock,
+            every_seconds,
+        )
         self._failing: set[str] = set()
         self.last_at = clock.monotonic()  # when the loop last went round
 
@@ -153,7 +175,14 @@ class Looks:
 class RecurringAudit:
     """Audits the last hours again and again, and shows the last result and its age."""
 
-    def __init__(self, audit: Audit, metrics: ExporterMetrics, clock: Clock, every_seconds: float, last_hours: float) -> None:
+    def __init__(
+        self,
+        audit: Audit,
+        metrics: ExporterMetrics,
+        clock: Clock,
+        every_seconds: float,
+        last_hours: float,
+    ) -> None:
         self._audit, self._metrics, self._clock = audit, metrics, clock
         self._every_seconds, self._length = every_seconds, timedelta(hours=last_hours)
         metrics.audit_interval.set(every_seconds)
@@ -165,14 +194,21 @@ class RecurringAudit:
             self._clock.wait(stop, self._every_seconds)
 
     def audit(self, stop: threading.Event) -> None:
-        """One audit. One that cannot be done is counted, and its result and age stay those of the last one."""
+        """One audit. One that cannot be done is counted, and its result and age stay those of the
+        last one."""
         metrics, begun = self._metrics, self._clock.monotonic()
         end = floor(self._clock.now(), MINUTE)
         try:
-            report = self._audit(end - self._length, end, lambda _cells: self._clock.wait(stop, SECOND_LOOK_SECONDS))
+            report = self._audit(
+                end - self._length, end, lambda _cells: self._clock.wait(stop, SECOND_LOOK_SECONDS)
+            )
         except StoreError as error:
             metrics.audits.labels("failed").inc()
-            _log.warning("the audit cannot be done, it is tried again in %g s: %s", self._every_seconds, error)
+            _log.warning(
+                "the audit cannot be done, it is tried again in %g s: %s",
+                self._every_seconds,
+                error,
+            )
             return
         if stop.is_set():
             return  # the second look was cut short: what it says is not a finding

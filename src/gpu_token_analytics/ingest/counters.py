@@ -38,7 +38,8 @@ class CounterShaper(KindShaper[EngineCounters, tuple[str, ...]]):
         self._placements = placements
 
     def columns(self, events: Sequence[EngineCounters]) -> CounterColumns:
-        """As in KindShaper; where an engine runs is said here, once, as for requests at their door (decision 43)."""
+        """As in KindShaper; where an engine runs is said here, once, as for requests at their door
+        (decision 43)."""
         placements = self._placements()
         return CounterColumns([placed(event, placements, event.ts) for event in events], self._book)
 
@@ -53,7 +54,8 @@ class CounterShaper(KindShaper[EngineCounters, tuple[str, ...]]):
 
 
 def placed(event: EngineCounters, placements: InstanceBook, at: datetime) -> EngineCounters:
-    """`event` with the GPUs and the model that the placement of its instance says at a time, where it does not say them."""
+    """`event` with the GPUs and the model that the placement of its instance says at a time, where
+    it does not say them."""
     if event.gpu_uuids and event.model:
         return event
     row = placements.at([event.instance], to_us(at))

@@ -21,14 +21,16 @@ from gpu_token_analytics.wire.kind import Kind
 
 @dataclass(frozen=True)
 class Sources:
-    """Events of one kind in a batch: which of its records they are, and where each of all its records was read."""
+    """Events of one kind in a batch: which of its records they are, and where each of all its
+    records was read."""
 
     records: Sequence[int]
     read_at: Sequence[str]  # `topic/partition/offset`
 
 
 class KindShaper(Generic[E, T]):
-    """Stores events of a kind; nothing else follows from them. Keeps the labels seen so far; for one thread."""
+    """Stores events of a kind; nothing else follows from them. Keeps the labels seen so far; for
+    one thread."""
 
     def __init__(self, book: LabelBook[E, T], rate: LiveRate, gap_us: int, limits: Limits) -> None:
         """gap_us: for how long a sample speaks at most, in microseconds."""
@@ -50,7 +52,9 @@ class KindShaper(Generic[E, T]):
     def follow(self, columns: Any, shaped: Shaped) -> None:
         """Whatever else is to be written because of these events."""
 
-    def shape(self, columns: Columns[E, T], shaped: Shaped, sources: Sources, now: datetime) -> None:
+    def shape(
+        self, columns: Columns[E, T], shaped: Shaped, sources: Sources, now: datetime
+    ) -> None:
         """All that is to be written of these events; `now` becomes `ingested_at`."""
         raws, values = shaped.raws[self.kind], shaped.records.values
         columns.encode(

@@ -1,4 +1,5 @@
-"""What one record, and one batch, may reach where an installation allows less than the contract does."""
+"""What one record, and one batch, may reach where an installation allows less than the contract
+does."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ class Limits:
     @staticmethod
     def of(settings: Settings) -> Limits:
         """The limits these settings make."""
-        return Limits(settings.batch_max_cells, settings.request_max_minutes, settings.request_max_gpus)
+        return Limits(
+            settings.batch_max_cells, settings.request_max_minutes, settings.request_max_gpus
+        )
 
     @property
     def narrow(self) -> bool:

@@ -1,7 +1,8 @@
-"""The live rate: tokens per second and cost per token of a GPU over the trailing seconds of event time.
+"""The live rate: tokens per second and cost per token of a GPU over the trailing seconds of event
+time.
 
-An estimate of the moment, put on each usage as it is stored; the ledger is the truth. A request on several GPUs counts
-its tokens in equal parts on each, and is priced at the sum of its GPUs.
+An estimate of the moment, put on each usage as it is stored; the ledger is the truth. A request on
+several GPUs counts its tokens in equal parts on each, and is priced at the sum of its GPUs.
 
     tps            = tokens on its GPUs that ended in the last `window_seconds` / window_seconds
     cost_per_token = price per hour of its GPUs / (tps x 3600)
@@ -20,15 +21,16 @@ from gpu_token_analytics.units import MIG_SEVENTHS
 
 
 class LiveRates(NamedTuple):
-    """Of each request; shapes (n,). nan where not known: `tps` of an event older than the window, the cost also where a price
-    is unknown."""
+    """Of each request; shapes (n,). nan where not known: `tps` of an event older than the window,
+    the cost also where a price is unknown."""
 
     tps: Float64
     cost_per_token_usd: Float64
 
 
 class LiveRate:
-    """Trailing token rates and latest prices, for at most `max_gpus` GPUs (the ones known longest are forgotten)."""
+    """Trailing token rates and latest prices, for at most `max_gpus` GPUs (the ones known longest
+    are forgotten)."""
 
     def __init__(
         self,
@@ -37,8 +39,8 @@ class LiveRate:
         max_gpus: int = 20_000,
         known: set[str] | None = None,
     ) -> None:
-        """known: names of GPUs that were sampled or declared, as far as this process knows; what requests on others cost is not
-        known. None: all are."""
+        """known: names of GPUs that were sampled or declared, as far as this process knows; what
+        requests on others cost is not known. None: all are."""
         self._window_seconds = window_seconds
         self._default = default_usd_per_hour
         self._max_gpus = max_gpus
@@ -51,8 +53,11 @@ class LiveRate:
         if self._known is not None:
             self._known.update(name for name in names if name is not None)
 
-    def see_price(self, gpu: GpuId, usd_per_hour: float | None, mig_profile: str | None = None) -> None:
-        """The price a sample of this GPU (or MIG slice: its part of the card) names; null: the default."""
+    def see_price(
+        self, gpu: GpuId, usd_per_hour: float | None, mig_profile: str | None = None
+    ) -> None:
+        """The price a sample of this GPU (or MIG slice: its part of the card) names; null: the
+        default."""
         price = self._default if usd_per_hour is None else usd_per_hour
         if mig_profile is not None and price is not None:
             price = price * int(mig_profile[0]) / MIG_SEVENTHS
@@ -63,13 +68,19 @@ class LiveRate:
             self._prices.pop(next(iter(self._prices)))
 
     def see_usages(self, labels: LabelColumn, ts_us: Int64, tokens: Int64) -> LiveRates:
-        """Count requests, in this order; each one's own tokens are in the rate it gets. Shapes (n,)."""
+        """Count requests, in this order; each one's own tokens are in the rate it gets. Shapes
+        (n,)."""
         windows: list[list[_Window]] = [[] for _ in labels.table]
         in_window: list[float] = []
-        for code, second, count in zip(labels.codes.tolist(), (ts_us // US_PER_SECOND).tolist(), tokens.tolist(), strict=True):
+        for code, second, count in zip(
+            labels.codes.tolist(), (ts_us // US_PER_SECOND).tolist(), tokens.tolist(), strict=True
+        ):
             of_gpus = windows[code]
             if not of_gpus:
-                of_gpus += [self._windows.get(gpu) or self._open(gpu, second) for gpu in labels.table[code].gpus]
+                of_gpus += [
+                    self._windows.get(gpu) or self._open(gpu, second)
+                    for gpu in labels.table[code].gpus
+                ]
             if len(of_gpus) == 1:
                 in_window.append(of_gpus[0].add(second, count))
             else:
@@ -104,7 +115,8 @@ class _Window:
         self.total: float = 0
 
     def add(self, second: int, tokens: float) -> float:
-        """Count `tokens` at `second`; returns the sum over the window, 0 for a second that left it already."""
+        """Count `tokens` at `second`; returns the sum over the window, 0 for a second that left it
+        already."""
         ahead = second - self.head
         if ahead > 0:
             self._advance(ahead, second)

@@ -1,4 +1,5 @@
-"""Says in the log that records were refused: one line every few seconds, however many a sender has refused."""
+"""Says in the log that records were refused: one line every few seconds, however many a sender has
+refused."""
 
 from __future__ import annotations
 

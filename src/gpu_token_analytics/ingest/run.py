@@ -1,18 +1,22 @@
-"""The loop: every effect of ingest, in order. A crash between any two steps loses nothing and doubles nothing.
+"""The loop: every effect of ingest, in order. A crash between any two steps loses nothing and
+doubles nothing.
 
-    1 poll batch  2 decode + validate  3 live rate  4 insert raw (unordered, w:majority)  5 mark touched cells due
-    6 dead letters acknowledged  7 commit explicit offsets of partitions still owned
+    1 poll batch   2 decode + validate   3 live rate   4 insert raw (unordered, w:majority)
+    5 mark touched cells due   6 dead letters acknowledged
+    7 commit explicit offsets of partitions still owned
 
-    reader (this thread)    1 2 3 of batch n+2     7 of batch n       1 2 3 of batch n+3     7 of batch n+1 ...
+    reader (this thread)    1 2 3 of batch n+2     7 of batch n     1 2 3 of batch n+3     7 of n+1
     writers (settle.py)     4 of batch n       5 6 of batch n
-                            4 of batch n+1 . . . . . . . . . . . . .  5 6 of batch n+1
-                                               4 of batch n+2 . . . . . . . . . . . . . . .  5 6 of batch n+2 ...
+                            4 of batch n+1 . . . . . . . . . . . .  5 6 of batch n+1
+                                               4 of batch n+2 . . . . . . . . . . . . 5 6 of n+2
 
-Two batches are stored while the next one is read and the one before them settles, never more. They settle and are committed
-in order: a batch after one that failed is not committed. Two with an id in common are stored one after another.
+Two batches are stored while the next one is read and the one before them settles, never more. They
+settle and are committed in order: a batch after one that failed is not committed. Two with an id in
+common are stored one after another.
 
-While MongoDB or Kafka does not acknowledge, a writer repeats its batch and the reader keeps polling with its partitions paused:
-an outage is no reason for dead letters, and none to lose the partitions.
+While MongoDB or Kafka does not acknowledge, a writer repeats its batch and the reader keeps polling
+with its partitions paused: an outage is no reason for dead letters, and none to lose the
+partitions.
 """
 
 from __future__ import annotations
@@ -43,13 +47,15 @@ _log = logging.getLogger(__name__)
 
 STOP_WITHIN_SECONDS = 20.0
 REVOKE_WITHIN_SECONDS = 24.0  # a fifth of max.poll.interval.ms
-_STORED_AT_ONCE = 2  # MongoDB has the next batch when it is through with one; a third would only wait
+# MongoDB has the next batch when it is through with one; a third would only wait
+_STORED_AT_ONCE = 2
 _PATIENCE_SECONDS = 1.0  # a write that takes longer makes the reader poll, paused
 _LAG_EVERY_SECONDS = 2.0
 
 
 class Ingest:
-    """Reads the topic into the store until told to stop. `checkpoint` is called after every step."""
+    """Reads the topic into the store until told to stop. `checkpoint` is called after every
+    step."""
 
     def __init__(
         self,
@@ -66,10 +72,21 @@ class Ingest:
         self._store = store
         self._checkpoint = checkpoint
         debounce, names = settings.close_debounce_seconds, NameLimits.of(settings)
-        self._writer = BatchWriter(store, dead_letters, debounce, metrics, clock, checkpoint, recent, names)
+        self._writer = BatchWriter(
+            store, dead_letters, debounce, metrics, clock, checkpoint, recent, names
+        )
         self._bad_share = BadRecordShare(settings.bad_record_limit_ratio)
-        rate = LiveRate(settings.live_rate_window_seconds, settings.price_per_hour_usd, known=self._writer.known_gpus)
-        self._shaper = Shaper(rate, settings.sample_gap_limit_seconds, Limits.of(settings), KnownPlacements(store, clock).book)
+        rate = LiveRate(
+            settings.live_rate_window_seconds,
+            settings.price_per_hour_usd,
+            known=self._writer.known_gpus,
+        )
+        self._shaper = Shaper(
+            rate,
+            settings.sample_gap_limit_seconds,
+            Limits.of(settings),
+            KnownPlacements(store, clock).book,
+        )
         self._in_flight: deque[_Write] = deque()  # oldest first
         self._bad_records_said = False
         self._catching_up = False
@@ -84,8 +101,11 @@ class Ingest:
         try:
             while not stop.is_set():
                 shaped = self._read()  # 1 2 3
-                if len(self._in_flight) == _STORED_AT_ONCE and not self._wait(self._in_flight[0].stored, stop):
-                    break  # the batch just read is read again; what is in flight is finished by _close
+                if len(self._in_flight) == _STORED_AT_ONCE and not self._wait(
+                    self._in_flight[0].stored, stop
+                ):
+                    # the batch just read is read again; what is in flight is finished by _close
+                    break
                 if shaped is not None:
                     self._start(shaped)  # 4 5 6
                 most = 0 if shaped is None else _STORED_AT_ONCE
@@ -119,12 +139,13 @@ class Ingest:
         if not len(records):
             return None
         self._checkpoint(LoopStage.POLLED)
-        self._store.check_clock()  # by a wrong clock raw events would be dated as expired, or as still to come
+        # by a wrong clock raw events would be dated as expired, or as still to come
+        self._store.check_clock()
         self._metrics.consumed.inc(len(records))
         self._metrics.batch_records.observe(len(records))
         with self._metrics.cpu("shape"):
-            # MongoDB deletes by `ingested_at` on its own clock, so that is the clock it is written by: with a slow one of ours
-            # raw events would be gone while cells still need them.
+            # MongoDB deletes by `ingested_at` on its own clock, so that is the clock it is written
+            # by: with a slow one of ours raw events would be gone while cells still need them.
             shaped = self._shaper.shape(records, self._store.now(), self._bad_share)  # 2 3
         self._observe(shaped)
         self._checkpoint(LoopStage.SHAPED)
@@ -133,11 +154,17 @@ class Ingest:
     def _poll(self) -> RecordBatch:
         most = self._settings.batch_max_records
         records = self._source.poll(most, 0)
-        self._catching_up = len(records) * 2 >= most  # known before a wait for more, so that closing need not wait, too
-        return records if len(records) else self._source.poll(most, self._settings.batch_max_wait_ms / 1000)
+        # known before a wait for more, so that closing need not wait, too
+        self._catching_up = len(records) * 2 >= most
+        return (
+            records
+            if len(records)
+            else self._source.poll(most, self._settings.batch_max_wait_ms / 1000)
+        )
 
     def _wait(self, over: Callable[[float], bool], stop: threading.Event) -> bool:
-        """Until a write is that far. Stays in the group however long it takes; False: `stop` came first."""
+        """Until a write is that far. Stays in the group however long it takes; False: `stop` came
+        first."""
         while not over(_PATIENCE_SECONDS):
             if stop.is_set():
                 return False
@@ -154,7 +181,8 @@ class Ingest:
         self._in_flight.append(_Write(self._writer, shaped, before))
 
     def _commit_oldest(self) -> None:
-        """Commit the oldest batch, which is over. Raises what it failed with: no batch after it is committed then."""
+        """Commit the oldest batch, which is over. Raises what it failed with: no batch after it is
+        committed then."""
         write = self._in_flight[0]
         try:
             write.check()
@@ -167,9 +195,12 @@ class Ingest:
         self._checkpoint(LoopStage.COMMITTED)
 
     def _settle(self, within_seconds: float) -> None:
-        """Finish and commit what is in flight, as partitions are given away or the process stops."""
+        """Finish and commit what is in flight, as partitions are given away or the process
+        stops."""
         deadline = self._clock.monotonic() + within_seconds
-        while self._in_flight and self._in_flight[0].done(max(0.0, deadline - self._clock.monotonic())):
+        while self._in_flight and self._in_flight[0].done(
+            max(0.0, deadline - self._clock.monotonic())
+        ):
             self._commit_oldest()
 
     def _close(self, cause: BaseException | None) -> None:
@@ -178,7 +209,10 @@ class Ingest:
         try:
             self._settle(STOP_WITHIN_SECONDS)
             if self._in_flight:
-                _log.warning("stopping without the last batches: they are not acknowledged; their records are read again")
+                _log.warning(
+                    "stopping without the last batches: they are not acknowledged; their records "
+                    "are read again"
+                )
         except Exception as error:
             if cause is None:
                 raise
@@ -222,7 +256,8 @@ class Ingest:
 
 
 class _Write:
-    """One batch on its way, in a thread of its own: pymongo and a Kafka flush block, polling must not."""
+    """One batch on its way, in a thread of its own: pymongo and a Kafka flush block, polling must
+    not."""
 
     def __init__(self, writer: BatchWriter, batch: Shaped, before: _Write | None) -> None:
         self.batch = batch
@@ -249,7 +284,8 @@ class _Write:
             self._stored.set()
 
     def _keep_order_of_ids(self, before: _Write) -> None:
-        """Of two events with one id the first in its partition stays, whatever dies when; so they are not stored at once."""
+        """Of two events with one id the first in its partition stays, whatever dies when; so they
+        are not stored at once."""
         if self.batch.shares_ids(before.batch):
             before.stored(None)
             if before.failed:

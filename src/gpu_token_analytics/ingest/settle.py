@@ -16,7 +16,13 @@ from gpu_token_analytics.books.inventory import upsert_inventory
 from gpu_token_analytics.cells.marks import CellMarker
 from gpu_token_analytics.clock import Clock
 from gpu_token_analytics.documents import GpuMinute, touched_minutes
-from gpu_token_analytics.errors import DeliveryFailed, KafkaUnreachable, Reason, StoreOutcomeUnknown, StoreUnreachable
+from gpu_token_analytics.errors import (
+    DeliveryFailed,
+    KafkaUnreachable,
+    Reason,
+    StoreOutcomeUnknown,
+    StoreUnreachable,
+)
 from gpu_token_analytics.ingest.refusals import RefusalLog
 from gpu_token_analytics.ingest.shaped import Raws, Shaped, refused_letters
 from gpu_token_analytics.kafka.dead_letters import DeadLetters
@@ -56,7 +62,8 @@ class LoopStage(StrEnum):
 
 
 class Abandoned(Exception):
-    """The process stops and the batch did not get through: nothing is committed, its records are read again."""
+    """The process stops and the batch did not get through: nothing is committed, its records are
+    read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +75,8 @@ class Stored:
 
 
 class BatchWriter:
-    """Makes batches durable, in two stages. Several threads may store a batch each, one settles. An outage is waited out; what
-    raises is for an operator (StoreRefused)."""
+    """Makes batches durable, in two stages. Several threads may store a batch each, one settles. An
+    outage is waited out; what raises is for an operator (StoreRefused)."""
 
     def __init__(
         self,
@@ -82,14 +89,21 @@ class BatchWriter:
         recent: RecentEvents | None = None,
         names: NameLimits | None = None,
     ) -> None:
-        """recent: told of what is stored, so that closing need not read it back. names: of GPUs, how many are kept."""
-        self._store, self._dead_letters, self._metrics, self._clock = store, dead_letters, metrics, clock
+        """recent: told of what is stored, so that closing need not read it back. names: of GPUs,
+        how many are kept."""
+        self._store, self._dead_letters, self._metrics, self._clock = (
+            store,
+            dead_letters,
+            metrics,
+            clock,
+        )
         self._recent = recent
         self._checkpoint = checkpoint
         self._names = GpuNames(store, names, metrics.gpu_names_dropped.inc)
         self._marker = CellMarker(store, debounce_seconds)
         self._pending = PendingMarks(store, debounce_seconds)
-        self._ask_first: dict[Kind[Any], int] = dict.fromkeys(KINDS, 0)  # batches in which to ask, of each kind
+        # batches in which to ask, of each kind
+        self._ask_first: dict[Kind[Any], int] = dict.fromkeys(KINDS, 0)
         self._abandon = threading.Event()
         self._refusals = RefusalLog(clock)
         metrics.store_up.set(1)  # it answered when it was opened
@@ -97,24 +111,28 @@ class BatchWriter:
 
     @property
     def known_gpus(self) -> set[str]:
-        """What requests may call their GPUs for their live cost to be known; samples may add to it."""
+        """What requests may call their GPUs for their live cost to be known; samples may add to
+        it."""
         return self._names.known
 
     def recall_gpus(self) -> None:
-        """Know the GPUs that the store knows: before the first batch. In an outage they are learned again from what comes."""
+        """Know the GPUs that the store knows: before the first batch. In an outage they are learned
+        again from what comes."""
         try:
             self._names.recall()
         except (StoreUnreachable, StoreOutcomeUnknown) as error:
             _log.warning("live costs are unknown until samples come: %s", error)
 
     def store(self, batch: Shaped) -> Stored:
-        """Step 4: returns when all events are durable, with the letters of this batch. Raises Abandoned after abandon()."""
+        """Step 4: returns when all events are durable, with the letters of this batch. Raises
+        Abandoned after abandon()."""
         with self._metrics.cpu("store"):
             return self._store_events(batch)
 
     def settle(self, batch: Shaped, stored: Stored) -> None:
-        """Steps 5 and 6 of a stored batch: returns when what follows from it is durable, too. Batches settle in order, and
-        while the next one is stored. Raises Abandoned after abandon()."""
+        """Steps 5 and 6 of a stored batch: returns when what follows from it is durable, too.
+        Batches settle in order, and while the next one is stored. Raises Abandoned after
+        abandon()."""
         with self._metrics.cpu("settle"):
             self._settle(batch, stored)
 
@@ -139,18 +157,29 @@ class BatchWriter:
         if sightings := batch.sightings():
             self._timed("inventory", lambda: upsert_inventory(self._store, sightings))
         if batch.named:
-            self._timed("names", lambda: self._names.resolve(batch.named))  # kept, before anybody marks what they mean
+            # kept, before anybody marks what they mean
+            self._timed("names", lambda: self._names.resolve(batch.named))
         if batch.pending:
             self._timed("mark", lambda: self._pending.put(batch.pending))
         touched, marked = self._timed("mark", lambda: self._mark(batch))  # 5
         if self._recent is not None:
             if stored.first_time:
-                self._recent.add(batch.rows, batch.sampled, held_bytes(batch.rows, batch.sampled), touched, marked)
+                self._recent.add(
+                    batch.rows,
+                    batch.sampled,
+                    held_bytes(batch.rows, batch.sampled),
+                    touched,
+                    marked,
+                )
             else:
                 self._recent.forget(touched)
         self._checkpoint(LoopStage.MARKED)
         if stored.letters:
-            self._timed("dead_letters", lambda: self._dead_letters.deliver(stored.letters, _DELIVERY_SECONDS))  # 6
+            # 6
+            self._timed(
+                "dead_letters",
+                lambda: self._dead_letters.deliver(stored.letters, _DELIVERY_SECONDS),
+            )
             for letter in stored.letters:
                 self._metrics.dead_letters.labels(letter.reason).inc()
             self._refusals.add(stored.letters)
@@ -168,7 +197,8 @@ class BatchWriter:
 
         def insert() -> InsertOutcome:
             nonlocal ask_first
-            asked, ask_first = ask_first, True  # what an outage leaves half done is mostly stored already
+            # what an outage leaves half done is mostly stored already
+            asked, ask_first = ask_first, True
             return insert_raw(self._store, kind, raws.documents, ask_first=asked)
 
         outcome = self._timed("insert", insert)
@@ -181,13 +211,20 @@ class BatchWriter:
         return outcome
 
     def _cells(self, batch: Shaped) -> set[GpuMinute]:
-        """All cells touched. Names are looked up here, after the insert: what is learned later of the GPUs that they mean is
-        `pending` and makes the closer find these events; what was learned before is found here. In between there is no gap."""
+        """All cells touched. Names are looked up here, after the insert: what is learned later of
+        the GPUs that they mean is `pending` and makes the closer find these events; what was
+        learned before is found here. In between there is no gap."""
         placements = self._names.resolve(batch.named)
         cells = set(batch.touched)
-        renamed = {gpu: meant for gpu in batch.named if (meant := placements.resolve(gpu, 0)) != gpu and "/" not in gpu}
+        renamed = {
+            gpu: meant
+            for gpu in batch.named
+            if (meant := placements.resolve(gpu, 0)) != gpu and "/" not in gpu
+        }
         if renamed:  # another spelling of a UUID: whenever it was used
-            cells.update((renamed[gpu], minute_us) for gpu, minute_us in batch.touched if gpu in renamed)
+            cells.update(
+                (renamed[gpu], minute_us) for gpu, minute_us in batch.touched if gpu in renamed
+            )
         for label, start_us, end_us, ended_us in batch.labelled:
             gpu = placements.resolve(label, ended_us)
             cells.update((gpu, minute_us) for minute_us in touched_minutes(start_us, end_us))
@@ -200,7 +237,8 @@ class BatchWriter:
         return result
 
     def _through_outages(self, step: str, effect: Callable[[], T]) -> T:
-        """Repeat until it is done. Every effect here can be repeated: that is what the event's own id is for."""
+        """Repeat until it is done. Every effect here can be repeated: that is what the event's own
+        id is for."""
         pause, said = _FIRST_PAUSE_SECONDS, float("-inf")
         while True:
             try:
@@ -217,9 +255,12 @@ class BatchWriter:
                     raise Abandoned(str(error)) from error
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             else:
-                since, self.waiting_since = self.waiting_since, None  # another thread may do the same
+                # another thread may do the same
+                since, self.waiting_since = self.waiting_since, None
                 if since is not None:
-                    _log.info("writes go through again after %.1f s", self._clock.monotonic() - since)
+                    _log.info(
+                        "writes go through again after %.1f s", self._clock.monotonic() - since
+                    )
                 self._metrics.store_up.set(1)
                 return result
 

@@ -1,4 +1,5 @@
-"""A batch on its way through ingest: what is to be written of it, and the letters for what is no event."""
+"""A batch on its way through ingest: what is to be written of it, and the letters for what is no
+event."""
 
 from __future__ import annotations
 
@@ -33,12 +34,16 @@ class Shaped:
     rows: list[UsageRows] = field(default_factory=list)  # the requests again, as closing needs them
     sampled: list[dict[str, Any]] = field(default_factory=list)  # and the samples
     touched: set[GpuMinute] = field(default_factory=set)
-    # Label, [start_us, end_us) of the cells that a request can change which named it, and when that ended.
+    # Label, [start_us, end_us) of the cells that a request can change which named it, and when that
+    # ended.
     labelled: set[tuple[str, int, int, int]] = field(default_factory=set)
     reached: int = 0  # cells that its requests touch, those of labels included
-    pending: set[Reach] = field(default_factory=set)  # of requests that reach further than a batch may: marked later
-    named: dict[str, str] = field(default_factory=dict)  # what requests called their GPUs -> a tenant that did
-    seen: dict[GpuDescription, tuple[int, int]] = field(default_factory=dict)  # the minutes its samples reach over
+    # of requests that reach further than a batch may: marked later
+    pending: set[Reach] = field(default_factory=set)
+    # what requests called their GPUs -> a tenant that did
+    named: dict[str, str] = field(default_factory=dict)
+    # the minutes its samples reach over
+    seen: dict[GpuDescription, tuple[int, int]] = field(default_factory=dict)
     letters: list[DeadLetter] = field(default_factory=list)
     event_us: list[int] = field(default_factory=list)
     unknown_fields: int = 0  # in its records: left out
@@ -47,11 +52,17 @@ class Shaped:
 
     def shares_ids(self, other: Shaped) -> bool:
         """Whether an event here has the id of one there."""
-        return not all(set(raws.documents.ids).isdisjoint(other.raws[kind].documents.ids) for kind, raws in self.raws.items())
+        return not all(
+            set(raws.documents.ids).isdisjoint(other.raws[kind].documents.ids)
+            for kind, raws in self.raws.items()
+        )
 
     def sightings(self) -> list[Sighting]:
         """What the samples say about their GPUs, oldest first."""
-        sightings = [Sighting(described, first_us, last_us) for described, (first_us, last_us) in self.seen.items()]
+        sightings = [
+            Sighting(described, first_us, last_us)
+            for described, (first_us, last_us) in self.seen.items()
+        ]
         return sorted(sightings, key=lambda sighting: sighting.last_us)
 
 
@@ -69,7 +80,9 @@ def dead_letter(records: RecordBatch, index: int, error: InvalidRecord) -> DeadL
     )
 
 
-def refused_letters(shaped: Shaped, raws: Raws, reason: Reason, messages: dict[int, str]) -> list[DeadLetter]:
+def refused_letters(
+    shaped: Shaped, raws: Raws, reason: Reason, messages: dict[int, str]
+) -> list[DeadLetter]:
     """Letters for documents (by index into `raws`) that the store would not take."""
     return [
         dead_letter(shaped.records, raws.records[index], InvalidRecord(reason, message, "event_id"))

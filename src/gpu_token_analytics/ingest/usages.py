@@ -1,4 +1,5 @@
-"""What follows from requests: their live rate, the tokens of models, and the cells that they can change."""
+"""What follows from requests: their live rate, the tokens of models, and the cells that they can
+change."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ class UsageShaper(KindShaper[TokenUsage, Labels]):
 
     def numbers(self, columns: UsageColumns, shaped: Shaped) -> Mapping[str, NDArray[Any]]:
         """As in KindShaper: the live rate."""
-        tps, cost_per_token_usd = self._rate.see_usages(columns.labels, columns.ts_us, columns.tokens)
+        tps, cost_per_token_usd = self._rate.see_usages(
+            columns.labels, columns.ts_us, columns.tokens
+        )
         _count(shaped, columns, cost_per_token_usd)
         return {"tps": five_digits(tps), "cost_per_token": five_digits(cost_per_token_usd)}
 
@@ -43,8 +46,12 @@ class UsageShaper(KindShaper[TokenUsage, Labels]):
 def _count(shaped: Shaped, usages: UsageColumns, cost_per_token_usd: Float64) -> None:
     """Tokens by model, and what one costs at the moment."""
     models: dict[str, int] = {}
-    model = usages.labels.each(lambda labels: models.setdefault(labels.model, len(models)), np.int64)
-    for name, tokens in zip(models, sum_by(model, usages.tokens, len(models)).tolist(), strict=True):
+    model = usages.labels.each(
+        lambda labels: models.setdefault(labels.model, len(models)), np.int64
+    )
+    for name, tokens in zip(
+        models, sum_by(model, usages.tokens, len(models)).tolist(), strict=True
+    ):
         shaped.tokens_by_model[name] = shaped.tokens_by_model.get(name, 0) + tokens
     names, known = list(models), np.flatnonzero(~np.isnan(cost_per_token_usd))[::-1]
     last, where = np.unique(model[known], return_index=True)
@@ -60,5 +67,12 @@ def _touch(shaped: Shaped, usages: UsageColumns, gap_us: int, most_cells: int) -
         for gpu in labels.gpus:
             shaped.named.setdefault(gpu, labels.tenant)
     active_from, active_until = active_span(usages.rows, US_PER_MINUTE)
-    # What samples say of an interval depends on the requests in all of it, and a cell may hold a part of it (unmetered.py).
-    touch(shaped, list(gpus), code, (active_from - gap_us, active_until + gap_us, usages.ts_us), most_cells)
+    # What samples say of an interval depends on the requests in all of it, and a cell may hold a
+    # part of it (unmetered.py).
+    touch(
+        shaped,
+        list(gpus),
+        code,
+        (active_from - gap_us, active_until + gap_us, usages.ts_us),
+        most_cells,
+    )

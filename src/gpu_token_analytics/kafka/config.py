@@ -18,12 +18,14 @@ from gpu_token_analytics.errors import (
 )
 from gpu_token_analytics.settings import Settings
 
-# librdkafka reports some faults only here (offset resets, fenced commits), so its lines join our log.
+# librdkafka reports some faults only here (offset resets, fenced commits), so its lines join our
+# log.
 rdkafka_log = logging.getLogger("gpu_token_analytics.kafka.librdkafka")
 _log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_SECONDS = 15.0
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # of our producers; the topic's own max.message.bytes is what limits a record
+# of our producers; the topic's own max.message.bytes is what limits a record
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
 # Promises of this package that KAFKA_EXTRA_CONFIG may not take away.
 _FIXED = frozenset(
@@ -59,19 +61,32 @@ _UNREACHABLE = frozenset(
     }
 )
 _MISSING = frozenset(
-    {RdError.UNKNOWN_TOPIC_OR_PART, RdError._UNKNOWN_TOPIC, RdError._UNKNOWN_PARTITION, RdError.TOPIC_EXCEPTION}
+    {
+        RdError.UNKNOWN_TOPIC_OR_PART,
+        RdError._UNKNOWN_TOPIC,
+        RdError._UNKNOWN_PARTITION,
+        RdError.TOPIC_EXCEPTION,
+    }
 )
 _UNDELIVERED = frozenset(
-    {RdError._MSG_TIMED_OUT, RdError.MSG_SIZE_TOO_LARGE, RdError._QUEUE_FULL, RdError._PURGE_QUEUE, RdError._PURGE_INFLIGHT}
+    {
+        RdError._MSG_TIMED_OUT,
+        RdError.MSG_SIZE_TOO_LARGE,
+        RdError._QUEUE_FULL,
+        RdError._PURGE_QUEUE,
+        RdError._PURGE_INFLIGHT,
+    }
 )
 
 
 def base_config(settings: Settings, client: str) -> dict[str, Any]:
-    """What every client needs: brokers, security, names. `client` shows in the brokers' logs and metrics."""
+    """What every client needs: brokers, security, names. `client` shows in the brokers' logs and
+    metrics."""
     forbidden = sorted(_FIXED & settings.kafka_extra_config.keys())
     if forbidden:
         raise SettingsError(
-            f"KAFKA_EXTRA_CONFIG sets {', '.join(forbidden)}, which exactly-once storage depends on; leave it out"
+            f"KAFKA_EXTRA_CONFIG sets {', '.join(forbidden)}, which exactly-once storage depends "
+            "on; leave it out"
         )
     config: dict[str, Any] = {
         "bootstrap.servers": settings.kafka_bootstrap,
@@ -96,11 +111,14 @@ def base_config(settings: Settings, client: str) -> dict[str, Any]:
 
 
 def build(kind: Any, config: dict[str, Any]) -> Any:
-    """A librdkafka client. Raises SettingsError when it refuses a property (a missing file, a wrong name)."""
+    """A librdkafka client. Raises SettingsError when it refuses a property (a missing file, a wrong
+    name)."""
     try:
         return kind(config, logger=rdkafka_log)
     except (KafkaException, ValueError) as error:
-        detail = error.args[0].str() if error.args and isinstance(error.args[0], RdError) else str(error)
+        detail = (
+            error.args[0].str() if error.args and isinstance(error.args[0], RdError) else str(error)
+        )
         raise SettingsError(f"Kafka settings cannot be used: {detail}") from None
 
 
@@ -118,7 +136,9 @@ def mapped(error: KafkaException | RdError, doing: str, bootstrap: str = "") -> 
     at = f" at {bootstrap}" if bootstrap else ""
     text = f"cannot {doing}: {cause.str()} ({cause.name()})"
     if code in _UNREACHABLE:
-        return KafkaUnreachable(f"Kafka{at} does not answer: {text}; check KAFKA_BOOTSTRAP and KAFKA_SECURITY_PROTOCOL")
+        return KafkaUnreachable(
+            f"Kafka{at} does not answer: {text}; check KAFKA_BOOTSTRAP and KAFKA_SECURITY_PROTOCOL"
+        )
     if code in _MISSING:
         return TopicMissing(f"Kafka{at} {text}; create the topics with `gpu-tokens topics create`")
     if code == RdError._AUTO_OFFSET_RESET:
@@ -129,7 +149,8 @@ def mapped(error: KafkaException | RdError, doing: str, bootstrap: str = "") -> 
 
 
 class LastError:
-    """librdkafka's background errors (no broker, refused login): logged once each, kept for the next message."""
+    """librdkafka's background errors (no broker, refused login): logged once each, kept for the
+    next message."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -141,7 +162,9 @@ class LastError:
         self.text = text
 
 
-def partition_count(client: Any, topic: str, settings: Settings, last_error: LastError | None = None) -> int:
+def partition_count(
+    client: Any, topic: str, settings: Settings, last_error: LastError | None = None
+) -> int:
     """Partitions of `topic`. Raises KafkaUnreachable or TopicMissing."""
     try:
         described = client.list_topics(topic, timeout=REQUEST_TIMEOUT_SECONDS).topics[topic]

@@ -1,9 +1,12 @@
 """Batches of records out of the topic, and commits of exactly what was stored.
 
-- Offsets are committed by name, only for partitions still owned, and only within the assignment they were read in. A
-  broker fences a member by generation, not by ownership: a member that lost a partition could set its offset back.
-- `auto.offset.reset=error`: records deleted below the committed offset, or a group without offsets, stop the process.
-- A partition that lags and yields nothing for STUCK_AFTER_SECONDS is an error (librdkafka has stalled like that).
+- Offsets are committed by name, only for partitions still owned, and only within the assignment
+  they were read in. A broker fences a member by generation, not by ownership: a member that lost a
+  partition could set its offset back.
+- `auto.offset.reset=error`: records deleted below the committed offset, or a group without offsets,
+  stop the process.
+- A partition that lags and yields nothing for STUCK_AFTER_SECONDS is an error (librdkafka has
+  stalled like that).
 """
 
 from __future__ import annotations
@@ -12,11 +15,23 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
+    Consumer,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 from confluent_kafka import KafkaError as RdError
 
 from gpu_token_analytics.clock import Clock, SystemClock
-from gpu_token_analytics.errors import ConsumerStuck, GpuTokensError, KafkaError, OffsetsLost, OffsetsNotSeeded
+from gpu_token_analytics.errors import (
+    ConsumerStuck,
+    GpuTokensError,
+    KafkaError,
+    OffsetsLost,
+    OffsetsNotSeeded,
+)
 from gpu_token_analytics.kafka.config import (
     REQUEST_TIMEOUT_SECONDS,
     LastError,
@@ -40,16 +55,20 @@ CONSUMER_CONFIG: dict[str, object] = {
     "auto.offset.reset": "error",
     "isolation.level": "read_committed",
     "check.crcs": True,
-    # Range keeps the partitions of all topics side by side and, unlike cooperative-sticky, spreads evenly one by one.
+    # Range keeps the partitions of all topics side by side and, unlike cooperative-sticky, spreads
+    # evenly one by one.
     "partition.assignment.strategy": "range",
     "session.timeout.ms": 15_000,
     "max.poll.interval.ms": 120_000,
     "enable.partition.eof": True,  # tells an idle partition from a stuck one
-    "fetch.wait.max.ms": 20,  # a fetch that waits at the end of one partition holds up the others of its broker
-    "fetch.queue.backoff.ms": 5,  # default 1000: a full queue would stop fetching for a second at a time
+    # a fetch that waits at the end of one partition holds up the others of its broker
+    "fetch.wait.max.ms": 20,
+    # default 1000: a full queue would stop fetching for a second at a time
+    "fetch.queue.backoff.ms": 5,
     "fetch.message.max.bytes": 1_048_576,
     "queued.max.messages.kbytes": 16_384,  # bounds the memory of records fetched ahead
-    "queued.min.messages": 8_000,  # of each partition: twelve with a backlog would hold 110 MB of 20,000
+    # of each partition: twelve with a backlog would hold 110 MB of 20,000
+    "queued.min.messages": 8_000,
 }
 
 # The record comes again after these; nothing is lost by going on.
@@ -67,7 +86,8 @@ _TRANSIENT = frozenset(
         RdError.LEADER_NOT_AVAILABLE,
     }
 )
-# A commit that came too late: the partition moved on, its records are read again and found to be stored.
+# A commit that came too late: the partition moved on, its records are read again and found to be
+# stored.
 _COMMIT_FENCED = frozenset(
     {
         RdError.ILLEGAL_GENERATION,
@@ -105,7 +125,8 @@ class _Partition:
 
 
 class EventSource:
-    """The processor's consumer. All methods belong to one thread, but for `owned` and `lag`, which any may read.
+    """The processor's consumer. All methods belong to one thread, but for `owned` and `lag`, which
+    any may read.
 
     `on_revoke` runs before partitions are given away: finish what is in flight and commit it.
     """
@@ -126,7 +147,11 @@ class EventSource:
             Consumer,
             base_config(settings, "processor")
             | CONSUMER_CONFIG
-            | {name: value for name, value in settings.kafka_extra_config.items() if name in CONSUMER_CONFIG}
+            | {
+                name: value
+                for name, value in settings.kafka_extra_config.items()
+                if name in CONSUMER_CONFIG
+            }
             | {"group.id": settings.kafka_group, "error_cb": self._last_error},
         )
 
@@ -138,12 +163,16 @@ class EventSource:
     def start(self) -> None:
         """Join the group. Raises KafkaUnreachable or TopicMissing."""
         partition_count(self._consumer, self._topic, self._settings, self._last_error)
-        self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+        )
 
     def poll(self, max_records: int, wait_seconds: float) -> RecordBatch:
-        """The next records, possibly none. Also runs the group's business (assignments come and go in here).
+        """The next records, possibly none. Also runs the group's business (assignments come and go
+        in here).
 
-        Raises OffsetsLost, OffsetsNotSeeded, ConsumerStuck, TopicMissing or KafkaError: reasons to stop the process.
+        Raises OffsetsLost, OffsetsNotSeeded, ConsumerStuck, TopicMissing or KafkaError: reasons to
+        stop the process.
         """
         messages = self._consume(max_records, wait_seconds)
         if any(message.error() is not None for message in messages):
@@ -157,8 +186,9 @@ class EventSource:
         return batch
 
     def _consume(self, max_records: int, wait_seconds: float) -> list[Message]:
-        """Up to `max_records`, or about MAX_BATCH_BYTES: records far too large must not fill the memory before they are
-        refused. Takes what is there, waits only for the next one: a wait for many would let them pile up meanwhile."""
+        """Up to `max_records`, or about MAX_BATCH_BYTES: records far too large must not fill the
+        memory before they are refused. Takes what is there, waits only for the next one: a wait for
+        many would let them pile up meanwhile."""
         messages, self._held = self._held, []
         size, deadline = 0, self._clock.monotonic() + wait_seconds
         while len(messages) < max_records and size < MAX_BATCH_BYTES:
@@ -179,7 +209,8 @@ class EventSource:
 
     def _columns(self, messages: list[Message], partitions: list[int]) -> RecordBatch:
         offsets: list[int] = [message.offset() for message in messages]  # type: ignore[misc]  # a consumed record has one
-        # A dict keeps the last value of each key: the highest offset, as a partition's records come in order.
+        # A dict keeps the last value of each key: the highest offset, as a partition's records come
+        # in order.
         positions = {
             partition: Position(offset + 1, self._owned[partition].epoch)
             for partition, offset in dict(zip(partitions, offsets, strict=True)).items()
@@ -198,14 +229,18 @@ class EventSource:
         )
 
     def commit(self, positions: Mapping[int, Position]) -> bool:
-        """Commit, and wait for it. False: (partly) not done now, which is safe, as the records are read again.
+        """Commit, and wait for it. False: (partly) not done now, which is safe, as the records are
+        read again.
 
-        Partitions that were given away since are left out. Raises KafkaError on a fault that does not pass.
+        Partitions that were given away since are left out. Raises KafkaError on a fault that does
+        not pass.
         """
         offsets = [
             TopicPartition(self._topic, partition, position.offset)
             for partition, position in positions.items()
-            if (owned := self._owned.get(partition)) and owned.epoch == position.epoch and position.offset > owned.committed
+            if (owned := self._owned.get(partition))
+            and owned.epoch == position.epoch
+            and position.offset > owned.committed
         ]
         if not offsets:
             return True
@@ -218,7 +253,10 @@ class EventSource:
                 return False
             if error.fatal() or error.code() not in _COMMIT_RETRIED:
                 raise mapped(error, "commit offsets", self._settings.kafka_bootstrap)
-        _log.warning("commit not acknowledged after %d tries; going on, the next one includes it", _COMMIT_TRIES)
+        _log.warning(
+            "commit not acknowledged after %d tries; going on, the next one includes it",
+            _COMMIT_TRIES,
+        )
         return False
 
     def _try_commit(self, offsets: list[TopicPartition]) -> RdError | None:
@@ -235,7 +273,8 @@ class EventSource:
         return failed
 
     def keep_alive(self) -> None:
-        """While the store is down: no records, but stay a member of the group. `poll` ends the pause."""
+        """While the store is down: no records, but stay a member of the group. `poll` ends the
+        pause."""
         self._pause()
         message = self._consumer.poll(0.1)
         if message is not None:
@@ -255,7 +294,9 @@ class EventSource:
         behind = {}
         for number, partition in list(self._owned.items()):
             try:
-                marks = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
+                marks = self._consumer.get_watermark_offsets(
+                    TopicPartition(self._topic, number), cached=True
+                )
             except (KafkaException, RuntimeError):  # not fetched yet, or closed meanwhile
                 continue
             if marks[1] >= 0:
@@ -266,7 +307,8 @@ class EventSource:
         """Leave the group, so that others take over at once. `on_revoke` runs first."""
         self._consumer.close()
 
-    # The group's callbacks. librdkafka runs them inside poll(); an exception must not pass through its C code.
+    # The group's callbacks. librdkafka runs them inside poll(); an exception must not pass through
+    # its C code.
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._epoch += 1
@@ -279,20 +321,26 @@ class EventSource:
         if unseeded:
             self._fail(
                 OffsetsNotSeeded(
-                    f"group {self._settings.kafka_group} has no offset for {self._topic} partitions {unseeded}; "
+                    f"group {self._settings.kafka_group} has no offset for {self._topic} "
+                    f"partitions {unseeded}; "
                     "run `gpu-tokens topics create` once (with the processors stopped)"
                 )
             )
             return
         now = self._clock.monotonic()
         for offset in committed:
-            self._owned[offset.partition] = _Partition(self._epoch, offset.offset, offset.offset, last_seen=now)
+            self._owned[offset.partition] = _Partition(
+                self._epoch, offset.offset, offset.offset, last_seen=now
+            )
         consumer.assign(committed)
         if self._paused:
             consumer.pause(committed)
         else:
-            consumer.resume(committed)  # one that was lost while paused is still paused inside librdkafka
-        _log.info("assigned %d partitions of %s: %s", len(committed), self._topic, sorted(self._owned))
+            # one that was lost while paused is still paused inside librdkafka
+            consumer.resume(committed)
+        _log.info(
+            "assigned %d partitions of %s: %s", len(committed), self._topic, sorted(self._owned)
+        )
 
     def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
@@ -304,7 +352,10 @@ class EventSource:
         self._drop(partitions, "revoked")
 
     def _lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._drop(partitions, "lost (this process was too slow or cut off); their records are read again elsewhere")
+        self._drop(
+            partitions,
+            "lost (this process was too slow or cut off); their records are read again elsewhere",
+        )
 
     def _drop(self, partitions: list[TopicPartition], how: str) -> None:
         for partition in partitions:
@@ -316,7 +367,8 @@ class EventSource:
             self._failure = failure
 
     def _is_notice(self, message: Message) -> bool:
-        """True for what librdkafka says in place of a record; raises when it means that going on would lose records."""
+        """True for what librdkafka says in place of a record; raises when it means that going on
+        would lose records."""
         error = message.error()
         if error is None:
             return False
@@ -329,8 +381,10 @@ class EventSource:
             return True
         if error.code() == RdError._AUTO_OFFSET_RESET:
             raise OffsetsLost(
-                f"{self._topic}/{partition}: the next record to read is no longer in Kafka ({error.str()}). Records were "
-                "deleted before they were stored, or the log was replaced. Nothing is skipped silently: check "
+                f"{self._topic}/{partition}: the next record to read is no longer in Kafka "
+                f"({error.str()}). Records were "
+                "deleted before they were stored, or the log was replaced. Nothing is skipped "
+                "silently: check "
                 "`gpu-tokens topics show`, then move the group's offset on purpose"
             )
         if error.fatal() or error.code() not in _TRANSIENT:
@@ -359,12 +413,14 @@ class EventSource:
             if now - partition.last_seen <= limit:
                 continue
             try:  # ask the broker: the cached end is as stuck as the partition
-                _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=5, cached=False)
+                _, high = self._consumer.get_watermark_offsets(
+                    TopicPartition(self._topic, number), timeout=5, cached=False
+                )
             except KafkaException:
                 high = 0  # the broker is away, which is not the partition's fault
             reached = max(partition.position, partition.end)
-            # Records that were there when it was asked the last time: others may have come in this very moment, after a quiet
-            # hour, and a partition must not be stalled for that.
+            # Records that were there when it was asked the last time: others may have come in this
+            # very moment, after a quiet hour, and a partition must not be stalled for that.
             if high and partition.asked_end > reached:
                 raise ConsumerStuck(
                     f"{self._topic}/{number} has {high - reached} records to read and gave "

@@ -1,8 +1,9 @@
-"""Bad records: into `<topic>.dlq` with their reason, and out again to be looked at or sent once more.
+"""Bad records: into `<topic>.dlq` with their reason, and out again to be looked at or sent once
+more.
 
-A dead letter keeps the record's bytes and key; headers say why and where it was: reason, message, field, topic,
-partition, offset. Delivery is confirmed before the record's offset is committed, so a crash in between writes a second
-copy: readers tell copies apart by (topic, partition, offset).
+A dead letter keeps the record's bytes and key; headers say why and where it was: reason, message,
+field, topic, partition, offset. Delivery is confirmed before the record's offset is committed, so a
+crash in between writes a second copy: readers tell copies apart by (topic, partition, offset).
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ from collections.abc import Iterator, Sequence
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from gpu_token_analytics.errors import KafkaError, RecordTooLarge
-from gpu_token_analytics.kafka.config import REQUEST_TIMEOUT_SECONDS, mapped, offsets_client, partition_count
+from gpu_token_analytics.kafka.config import (
+    REQUEST_TIMEOUT_SECONDS,
+    mapped,
+    offsets_client,
+    partition_count,
+)
 from gpu_token_analytics.kafka.producer import EventProducer, Headers
 from gpu_token_analytics.kafka.records import DeadLetter
 from gpu_token_analytics.settings import Settings
 
-# A topic made by others takes 1 MiB, headers included. What is longer can never be a valid record; its start and hash stay.
+# A topic made by others takes 1 MiB, headers included. What is longer can never be a valid record;
+# its start and hash stay.
 WHOLE_UP_TO_BYTES = 900 * 1024
 CUT_TO_BYTES = 64 * 1024
 # Of a topic made with a smaller limit it is not known how much it takes, so it is asked.
@@ -43,10 +50,12 @@ class DeadLetters:
         self._producer.check()
 
     def deliver(self, letters: Sequence[DeadLetter], timeout_seconds: float) -> None:
-        """Write `letters` and wait until Kafka has them. Raises DeliveryFailed: deliver the same letters again.
+        """Write `letters` and wait until Kafka has them. Raises DeliveryFailed: deliver the same
+        letters again.
 
-        A topic that takes less than it should gets them one by one, and of those that are over its limit the start only:
-        else one record that is bad and long would hold up all records behind it for ever.
+        A topic that takes less than it should gets them one by one, and of those that are over its
+        limit the start only: else one record that is bad and long would hold up all records behind
+        it for ever.
         """
         try:
             for letter in letters:
@@ -55,7 +64,13 @@ class DeadLetters:
         except RecordTooLarge as error:
             if not self._said_too_large:
                 self._said_too_large = True
-                _log.warning("dead letters are written one by one and cut: raise the topic's max.message.bytes (%s)", error)
+                _log.warning(
+                    (
+                        "dead letters are written one by one and cut: raise the topic's "
+                        "max.message.bytes (%s)"
+                    ),
+                    error,
+                )
             for letter in letters:
                 self._deliver_alone(letter, timeout_seconds)
 
@@ -86,7 +101,9 @@ def read_dead_letters(settings: Settings) -> Iterator[DeadLetter]:
     Raises KafkaUnreachable, TopicMissing.
     """
     topic = settings.dlq_topic
-    consumer = offsets_client(settings, f"{settings.kafka_group}.dead-letters-reader", "dead-letters")
+    consumer = offsets_client(
+        settings, f"{settings.kafka_group}.dead-letters-reader", "dead-letters"
+    )
     seen: set[tuple[str, int, int]] = set()
     try:
         for number in range(partition_count(consumer, topic, settings)):
@@ -100,35 +117,50 @@ def read_dead_letters(settings: Settings) -> Iterator[DeadLetter]:
         consumer.close()
 
 
-def _read_partition(consumer: Consumer, topic: str, number: int, settings: Settings) -> Iterator[Message]:
+def _read_partition(
+    consumer: Consumer, topic: str, number: int, settings: Settings
+) -> Iterator[Message]:
     where = TopicPartition(topic, number)
     try:
-        low, high = consumer.get_watermark_offsets(where, timeout=REQUEST_TIMEOUT_SECONDS, cached=False)
+        low, high = consumer.get_watermark_offsets(
+            where, timeout=REQUEST_TIMEOUT_SECONDS, cached=False
+        )
         if low >= high:
             return
         consumer.assign([TopicPartition(topic, number, low)])
         at = low
         while at < high:
-            messages = consumer.consume(min(500, high - at), REQUEST_TIMEOUT_SECONDS if at == low else 2.0)
+            messages = consumer.consume(
+                min(500, high - at), REQUEST_TIMEOUT_SECONDS if at == low else 2.0
+            )
             for message in messages:
                 error = message.error()
                 if error is not None:
                     raise mapped(error, f"read {topic}/{number}", settings.kafka_bootstrap)
                 yield message
-            # position() also moves over what is not shown (transaction marks), so that the end is reached
+            # position() also moves over what is not shown (transaction marks), so that the end is
+            # reached
             position = consumer.position([where])[0].offset
             if not messages and position < high:
-                raise KafkaError(f"{topic}/{number} gave no record between offsets {max(at, position)} and {high}")
+                raise KafkaError(
+                    f"{topic}/{number} gave no record between offsets {max(at, position)} and "
+                    f"{high}"
+                )
             at = max(at, position)
     except KafkaException as error:
         raise mapped(error, f"read {topic}/{number}", settings.kafka_bootstrap) from None
 
 
-def _fitting(value: bytes | None, whole_up_to_bytes: int, cut_to_bytes: int) -> tuple[bytes | None, Headers]:
+def _fitting(
+    value: bytes | None, whole_up_to_bytes: int, cut_to_bytes: int
+) -> tuple[bytes | None, Headers]:
     if value is None or len(value) <= whole_up_to_bytes:
         return value, []
     digest = hashlib.sha256(value).hexdigest()
-    return value[:cut_to_bytes], [("cut_from_bytes", str(len(value)).encode()), ("sha256", digest.encode())]
+    return value[:cut_to_bytes], [
+        ("cut_from_bytes", str(len(value)).encode()),
+        ("sha256", digest.encode()),
+    ]
 
 
 def _headers(letter: DeadLetter, most_characters: int) -> Headers:
@@ -147,7 +179,10 @@ def _headers(letter: DeadLetter, most_characters: int) -> Headers:
 def _letter(message: Message) -> DeadLetter:
     sent_headers = message.headers() or []
     pairs = sent_headers.items() if isinstance(sent_headers, dict) else sent_headers
-    headers = {name: raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw or "") for name, raw in pairs}
+    headers = {
+        name: raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw or "")
+        for name, raw in pairs
+    }
     return DeadLetter(
         # A record somebody else put there has no headers of ours; it is shown under its own place.
         topic=headers.get("topic", message.topic() or ""),

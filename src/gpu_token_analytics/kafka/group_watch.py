@@ -1,4 +1,5 @@
-"""The topic and its group seen from outside, as they are when no processor runs: how much waits, since when, what was lost.
+"""The topic and its group seen from outside, as they are when no processor runs: how much waits,
+since when, what was lost.
 
 It never joins the group and commits nothing, so it can look while processors work.
 """
@@ -33,7 +34,8 @@ class GroupState:
     """What a look at Kafka showed."""
 
     partitions: Sequence[PartitionState]
-    oldest_unread_at: datetime | None  # broker time of the oldest record that is not committed; None: nothing waits
+    # broker time of the oldest record that is not committed; None: nothing waits
+    oldest_unread_at: datetime | None
     events_end: int  # records ever appended to the topic: the sum of its next offsets
     dead_letters_end: int  # the same of the dead-letter topic
 
@@ -58,7 +60,9 @@ class GroupWatch:
                 dead_letters_end=self._end_of(settings.dlq_topic),
             )
         except KafkaException as error:
-            raise mapped(error, f"look at group {settings.kafka_group}", settings.kafka_bootstrap) from None
+            raise mapped(
+                error, f"look at group {settings.kafka_group}", settings.kafka_bootstrap
+            ) from None
 
     def close(self) -> None:
         """Release the connections."""
@@ -75,13 +79,20 @@ class GroupWatch:
         return total
 
     def _oldest(self, states: Sequence[PartitionState]) -> datetime | None:
-        """Reads the first unread record of each partition that lags. A partition that yields none in time is left out."""
+        """Reads the first unread record of each partition that lags. A partition that yields none
+        in time is left out."""
         topic = self._settings.kafka_topic
-        waiting = {state.partition: max(state.low, state.committed or 0) for state in states if state.lag > 0}
+        waiting = {
+            state.partition: max(state.low, state.committed or 0)
+            for state in states
+            if state.lag > 0
+        }
         if not waiting:
             return None
         looked_at = list(waiting)
-        self._heads.assign([TopicPartition(topic, partition, offset) for partition, offset in waiting.items()])
+        self._heads.assign(
+            [TopicPartition(topic, partition, offset) for partition, offset in waiting.items()]
+        )
         oldest_ms: int | None = None
         try:
             until = time.monotonic() + _HEADS_SECONDS
@@ -97,7 +108,8 @@ class GroupWatch:
                 if kind != TIMESTAMP_NOT_AVAILABLE:
                     oldest_ms = at_ms if oldest_ms is None else min(oldest_ms, at_ms)
         finally:
-            # A pause outlives the assignment: without this the next look would wait for these in vain.
+            # A pause outlives the assignment: without this the next look would wait for these in
+            # vain.
             self._heads.resume([TopicPartition(topic, partition) for partition in looked_at])
             self._heads.unassign()
         return None if oldest_ms is None else datetime.fromtimestamp(oldest_ms / 1000, UTC)
@@ -106,10 +118,12 @@ class GroupWatch:
 def _heads_config(settings: Settings) -> dict[str, Any]:
     """A consumer that reads one record a partition and no more than it must."""
     return base_config(settings, "exporter") | {
-        "group.id": settings.kafka_group,  # never joined: partitions are assigned by hand, nothing is committed
+        # never joined: partitions are assigned by hand, nothing is committed
+        "group.id": settings.kafka_group,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        "auto.offset.reset": "earliest",  # a record that retention took between two questions is no error here
+        # a record that retention took between two questions is no error here
+        "auto.offset.reset": "earliest",
         "isolation.level": "read_committed",
         "fetch.message.max.bytes": _HEAD_BYTES,
         "queued.min.messages": 1,

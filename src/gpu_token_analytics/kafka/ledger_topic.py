@@ -1,9 +1,10 @@
 """The topic of the ledger: compacted, written in transactions by one producer at a time.
 
-A compacted topic keeps the last record of each key. So an older revision must never come behind a newer one, whatever dies or
-hangs: all writers share one transactional id. Whoever opens it ends the transactions of the one before, and Kafka refuses
-everything that one still sends (https://cwiki.apache.org/confluence/display/KAFKA/KIP-98). What a writer reads after it opened
-is therefore the newest that anybody will write before it. Readers set isolation.level=read_committed.
+A compacted topic keeps the last record of each key. So an older revision must never come behind a
+newer one, whatever dies or hangs: all writers share one transactional id. Whoever opens it ends the
+transactions of the one before, and Kafka refuses everything that one still sends
+(https://cwiki.apache.org/confluence/display/KAFKA/KIP-98). What a writer reads after it opened is
+therefore the newest that anybody will write before it. Readers set isolation.level=read_committed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from typing import Any
 from confluent_kafka import KafkaException, Producer
 
 from gpu_token_analytics.errors import KafkaError
-from gpu_token_analytics.kafka.config import REQUEST_TIMEOUT_SECONDS, LastError, base_config, build, mapped, partition_count
+from gpu_token_analytics.kafka.config import (
+    REQUEST_TIMEOUT_SECONDS,
+    LastError,
+    base_config,
+    build,
+    mapped,
+    partition_count,
+)
 from gpu_token_analytics.kafka.producer import PRODUCER_CONFIG
 from gpu_token_analytics.settings import Settings
 
@@ -26,8 +34,8 @@ _POLL_EVERY = 128
 
 
 class LedgerTopic:
-    """Writes records in batches, each whole or not at all. For one thread. Raises KafkaError; then call close() and begin
-    again, with what is to be written read anew."""
+    """Writes records in batches, each whole or not at all. For one thread. Raises KafkaError; then
+    call close() and begin again, with what is to be written read anew."""
 
     def __init__(self, settings: Settings) -> None:
         """Contacts nobody yet."""
@@ -41,7 +49,8 @@ class LedgerTopic:
         return self._producer is not None
 
     def open(self) -> None:
-        """Become the writer: from here on whoever was it before writes no more. Read what is to be written after this."""
+        """Become the writer: from here on whoever was it before writes no more. Read what is to be
+        written after this."""
         last_error = LastError()
         config: dict[str, Any] = {
             **base_config(self._settings, "ledger"),
@@ -56,11 +65,14 @@ class LedgerTopic:
         try:
             producer.init_transactions(REQUEST_TIMEOUT_SECONDS)
         except KafkaException as error:
-            raise mapped(error, f"become the writer of {self.name}", self._settings.kafka_bootstrap) from None
+            raise mapped(
+                error, f"become the writer of {self.name}", self._settings.kafka_bootstrap
+            ) from None
         self._producer = producer
 
     def write(self, records: Iterable[tuple[str, bytes]]) -> int:
-        """Write keys and values in one transaction. Returns how many, all of which the topic then holds."""
+        """Write keys and values in one transaction. Returns how many, all of which the topic then
+        holds."""
         producer = self._producer
         assert producer is not None, "open() comes first"
         count = 0
@@ -97,4 +109,7 @@ class LedgerTopic:
                 producer.poll(0.1)
                 waited += 0.1
                 if waited > _TRANSACTION_SECONDS:
-                    raise KafkaError(f"Kafka takes no records of {self.name}: the queue has been full for a minute") from None
+                    raise KafkaError(
+                        f"Kafka takes no records of {self.name}: the queue has been full for a "
+                        "minute"
+                    ) from None

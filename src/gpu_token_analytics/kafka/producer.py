@@ -1,4 +1,5 @@
-"""Events into Kafka: idempotent, acknowledged by all in-sync replicas, every single record accounted for."""
+"""Events into Kafka: idempotent, acknowledged by all in-sync replicas, every single record
+accounted for."""
 
 from __future__ import annotations
 
@@ -10,7 +11,14 @@ from confluent_kafka import KafkaError as RdError
 from confluent_kafka import KafkaException, Producer
 
 from gpu_token_analytics.errors import DeliveryFailed, RecordTooLarge
-from gpu_token_analytics.kafka.config import MAX_MESSAGE_BYTES, LastError, base_config, build, mapped, partition_count
+from gpu_token_analytics.kafka.config import (
+    MAX_MESSAGE_BYTES,
+    LastError,
+    base_config,
+    build,
+    mapped,
+    partition_count,
+)
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.kind import Event, encode
 
@@ -19,9 +27,11 @@ Headers: TypeAlias = list[tuple[str, str | bytes | None]]
 _POLL_EVERY = 128  # sends between two looks at the delivery reports
 
 PRODUCER_CONFIG: dict[str, Any] = {
-    "enable.idempotence": True,  # librdkafka's default is off: a retry after a lost answer would double or reorder
+    # librdkafka's default is off: a retry after a lost answer would double or reorder
+    "enable.idempotence": True,
     "acks": "all",
-    # What Java clients use; librdkafka's own default (CRC32) would send one host's events to two partitions.
+    # What Java clients use; librdkafka's own default (CRC32) would send one host's events to two
+    # partitions.
     "partitioner": "murmur2_random",
     "linger.ms": 10,
     "compression.type": "lz4",
@@ -33,13 +43,17 @@ PRODUCER_CONFIG: dict[str, Any] = {
 
 
 class EventProducer:
-    """Sends events to the topic; satisfies `sinks.EventSink`. Not for use by several threads at once.
+    """Sends events to the topic; satisfies `sinks.EventSink`. Not for use by several threads at
+    once.
 
-    A record is done when Kafka acknowledged it: `sent`, `delivered` and `failed` count records, and `flush` raises when
-    one was not delivered. Because events carry their id, sending one again after a failure is always safe.
+    A record is done when Kafka acknowledged it: `sent`, `delivered` and `failed` count records, and
+    `flush` raises when one was not delivered. Because events carry their id, sending one again
+    after a failure is always safe.
     """
 
-    def __init__(self, settings: Settings, topic: str | None = None, client: str = "producer") -> None:
+    def __init__(
+        self, settings: Settings, topic: str | None = None, client: str = "producer"
+    ) -> None:
         """Raises SettingsError; Kafka itself is first contacted by check() or send()."""
         self.topic = topic or settings.kafka_topic
         self.sent = 0
@@ -50,27 +64,36 @@ class EventProducer:
         self._first_failure: str | None = None
         self._too_large = False  # one of those that failed since the last flush was
         self._producer: Producer = build(
-            Producer, base_config(settings, client) | PRODUCER_CONFIG | {"error_cb": self._last_error}
+            Producer,
+            base_config(settings, client) | PRODUCER_CONFIG | {"error_cb": self._last_error},
         )
 
     def check(self) -> int:
-        """Partitions of the topic. Raises KafkaUnreachable or TopicMissing: better before a run than within it."""
+        """Partitions of the topic. Raises KafkaUnreachable or TopicMissing: better before a run
+        than within it."""
         return partition_count(self._producer, self.topic, self._settings, self._last_error)
 
     def send(self, event: Event) -> None:
         """Queue one event under the key `event.host`; waits while the local queue is full."""
         self.send_raw(encode(event), event.host)
 
-    def send_raw(self, value: bytes | None, key: str | bytes | None, headers: Headers | None = None) -> None:
-        """Queue any bytes; waits while the local queue is full. Raises DeliveryFailed for what can never be sent."""
+    def send_raw(
+        self, value: bytes | None, key: str | bytes | None, headers: Headers | None = None
+    ) -> None:
+        """Queue any bytes; waits while the local queue is full. Raises DeliveryFailed for what can
+        never be sent."""
         while True:
             try:
-                self._producer.produce(self.topic, value, key, on_delivery=self._report, headers=headers)
+                self._producer.produce(
+                    self.topic, value, key, on_delivery=self._report, headers=headers
+                )
                 break
             except BufferError:
                 self._producer.poll(0.1)
             except KafkaException as error:
-                raise mapped(error, f"send to {self.topic}", self._settings.kafka_bootstrap) from None
+                raise mapped(
+                    error, f"send to {self.topic}", self._settings.kafka_bootstrap
+                ) from None
         self.sent += 1
         if self.sent % _POLL_EVERY == 0:
             self._producer.poll(0)
@@ -78,8 +101,9 @@ class EventProducer:
     def flush(self, timeout_seconds: float) -> None:
         """Wait until all queued records are acknowledged.
 
-        Raises DeliveryFailed when some are not within `timeout_seconds` (they stay queued), or when some failed since
-        the last flush (they are gone from the queue: send them again; RecordTooLarge: as they are, they will fail again).
+        Raises DeliveryFailed when some are not within `timeout_seconds` (they stay queued), or when
+        some failed since the last flush (they are gone from the queue: send them again;
+        RecordTooLarge: as they are, they will fail again).
         """
         deadline = time.monotonic() + timeout_seconds
         left = self._producer.flush(timeout_seconds)
@@ -89,11 +113,15 @@ class EventProducer:
         too_large, self._too_large = self._too_large, False
         if failure is not None:
             kind = RecordTooLarge if too_large else DeliveryFailed
-            raise kind(f"Kafka did not take every record for {self.topic}: {failure} ({self.failed} so far)")
+            raise kind(
+                f"Kafka did not take every record for {self.topic}: {failure} ({self.failed} so "
+                "far)"
+            )
         if left:
             said = f" (last said: {self._last_error.text})" if self._last_error.text else ""
             raise DeliveryFailed(
-                f"{left} records for {self.topic} were not acknowledged within {timeout_seconds:g} s by "
+                f"{left} records for {self.topic} were not acknowledged within {timeout_seconds:g} "
+                "s by "
                 f"{self._settings.kafka_bootstrap}{said}"
             )
 
@@ -122,5 +150,10 @@ class EventProducer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close()

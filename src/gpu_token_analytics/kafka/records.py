@@ -1,4 +1,5 @@
-"""Records as they were read, and what is said of one that is no event: values, which nobody asks a broker for."""
+"""Records as they were read, and what is said of one that is no event: values, which nobody asks a
+broker for."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class Position:
 class RecordBatch:
     """Records as columns: one list per field, the same index is the same record.
 
-    `broker_ms` is the broker's clock when it took the record, NO_BROKER_TIME where the topic carries producers' clocks.
+    `broker_ms` is the broker's clock when it took the record, NO_BROKER_TIME where the topic
+    carries producers' clocks.
     """
 
     topic: str
@@ -43,7 +45,8 @@ class RecordBatch:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One bad record. (topic, partition, offset) is where it was read. `reason` is a `Reason` value.
+    """One bad record. (topic, partition, offset) is where it was read. `reason` is a `Reason`
+    value.
 
     `cut_from_bytes` is the full length of a value that was too long to keep, else None.
     """

@@ -1,7 +1,8 @@
 """Topics and the consumer group's first offsets.
 
-`auto.offset.reset=error` means that nobody starts reading "somewhere" by accident; so a new group, and a partition that
-was added, need a first offset: the oldest record there is. create_topics() sets it, and only where none is set.
+`auto.offset.reset=error` means that nobody starts reading "somewhere" by accident; so a new group,
+and a partition that was added, need a first offset: the oldest record there is. create_topics()
+sets it, and only where none is set.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from gpu_token_analytics.kafka.config import (
 from gpu_token_analytics.settings import Settings
 
 _HOUR_MS = 3_600_000
-TOPIC_MAX_MESSAGE_BYTES = 2 * 1024 * 1024  # far over MAX_RECORD_BYTES: a record too large becomes a visible dead letter
+# far over MAX_RECORD_BYTES: a record too large becomes a visible dead letter
+TOPIC_MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 DLQ_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 DLQ_RETENTION_HOURS = 30 * 24
 
@@ -56,7 +58,8 @@ class TopicReport:
 
 @dataclass(frozen=True)
 class PartitionState:
-    """One partition of the topic as the group sees it. `committed` is None where the group has no offset yet."""
+    """One partition of the topic as the group sees it. `committed` is None where the group has no
+    offset yet."""
 
     partition: int
     low: int
@@ -70,41 +73,60 @@ class PartitionState:
 
 
 def create_topics(settings: Settings) -> tuple[list[TopicReport], int]:
-    """Create topic and dead-letter topic where missing, and the ledger's where LEDGER_TOPIC is set; seed the group's offsets.
-    Does nothing the second time.
+    """Create topic and dead-letter topic where missing, and the ledger's where LEDGER_TOPIC is set;
+    seed the group's offsets. Does nothing the second time.
 
-    Returns the report of each topic and the number of partitions seeded. A topic that exists is checked, not changed.
-    Raises TopicMissing when an existing topic has another number of partitions, KafkaUnreachable, KafkaError.
+    Returns the report of each topic and the number of partitions seeded. A topic that exists is
+    checked, not changed. Raises TopicMissing when an existing topic has another number of
+    partitions, KafkaUnreachable, KafkaError.
     """
     admin: AdminClient = build(AdminClient, base_config(settings, "topics"))
     existing = _existing(admin, settings)
-    wanted = {settings.kafka_topic: _topic_config(settings), settings.dlq_topic: _dlq_config(settings)}
+    wanted = {
+        settings.kafka_topic: _topic_config(settings),
+        settings.dlq_topic: _dlq_config(settings),
+    }
     if settings.ledger_topic:
         wanted[settings.ledger_topic] = _ledger_config()
-    notes = _config_notes(admin, {topic: config for topic, config in wanted.items() if topic in existing})
-    reports = [_ensure(admin, settings, topic, existing, config, notes) for topic, config in wanted.items()]
+    notes = _config_notes(
+        admin, {topic: config for topic, config in wanted.items() if topic in existing}
+    )
+    reports = [
+        _ensure(admin, settings, topic, existing, config, notes) for topic, config in wanted.items()
+    ]
     return reports, seed_offsets(settings)
 
 
 def seed_offsets(settings: Settings) -> int:
     """Give the group the oldest offset of each partition where it has none; returns how many.
 
-    Raises KafkaError while processors run (Kafka sets offsets from outside only for a group without members).
+    Raises KafkaError while processors run (Kafka sets offsets from outside only for a group without
+    members).
     """
     consumer = offsets_client(settings, settings.kafka_group, "topics")
     try:
         missing = [state for state in states_of(consumer, settings) if state.committed is None]
         if missing:
-            offsets = [TopicPartition(settings.kafka_topic, state.partition, state.low) for state in missing]
+            offsets = [
+                TopicPartition(settings.kafka_topic, state.partition, state.low)
+                for state in missing
+            ]
             _patiently(lambda: consumer.commit(offsets=offsets, asynchronous=False))
         return len(missing)
     except KafkaException as error:
-        if rd_error(error).code() in (RdError.UNKNOWN_MEMBER_ID, RdError.NON_EMPTY_GROUP, RdError.ILLEGAL_GENERATION):
+        if rd_error(error).code() in (
+            RdError.UNKNOWN_MEMBER_ID,
+            RdError.NON_EMPTY_GROUP,
+            RdError.ILLEGAL_GENERATION,
+        ):
             raise KafkaError(
-                f"group {settings.kafka_group} has running processors, so Kafka lets nobody else set its offsets; "
+                f"group {settings.kafka_group} has running processors, so Kafka lets nobody else "
+                "set its offsets; "
                 "stop them, run `gpu-tokens topics create` again, start them"
             ) from None
-        raise mapped(error, f"set offsets of group {settings.kafka_group}", settings.kafka_bootstrap) from None
+        raise mapped(
+            error, f"set offsets of group {settings.kafka_group}", settings.kafka_bootstrap
+        ) from None
     finally:
         consumer.close()
 
@@ -115,19 +137,31 @@ def describe_group(settings: Settings) -> list[PartitionState]:
     try:
         return states_of(consumer, settings)
     except KafkaException as error:
-        raise mapped(error, f"read offsets of group {settings.kafka_group}", settings.kafka_bootstrap) from None
+        raise mapped(
+            error, f"read offsets of group {settings.kafka_group}", settings.kafka_bootstrap
+        ) from None
     finally:
         consumer.close()
 
 
 def states_of(consumer: Consumer, settings: Settings) -> list[PartitionState]:
-    """Every partition of the topic as the group of this consumer sees it. Raises KafkaException, KafkaError."""
+    """Every partition of the topic as the group of this consumer sees it. Raises KafkaException,
+    KafkaError."""
     topic = settings.kafka_topic
-    partitions = [TopicPartition(topic, number) for number in range(partition_count(consumer, topic, settings))]
+    partitions = [
+        TopicPartition(topic, number)
+        for number in range(partition_count(consumer, topic, settings))
+    ]
     states = []
-    for committed in _patiently(lambda: consumer.committed(partitions, timeout=REQUEST_TIMEOUT_SECONDS)):
+    for committed in _patiently(
+        lambda: consumer.committed(partitions, timeout=REQUEST_TIMEOUT_SECONDS)
+    ):
         if committed.error is not None:
-            raise mapped(committed.error, f"read the offset of {topic}/{committed.partition}", settings.kafka_bootstrap)
+            raise mapped(
+                committed.error,
+                f"read the offset of {topic}/{committed.partition}",
+                settings.kafka_bootstrap,
+            )
         low, high = _watermarks(consumer, TopicPartition(topic, committed.partition))
         offset = committed.offset if committed.offset >= 0 else None
         states.append(PartitionState(committed.partition, low, high, offset))
@@ -137,13 +171,16 @@ def states_of(consumer: Consumer, settings: Settings) -> list[PartitionState]:
 def _watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
     """Oldest and next offset."""
     ends: tuple[int, int] = _patiently(
-        lambda: consumer.get_watermark_offsets(partition, timeout=REQUEST_TIMEOUT_SECONDS, cached=False)
+        lambda: consumer.get_watermark_offsets(
+            partition, timeout=REQUEST_TIMEOUT_SECONDS, cached=False
+        )
     )
     return ends
 
 
 def _patiently(ask: Callable[[], Any]) -> Any:
-    """Ask again while a topic made a moment ago has no leader, or a broker just started no group coordinator."""
+    """Ask again while a topic made a moment ago has no leader, or a broker just started no group
+    coordinator."""
     until = time.monotonic() + REQUEST_TIMEOUT_SECONDS
     while True:
         try:
@@ -167,7 +204,8 @@ def _topic_config(settings: Settings) -> dict[str, str]:
         "retention.ms": str(settings.kafka_retention_hours * _HOUR_MS),
         "cleanup.policy": "delete",  # compaction would drop events of a host
         "max.message.bytes": str(TOPIC_MAX_MESSAGE_BYTES),
-        # The broker's clock is what "ahead of time" is measured against; a producer's would excuse itself.
+        # The broker's clock is what "ahead of time" is measured against; a producer's would excuse
+        # itself.
         "message.timestamp.type": "LogAppendTime",
     }
 
@@ -200,11 +238,18 @@ def _ensure(
         # Dead letters and cells are read all together: any number of partitions will do.
         if existing[topic] != wanted and topic == settings.kafka_topic:
             raise TopicMissing(
-                f"topic {topic} exists with {existing[topic]} partitions, KAFKA_PARTITIONS={wanted}; "
-                "set KAFKA_PARTITIONS to what it has (adding partitions moves hosts between them), or use another KAFKA_TOPIC"
+                f"topic {topic} exists with {existing[topic]} partitions, "
+                f"KAFKA_PARTITIONS={wanted}; "
+                "set KAFKA_PARTITIONS to what it has (adding partitions moves hosts between them), "
+                "or use another KAFKA_TOPIC"
             )
         return TopicReport(topic, False, existing[topic], notes.get(topic, ()))
-    new = NewTopic(topic, num_partitions=wanted, replication_factor=settings.kafka_replication_factor, config=config)
+    new = NewTopic(
+        topic,
+        num_partitions=wanted,
+        replication_factor=settings.kafka_replication_factor,
+        config=config,
+    )
     try:
         admin.create_topics([new], request_timeout=REQUEST_TIMEOUT_SECONDS)[topic].result()
     except KafkaException as error:
@@ -214,8 +259,11 @@ def _ensure(
     return TopicReport(topic, True, wanted)
 
 
-def _config_notes(admin: AdminClient, wanted: dict[str, dict[str, str]]) -> dict[str, tuple[str, ...]]:
-    """How the settings of existing topics differ from ours; the operator's choice stands, but it is said."""
+def _config_notes(
+    admin: AdminClient, wanted: dict[str, dict[str, str]]
+) -> dict[str, tuple[str, ...]]:
+    """How the settings of existing topics differ from ours; the operator's choice stands, but it is
+    said."""
     notes: dict[str, tuple[str, ...]] = {}
     if not wanted:
         return notes
@@ -226,7 +274,9 @@ def _config_notes(admin: AdminClient, wanted: dict[str, dict[str, str]]) -> dict
         try:
             config = answer.result()
         except KafkaException as error:
-            notes[topic] = (f"its settings cannot be read from this broker: {rd_error(error).str()}",)
+            notes[topic] = (
+                f"its settings cannot be read from this broker: {rd_error(error).str()}",
+            )
             continue
         notes[topic] = tuple(
             f"{name} is {config[name].value}, `topics create` would have set {value}"

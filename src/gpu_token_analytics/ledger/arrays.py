@@ -8,7 +8,8 @@ from gpu_token_analytics.ledger.money import Int64
 
 
 def distinct(ascending: Int64) -> tuple[Int64, Int64]:
-    """The different values of an array in ascending order, and which of them each element has. Shapes (m,), (n,)."""
+    """The different values of an array in ascending order, and which of them each element has.
+    Shapes (m,), (n,)."""
     first = np.ones(len(ascending), dtype=bool)
     np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
     return ascending[first], np.cumsum(first) - 1

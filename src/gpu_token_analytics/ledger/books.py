@@ -1,4 +1,5 @@
-"""What cells are priced and named by besides their events, as one value: prices, placements, inventory, declarations."""
+"""What cells are priced and named by besides their events, as one value: prices, placements,
+inventory, declarations."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ class Books:
     shared: SharedUuids = NOTHING_SHARED
 
     def is_known(self, gpu: GpuId, minute_us: int) -> bool:
-        """Whether money begins at this GPU in the minute that starts then: it, or a slice of it, was sampled at any time, or an
-        operator declared it for that time."""
+        """Whether money begins at this GPU in the minute that starts then: it, or a slice of it,
+        was sampled at any time, or an operator declared it for that time."""
         if self.is_sampled(gpu):
             return True
         declared = self.declarations.get(gpu)
@@ -57,12 +58,16 @@ class Books:
         return [gpu, *self.slices_of.get(gpu, ())]
 
     def row(self, gpu: GpuId) -> Mapping[str, Any]:
-        """What the inventory says of a GPU, and of a card besides what its slices say of it; {} where nobody says anything."""
+        """What the inventory says of a GPU, and of a card besides what its slices say of it; {}
+        where nobody says anything."""
         stored = self.inventory.get(gpu, {})
         if gpu not in self.slices_of:
             return stored
         rows = [stored, *(self.inventory[name] for name in self.slices_of[gpu])]
-        told = {field: next((row[field] for row in rows if row.get(field) is not None), None) for field in ("host", "name")}
+        told = {
+            field: next((row[field] for row in rows if row.get(field) is not None), None)
+            for field in ("host", "name")
+        }
         last_us = max(row["last_us"] for row in rows if "last_us" in row)
         return {**stored, **told, "live": any(row.get("live") for row in rows), "last_us": last_us}
 
@@ -73,9 +78,12 @@ class Books:
 
     @cached_property
     def _cards(self) -> dict[GpuId, GpuId]:
-        """Slice -> card. What a slice names as its card may call itself a slice: the last one of that chain is the card. Where
-        there is no last one, all of them are whole GPUs: each is paid for, rather than parts of them by nobody."""
-        parents = {gpu: row["parent_uuid"] for gpu, row in self.inventory.items() if row.get("parent_uuid")}
+        """Slice -> card. What a slice names as its card may call itself a slice: the last one of
+        that chain is the card. Where there is no last one, all of them are whole GPUs: each is paid
+        for, rather than parts of them by nobody."""
+        parents = {
+            gpu: row["parent_uuid"] for gpu, row in self.inventory.items() if row.get("parent_uuid")
+        }
         cards = {}
         for gpu in parents:
             chain = [gpu]

@@ -1,4 +1,5 @@
-"""The inventory with a row for each card of a UUID that several have (shared.py): what is asked for GPUs asks for cards."""
+"""The inventory with a row for each card of a UUID that several have (shared.py): what is asked for
+GPUs asks for cards."""
 
 from __future__ import annotations
 
@@ -13,8 +14,11 @@ from gpu_token_analytics.ledger.shared import NOTHING_SHARED, SharedUuids, card_
 Row: TypeAlias = Mapping[str, Any]  # a document of `inventory`
 
 
-def shared_uuids(inventory: Mapping[GpuId, Row], placements: Iterable[Placement], stays: Iterable[Row]) -> SharedUuids:
-    """Those that the inventory calls shared, and the cards of MIG slices that it does. stays: on which hosts slices were."""
+def shared_uuids(
+    inventory: Mapping[GpuId, Row], placements: Iterable[Placement], stays: Iterable[Row]
+) -> SharedUuids:
+    """Those that the inventory calls shared, and the cards of MIG slices that it does. stays: on
+    which hosts slices were."""
     marked = {gpu for gpu, row in inventory.items() if row.get("shared")}
     if not marked:
         return NOTHING_SHARED
@@ -33,11 +37,17 @@ def shared_uuids(inventory: Mapping[GpuId, Row], placements: Iterable[Placement]
 
 def placements_of_cards(placements: Iterable[Placement], shared: SharedUuids) -> list[Placement]:
     """Labels with the cards that they carried."""
-    return [replace(placement, gpu=shared.card(placement.gpu, _host_of(placement))) for placement in placements]
+    return [
+        replace(placement, gpu=shared.card(placement.gpu, _host_of(placement)))
+        for placement in placements
+    ]
 
 
 def rows_of_cards(
-    inventory: Mapping[GpuId, Row], placements: Iterable[Placement], stays: Iterable[Row], shared: SharedUuids
+    inventory: Mapping[GpuId, Row],
+    placements: Iterable[Placement],
+    stays: Iterable[Row],
+    shared: SharedUuids,
 ) -> dict[GpuId, Row]:
     """The inventory with a row for each card, and none for the UUIDs that they share."""
     if not shared:
@@ -46,7 +56,9 @@ def rows_of_cards(
     for placement in placements_of_cards(placements, shared):
         seen.setdefault(placement.gpu, []).append((placement.first_us, placement.last_us))
     for stay in stays:
-        seen.setdefault(shared.card(stay["gpu"], stay["host"]), []).append((stay["first_us"], stay["last_us"]))
+        seen.setdefault(shared.card(stay["gpu"], stay["host"]), []).append(
+            (stay["first_us"], stay["last_us"])
+        )
     rows: dict[GpuId, Row] = {}
     for gpu, row in inventory.items():
         if gpu not in shared:
@@ -54,9 +66,13 @@ def rows_of_cards(
             continue
         for host in shared.hosts[gpu]:
             card = card_name(gpu, host)
-            times = seen.get(card, [(row["first_us"], row["last_us"])])  # only its slices told of it there
+            # only its slices told of it there
+            times = seen.get(card, [(row["first_us"], row["last_us"])])
             of_card: dict[str, Any] = {"_id": card, "gpu": card, "host": host}
-            of_card |= {"first_us": min(first for first, _ in times), "last_us": max(last for _, last in times)}
+            of_card |= {
+                "first_us": min(first for first, _ in times),
+                "last_us": max(last for _, last in times),
+            }
             rows[card] = _on_host({**row, **of_card}, host, shared)
     return rows
 

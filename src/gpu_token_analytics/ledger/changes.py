@@ -1,7 +1,8 @@
-"""What changed in the timelines of GPUs, as intervals: which cells have to be computed again, and which are missing.
+"""What changed in the timelines of GPUs, as intervals: which cells have to be computed again, and
+which are missing.
 
-A change concerns cells by what they say: those that agree with the new timeline are left as they are. What changed when is
-`diff.py` for events, and `names_moved.py` for the books.
+A change concerns cells by what they say: those that agree with the new timeline are left as they
+are. What changed when is `diff.py` for events, and `names_moved.py` for the books.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import TypeAlias
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, NanoUsd
 from gpu_token_analytics.ledger.params import LedgerParams
 
-Carried: TypeAlias = tuple[str | None, str | None, NanoUsd | None]  # host, GPU name, the samples' own price
+# host, GPU name, the samples' own price
+Carried: TypeAlias = tuple[str | None, str | None, NanoUsd | None]
 
 
 class ChangeKind(StrEnum):
@@ -22,10 +24,14 @@ class ChangeKind(StrEnum):
 
     ALL = "all"  # every one
     SILENT = "silent"  # silent ones: evidence beside them is gone
-    NOT_OWNED = "not_owned"  # silent ones that were computed as not owned: evidence beside them may own them
-    MEMORY = "memory"  # those with idle time that was classed without a reading of the memory, by requests before it
-    CARRIED = "carried"  # those that do not say what the sample before them says: host, name and price
-    NAMED = "named"  # those that do not say what the first sample ever says of the time before it: host and name
+    # silent ones that were computed as not owned: evidence beside them may own them
+    NOT_OWNED = "not_owned"
+    # those with idle time that was classed without a reading of the memory, by requests before it
+    MEMORY = "memory"
+    # those that do not say what the sample before them says: host, name and price
+    CARRIED = "carried"
+    # those that do not say what the first sample ever says of the time before it: host and name
+    NAMED = "named"
 
 
 @dataclass(frozen=True)
@@ -37,20 +43,22 @@ class Change:
     start_us: int | None  # None: from the first cell on
     end_us: int | None  # None: to the last cell
     carried: Carried | None = None  # what the cells have to say, for kinds that compare it
-    computed_us: Set[int] = frozenset()  # minutes whose cells are just being written, from this very timeline
+    # minutes whose cells are just being written, from this very timeline
+    computed_us: Set[int] = frozenset()
     opens: bool = False  # whether minutes without a cell get one
 
 
 def silence(gpu: GpuId, start_us: int, end_us: int, params: LedgerParams) -> Iterator[Change]:
-    """The silence between two minutes with evidence: it is owned, and opened where there is no cell. Of [start, end) as much
-    as anybody owns."""
+    """The silence between two minutes with evidence: it is owned, and opened where there is no
+    cell. Of [start, end) as much as anybody owns."""
     end_us = min(end_us, start_us + params.silent_owned_us)
     if start_us < end_us:
         yield Change(gpu, ChangeKind.NOT_OWNED, start_us, end_us, opens=True)
 
 
 def silence_after(gpu: GpuId, minute_us: int, params: LedgerParams) -> Iterator[Change]:
-    """The silence after a minute with evidence, which nothing has ended yet: only minutes that have a cell."""
+    """The silence after a minute with evidence, which nothing has ended yet: only minutes that have
+    a cell."""
     if params.silent_owned_us:
         start = minute_us + US_PER_MINUTE
         yield Change(gpu, ChangeKind.NOT_OWNED, start, start + params.silent_owned_us)

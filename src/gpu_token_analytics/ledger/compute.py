@@ -1,4 +1,5 @@
-"""Timelines computed to cells: what each cell says, and what closing needs to know of it besides."""
+"""Timelines computed to cells: what each cell says, and what closing needs to know of it
+besides."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from gpu_token_analytics.ledger.shared import on_two_hosts
 from gpu_token_analytics.ledger.timeline import Timeline
 
 
-def compute_runs(timelines: Sequence[Timeline], params: LedgerParams, *, with_shares: bool = False) -> list[ComputedRun]:
+def compute_runs(
+    timelines: Sequence[Timeline], params: LedgerParams, *, with_shares: bool = False
+) -> list[ComputedRun]:
     """The cells of each timeline, in the given order; the same whichever are computed together.
 
     with_shares: also list each request's part.
@@ -37,12 +40,20 @@ def compute_runs(timelines: Sequence[Timeline], params: LedgerParams, *, with_sh
         ]
         samples = timeline.events.samples
         two = on_two_hosts(samples.near, params.gap_us)
-        runs.append(ComputedRun(timeline.gpu, cells, timeline.evidence.minutes_heard(), samples.times_us, two))
+        runs.append(
+            ComputedRun(
+                timeline.gpu, cells, timeline.evidence.minutes_heard(), samples.times_us, two
+            )
+        )
     return runs
 
 
 def _cell(
-    timeline: Timeline, given: CellInput, content: CellContent, last_end_us: int, request_ids: Sequence[bytes]
+    timeline: Timeline,
+    given: CellInput,
+    content: CellContent,
+    last_end_us: int,
+    request_ids: Sequence[bytes],
 ) -> ComputedCell:
     start, end, samples = given.start_us, given.start_us + US_PER_MINUTE, timeline.events.samples
     host, name = timeline.identity(start)
@@ -71,16 +82,27 @@ def _with_engines(timeline: Timeline, given: CellInput, content: CellContent) ->
     is_measured = given.known and any(sample.get("utilization") is not None for sample in near)
     unmetered_nusd = content.classes[MoneyClass.UNMETERED_WORK] if is_measured else None
     lines = counter_lines(
-        start, timeline.gpu, events.counters, timeline.requests, timeline.books.placements, unmetered_nusd, timeline.params
+        start,
+        timeline.gpu,
+        events.counters,
+        timeline.requests,
+        timeline.books.placements,
+        unmetered_nusd,
+        timeline.params,
     )
     if not given.known:
         for line in lines:
-            line["method"], line["cost_nusd"], line["prefill_cost_nusd"] = Method.UNKNOWN_GPU.value, None, None
+            line["method"], line["cost_nusd"], line["prefill_cost_nusd"] = (
+                Method.UNKNOWN_GPU.value,
+                None,
+                None,
+            )
     return replace(content, lines=[*content.lines, *lines])
 
 
 def _first_named(samples: SamplesAround, start_us: int, end_us: int) -> Carried | None:
-    """ComputedCell.first_named of a minute. Not what the minute carries on: its newest sample may say otherwise."""
+    """ComputedCell.first_named of a minute. Not what the minute carries on: its newest sample may
+    say otherwise."""
     inside = samples.between(start_us, end_us)
     if not inside or samples.at(start_us - 1) is not None:
         return None

@@ -1,4 +1,5 @@
-"""What closing knows of a minute once it is computed: the content of its cell, and what is told of it besides."""
+"""What closing knows of a minute once it is computed: the content of its cell, and what is told of
+it besides."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from gpu_token_analytics.ledger.prices import PricePiece
 
 @dataclass(frozen=True)
 class CellContent:
-    """What the ledger says about one cell. `sum(classes.values()) == cost_nusd`, `sum(class_us.values()) == owned_us`."""
+    """What the ledger says about one cell. `sum(classes.values()) == cost_nusd`,
+    `sum(class_us.values()) == owned_us`."""
 
     start_us: int
     cost_nusd: NanoUsd
@@ -45,11 +47,16 @@ class ComputedCell:
     prices: Sequence[PricePiece]  # none where its GPU is not known
     known: bool
     silent: bool  # no sample in the minute and no request active in it
-    own_price: NanoUsd | None  # the samples' own price at the end of the minute, carried on to the next sample
-    first_named: Carried | None  # what the first sample ever says of the time before it, where it is in this minute
+    # the samples' own price at the end of the minute, carried on to the next sample
+    own_price: NanoUsd | None
+    # what the first sample ever says of the time before it, where it is in this minute
+    first_named: Carried | None
     last_end_us: int  # the last instant of the requests that end in the minute; -1: none does
-    reprices_slices: bool  # a sample of a card says another price than was in force before the minute, or is the first ever
-    request_ids: Sequence[bytes]  # `_id` of the events behind content.shares[].request; empty without shares
+    # a sample of a card says another price than was in force before the minute, or is the first
+    # ever
+    reprices_slices: bool
+    # `_id` of the events behind content.shares[].request; empty without shares
+    request_ids: Sequence[bytes]
 
     @property
     def carried(self) -> Carried:
@@ -89,11 +96,13 @@ class ComputedCell:
 
 @dataclass(frozen=True)
 class ComputedRun:
-    """The cells of one GPU at the minutes of one run, and what its events tell of the minutes around them."""
+    """The cells of one GPU at the minutes of one run, and what its events tell of the minutes
+    around them."""
 
     gpu: GpuId
     cells: Sequence[ComputedCell]
-    heard_us: Sequence[int]  # minutes with evidence, ascending: all from the first cell to the last, and some around them
+    # minutes with evidence, ascending: all from the first cell to the last, and some around them
+    heard_us: Sequence[int]
     samples_us: Sequence[int] = ()  # times of its samples, ascending: likewise
     on_two_hosts: bool = False  # its samples are of two cards (shared.py)
 

@@ -1,4 +1,5 @@
-"""Which GPUs an operator declared, and from when to when they are his: money begins at a GPU that is known."""
+"""Which GPUs an operator declared, and from when to when they are his: money begins at a GPU that
+is known."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from gpu_token_analytics.wire.times import to_us
 
 @dataclass(frozen=True)
 class Declaration:
-    """A GPU that is known in the whole minutes of [from_us, to_us) though it never sent a sample."""
+    """A GPU that is known in the whole minutes of [from_us, to_us) though it never sent a
+    sample."""
 
     gpu: GpuId
     host: str
@@ -34,5 +36,6 @@ class Declaration:
         )
 
     def covers(self, minute_us: int) -> bool:
-        """Whether it holds in the minute that starts then: it begins and ends with whole minutes."""
+        """Whether it holds in the minute that starts then: it begins and ends with whole
+        minutes."""
         return self.from_us <= minute_us and minute_us + US_PER_MINUTE <= self.to_us

@@ -1,10 +1,12 @@
-"""The document of a cell, as `ledger_cells` holds it: each field said once, and what its readers read of it.
+"""The document of a cell, as `ledger_cells` holds it: each field said once, and what its readers
+read of it.
 
     opened()                  what a cell is before it was ever computed
     ComputedCell.fields()     what is computed of events, prices and parameters (computed.py)
     CellDocument              all of it, with what closing and the sums write besides
 
-Whoever reads a part of a cell names the part here (`TAKEN_FIELDS`, ...): a field that is renamed is renamed in one file.
+Whoever reads a part of a cell names the part here (`TAKEN_FIELDS`, ...): a field that is renamed is
+renamed in one file.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from gpu_token_analytics.wire.times import from_us
 
 
 class CountedTokens(TypedDict):
-    """What an engine counted on this GPU in the minute, and what requests tell of beyond that (counted.py)."""
+    """What an engine counted on this GPU in the minute, and what requests tell of beyond that
+    (counted.py)."""
 
     instance: str
     engine: str
@@ -26,7 +29,8 @@ class CountedTokens(TypedDict):
     completion_tokens: int
     more_prompt_tokens: int
     more_completion_tokens: int
-    unmetered_nusd: NanoUsd | None  # the line's part of `unmetered_work`; null where utilisation is not known
+    # the line's part of `unmetered_work`; null where utilisation is not known
+    unmetered_nusd: NanoUsd | None
 
 
 class RequestLine(TypedDict):
@@ -49,9 +53,10 @@ class RequestLine(TypedDict):
 class LedgerLine(RequestLine, total=False):
     """A line of a cell: of requests, or of what an engine counted beyond them.
 
-    In a cell of a GPU that is not known every line has the method `unknown_gpu`, and its money is null: not known, not 0.
-    A line with `counted` is of no request: its tokens are those that no request explains, its tenant is '', nothing of it is
-    attributed, and its money stands in `counted`.
+    In a cell of a GPU that is not known every line has the method `unknown_gpu`, and its money is
+    null: not known, not 0. A line with `counted` is of no request: its tokens are those that no
+    request explains, its tenant is '', nothing of it is attributed, and its money stands in
+    `counted`.
     """
 
     counted: CountedTokens
@@ -78,14 +83,18 @@ class OpenedCell(TypedDict):
 
 
 class CellFields(TypedDict):
-    """What is computed of events, prices and parameters alone. `sum(classes.values()) == cost_nusd`, and the lines' costs sum
-    to classes.attributed."""
+    """What is computed of events, prices and parameters alone. `sum(classes.values()) ==
+    cost_nusd`, and the lines' costs sum to classes.attributed."""
 
-    cost_nusd: NanoUsd  # C: price x owned time (x slices/7 for MIG) + energy where the price row is `owned`
-    owned_us: int  # owned microseconds of this minute: 60,000,000 once it is over, 0 in a void cell or of an unknown GPU
+    # C: price x owned time (x slices/7 for MIG) + energy where the price row is `owned`
+    cost_nusd: NanoUsd
+    # owned microseconds of this minute: 60,000,000 once it is over, 0 in a void cell or of an
+    # unknown GPU
+    owned_us: int
     classes: dict[str, NanoUsd]  # by MoneyClass, all five always present
     class_us: dict[str, int]  # by MoneyClass, microseconds; sums to owned_us
-    memory_unknown_us: int  # of warm and cold idle: classed without a reading of the memory (ledger/classes.py)
+    # of warm and cold idle: classed without a reading of the memory (ledger/classes.py)
+    memory_unknown_us: int
     energy_mj: int | None  # null: no two samples to integrate between
     energy_observed_us: int  # the part of owned_us that energy_mj covers
     lines: list[LedgerLine]  # as stored as long as they are few, else in chunks: `line_ref`
@@ -108,13 +117,15 @@ class Correction(TypedDict):
     at: datetime
     moved_nusd: dict[str, NanoUsd]  # by MoneyClass, those that changed; sums to cost_change_nusd
     cost_change_nusd: NanoUsd
-    lines: list[dict[str, Any]]  # {model, tenant, method, counts, cost_nusd} of those that changed most: differences
+    # {model, tenant, method, counts, cost_nusd} of those that changed most: differences
+    lines: list[dict[str, Any]]
     lines_left_out: NotRequired[int]
     corrections: NotRequired[int]  # how many these are, where they were added up
 
 
 class CellDocument(OpenedCell, CellFields):
-    """One GPU, one UTC minute. The fields of `CellFields`, and those below, are there once it was computed."""
+    """One GPU, one UTC minute. The fields of `CellFields`, and those below, are there once it was
+    computed."""
 
     _id: CellId
     gen: int  # grows with every mark
@@ -125,13 +136,16 @@ class CellDocument(OpenedCell, CellFields):
     final_at: NotRequired[datetime]
     params: NotRequired[str]  # version of the ledger parameters used
     content: NotRequired[bytes]  # what tells this content from another one
-    # Many lines are in chunks (cells/line_chunks.py): `chunks` is their token, `line_ref` names them, `lines_total` sums them.
+    # Many lines are in chunks (cells/line_chunks.py): `chunks` is their token, `line_ref` names
+    # them, `lines_total` sums them.
     chunks: NotRequired[str]
     line_ref: NotRequired[dict[str, Any]]  # {token, section, chunks, lines}
     lines_total: NotRequired[dict[str, int]]
     top_models: NotRequired[list[dict[str, Any]]]  # {model, cost_nusd} of those that cost most
-    unsent: NotRequired[bool]  # true: the ledger's topic does not hold this revision yet (warehouse/outbox.py)
-    corrections: NotRequired[list[Correction]]  # changes after final, oldest first, bounded (cells/lines.py)
+    # true: the ledger's topic does not hold this revision yet (warehouse/outbox.py)
+    unsent: NotRequired[bool]
+    # changes after final, oldest first, bounded (cells/lines.py)
+    corrections: NotRequired[list[Correction]]
 
 
 # What a cell has instead of `lines` where they are in chunks.

@@ -1,15 +1,18 @@
 """Joules between samples, in integer millijoules.
 
-Between two samples at most the gap limit apart: the difference of the energy counter where both have it and it counted,
-else the trapezoid of the power readings, else unknown. A counter did not count where it ran backwards (driver reload), where it
-stood still (a GPU that is switched on draws power), where it says more than any GPU draws, and where it contradicts both power
-readings of the pair by more than any GPU varies (COUNTER_RATIO). Nor did it count for one pair alone where it moves after it
-stood still: an exporter that reads the driver every 30 s shows samples taken every 5 s a counter that stands, stands, and then
-catches up. What was drawn while it stood is counted by power already; counted again, three joules would become five. So is it
-where it moves after it ran backwards: two agents sample one GPU, one of them through such an exporter.
+Between two samples at most the gap limit apart: the difference of the energy counter where both
+have it and it counted, else the trapezoid of the power readings, else unknown. A counter did not
+count where it ran backwards (driver reload), where it stood still (a GPU that is switched on draws
+power), where it says more than any GPU draws, and where it contradicts both power readings of the
+pair by more than any GPU varies (COUNTER_RATIO). Nor did it count for one pair alone where it moves
+after it stood still: an exporter that reads the driver every 30 s shows samples taken every 5 s a
+counter that stands, stands, and then catches up. What was drawn while it stood is counted by power
+already; counted again, three joules would become five. So is it where it moves after it ran
+backwards: two agents sample one GPU, one of them through such an exporter.
 
-Each pair of samples telescopes by itself: Q(t) = round(energy from the first sample to t), so the parts of a pair always sum to
-the pair, wherever cells cut it. Of the samples before a pair only one counts that lies within the gap limit of its end.
+Each pair of samples telescopes by itself: Q(t) = round(energy from the first sample to t), so the
+parts of a pair always sum to the pair, wherever cells cut it. Of the samples before a pair only one
+counts that lies within the gap limit of its end.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ from gpu_token_analytics.documents import US_PER_SECOND
 from gpu_token_analytics.ledger.money import Float64, Int64, NDArrayBool
 from gpu_token_analytics.units import MAX_WATTS
 
-# How far the counter's mean power may be below both power readings of its pair, or above both. Between idle and full load lies
-# a factor of about 10, so readings at a bad moment stay within; a counter that crawls, or counts in another unit, does not.
+# How far the counter's mean power may be below both power readings of its pair, or above both.
+# Between idle and full load lies a factor of about 10, so readings at a bad moment stay within; a
+# counter that crawls, or counts in another unit, does not.
 COUNTER_RATIO = 30
 
 
@@ -37,13 +41,15 @@ class EnergyCurve:
 
     @staticmethod
     def of(sample_us: Int64, power_w: Float64, energy_j: Float64, gap_us: int) -> EnergyCurve:
-        """Shapes (n,) each; sample_us ascending; NaN is unknown. A pair with equal times or past the gap is unknown."""
+        """Shapes (n,) each; sample_us ascending; NaN is unknown. A pair with equal times or past
+        the gap is unknown."""
         span_us = np.diff(sample_us)
         usable = (span_us > 0) & (span_us <= gap_us)
         mean_w = np.diff(energy_j) / np.where(usable, span_us, 1) * US_PER_SECOND
         by_counter = usable & _counted(mean_w, power_w[:-1], power_w[1:])
         fell_behind = usable & (mean_w <= 0) & (np.maximum(power_w[:-1], power_w[1:]) > 0)
-        by_counter[1:] &= ~(fell_behind[:-1] & (sample_us[2:] - sample_us[:-2] <= gap_us))  # it catches up
+        # it catches up
+        by_counter[1:] &= ~(fell_behind[:-1] & (sample_us[2:] - sample_us[:-2] <= gap_us))
         known = by_counter | (usable & ~np.isnan(power_w[:-1]) & ~np.isnan(power_w[1:]))
         return EnergyCurve(
             sample_us,
@@ -52,19 +58,25 @@ class EnergyCurve:
         )
 
     def between(self, start_us: Int64, end_us: Int64) -> tuple[Int64, NDArrayBool]:
-        """Millijoules of each [start, end) that lies inside one pair, and whether they are known. Shapes as start_us."""
+        """Millijoules of each [start, end) that lies inside one pair, and whether they are known.
+        Shapes as start_us."""
         if not len(self.start_w):
             return np.zeros(len(start_us), dtype=np.int64), np.zeros(len(start_us), dtype=bool)
         pair = np.searchsorted(self.sample_us, start_us, side="right") - 1
         inside = (pair >= 0) & (pair < len(self.start_w))
         pair = np.clip(pair, 0, len(self.start_w) - 1)
         known = inside & ~np.isnan(self.start_w[pair])
-        # Unknown pairs, and starts before the first or after the last sample, count as a pair without power.
-        first, last = np.where(known, self.start_w[pair], 0.0), np.where(known, self.end_w[pair], 0.0)
+        # Unknown pairs, and starts before the first or after the last sample, count as a pair
+        # without power.
+        first, last = (
+            np.where(known, self.start_w[pair], 0.0),
+            np.where(known, self.end_w[pair], 0.0),
+        )
         origin, span_us = self.sample_us[pair], np.diff(self.sample_us)[pair].astype(np.float64)
 
         def upto(at_us: Int64) -> Int64:
-            """Q: every step is monotone in floats too, so that no interval gets a negative energy from rounding."""
+            """Q: every step is monotone in floats too, so that no interval gets a negative energy
+            from rounding."""
             offset = at_us - origin
             rising = last >= first
             part = np.where(rising, offset, span_us - offset)
@@ -80,8 +92,10 @@ class EnergyCurve:
 
 def _counted(mean_w: Float64, first_w: Float64, last_w: Float64) -> NDArrayBool:
     """Whether the counter's mean power of each pair can be. NaN is unknown. Shapes (n,)."""
-    low, high = np.minimum(first_w, last_w), np.maximum(first_w, last_w)  # NaN where one is unknown: no contradiction
+    # NaN where one is unknown: no contradiction
+    low, high = np.minimum(first_w, last_w), np.maximum(first_w, last_w)
     crawls = mean_w * COUNTER_RATIO < low
-    races = (mean_w > high * COUNTER_RATIO) & (high > 0)  # a power sensor that says 0 W is what is broken
+    # a power sensor that says 0 W is what is broken
+    races = (mean_w > high * COUNTER_RATIO) & (high > 0)
     counted: NDArrayBool = (mean_w > 0) & (mean_w <= MAX_WATTS) & ~crawls & ~races
     return counted

@@ -1,4 +1,5 @@
-"""What is stored of one GPU around one run of minutes, as it was loaded: what its timeline is made of."""
+"""What is stored of one GPU around one run of minutes, as it was loaded: what its timeline is made
+of."""
 
 from __future__ import annotations
 
@@ -14,14 +15,16 @@ from gpu_token_analytics.ledger.money import nusd_per_hour
 from gpu_token_analytics.ledger.placements import Placements
 from gpu_token_analytics.ledger.requests import UsageRows
 
-Sample: TypeAlias = Mapping[str, Any]  # a document of `gpu_metrics`: its LEDGER_SAMPLE_FIELDS and `_id`
+# a document of `gpu_metrics`: its LEDGER_SAMPLE_FIELDS and `_id`
+Sample: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class SamplesAround:
     """Samples of one GPU around a run of minutes, by time (equal times: by id)."""
 
-    near: Sequence[Sample]  # all of them from the gap limit before the run to the gap limit after it
+    # all of them from the gap limit before the run to the gap limit after it
+    near: Sequence[Sample]
     before: Sample | None = None  # the newest one before the run, however old
     first: Sample | None = None  # the oldest one, where none is before the run
 
@@ -45,7 +48,8 @@ class SamplesAround:
         return None if sample is None else price_of(sample)
 
     def prices(self, start_us: int, end_us: int) -> list[tuple[int, NanoUsd | None]]:
-        """The prices that they name within [start, end), each from when on. The first one ever speaks for its whole minute."""
+        """The prices that they name within [start, end), each from when on. The first one ever
+        speaks for its whole minute."""
         inside = self.between(start_us, end_us)
         opening = self.at(start_us) or (inside[0] if inside else None)
         last = None if opening is None else opening.get("price_per_hour_usd")
@@ -60,7 +64,8 @@ class SamplesAround:
         return points
 
     def reprices(self, start_us: int, end_us: int) -> bool:
-        """Whether one of [start, end) names another price than was in force before, or is the first ever."""
+        """Whether one of [start, end) names another price than was in force before, or is the first
+        ever."""
         inside, before = self.between(start_us, end_us), self.at(start_us - 1)
         if before is None:
             return bool(inside)
@@ -76,7 +81,8 @@ def price_of(sample: Sample) -> NanoUsd | None:
 
 @dataclass(frozen=True)
 class SliceEvents:
-    """What was heard of the MIG slices of one card in the minutes of a run. Only of slices whose profile is known."""
+    """What was heard of the MIG slices of one card in the minutes of a run. Only of slices whose
+    profile is known."""
 
     sampled_us: Mapping[GpuId, Sequence[int]]  # times of samples, by slice
     requests: UsageRows  # that named one of them, by UUID or by a label it ever had
@@ -85,7 +91,9 @@ class SliceEvents:
         """The minutes with evidence of each slice."""
         heard = {gpu: set(map(minute_of, times)) for gpu, times in self.sampled_us.items()}
         rows = self.requests
-        for gpus, start_us, ts_us in zip(rows.labels.gpus(), rows.start_us.tolist(), rows.ts_us.tolist(), strict=True):
+        for gpus, start_us, ts_us in zip(
+            rows.labels.gpus(), rows.start_us.tolist(), rows.ts_us.tolist(), strict=True
+        ):
             for gpu in heard.keys() & placements.resolve_all(gpus, ts_us):
                 heard[gpu].update(touched_minutes(start_us, ts_us))
         return heard
@@ -93,7 +101,8 @@ class SliceEvents:
 
 @dataclass(frozen=True)
 class Beyond:
-    """What is known of a GPU beyond the events around a run, where these do not tell: of its card and slices, too."""
+    """What is known of a GPU beyond the events around a run, where these do not tell: of its card
+    and slices, too."""
 
     heard_us: int | None = None  # the last minute with evidence before the run
     followed: bool = False  # there is evidence after the run
@@ -108,11 +117,15 @@ class GpuEvents:
 
     gpu: GpuId
     minutes_us: Sequence[int]  # starts, ascending: the run
-    requests: UsageRows  # all that name it, by UUID or a label it ever had, and can be active within the gap limit of the run
+    # all that name it, by UUID or a label it ever had, and can be active within the gap limit of
+    # the run
+    requests: UsageRows
     samples: SamplesAround
     card_samples: SamplesAround | None = None  # of a MIG slice: those of its card, which price it
-    slices: SliceEvents | None = None  # of a card, and of a slice: what was heard of all slices of the card
-    # Where a sample does not know the memory: the newest `ts` of a request that began before the run and ended by then, no
-    # longer ago than a model counts as loaded.
+    # of a card, and of a slice: what was heard of all slices of the card
+    slices: SliceEvents | None = None
+    # Where a sample does not know the memory: the newest `ts` of a request that began before the
+    # run and ended by then, no longer ago than a model counts as loaded.
     used_until_us: int | None = None
-    counters: Sequence[CounterRow] = ()  # of engines that name it, by UUID or a label it ever had, in the run
+    # of engines that name it, by UUID or a label it ever had, in the run
+    counters: Sequence[CounterRow] = ()

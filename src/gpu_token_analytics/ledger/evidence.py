@@ -1,4 +1,5 @@
-"""In which minutes of a run there is evidence of a GPU: samples, requests that are active on it, slices of a card.
+"""In which minutes of a run there is evidence of a GPU: samples, requests that are active on it,
+slices of a card.
 
 What tells of a MIG slice tells of its card, which may be silent itself.
 """
@@ -26,14 +27,16 @@ class Evidence:
     slices_us: Set[int] = frozenset()  # of a card: minutes of the run with evidence of a slice
 
     def latest(self, now_us: int) -> dict[int, int | None]:
-        """Minute of the run -> the latest time inside it of which something is known; None: it is silent. Exact only while the
-        minute runs: later it decides nothing."""
+        """Minute of the run -> the latest time inside it of which something is known; None: it is
+        silent. Exact only while the minute runs: later it decides nothing."""
         minutes = np.array(self.minutes_us, dtype=np.int64)
         busy = self._is_active(minutes).tolist()
         last = (np.searchsorted(self.samples_us, minutes + US_PER_MINUTE) - 1).tolist()
         latest: dict[int, int | None] = {}
         for minute, is_active, index in zip(self.minutes_us, busy, last, strict=True):
-            heard = self.samples_us[index] if index >= 0 and self.samples_us[index] >= minute else None
+            heard = (
+                self.samples_us[index] if index >= 0 and self.samples_us[index] >= minute else None
+            )
             if is_active:
                 heard = max(heard or 0, self._last_activity(minute, now_us))
             if heard is None and minute in self.slices_us:
@@ -42,7 +45,8 @@ class Evidence:
         return latest
 
     def before(self) -> dict[int, int | None]:
-        """Minute of the run -> the latest evidence before it, also of minutes that the run leaves out; None: there is none."""
+        """Minute of the run -> the latest evidence before it, also of minutes that the run leaves
+        out; None: there is none."""
         minutes = np.array(self.minutes_us, dtype=np.int64)
         order = np.argsort(self.requests.start_us, kind="stable")
         ends = np.maximum.accumulate(self.requests.seen_until_us[order])
@@ -52,7 +56,9 @@ class Evidence:
         for minute, requests, samples in zip(self.minutes_us, begun, sampled, strict=True):
             times = [min(int(ends[requests - 1]), minute) - 1] if requests else []
             slices = [at for at in self.slices_us if at < minute]
-            before[minute] = max([*times, *self.samples_us[samples - 1 : samples], *slices], default=None)
+            before[minute] = max(
+                [*times, *self.samples_us[samples - 1 : samples], *slices], default=None
+            )
         return before
 
     @cached_property
@@ -66,12 +72,20 @@ class Evidence:
         """Minutes with evidence, ascending: of the run and as far around it as its events show."""
         start, end = self.minutes_us[0] - US_PER_MINUTE, self.minutes_us[-1] + 2 * US_PER_MINUTE
         minutes = np.arange(start, end, US_PER_MINUTE, dtype=np.int64)
-        return sorted({*minutes[self._is_active(minutes)].tolist(), *map(minute_of, self.samples_us), *self.slices_us})
+        return sorted(
+            {
+                *minutes[self._is_active(minutes)].tolist(),
+                *map(minute_of, self.samples_us),
+                *self.slices_us,
+            }
+        )
 
     def _is_active(self, minutes: Int64) -> NDArrayBool:
         """Whether a request is active in each of these minutes."""
         starts, ends = self._edges
-        active: NDArrayBool = np.searchsorted(starts, minutes + US_PER_MINUTE) > np.searchsorted(ends, minutes, side="right")
+        active: NDArrayBool = np.searchsorted(starts, minutes + US_PER_MINUTE) > np.searchsorted(
+            ends, minutes, side="right"
+        )
         return active
 
     @cached_property
@@ -85,5 +99,6 @@ class Evidence:
             return end - 1
         requests = self.requests
         active = (requests.start_us < end) & (requests.seen_until_us > minute_us)
-        last = np.maximum(requests.ts_us[active] - 1, requests.start_us[active])  # of a point in time the point itself
+        # of a point in time the point itself
+        last = np.maximum(requests.ts_us[active] - 1, requests.start_us[active])
         return max(minute_us, min(end - 1, int(last.max())))

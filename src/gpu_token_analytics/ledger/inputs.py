@@ -22,7 +22,8 @@ NO_TIMES = (_NONE, _NONE)
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of one GPU in time order (equal times by event id). All shapes (n,); NaN is unknown."""
+    """Samples of one GPU in time order (equal times by event id). All shapes (n,); NaN is
+    unknown."""
 
     ts_us: Int64
     utilization: Float64
@@ -32,7 +33,10 @@ class Samples:
 
     def between(self, low_us: int, high_us: int) -> Samples:
         """Those with low <= ts <= high."""
-        low, high = np.searchsorted(self.ts_us, low_us), np.searchsorted(self.ts_us, high_us, side="right")
+        low, high = (
+            np.searchsorted(self.ts_us, low_us),
+            np.searchsorted(self.ts_us, high_us, side="right"),
+        )
         return Samples(*(getattr(self, name)[low:high] for name in _SAMPLE_ARRAYS))
 
     @staticmethod
@@ -40,8 +44,13 @@ class Samples:
         """Those of all parts, one after another, the times of each moved."""
         if len(parts) == 1 and not moves_us[0]:
             return parts[0]
-        moved = [replace(part, ts_us=part.ts_us + move) for part, move in zip(parts, moves_us, strict=True)]
-        return Samples(*(np.concatenate([getattr(part, name) for part in moved]) for name in _SAMPLE_ARRAYS))
+        moved = [
+            replace(part, ts_us=part.ts_us + move)
+            for part, move in zip(parts, moves_us, strict=True)
+        ]
+        return Samples(
+            *(np.concatenate([getattr(part, name) for part in moved]) for name in _SAMPLE_ARRAYS)
+        )
 
     @staticmethod
     def of(documents: Sequence[Mapping[str, Any]]) -> Samples:
@@ -49,7 +58,10 @@ class Samples:
         docs = sorted(documents, key=lambda doc: (doc["ts_us"], doc["_id"]))
         return Samples(
             np.array([doc["ts_us"] for doc in docs], dtype=np.int64),
-            *(_floats(docs, name) for name in ("utilization", "mem_used_mb", "power_w", "energy_j")),
+            *(
+                _floats(docs, name)
+                for name in ("utilization", "mem_used_mb", "power_w", "energy_j")
+            ),
         )
 
 
@@ -58,9 +70,11 @@ _SAMPLE_ARRAYS = tuple(field.name for field in fields(Samples))
 
 @dataclass(frozen=True)
 class CardShare:
-    """MIG: what part of a card's money is this GPU's. Denominator 7, or the sum of all slices seen where that is more.
+    """MIG: what part of a card's money is this GPU's. Denominator 7, or the sum of all slices seen
+    where that is more.
 
-    A slice: `slice_parts` = its sevenths. A card: `child_parts` = the sevenths of its slices; it keeps what they leave.
+    A slice: `slice_parts` = its sevenths. A card: `child_parts` = the sevenths of its slices; it
+    keeps what they leave.
     """
 
     denominator: int = MIG_SEVENTHS
@@ -70,10 +84,15 @@ class CardShare:
     @property
     def parts(self) -> int:
         """This GPU's numerator; 0 for a card that is partitioned completely."""
-        return self.denominator - sum(self.child_parts) if self.slice_parts is None else self.slice_parts
+        return (
+            self.denominator - sum(self.child_parts)
+            if self.slice_parts is None
+            else self.slice_parts
+        )
 
     def of(self, whole: NanoUsd) -> NanoUsd:
-        """This GPU's part of its card's money: a slice's rounded down; a card keeps all that its slices leave."""
+        """This GPU's part of its card's money: a slice's rounded down; a card keeps all that its
+        slices leave."""
         if self.slice_parts is not None:
             return whole * self.slice_parts // self.denominator
         return whole - sum(whole * parts // self.denominator for parts in self.child_parts)
@@ -81,10 +100,11 @@ class CardShare:
 
 @dataclass(frozen=True)
 class CellInput:
-    """One minute to compute. `until_us`: the owned part is [start, until); `prices` cover it (PriceBook.pieces).
+    """One minute to compute. `until_us`: the owned part is [start, until); `prices` cover it
+    (PriceBook.pieces).
 
-    Not `known`: nobody told of the GPU in that minute. Requests up to `until_us` have their tokens there and no money;
-    nothing is owned, and `prices` are empty.
+    Not `known`: nobody told of the GPU in that minute. Requests up to `until_us` have their tokens
+    there and no money; nothing is owned, and `prices` are empty.
     """
 
     start_us: int
@@ -96,12 +116,15 @@ class CellInput:
 
 @dataclass(frozen=True)
 class GpuInput:
-    """The minutes of one GPU to compute, ascending and not overlapping, and all events that can touch them; more do no harm.
+    """The minutes of one GPU to compute, ascending and not overlapping, and all events that can
+    touch them; more do no harm.
 
-    around: [start, end) of further requests, active within the gap limit around the minutes but in none of them. They cost
-    nothing there, but explain what the samples say of an interval that a minute shares. Shapes (n,).
-    before: (start, `ts`) of further requests that began before the end of the minutes: those around, and where the memory of
-    the GPU is not known the one that ended last before the minutes (params.model_kept_us). Shapes (m,).
+    around: [start, end) of further requests, active within the gap limit around the minutes but in
+    none of them. They cost nothing there, but explain what the samples say of an interval that a
+    minute shares. Shapes (n,).
+    before: (start, `ts`) of further requests that began before the end of the minutes: those
+    around, and where the memory of the GPU is not known the one that ended last before the minutes
+    (params.model_kept_us). Shapes (m,).
     """
 
     cells: Sequence[CellInput]
@@ -113,11 +136,12 @@ class GpuInput:
 
 @dataclass(frozen=True)
 class Together:
-    """Several GPUs on one axis of time, one after another: each one's times are moved by a time of its own.
+    """Several GPUs on one axis of time, one after another: each one's times are moved by a time of
+    its own.
 
-    numpy needs as long to begin as for hundreds of numbers, and the requests of a minute are few. Between two GPUs lies more
-    than the gap limit on both sides, so that no sample of one speaks for the other. Requests may reach further: they are held
-    to the cells of their own GPU.
+    numpy needs as long to begin as for hundreds of numbers, and the requests of a minute are few.
+    Between two GPUs lies more than the gap limit on both sides, so that no sample of one speaks for
+    the other. Requests may reach further: they are held to the cells of their own GPU.
     """
 
     cells: Sequence[CellInput]  # of all, GPU after GPU; not moved
@@ -125,8 +149,10 @@ class Together:
     until: Int64  # the end of its owned part, moved; not before `start`
     requests: Requests  # moved
     samples: Samples  # moved
-    active: tuple[Int64, Int64]  # [start, end) of all requests, those around included; moved, and cut to where samples are
-    kept: tuple[Int64, Int64]  # [start, end) in which requests tell of a loaded model; moved, and cut likewise
+    # [start, end) of all requests, those around included; moved, and cut to where samples are
+    active: tuple[Int64, Int64]
+    # [start, end) in which requests tell of a loaded model; moved, and cut likewise
+    kept: tuple[Int64, Int64]
     gpu: Int64  # of each request; shape (requests,)
     first_cell: Int64  # of each GPU, and the number of all; shape (GPUs + 1,)
     first_request: Int64
@@ -146,19 +172,33 @@ class Together:
             free_us = high + moves[-1] + 2 * params.gap_us + 1
             samples.append(gpu.samples.between(low, high))
 
-            def cut(times: tuple[Int64, Int64], low: int = low, high: int = high, move: int = moves[-1]) -> Int64:
+            def cut(
+                times: tuple[Int64, Int64], low: int = low, high: int = high, move: int = moves[-1]
+            ) -> Int64:
                 return np.concatenate(times).clip(low, high) + move
 
-            active.append((cut((gpu.requests.start_us, gpu.around[0])), cut((gpu.requests.end_us, gpu.around[1]))))
-            until_us = (gpu.requests.ts_us + params.model_kept_us, gpu.before[1] + params.model_kept_us)
+            active.append(
+                (
+                    cut((gpu.requests.start_us, gpu.around[0])),
+                    cut((gpu.requests.end_us, gpu.around[1])),
+                )
+            )
+            until_us = (
+                gpu.requests.ts_us + params.model_kept_us,
+                gpu.before[1] + params.model_kept_us,
+            )
             kept.append((cut((gpu.requests.start_us, gpu.before[0])), cut(until_us)))
         cells = [cell for gpu in gpus for cell in gpu.cells]
-        cell_counts, request_counts = [len(gpu.cells) for gpu in gpus], [len(gpu.requests) for gpu in gpus]
+        cell_counts, request_counts = (
+            [len(gpu.cells) for gpu in gpus],
+            [len(gpu.requests) for gpu in gpus],
+        )
         moved = np.repeat(np.array(moves, dtype=np.int64), cell_counts)
         return Together(
             cells=cells,
             start=np.array([cell.start_us for cell in cells], dtype=np.int64) + moved,
-            until=np.array([max(cell.until_us, cell.start_us) for cell in cells], dtype=np.int64) + moved,
+            until=np.array([max(cell.until_us, cell.start_us) for cell in cells], dtype=np.int64)
+            + moved,
             requests=Requests.joined([gpu.requests for gpu in gpus], moves),
             samples=Samples.joined(samples, moves),
             active=_joined(active),
@@ -183,4 +223,6 @@ def slice_sevenths(mig_profile: str) -> int:
 
 
 def _floats(documents: Sequence[Mapping[str, Any]], name: str) -> Float64:
-    return np.array([np.nan if doc.get(name) is None else doc[name] for doc in documents], dtype=np.float64)
+    return np.array(
+        [np.nan if doc.get(name) is None else doc[name] for doc in documents], dtype=np.float64
+    )

@@ -1,4 +1,5 @@
-"""What requests have in common with many others: few different labels, again and again, so a column of them is coded."""
+"""What requests have in common with many others: few different labels, again and again, so a column
+of them is coded."""
 
 from __future__ import annotations
 
@@ -44,7 +45,10 @@ class LabelColumn:
     def joined(parts: Sequence[LabelColumn]) -> LabelColumn:
         """Those of all parts, in their order."""
         places: dict[Labels, int] = {}
-        codes = [part.each(lambda labels: places.setdefault(labels, len(places)), np.int64) for part in parts]
+        codes = [
+            part.each(lambda labels: places.setdefault(labels, len(places)), np.int64)
+            for part in parts
+        ]
         return LabelColumn(list(places), np.concatenate(codes))
 
     def take(self, where: Int64) -> LabelColumn:
@@ -57,8 +61,12 @@ class LabelColumn:
         return LabelColumn([self.table[code] for code in present.tolist()], codes)
 
     def of_cards(self, shared: SharedUuids) -> LabelColumn:
-        """The same with the names of the cards that are meant by UUIDs that several have; in the order of what was named."""
-        table = [one._replace(gpus=tuple(dict.fromkeys(shared.card(gpu, one.host) for gpu in one.gpus))) for one in self.table]
+        """The same with the names of the cards that are meant by UUIDs that several have; in the
+        order of what was named."""
+        table = [
+            one._replace(gpus=tuple(dict.fromkeys(shared.card(gpu, one.host) for gpu in one.gpus)))
+            for one in self.table
+        ]
         return LabelColumn(table, self.codes)
 
     def each(self, value: Callable[[Labels], Any], dtype: type[Any]) -> NDArray[Any]:

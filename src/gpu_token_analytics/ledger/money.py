@@ -1,8 +1,8 @@
 """Integer nano-USD: the price integral that never drifts, and the split that never loses a unit.
 
-R(t) = round(price x t), with t counted from 1970 in microseconds: the money of any span is R(end) - R(start), so the spans
-of a longer time always sum to that time's money, whatever their size. Rounding each span by itself drifted by 1.6e-7 USD an
-hour; this cannot.
+R(t) = round(price x t), with t counted from 1970 in microseconds: the money of any span is R(end) -
+R(start), so the spans of a longer time always sum to that time's money, whatever their size.
+Rounding each span by itself drifted by 1.6e-7 USD an hour; this cannot.
 """
 
 from __future__ import annotations
@@ -37,14 +37,17 @@ def nusd_per_hour(usd_per_hour: float | str | Decimal) -> NanoUsd:
 
 
 def price_integral(price_nusd_per_hour: NanoUsd, at_us: int) -> NanoUsd:
-    """R(t): nano-USD from 1970 to `at_us` at a constant price, rounded half up. Exact for any size (Python integers)."""
+    """R(t): nano-USD from 1970 to `at_us` at a constant price, rounded half up. Exact for any size
+    (Python integers)."""
     return (2 * price_nusd_per_hour * at_us + US_PER_HOUR) // (2 * US_PER_HOUR)
 
 
 def split_exactly(total: NanoUsd, weights: Sequence[int]) -> list[NanoUsd]:
-    """`total` in parts proportional to `weights` (>= 0) by largest remainder; equal remainders go to the earlier one.
+    """`total` in parts proportional to `weights` (>= 0) by largest remainder; equal remainders go
+    to the earlier one.
 
-    In Python integers: exact for any size. A weight of 0 gets 0, unless all are 0: then the first gets all.
+    In Python integers: exact for any size. A weight of 0 gets 0, unless all are 0: then the first
+    gets all.
     """
     whole = sum(weights)
     if not whole:
@@ -55,17 +58,20 @@ def split_exactly(total: NanoUsd, weights: Sequence[int]) -> list[NanoUsd]:
     parts = list(floors)
     left = total - sum(parts)
     if left:
-        for index in sorted(range(len(weights)), key=remainders.__getitem__, reverse=True)[:left]:  # stable: ties stay in order
+        # stable: ties stay in order
+        for index in sorted(range(len(weights)), key=remainders.__getitem__, reverse=True)[:left]:
             parts[index] += 1
     return parts
 
 
 def largest_remainder(shares: Float64, group: Int64, totals: Int64) -> Int64:
-    """Integers that sum, within each group, to exactly `totals[group]`, in proportion to `shares` (Hamilton's method).
+    """Integers that sum, within each group, to exactly `totals[group]`, in proportion to `shares`
+    (Hamilton's method).
 
-    shares: floats >= 0; a group whose total is not 0 has a share that is not 0. group: the group (cell) of each share,
-    ascending. totals: >= 0. Equal remainders go to the earlier share, so the caller's order (by event id) decides ties.
-    Every result is less than 1 away from its quota and never negative. Shapes: (n,), (n,), (groups,) -> (n,).
+    shares: floats >= 0; a group whose total is not 0 has a share that is not 0. group: the group
+    (cell) of each share, ascending. totals: >= 0. Equal remainders go to the earlier share, so the
+    caller's order (by event id) decides ties. Every result is less than 1 away from its quota and
+    never negative. Shapes: (n,), (n,), (groups,) -> (n,).
     """
     sums = np.bincount(group, weights=shares, minlength=len(totals))
     quotas = shares * np.divide(totals, sums, out=np.zeros(len(totals)), where=sums > 0)[group]
@@ -73,8 +79,9 @@ def largest_remainder(shares: Float64, group: Int64, totals: Int64) -> Int64:
     parts = floors.astype(np.int64)
     left = totals.copy()
     np.subtract.at(left, group, parts)
-    # Ranked inside each group by remainder, largest first. Rounded, so that remainders that differ only by float noise tie;
-    # 2.9999999997, which is 3 computed in floats, has a remainder of 1 then and gets its unit back first.
+    # Ranked inside each group by remainder, largest first. Rounded, so that remainders that differ
+    # only by float noise tie; 2.9999999997, which is 3 computed in floats, has a remainder of 1
+    # then and gets its unit back first.
     order = np.lexsort((-np.round(quotas - floors, 6), group))
     first = np.searchsorted(group, np.arange(len(totals)))
     rank = np.empty(len(shares), dtype=np.int64)

@@ -1,4 +1,5 @@
-"""What changed in timelines because a name means another GPU: the intervals of all GPUs that it ever meant."""
+"""What changed in timelines because a name means another GPU: the intervals of all GPUs that it
+ever meant."""
 
 from __future__ import annotations
 
@@ -6,23 +7,41 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, GpuMinute, shared_span, touched_minutes
+from gpu_token_analytics.documents import (
+    US_PER_MINUTE,
+    GpuId,
+    GpuMinute,
+    shared_span,
+    touched_minutes,
+)
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.ledger.changes import Change, ChangeKind, all_of, intervals, silence, silence_after
+from gpu_token_analytics.ledger.changes import (
+    Change,
+    ChangeKind,
+    all_of,
+    intervals,
+    silence,
+    silence_after,
+)
 from gpu_token_analytics.ledger.params import LedgerParams
 
 
 @dataclass(frozen=True)
 class NameMoved:
-    """What a name means changed, or may have: where the requests that gave it are now, and where they may have been."""
+    """What a name means changed, or may have: where the requests that gave it are now, and where
+    they may have been."""
 
-    meant_us: Mapping[GpuId, Set[int]]  # by everything it ever meant: the minutes of the requests that are its own now
+    # by everything it ever meant: the minutes of the requests that are its own now
+    meant_us: Mapping[GpuId, Set[int]]
     minutes_us: Set[int]  # of all of them: whoever is not meant may have lost these
     around_us: Set[int]  # and those that share a sample interval with them
-    shared_us: Mapping[GpuId, Set[int]]  # minutes of others that a request ran on besides: its parts changed
+    # minutes of others that a request ran on besides: its parts changed
+    shared_us: Mapping[GpuId, Set[int]]
 
     @staticmethod
-    def of(name: str, usages: Iterable[Mapping[str, Any]], books: Books, params: LedgerParams) -> NameMoved:
+    def of(
+        name: str, usages: Iterable[Mapping[str, Any]], books: Books, params: LedgerParams
+    ) -> NameMoved:
         """usages: {start_us, ts_us, gpus} of every request that gave the name."""
         placements = books.placements
         meant: dict[GpuId, set[int]] = {gpu: set() for gpu in (name, *placements.meanings(name))}
@@ -33,25 +52,39 @@ class NameMoved:
             touched = touched_minutes(start_us, ts_us)
             meant[placements.resolve(name, ts_us)].update(touched)
             around.update(touched_minutes(*shared_span(start_us, ts_us, params.gap_us)))
-            if len(usage["gpus"]) > 1:  # on how many GPUs it was, and which of them this one is, changes for all
+            # on how many GPUs it was, and which of them this one is, changes for all
+            if len(usage["gpus"]) > 1:
                 for other in placements.resolve_all(usage["gpus"], ts_us):
                     shared.setdefault(other, set()).update(touched)
         return NameMoved(meant, set().union(*meant.values()), around, shared)
 
     def asks(self) -> set[GpuMinute]:
-        """GPUs and minutes next to which the evidence has to be known, on both sides, to say what changed."""
+        """GPUs and minutes next to which the evidence has to be known, on both sides, to say what
+        changed."""
         asked: set[GpuMinute] = set()
         for gpu in self.meant_us if self.minutes_us else ():
-            gained, lost = intervals(self.meant_us[gpu]), intervals(self.minutes_us - self.meant_us[gpu])
-            minutes = {min(self.minutes_us), *(at for edges in gained for at in edges), *(end for _, end in lost)}
+            gained, lost = (
+                intervals(self.meant_us[gpu]),
+                intervals(self.minutes_us - self.meant_us[gpu]),
+            )
+            minutes = {
+                min(self.minutes_us),
+                *(at for edges in gained for at in edges),
+                *(end for _, end in lost),
+            }
             asked |= {(gpu, minute) for minute in minutes}
         return asked
 
     def changes(
-        self, before_us: Mapping[GpuMinute, int], from_us: Mapping[GpuMinute, int], books: Books, params: LedgerParams
+        self,
+        before_us: Mapping[GpuMinute, int],
+        from_us: Mapping[GpuMinute, int],
+        books: Books,
+        params: LedgerParams,
     ) -> Iterator[Change]:
-        """The intervals that are others now. before_us, from_us: for those of `asks` the last minute with evidence before
-        them, and the first one from them on; without those that have none."""
+        """The intervals that are others now. before_us, from_us: for those of `asks` the last
+        minute with evidence before them, and the first one from them on; without those that have
+        none."""
         for gpu, minutes in sorted(self.shared_us.items()):
             yield from all_of(gpu, minutes)
         for gpu in sorted(self.meant_us) if self.minutes_us else ():
@@ -70,7 +103,8 @@ class NameMoved:
         from_us: Mapping[GpuMinute, int],
         params: LedgerParams,
     ) -> Iterator[Change]:
-        """Silence around them all is opened here, since nobody else may have seen both of its ends."""
+        """Silence around them all is opened here, since nobody else may have seen both of its
+        ends."""
         for start, end in intervals(self.meant_us[gpu]):
             if (heard := before_us.get((gpu, start))) is not None:
                 yield from silence(gpu, heard + US_PER_MINUTE, start, params)
@@ -85,7 +119,8 @@ class NameMoved:
 
 
 def families(gpus: Collection[GpuId], books: Books) -> list[GpuId]:
-    """These GPUs, the cards they are slices of, and all slices of these, sorted: parts of a card depend on all slices."""
+    """These GPUs, the cards they are slices of, and all slices of these, sorted: parts of a card
+    depend on all slices."""
     named = {*gpus, *(card for gpu in gpus if (card := books.card_of(gpu)))}
     named |= {card for gpu in named for card in books.shared.cards(gpu)}
     return sorted({member for gpu in named for member in books.family(gpu)})

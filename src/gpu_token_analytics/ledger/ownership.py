@@ -1,9 +1,10 @@
 """The minutes a GPU has to be paid for.
 
-A minute with evidence (a sample in it, or a request active in it) is owned. After it the GPU stays owned through silent
-minutes, up to `silent_owned_us`, when evidence follows later - and, for a GPU with live samples, also when none has
-followed yet, up to now: an agent that died does not stop the bill. Recorded history (replay, requests alone) ends with its
-last evidence. A MIG slice is owned only with evidence: what silent slices leave belongs to their card.
+A minute with evidence (a sample in it, or a request active in it) is owned. After it the GPU stays
+owned through silent minutes, up to `silent_owned_us`, when evidence follows later - and, for a GPU
+with live samples, also when none has followed yet, up to now: an agent that died does not stop the
+bill. Recorded history (replay, requests alone) ends with its last evidence. A MIG slice is owned
+only with evidence: what silent slices leave belongs to their card.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from itertools import pairwise
 from gpu_token_analytics.documents import US_PER_MINUTE, minute_of
 
 
-def owned_silent_minutes(evidence_us: Iterable[int], now_us: int, silent_owned_us: int, *, live: bool) -> list[int]:
+def owned_silent_minutes(
+    evidence_us: Iterable[int], now_us: int, silent_owned_us: int, *, live: bool
+) -> list[int]:
     """Starts of the silent minutes owned besides those with evidence, ascending.
 
-    evidence_us: starts of minutes with evidence, ascending. live: the GPU has samples of a live source.
+    evidence_us: starts of minutes with evidence, ascending. live: the GPU has samples of a live
+    source.
     """
     minutes = sorted(set(evidence_us))
     silent: list[int] = []
@@ -47,8 +51,9 @@ def owned_until(
 ) -> int:
     """End of the owned part of the minute at start_us; start_us itself when it is not owned at all.
 
-    evidence_us: latest evidence inside the minute; None: silent. before_us: latest evidence before it; None: none.
-    followed: whether evidence exists after the minute. The part of a minute that is still to come is not owned yet.
+    evidence_us: latest evidence inside the minute; None: silent. before_us: latest evidence before
+    it; None: none. followed: whether evidence exists after the minute. The part of a minute that is
+    still to come is not owned yet.
     """
     end = start_us + US_PER_MINUTE
     if evidence_us is not None:

@@ -43,7 +43,8 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Busy:
-    """What the requests of each cell share: the float part of each pair (Sweep.share) and the integer it must sum to."""
+    """What the requests of each cell share: the float part of each pair (Sweep.share) and the
+    integer it must sum to."""
 
     shares: Float64  # (pairs,)
     totals: Int64  # (cells,)
@@ -51,7 +52,8 @@ class Busy:
 
 @dataclass(frozen=True)
 class Parts:
-    """Pairs joined per (cell, request), its two phases together. Shapes (rows,), ordered by (cell, event id)."""
+    """Pairs joined per (cell, request), its two phases together. Shapes (rows,), ordered by (cell,
+    event id)."""
 
     cell: Int64
     request: Int64  # index into Requests
@@ -71,19 +73,26 @@ class Parts:
         money: Busy,
         energy: Busy,
     ) -> Parts:
-        """Join the pairs, round to integers inside each cell (ties by event id) and spread the tokens.
+        """Join the pairs, round to integers inside each cell (ties by event id) and spread the
+        tokens.
 
         span_us: owned [start, until) of each cell.
         """
         width = len(requests) + 1
-        rows, row = distinct(pairs.cell * width + segments.request[pairs.segment])  # pairs and segments are in order
+        # pairs and segments are in order
+        rows, row = distinct(pairs.cell * width + segments.request[pairs.segment])
         cell, owner = np.divmod(rows, width)
         size = len(rows)
         share = np.bincount(row, weights=money.shares, minlength=size).astype(np.float64)
         joules = np.bincount(row, weights=energy.shares, minlength=size).astype(np.float64)
         early = np.where(segments.phase[pairs.segment] == PREFILL, money.shares, 0.0)
         cost = largest_remainder(share, cell, money.totals)
-        ratio = np.divide(np.bincount(row, weights=early, minlength=size), share, out=np.zeros(size), where=share > 0)
+        ratio = np.divide(
+            np.bincount(row, weights=early, minlength=size),
+            share,
+            out=np.zeros(size),
+            where=share > 0,
+        )
         low, high = span_us[0][cell], span_us[1][cell]
         return Parts(
             cell=cell,
@@ -93,15 +102,20 @@ class Parts:
             energy=largest_remainder(joules, cell, energy.totals),
             busy_us=sum_by(row, pairs.end_us - pairs.start_us, size),
             tokens=_tokens(requests, owner, low, high),
-            # A part exists only where the request is active (or, never active, at its end), so this is the one cell of its end.
-            ends_here=((requests.end_us[owner] <= high) & (requests.gpu_rank[owner] == 0)).astype(np.int64),
+            # A part exists only where the request is active (or, never active, at its end), so this
+            # is the one cell of its end.
+            ends_here=((requests.end_us[owner] <= high) & (requests.gpu_rank[owner] == 0)).astype(
+                np.int64
+            ),
         )
 
     def lines(self, requests: Requests, has_energy: list[bool]) -> list[list[LedgerLine]]:
         """Lines of each cell, ordered by model, tenant, method. has_energy: of each cell."""
         by_cell: list[list[LedgerLine]] = [[] for _ in has_energy]
         table = requests.labels.table
-        pairs, pair = np.unique(requests.labels.codes * len(METHODS) + requests.method, return_inverse=True)
+        pairs, pair = np.unique(
+            requests.labels.codes * len(METHODS) + requests.method, return_inverse=True
+        )
         named = [
             (table[code].model, table[code].tenant, method)
             for code, method in (divmod(at, len(METHODS)) for at in pairs.tolist())
@@ -110,7 +124,14 @@ class Parts:
         number = {group: index for index, group in enumerate(groups)}
         group_of = np.array([number[group] for group in named], dtype=np.int64)[pair][self.request]
         rows, row = np.unique(self.cell * len(groups) + group_of, return_inverse=True)
-        columns = (self.ends_here, *self.tokens.values(), self.cost, self.prefill, self.energy, self.busy_us)
+        columns = (
+            self.ends_here,
+            *self.tokens.values(),
+            self.cost,
+            self.prefill,
+            self.energy,
+            self.busy_us,
+        )
         sums = zip(*(sum_by(row, column, len(rows)).tolist() for column in columns), strict=True)
         for key, (ended, prompt, cached, completion, reasoning, cost, prefill, energy, busy) in zip(
             rows.tolist(), sums, strict=True
@@ -136,8 +157,8 @@ class Parts:
         return by_cell
 
     def shares(self, has_energy: list[bool], first_request: Int64) -> list[list[RequestShare]]:
-        """The part of each request in each cell. has_energy: of each cell; first_request: of each request, the first one of its
-        GPU, from which RequestShare.request counts."""
+        """The part of each request in each cell. has_energy: of each cell; first_request: of each
+        request, the first one of its GPU, from which RequestShare.request counts."""
         by_cell: list[list[RequestShare]] = [[] for _ in has_energy]
         for index, cell in enumerate(self.cell.tolist()):
             by_cell[cell].append(
@@ -155,13 +176,19 @@ class Parts:
 
 
 def lines_without_money(lines: Sequence[LedgerLine]) -> list[LedgerLine]:
-    """Lines of a GPU that is not known, by model and tenant alone: how their money was found is no question."""
+    """Lines of a GPU that is not known, by model and tenant alone: how their money was found is no
+    question."""
     summed: dict[tuple[str, str], LedgerLine] = {}
     for line in lines:
         key = line["model"], line["tenant"]
         together = summed.get(key)
         if together is None:
-            unknown: Any = {"method": Method.UNKNOWN_GPU.value, "cost_nusd": None, "prefill_cost_nusd": None, "energy_mj": None}
+            unknown: Any = {
+                "method": Method.UNKNOWN_GPU.value,
+                "cost_nusd": None,
+                "prefill_cost_nusd": None,
+                "energy_mj": None,
+            }
             summed[key] = {**line, **unknown}
         else:
             for name in _COUNTED:
@@ -173,11 +200,19 @@ _COUNTED = (*COUNTS, "busy_us")
 
 
 def _tokens(requests: Requests, owner: Int64, low: Int64, high: Int64) -> dict[str, Int64]:
-    """Tokens of each row: prompt tokens up to the first token, completion tokens from there; else all along."""
+    """Tokens of each row: prompt tokens up to the first token, completion tokens from there; else
+    all along."""
     begin, end, first = requests.start_us[owner], requests.end_us[owner], requests.first_us[owner]
     known = first >= 0
-    counts = np.stack([requests.prompt, requests.cached, requests.completion, requests.reasoning])[:, owner]
+    counts = np.stack([requests.prompt, requests.cached, requests.completion, requests.reasoning])[
+        :, owner
+    ]
     prefill_end, decode_start = np.where(known, first, end), np.where(known, first, begin)
-    starts, ends = np.stack([begin, begin, decode_start, decode_start]), np.stack([prefill_end, prefill_end, end, end])
-    spread = spread_tokens(counts, starts, ends, low, high, requests.gpu_count[owner], requests.gpu_rank[owner])
+    starts, ends = (
+        np.stack([begin, begin, decode_start, decode_start]),
+        np.stack([prefill_end, prefill_end, end, end]),
+    )
+    spread = spread_tokens(
+        counts, starts, ends, low, high, requests.gpu_count[owner], requests.gpu_rank[owner]
+    )
     return dict(zip(TOKEN_COUNTS, spread, strict=True))

@@ -1,8 +1,9 @@
 """The price book: which price is in force for a GPU at a time.
 
-Rows are effective-dated, half-open [valid_from, valid_to), never changed once written. The most specific wins:
-gpu > host > gpu name > the sample's own price_per_hour_usd > default. Among rows of one scope the one that took effect
-last wins, then the one written last. History keeps the price of its day.
+Rows are effective-dated, half-open [valid_from, valid_to), never changed once written. The most
+specific wins: gpu > host > gpu name > the sample's own price_per_hour_usd > default. Among rows of
+one scope the one that took effect last wins, then the one written last. History keeps the price of
+its day.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def canonical_key(scope: PriceScope, key: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class PriceRow:
-    """One row of the price book. Prices in nano-USD per hour and, for owned GPUs, nano-USD per kWh times PUE."""
+    """One row of the price book. Prices in nano-USD per hour and, for owned GPUs, nano-USD per kWh
+    times PUE."""
 
     row: str
     scope: PriceScope
@@ -69,7 +71,11 @@ class PriceRow:
         """The row in a document of the `prices` collection."""
         per_kwh = document.get("usd_per_kwh")
         owned = document["mode"] == PriceMode.OWNED
-        energy = 0.0 if per_kwh is None or not owned else float(per_kwh) * float(document.get("pue") or 1.0)
+        energy = (
+            0.0
+            if per_kwh is None or not owned
+            else float(per_kwh) * float(document.get("pue") or 1.0)
+        )
         until = document.get("valid_to")
         created = document.get("created_at")
         return PriceRow(
@@ -114,15 +120,23 @@ class PriceBook:
         end_us: int,
         sample_prices: Iterable[tuple[int, NanoUsd | None]] = (),
     ) -> list[PricePiece]:
-        """The prices in force over [start_us, end_us), in time order, the first from start_us; equal neighbours joined.
+        """The prices in force over [start_us, end_us), in time order, the first from start_us;
+        equal neighbours joined.
 
-        sample_prices: (from_us, nano-USD per hour or None) as the GPU's own samples named them, in time order.
-        Where no row and no sample has a price, the piece is `none` at 0: unpriced, which the audit reports.
+        sample_prices: (from_us, nano-USD per hour or None) as the GPU's own samples named them, in
+        time order. Where no row and no sample has a price, the piece is `none` at 0: unpriced,
+        which the audit reports.
         """
         samples = list(sample_prices)
         by_scope = [self._rows.get(key, []) for key in self._keys(gpu, host, name)]
         cuts = {start_us}
-        cuts.update(at for rows in by_scope for row in rows for at in (row.from_us, row.to_us) if start_us < at < end_us)
+        cuts.update(
+            at
+            for rows in by_scope
+            for row in rows
+            for at in (row.from_us, row.to_us)
+            if start_us < at < end_us
+        )
         cuts.update(at for at, _ in samples if start_us < at < end_us)
         pieces: list[PricePiece] = []
         for at in sorted(cuts):
@@ -135,10 +149,18 @@ class PriceBook:
     def _keys(gpu: str, host: str | None, name: str | None) -> list[tuple[PriceScope, str | None]]:
         pair = host_and_uuid(gpu)  # a row for a UUID holds for all cards that have it
         uuid = [] if pair is None else [(PriceScope.GPU, pair[1])]
-        return [(PriceScope.GPU, gpu), *uuid, (PriceScope.HOST, host), (PriceScope.NAME, name), (PriceScope.DEFAULT, None)]
+        return [
+            (PriceScope.GPU, gpu),
+            *uuid,
+            (PriceScope.HOST, host),
+            (PriceScope.NAME, name),
+            (PriceScope.DEFAULT, None),
+        ]
 
     @staticmethod
-    def _at(by_scope: list[list[PriceRow]], samples: list[tuple[int, NanoUsd | None]], at_us: int) -> PricePiece:
+    def _at(
+        by_scope: list[list[PriceRow]], samples: list[tuple[int, NanoUsd | None]], at_us: int
+    ) -> PricePiece:
         sampled = next((price for since, price in reversed(samples) if since <= at_us), None)
         for rows in by_scope:
             if rows and rows[0].scope is PriceScope.DEFAULT and sampled is not None:
@@ -146,7 +168,14 @@ class PriceBook:
             for row in reversed(rows):
                 if row.from_us <= at_us < row.to_us:
                     default = row.scope is PriceScope.DEFAULT
-                    return PricePiece(at_us, row.row, row.nusd_per_hour, row.mode, row.energy_nusd_per_kwh, default)
+                    return PricePiece(
+                        at_us,
+                        row.row,
+                        row.nusd_per_hour,
+                        row.mode,
+                        row.energy_nusd_per_kwh,
+                        default,
+                    )
         if sampled is not None:
             return PricePiece(at_us, SAMPLE_ROW, sampled, PriceMode.ON_DEMAND)
         return PricePiece(at_us, NO_ROW, 0, PriceMode.ON_DEMAND)

@@ -1,16 +1,20 @@
-"""Requests as arrays: what the sweep needs of each usage event, and how its tokens spread over time.
+"""Requests as arrays: what the sweep needs of each usage event, and how its tokens spread over
+time.
 
 A request works in one or two segments on each of its GPUs:
 
-    start            first token              end          W_in  = input*(prompt - cached) + cached*cached
-      |--- prefill: W_in ---|--- decode: W_out ---|         W_out = output*completion
+    start            first token              end
+      |--- prefill: W_in ---|--- decode: W_out ---|
+    W_in = input*(prompt - cached) + cached*cached      W_out = output*completion
 
-start = end - latency + queue: waiting in a queue uses no GPU. Without a usable first token there is one segment of
-W_in + W_out. Without a latency the request is spread over its own minute (method `window`). Work on n GPUs is W/n on each;
-n counts GPUs, not names: two labels that one GPU carried are one GPU.
+start = end - latency + queue: waiting in a queue uses no GPU. Without a usable first token there is
+one segment of W_in + W_out. Without a latency the request is spread over its own minute (method
+`window`). Work on n GPUs is W/n on each; n counts GPUs, not names: two labels that one GPU carried
+are one GPU.
 
-A latency that is known and leaves no microsecond of active time (0, or all of it in the queue) is not a missing one: the
-request is a point in time at its end. It costs nothing and uses no energy, and its tokens count in the cell of that point.
+A latency that is known and leaves no microsecond of active time (0, or all of it in the queue) is
+not a missing one: the request is a point in time at its end. It costs nothing and uses no energy,
+and its tokens count in the cell of that point.
 """
 
 from __future__ import annotations
@@ -32,7 +36,9 @@ from gpu_token_analytics.ledger.shared import SharedUuids
 Objects: TypeAlias = NDArray[np.object_]
 
 METHODS: tuple[Method, ...] = tuple(Method)
-_SWEEP, _NO_TTFT, _WINDOW = (METHODS.index(m) for m in (Method.SWEEP, Method.SWEEP_NO_TTFT, Method.WINDOW))
+_SWEEP, _NO_TTFT, _WINDOW = (
+    METHODS.index(m) for m in (Method.SWEEP, Method.SWEEP_NO_TTFT, Method.WINDOW)
+)
 
 PREFILL, DECODE = 0, 1
 UNKNOWN_US = -1  # in place of a first token's time
@@ -40,7 +46,8 @@ UNKNOWN_US = -1  # in place of a first token's time
 
 @dataclass(frozen=True)
 class UsageRows:
-    """Usage events as columns, as they are stored (raw/usage_columns.py says what each is), in any order. All of length n."""
+    """Usage events as columns, as they are stored (raw/usage_columns.py says what each is), in any
+    order. All of length n."""
 
     ids: Objects  # bytes: what each is stored under
     labels: LabelColumn
@@ -61,11 +68,16 @@ class UsageRows:
         """From documents of `token_usage`."""
         return UsageRows(
             ids=objects(doc["_id"] for doc in documents),
-            labels=LabelColumn.of(Labels(doc["host"], tuple(doc["gpus"]), doc["model"], doc["tenant"]) for doc in documents),
+            labels=LabelColumn.of(
+                Labels(doc["host"], tuple(doc["gpus"]), doc["model"], doc["tenant"])
+                for doc in documents
+            ),
             start_us=_ints(documents, "start_us"),
             ts_us=_ints(documents, "ts_us"),
             first_us=np.array([first_token_us(doc) for doc in documents], dtype=np.int64),
-            has_latency=np.array([doc.get("latency_ms") is not None for doc in documents], dtype=bool),
+            has_latency=np.array(
+                [doc.get("latency_ms") is not None for doc in documents], dtype=bool
+            ),
             prompt=_ints(documents, "prompt_tokens"),
             cached=_ints(documents, "cached_tokens"),
             completion=_ints(documents, "completion_tokens"),
@@ -81,7 +93,10 @@ class UsageRows:
             return parts[0]
         return UsageRows(
             labels=LabelColumn.joined([part.labels for part in parts]),
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROW_ARRAYS},
+            **{
+                name: np.concatenate([getattr(part, name) for part in parts])
+                for name in _ROW_ARRAYS
+            },
         )
 
     def of_cards(self, shared: SharedUuids) -> UsageRows:
@@ -90,7 +105,10 @@ class UsageRows:
 
     def take(self, where: Int64) -> UsageRows:
         """The rows at these places. Shape of where: (m,)."""
-        return UsageRows(labels=self.labels.take(where), **{name: getattr(self, name)[where] for name in _ROW_ARRAYS})
+        return UsageRows(
+            labels=self.labels.take(where),
+            **{name: getattr(self, name)[where] for name in _ROW_ARRAYS},
+        )
 
 
 _ROW_ARRAYS = tuple(field.name for field in fields(UsageRows) if field.name != "labels")
@@ -114,7 +132,8 @@ def objects(values: Iterable[Any]) -> Objects:
 
 
 def active_span(usage: UsageRows, cell_us: int) -> tuple[Int64, Int64]:
-    """[start, end) in which each is active on its GPUs: for `window` all of its minute. Shapes (n,)."""
+    """[start, end) in which each is active on its GPUs: for `window` all of its minute. Shapes
+    (n,)."""
     begin = usage.ts_us - usage.ts_us % cell_us
     return (
         np.where(usage.has_latency, usage.start_us, begin),
@@ -136,7 +155,8 @@ class Requests:
     ids: Sequence[bytes]
     labels: LabelColumn  # those that occur and no others
     start_us: Int64
-    end_us: Int64  # >= start_us, equal for a request that was never active; for `window` the end of its minute
+    # >= start_us, equal for a request that was never active; for `window` the end of its minute
+    end_us: Int64
     ts_us: Int64
     first_us: Int64  # first token; UNKNOWN_US: not known
     method: Int64  # index into METHODS
@@ -154,7 +174,8 @@ class Requests:
     def of(usage: UsageRows, gpu: GpuId, placements: Placements, cell_us: int) -> Requests:
         """usage: requests on this GPU, all of them, under whatever name."""
         ids = usage.ids.tolist()
-        order = sorted(range(len(ids)), key=ids.__getitem__)  # mostly in order already; numpy takes three times as long
+        # mostly in order already; numpy takes three times as long
+        order = sorted(range(len(ids)), key=ids.__getitem__)
         rows = usage.take(np.array(order, dtype=np.int64))
         labels = rows.labels.compact()
         start, ts, first = rows.start_us, rows.ts_us, rows.first_us
@@ -180,13 +201,19 @@ class Requests:
 
     @staticmethod
     def joined(parts: Sequence[Requests], moves_us: Sequence[int]) -> Requests:
-        """Those of all parts, one after another, the times of each moved. Ids come in order within each part only."""
+        """Those of all parts, one after another, the times of each moved. Ids come in order within
+        each part only."""
         if len(parts) == 1 and not moves_us[0]:
             return parts[0]
         move = np.repeat(np.array(moves_us, dtype=np.int64), [len(part) for part in parts])
-        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _REQUEST_ARRAYS}
+        arrays = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in _REQUEST_ARRAYS
+        }
         arrays |= {name: arrays[name] + move for name in ("start_us", "end_us", "ts_us")}
-        arrays["first_us"] = np.where(arrays["first_us"] == UNKNOWN_US, UNKNOWN_US, arrays["first_us"] + move)
+        arrays["first_us"] = np.where(
+            arrays["first_us"] == UNKNOWN_US, UNKNOWN_US, arrays["first_us"] + move
+        )
         return Requests(
             ids=[name for part in parts for name in part.ids],
             labels=LabelColumn.joined([part.labels for part in parts]),
@@ -195,7 +222,8 @@ class Requests:
 
     @property
     def seen_until_us(self) -> Int64:
-        """The end of the time in which each is seen on its GPU: `end_us`, and for a point in time the microsecond after it."""
+        """The end of the time in which each is seen on its GPU: `end_us`, and for a point in time
+        the microsecond after it."""
         return np.maximum(self.end_us, self.start_us + 1)
 
     def work(self, params: LedgerParams) -> tuple[Float64, Float64]:
@@ -206,14 +234,16 @@ class Requests:
         w_in = a_in * (self.prompt - self.cached) + a_cached * self.cached
         w_out = a_out * self.completion
         nothing = w_in + w_out <= 0
-        # A request with no work by the weights still held the GPU: it must not vanish, nor divide by zero.
+        # A request with no work by the weights still held the GPU: it must not vanish, nor divide
+        # by zero.
         w_out = np.where(nothing, 1.0, w_out)
         return w_in / self.gpu_count, w_out / self.gpu_count
 
     def segments(self, params: LedgerParams) -> Segments:
         """One or two segments per request, ordered by (event id, phase)."""
         w_in, w_out = self.work(params)
-        # A phase without work would be time that belongs to nobody: the request then is one segment.
+        # A phase without work would be time that belongs to nobody: the request then is one
+        # segment.
         two = (self.method == _SWEEP) & (w_in > 0) & (w_out > 0)
         index = np.repeat(np.arange(len(self)), np.where(two, 2, 1))
         is_second = np.zeros(len(index), dtype=bool)
@@ -221,14 +251,18 @@ class Requests:
         split = two[index]
         start = np.where(is_second, self.first_us[index], self.start_us[index])
         end = np.where(split & ~is_second, self.first_us[index], self.end_us[index])
-        work = np.where(split, np.where(is_second, w_out[index], w_in[index]), (w_in + w_out)[index])
+        work = np.where(
+            split, np.where(is_second, w_out[index], w_in[index]), (w_in + w_out)[index]
+        )
         phase = np.where(split & ~is_second, PREFILL, DECODE)
         active_us = end - start
         rate = np.divide(work, active_us, out=np.zeros(len(work)), where=active_us > 0)
         return Segments(index, phase.astype(np.int64), start, end, rate)
 
 
-_REQUEST_ARRAYS = tuple(field.name for field in fields(Requests) if field.name not in ("ids", "labels"))
+_REQUEST_ARRAYS = tuple(
+    field.name for field in fields(Requests) if field.name not in ("ids", "labels")
+)
 
 
 @dataclass(frozen=True)
@@ -239,16 +273,24 @@ class Segments:
     phase: Int64  # PREFILL only where a first token splits the request; else DECODE
     start_us: Int64
     end_us: Int64  # >= start_us
-    rate: Float64  # work per microsecond on this GPU; 0 for a point in time, which has no share in anything
+    # work per microsecond on this GPU; 0 for a point in time, which has no share in anything
+    rate: Float64
 
 
 def spread_tokens(
-    count: Int64, start_us: Int64, end_us: Int64, from_us: Int64, to_us: Int64, gpu_count: Int64, gpu_rank: Int64
+    count: Int64,
+    start_us: Int64,
+    end_us: Int64,
+    from_us: Int64,
+    to_us: Int64,
+    gpu_count: Int64,
+    gpu_rank: Int64,
 ) -> Int64:
-    """Tokens of [from, to) out of `count` spread evenly over [start, end) and over gpu_count GPUs. Shapes (n,).
+    """Tokens of [from, to) out of `count` spread evenly over [start, end) and over gpu_count GPUs.
+    Shapes (n,).
 
-    Telescoping in time and round-robin over the GPUs: the parts of one request sum to `count` exactly, however its time is
-    cut. count <= 1e8 and spans <= 6 h keep the product below 2^63.
+    Telescoping in time and round-robin over the GPUs: the parts of one request sum to `count`
+    exactly, however its time is cut. count <= 1e8 and spans <= 6 h keep the product below 2^63.
     """
     span = np.maximum(end_us - start_us, 1)
 
@@ -265,9 +307,14 @@ def _ints(documents: Sequence[Mapping[str, Any]], field: str) -> Int64:
     return np.array([doc[field] for doc in documents], dtype=np.int64)
 
 
-def _shared(labels: LabelColumn, ts_us: Int64, gpu: GpuId, placements: Placements) -> tuple[Int64, Int64]:
+def _shared(
+    labels: LabelColumn, ts_us: Int64, gpu: GpuId, placements: Placements
+) -> tuple[Int64, Int64]:
     """(number of GPUs of each request, place of this one among them). Shapes (n,)."""
-    by_label = [len(of_one.gpus) > 1 and any(map(placements.is_label, of_one.gpus)) for of_one in labels.table]
+    by_label = [
+        len(of_one.gpus) > 1 and any(map(placements.is_label, of_one.gpus))
+        for of_one in labels.table
+    ]
     count = labels.each(lambda of_one: len(of_one.gpus), np.int64)
     rank = labels.each(lambda of_one: of_one.gpus.index(gpu) if gpu in of_one.gpus else 0, np.int64)
     for row in np.flatnonzero(np.array(by_label, dtype=np.bool_)[labels.codes]).tolist():

@@ -1,4 +1,5 @@
-"""MongoDB: connection, durability, the server's clock, write commands, indexes, and drivers' errors in our words.
+"""MongoDB: connection, durability, the server's clock, write commands, indexes, and drivers' errors
+in our words.
 
 May import pymongo, the shared words, `documents` and `wire`; knows no cell, no sum and no price.
 

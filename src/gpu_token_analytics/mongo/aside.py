@@ -1,8 +1,9 @@
 """What MongoDB refuses for good is set aside: counted, shown, and everything else goes on.
 
-A refusal that repeating does not change is no outage. The one cell or sum that it concerns stays as it was stored before, and
-is tried again when something it is made of changes, and every hour: an operator may have removed a validator, or installed a
-version of this program that writes it otherwise.
+A refusal that repeating does not change is no outage. The one cell or sum that it concerns stays as
+it was stored before, and is tried again when something it is made of changes, and every hour: an
+operator may have removed a validator, or installed a version of this program that writes it
+otherwise.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _MAX_REASON = 500
 
 
 class Aside:
-    """The documents set aside. Usually none: what is known of them is remembered, so that asking costs nothing."""
+    """The documents set aside. Usually none: what is known of them is remembered, so that asking
+    costs nothing."""
 
     def __init__(self, database: Database[Document], now: Callable[[], datetime]) -> None:
         """now: the server's clock."""
@@ -40,7 +42,9 @@ class Aside:
         if key not in self._names():
             _log.error("%s is set aside: MongoDB refuses it for good: %s", key, why)
         fields = {"of": of.value, "owner": name, "why": why[:_MAX_REASON], "at": now}
-        self._rows.update_one({"_id": key}, {"$set": fields, "$setOnInsert": {"since": now}}, upsert=True)
+        self._rows.update_one(
+            {"_id": key}, {"$set": fields, "$setOnInsert": {"since": now}}, upsert=True
+        )
         self._names().add(key)
 
     def clear(self, of: Collection, names: Iterable[str]) -> None:

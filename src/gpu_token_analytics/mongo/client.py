@@ -1,7 +1,8 @@
-"""The connection to MongoDB: how durable a write is, what the server's clock says, and drivers' errors in our words.
+"""The connection to MongoDB: how durable a write is, what the server's clock says, and drivers'
+errors in our words.
 
-Standalone, replica set and sharded cluster are the same to the callers. Writes wait for the majority and its journal; on a
-standalone that is its own journal.
+Standalone, replica set and sharded cluster are the same to the callers. Writes wait for the
+majority and its journal; on a standalone that is its own journal.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from gpu_token_analytics.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-# 5.0 is the first with $dateTrunc, which buckets by time zone; all before it are past their end of life.
+# 5.0 is the first with $dateTrunc, which buckets by time zone; all before it are past their end of
+# life.
 OLDEST_VERSION = (5, 0)
 SAID_CLOCK_SKEW, MAX_CLOCK_SKEW = timedelta(seconds=5), timedelta(seconds=300)
 CLOCK_SAID_SECONDS = 600.0
@@ -51,22 +53,27 @@ class Store:
         try:
             self.database: Database[Document] = client.get_database(
                 settings.mongodb_database,
-                write_concern=WriteConcern("majority", j=True, wtimeout=settings.mongodb_timeout_ms),
+                write_concern=WriteConcern(
+                    "majority", j=True, wtimeout=settings.mongodb_timeout_ms
+                ),
                 read_concern=ReadConcern("majority"),
                 read_preference=ReadPreference.PRIMARY,
             )
         except InvalidName as error:
-            raise SettingsError(f"MONGODB_DATABASE={settings.mongodb_database!r} is no database name: {error}") from None
+            raise SettingsError(
+                f"MONGODB_DATABASE={settings.mongodb_database!r} is no database name: {error}"
+            ) from None
         self._clock = _ServerClock(client)
         self._skew_said = float("-inf")
 
     def __getitem__(self, name: str) -> MongoCollection[Document]:
-        """A collection, by its name in documents.Collection or that of a kind of events: majority writes and reads, on the
-        primary."""
+        """A collection, by its name in documents.Collection or that of a kind of events: majority
+        writes and reads, on the primary."""
         return self.database[str(name)]
 
     def now(self) -> datetime:
-        """The MongoDB server's clock, in UTC: what `due_at` and leases are measured on, by every process alike.
+        """The MongoDB server's clock, in UTC: what `due_at` and leases are measured on, by every
+        process alike.
 
         Raises StoreError when it was never read and the server does not answer.
         """
@@ -74,13 +81,13 @@ class Store:
 
     @property
     def clock_ahead(self) -> timedelta:
-        """MongoDB's clock less this machine's, by the last look at MongoDB's: every 30 s while somebody asks for now(). 0
-        before the first. Asks nobody."""
+        """MongoDB's clock less this machine's, by the last look at MongoDB's: every 30 s while
+        somebody asks for now(). 0 before the first. Asks nobody."""
         return self._clock.ahead
 
     def check_clock(self) -> None:
-        """As check_skew() at the start, while running: a clock may be set at any time. Warns at most once in
-        CLOCK_SAID_SECONDS. Raises StoreRefused over MAX_CLOCK_SKEW."""
+        """As check_skew() at the start, while running: a clock may be set at any time. Warns at
+        most once in CLOCK_SAID_SECONDS. Raises StoreRefused over MAX_CLOCK_SKEW."""
         if abs(self.clock_ahead) > MAX_CLOCK_SKEW:
             self._clock.look()  # a machine that slept has a monotonic clock that slept, too
         at = time.monotonic()
@@ -99,7 +106,8 @@ class Store:
 
 
 class _ServerClock:
-    """The server's clock as ours plus an offset, measured now and then: one round trip in 30 s, not one per question."""
+    """The server's clock as ours plus an offset, measured now and then: one round trip in 30 s, not
+    one per question."""
 
     def __init__(self, client: MongoClient[Document]) -> None:
         self._client = client
@@ -119,15 +127,22 @@ class _ServerClock:
                     self._measured = (
                         at - _CLOCK_GOOD_FOR_SECONDS + _CLOCK_ASK_AGAIN_SECONDS
                     )  # in an outage not at every question
-                    _log.debug("the server's clock was not read; going on with the offset of before")
+                    _log.debug(
+                        "the server's clock was not read; going on with the offset of before"
+                    )
             assert self._at_zero is not None
             return self._at_zero + timedelta(seconds=time.monotonic())
 
     @property
     def ahead(self) -> timedelta:
-        """The server's clock less ours; without the lock, which is held while the server is asked."""
+        """The server's clock less ours; without the lock, which is held while the server is
+        asked."""
         at_zero = self._at_zero
-        return timedelta() if at_zero is None else at_zero + timedelta(seconds=time.monotonic()) - datetime.now(UTC)
+        return (
+            timedelta()
+            if at_zero is None
+            else at_zero + timedelta(seconds=time.monotonic()) - datetime.now(UTC)
+        )
 
     def look(self) -> None:
         """Ask the server now. Raises StoreError."""
@@ -138,25 +153,34 @@ class _ServerClock:
         with store_errors("read the server's clock"):
             begun = time.monotonic()
             # command() does not heed tz_aware
-            local_time: datetime = self._client.admin.command("hello")["localTime"].replace(tzinfo=UTC)
+            local_time: datetime = self._client.admin.command("hello")["localTime"].replace(
+                tzinfo=UTC
+            )
             ended = time.monotonic()
-        # It was read somewhere between question and answer; the middle is off by half of that at most.
+        # It was read somewhere between question and answer; the middle is off by half of that at
+        # most.
         self._at_zero = local_time - timedelta(seconds=(begun + ended) / 2)
         self._measured = ended
 
 
-def open_store(settings: Settings, app: str = "gpu-tokens", *, connect_ms: int | None = None) -> Store:
-    """Connect and check. `app` shows in the server's logs. connect_ms: the longest wait for a server, where that is shorter
-    than MONGODB_TIMEOUT_MS: a person waits, a service may be started before its database.
+def open_store(
+    settings: Settings, app: str = "gpu-tokens", *, connect_ms: int | None = None
+) -> Store:
+    """Connect and check. `app` shows in the server's logs. connect_ms: the longest wait for a
+    server, where that is shorter than MONGODB_TIMEOUT_MS: a person waits, a service may be started
+    before its database.
 
-    Raises StoreUnreachable, StoreRefused (credentials, rights, a server before 5.0) or SettingsError, each saying the fix.
+    Raises StoreUnreachable, StoreRefused (credentials, rights, a server before 5.0) or
+    SettingsError, each saying the fix.
     """
     client = make_client(settings, app, connect_ms=connect_ms)
     try:
         with _said_if_slow(settings, connect_ms), store_errors("connect", where=_shown(settings)):
             hello = client.admin.command("hello")
             version: list[int] = client.server_info()["versionArray"]
-            client[settings.mongodb_database].command("listCollections", nameOnly=True, authorizedCollections=True)
+            client[settings.mongodb_database].command(
+                "listCollections", nameOnly=True, authorizedCollections=True
+            )
         if tuple(version[:2]) < OLDEST_VERSION:
             raise StoreRefused(
                 f"MongoDB at {_shown(settings)} is {'.'.join(map(str, version[:3]))}; "
@@ -164,8 +188,11 @@ def open_store(settings: Settings, app: str = "gpu-tokens", *, connect_ms: int |
             )
         name = ".".join(str(part) for part in version[:3])
         kind = f"replica set {hello['setName']}" if "setName" in hello else "standalone"
-        store = Store(client, settings, f"{name}, {'sharded' if hello.get('msg') == 'isdbgrid' else kind}")
-        check_skew(store.now() - datetime.now(UTC))  # its clock is known from here on, whatever happens to it
+        store = Store(
+            client, settings, f"{name}, {'sharded' if hello.get('msg') == 'isdbgrid' else kind}"
+        )
+        # its clock is known from here on, whatever happens to it
+        check_skew(store.now() - datetime.now(UTC))
         return store
     except BaseException:
         client.close()
@@ -179,8 +206,13 @@ def _said_if_slow(settings: Settings, connect_ms: int | None) -> Iterator[None]:
     if seconds <= SAID_AFTER_SECONDS:
         yield
         return
-    waiting = "MongoDB at %s has not answered for %g s; trying for %g s in all. Check MONGODB_URI and that mongod runs"
-    timer = Timer(SAID_AFTER_SECONDS, _log.warning, (waiting, _shown(settings), SAID_AFTER_SECONDS, seconds))
+    waiting = (
+        "MongoDB at %s has not answered for %g s; trying for %g s in all. Check MONGODB_URI and "
+        "that mongod runs"
+    )
+    timer = Timer(
+        SAID_AFTER_SECONDS, _log.warning, (waiting, _shown(settings), SAID_AFTER_SECONDS, seconds)
+    )
     timer.daemon = True
     timer.start()
     try:
@@ -190,14 +222,16 @@ def _said_if_slow(settings: Settings, connect_ms: int | None) -> Iterator[None]:
 
 
 def check_skew(ahead: timedelta, *, warn: bool = True) -> bool:
-    """ahead: MongoDB's clock less this machine's. Raises StoreRefused over MAX_CLOCK_SKEW: minutes would be taken for over, or
-    for still to come, that are not, and raw events for expired. From SAID_CLOCK_SKEW on it warns, and returns True."""
+    """ahead: MongoDB's clock less this machine's. Raises StoreRefused over MAX_CLOCK_SKEW: minutes
+    would be taken for over, or for still to come, that are not, and raw events for expired. From
+    SAID_CLOCK_SKEW on it warns, and returns True."""
     message = skew_message(ahead)
     if message is None:
         return False
     if abs(ahead) > MAX_CLOCK_SKEW:
         raise StoreRefused(
-            f"{message}; over {MAX_CLOCK_SKEW.total_seconds():.0f} s nothing is started, stored or computed. Nothing is lost: "
+            f"{message}; over {MAX_CLOCK_SKEW.total_seconds():.0f} s nothing is started, stored or "
+            "computed. Nothing is lost: "
             "what was read is not committed, and is read again"
         )
     if warn:
@@ -214,8 +248,11 @@ def skew_message(ahead: timedelta) -> str | None:
     return f"this machine's clock is {abs(seconds):,.0f} s {side} MongoDB's: set both by NTP"
 
 
-def make_client(settings: Settings, app: str, *, patient: bool = False, connect_ms: int | None = None) -> MongoClient[Document]:
-    """A client with our time limits, where the URI does not set its own. `patient`: no limit on one operation."""
+def make_client(
+    settings: Settings, app: str, *, patient: bool = False, connect_ms: int | None = None
+) -> MongoClient[Document]:
+    """A client with our time limits, where the URI does not set its own. `patient`: no limit on one
+    operation."""
     connect_ms = min(settings.mongodb_timeout_ms, connect_ms or settings.mongodb_timeout_ms)
     uri = settings.mongodb_uri.get_secret_value()
     ours: Document = {

@@ -1,11 +1,15 @@
-"""Write commands sent as they are: for ingest's many small documents the driver's own classes cost more than encoding does.
+"""Write commands sent as they are: for ingest's many small documents the driver's own classes cost
+more than encoding does.
 
-Not retried by the driver; every caller's write can be repeated. What the answers mean is decided here, once:
+Not retried by the driver; every caller's write can be repeated. What the answers mean is decided
+here, once:
 
-    writeConcernErrors, alone or not     applied, not known to be durable      StoreOutcomeUnknown: repeat
-    no answer, timeout, not primary      anything may have happened            StoreUnreachable: repeat
-    a code that names the document       this one will never be accepted       its place, with why: set it aside, go on
-    any other code                       an operator has to act                StoreRefused
+    writeConcernErrors, alone or not     applied, not known to be durable: StoreOutcomeUnknown,
+                                         repeat
+    no answer, timeout, not primary      anything may have happened: StoreUnreachable, repeat
+    a code that names the document       this one will never be accepted: its place, with why; set
+                                         it aside, go on
+    any other code                       an operator has to act: StoreRefused
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ MAX_STATEMENT_BYTES = 15 * 1024 * 1024  # MongoDB stores no document of more tha
 
 DUPLICATE_KEY = 11000
 BSON_OBJECT_TOO_LARGE = 10334
-# The document itself is at fault (mongodb src/mongo/base/error_codes.yml); everything else is the server's state.
+# The document itself is at fault (mongodb src/mongo/base/error_codes.yml); everything else is the
+# server's state.
 BAD_DOCUMENT = frozenset(
     {
         2,  # BadValue
@@ -43,11 +48,14 @@ BAD_DOCUMENT = frozenset(
 )
 
 
-def write_command(where: MongoCollection[Document], kind: str, items: Sequence[Any], *, ordered: bool = False) -> Document:
+def write_command(
+    where: MongoCollection[Document], kind: str, items: Sequence[Any], *, ordered: bool = False
+) -> Document:
     """`insert` (documents) or `update` (statements) on a collection, with its write concern.
 
-    Returns the server's reply: {n, writeErrors?: [{index, code, ...}], upserted?, nModified?}. Raises StoreUnreachable,
-    StoreRefused, StoreOutcomeUnknown (also for any writeConcernError), and what encoding raises, before anything is sent.
+    Returns the server's reply: {n, writeErrors?: [{index, code, ...}], upserted?, nModified?}.
+    Raises StoreUnreachable, StoreRefused, StoreOutcomeUnknown (also for any writeConcernError), and
+    what encoding raises, before anything is sent.
     """
     command = {
         kind: where.name,
@@ -58,7 +66,9 @@ def write_command(where: MongoCollection[Document], kind: str, items: Sequence[A
     with store_errors(f"{kind} {where.name}"):
         reply: Document = where.database.command(command)
     if unsure := reply.get("writeConcernError"):
-        raise StoreOutcomeUnknown(f"{kind} of {where.name} is not known to be durable: {unsure.get('errmsg')}")
+        raise StoreOutcomeUnknown(
+            f"{kind} of {where.name} is not known to be durable: {unsure.get('errmsg')}"
+        )
     return reply
 
 
@@ -68,7 +78,8 @@ class Updated:
 
     matched: int = 0  # those that found their document, upserted ones included
     upserted: int = 0
-    duplicates: list[int] = field(default_factory=list)  # upserts of what somebody else inserted at the same moment, or holds
+    # upserts of what somebody else inserted at the same moment, or holds
+    duplicates: list[int] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)  # never to be accepted, and why
 
     def raise_refused(self, what: str) -> None:
@@ -78,10 +89,11 @@ class Updated:
 
 
 def update_many(where: MongoCollection[Document], statements: Iterable[Document]) -> Updated:
-    """Any number of update statements {q, u, upsert?, multi?} in as few commands as their number and bytes allow.
+    """Any number of update statements {q, u, upsert?, multi?} in as few commands as their number
+    and bytes allow.
 
-    Unordered: one that is refused does not hold up the others. Raises StoreUnreachable, StoreRefused (an operator has to act)
-    and StoreOutcomeUnknown: repeat all.
+    Unordered: one that is refused does not hold up the others. Raises StoreUnreachable,
+    StoreRefused (an operator has to act) and StoreOutcomeUnknown: repeat all.
     """
     outcome = Updated()
     for places, joined in _pieces(statements, outcome):
@@ -93,11 +105,14 @@ def update_many(where: MongoCollection[Document], statements: Iterable[Document]
     return outcome
 
 
-def swap(where: MongoCollection[Document], query: Document, update: Document) -> tuple[Document | None, str | None]:
+def swap(
+    where: MongoCollection[Document], query: Document, update: Document
+) -> tuple[Document | None, str | None]:
     """Update one document, or insert it where there is none of its _id.
 
-    Returns ({chunks?} of the document it replaced, None), ({}, None) where there was none, (None, None) where the query did not
-    let it, and (None, why) where MongoDB refuses it for good. Raises StoreUnreachable, StoreRefused, StoreOutcomeUnknown.
+    Returns ({chunks?} of the document it replaced, None), ({}, None) where there was none, (None,
+    None) where the query did not let it, and (None, why) where MongoDB refuses it for good. Raises
+    StoreUnreachable, StoreRefused, StoreOutcomeUnknown.
     """
     try:
         with store_errors(f"update {where.name}"):
@@ -125,9 +140,13 @@ def _pieces(statements: Iterable[Document], outcome: Updated) -> Iterator[tuple[
             outcome.refused[index] = f"it cannot be encoded: {error}"
             continue
         if len(encoded) > MAX_STATEMENT_BYTES:
-            outcome.refused[index] = f"{len(encoded):,} bytes; MongoDB takes 16 MiB (code {BSON_OBJECT_TOO_LARGE})"
+            outcome.refused[index] = (
+                f"{len(encoded):,} bytes; MongoDB takes 16 MiB (code {BSON_OBJECT_TOO_LARGE})"
+            )
             continue
-        if parts and (len(parts) == MAX_COMMAND_STATEMENTS or size + len(encoded) > MAX_COMMAND_BYTES):
+        if parts and (
+            len(parts) == MAX_COMMAND_STATEMENTS or size + len(encoded) > MAX_COMMAND_BYTES
+        ):
             yield places, Joined(b"".join(parts))
             places, parts, size = [], [], 0
         places.append(index)
@@ -137,7 +156,12 @@ def _pieces(statements: Iterable[Document], outcome: Updated) -> Iterator[tuple[
         yield places, Joined(b"".join(parts))
 
 
-def _judge(where: MongoCollection[Document], places: Sequence[int], errors: Sequence[Document], outcome: Updated) -> None:
+def _judge(
+    where: MongoCollection[Document],
+    places: Sequence[int],
+    errors: Sequence[Document],
+    outcome: Updated,
+) -> None:
     for error in errors:
         index, code = places[error["index"]], error["code"]
         if code == DUPLICATE_KEY:
@@ -145,7 +169,9 @@ def _judge(where: MongoCollection[Document], places: Sequence[int], errors: Sequ
         elif code in BAD_DOCUMENT:
             outcome.refused[index] = f"{error.get('errmsg')} (code {code})"
         else:
-            raise StoreRefused(f"MongoDB refused to update {where.name}: {error.get('errmsg')} (code {code})")
+            raise StoreRefused(
+                f"MongoDB refused to update {where.name}: {error.get('errmsg')} (code {code})"
+            )
 
 
 def by_bytes(names: Sequence[str]) -> Iterator[list[str]]:

@@ -1,8 +1,9 @@
 """The whole store as of one moment, as bytes; and the way back into an empty database.
 
-Consistent means: one cluster time for all collections (a snapshot session), so that a copy is a ledger with exactly the raw
-events it was computed from. A standalone mongod has no snapshots: there dbHash before and after says whether somebody wrote.
-Snapshot reads: https://www.mongodb.com/docs/manual/reference/read-concern-snapshot/
+Consistent means: one cluster time for all collections (a snapshot session), so that a copy is a
+ledger with exactly the raw events it was computed from. A standalone mongod has no snapshots: there
+dbHash before and after says whether somebody wrote. Snapshot reads:
+https://www.mongodb.com/docs/manual/reference/read-concern-snapshot/
 """
 
 from __future__ import annotations
@@ -62,10 +63,15 @@ class Copy:
             with store_errors(f"read {name} for a copy"):
                 yield from collection.find_raw_batches({}, sort=[("_id", 1)], session=self._session)
         except StoreOutcomeUnknown as error:
-            if isinstance(error.__cause__, OperationFailure) and error.__cause__.code == _SNAPSHOT_TOO_OLD:
+            if (
+                isinstance(error.__cause__, OperationFailure)
+                and error.__cause__.code == _SNAPSHOT_TOO_OLD
+            ):
                 raise StoreRefused(
-                    "the copy took longer than MongoDB remembers a moment; let it remember longer: db.adminCommand("
-                    "{setParameter: 1, minSnapshotHistoryWindowInSeconds: 3600}) on every member, and try again"
+                    "the copy took longer than MongoDB remembers a moment; let it remember longer: "
+                    "db.adminCommand("
+                    "{setParameter: 1, minSnapshotHistoryWindowInSeconds: 3600}) on every member, "
+                    "and try again"
                 ) from error
             raise
 
@@ -74,13 +80,16 @@ class Copy:
 def copy_of(settings: Settings) -> Iterator[Copy]:
     """The store as it is now; read it within the block.
 
-    Raises StoreRefused at the end of the block when the server is a standalone and somebody wrote meanwhile.
+    Raises StoreRefused at the end of the block when the server is a standalone and somebody wrote
+    meanwhile.
     """
     client = make_client(settings, "gpu-tokens-backup", patient=True, connect_ms=COMMAND_CONNECT_MS)
     try:
         with store_errors("start a copy"):
             hello = client.admin.command("hello")
-            database = client.get_database(settings.mongodb_database, read_preference=ReadPreference.SECONDARY_PREFERRED)
+            database = client.get_database(
+                settings.mongodb_database, read_preference=ReadPreference.SECONDARY_PREFERRED
+            )
         if "setName" in hello or hello.get("msg") == "isdbgrid":
             with client.start_session(snapshot=True) as session:
                 yield Copy(database, session)
@@ -89,15 +98,18 @@ def copy_of(settings: Settings) -> Iterator[Copy]:
         yield Copy(database, None)
         if _hash(database) != before:
             raise StoreRefused(
-                "somebody wrote while the copy was made, and a standalone mongod cannot read as of one moment: stop the "
-                "processors, the api and the agents and try again, or make the mongod a replica set of one member"
+                "somebody wrote while the copy was made, and a standalone mongod cannot read as of "
+                "one moment: stop the "
+                "processors, the api and the agents and try again, or make the mongod a replica "
+                "set of one member"
             )
     finally:
         client.close()
 
 
 def prepare(settings: Settings) -> None:
-    """Make an empty database ready for documents: what is compressed must be so from the first one on."""
+    """Make an empty database ready for documents: what is compressed must be so from the first one
+    on."""
     client = make_client(settings, "gpu-tokens-restore")
     try:
         create_raw_collections(client[settings.mongodb_database])
@@ -106,8 +118,11 @@ def prepare(settings: Settings) -> None:
 
 
 def put_back(settings: Settings, name: str, chunks: Iterable[bytes]) -> int:
-    """Inserts BSON documents (each chunk holds whole ones) into a collection; how many they were."""
-    client = make_client(settings, "gpu-tokens-restore", patient=True, connect_ms=COMMAND_CONNECT_MS)
+    """Inserts BSON documents (each chunk holds whole ones) into a collection; how many they
+    were."""
+    client = make_client(
+        settings, "gpu-tokens-restore", patient=True, connect_ms=COMMAND_CONNECT_MS
+    )
     count = 0
     try:
         collection = client[settings.mongodb_database].get_collection(name, codec_options=_RAW)
@@ -121,15 +136,19 @@ def put_back(settings: Settings, name: str, chunks: Iterable[bytes]) -> int:
 
 
 def refuse_unless_empty(settings: Settings) -> None:
-    """Raises StoreRefused when the database has a document of ours: a copy is never mixed with something else."""
+    """Raises StoreRefused when the database has a document of ours: a copy is never mixed with
+    something else."""
     client = make_client(settings, "gpu-tokens-restore", connect_ms=COMMAND_CONNECT_MS)
     try:
         for name in COPIED:
             with store_errors(f"look into {name}"):
-                first: Document | None = client[settings.mongodb_database][name].find_one({}, {"_id": 1})
+                first: Document | None = client[settings.mongodb_database][name].find_one(
+                    {}, {"_id": 1}
+                )
             if first is not None:
                 raise StoreRefused(
-                    f"database {settings.mongodb_database} is not empty ({name} has documents); restore into another one: "
+                    f"database {settings.mongodb_database} is not empty ({name} has documents); "
+                    "restore into another one: "
                     "set MONGODB_DATABASE or MONGODB_URI, or drop this one first"
                 )
     finally:

@@ -15,14 +15,17 @@ from gpu_token_analytics.wire.identity import event_id_of
 
 @dataclass(slots=True)
 class EncodedDocuments:
-    """Documents of one collection, one after another as they stand in a message. The same place is the same document."""
+    """Documents of one collection, one after another as they stand in a message. The same place is
+    the same document."""
 
     ids: list[bytes] = field(default_factory=list)  # `_id`, see wire/identity.py
     hashes: list[bytes] = field(default_factory=list)  # `h`, see documents.payload_hash
     lengths: list[int] = field(default_factory=list)  # in bytes
     parts: list[bytes] = field(default_factory=list)  # joined, these are all of them
 
-    def extend(self, ids: Iterable[bytes], hashes: Iterable[bytes], lengths: Iterable[int], encoded: bytes) -> None:
+    def extend(
+        self, ids: Iterable[bytes], hashes: Iterable[bytes], lengths: Iterable[int], encoded: bytes
+    ) -> None:
         """More of them, encoded already: one after another."""
         self.ids += ids
         self.hashes += hashes
@@ -44,7 +47,8 @@ class EncodedDocuments:
     def commands(
         self, places: Sequence[int], most_documents: int, most_bytes: int
     ) -> Iterator[tuple[Sequence[int], list[Joined]]]:
-        """The documents at these places (ascending) in pieces that fit one command each: their places, and what is sent.
+        """The documents at these places (ascending) in pieces that fit one command each: their
+        places, and what is sent.
 
         A document that is longer than `most_bytes` is alone in its piece.
         """
@@ -68,8 +72,9 @@ class EncodedDocuments:
 
 
 class Joined(RawBSONDocument):
-    """Documents that the driver sends as they are. It copies `raw` into the part of the message where documents stand one after
-    another, so what it takes for one document may be several; asking each of thousands for its bytes costs it more than that.
+    """Documents that the driver sends as they are. It copies `raw` into the part of the message
+    where documents stand one after another, so what it takes for one document may be several;
+    asking each of thousands for its bytes costs it more than that.
     """
 
     def __init__(self, raw: bytes) -> None:
@@ -98,4 +103,6 @@ class Joined(RawBSONDocument):
 
 
 def _joined(whole: bytes, ends: Sequence[int], places: Sequence[int]) -> Joined:
-    return Joined(b"".join([whole[(ends[index - 1] if index else 0) : ends[index]] for index in places]))
+    return Joined(
+        b"".join([whole[(ends[index - 1] if index else 0) : ends[index]] for index in places])
+    )

@@ -17,13 +17,19 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from gpu_token_analytics.errors import StoreError, StoreOutcomeUnknown, StoreRefused, StoreUnreachable
+from gpu_token_analytics.errors import (
+    StoreError,
+    StoreOutcomeUnknown,
+    StoreRefused,
+    StoreUnreachable,
+)
 
 Document = dict[str, Any]
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 _AUTHENTICATION_FAILED, _UNAUTHORIZED = 18, 13
-# An operator has to act: repeating the operation gives the same answer. (Names: mongodb src/mongo/base/error_codes.yml)
+# An operator has to act: repeating the operation gives the same answer. (Names: mongodb
+# src/mongo/base/error_codes.yml)
 _REFUSED = frozenset(
     {
         _UNAUTHORIZED,
@@ -55,7 +61,8 @@ def store_errors(doing: str, where: str = "") -> Iterator[None]:
 
 
 def mapped(method: Method) -> Method:
-    """A method whose driver errors are ours, whatever it does; its name says what it could not do."""
+    """A method whose driver errors are ours, whatever it does; its name says what it could not
+    do."""
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -73,12 +80,19 @@ def each(cursor: Cursor[Document]) -> Iterator[Document]:
 
 def _ours(error: PyMongoError, doing: str, where: str) -> StoreError | None:
     at = f" at {where}" if where else ""
-    text = str(error).split(", full error:")[0].split(", Timeout:")[0].split(" (configured timeouts:")[0]
+    text = (
+        str(error)
+        .split(", full error:")[0]
+        .split(", Timeout:")[0]
+        .split(" (configured timeouts:")[0]
+    )
     ours: StoreError | None = None
     if isinstance(error, WTimeoutError):
         ours = StoreOutcomeUnknown(f"MongoDB{at}: {doing} is not known to be durable: {text}")
     elif isinstance(error, ConnectionFailure):  # no primary, network, timeout, not-primary answers
-        ours = StoreUnreachable(f"MongoDB{at} does not answer ({doing}): {text}; check MONGODB_URI and that mongod runs")
+        ours = StoreUnreachable(
+            f"MongoDB{at} does not answer ({doing}): {text}; check MONGODB_URI and that mongod runs"
+        )
     elif isinstance(error, ExecutionTimeout):
         ours = StoreOutcomeUnknown(f"MongoDB{at} took too long to {doing}: {text}")
     elif isinstance(error, ConfigurationError):
@@ -90,11 +104,18 @@ def _ours(error: PyMongoError, doing: str, where: str) -> StoreError | None:
 
 def _answered_no(error: OperationFailure, doing: str, at: str, text: str) -> StoreError:
     if error.code == _AUTHENTICATION_FAILED:
-        return StoreRefused(f"MongoDB{at} refused the login: check user, password and authSource in MONGODB_URI ({text})")
+        return StoreRefused(
+            f"MongoDB{at} refused the login: check user, password and authSource in MONGODB_URI "
+            f"({text})"
+        )
     if error.code == _UNAUTHORIZED:
-        return StoreRefused(f"MongoDB{at} does not allow to {doing}: give the user of MONGODB_URI the rights ({text})")
+        return StoreRefused(
+            f"MongoDB{at} does not allow to {doing}: give the user of MONGODB_URI the rights "
+            f"({text})"
+        )
     if "does not support retryable writes" in text:
-        # A standalone that was away for a moment: the driver took it for a replica set. Repeating the write is right.
+        # A standalone that was away for a moment: the driver took it for a replica set. Repeating
+        # the write is right.
         return StoreOutcomeUnknown(f"MongoDB{at} came back while trying to {doing}: {text}")
     if error.code in _REFUSED:
         return StoreRefused(f"MongoDB{at} refused to {doing}: {text}")

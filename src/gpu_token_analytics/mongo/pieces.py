@@ -11,8 +11,11 @@ MAX_PIECE_BYTES = 1024 * 1024
 Item = TypeVar("Item")
 
 
-def pieces(items: Iterable[Item], size_of: Callable[[Item], int], most: int | None = None) -> Iterator[list[Item]]:
-    """Items in pieces of at most `most` (MAX_PIECE_ITEMS) and MAX_PIECE_BYTES; one that is longer stands alone."""
+def pieces(
+    items: Iterable[Item], size_of: Callable[[Item], int], most: int | None = None
+) -> Iterator[list[Item]]:
+    """Items in pieces of at most `most` (MAX_PIECE_ITEMS) and MAX_PIECE_BYTES; one that is longer
+    stands alone."""
     most = most or MAX_PIECE_ITEMS
     piece: list[Item] = []
     size = 0

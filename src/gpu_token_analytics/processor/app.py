@@ -1,6 +1,7 @@
 """The processor over HTTP: is it alive, is it ready, how is it doing, what do the GPUs do.
 
-/health is about this process only: a MongoDB that is down must not make an orchestrator restart it. /ready is about work.
+/health is about this process only: a MongoDB that is down must not make an orchestrator restart it.
+/ready is about work.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ SUMS_LAG_PROBLEM_SECONDS = 900.0
 
 
 class Problems(BaseModel):
-    """`status` is "ok", or `problems` says what is wrong. `warnings` ask for somebody's look, while work goes on."""
+    """`status` is "ok", or `problems` says what is wrong. `warnings` ask for somebody's look, while
+    work goes on."""
 
     status: str
     problems: list[str]
@@ -72,7 +74,11 @@ class GpuInfo(BaseModel):
 
 
 def make_app(
-    store: Store, metrics: Metrics, clock: Clock, stuck_after_seconds: float, condition: Callable[[], Condition]
+    store: Store,
+    metrics: Metrics,
+    clock: Clock,
+    stuck_after_seconds: float,
+    condition: Callable[[], Condition],
 ) -> FastAPI:
     """The HTTP app; `condition` is asked at each request."""
     app = FastAPI(title="gpu-tokens processor", version=__version__, docs_url=None, redoc_url=None)
@@ -81,15 +87,20 @@ def make_app(
     def health() -> JSONResponse:
         """200 while the loops run; 503 when one died or the consuming loop is stuck."""
         now = condition()
-        return _answer(unhealthy(now, stuck_after_seconds), [now.clock_skew] if now.clock_skew else [])
+        return _answer(
+            unhealthy(now, stuck_after_seconds), [now.clock_skew] if now.clock_skew else []
+        )
 
     @app.get("/ready", response_model=Problems)
     def ready() -> JSONResponse:
-        """200 when partitions are assigned, MongoDB answers, writes go through and the sums are not far behind the cells."""
+        """200 when partitions are assigned, MongoDB answers, writes go through and the sums are not
+        far behind the cells."""
         now = condition()
         problems = unhealthy(now, stuck_after_seconds)
         if not now.partitions:
-            problems.append("no partition is assigned (joining the group, or more processors than partitions)")
+            problems.append(
+                "no partition is assigned (joining the group, or more processors than partitions)"
+            )
         if now.waiting_seconds > 0:
             problems.append(f"writes have not gone through for {now.waiting_seconds:.0f} s")
         try:
@@ -122,7 +133,9 @@ def unhealthy(condition: Condition, stuck_after_seconds: float) -> list[str]:
     """What is wrong with the process itself."""
     problems = [f"{name} has ended" for name, runs in condition.threads.items() if not runs]
     if condition.idle_seconds > stuck_after_seconds:
-        problems.append(f"the consuming loop has made no progress for {condition.idle_seconds:.0f} s")
+        problems.append(
+            f"the consuming loop has made no progress for {condition.idle_seconds:.0f} s"
+        )
     return problems
 
 
@@ -132,25 +145,36 @@ def _warnings(condition: Condition) -> list[str]:
         warnings.append(_sums_lag(condition))
     if condition.set_aside:
         warnings.append(
-            f"{condition.set_aside} cells or sums are set aside: MongoDB refuses them for good (see /v1/quality); "
+            f"{condition.set_aside} cells or sums are set aside: MongoDB refuses them for good "
+            "(see /v1/quality); "
             "they stay as they were, and everything else goes on"
         )
     if condition.clock_skew is not None:
         warnings.append(condition.clock_skew)
-    if condition.bad_records is not None:  # no problem: whoever may send could keep a new processor from getting ready
+    # no problem: whoever may send could keep a new processor from getting ready
+    if condition.bad_records is not None:
         warnings.append(condition.bad_records)
     return warnings
 
 
 def _sums_lag(condition: Condition) -> str:
-    return f"the hourly and daily sums are {condition.sums_lag_seconds:.0f} s behind the cells: costs shown are too old"
+    return (
+        f"the hourly and daily sums are {condition.sums_lag_seconds:.0f} s behind the cells: costs "
+        "shown are too old"
+    )
 
 
 def _answer(problems: list[str], warnings: Sequence[str] = ()) -> JSONResponse:
-    body = {"status": "failing" if problems else "ok", "problems": problems, "warnings": list(warnings)}
+    body = {
+        "status": "failing" if problems else "ok",
+        "problems": problems,
+        "warnings": list(warnings),
+    }
     return JSONResponse(body, status_code=503 if problems else 200)
 
 
 def _gpu_info(sample: Document, now: datetime) -> GpuInfo:
     age_seconds = max(0.0, (now - sample["ts"]).total_seconds())
-    return GpuInfo.model_validate({"mig_profile": None, "parent_uuid": None, **sample, "age_seconds": age_seconds})
+    return GpuInfo.model_validate(
+        {"mig_profile": None, "parent_uuid": None, **sample, "age_seconds": age_seconds}
+    )

@@ -1,4 +1,5 @@
-"""All of the processor in one process: the ingest loop, the closer, the HTTP server, and what runs beside them.
+"""All of the processor in one process: the ingest loop, the closer, the HTTP server, and what runs
+beside them.
 
     main thread   ingest (it owns the Kafka consumer, and the signals end here)
     closer        due cells -> the ledger, rollups
@@ -6,7 +7,8 @@
     http          /health /ready /metrics /gpu/info
     companions    such as the agent, where GPU_METRICS_SOURCE is set
 
-Whatever ends with an error ends the process with it: a supervisor starts it again, and nothing is lost by that.
+Whatever ends with an error ends the process with it: a supervisor starts it again, and nothing is
+lost by that.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ def run_processor(
 ) -> None:
     """Run until `stop`. Raises the error that ended it, such as OffsetsLost or StoreRefused.
 
-    companions: functions that run in threads of their own until the event they are given is set. checkpoint: see ingest/run.py.
+    companions: functions that run in threads of their own until the event they are given is set.
+    checkpoint: see ingest/run.py.
     """
     _calm_garbage_collection()
     _hand_over_sooner()
@@ -70,7 +73,12 @@ def run_processor(
         _log.info("MongoDB %s", store.server)
         ensure_indexes(store, settings)
         recent = RecentEvents(clock)
-        ledger = LedgerStore(store, settings.close_debounce_seconds, recent, noting_unsent=bool(settings.ledger_topic))
+        ledger = LedgerStore(
+            store,
+            settings.close_debounce_seconds,
+            recent,
+            noting_unsent=bool(settings.ledger_topic),
+        )
         ledger.books.ensure_default_price(settings.price_per_hour_usd)
         source = EventSource(settings, clock)
         dead_letters = DeadLetters(settings)
@@ -81,7 +89,11 @@ def run_processor(
         metrics.clock_skew.set_function(lambda: store.clock_ahead / timedelta(seconds=1))
         metrics.sums_lag.set_function(lambda: rollups.lag_seconds)
         closer = _closer(ledger, settings, metrics, clock, rollups, lambda: ingest.catching_up)
-        tasks = {"the closer": closer, **_publishing(store, settings, metrics, clock), **(companions or {})}
+        tasks = {
+            "the closer": closer,
+            **_publishing(store, settings, metrics, clock),
+            **(companions or {}),
+        }
         threads = {name: _Task(name, task, stop) for name, task in tasks.items()}
 
         def condition() -> Condition:
@@ -113,9 +125,11 @@ def run_processor(
 
 
 def _calm_garbage_collection() -> None:
-    """Batches are tens of thousands of small containers without cycles, freed by reference counts alone.
+    """Batches are tens of thousands of small containers without cycles, freed by reference counts
+    alone.
 
-    With Python's defaults the collector walks all of them again and again: a third of the CPU time of ingest and closing.
+    With Python's defaults the collector walks all of them again and again: a third of the CPU time
+    of ingest and closing.
     """
     gc.collect()
     gc.freeze()
@@ -123,18 +137,22 @@ def _calm_garbage_collection() -> None:
 
 
 def _hand_over_sooner() -> None:
-    """The writer has little to compute but often: after each answer of MongoDB it waits for the interpreter, which the reader
-    would keep for 5 ms a time while MongoDB idles."""
+    """The writer has little to compute but often: after each answer of MongoDB it waits for the
+    interpreter, which the reader would keep for 5 ms a time while MongoDB idles."""
     sys.setswitchinterval(0.001)
 
 
 def _share_heaps() -> None:
-    """glibc gives threads heaps of their own (arenas), up to eight a core, and a heap keeps what is free below the last thing
-    that is still held in it. So the process would grow for hours, to the sum of what each thread has ever needed. With two
-    for all it takes 25 MB less at full speed, grows half as fast under hostile records, and is no slower. Other C libraries
-    have no such heaps, and no such option.
+    """glibc gives threads heaps of their own (arenas), up to eight a core, and a heap keeps what is
+    free below the last thing that is still held in it. So the process would grow for hours, to the
+    sum of what each thread has ever needed. With two for all it takes 25 MB less at full speed,
+    grows half as fast under hostile records, and is no slower. Other C libraries have no such
+    heaps, and no such option.
     """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+    if (
+        sys.platform == "linux"
+        and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None
+    ):
         mallopt(_M_ARENA_MAX, _ARENAS)
 
 
@@ -159,7 +177,9 @@ def _closer(
     return run
 
 
-def _publishing(store: Store, settings: Settings, metrics: Metrics, clock: Clock) -> dict[str, Companion]:
+def _publishing(
+    store: Store, settings: Settings, metrics: Metrics, clock: Clock
+) -> dict[str, Companion]:
     """Sending cells to the ledger's topic, where there is one."""
     outbox = Outbox(store)
     if not settings.ledger_topic:

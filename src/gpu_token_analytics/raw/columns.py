@@ -1,7 +1,8 @@
 """Events of one kind as columns, and the documents that are stored of them.
 
-What many events share - labels - is coded: few different entries, again and again. What is a number is an array, where nan is
-unknown. A kind says which fields are which (wire/kind.py); usage_columns.py and sample_columns.py add what follows from them.
+What many events share - labels - is coded: few different entries, again and again. What is a number
+is an array, where nan is unknown. A kind says which fields are which (wire/kind.py);
+usage_columns.py and sample_columns.py add what follows from them.
 """
 
 from __future__ import annotations
@@ -52,9 +53,12 @@ class Entry(Generic[T]):
 
 
 class LabelBook(Generic[E, T]):
-    """The labels seen so far, each once. Bounded: what is forgotten costs an encoding, nothing else."""
+    """The labels seen so far, each once. Bounded: what is forgotten costs an encoding, nothing
+    else."""
 
-    def __init__(self, kind: Kind[E], meaning: Callable[[E], T], most_bytes: int = MOST_BOOK_BYTES) -> None:
+    def __init__(
+        self, kind: Kind[E], meaning: Callable[[E], T], most_bytes: int = MOST_BOOK_BYTES
+    ) -> None:
         self.kind = kind
         self._meaning = meaning
         self._most_bytes = most_bytes
@@ -63,13 +67,19 @@ class LabelBook(Generic[E, T]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def entries(self, events: Sequence[E], fields: Mapping[str, Sequence[Any]]) -> tuple[list[Entry[T]], Int64]:
-        """Those of the events that occur, and which of them each event has. fields: the events' own, by name."""
+    def entries(
+        self, events: Sequence[E], fields: Mapping[str, Sequence[Any]]
+    ) -> tuple[list[Entry[T]], Int64]:
+        """Those of the events that occur, and which of them each event has. fields: the events'
+        own, by name."""
         if self._bytes > self._most_bytes:
             self._forget()
         known = self._codes
         codes = []
-        labels = [map(tuple, fields[name]) if name in self.kind.forms.lists else fields[name] for name in self.kind.labels]
+        labels = [
+            map(tuple, fields[name]) if name in self.kind.forms.lists else fields[name]
+            for name in self.kind.labels
+        ]
         for row, key in enumerate(zip(*labels, strict=True)):
             code = known.get(key)
             if code is None:
@@ -105,15 +115,25 @@ class Columns(Generic[E, T]):
         """book: knows the kind."""
         self.kind = book.kind
         self.events = events
-        fields = dict(zip(self.kind.struct.__struct_fields__, zip(*map(astuple, events), strict=True), strict=True))
-        self.table, self.codes = book.entries(events, fields)  # labels that occur, each once; which of them each event has
+        fields = dict(
+            zip(
+                self.kind.struct.__struct_fields__,
+                zip(*map(astuple, events), strict=True),
+                strict=True,
+            )
+        )
+        # labels that occur, each once; which of them each event has
+        self.table, self.codes = book.entries(events, fields)
         owners = [entry.owner for entry in self.table]
-        self.ids, self._heads = identify([owners[code] for code in self.codes.tolist()], fields["event_id"])
+        self.ids, self._heads = identify(
+            [owners[code] for code in self.codes.tolist()], fields["event_id"]
+        )
         self.ts_us = times_us(fields["ts"])
         self.texts: dict[str, Sequence[str]] = {name: fields[name] for name in self.kind.texts}
         whole = self.kind.forms.integers.keys() - self.kind.forms.nullable
         self.numbers: dict[str, NDArray[Any]] = {
-            name: np.array(fields[name], dtype=np.int64 if name in whole else np.float64)  # None becomes nan
+            # None becomes nan
+            name: np.array(fields[name], dtype=np.int64 if name in whole else np.float64)
             for name in self.kind.numbers
         }
 
@@ -148,8 +168,9 @@ class Columns(Generic[E, T]):
     ) -> None:
         """Add one document for each event.
 
-        values: the records themselves (for `h`); sources: where each was read, `topic/partition/offset`; others: numbers of
-        ADDED that do not follow from the events alone, nan where they are not known. Lengths and shapes (n,).
+        values: the records themselves (for `h`); sources: where each was read,
+        `topic/partition/offset`; others: numbers of ADDED that do not follow from the events alone,
+        nan where they are not known. Lengths and shapes (n,).
         """
         hashes = list(map(payload_hash, values))
         numbers = {
@@ -185,10 +206,15 @@ def _number(kind: Kind[Any], name: str) -> Number:
     if name not in kind.forms.integers:
         return Number(name, DOUBLE, "<f8")
     most = kind.forms.integers[name]
-    return Number(name, INT32, "<i4") if most is not None and most < 1 << 31 else Number(name, INT64, "<i8")
+    return (
+        Number(name, INT32, "<i4")
+        if most is not None and most < 1 << 31
+        else Number(name, INT64, "<i8")
+    )
 
 
 def times_us(times: Sequence[datetime]) -> Int64:
-    """Microseconds since 1970. Exact: as seconds in a float they are within 0.25 us of the time, up to the year 2106."""
+    """Microseconds since 1970. Exact: as seconds in a float they are within 0.25 us of the time, up
+    to the year 2106."""
     rounded: Int64 = np.rint(np.array([at.timestamp() for at in times]) * 1e6).astype(np.int64)
     return rounded

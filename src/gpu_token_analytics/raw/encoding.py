@@ -1,8 +1,9 @@
 """Documents of many events encoded together, as BSON.
 
-A document is text (its id, where it came from, labels) and numbers. The numbers of all documents with the same ones known
-are laid out together, in one array whose rows are BSON already: building each document as a dict and encoding that costs the
-interpreter three times as much, and the interpreter is what bounds ingest (docs/decisions/0016).
+A document is text (its id, where it came from, labels) and numbers. The numbers of all documents
+with the same ones known are laid out together, in one array whose rows are BSON already: building
+each document as a dict and encoding that costs the interpreter three times as much, and the
+interpreter is what bounds ingest (docs/decisions/0016).
 
 BSON as of https://bsonspec.org/spec.html, version 1.1.
 """
@@ -23,7 +24,16 @@ from gpu_token_analytics.ledger.money import Float64, Int64
 from gpu_token_analytics.mongo.encoded import EncodedDocuments
 
 # Element types
-DOUBLE, TEXT, BINARY, BOOLEAN, DATE, NULL, INT32, INT64 = b"\x01", b"\x02", b"\x05", b"\x08", b"\x09", b"\x0a", b"\x10", b"\x12"
+DOUBLE, TEXT, BINARY, BOOLEAN, DATE, NULL, INT32, INT64 = (
+    b"\x01",
+    b"\x02",
+    b"\x05",
+    b"\x08",
+    b"\x09",
+    b"\x0a",
+    b"\x10",
+    b"\x12",
+)
 
 _LONGEST_TEXT = 4 * 256
 _END = b"\x00"  # of a text, and of a document
@@ -58,8 +68,10 @@ def encode_together(
 ) -> None:
     """One document for each row, added to `found`: its head, its texts, its labels, its numbers.
 
-    ids, heads: as identity.identify() gives them; texts: by name; labels: as label_elements() gives them;
-    columns: those of `numbers`, where nan is unknown; hashes: see EncodedDocuments. Lengths and shapes (n,).
+    ids, heads: as identity.identify() gives them; texts: by name; labels: as label_elements() gives
+    them;
+    columns: those of `numbers`, where nan is unknown; hashes: see EncodedDocuments. Lengths and
+    shapes (n,).
     """
     rows = _rows(numbers, columns, len(labels))
     encoded = [[text.encode() for text in column] for column in texts.values()]
@@ -79,7 +91,9 @@ def encode_together(
         for constant, size, column in zip(before, sizes, encoded, strict=True)
         for pieces in (map(constant.__getitem__, size.tolist()), column)
     ]
-    pieces = zip(lengths.astype("<i4").view("V4").tolist(), heads, *begun, labels, rows, strict=True)
+    pieces = zip(
+        lengths.astype("<i4").view("V4").tolist(), heads, *begun, labels, rows, strict=True
+    )
     into.extend(ids, hashes, lengths.tolist(), b"".join(chain.from_iterable(pieces)))
 
 
@@ -94,23 +108,32 @@ def five_digits(estimates: Float64) -> Float64:
 
 def label_elements(document: Mapping[str, Any]) -> bytes:
     """Fields that many documents have in common, as they stand after the texts."""
-    return _END + bson.encode(document)[_LENGTH_BYTES:-1]  # the end of the text before them; not of a document
+    # the end of the text before them; not of a document
+    return _END + bson.encode(document)[_LENGTH_BYTES:-1]
 
 
 @cache
 def _before_text(name: str, first: bool) -> list[bytes]:
-    """What stands before a text, by its length in bytes: the end of the one before it, its name, its length with the NUL."""
+    """What stands before a text, by its length in bytes: the end of the one before it, its name,
+    its length with the NUL."""
     name_of = (b"" if first else _END) + TEXT + name.encode() + b"\x00"
-    return [name_of + (length + 1).to_bytes(_LENGTH_BYTES, "little") for length in range(_LONGEST_TEXT + 1)]
+    return [
+        name_of + (length + 1).to_bytes(_LENGTH_BYTES, "little")
+        for length in range(_LONGEST_TEXT + 1)
+    ]
 
 
 def _sizes(texts: Sequence[bytes]) -> Int64:
     return np.fromiter(map(len, texts), np.int64, len(texts))
 
 
-def _rows(numbers: tuple[Number, ...], columns: Mapping[str, NDArray[Any]], count: int) -> list[bytes]:
+def _rows(
+    numbers: tuple[Number, ...], columns: Mapping[str, NDArray[Any]], count: int
+) -> list[bytes]:
     """The numbers of each document as BSON elements, and its end."""
-    known = {name: ~np.isnan(column) for name, column in columns.items() if column.dtype.kind == "f"}
+    known = {
+        name: ~np.isnan(column) for name, column in columns.items() if column.dtype.kind == "f"
+    }
     variants = np.zeros(count, dtype=np.int64)
     for bit, is_known in enumerate(known.values()):
         variants |= is_known.astype(np.int64) << bit
@@ -122,7 +145,9 @@ def _rows(numbers: tuple[Number, ...], columns: Mapping[str, NDArray[Any]], coun
         block = np.frombuffer(bytearray(template * len(where)), dtype=dtype)
         for name in dtype.names or ():
             block[name] = columns[name][where]
-        for index, row in zip(where.tolist(), block.view(f"V{len(template)}").tolist(), strict=True):
+        for index, row in zip(
+            where.tolist(), block.view(f"V{len(template)}").tolist(), strict=True
+        ):
             rows[index] = row
     return rows
 
@@ -143,4 +168,6 @@ def _layout(numbers: tuple[Number, ...], missing: frozenset[str]) -> tuple[np.dt
         offsets.append(len(row))
         row += bytes(np.dtype(number.format).itemsize)
     row += _END
-    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": len(row)}), row
+    return np.dtype(
+        {"names": names, "formats": formats, "offsets": offsets, "itemsize": len(row)}
+    ), row

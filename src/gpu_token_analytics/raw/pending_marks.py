@@ -1,13 +1,16 @@
 """Marks that are left for later: the cells of records that reach too far for their batch.
 
-A request may name a hundred GPUs and last for hours; three hundred of them touch two million cells. Marked with their batch
-they would hold up every sender whose records come after them. So what a batch touches beyond BATCH_MAX_CELLS is written down
-here, one document a record, before the batch is committed, and closing marks it in pieces, short spans first.
+A request may name a hundred GPUs and last for hours; three hundred of them touch two million cells.
+Marked with their batch they would hold up every sender whose records come after them. So what a
+batch touches beyond BATCH_MAX_CELLS is written down here, one document a record, before the batch
+is committed, and closing marks it in pieces, short spans first.
 
-    event durable -> document here durable -> offsets committed ... piece marked -> progress noted ... document removed
+    event durable -> document here durable -> offsets committed ... piece marked -> progress noted
+    ... document removed
 
-Whatever dies in between, the document says what is still to be marked; a piece marked twice only says "look again" twice. These
-marks are nobody's in recent.py: a cell that has one is computed from what is read.
+Whatever dies in between, the document says what is still to be marked; a piece marked twice only
+says "look again" twice. These marks are nobody's in recent.py: a cell that has one is computed from
+what is read.
 """
 
 from __future__ import annotations
@@ -17,7 +20,13 @@ from hashlib import blake2b
 
 from gpu_token_analytics.books.gpu_names import meanings_of
 from gpu_token_analytics.cells.marks import CellMarker
-from gpu_token_analytics.documents import US_PER_MINUTE, Collection, GpuMinute, minute_of, touched_minutes
+from gpu_token_analytics.documents import (
+    US_PER_MINUTE,
+    Collection,
+    GpuMinute,
+    minute_of,
+    touched_minutes,
+)
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.mongo.commands import update_many
 from gpu_token_analytics.mongo.errors import Document, mapped
@@ -27,7 +36,8 @@ _READ_AT_ONCE = 500
 
 
 class PendingMarks:
-    """Reaches that wait to be marked. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
+    """Reaches that wait to be marked. Every method raises StoreUnreachable, StoreRefused or
+    StoreOutcomeUnknown."""
 
     def __init__(self, store: Store, debounce_seconds: float) -> None:
         self._store, self._rows = store, store[Collection.PENDING_MARKS]
@@ -35,7 +45,8 @@ class PendingMarks:
 
     @mapped
     def put(self, reaches: Iterable[Reach]) -> None:
-        """Write them down; what is there already begins anew, since another event may be behind it. Can be repeated."""
+        """Write them down; what is there already begins anew, since another event may be behind it.
+        Can be repeated."""
         now = self._store.now()
         statements: list[Document] = []
         for reach in reaches:
@@ -54,7 +65,8 @@ class PendingMarks:
 
     @mapped
     def mark(self, most_cells: int) -> int:
-        """Mark a piece of about so many cells, and note it. Returns how many were marked; 0: nothing waits."""
+        """Mark a piece of about so many cells, and note it. Returns how many were marked; 0:
+        nothing waits."""
         marker = CellMarker(self._store, self._debounce_seconds)
         left = most_cells
         for row in list(self._rows.find().sort("cells").limit(_READ_AT_ONCE)):
@@ -75,11 +87,16 @@ class PendingMarks:
         return most_cells - left
 
     def _cells(self, row: Document, until_us: int) -> list[GpuMinute]:
-        """Names are looked up now, after the event was stored: what is learned later is `pending` (ingest/settle.py)."""
+        """Names are looked up now, after the event was stored: what is learned later is `pending`
+        (ingest/settle.py)."""
         placements = meanings_of(self._store, row["names"])
         meant = [placements.resolve(name, row["ended_us"]) for name in row["names"]]
         gpus = sorted({*meant, *(name for name in row["names"] if "/" not in name)})
-        return [(gpu, minute_us) for minute_us in range(row["next_us"], until_us, US_PER_MINUTE) for gpu in gpus]
+        return [
+            (gpu, minute_us)
+            for minute_us in range(row["next_us"], until_us, US_PER_MINUTE)
+            for gpu in gpus
+        ]
 
     @mapped
     def count(self, start_us: int | None = None, end_us: int | None = None) -> int:

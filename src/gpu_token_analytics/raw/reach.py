@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reach:
-    """The cells that a request can change: of each of its GPUs, all minutes that [start, end) meets."""
+    """The cells that a request can change: of each of its GPUs, all minutes that [start, end)
+    meets."""
 
     names: tuple[str, ...]  # UUIDs or labels
     start_us: int

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple, TypeAlias
 from pymongo import ASCENDING, DESCENDING
 from pymongo.collection import Collection as MongoCollection
 
-from gpu_token_analytics.documents import LEDGER_SAMPLE_FIELDS, LONG_REQUEST_US, TOKEN_COUNTS, US_PER_MINUTE, GpuId, minute_of
+from gpu_token_analytics.documents import (
+    LEDGER_SAMPLE_FIELDS,
+    LONG_REQUEST_US,
+    TOKEN_COUNTS,
+    US_PER_MINUTE,
+    GpuId,
+    minute_of,
+)
 from gpu_token_analytics.ledger.counted import CounterRow
 from gpu_token_analytics.ledger.requests import UsageRows
 from gpu_token_analytics.mongo.client import Store
@@ -60,7 +67,8 @@ class UsageTime(NamedTuple):
 
 
 class RawReads:
-    """Reads of `token_usage` and `gpu_metrics`. Every method raises StoreUnreachable, StoreRefused or StoreOutcomeUnknown."""
+    """Reads of `token_usage` and `gpu_metrics`. Every method raises StoreUnreachable, StoreRefused
+    or StoreOutcomeUnknown."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -70,12 +78,16 @@ class RawReads:
 
     @mapped
     def usage(self, names: Sequence[str], start_us: int, end_us: int) -> UsageRows:
-        """Requests naming one of `names` that can be active in [start, end), each once. Also some that are not, and of cards
-        that share a UUID those that named it on another host."""
-        either = {"$or": [_near(names, start_us, end_us), _far(names, start_us, end_us)]}  # an index for each
+        """Requests naming one of `names` that can be active in [start, end), each once. Also some
+        that are not, and of cards that share a UUID those that named it on another host."""
+        # an index for each
+        either = {"$or": [_near(names, start_us, end_us), _far(names, start_us, end_us)]}
         rows = self._usage.find(either, _USAGE_FIELDS).batch_size(_ROWS_AT_ONCE)
-        # Columns take a fraction of what documents take: of 72,000 requests, 50 MB instead of 150 with all of them at once.
-        return UsageRows.joined([UsageRows.of(some) for some in iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), [])])
+        # Columns take a fraction of what documents take: of 72,000 requests, 50 MB instead of 150
+        # with all of them at once.
+        return UsageRows.joined(
+            [UsageRows.of(some) for some in iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), [])]
+        )
 
     @mapped
     def samples(self, gpus: Set[GpuId], start_us: int, end_us: int) -> dict[GpuId, list[Document]]:
@@ -91,7 +103,8 @@ class RawReads:
         return by_gpu
 
     def last_samples(self, before: Set[GpuTime]) -> dict[GpuTime, Document]:
-        """The newest sample of each GPU before a time (equal times: the greatest id); GPUs without one are left out."""
+        """The newest sample of each GPU before a time (equal times: the greatest id); GPUs without
+        one are left out."""
         return self._nearest(before, "$lt", DESCENDING)
 
     def first_samples(self, since: Set[GpuTime]) -> dict[GpuTime, Document]:
@@ -100,8 +113,9 @@ class RawReads:
 
     @mapped
     def _nearest(self, wanted: Set[GpuTime], side: str, order: int) -> dict[GpuTime, Document]:
-        # Sorted by the index alone: with the id as a second key MongoDB would read and sort every sample on that side, a
-        # month of them. Two samples of one time are rare, and looked at again.
+        # Sorted by the index alone: with the id as a second key MongoDB would read and sort every
+        # sample on that side, a month of them. Two samples of one time are rare, and looked at
+        # again.
         searches: list[list[Document]] = [
             [
                 {"$match": {**sample_of(gpu), "ts_us": {side: at_us}}},
@@ -116,21 +130,29 @@ class RawReads:
             key: GpuTime = tuple(sample.pop("asked"))
             nearest = by_time.setdefault(key, sample)
             if nearest is not sample and nearest["ts_us"] == sample["ts_us"]:
-                same = self._samples.find({**sample_of(key[0]), "ts_us": sample["ts_us"]}, _SAMPLE_FIELDS)
+                same = self._samples.find(
+                    {**sample_of(key[0]), "ts_us": sample["ts_us"]}, _SAMPLE_FIELDS
+                )
                 by_time[key] = next(iter(same.sort("_id", order).limit(1)), nearest)
         return by_time
 
     @mapped
     def has_sample_from(self, gpu: GpuId, from_us_: int) -> bool:
         """Whether a sample at or after a time exists."""
-        return self._samples.find_one({**sample_of(gpu), "ts_us": {"$gte": from_us_}}, {"_id": 1}) is not None
+        return (
+            self._samples.find_one({**sample_of(gpu), "ts_us": {"$gte": from_us_}}, {"_id": 1})
+            is not None
+        )
 
     @mapped
-    def sampled(self, gpus: Sequence[GpuId], start_us: int, end_us: int) -> list[tuple[GpuId, list[int]]]:
+    def sampled(
+        self, gpus: Sequence[GpuId], start_us: int, end_us: int
+    ) -> list[tuple[GpuId, list[int]]]:
         """The times of the samples of these GPUs in [start, end), from the index alone."""
         where = {"gpu": {"$in": _stored_names(gpus)}, "ts_us": {"$gte": start_us, "$lt": end_us}}
         times: dict[GpuId, list[int]] = {gpu: [] for gpu in gpus}
-        hosts = {"host": 1} if any(map(host_and_uuid, gpus)) else {}  # without, the index alone is read
+        # without, the index alone is read
+        hosts = {"host": 1} if any(map(host_and_uuid, gpus)) else {}
         for doc in self._samples.find(where, {"_id": 0, "gpu": 1, "ts_us": 1, **hosts}):
             for gpu in _names_of(doc):
                 if gpu in times:
@@ -138,11 +160,16 @@ class RawReads:
         return list(times.items())
 
     def usage_before(self, asked: Sequence[UsageTime]) -> dict[int, Document]:
-        """The newest request of each that was active before its time: {start_us, ts_us}, by place in `asked`."""
+        """The newest request of each that was active before its time: {start_us, ts_us}, by place
+        in `asked`."""
         # A request is active up to its end, its end excluded; one without a duration is its end.
         return self._nearest_usage(
             [
-                {**_usage_of(name), "ts_us": {"$gte": start_us, "$lt": min(end_us, at_us + 1)}, "start_us": {"$lt": at_us}}
+                {
+                    **_usage_of(name),
+                    "ts_us": {"$gte": start_us, "$lt": min(end_us, at_us + 1)},
+                    "start_us": {"$lt": at_us},
+                }
                 for name, start_us, end_us, at_us in asked
             ],
             DESCENDING,
@@ -177,16 +204,25 @@ class RawReads:
 
     @mapped
     def labelled_usage(self, label: str) -> Iterable[Document]:
-        """Requests, and engines' counters, that named a GPU by its `host/index` label: {start_us, ts_us, gpus}."""
+        """Requests, and engines' counters, that named a GPU by its `host/index` label: {start_us,
+        ts_us, gpus}."""
         fields = {"_id": 0, "start_us": 1, "ts_us": 1, "gpus": 1}
-        return chain(*(each(events.find(_usage_of(label), fields)) for events in (self._usage, self._counters)))
+        return chain(
+            *(
+                each(events.find(_usage_of(label), fields))
+                for events in (self._usage, self._counters)
+            )
+        )
 
     @mapped
     def counters(self, names: Sequence[str], start_us: int, end_us: int) -> list[CounterRow]:
         """What engines that name one of `names` counted in times that meet [start, end)."""
         ended = {"$gt": start_us, "$lt": end_us + MAX_COUNTED_US}
         where = {"gpus": {"$in": _stored_names(names)}, "ts_us": ended, "start_us": {"$lt": end_us}}
-        return [CounterRow.of(document) for document in self._counters.find(where, _COUNTER_FIELDS).batch_size(_ROWS_AT_ONCE)]
+        return [
+            CounterRow.of(document)
+            for document in self._counters.find(where, _COUNTER_FIELDS).batch_size(_ROWS_AT_ONCE)
+        ]
 
     @mapped
     def gpus_of(self, kind: Kind[Any], touches: Touches) -> list[str]:
@@ -195,16 +231,21 @@ class RawReads:
 
     @mapped
     def spans_of(self, kind: Kind[Any], touches: Touches, name: str) -> Iterable[tuple[int, int]]:
-        """[since, until) in microseconds of all events of a kind that speak of a GPU by one name; equal: a point in time."""
+        """[since, until) in microseconds of all events of a kind that speak of a GPU by one name;
+        equal: a point in time."""
         fields = {"_id": 0, "ts_us": 1, touches.since: 1}
-        documents = each(self._store[kind.collection].find(_speaking_of(name, touches.gpus), fields))
+        documents = each(
+            self._store[kind.collection].find(_speaking_of(name, touches.gpus), fields)
+        )
         return ((document[touches.since], document["ts_us"]) for document in documents)
 
     @mapped
     def usage_totals(self) -> dict[str, int]:
         """Requests and their tokens of all raw events."""
         sums = {name: {"$sum": f"${name}"} for name in TOKEN_COUNTS}
-        totals = list(self._usage.aggregate([{"$group": {"_id": None, "requests": {"$sum": 1}, **sums}}]))
+        totals = list(
+            self._usage.aggregate([{"$group": {"_id": None, "requests": {"$sum": 1}, **sums}}])
+        )
         return {name: value for name, value in totals[0].items() if name != "_id"} if totals else {}
 
     @mapped
@@ -216,7 +257,8 @@ class RawReads:
 
 
 def _stored_names(names: Iterable[str]) -> list[str]:
-    """Under which names events of these GPUs are stored; `host/UUID`, the one of several cards, is stored by its UUID."""
+    """Under which names events of these GPUs are stored; `host/UUID`, the one of several cards, is
+    stored by its UUID."""
     pairs = filter(None, map(host_and_uuid, names))
     return sorted({*names, *(uuid for _, uuid in pairs)})
 
@@ -228,9 +270,14 @@ def _names_of(sample: Document) -> tuple[str, ...]:
 
 
 def _speaking_of(name: str, field: str) -> Document:
-    """Events that name a GPU in a field; `host/UUID`, of several cards that share the UUID, also by that on its host."""
+    """Events that name a GPU in a field; `host/UUID`, of several cards that share the UUID, also by
+    that on its host."""
     pair = host_and_uuid(name)
-    return {field: name} if pair is None else {"$or": [{field: name}, {field: pair[1], "host": pair[0]}]}
+    return (
+        {field: name}
+        if pair is None
+        else {"$or": [{field: name}, {field: pair[1], "host": pair[0]}]}
+    )
 
 
 def _usage_of(name: str) -> Document:
@@ -238,8 +285,8 @@ def _usage_of(name: str) -> Document:
 
 
 def _near(names: Sequence[str], start_us: int, end_us: int) -> Document:
-    """Requests that ended since `start`, and not long after `end`; those without a latency, which take all of the minute in
-    which they ended, in any minute of [start, end)."""
+    """Requests that ended since `start`, and not long after `end`; those without a latency, which
+    take all of the minute in which they ended, in any minute of [start, end)."""
     timed = {"ts_us": {"$gte": start_us}, "start_us": {"$lt": end_us}}
     windows = {"latency_ms": None, "ts_us": {"$lt": minute_of(end_us - 1) + US_PER_MINUTE}}
     ended = {"$gte": minute_of(start_us), "$lt": end_us + LONG_REQUEST_US}
@@ -249,14 +296,23 @@ def _near(names: Sequence[str], start_us: int, end_us: int) -> Document:
 def _far(names: Sequence[str], start_us: int, end_us: int) -> Document:
     """Those that began before `end` and ended later than _near() looks."""
     began = {"$gte": start_us - MAX_REQUEST_US, "$lt": end_us}
-    return {"long": True, "gpus": {"$in": _stored_names(names)}, "start_us": began, "ts_us": {"$gte": end_us + LONG_REQUEST_US}}
+    return {
+        "long": True,
+        "gpus": {"$in": _stored_names(names)},
+        "start_us": began,
+        "ts_us": {"$gte": end_us + LONG_REQUEST_US},
+    }
 
 
-def _each_search(collection: MongoCollection[Document], searches: Sequence[list[Document]]) -> Iterator[Document]:
+def _each_search(
+    collection: MongoCollection[Document], searches: Sequence[list[Document]]
+) -> Iterator[Document]:
     """What several searches find in one collection, with one command for many of them."""
     for start in range(0, len(searches), _SEARCHES_AT_ONCE):
         first, *others = searches[start : start + _SEARCHES_AT_ONCE]
-        united: list[Document] = [{"$unionWith": {"coll": collection.name, "pipeline": other}} for other in others]
+        united: list[Document] = [
+            {"$unionWith": {"coll": collection.name, "pipeline": other}} for other in others
+        ]
         yield from collection.aggregate([*first, *united])
 
 

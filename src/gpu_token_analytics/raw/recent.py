@@ -1,18 +1,21 @@
 """The events this process stored last: closing takes them from here instead of reading them back.
 
-A cell must not depend on who computes it. So they are used for a cell only where they are all of its events, and the cell says
-so itself: every mark adds one to its `gen`, and whoever stores an event that touches a cell marks it, unless one of his own is
-still ahead (cells/marks.py). Where `gen` is the number of marks this process made for batches it remembers, nobody else marked
-the cell, and no event of anybody else is among those it is computed from. One that comes later marks it later: as ever, the
-cell is computed again.
+A cell must not depend on who computes it. So they are used for a cell only where they are all of
+its events, and the cell says so itself: every mark adds one to its `gen`, and whoever stores an
+event that touches a cell marks it, unless one of his own is still ahead (cells/marks.py). Where
+`gen` is the number of marks this process made for batches it remembers, nobody else marked the
+cell, and no event of anybody else is among those it is computed from. One that comes later marks it
+later: as ever, the cell is computed again.
 
 That holds because, and breaks when:
 
-- a batch is remembered only if all of it was stored for the first time, durably, by this process. Of one that was not, a mark
-  may have been left out: its cells are forgotten, and their `gen` is then ahead of what is counted from here on, for ever;
-- marks are counted after MongoDB has confirmed them, and those counted after a cell was taken do not prove anything (`moment`);
-- events leave (too many, or too old: nothing but retention removes what is stored, and that comes much later than
-  KEPT_SECONDS) together with the cells that they touched first.
+- a batch is remembered only if all of it was stored for the first time, durably, by this process.
+  Of one that was not, a mark may have been left out: its cells are forgotten, and their `gen` is
+  then ahead of what is counted from here on, for ever;
+- marks are counted after MongoDB has confirmed them, and those counted after a cell was taken do
+  not prove anything (`moment`);
+- events leave (too many, or too old: nothing but retention removes what is stored, and that comes
+  much later than KEPT_SECONDS) together with the cells that they touched first.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ _REQUEST_BYTES, _LABELS_BYTES, _SAMPLE_BYTES = 144, 640, 700  # measured as resi
 
 
 def held_bytes(parts: Sequence[UsageRows], samples: Sequence[Document]) -> int:
-    """What a batch takes here, about. Labels are one object for all requests that have them; they may be as many as these."""
+    """What a batch takes here, about. Labels are one object for all requests that have them; they
+    may be as many as these."""
     labels = {id(labels) for part in parts for labels in part.labels.table}
     requests = sum(map(len, parts))
     return _REQUEST_BYTES * requests + _LABELS_BYTES * len(labels) + _SAMPLE_BYTES * len(samples)
@@ -55,7 +59,12 @@ class _Marks:
 
 class _Batch:
     def __init__(
-        self, number: int, stored_at: float, size_bytes: int, requests: UsageRows, samples: Sequence[Document]
+        self,
+        number: int,
+        stored_at: float,
+        size_bytes: int,
+        requests: UsageRows,
+        samples: Sequence[Document],
     ) -> None:
         self.number, self.stored_at, self.size_bytes = number, stored_at, size_bytes
         self.opened: list[GpuMinute] = []  # cells that no batch before it touched
@@ -92,12 +101,15 @@ class Known:
     def requests(self, names: Iterable[str], start_us: int, end_us: int) -> UsageRows:
         """Requests naming one of `names` that can be active in [start, end), each once."""
         wanted = list(names)
-        near = [batch.requests for batch in self._batches if batch.last_end_us >= minute_of(start_us)]
+        near = [
+            batch.requests for batch in self._batches if batch.last_end_us >= minute_of(start_us)
+        ]
         active = ((rows, _active(rows, wanted, start_us, end_us)) for rows in near)
         return UsageRows.joined([rows.take(where) for rows, where in active if len(where)])
 
     def samples(self, spans: Mapping[GpuId, tuple[int, int]]) -> dict[GpuId, list[Document]]:
-        """Samples of each GPU with start <= ts < end, by time (equal times: by id). spans: {GPU: (start_us, end_us)}."""
+        """Samples of each GPU with start <= ts < end, by time (equal times: by id). spans: {GPU:
+        (start_us, end_us)}."""
         by_gpu: dict[GpuId, list[Document]] = {gpu: [] for gpu in spans}
         low, high = min(start for start, _ in spans.values()), max(end for _, end in spans.values())
         for batch in self._batches:
@@ -105,7 +117,11 @@ class Known:
             if last < low or first >= high:
                 continue
             for gpu, (start, end) in spans.items():
-                by_gpu[gpu] += [sample for sample in batch.samples.get(gpu, ()) if start <= sample["ts_us"] < end]
+                by_gpu[gpu] += [
+                    sample
+                    for sample in batch.samples.get(gpu, ())
+                    if start <= sample["ts_us"] < end
+                ]
         for samples in by_gpu.values():
             samples.sort(key=lambda sample: (sample["ts_us"], sample["_id"]))
         return by_gpu
@@ -138,11 +154,13 @@ class RecentEvents:
     ) -> None:
         """A batch that this process has just stored, each event for the first time, and durably.
 
-        size_bytes: see held_bytes(). touched: the cells its events touch; marked: those whose mark was not left out.
+        size_bytes: see held_bytes(). touched: the cells its events touch; marked: those whose mark
+        was not left out.
         """
         if not parts and not samples and not touched:
             return
-        # At once: thousands of small arrays, each of its own moment, would keep the memory around them from being freed.
+        # At once: thousands of small arrays, each of its own moment, would keep the memory around
+        # them from being freed.
         requests = UsageRows.joined(parts)
         with self._lock:
             self._number += 1
@@ -162,7 +180,8 @@ class RecentEvents:
             self._let_go()
 
     def forget(self, touched: Collection[GpuMinute]) -> None:
-        """Events of these cells were stored, but not all of the batch for the first time by this process."""
+        """Events of these cells were stored, but not all of the batch for the first time by this
+        process."""
         with self._lock:
             self._touch(touched)
             for cell in touched:
@@ -178,30 +197,44 @@ class RecentEvents:
 
     @property
     def turnover(self) -> float:
-        """How often all that can be remembered was replaced since the start: what was stored one turnover ago is forgotten."""
+        """How often all that can be remembered was replaced since the start: what was stored one
+        turnover ago is forgotten."""
         return self._ever_bytes / self._most_bytes
 
     @property
     def moment(self) -> int:
-        """To be asked before cells are taken: what is counted later does not prove anything about their `gen`."""
+        """To be asked before cells are taken: what is counted later does not prove anything about
+        their `gen`."""
         return self._number
 
     def whole(self, gpu: GpuId, minutes: Mapping[int, int], moment: int) -> frozenset[int]:
-        """Those minutes of a GPU whose events are all here. minutes: {start in us: the cell's `gen` as it was taken}."""
+        """Those minutes of a GPU whose events are all here. minutes: {start in us: the cell's `gen`
+        as it was taken}."""
         with self._lock:
             self._let_go()
-            return frozenset(minute for minute, gen in minutes.items() if self._is_whole((gpu, minute), gen, moment))
+            return frozenset(
+                minute
+                for minute, gen in minutes.items()
+                if self._is_whole((gpu, minute), gen, moment)
+            )
 
     def known(self, gens: Mapping[GpuId, Mapping[int, int]], moment: int) -> Known:
-        """What is here of the GPUs whose events are all here, in the minutes of `gens`: {GPU: {start of a minute in
-        microseconds: the cell's `gen` as it was taken}}. A GPU with a hole between its minutes is not among them."""
+        """What is here of the GPUs whose events are all here, in the minutes of `gens`: {GPU:
+        {start of a minute in microseconds: the cell's `gen` as it was taken}}. A GPU with a hole
+        between its minutes is not among them."""
         with self._lock:
             self._let_go()
-            whole = [gpu for gpu, minutes in gens.items() if _without_hole(minutes) and self._are_whole(gpu, minutes, moment)]
+            whole = [
+                gpu
+                for gpu, minutes in gens.items()
+                if _without_hole(minutes) and self._are_whole(gpu, minutes, moment)
+            ]
             return Known(whole, tuple(self._batches)) if whole else NOTHING_KNOWN
 
     def _are_whole(self, gpu: GpuId, minutes: Mapping[int, int], moment: int) -> bool:
-        return all(self._is_whole((gpu, minute_us), gen, moment) for minute_us, gen in minutes.items())
+        return all(
+            self._is_whole((gpu, minute_us), gen, moment) for minute_us, gen in minutes.items()
+        )
 
     def _is_whole(self, cell: GpuMinute, gen: int, moment: int) -> bool:
         marks = self._cells.get(cell)
@@ -212,7 +245,9 @@ class RecentEvents:
 
     def _let_go(self) -> None:
         oldest = self._clock.monotonic() - KEPT_SECONDS
-        while self._batches and (self._bytes > self._most_bytes or self._batches[0].stored_at < oldest):
+        while self._batches and (
+            self._bytes > self._most_bytes or self._batches[0].stored_at < oldest
+        ):
             batch = self._batches.popleft()
             self._bytes -= batch.size_bytes
             for cell in batch.opened:

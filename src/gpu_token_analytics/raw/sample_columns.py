@@ -11,7 +11,8 @@ from gpu_token_analytics.wire.fields import Source
 from gpu_token_analytics.wire.names import canonical_host
 from gpu_token_analytics.wire.sample import GpuSample
 
-LIVE_SOURCES = frozenset(get_args(Source)) - {"replay"}  # nobody pays for a GPU of a trace by the clock
+# nobody pays for a GPU of a trace by the clock
+LIVE_SOURCES = frozenset(get_args(Source)) - {"replay"}
 
 # What each sample says itself of what the ledger reads.
 _OWN = tuple(name for name in LEDGER_SAMPLE_FIELDS if name not in ("gpu", "ts_us", "host"))
@@ -47,5 +48,7 @@ class SampleColumns(Columns[GpuSample, GpuDescription]):
                 "host": gpus[code].host,
                 **{field: getattr(event, field) for field in _OWN},
             }
-            for event, name, code, ts_us in zip(self.events, self.ids, self.codes.tolist(), self.ts_us.tolist(), strict=True)
+            for event, name, code, ts_us in zip(
+                self.events, self.ids, self.codes.tolist(), self.ts_us.tolist(), strict=True
+            )
         ]

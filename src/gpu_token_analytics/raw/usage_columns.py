@@ -1,4 +1,5 @@
-"""Requests of a batch as columns: the times that follow from what each says, and what the ledger needs of it."""
+"""Requests of a batch as columns: the times that follow from what each says, and what the ledger
+needs of it."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class UsageColumns(Columns[TokenUsage, Labels]):
         Number("tokens", INT32, "<i4"),
         Number("tps", DOUBLE, "<f8"),
         Number("cost_per_token", DOUBLE, "<f8"),
-        Number("period", INT32, "<i4"),  # in which it was stored, as the number of PERIOD_US since 1970
+        # in which it was stored, as the number of PERIOD_US since 1970
+        Number("period", INT32, "<i4"),
     )
 
     @cached_property
@@ -43,7 +45,8 @@ class UsageColumns(Columns[TokenUsage, Labels]):
 
     @cached_property
     def start_us(self) -> Int64:
-        """When each began to use its GPUs (end - latency + queue); its end when no latency is known."""
+        """When each began to use its GPUs (end - latency + queue); its end when no latency is
+        known."""
         active_ms = np.nan_to_num(self._latency_ms) - np.nan_to_num(self.numbers["queue_ms"])
         active_us: Int64 = np.maximum(np.rint(active_ms * 1000).astype(np.int64), 0)
         return self.ts_us - active_us

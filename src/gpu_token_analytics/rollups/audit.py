@@ -3,8 +3,8 @@
     hours of GPUs   from the cells        hours of the fleet   from the hours of GPUs
     days of GPUs    from their hours      days of the fleet    from the fleet's hours
 
-A sum that differs while a part of it waits to be rolled up is behind, not wrong. Any other is looked at a second time, since
-parts and sum are read one after the other.
+A sum that differs while a part of it waits to be rolled up is behind, not wrong. Any other is
+looked at a second time, since parts and sum are read one after the other.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def audit_sums(
     covered: Callable[[datetime, datetime], bool],
     before_second_look: Callable[[int], object],
 ) -> SumsAudit:
-    """Compare the sums that hold these hours of GPUs, as far as all of their time is covered. Raises StoreError."""
+    """Compare the sums that hold these hours of GPUs, as far as all of their time is covered.
+    Raises StoreError."""
     with store_errors("compare sums with their cells"):
         asked = sorted(set(gpu_hours))
         audited = SumsAudit()
@@ -80,7 +81,9 @@ def audit_sums(
 
 
 def _sums(
-    store: RollupStore, gpu_hours: list[tuple[GpuId, datetime]], covered: Callable[[datetime, datetime], bool]
+    store: RollupStore,
+    gpu_hours: list[tuple[GpuId, datetime]],
+    covered: Callable[[datetime, datetime], bool],
 ) -> Iterator[_Sum]:
     hours = sorted({hour for _, hour in gpu_hours if covered(hour, hour + HOUR)})
     gpu_days = sorted({(gpu, floor(hour, DAY)) for gpu, hour in gpu_hours})

@@ -1,4 +1,5 @@
-"""Days, weeks and months of a time zone, as people plan and pay: a week begins on Monday, clock changes included."""
+"""Days, weeks and months of a time zone, as people plan and pay: a week begins on Monday, clock
+changes included."""
 
 from __future__ import annotations
 
@@ -31,12 +32,17 @@ def period_before(at: datetime, period: Period, tz: ZoneInfo) -> tuple[datetime,
 
 def midnight(day: date, tz: ZoneInfo) -> datetime:
     """The first instant of a local day, in UTC."""
-    noon = datetime(day.year, day.month, day.day, 12, tzinfo=tz)  # no clock change skips or repeats it
+    # no clock change skips or repeats it
+    noon = datetime(day.year, day.month, day.day, 12, tzinfo=tz)
     return bucket_start(noon, Step.DAY, tz).astimezone(UTC)
 
 
 # From the first day of a period this far is in the next one, and not past it.
-_LONGEST = {Period.DAY: timedelta(days=1), Period.WEEK: timedelta(days=7), Period.MONTH: timedelta(days=31)}
+_LONGEST = {
+    Period.DAY: timedelta(days=1),
+    Period.WEEK: timedelta(days=7),
+    Period.MONTH: timedelta(days=31),
+}
 
 
 def _first_day(day: date, period: Period) -> date:

@@ -1,16 +1,20 @@
 """What a rollup document holds, computed from its parts. Pure; stored and kept current by store.py.
 
-    rollups_hourly  "gpu|<gpu>|2026-01-31T12"   one GPU:  places: [{host, gpu_name, price_mode, SUMS, second_half: SUMS}]
+    rollups_hourly  "gpu|<gpu>|2026-01-31T12"   one GPU:  places: [{host, gpu_name, price_mode,
+                    SUMS, second_half: SUMS}]
                     "fleet|2026-01-31T12"       all GPUs: SUMS, second_half: {of, SUMS} or null
-    rollups_daily   "gpu|<gpu>|2026-01-31", "fleet|2026-01-31"      the same of UTC days, without halves
+    rollups_daily   "gpu|<gpu>|2026-01-31", "fleet|2026-01-31"      the same of UTC days, without
+                    halves
 
-SUMS are space, total and lines, the fleet's also by_model. Columns are those of vectors.py; lines are packed (packed.py).
-Many lines stand in chunks: as stored, `lines` and `by_model` are then a reference (lines.py).
+SUMS are space, total and lines, the fleet's also by_model. Columns are those of vectors.py; lines
+are packed (packed.py). Many lines stand in chunks: as stored, `lines` and `by_model` are then a
+reference (lines.py).
 `places` has one entry unless the GPU changed host, name or the way it is paid for within the time.
 
-`second_half` is minutes 30 to 59, and the whole less them is the first half: a half hour is where hours and days of zones
-such as Asia/Kolkata begin, and it halves what a range that ends on any minute has to read from cells. Documents of earlier
-versions have neither price_mode nor second_half; a fleet hour has halves when all its GPUs have.
+`second_half` is minutes 30 to 59, and the whole less them is the first half: a half hour is where
+hours and days of zones such as Asia/Kolkata begin, and it halves what a range that ends on any
+minute has to read from cells. Documents of earlier versions have neither price_mode nor
+second_half; a fleet hour has halves when all its GPUs have.
 """
 
 from __future__ import annotations
@@ -70,7 +74,8 @@ class _Sum:
     def add_stored(self, stored: Mapping[str, Any]) -> None:
         self.space = list(map(add, self.space, read_space(stored["space"])))
         for model, tenant, vector in unpack(stored["lines"]):
-            self._add((intern(model), intern(tenant or "")), vector)  # each name once, however many lines have it
+            # each name once, however many lines have it
+            self._add((intern(model), intern(tenant or "")), vector)
 
     def add_sum(self, other: _Sum) -> None:
         self.space = list(map(add, self.space, other.space))
@@ -93,7 +98,8 @@ class _Sum:
 
 
 def gpu_hour(gpu: GpuId, hour: datetime, cells: Iterable[CellDocument]) -> Document:
-    """The hourly document of one GPU from all its cells of that hour (computed or not), each looked at once."""
+    """The hourly document of one GPU from all its cells of that hour (computed or not), each looked
+    at once."""
     parts: list[tuple[str, int]] = []
     finals: list[datetime | None] = []
     places: dict[Place, tuple[_Sum, _Sum]] = {}
@@ -120,7 +126,8 @@ def gpu_hour(gpu: GpuId, hour: datetime, cells: Iterable[CellDocument]) -> Docum
         second.share(shares)
         whole.add_sum(second)  # it held the first half until here
         listed.append({**_names(place), **whole.document(), "second_half": second.document()})
-        places[place] = (_Sum(), _Sum())  # its lines are packed: with many, that is half of the memory
+        # its lines are packed: with many, that is half of the memory
+        places[place] = (_Sum(), _Sum())
     head = _head("gpu", gpu, hour, HOUR, parts, finals)
     return {**head, "rolled": False, "places": listed}
 
@@ -133,8 +140,13 @@ def gpu_day(gpu: GpuId, day: datetime, hours: Iterable[Mapping[str, Any]]) -> Do
         parts.append((hour["_id"], hour["version"]))
         finals.append(hour["final_at"])
         for stored in hour["places"]:
-            places.setdefault((stored["host"], stored["gpu_name"], stored.get("price_mode")), _Sum()).add_stored(stored)
-    listed = [{**_names(place), **whole.document()} for place, whole in sorted(places.items(), key=_place_order)]
+            places.setdefault(
+                (stored["host"], stored["gpu_name"], stored.get("price_mode")), _Sum()
+            ).add_stored(stored)
+    listed = [
+        {**_names(place), **whole.document()}
+        for place, whole in sorted(places.items(), key=_place_order)
+    ]
     return {**_head("gpu", gpu, day, DAY, parts, finals), "places": listed}
 
 
@@ -156,8 +168,12 @@ def fleet(start: datetime, length: timedelta, parts: Iterable[Mapping[str, Any]]
     head = _head("fleet", None, start, length, versions, finals)
     document = {**head, **whole.document(by_model=True)}
     if length == HOUR:
-        # `of` is the whole that it is half of: a process of an earlier version writes the whole alone, over what is there.
-        document |= {"rolled": False, "second_half": {"of": head["seen"], **half} if has_halves else None}
+        # `of` is the whole that it is half of: a process of an earlier version writes the whole
+        # alone, over what is there.
+        document |= {
+            "rolled": False,
+            "second_half": {"of": head["seen"], **half} if has_halves else None,
+        }
     return document
 
 
@@ -176,7 +192,9 @@ def _head(
     finals: Iterable[datetime | None],
 ) -> Document:
     listed = sorted(parts)
-    digest = blake2b("\n".join(f"{name} {version}" for name, version in listed).encode(), digest_size=12)
+    digest = blake2b(
+        "\n".join(f"{name} {version}" for name, version in listed).encode(), digest_size=12
+    )
     known = [at for at in finals if at is not None]
     head: Document = {
         "_id": rollup_id(scope, gpu, start, length),
@@ -184,7 +202,8 @@ def _head(
         "start": start,
         "version": sum(version for _, version in listed),
         "seen": digest.hexdigest(),
-        "final_at": max(known, default=None),  # when its last cell turns final; from then on nothing is provisional
+        # when its last cell turns final; from then on nothing is provisional
+        "final_at": max(known, default=None),
     }
     if gpu is not None:
         head["gpu"] = gpu

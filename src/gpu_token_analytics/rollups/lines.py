@@ -4,7 +4,8 @@
     {ref: {token, section, chunks, lines}}        in chunks; the document's `chunks` is their token
     {pieces: [{model, tenant, values}, ...]}      as read: what unpack takes like the first
 
-A section is `lines` or `by_model` of the document itself, of its second half, of its places and of theirs.
+A section is `lines` or `by_model` of the document itself, of its second half, of its places and of
+theirs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.mongo.errors import Document
 from gpu_token_analytics.rollups.packed import cut, packed_bytes
 
-Section: TypeAlias = tuple[Document, str, str]  # what holds it, under which name, and where that is in the document
+# what holds it, under which name, and where that is in the document
+Section: TypeAlias = tuple[Document, str, str]
 
 MAX_INLINE_LINES = 1000  # of one section
 MAX_INLINE_BYTES = 512 * 1024  # of all sections of a document
@@ -39,7 +41,8 @@ def sections(document: Document) -> Iterator[Section]:
 
 
 def take_out(document: Document) -> dict[str, Document]:
-    """Replace the sections that are too many for a document by references without a token. Returns them by name."""
+    """Replace the sections that are too many for a document by references without a token. Returns
+    them by name."""
     many: dict[str, Document] = {}
     left = MAX_INLINE_BYTES
     for holder, name, where in sections(document):
@@ -53,9 +56,13 @@ def take_out(document: Document) -> dict[str, Document]:
     return many
 
 
-def put(chunks: LineChunks, of: Collection, document: Document, many: Mapping[str, Document]) -> str:
+def put(
+    chunks: LineChunks, of: Collection, document: Document, many: Mapping[str, Document]
+) -> str:
     """Store what take_out() took, and say in the document where. Returns the token."""
-    token, refs = chunks.put(of, document["_id"], {where: cut(packed) for where, packed in many.items()})
+    token, refs = chunks.put(
+        of, document["_id"], {where: cut(packed) for where, packed in many.items()}
+    )
     for holder, name, where in sections(document):
         if where in refs:
             holder[name]["ref"] |= refs[where]
@@ -70,10 +77,11 @@ def complete(
     read_one: Callable[[Any], Document | None],
     fields: Sequence[str] = (),
 ) -> Iterator[Document]:
-    """Documents with their lines, whatever was in chunks joined; those that vanished are left out. They need their `_id`.
+    """Documents with their lines, whatever was in chunks joined; those that vanished are left out.
+    They need their `_id`.
 
-    read_one: reads one document again as these were read. fields: of the pieces, where not all are needed.
-    Raises StoreOutcomeUnknown where a document is swapped at every try.
+    read_one: reads one document again as these were read. fields: of the pieces, where not all are
+    needed. Raises StoreOutcomeUnknown where a document is swapped at every try.
     """
     for document in documents:
         joined: Document | None = document

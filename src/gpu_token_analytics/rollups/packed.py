@@ -14,10 +14,12 @@ _VECTOR = Struct(f"<{len(LINE_COLUMNS)}q")
 
 
 def pack_lines(lines: Mapping[LineKey, Vector]) -> dict[str, Any]:
-    """Lines as rollups store them: {model: [...], tenant: [...], values: bytes}, sorted by model and tenant.
+    """Lines as rollups store them: {model: [...], tenant: [...], values: bytes}, sorted by model
+    and tenant.
 
-    values: the vectors one after another, little-endian int64. Rollups are derived from cells, which stay readable; read
-    from 720 hours, packed lines cost a fifth of the time of named integers.
+    values: the vectors one after another, little-endian int64. Rollups are derived from cells,
+    which stay readable; read from 720 hours, packed lines cost a fifth of the time of named
+    integers.
     """
     keys = sorted(lines)
     return {
@@ -37,16 +39,23 @@ def pack_models(lines: Mapping[LineKey, Vector]) -> dict[str, Any]:
 
 
 def unpack(packed: Mapping[str, Any]) -> Iterable[tuple[str, str | None, tuple[int, ...]]]:
-    """(model, tenant, vector) of packed lines, or of all pieces of them; tenant None where they are by model."""
+    """(model, tenant, vector) of packed lines, or of all pieces of them; tenant None where they are
+    by model."""
     if "pieces" in packed:
         return chain.from_iterable(map(unpack, packed["pieces"]))
     models = packed["model"]
     tenants = packed.get("tenant") or [None] * len(models)
-    return zip(models, [tenant or None for tenant in tenants], _vectors(packed["values"], len(models)), strict=True)
+    return zip(
+        models,
+        [tenant or None for tenant in tenants],
+        _vectors(packed["values"], len(models)),
+        strict=True,
+    )
 
 
 def _vectors(values: bytes, count: int) -> Iterable[tuple[int, ...]]:
-    """The vectors of so many lines. Earlier versions of this program had fewer columns: the others are 0."""
+    """The vectors of so many lines. Earlier versions of this program had fewer columns: the others
+    are 0."""
     if len(values) == count * _VECTOR.size:
         return _VECTOR.iter_unpack(values)
     earlier = Struct(f"<{len(values) // 8 // count}q")
@@ -61,13 +70,19 @@ def packed_bytes(packed: Mapping[str, Any]) -> int:
 
 
 def cut(packed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Packed lines in pieces that fit a chunk each: {model, tenant?, values}, `unpack`ed one after another the same lines."""
+    """Packed lines in pieces that fit a chunk each: {model, tenant?, values}, `unpack`ed one after
+    another the same lines."""
     models, tenants, values = packed["model"], packed.get("tenant"), packed["values"]
 
     vector = len(values) // max(1, len(models))  # an earlier version's is shorter
 
     def size_of(index: int) -> int:
-        return vector + utf8_length(models[index]) + (0 if tenants is None else utf8_length(tenants[index])) + 24
+        return (
+            vector
+            + utf8_length(models[index])
+            + (0 if tenants is None else utf8_length(tenants[index]))
+            + 24
+        )
 
     for places in pieces(range(len(models)), size_of):
         low, high = places[0], places[-1] + 1

@@ -1,10 +1,12 @@
-"""Time as the ledger is read: buckets of a time zone, cut into whole UTC days, hours, half hours and single minutes.
+"""Time as the ledger is read: buckets of a time zone, cut into whole UTC days, hours, half hours
+and single minutes.
 
-    [from, to) in a bucket  =  minutes | half hour | whole hours | whole days | whole hours | half hour | minutes
+    [from, to) in a bucket  =  minutes | half hour | whole hours | whole days | whole hours | half
+                            hour | minutes
 
-Days come from rollups_daily, hours and their halves from rollups_hourly, minutes from ledger_cells. A zone whose offset is
-no whole hour has buckets that start inside a UTC hour: at a half (Asia/Kolkata), or at minutes (Asia/Kathmandu), which
-stay exact and cost more to read.
+Days come from rollups_daily, hours and their halves from rollups_hourly, minutes from ledger_cells.
+A zone whose offset is no whole hour has buckets that start inside a UTC hour: at a half
+(Asia/Kolkata), or at minutes (Asia/Kathmandu), which stay exact and cost more to read.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ def zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"time_zone={name!r} is not an IANA time zone; give one such as UTC or Europe/Berlin") from None
+        raise ValueError(
+            f"time_zone={name!r} is not an IANA time zone; give one such as UTC or Europe/Berlin"
+        ) from None
 
 
 def floor(at: datetime, length: timedelta) -> datetime:
@@ -77,10 +81,13 @@ def ceil(at: datetime, length: timedelta) -> datetime:
     return down if down == at else down + length
 
 
-def buckets(start: datetime, end: datetime, step: Step, tz: ZoneInfo) -> Iterator[tuple[datetime, datetime]]:
+def buckets(
+    start: datetime, end: datetime, step: Step, tz: ZoneInfo
+) -> Iterator[tuple[datetime, datetime]]:
     """The buckets that meet [start, end), in UTC and clipped to it, ascending.
 
-    An hour of the zone that a clock change repeats is two buckets, one that it skips is none; a day is 23 to 25 hours.
+    An hour of the zone that a clock change repeats is two buckets, one that it skips is none; a day
+    is 23 to 25 hours.
     """
     at = start.astimezone(UTC)
     end = end.astimezone(UTC)
@@ -94,7 +101,8 @@ def buckets(start: datetime, end: datetime, step: Step, tz: ZoneInfo) -> Iterato
 
 
 def bucket_start(at: datetime, step: Step, tz: ZoneInfo) -> datetime:
-    """The start of the whole bucket that holds `at`, in the zone: the label of a bucket that a range cuts."""
+    """The start of the whole bucket that holds `at`, in the zone: the label of a bucket that a
+    range cuts."""
     local = at.astimezone(tz)
     if step is Step.DAY:
         return _midnight(local.date(), tz).astimezone(tz)
@@ -117,7 +125,9 @@ def _next_border(at: datetime, step: Step, tz: ZoneInfo) -> datetime:
     border = _midnight(local.date() + DAY, tz)
     if border <= at:  # within the part of a day that a clock set back over midnight repeats
         tomorrow = local.date() + DAY
-        border = datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=tz, fold=1).astimezone(UTC)
+        border = datetime(
+            tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=tz, fold=1
+        ).astimezone(UTC)
     return border if border > at else at + DAY
 
 
@@ -139,8 +149,8 @@ def _midnight(day: date, tz: ZoneInfo) -> datetime:
         while at.astimezone(tz).date() < day:
             at += MINUTE
         return at
-    # A clock set back over midnight gives the day two beginnings; fold=0 is the first. One that skips midnight maps
-    # past it: walk back to the first minute of the day.
+    # A clock set back over midnight gives the day two beginnings; fold=0 is the first. One that
+    # skips midnight maps past it: walk back to the first minute of the day.
     while (at - MINUTE).astimezone(tz).date() == day:
         at -= MINUTE
     return at

@@ -1,11 +1,13 @@
-"""Keeps the rollups equal to the sums of their cells. Called by the closer's thread; safe to run in every replica.
+"""Keeps the rollups equal to the sums of their cells. Called by the closer's thread; safe to run in
+every replica.
 
     1 dirty cells        -> hourly documents of their GPUs   (then the cells are marked rolled)
     2 dirty GPU hours    -> fleet hours and GPU days         (then the GPU hours are marked rolled)
-    3 dirty fleet hours  -> fleet days                       (then the fleet hours are marked rolled)
+    3 dirty fleet hours  -> fleet days                       (then the fleet hours are marked
+      rolled)
 
-A crash between any two lines leaves something dirty, and the next step does it again. What is dirty is in the database,
-so no step remembers anything.
+A crash between any two lines leaves something dirty, and the next step does it again. What is dirty
+is in the database, so no step remembers anything.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ LOOK_AFTER_SECONDS = 600.0
 
 
 class Rollups:
-    """One stepper. `min_interval_seconds`: the hour under way changes every few seconds; roll it no more often than that."""
+    """One stepper. `min_interval_seconds`: the hour under way changes every few seconds; roll it no
+    more often than that."""
 
     def __init__(
         self,
@@ -43,7 +46,8 @@ class Rollups:
 
     @property
     def lag_seconds(self) -> float:
-        """For how long a computed cell has been waiting to be in the sums, as of the last step; 0: none waits.
+        """For how long a computed cell has been waiting to be in the sums, as of the last step; 0:
+        none waits.
 
         Asks nobody: /health and /metrics answer with it while MongoDB does not.
         """
@@ -51,14 +55,16 @@ class Rollups:
         return 0.0 if since is None else max(0.0, self._clock() - since)
 
     def step(self) -> int:
-        """Roll a bounded part of what is dirty. Returns how many GPU hours and hours were recomputed; 0: nothing to do."""
+        """Roll a bounded part of what is dirty. Returns how many GPU hours and hours were
+        recomputed; 0: nothing to do."""
         if self._clock() < self._not_before:
             return 0
         self._not_before = self._clock() + self._interval_seconds
         return self.step_now()
 
     def step_now(self) -> int:
-        """`step` without the pause between steps. Raises StoreError; what was not done then stays dirty."""
+        """`step` without the pause between steps. Raises StoreError; what was not done then stays
+        dirty."""
         with store_errors("roll cells up"):
             return self._step()
 
@@ -91,7 +97,11 @@ class Rollups:
         gpu_days = self._store.roll_gpu_days((hour["gpu"], day_of(hour["start"])) for hour in hours)
         self._crash_point("gpu_days")
         self._store.mark_rolled(
-            [hour for hour in hours if hour["start"] in fleet_hours and (hour["gpu"], day_of(hour["start"])) in gpu_days]
+            [
+                hour
+                for hour in hours
+                if hour["start"] in fleet_hours and (hour["gpu"], day_of(hour["start"])) in gpu_days
+            ]
         )
         return len(hours)
 

@@ -46,8 +46,13 @@ def cell_space(cell: CellDocument) -> list[int]:
         1,
         int(cell["state"] == CellState.PROVISIONAL),
         int(bool(cell.get("corrections"))),
-        cell.get("memory_unknown_us", 0),  # cells of an earlier version had none: such time was unobserved
-        *[classes.get(name, 0) if cell.get("default_price") else 0 for name in CLASSES if name != MoneyClass.ATTRIBUTED],
+        # cells of an earlier version had none: such time was unobserved
+        cell.get("memory_unknown_us", 0),
+        *[
+            classes.get(name, 0) if cell.get("default_price") else 0
+            for name in CLASSES
+            if name != MoneyClass.ATTRIBUTED
+        ],
     ]
 
 
@@ -57,7 +62,11 @@ def cell_lines(cell: CellDocument) -> Iterable[tuple[LineKey, list[int]]]:
         if "counted" in line:
             yield (line["model"], line["tenant"]), _counted_vector(line)
             continue
-        prompt, completion, cost = line["prompt_tokens"], line["completion_tokens"], line["cost_nusd"] or 0
+        prompt, completion, cost = (
+            line["prompt_tokens"],
+            line["completion_tokens"],
+            line["cost_nusd"] or 0,
+        )
         energy, unknown = line["energy_mj"], line["cost_nusd"] is None
         split = line["method"] == Method.SWEEP
         yield (
@@ -88,10 +97,18 @@ def cell_lines(cell: CellDocument) -> Iterable[tuple[LineKey, list[int]]]:
 def _counted_vector(line: LedgerLine) -> list[int]:
     """Of a line of an engine."""
     vector = list(ZERO_LINE)
-    prompt, cached, completion = line["prompt_tokens"], line["cached_tokens"], line["completion_tokens"]
+    prompt, cached, completion = (
+        line["prompt_tokens"],
+        line["cached_tokens"],
+        line["completion_tokens"],
+    )
     vector[PROMPT], vector[CACHED], vector[COMPLETION] = prompt, cached, completion
     nusd = line["counted"]["unmetered_nusd"]
     vector[COUNTED], unpriced = nusd or 0, nusd is None
-    vector[UNMETERED_PROMPT], vector[UNMETERED_PROMPT + 1], vector[UNMETERED_PROMPT + 2] = prompt, cached, completion
+    vector[UNMETERED_PROMPT], vector[UNMETERED_PROMPT + 1], vector[UNMETERED_PROMPT + 2] = (
+        prompt,
+        cached,
+        completion,
+    )
     vector[UNMEASURED] = prompt + completion if unpriced else 0
     return vector

@@ -1,13 +1,17 @@
-"""The columns of sums, and vectors of them: the one arithmetic behind rollups, /v1/costs, exports and reports. Exact integers.
+"""The columns of sums, and vectors of them: the one arithmetic behind rollups, /v1/costs, exports
+and reports. Exact integers.
 
-A sum has two parts. `space` is about GPU time (money by class, owned time, energy, cells); `lines` is about usage, by
-(model, tenant). Both are plain vectors of integers, so adding sums is adding vectors, in any order and any grouping.
+A sum has two parts. `space` is about GPU time (money by class, owned time, energy, cells); `lines`
+is about usage, by (model, tenant). Both are plain vectors of integers, so adding sums is adding
+vectors, in any order and any grouping.
 
-    unknown_gpu_* is the part of a line that ran on GPUs nobody told of: its money is unknown, and 0 stands in the vector
-    default_* is the money of cells in which the default price held, if only for a part of them
-    energy is unknown where the observed time (tokens with known energy) is 0; 0 stands in the vector then
-    split_* is the part of a line whose method knows the first token: input and output rates come from it alone
-    warm_idle_nusd of a line is its share of the warm idle money, see warm.py
+    unknown_gpu_* is the part of a line that ran on GPUs nobody told of: its money is unknown, and 0
+    stands in the vector default_* is the money of cells in which the default price held, if only
+    for a part of them
+    energy is unknown where the observed time (tokens with known energy) is 0; 0 stands in the
+    vector then split_* is the part of a line whose method knows the first token: input and output
+    rates come from it alone warm_idle_nusd of a line is its share of the warm idle money, see
+    warm.py
 """
 
 from __future__ import annotations
@@ -32,12 +36,15 @@ LINE_COLUMNS = (
     "unknown_gpu_requests",
     "unknown_gpu_tokens",  # prompt and completion
     "default_cost_nusd",
-    # Of no request, an engine counted them (ledger/counted.py): a part of the tokens above, and of the money of unmetered work.
+    # Of no request, an engine counted them (ledger/counted.py): a part of the tokens above, and of
+    # the money of unmetered work.
     "counted_nusd",
     "unmetered_prompt_tokens",
     "unmetered_cached_tokens",
     "unmetered_completion_tokens",
-    "unmeasured_tokens",  # of these the ones whose money is not known: on GPUs without utilisation, or that nobody told of
+    # of these the ones whose money is not known: on GPUs without utilisation, or that nobody told
+    # of
+    "unmeasured_tokens",
 )
 CLASSES = tuple(str(name) for name in MoneyClass)
 SPACE_COLUMNS = (
@@ -51,15 +58,20 @@ SPACE_COLUMNS = (
     "provisional_cells",
     "corrected_cells",
     "memory_unknown_us",  # idle time, classed without a reading of the memory
-    *(f"default_{name}_nusd" for name in CLASSES if name != MoneyClass.ATTRIBUTED),  # of attributed money the lines know
+    # of attributed money the lines know
+    *(f"default_{name}_nusd" for name in CLASSES if name != MoneyClass.ATTRIBUTED),
 )
 COST = LINE_COLUMNS.index("cost_nusd")
 WARM = LINE_COLUMNS.index("warm_idle_nusd")
 SPACE_COST = SPACE_COLUMNS.index("cost_nusd")
 SPACE_WARM = SPACE_COLUMNS.index("warm_idle_nusd")
 ZERO_LINE = (0,) * len(LINE_COLUMNS)
-COUNTED, UNMETERED_PROMPT = (LINE_COLUMNS.index(name) for name in ("counted_nusd", "unmetered_prompt_tokens"))
-PROMPT, CACHED, COMPLETION = (LINE_COLUMNS.index(f"{name}_tokens") for name in ("prompt", "cached", "completion"))
+COUNTED, UNMETERED_PROMPT = (
+    LINE_COLUMNS.index(name) for name in ("counted_nusd", "unmetered_prompt_tokens")
+)
+PROMPT, CACHED, COMPLETION = (
+    LINE_COLUMNS.index(f"{name}_tokens") for name in ("prompt", "cached", "completion")
+)
 UNMEASURED = LINE_COLUMNS.index("unmeasured_tokens")
 ZERO_SPACE = (0,) * len(SPACE_COLUMNS)
 
@@ -101,9 +113,17 @@ def warm_vector(nusd: int) -> list[int]:
 def parted(vector: Vector) -> tuple[list[int], list[int]]:
     """(what engines counted, what is attributed) of a line, its warm idle money in neither."""
     unmetered = list(ZERO_LINE)
-    for column in (COUNTED, UNMETERED_PROMPT, UNMETERED_PROMPT + 1, UNMETERED_PROMPT + 2, UNMEASURED):
+    for column in (
+        COUNTED,
+        UNMETERED_PROMPT,
+        UNMETERED_PROMPT + 1,
+        UNMETERED_PROMPT + 2,
+        UNMEASURED,
+    ):
         unmetered[column] = vector[column]
-    unmetered[PROMPT], unmetered[CACHED], unmetered[COMPLETION] = vector[UNMETERED_PROMPT : UNMETERED_PROMPT + 3]
+    unmetered[PROMPT], unmetered[CACHED], unmetered[COMPLETION] = vector[
+        UNMETERED_PROMPT : UNMETERED_PROMPT + 3
+    ]
     attributed = list(map(sub, vector, unmetered))
     attributed[WARM] = 0
     return unmetered, attributed
@@ -115,11 +135,15 @@ def weight_of(vector: Vector) -> int:
 
 
 def lines_less(
-    whole: Iterable[tuple[str | None, str | None, Vector]], part: Iterable[tuple[str | None, str | None, Vector]]
+    whole: Iterable[tuple[str | None, str | None, Vector]],
+    part: Iterable[tuple[str | None, str | None, Vector]],
 ) -> list[tuple[str | None, str | None, Vector]]:
     """Lines of a whole less those of a part of it."""
     taken = {(model, tenant): vector for model, tenant, vector in part}
-    return [(model, tenant, list(map(sub, vector, taken.get((model, tenant), ZERO_LINE)))) for model, tenant, vector in whole]
+    return [
+        (model, tenant, list(map(sub, vector, taken.get((model, tenant), ZERO_LINE))))
+        for model, tenant, vector in whole
+    ]
 
 
 def space_document(space: Vector) -> dict[str, int]:

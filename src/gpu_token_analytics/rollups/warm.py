@@ -20,7 +20,10 @@ def share_out_each(amounts: Sequence[int], weights: Sequence[int]) -> list[list[
     if len(weights) == 1:
         return [list(amounts)]
     if len(amounts) < FEW_AMOUNTS or max(amounts) * max(weights) > MAX_INT64:
-        return [list(shares) for shares in zip(*(split_exactly(amount, weights) for amount in amounts), strict=True)]
+        return [
+            list(shares)
+            for shares in zip(*(split_exactly(amount, weights) for amount in amounts), strict=True)
+        ]
     whole = np.array(amounts, np.int64)
     products = whole[:, None] * np.array(weights, np.int64)
     total = sum(weights)
@@ -50,10 +53,11 @@ def share_out_quickly(amount: int, weights: Sequence[int]) -> list[int]:
 class WarmShares:
     """Who a GPU's warm idle money is for, in one UTC hour.
 
-    Each cell's warm idle nano-USD are shared among the models attributed on that GPU in that UTC hour in proportion to
-    their attributed nano-USD of the hour (largest remainder, ties by model name), then within a model among its tenants
-    likewise. Cell by cell, so that any bucket finer or coarser than the hour adds up to the same figures. Where nothing
-    was attributed in the hour, nobody gets it.
+    Each cell's warm idle nano-USD are shared among the models attributed on that GPU in that UTC
+    hour in proportion to their attributed nano-USD of the hour (largest remainder, ties by model
+    name), then within a model among its tenants likewise. Cell by cell, so that any bucket finer or
+    coarser than the hour adds up to the same figures. Where nothing was attributed in the hour,
+    nobody gets it.
     """
 
     def __init__(self, attributed: Mapping[LineKey, int]) -> None:
@@ -63,27 +67,41 @@ class WarmShares:
                 by_model.setdefault(model, []).append((tenant, cost))
         self._weights = [sum(cost for _, cost in tenants) for tenants in by_model.values()]
         self._within = [[cost for _, cost in tenants] for tenants in by_model.values()]
-        self._keys = [[(model, tenant) for tenant, _ in tenants] for model, tenants in by_model.items()]
+        self._keys = [
+            [(model, tenant) for tenant, _ in tenants] for model, tenants in by_model.items()
+        ]
 
-    def of_all(self, amounts_nusd: Sequence[int], *, by_tenant: bool = True) -> Iterator[tuple[tuple[str, str | None], int]]:
-        """The shares of several cells, each shared by itself, as sums; those of 0 are left out. by_tenant false: by model."""
+    def of_all(
+        self, amounts_nusd: Sequence[int], *, by_tenant: bool = True
+    ) -> Iterator[tuple[tuple[str, str | None], int]]:
+        """The shares of several cells, each shared by itself, as sums; those of 0 are left out.
+        by_tenant false: by model."""
         if not amounts_nusd or not self._keys:
             return
         if len(self._weights) > MANY_WEIGHTS:
             yield from self._of_each(amounts_nusd, by_tenant=by_tenant)
             return
-        for keys, within, parts in zip(self._keys, self._within, share_out_each(amounts_nusd, self._weights), strict=True):
+        for keys, within, parts in zip(
+            self._keys, self._within, share_out_each(amounts_nusd, self._weights), strict=True
+        ):
             if not by_tenant:
-                shared: Iterable[tuple[tuple[str, str | None], int]] = [((keys[0][0], None), sum(parts))]
+                shared: Iterable[tuple[tuple[str, str | None], int]] = [
+                    ((keys[0][0], None), sum(parts))
+                ]
             elif len(within) <= MANY_WEIGHTS:
                 shared = zip(keys, map(sum, share_out_each(parts, within)), strict=True)
             else:
                 shared = zip(keys, _summed(parts, within), strict=True)
             yield from ((key, nusd) for key, nusd in shared if nusd)
 
-    def _of_each(self, amounts_nusd: Sequence[int], *, by_tenant: bool) -> Iterator[tuple[tuple[str, str | None], int]]:
-        """The same one cell after the other: with weights x cells in one array, a hundred thousand models took a gigabyte."""
-        several = [index for index, keys in enumerate(self._keys) if len(keys) > 1] if by_tenant else []
+    def _of_each(
+        self, amounts_nusd: Sequence[int], *, by_tenant: bool
+    ) -> Iterator[tuple[tuple[str, str | None], int]]:
+        """The same one cell after the other: with weights x cells in one array, a hundred thousand
+        models took a gigabyte."""
+        several = (
+            [index for index, keys in enumerate(self._keys) if len(keys) > 1] if by_tenant else []
+        )
         sums = [0] * len(self._keys)
         within = {index: [0] * len(self._keys[index]) for index in several}
         for amount in amounts_nusd:
@@ -91,10 +109,16 @@ class WarmShares:
             sums = list(map(add, sums, parts))
             for index in several:
                 if parts[index]:
-                    within[index] = list(map(add, within[index], share_out_quickly(parts[index], self._within[index])))
+                    within[index] = list(
+                        map(
+                            add, within[index], share_out_quickly(parts[index], self._within[index])
+                        )
+                    )
         for index, keys in enumerate(self._keys):
             if not by_tenant:
-                shared: Iterable[tuple[tuple[str, str | None], int]] = [((keys[0][0], None), sums[index])]
+                shared: Iterable[tuple[tuple[str, str | None], int]] = [
+                    ((keys[0][0], None), sums[index])
+                ]
             else:
                 shared = zip(keys, within.get(index, [sums[index]]), strict=True)
             yield from ((key, nusd) for key, nusd in shared if nusd)

@@ -26,25 +26,43 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate(
-    rate: Annotated[float, typer.Option(help="Requests per second over the whole fleet, on average.")] = 10.0,
+    rate: Annotated[
+        float, typer.Option(help="Requests per second over the whole fleet, on average.")
+    ] = 10.0,
     hosts: Annotated[int, typer.Option(help="Hosts of the fleet.")] = 3,
     gpus_per_host: Annotated[int, typer.Option(help="GPUs of each host.")] = 4,
-    duration: Annotated[float | None, typer.Option(help="Stop after this many seconds; default: never.")] = None,
-    start: Annotated[str, typer.Option(help="History: first moment, such as 2026-01-31T00:00:00Z.")] = "",
-    hours: Annotated[float | None, typer.Option(help="History: hours from --start, or until now.")] = None,
-    sample_interval: Annotated[float, typer.Option(help="Seconds between samples of a GPU; 0: no samples.")] = 5.0,
-    flat: Annotated[bool, typer.Option("--flat", help="The same rate all day, without peak and trough.")] = False,
+    duration: Annotated[
+        float | None, typer.Option(help="Stop after this many seconds; default: never.")
+    ] = None,
+    start: Annotated[
+        str, typer.Option(help="History: first moment, such as 2026-01-31T00:00:00Z.")
+    ] = "",
+    hours: Annotated[
+        float | None, typer.Option(help="History: hours from --start, or until now.")
+    ] = None,
+    sample_interval: Annotated[
+        float, typer.Option(help="Seconds between samples of a GPU; 0: no samples.")
+    ] = 5.0,
+    flat: Annotated[
+        bool, typer.Option("--flat", help="The same rate all day, without peak and trough.")
+    ] = False,
     late: Annotated[float, typer.Option(help="Share of events sent 1-15 minutes late.")] = 0.0,
     duplicates: Annotated[float, typer.Option(help="Share of events sent twice.")] = 0.0,
-    broken: Annotated[float, typer.Option(help="Broken records added per event; they end in the dead letters.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same events; default: another one each time.")] = None,
+    broken: Annotated[
+        float, typer.Option(help="Broken records added per event; they end in the dead letters.")
+    ] = 0.0,
+    seed: Annotated[
+        int | None, typer.Option(help="Same seed, same events; default: another one each time.")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Send the events of a simulated GPU fleet: live in real time, or history as fast as Kafka takes it.
+    """Send the events of a simulated GPU fleet: live in real time, or history as fast as Kafka
+    takes it.
 
-    The fleet shows everything the ledger tells apart: busy GPUs with batches, a tensor-parallel pair, models that are
-    loaded but idle, GPUs with nothing loaded, and (from nine GPUs on) one busy without a known request. Load follows the
-    hour of the day (UTC) and comes in bursts. Its GPU samples carry the source `seed`: declared, not measured.
+    The fleet shows everything the ledger tells apart: busy GPUs with batches, a tensor-parallel
+    pair, models that are loaded but idle, GPUs with nothing loaded, and (from nine GPUs on) one
+    busy without a known request. Load follows the hour of the day (UTC) and comes in bursts. Its
+    GPU samples carry the source `seed`: declared, not measured.
 
     Examples: `gpu-tokens simulate --rate 20` | `gpu-tokens simulate --hours 24 --rate 5 --seed 1` |
     `gpu-tokens simulate --duration 60 --late 0.01 --duplicates 0.05 --broken 0.001`
@@ -54,13 +72,16 @@ def simulate(
     seed = secrets.randbelow(2**32) if seed is None else seed
     fleet = default_fleet(hosts, gpus_per_host, name_host=load().host_at_site)
     load_ = Load(rate, 0.0) if flat else Load(rate)
-    events = generate(fleet, begin, seconds, seed, load=load_, sample_interval_seconds=sample_interval or None)
+    events = generate(
+        fleet, begin, seconds, seed, load=load_, sample_interval_seconds=sample_interval or None
+    )
     if seconds is not None:
         end = begin + timedelta(seconds=seconds)  # a request that ends later has not happened yet
         events = takewhile(lambda event: event.ts <= end, events)
     deliveries = disturb(events, Disturbances(late, duplicates, broken), seed)
     typer.echo(
-        f"{len(fleet.gpus)} GPUs on {len(fleet.hosts)} hosts ({fleet.price_per_hour_usd:.2f} $/h), {rate:g} requests/s, "
+        f"{len(fleet.gpus)} GPUs on {len(fleet.hosts)} hosts ({fleet.price_per_hour_usd:.2f} $/h), "
+        f"{rate:g} requests/s, "
         f"seed {seed}, from {begin:%Y-%m-%d %H:%M:%S} UTC" + ("" if history else ", live"),
         err=True,
     )
@@ -75,25 +96,35 @@ def simulate(
     say_sent(sent)
 
 
-def _span(now: datetime, start: str, hours: float | None, duration: float | None) -> tuple[datetime, float | None]:
-    """First moment and length in seconds (None: endless). Raises SettingsError naming the option."""
+def _span(
+    now: datetime, start: str, hours: float | None, duration: float | None
+) -> tuple[datetime, float | None]:
+    """First moment and length in seconds (None: endless). Raises SettingsError naming the
+    option."""
     for name, value in (("--hours", hours), ("--duration", duration)):
         if value is not None and not 0 < value <= 24 * 366 * 3600:
             raise SettingsError(f"{name} {value} cannot be used; give more than 0")
     if not start and hours is None:
         return now, duration
     if duration is not None:
-        raise SettingsError("--duration is for live simulation; with --start or --hours give the length as --hours")
+        raise SettingsError(
+            "--duration is for live simulation; with --start or --hours give the length as --hours"
+        )
     try:
         begin = datetime.fromisoformat(start) if start else now - timedelta(hours=hours or 24)
     except ValueError:
-        raise SettingsError(f"--start {start!r} is not a time; give one such as 2026-01-31T00:00:00Z") from None
+        raise SettingsError(
+            f"--start {start!r} is not a time; give one such as 2026-01-31T00:00:00Z"
+        ) from None
     if begin.tzinfo is None:
         raise SettingsError(f"--start {start!r} has no zone; add one, such as {start}Z for UTC")
     seconds = 3600 * hours if hours is not None else min(86_400.0, (now - begin).total_seconds())
-    if seconds <= 0 or begin + timedelta(seconds=seconds) > now + timedelta(seconds=MAX_AHEAD_SECONDS):
+    if seconds <= 0 or begin + timedelta(seconds=seconds) > now + timedelta(
+        seconds=MAX_AHEAD_SECONDS
+    ):
         raise SettingsError(
-            f"the history would end after now ({now:%Y-%m-%dT%H:%M:%SZ}), and events of the future are refused; "
+            f"the history would end after now ({now:%Y-%m-%dT%H:%M:%SZ}), and events of the future "
+            "are refused; "
             "give an earlier --start or fewer --hours"
         )
     return begin.astimezone(UTC), seconds

@@ -1,7 +1,9 @@
-"""What real producers do to a clean stream, on request: late events, repeated events, broken records.
+"""What real producers do to a clean stream, on request: late events, repeated events, broken
+records.
 
-Late and repeated events are valid and must end in the ledger once; broken records are extra (no valid event is lost to
-them) and must end in the dead letters. The same seed disturbs the same stream in the same way.
+Late and repeated events are valid and must end in the ledger once; broken records are extra (no
+valid event is lost to them) and must end in the dead letters. The same seed disturbs the same
+stream in the same way.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class Hostile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Disturbances:
-    """Shares of the stream, 0..1: events sent 1-15 minutes late, sent twice, and broken records added per event."""
+    """Shares of the stream, 0..1: events sent 1-15 minutes late, sent twice, and broken records
+    added per event."""
 
     late: float = 0.0
     duplicates: float = 0.0
@@ -43,9 +46,15 @@ class Disturbances:
 
     def check(self) -> Disturbances:
         """Raises SettingsError for a share outside 0..1; returns self."""
-        for name, share in (("late", self.late), ("duplicates", self.duplicates), ("broken", self.broken)):
+        for name, share in (
+            ("late", self.late),
+            ("duplicates", self.duplicates),
+            ("broken", self.broken),
+        ):
             if not 0 <= share <= 1:
-                raise SettingsError(f"--{name} {share} is not a share; give 0..1 (0.01 is one in a hundred)")
+                raise SettingsError(
+                    f"--{name} {share} is not a share; give 0..1 (0.01 is one in a hundred)"
+                )
         return self
 
 
@@ -59,7 +68,9 @@ def disturb(events: Iterable[Event], shares: Disturbances, seed: int) -> Iterato
     return _disturb(events, shares, np.random.default_rng([seed & (2**64 - 1), 0x64697374]))
 
 
-def _disturb(events: Iterable[Event], shares: Disturbances, rng: np.random.Generator) -> Iterator[Delivery]:
+def _disturb(
+    events: Iterable[Event], shares: Disturbances, rng: np.random.Generator
+) -> Iterator[Delivery]:
     held: list[tuple[int, int, Event]] = []
     draws: list[list[float]] = []
     broken = at_us = 0
@@ -95,10 +106,11 @@ def _between_us(bounds_seconds: tuple[float, float], share: float) -> int:
 
 
 def hostile_records(event: Event) -> list[Hostile]:
-    """One record of every kind of damage, made from a good event. Each must be refused for its `reason`.
+    """One record of every kind of damage, made from a good event. Each must be refused for its
+    `reason`.
 
-    Not here, because they need more than the record itself: a null value, a time ahead of the broker's clock, the same
-    id with another payload.
+    Not here, because they need more than the record itself: a null value, a time ahead of the
+    broker's clock, the same id with another payload.
     """
     good = encode(event)
     fields: dict[str, Any] = json.loads(good)
@@ -116,7 +128,11 @@ def hostile_records(event: Event) -> list[Hostile]:
         Hostile("too_large", Reason.TOO_LARGE, changed(padding="x" * (MAX_RECORD_BYTES + 1))),
         Hostile("utf16", Reason.NOT_UTF8, good.decode().encode("utf-16")),
         Hostile("byte_order_mark", Reason.NOT_UTF8, b"\xef\xbb\xbf" + good),
-        Hostile("gzip_bytes", Reason.NOT_UTF8, b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\x56\x2a\x4e"),
+        Hostile(
+            "gzip_bytes",
+            Reason.NOT_UTF8,
+            b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\x56\x2a\x4e",
+        ),
         Hostile("nul_character", Reason.NUL_CHARACTER, changed(host="a\0b")),
         Hostile("cut_off", Reason.NOT_JSON, good[: len(good) // 2]),
         Hostile("nan", Reason.NOT_JSON, spliced("extra", "NaN")),
@@ -125,7 +141,11 @@ def hostile_records(event: Event) -> list[Hostile]:
         Hostile("integer_2_63", Reason.OUT_OF_RANGE, spliced("extra", str(2**63))),
         Hostile("integer_5000_digits", Reason.OUT_OF_RANGE, spliced("extra", "9" * 5000)),
         Hostile("too_deep", Reason.TOO_DEEP, nested),
-        Hostile("too_many_keys", Reason.TOO_MANY_KEYS, changed(**{f"k{number}": 0 for number in range(200)})),
+        Hostile(
+            "too_many_keys",
+            Reason.TOO_MANY_KEYS,
+            changed(**{f"k{number}": 0 for number in range(200)}),
+        ),
         Hostile("duplicate_key", Reason.DUPLICATE_KEY, spliced("host", '"other"')),
         Hostile("unknown_schema", Reason.UNKNOWN_SCHEMA, changed(schema="token.usage.v9")),
         Hostile("not_an_object", Reason.WRONG_TYPE, b"[1,2,3]"),
@@ -151,4 +171,7 @@ def _inconsistent(fields: dict[str, Any]) -> list[Hostile]:
             "used_over_total": {"mem_used_mb": 2000, "mem_total_mb": 1000},
             "slice_without_parent": {"mig_profile": "1g.10gb"},
         }
-    return [Hostile(name, Reason.INCONSISTENT, json.dumps({**fields, **change}).encode()) for name, change in changes.items()]
+    return [
+        Hostile(name, Reason.INCONSISTENT, json.dumps({**fields, **change}).encode())
+        for name, change in changes.items()
+    ]

@@ -1,7 +1,8 @@
 """A simulated fleet: hosts, GPUs, the models placed on them, and the tenants who call them.
 
-Every number here is an assumption of the simulation, none is a measurement. Prices are rounded on-demand list prices
-per GPU-hour; token times are of the order that serving benchmarks report for such pairs of model and GPU.
+Every number here is an assumption of the simulation, none is a measurement. Prices are rounded
+on-demand list prices per GPU-hour; token times are of the order that serving benchmarks report for
+such pairs of model and GPU.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ COLD_MEM_MB = 4  # what a driver reports of a GPU on which nothing is loaded
 
 @dataclass(frozen=True, slots=True)
 class SimGpu:
-    """One GPU of the fleet. `background_utilization`: work that no request explains (a batch job without metering)."""
+    """One GPU of the fleet. `background_utilization`: work that no request explains (a batch job
+    without metering)."""
 
     host: str
     index: int
@@ -52,7 +54,8 @@ class TokenTimes:
     """How long a request takes once it left the queue: the duration model, in full.
 
     time to first token = base_ms + prefill_ms_per_token x uncached prompt tokens
-    decode              = decode_ms_per_token x (completion tokens - 1) x (1 + batch_slowdown x other running requests)
+    decode              = decode_ms_per_token x (completion tokens - 1) x (1 + batch_slowdown x
+                        other running requests)
 
     The batch is looked at once, when the request starts: later arrivals do not slow it any more.
     """
@@ -65,7 +68,8 @@ class TokenTimes:
 
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
-    """A model as it is served and called: memory, speed, log-normal token counts (median, sigma of the logarithm)."""
+    """A model as it is served and called: memory, speed, log-normal token counts (median, sigma of
+    the logarithm)."""
 
     name: str
     gpus_needed: int
@@ -82,24 +86,61 @@ class ModelProfile:
 
 
 CHAT_8B = ModelProfile(
-    "llama-3.1-8b-instruct", 1, 17_000, 0.13, TokenTimes(18, 0.04, 8.0, 0.02), 700, 0.9, 180, 0.7, 0.35, 0.0, 64
+    "llama-3.1-8b-instruct",
+    1,
+    17_000,
+    0.13,
+    TokenTimes(18, 0.04, 8.0, 0.02),
+    700,
+    0.9,
+    180,
+    0.7,
+    0.35,
+    0.0,
+    64,
 )
 CODE_32B = ModelProfile(
-    "qwen2.5-coder-32b", 1, 36_000, 0.25, TokenTimes(30, 0.11, 17.0, 0.02), 1600, 1.0, 60, 0.9, 0.55, 0.0, 32
+    "qwen2.5-coder-32b",
+    1,
+    36_000,
+    0.25,
+    TokenTimes(30, 0.11, 17.0, 0.02),
+    1600,
+    1.0,
+    60,
+    0.9,
+    0.55,
+    0.0,
+    32,
 )
-REASON_32B = ModelProfile("qwq-32b", 1, 36_000, 0.25, TokenTimes(30, 0.11, 17.0, 0.02), 500, 0.8, 900, 0.6, 0.15, 0.7, 32)
+REASON_32B = ModelProfile(
+    "qwq-32b", 1, 36_000, 0.25, TokenTimes(30, 0.11, 17.0, 0.02), 500, 0.8, 900, 0.6, 0.15, 0.7, 32
+)
 CHAT_70B = ModelProfile(
-    "llama-3.3-70b-instruct", 2, 71_000, 0.16, TokenTimes(40, 0.12, 19.0, 0.02), 900, 0.9, 220, 0.7, 0.4, 0.0, 48
+    "llama-3.3-70b-instruct",
+    2,
+    71_000,
+    0.16,
+    TokenTimes(40, 0.12, 19.0, 0.02),
+    900,
+    0.9,
+    220,
+    0.7,
+    0.4,
+    0.0,
+    48,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One running copy of a model on one GPU, or on several (tensor parallel: each request uses all of them)."""
+    """One running copy of a model on one GPU, or on several (tensor parallel: each request uses all
+    of them)."""
 
     model: ModelProfile
     gpus: tuple[SimGpu, ...]
-    weight: float  # share of the fleet's requests, relative to the other deployments; 0 is loaded but never called
+    # share of the fleet's requests, relative to the other deployments; 0 is loaded but never called
+    weight: float
 
     @property
     def host(self) -> str:
@@ -126,7 +167,8 @@ class Fleet:
         return sum(gpu.kind.price_per_hour_usd for gpu in self.gpus)
 
 
-# One row per GPU, repeated over the fleet: what runs there. Together they show every class of the ledger.
+# One row per GPU, repeated over the fleet: what runs there. Together they show every class of the
+# ledger.
 _PATTERN: tuple[tuple[GpuModel, ModelProfile | None, float, float], ...] = (
     # kind, model (its first GPU), weight of its requests, background utilization
     (L40S, CHAT_8B, 4.0, 0.0),
@@ -144,12 +186,16 @@ TENANTS = (("search", 5.0), ("support-bot", 3.0), ("research", 1.5), ("default",
 
 
 def default_fleet(
-    hosts: int = 3, gpus_per_host: int = 4, prefix: str = "gpu-node", name_host: Callable[[str], str] = str
+    hosts: int = 3,
+    gpus_per_host: int = 4,
+    prefix: str = "gpu-node",
+    name_host: Callable[[str], str] = str,
 ) -> Fleet:
-    """A fleet of `hosts` x `gpus_per_host` GPUs; the roles repeat over it in a fixed order. `name_host` may add the site.
+    """A fleet of `hosts` x `gpus_per_host` GPUs; the roles repeat over it in a fixed order.
+    `name_host` may add the site.
 
-    A model that needs more GPUs than its host has left is not placed, and these GPUs stay cold. Raises SettingsError
-    for sizes that are not 1..1000 hosts or 1..16 GPUs per host.
+    A model that needs more GPUs than its host has left is not placed, and these GPUs stay cold.
+    Raises SettingsError for sizes that are not 1..1000 hosts or 1..16 GPUs per host.
     """
     for name, value, most in (("hosts", hosts, 1000), ("gpus per host", gpus_per_host, 16)):
         if not 1 <= value <= most:
@@ -164,7 +210,8 @@ def default_fleet(
             kind, model, weight, background = _PATTERN[slot % len(_PATTERN)]
             count = model.gpus_needed if model else 1
             placed = tuple(
-                SimGpu(host, index + offset, kind, background) for offset in range(min(count, gpus_per_host - index))
+                SimGpu(host, index + offset, kind, background)
+                for offset in range(min(count, gpus_per_host - index))
             )
             gpus.extend(placed)
             if model and len(placed) == count:

@@ -1,9 +1,11 @@
 """Requests on a simulated fleet: `generate()` is a pure function of fleet, load, start and seed.
 
-    per slice of time: bursts switch -> arrivals are drawn -> tokens are drawn -> servers queue and run them
-                       -> GPUs report the slice -> everything that ended in it leaves, in order of event time
+    per slice of time: bursts switch -> arrivals are drawn -> tokens are drawn -> servers queue and
+                       run them -> GPUs report the slice -> everything that ended in it leaves, in
+                       order of event time
 
-Same arguments, same bytes (ids included), on the same numpy: NEP 19 lets distributions change between numpy versions.
+Same arguments, same bytes (ids included), on the same numpy: NEP 19 lets distributions change
+between numpy versions.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from gpu_token_analytics.wire.kind import Event
 from gpu_token_analytics.wire.times import from_us, to_us
 from gpu_token_analytics.wire.usage import TokenUsage
 
-_MAX_QUEUE_US = 60_000_000  # a request that would wait longer is turned away: no tokens, hence no event
+# a request that would wait longer is turned away: no tokens, hence no event
+_MAX_QUEUE_US = 60_000_000
 _MAX_PROMPT = 120_000
 _MAX_COMPLETION = 8_000
 _SLICE_WITHOUT_SAMPLES_SECONDS = 5.0
@@ -37,9 +40,10 @@ _SLICE_WITHOUT_SAMPLES_SECONDS = 5.0
 class Load:
     """How many requests arrive, over the whole fleet.
 
-    The rate follows the hour of the day (UTC): rate x (1 + diurnal_amplitude x cos(2 pi (hour - peak_hour) / 24)). Each
-    deployment also switches between calm and bursts (a Markov-modulated Poisson process) of `burst_factor` times the
-    calm rate, exponentially long; the long-run mean stays `requests_per_second`.
+    The rate follows the hour of the day (UTC): rate x (1 + diurnal_amplitude x cos(2 pi (hour -
+    peak_hour) / 24)). Each deployment also switches between calm and bursts (a Markov-modulated
+    Poisson process) of `burst_factor` times the calm rate, exponentially long; the long-run mean
+    stays `requests_per_second`.
     """
 
     requests_per_second: float = 10.0
@@ -52,7 +56,12 @@ class Load:
     def check(self) -> Load:
         """Raises SettingsError naming the value that cannot be used; returns self."""
         rules: tuple[tuple[str, float, bool, str], ...] = (
-            ("requests_per_second", self.requests_per_second, 0 <= self.requests_per_second <= 1e6, "0..1,000,000"),
+            (
+                "requests_per_second",
+                self.requests_per_second,
+                0 <= self.requests_per_second <= 1e6,
+                "0..1,000,000",
+            ),
             ("diurnal_amplitude", self.diurnal_amplitude, 0 <= self.diurnal_amplitude <= 1, "0..1"),
             ("burst_factor", self.burst_factor, 1 <= self.burst_factor <= 1000, "1..1000"),
             ("calm_seconds", self.calm_seconds, 0 < self.calm_seconds < math.inf, "more than 0"),
@@ -73,7 +82,8 @@ def generate(
     load: Load | None = None,
     sample_interval_seconds: float | None = 5.0,
 ) -> Iterator[Event]:
-    """Usages and GPU samples of `fleet`, in order of `ts`; memory is bounded by the requests in flight.
+    """Usages and GPU samples of `fleet`, in order of `ts`; memory is bounded by the requests in
+    flight.
 
     duration_seconds: arrivals stop then and the requests in flight still end; None never stops.
     sample_interval_seconds: None leaves GPU samples out. The first samples carry `start`.
@@ -83,7 +93,8 @@ def generate(
 
 
 def events_for_bench(count: int, seed: int = 1) -> list[Event]:
-    """The first `count` events of a busy fleet of 64 GPUs (160 requests/s of event time): for benches and tests."""
+    """The first `count` events of a busy fleet of 64 GPUs (160 requests/s of event time): for
+    benches and tests."""
     load = Load(requests_per_second=160.0, diurnal_amplitude=0.0)
     start = datetime(2026, 1, 1, tzinfo=UTC)
     return list(islice(generate(default_fleet(8, 8), start, None, seed, load=load), count))
@@ -102,32 +113,49 @@ class _Draw(NamedTuple):
 class _Simulation:
     """The state behind one `generate()`."""
 
-    def __init__(self, fleet: Fleet, start: datetime, seed: int, load: Load, interval_seconds: float | None) -> None:
+    def __init__(
+        self, fleet: Fleet, start: datetime, seed: int, load: Load, interval_seconds: float | None
+    ) -> None:
         if interval_seconds is not None and not 0.001 <= interval_seconds <= 3600:
-            raise SettingsError(f"sample interval {interval_seconds} s cannot be used; give 0.001..3600 or leave samples out")
+            raise SettingsError(
+                f"sample interval {interval_seconds} s cannot be used; give 0.001..3600 or leave "
+                "samples out"
+            )
         if interval_seconds is None and load.requests_per_second == 0:
-            raise SettingsError("no requests and no GPU samples: there is nothing to simulate; give one of the two")
+            raise SettingsError(
+                "no requests and no GPU samples: there is nothing to simulate; give one of the two"
+            )
         self._fleet = fleet
         self._load = load
         self._start_us = to_us(start)
         self._slice_us = round(1e6 * (interval_seconds or _SLICE_WITHOUT_SAMPLES_SECONDS))
         self._sampling = interval_seconds is not None
-        # Whatever changes a payload must change the ids too: two runs that share a seed but not a fleet must not
-        # send two different events under one id.
-        world = repr((fleet.gpus, fleet.deployments, fleet.tenants, load, start, interval_seconds)).encode()
+        # Whatever changes a payload must change the ids too: two runs that share a seed but not a
+        # fleet must not send two different events under one id.
+        world = repr(
+            (fleet.gpus, fleet.deployments, fleet.tenants, load, start, interval_seconds)
+        ).encode()
         fingerprint = int.from_bytes(hashlib.sha256(world).digest()[:8], "big")
         self._rng = np.random.default_rng([seed & (2**64 - 1), fingerprint])
 
         deployments = fleet.deployments
         weights = np.array([deployment.weight for deployment in deployments], dtype=float)
         if load.requests_per_second > 0 and not weights.sum() > 0:
-            raise SettingsError("the fleet has no model that takes requests; give it more GPUs per host or --rate 0")
+            raise SettingsError(
+                "the fleet has no model that takes requests; give it more GPUs per host or --rate 0"
+            )
         self._rates = load.requests_per_second * weights / (weights.sum() or 1.0)
         self._bursting = np.zeros(len(deployments), dtype=bool)
-        self._servers = [Server(item.model.times, item.model.max_concurrency) for item in deployments]
+        self._servers = [
+            Server(item.model.times, item.model.max_concurrency) for item in deployments
+        ]
         self._uuids = [[gpu.uuid for gpu in item.gpus] for item in deployments]
-        self._logs = np.log([[item.model.prompt_median, item.model.completion_median] for item in deployments]).reshape(-1, 2)
-        self._sigmas = np.array([[item.model.prompt_sigma, item.model.completion_sigma] for item in deployments]).reshape(-1, 2)
+        self._logs = np.log(
+            [[item.model.prompt_median, item.model.completion_median] for item in deployments]
+        ).reshape(-1, 2)
+        self._sigmas = np.array(
+            [[item.model.prompt_sigma, item.model.completion_sigma] for item in deployments]
+        ).reshape(-1, 2)
         self._cached = np.array([item.model.cached_share for item in deployments])
         self._reasoning = np.array([item.model.reasoning_share for item in deployments])
         tenant_weights = np.array([weight for _, weight in fleet.tenants], dtype=float)
@@ -136,7 +164,9 @@ class _Simulation:
 
     def run(self, duration_seconds: float | None) -> Iterator[Event]:
         """All events, in order."""
-        end_us = None if duration_seconds is None else self._start_us + round(duration_seconds * 1e6)
+        end_us = (
+            None if duration_seconds is None else self._start_us + round(duration_seconds * 1e6)
+        )
         at_us = self._start_us
         pending: list[tuple[int, int, Event]] = []
         number = 0
@@ -145,7 +175,9 @@ class _Simulation:
         while end_us is None or at_us < end_us or pending:
             to = at_us + self._slice_us
             arrivals_to = to if end_us is None else min(to, end_us)
-            produced: list[tuple[int, Event]] = self._requests(at_us, arrivals_to) if arrivals_to > at_us else []
+            produced: list[tuple[int, Event]] = (
+                self._requests(at_us, arrivals_to) if arrivals_to > at_us else []
+            )
             if self._sampling and (end_us is None or to <= end_us):
                 produced.extend((to, sample) for sample in self._samples(at_us, to))
             for ts_us, event in produced:
@@ -160,12 +192,16 @@ class _Simulation:
 
     def _requests(self, since_us: int, until_us: int) -> list[tuple[int, Event]]:
         """Requests that arrive in [from, to), with the time each ends."""
-        counts = self._rng.poisson(self._arrival_rates(since_us, until_us) * (until_us - since_us) / 1e6)
+        counts = self._rng.poisson(
+            self._arrival_rates(since_us, until_us) * (until_us - since_us) / 1e6
+        )
         total = int(counts.sum())
         if total == 0:
             return []
         which = np.repeat(np.arange(len(counts)), counts)
-        arrivals = since_us + np.floor(self._rng.random(total) * (until_us - since_us)).astype(np.int64)
+        arrivals = since_us + np.floor(self._rng.random(total) * (until_us - since_us)).astype(
+            np.int64
+        )
         order = np.argsort(arrivals, kind="stable")
         which, arrivals = which[order], arrivals[order]
         rows = zip(which.tolist(), arrivals.tolist(), self._draw(which), strict=True)
@@ -176,7 +212,9 @@ class _Simulation:
         load = self._load
         seconds = (until_us - since_us) / 1e6
         chance = np.where(
-            self._bursting, 1 - math.exp(-seconds / load.burst_seconds), 1 - math.exp(-seconds / load.calm_seconds)
+            self._bursting,
+            1 - math.exp(-seconds / load.burst_seconds),
+            1 - math.exp(-seconds / load.calm_seconds),
         )
         self._bursting ^= self._rng.random(len(self._bursting)) < chance
         share = load.burst_seconds / (load.burst_seconds + load.calm_seconds)
@@ -192,9 +230,18 @@ class _Simulation:
         prompt = np.clip(tokens[:, 0], 1, _MAX_PROMPT).astype(np.int64)
         completion = np.clip(tokens[:, 1], 1, _MAX_COMPLETION).astype(np.int64)
         uniform = rng.random((total, 4))
-        # A cached prefix is whole blocks of 16 tokens and never the whole prompt, as in paged attention.
-        cached = np.where(uniform[:, 0] < self._cached[which], (prompt - 1) * uniform[:, 1], 0).astype(np.int64) // 16 * 16
-        reasoning = np.minimum(completion, completion * self._reasoning[which] * (0.7 + 0.6 * uniform[:, 2])).astype(np.int64)
+        # A cached prefix is whole blocks of 16 tokens and never the whole prompt, as in paged
+        # attention.
+        cached = (
+            np.where(uniform[:, 0] < self._cached[which], (prompt - 1) * uniform[:, 1], 0).astype(
+                np.int64
+            )
+            // 16
+            * 16
+        )
+        reasoning = np.minimum(
+            completion, completion * self._reasoning[which] * (0.7 + 0.6 * uniform[:, 2])
+        ).astype(np.int64)
         tenant = np.searchsorted(self._tenant_edges, uniform[:, 3], side="right")
         bits = rng.integers(0, 2**64, size=(2, total), dtype=np.uint64)
         columns = (prompt, completion, cached, reasoning, tenant, bits[0], bits[1])
@@ -204,7 +251,9 @@ class _Simulation:
         server = self._servers[which]
         if server.wait_us(arrival) > _MAX_QUEUE_US:
             return None
-        start, first, end = server.serve(arrival, draw.prompt - draw.cached, draw.prompt, draw.completion)
+        start, first, end = server.serve(
+            arrival, draw.prompt - draw.cached, draw.prompt, draw.completion
+        )
         deployment = self._fleet.deployments[which]
         return end, TokenUsage(
             event_id=uuid7_at(end, draw.high, draw.low),
@@ -227,7 +276,9 @@ class _Simulation:
 
     def _make_gauges(self) -> list[tuple[GpuGauge, int | None, int]]:
         """For each GPU its gauge, the deployment on it (or None), and how many requests fill it."""
-        on_gpu = {gpu: number for number, item in enumerate(self._fleet.deployments) for gpu in item.gpus}
+        on_gpu = {
+            gpu: number for number, item in enumerate(self._fleet.deployments) for gpu in item.gpus
+        }
         gauges: list[tuple[GpuGauge, int | None, int]] = []
         for gpu in self._fleet.gpus:
             number = on_gpu.get(gpu)
@@ -240,16 +291,20 @@ class _Simulation:
         return gauges
 
     def _samples(self, since_us: int, until_us: int) -> Iterator[Event]:
-        """One sample of each GPU at `to`, about [from, to). Their source is `seed`: declared, not measured."""
+        """One sample of each GPU at `to`, about [from, to). Their source is `seed`: declared, not
+        measured."""
         usages = [server.usage(since_us, until_us) for server in self._servers]
         bits = self._rng.integers(0, 2**64, size=(len(self._gauges), 2), dtype=np.uint64).tolist()
         for (gauge, number, concurrency), (high, low) in zip(self._gauges, bits, strict=True):
             usage = Usage(0.0, 0.0, 0.0) if number is None else usages[number]
-            yield gauge.sample(until_us, until_us - since_us, usage, concurrency, uuid7_at(until_us, high, low))
+            yield gauge.sample(
+                until_us, until_us - since_us, usage, concurrency, uuid7_at(until_us, high, low)
+            )
 
 
 def uuid7_at(ts_us: int, high: int, low: int) -> str:
-    """The UUIDv7 (RFC 9562) of an event time: its millisecond, then 12 bits of `high` and 62 bits of `low`."""
+    """The UUIDv7 (RFC 9562) of an event time: its millisecond, then 12 bits of `high` and 62 bits
+    of `low`."""
     number = ts_us // 1000 << 80 | 7 << 76 | high >> 52 << 64 | 2 << 62 | low >> 2
     text = f"{number:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

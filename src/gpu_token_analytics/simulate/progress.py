@@ -1,9 +1,11 @@
-"""How far a replay came, so that one that was interrupted goes on where Kafka had acknowledged everything.
+"""How far a replay came, so that one that was interrupted goes on where Kafka had acknowledged
+everything.
 
     $XDG_STATE_HOME/gpu-tokens/replay/<identity>.json    (~/.local/state where that is not set)
 
-The events of a replay and their order are a function of the file and the options, so a count of them says which were sent. It
-is written after Kafka's acknowledgment: what was sent after it is sent again, under the same ids, and counts once.
+The events of a replay and their order are a function of the file and the options, so a count of
+them says which were sent. It is written after Kafka's acknowledgment: what was sent after it is
+sent again, under the same ids, and counts once.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class ReplayProgress:
         return count if isinstance(count, int) and count > 0 else 0
 
     def write(self, acknowledged: int) -> str | None:
-        """Keep the count, whole or not at all. Why it cannot be kept, or None: a replay without it is begun again."""
+        """Keep the count, whole or not at all. Why it cannot be kept, or None: a replay without it
+        is begun again."""
         part = self.path.with_suffix(f".{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

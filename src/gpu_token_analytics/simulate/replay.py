@@ -1,15 +1,19 @@
-"""Replay of a trace: its requests as usages, placed on GPUs, models and tenants by a seeded rule where the trace does not say.
+"""Replay of a trace: its requests as usages, placed on GPUs, models and tenants by a seeded rule
+where the trace does not say.
 
-What the trace knows (arrival and tokens; in some files durations, GPUs, models, tenants) is kept exactly. The rest is assumed:
+What the trace knows (arrival and tokens; in some files durations, GPUs, models, tenants) is kept
+exactly. The rest is assumed:
 
-    GPU and tenant of row n = a hash of (seed, n); the model is the one its GPU runs (models repeat over the GPUs)
+    GPU and tenant of row n = a hash of (seed, n); the model is the one its GPU runs (models repeat
+    over the GPUs)
     start   = arrival, or when one of its GPU's `concurrency` places becomes free
     ttft    = queue + base_ms + prefill_ms_per_token x (context tokens - cached tokens)
     latency = ttft + decode_ms_per_token x (generated tokens - 1)
 
-A second replay of the same file with the same assumptions is exactly the same events, ids included, so it changes
-nothing downstream. Other assumptions are other events (they have other ids): they add to the first, they do not replace
-it. Where the file has an id of each request, that is its identity: the same request in two files counts once.
+A second replay of the same file with the same assumptions is exactly the same events, ids included,
+so it changes nothing downstream. Other assumptions are other events (they have other ids): they add
+to the first, they do not replace it. Where the file has an id of each request, that is its
+identity: the same request in two files counts once.
 """
 
 from __future__ import annotations
@@ -42,7 +46,8 @@ DEFAULT_TIMES = TokenTimes(base_ms=20.0, prefill_ms_per_token=0.05, decode_ms_pe
 
 @dataclass(frozen=True)
 class Assumptions:
-    """Everything a replay adds to the trace. Two replays that share these and the file are the same events."""
+    """Everything a replay adds to the trace. Two replays that share these and the file are the same
+    events."""
 
     trace_sha256: str
     trace_name: str = "trace"
@@ -56,7 +61,8 @@ class Assumptions:
     shift_us: int = 0
     sample_interval_seconds: float | None = None
     layout: Layout = field(default=AZURE, repr=False)
-    start_us: int | None = field(default=None, repr=False)  # of times that count from the start of the file
+    # of times that count from the start of the file
+    start_us: int | None = field(default=None, repr=False)
 
     def needed(self) -> Assumptions:
         """Without what the file says itself: what is not used changes no id."""
@@ -84,7 +90,9 @@ class Assumptions:
                 raise SettingsError(f"--{name} {value} cannot be used; give 1..{most}")
         for name, names in (("models", self.models), ("tenants", self.tenants)):
             if not names or not all(0 < len(item) <= 256 for item in names):
-                raise SettingsError(f"--{name} {','.join(names)!r} cannot be used; give names separated by commas")
+                raise SettingsError(
+                    f"--{name} {','.join(names)!r} cannot be used; give names separated by commas"
+                )
         for name, ms in (
             ("base-ms", self.times.base_ms),
             ("prefill-ms-per-token", self.times.prefill_ms_per_token),
@@ -92,11 +100,19 @@ class Assumptions:
         ):
             if not 0 <= ms <= 3_600_000:
                 raise SettingsError(f"--{name} {ms} cannot be used; give milliseconds, 0 or more")
-        if self.sample_interval_seconds is not None and not 0.1 <= self.sample_interval_seconds <= 3600:
-            raise SettingsError(f"sample interval {self.sample_interval_seconds} s cannot be used; give 0.1..3600")
-        if self.sample_interval_seconds is not None and (self.layout.has_gpus or self.layout.has_durations):
+        if (
+            self.sample_interval_seconds is not None
+            and not 0.1 <= self.sample_interval_seconds <= 3600
+        ):
             raise SettingsError(
-                "--gpu-samples cannot be used: they are made of assumed durations on assumed GPUs, and the file has its own; "
+                f"sample interval {self.sample_interval_seconds} s cannot be used; give 0.1..3600"
+            )
+        if self.sample_interval_seconds is not None and (
+            self.layout.has_gpus or self.layout.has_durations
+        ):
+            raise SettingsError(
+                "--gpu-samples cannot be used: they are made of assumed durations on assumed GPUs, "
+                "and the file has its own; "
                 "declare its GPUs instead (gpu-tokens gpus declare)"
             )
         return self
@@ -106,7 +122,11 @@ class Assumptions:
         """Namespace of the event ids: whatever changes a payload changes it."""
         namespace = uuid5(_NAMESPACE, repr(replace(self, sample_interval_seconds=None)))
         read = self.layout.identity
-        return uuid5(namespace, f"{read}/{self.start_us}") if read or self.start_us is not None else namespace
+        return (
+            uuid5(namespace, f"{read}/{self.start_us}")
+            if read or self.start_us is not None
+            else namespace
+        )
 
     def placed_gpus(self) -> list[SimGpu]:
         """The GPUs, dealt evenly over the hosts."""
@@ -114,22 +134,31 @@ class Assumptions:
         return [SimGpu(host, hosts[:number].count(host), H100) for number, host in enumerate(hosts)]
 
 
-def replay(rows: Iterable[TraceRow], assumptions: Assumptions, limit: int | None = None) -> Iterator[Event]:
+def replay(
+    rows: Iterable[TraceRow], assumptions: Assumptions, limit: int | None = None
+) -> Iterator[Event]:
     """The events of a trace in order of `ts`; memory is bounded by the requests in flight.
 
-    A row that is earlier than the one before it counts as waiting in the queue until then. Raises TraceUnreadable when
-    a request would take longer than an event can say.
+    A row that is earlier than the one before it counts as waiting in the queue until then. Raises
+    TraceUnreadable when a request would take longer than an event can say.
     """
     return _Replay(assumptions.check(), limit).run(rows)
 
 
-def shift_to_now_us(rows: Iterable[TraceRow], assumptions: Assumptions, now: datetime, speed: float) -> int:
-    """The shift that makes a replay at `speed` (0: as fast as possible) starting at `now` look live.
+def shift_to_now_us(
+    rows: Iterable[TraceRow], assumptions: Assumptions, now: datetime, speed: float
+) -> int:
+    """The shift that makes a replay at `speed` (0: as fast as possible) starting at `now` look
+    live.
 
-    At speed 1 or less the first request ends now. Faster, event time runs ahead of the clock, so the replay starts in
-    the past and its last request ends just when it is sent: no event is ever ahead of the clock. 0 without requests.
+    At speed 1 or less the first request ends now. Faster, event time runs ahead of the clock, so
+    the replay starts in the past and its last request ends just when it is sent: no event is ever
+    ahead of the clock. 0 without requests.
     """
-    ends_us = (to_us(event.ts) for event in replay(rows, replace(assumptions, sample_interval_seconds=None)))
+    ends_us = (
+        to_us(event.ts)
+        for event in replay(rows, replace(assumptions, sample_interval_seconds=None))
+    )
     first_us = next(ends_us, None)
     if first_us is None:
         return 0
@@ -145,7 +174,8 @@ class _Replay:
         self._gpus = assumptions.placed_gpus()
         self._uuids = [[gpu.uuid] for gpu in self._gpus]
         self._servers = [self._server() for _ in self._gpus]
-        self._servers_of: dict[tuple[str, ...], Server] = {}  # where the file says on which GPUs a request ran
+        # where the file says on which GPUs a request ran
+        self._servers_of: dict[tuple[str, ...], Server] = {}
         self._gauges = [GpuGauge(gpu, "replay", H100.mem_total_mb * 0.5, 0.1) for gpu in self._gpus]
         self._pending: list[tuple[int, int, Event]] = []
         self._latest_arrival_us = 0
@@ -164,7 +194,8 @@ class _Replay:
             yield from self._until(self._pending[0][0])
 
     def _until(self, now_us: int) -> Iterator[Event]:
-        """What happened up to now: requests that ended, and samples that fell due, in order of time."""
+        """What happened up to now: requests that ended, and samples that fell due, in order of
+        time."""
         interval_seconds = self._assumptions.sample_interval_seconds
         if interval_seconds is not None:
             interval_us = round(interval_seconds * 1e6)
@@ -181,10 +212,16 @@ class _Replay:
             yield heappop(self._pending)[2]
 
     def _samples(self, at_us: int, interval_us: int) -> Iterator[Event]:
-        # The limit decides which requests the last samples know of, so it is part of their identity.
+        # The limit decides which requests the last samples know of, so it is part of their
+        # identity.
         for number, (gauge, server) in enumerate(zip(self._gauges, self._servers, strict=True)):
             usage = server.usage(at_us - interval_us, at_us)
-            event_id = str(uuid5(self._assumptions.namespace, f"sample/{interval_us}/{self._limit}/{number}/{at_us}"))
+            event_id = str(
+                uuid5(
+                    self._assumptions.namespace,
+                    f"sample/{interval_us}/{self._limit}/{number}/{at_us}",
+                )
+            )
             yield gauge.sample(at_us, interval_us, usage, self._assumptions.concurrency, event_id)
 
     def _server(self) -> Server:
@@ -195,7 +232,9 @@ class _Replay:
         digest = hashlib.blake2b(f"{assumed.seed}/{row.number}".encode(), digest_size=16).digest()
         number = int.from_bytes(digest[:8], "big") % len(self._gpus)
         tenant = assumed.tenants[int.from_bytes(digest[8:], "big") % len(assumed.tenants)]
-        event_id = str(uuid5(assumed.namespace, str(row.number)) if row.key is None else uuid5(_KEYED, row.key))
+        event_id = str(
+            uuid5(assumed.namespace, str(row.number)) if row.key is None else uuid5(_KEYED, row.key)
+        )
         told = row._replace(
             arrival_us=arrival_us,
             tenant=row.tenant or tenant,
@@ -203,24 +242,33 @@ class _Replay:
         )
         if not layout.has_durations:
             told = self._timed(
-                told, self._servers_of.setdefault(row.gpus, self._server()) if row.gpus else self._servers[number]
+                told,
+                self._servers_of.setdefault(row.gpus, self._server())
+                if row.gpus
+                else self._servers[number],
             )
         usage = told.usage(event_id, f"{assumed.trace_name}-{row.number}")
         if not row.gpus:
             gpu = self._gpus[number]
             host = row.host or gpu.host
-            usage = structs.replace(usage, gpu_uuids=self._uuids[number], gpu_index=gpu.index, host=host)
+            usage = structs.replace(
+                usage, gpu_uuids=self._uuids[number], gpu_index=gpu.index, host=host
+            )
         return told.end_us, usage
 
     def _timed(self, row: TraceRow, server: Server) -> TraceRow:
         """The row with the times of the duration model."""
         served = server.serve(
-            self._latest_arrival_us, row.context_tokens - row.cached_tokens, row.context_tokens, row.generated_tokens
+            self._latest_arrival_us,
+            row.context_tokens - row.cached_tokens,
+            row.context_tokens,
+            row.generated_tokens,
         )
         latency_ms = (served.end_us - row.arrival_us) / 1000
         if latency_ms > MAX_LATENCY_MS:
             raise TraceUnreadable(
-                f"line {row.line}: the request would take {latency_ms / 3.6e6:.1f} h on {self._assumptions.gpus} GPUs; "
+                f"line {row.line}: the request would take {latency_ms / 3.6e6:.1f} h on "
+                f"{self._assumptions.gpus} GPUs; "
                 "give more --gpus, a higher --concurrency, or a trace in order of time"
             )
         return row._replace(

@@ -37,36 +37,72 @@ def register(app: typer.Typer) -> None:
 
 
 def replay_trace(
-    file: Annotated[Path, typer.Argument(help="A trace: of Azure, BurstGPT, Mooncake or Qwen-Bailian, or any CSV with --map.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A trace: of Azure, BurstGPT, Mooncake or Qwen-Bailian, or any CSV with --map."
+        ),
+    ],
     columns: Annotated[
         list[str] | None,
         typer.Option("--map", help="What columns mean: FIELD=COLUMN, comma-separated; repeatable."),
     ] = None,
-    time_unit: Annotated[str | None, typer.Option(help="With --map: s, ms, us or ns of times that are numbers.")] = None,
-    start: Annotated[str, typer.Option(help="When a trace began whose times count from 0: 2026-10-01T00:00:00Z.")] = "",
-    gpu: Annotated[list[str] | None, typer.Option(help="GPU (UUID or host/index) of all its requests; repeatable.")] = None,
+    time_unit: Annotated[
+        str | None, typer.Option(help="With --map: s, ms, us or ns of times that are numbers.")
+    ] = None,
+    start: Annotated[
+        str, typer.Option(help="When a trace began whose times count from 0: 2026-10-01T00:00:00Z.")
+    ] = "",
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option(help="GPU (UUID or host/index) of all its requests; repeatable."),
+    ] = None,
     speed: Annotated[
-        float, typer.Option(min=0, help="1 is real time, 10 ten times faster, 0 as fast as Kafka takes it.")
+        float,
+        typer.Option(
+            min=0, help="1 is real time, 10 ten times faster, 0 as fast as Kafka takes it."
+        ),
     ] = 0.0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N requests.")] = None,
-    shift_to_now: Annotated[bool, typer.Option("--shift-to-now", help="Move the trace so that it looks live.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the same replay was interrupted.")] = False,
-    bad_rows: Annotated[Path | None, typer.Option(help="Write every row that is left out to this CSV file.")] = None,
-    gpus: Annotated[int, typer.Option(help="GPUs the requests are spread over, if the file names none.")] = 4,
-    hosts: Annotated[int | None, typer.Option(help="Hosts of these GPUs; default 2, or 1 for a single GPU.")] = None,
-    models: Annotated[str, typer.Option(help="Model names, comma-separated, repeated over the GPUs.")] = "chat-a,chat-b",
-    tenants: Annotated[str, typer.Option(help="Tenant names, comma-separated.")] = "team-a,team-b,team-c",
-    base_ms: Annotated[float, typer.Option(help="Time to first token: constant part.")] = DEFAULT_TIMES.base_ms,
+    shift_to_now: Annotated[
+        bool, typer.Option("--shift-to-now", help="Move the trace so that it looks live.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the same replay was interrupted.")
+    ] = False,
+    bad_rows: Annotated[
+        Path | None, typer.Option(help="Write every row that is left out to this CSV file.")
+    ] = None,
+    gpus: Annotated[
+        int, typer.Option(help="GPUs the requests are spread over, if the file names none.")
+    ] = 4,
+    hosts: Annotated[
+        int | None, typer.Option(help="Hosts of these GPUs; default 2, or 1 for a single GPU.")
+    ] = None,
+    models: Annotated[
+        str, typer.Option(help="Model names, comma-separated, repeated over the GPUs.")
+    ] = "chat-a,chat-b",
+    tenants: Annotated[
+        str, typer.Option(help="Tenant names, comma-separated.")
+    ] = "team-a,team-b,team-c",
+    base_ms: Annotated[
+        float, typer.Option(help="Time to first token: constant part.")
+    ] = DEFAULT_TIMES.base_ms,
     prefill_ms_per_token: Annotated[
         float, typer.Option(help="Time to first token: per context token.")
     ] = DEFAULT_TIMES.prefill_ms_per_token,
     decode_ms_per_token: Annotated[
         float, typer.Option(help="Time per generated token after the first.")
     ] = DEFAULT_TIMES.decode_ms_per_token,
-    concurrency: Annotated[int, typer.Option(help="Requests one GPU runs at once; more wait in its queue.")] = 32,
+    concurrency: Annotated[
+        int, typer.Option(help="Requests one GPU runs at once; more wait in its queue.")
+    ] = 32,
     gpu_samples: Annotated[
         bool,
-        typer.Option("--gpu-samples", help="Also send GPU samples, as the replay implies them; they give its GPUs money."),
+        typer.Option(
+            "--gpu-samples",
+            help="Also send GPU samples, as the replay implies them; they give its GPUs money.",
+        ),
     ] = False,
     sample_interval: Annotated[float, typer.Option(help="Seconds between these samples.")] = 5.0,
     seed: Annotated[int, typer.Option(help="Seed of the rule that picks GPU and tenant.")] = 1,
@@ -74,22 +110,25 @@ def replay_trace(
 ) -> None:
     """Replay a trace, or the history in any CSV file, as usages.
 
-    Tokens, times and names are the file's. What it does not say is assumed: GPU and tenant by a hash of seed and row, the model
-    by the GPU, and the duration by this model:
+    Tokens, times and names are the file's. What it does not say is assumed: GPU and tenant by a
+    hash of seed and row, the model by the GPU, and the duration by this model:
 
-    time to first token = queue + base_ms + prefill_ms_per_token x context tokens that are not cached;
+    time to first token = queue + base_ms + prefill_ms_per_token x context tokens that are not
+    cached;
     latency = time to first token + decode_ms_per_token x (generated tokens - 1).
 
-    Fields of --map: ts (when it arrived), end, input_tokens, output_tokens, cached_tokens, reasoning_tokens, latency_ms,
-    queue_ms, ttft_ms (or ..._seconds), model, tenant, host, gpus, request_id, finish_reason; and id, by which a request
-    counts once in whatever file it stands.
+    Fields of --map: ts (when it arrived), end, input_tokens, output_tokens, cached_tokens,
+    reasoning_tokens, latency_ms, queue_ms, ttft_ms (or ..._seconds), model, tenant, host, gpus,
+    request_id, finish_reason; and id, by which a request counts once in whatever file it stands.
 
-    The same file with the same options is the same events: replaying it twice changes nothing. Requests are priced as of their
-    day. GPUs that nobody sampled or declared have no money until they are declared (`gpu-tokens gpus declare`): tokens count at
-    once, and the money is the same whenever that comes.
+    The same file with the same options is the same events: replaying it twice changes nothing.
+    Requests are priced as of their day. GPUs that nobody sampled or declared have no money until
+    they are declared (`gpu-tokens gpus declare`): tokens count at once, and the money is the same
+    whenever that comes.
 
-    Examples: `gpu-tokens replay trace.csv` | `gpu-tokens replay mooncake.jsonl --start 2026-10-01T00:00:00Z` |
-    `gpu-tokens replay october.csv --map ts=started_at,input_tokens=prompt,output_tokens=completion,latency_ms=ms,gpus=gpu`
+    Examples: `gpu-tokens replay trace.csv` | `gpu-tokens replay mooncake.jsonl --start
+    2026-10-01T00:00:00Z` | `gpu-tokens replay october.csv --map
+    ts=started_at,input_tokens=prompt,output_tokens=completion,latency_ms=ms,gpus=gpu`
     """
     now = SystemClock().now()
     trace = Trace(
@@ -119,9 +158,14 @@ def replay_trace(
         return islice(trace.rows(lambda _: None), limit)
 
     if shift_to_now:
-        assumptions = replace(assumptions, shift_us=shift_to_now_us(rows(), assumptions, now, speed))
+        assumptions = replace(
+            assumptions, shift_us=shift_to_now_us(rows(), assumptions, now, speed)
+        )
     elif start and not facts.layout.time_unit:
-        raise SettingsError(f"--start is for files whose times count from 0; {file.name} has times of day: leave it out")
+        raise SettingsError(
+            f"--start is for files whose times count from 0; {file.name} has times of day: leave "
+            "it out"
+        )
     _check_end(rows, assumptions, facts, now)
     progress = _progress_of(assumptions, limit, resume, dry_run, shift_to_now)
     before = progress.acknowledged() if progress is not None and resume else 0
@@ -137,14 +181,25 @@ def replay_trace(
 
         events: Iterable[Event] = islice(replay(rows(), assumptions, limit), before, None)
         deliveries = disturb(events, Disturbances(), seed)
-        sent = send(deliveries, "replay", dry_run, speed, show, None if progress is None else _Keeper(progress, before))
+        sent = send(
+            deliveries,
+            "replay",
+            dry_run,
+            speed,
+            show,
+            None if progress is None else _Keeper(progress, before),
+        )
     _say_assumed(assumptions, facts)
     say_sent(sent)
     if progress is not None and not sent.stopped:
         progress.forget()
     elif sent.stopped:
         typer.echo(
-            f"stopped after {before + sent.records:,} records; the same command with --resume goes on from there", err=True
+            (
+                f"stopped after {before + sent.records:,} records; the same command with --resume "
+                "goes on from there"
+            ),
+            err=True,
         )
 
 
@@ -155,7 +210,9 @@ def _start_us(start: str, shift_to_now: bool) -> int | None:
     try:
         at = datetime.fromisoformat(start)
     except ValueError:
-        raise SettingsError(f"--start {start!r} is not a time; give one such as 2026-10-01T00:00:00Z") from None
+        raise SettingsError(
+            f"--start {start!r} is not a time; give one such as 2026-10-01T00:00:00Z"
+        ) from None
     if at.tzinfo is None:
         raise SettingsError(f"--start {start!r} has no zone; add one, such as {start}Z for UTC")
     if at < EARLIEST_TS:
@@ -164,14 +221,19 @@ def _start_us(start: str, shift_to_now: bool) -> int | None:
 
 
 def _surveyed(file: Path, trace: Trace, bad_rows: Path | None) -> TraceFacts:
-    """What is in the file; rows that are left out are named before anything is sent. Raises TraceUnreadable."""
+    """What is in the file; rows that are left out are named before anything is sent. Raises
+    TraceUnreadable."""
     with ExitStack() as stack:
         on_bad_row: Callable[[BadRow], None] | None = None
         if bad_rows is not None:
             try:
-                writer = csv.writer(stack.enter_context(bad_rows.open("w", encoding="utf-8", newline="")))
+                writer = csv.writer(
+                    stack.enter_context(bad_rows.open("w", encoding="utf-8", newline=""))
+                )
             except OSError as error:
-                raise SettingsError(f"--bad-rows {bad_rows} cannot be written: {error.strerror}") from None
+                raise SettingsError(
+                    f"--bad-rows {bad_rows} cannot be written: {error.strerror}"
+                ) from None
             writer.writerow(["line", "problem"])
 
             def on_bad_row(row: BadRow) -> None:
@@ -184,14 +246,27 @@ def _surveyed(file: Path, trace: Trace, bad_rows: Path | None) -> TraceFacts:
     return facts
 
 
-def _check_end(rows: Callable[[], Iterator[TraceRow]], assumptions: Assumptions, facts: TraceFacts, now: datetime) -> None:
+def _check_end(
+    rows: Callable[[], Iterator[TraceRow]],
+    assumptions: Assumptions,
+    facts: TraceFacts,
+    now: datetime,
+) -> None:
     """Before anything is sent: nothing ends after now. Raises SettingsError."""
-    if assumptions.shift_us or facts.layout.has_durations or facts.latest_us + MAX_LATENCY_MS * 1000 < to_us(now):
+    if (
+        assumptions.shift_us
+        or facts.layout.has_durations
+        or facts.latest_us + MAX_LATENCY_MS * 1000 < to_us(now)
+    ):
         return
-    last = max((event.ts for event in replay(rows(), replace(assumptions, sample_interval_seconds=None))), default=now)
+    last = max(
+        (event.ts for event in replay(rows(), replace(assumptions, sample_interval_seconds=None))),
+        default=now,
+    )
     if last > now + timedelta(seconds=MAX_AHEAD_SECONDS):
         raise SettingsError(
-            f"the last request would end at {last:%Y-%m-%dT%H:%M:%SZ}, after now, by the assumed durations; give an earlier "
+            f"the last request would end at {last:%Y-%m-%dT%H:%M:%SZ}, after now, by the assumed "
+            "durations; give an earlier "
             "--start, more --gpus or a higher --concurrency"
         )
 
@@ -207,24 +282,37 @@ class _Keeper:
         if problem is not None and not self._said:
             self._said = True
             typer.echo(
-                f"how far it came cannot be kept ({problem}): after an interruption begin again, it counts once", err=True
+                (
+                    f"how far it came cannot be kept ({problem}): after an interruption begin "
+                    "again, it counts once"
+                ),
+                err=True,
             )
 
 
 def _progress_of(
     assumptions: Assumptions, limit: int | None, resume: bool, dry_run: bool, shift_to_now: bool
 ) -> ReplayProgress | None:
-    """Where this replay keeps how far it came; None: it is another one each time. Raises SettingsError."""
+    """Where this replay keeps how far it came; None: it is another one each time. Raises
+    SettingsError."""
     if dry_run or shift_to_now:
         if resume:
             given = "--dry-run" if dry_run else "--shift-to-now"
-            raise SettingsError(f"--resume cannot be used with {given}: there is nothing to go on with")
+            raise SettingsError(
+                f"--resume cannot be used with {given}: there is nothing to go on with"
+            )
         return None
     settings = load()
     interval = assumptions.sample_interval_seconds
-    progress = ReplayProgress.of(assumptions.namespace, limit, interval, settings.kafka_bootstrap, settings.kafka_topic)
+    progress = ReplayProgress.of(
+        assumptions.namespace, limit, interval, settings.kafka_bootstrap, settings.kafka_topic
+    )
     if resume and not progress.acknowledged():
-        typer.echo("no interrupted replay of this file with these options is known: it begins at the start", err=True)
+        typer.echo(
+            "no interrupted replay of this file with these options is known: "
+            "it begins at the start",
+            err=True,
+        )
     if not resume:
         progress.forget()
     return progress
@@ -235,7 +323,9 @@ def _say_assumed(assumptions: Assumptions, facts: TraceFacts) -> None:
     layout, times = assumptions.layout, assumptions.times
     assumed = []
     if not layout.has_gpus:
-        at_once = "" if layout.has_durations else f", {assumptions.concurrency} requests at once each"
+        at_once = (
+            "" if layout.has_durations else f", {assumptions.concurrency} requests at once each"
+        )
         assumed.append(f"{assumptions.gpus} GPUs on {assumptions.hosts} hosts{at_once}")
     if Field.MODEL not in layout.columns:
         assumed.append(f"models {', '.join(assumptions.models)}")
@@ -243,23 +333,32 @@ def _say_assumed(assumptions: Assumptions, facts: TraceFacts) -> None:
         assumed.append(f"tenants {', '.join(assumptions.tenants)}")
     if not layout.has_durations:
         assumed.append(
-            f"first token {times.base_ms:g} ms + {times.prefill_ms_per_token:g} ms per context token, "
+            f"first token {times.base_ms:g} ms + {times.prefill_ms_per_token:g} ms per context "
+            "token, "
             f"then {times.decode_ms_per_token:g} ms per token"
         )
     if assumed:
         typer.echo(visible(f"assumed: {'; '.join(assumed)}"), err=True)
     if layout.block_tokens:
         typer.echo(
-            f"cached tokens, by blocks of {layout.block_tokens} that were there before: {facts.cached_tokens:,}, an upper "
+            f"cached tokens, by blocks of {layout.block_tokens} that were there before: "
+            f"{facts.cached_tokens:,}, an upper "
             "bound (of a cache that never forgets)",
             err=True,
         )
     if facts.failed:
-        typer.echo(f"requests that failed (finish_reason {FAILED}): {facts.failed:,}; their prompts are counted", err=True)
-    if assumptions.sample_interval_seconds is None:
         typer.echo(
-            "no samples were sent: a GPU that nobody ever sampled or declared has tokens and no money; "
-            f"{'' if layout.has_gpus or layout.has_durations else 'send them with --gpu-samples, or '}"
+            (
+                f"requests that failed (finish_reason {FAILED}): {facts.failed:,}; their prompts "
+                "are counted"
+            ),
+            err=True,
+        )
+    if assumptions.sample_interval_seconds is None:
+        has_time = layout.has_gpus or layout.has_durations
+        typer.echo(
+            "no samples were sent: a GPU that nobody ever sampled or declared has tokens and no "
+            f"money; {'' if has_time else 'send them with --gpu-samples, or '}"
             "declare it: gpu-tokens gpus declare",
             err=True,
         )
@@ -270,7 +369,10 @@ def _name_bad_rows(file: Path, facts: TraceFacts) -> None:
     for row in facts.first_bad_rows:
         typer.echo(visible(f"{file.name}: line {row.line} is left out: {row.problem}"), err=True)
     if facts.bad_rows > len(facts.first_bad_rows):
-        typer.echo(f"{file.name}: {facts.bad_rows - len(facts.first_bad_rows)} more lines are left out", err=True)
+        typer.echo(
+            f"{file.name}: {facts.bad_rows - len(facts.first_bad_rows)} more lines are left out",
+            err=True,
+        )
 
 
 def _names(text: str) -> tuple[str, ...]:

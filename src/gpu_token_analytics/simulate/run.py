@@ -1,4 +1,5 @@
-"""Sending a stream: at its own pace or as fast as the sink takes it, counted, and stopped cleanly."""
+"""Sending a stream: at its own pace or as fast as the sink takes it, counted, and stopped
+cleanly."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ _ACKNOWLEDGED_EVERY = 5_000  # records: what an interrupted stream has to send a
 
 
 class Delivery(NamedTuple):
-    """One record on its way to Kafka: `event`, or `raw` bytes that are not one. `at_us`: event time it is sent at."""
+    """One record on its way to Kafka: `event`, or `raw` bytes that are not one. `at_us`: event time
+    it is sent at."""
 
     at_us: int
     event: Event | None
@@ -79,14 +81,18 @@ def send_stream(
     on_sent: Callable[[Sent, Delivery], None] | None = None,
     on_acknowledged: Callable[[int], None] | None = None,
 ) -> Sent:
-    """Send everything and wait until it is acknowledged; `stop` ends it early, what was sent is still flushed.
+    """Send everything and wait until it is acknowledged; `stop` ends it early, what was sent is
+    still flushed.
 
-    speed: event seconds per second of the clock; 0 is as fast as the sink takes it. Pacing starts with the first record, or
-    at `paced_from`: the event time that it is now, so that everything before it goes out at once and nothing has to be
-    caught up with afterwards. It does not drift: a late record does not delay the ones after it. A paced
-    stream can go on for days, so it looks every few seconds whether its records arrive. Raises DeliveryFailed from the sink.
+    speed: event seconds per second of the clock; 0 is as fast as the sink takes it. Pacing starts
+    with the first record, or at `paced_from`: the event time that it is now, so that everything
+    before it goes out at once and nothing has to be caught up with afterwards. It does not drift: a
+    late record does not delay the ones after it. A paced
+    stream can go on for days, so it looks every few seconds whether its records arrive. Raises
+    DeliveryFailed from the sink.
 
-    on_acknowledged: is told again and again, and at the end, how many records from the first on have arrived.
+    on_acknowledged: is told again and again, and at the end, how many records from the first on
+    have arrived.
     """
     sent = Sent()
 

@@ -1,4 +1,5 @@
-"""What `simulate` and `replay` share: sending a stream or printing it, with a progress bar, and saying what went out."""
+"""What `simulate` and `replay` share: sending a stream or printing it, with a progress bar, and
+saying what went out."""
 
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ from gpu_token_analytics.simulate.run import Delivery, Sent, send_stream
 from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.sinks import EventSink
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the records, one per line, instead of sending them.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print the records, one per line, instead of sending them."),
+]
 
 
 class _LineSink:
@@ -48,30 +52,52 @@ def send(
     logs.configure(settings)
     sink: EventSink = _LineSink()
     if not dry_run:
-        from gpu_token_analytics.kafka.producer import EventProducer  # loads librdkafka: not for `--dry-run` and `--help`
+        # loads librdkafka: not for `--dry-run` and `--help`
+        from gpu_token_analytics.kafka.producer import EventProducer
 
         sink = producer = EventProducer(settings, client=client)
         producer.check()
     with stoppable() as stop:
-        return send_stream(deliveries, sink, SystemClock(), stop, speed=speed, on_sent=on_sent, on_acknowledged=on_acknowledged)
+        return send_stream(
+            deliveries,
+            sink,
+            SystemClock(),
+            stop,
+            speed=speed,
+            on_sent=on_sent,
+            on_acknowledged=on_acknowledged,
+        )
 
 
 @contextmanager
 def progress_bar(what: str, total: int | None) -> Iterator[Progress]:
     """A progress bar on stderr; nothing where stderr is not a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         bar.add_task(what, total=total)
         yield bar
 
 
 def say_sent(sent: Sent) -> None:
     """What went out, on stderr."""
-    span = "" if sent.first_ts is None or sent.last_ts is None else f"{sent.first_ts.isoformat()} to {sent.last_ts.isoformat()}"
+    span = (
+        ""
+        if sent.first_ts is None or sent.last_ts is None
+        else f"{sent.first_ts.isoformat()} to {sent.last_ts.isoformat()}"
+    )
     typer.echo(
-        f"sent{' until stopped' if sent.stopped else ''}: {sent.requests:,} requests, {sent.prompt_tokens:,} prompt and "
-        f"{sent.completion_tokens:,} completion tokens, {sent.samples:,} GPU samples, {sent.broken:,} broken records, "
+        f"sent{' until stopped' if sent.stopped else ''}: {sent.requests:,} requests, "
+        f"{sent.prompt_tokens:,} prompt and "
+        f"{sent.completion_tokens:,} completion tokens, {sent.samples:,} GPU samples, "
+        f"{sent.broken:,} broken records, "
         f"{len(sent.gpus)} GPUs, {span}",
         err=True,
     )

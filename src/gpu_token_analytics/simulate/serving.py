@@ -1,6 +1,8 @@
-"""One running model: a queue, a limited number of requests at a time, and what its GPUs would report meanwhile.
+"""One running model: a queue, a limited number of requests at a time, and what its GPUs would
+report meanwhile.
 
-Times are integer microseconds since 1970 UTC, so that nothing here depends on floating-point rounding of large numbers.
+Times are integer microseconds since 1970 UTC, so that nothing here depends on floating-point
+rounding of large numbers.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Usage(NamedTuple):
 
 
 class Server:
-    """First come, first served, at most `max_concurrency` requests at a time. Arrivals must come in order of time."""
+    """First come, first served, at most `max_concurrency` requests at a time. Arrivals must come in
+    order of time."""
 
     def __init__(self, times: TokenTimes, max_concurrency: int) -> None:
         self._times = times
@@ -44,20 +47,29 @@ class Server:
         self._forget_ended(arrival_us)
         return self._ends[0] - arrival_us if len(self._ends) >= self._max_concurrency else 0
 
-    def serve(self, arrival_us: int, uncached_tokens: int, prompt_tokens: int, completion_tokens: int) -> Served:
+    def serve(
+        self, arrival_us: int, uncached_tokens: int, prompt_tokens: int, completion_tokens: int
+    ) -> Served:
         """Take one request and say when it runs. The duration model is the one of `TokenTimes`."""
         self._forget_ended(arrival_us)
-        start = arrival_us if len(self._ends) < self._max_concurrency else max(arrival_us, heappop(self._ends))
+        start = (
+            arrival_us
+            if len(self._ends) < self._max_concurrency
+            else max(arrival_us, heappop(self._ends))
+        )
         times = self._times
         first = start + round(1000 * (times.base_ms + times.prefill_ms_per_token * uncached_tokens))
-        per_token_us = 1000 * times.decode_ms_per_token * (1 + times.batch_slowdown * len(self._ends))
+        per_token_us = (
+            1000 * times.decode_ms_per_token * (1 + times.batch_slowdown * len(self._ends))
+        )
         end = first + round(per_token_us * max(0, completion_tokens - 1))
         heappush(self._ends, end)
         self._recent.append((start, end, prompt_tokens + completion_tokens))
         return Served(start, first, end)
 
     def usage(self, since_us: int, until_us: int) -> Usage:
-        """How it was used in [from, to). Call with intervals in order of time: older requests are forgotten."""
+        """How it was used in [from, to). Call with intervals in order of time: older requests are
+        forgotten."""
         span = until_us - since_us
         busy = area = token_area = 0
         covered = since_us
@@ -82,25 +94,38 @@ class Server:
 
 
 class GpuGauge:
-    """What one simulated GPU reports: utilization, memory, power, temperature and the energy counter, from its load.
+    """What one simulated GPU reports: utilization, memory, power, temperature and the energy
+    counter, from its load.
 
-    power = idle + (max - idle) x (0.4 x busy + 0.6 x batch / max concurrency): a GPU that runs one request draws about
-    half of what a full batch draws. Energy is exactly power x interval, so the counter and the samples agree.
+    power = idle + (max - idle) x (0.4 x busy + 0.6 x batch / max concurrency): a GPU that runs one
+    request draws about half of what a full batch draws. Energy is exactly power x interval, so the
+    counter and the samples agree.
     """
 
-    def __init__(self, gpu: SimGpu, source: Source, weights_mb: float | None = None, kv_mb_per_token: float = 0.0) -> None:
+    def __init__(
+        self,
+        gpu: SimGpu,
+        source: Source,
+        weights_mb: float | None = None,
+        kv_mb_per_token: float = 0.0,
+    ) -> None:
         self._gpu = gpu
         self._uuid = gpu.uuid
         self._source = source
         self._base_mb = COLD_MEM_MB if weights_mb is None else weights_mb
         self._kv_mb_per_token = kv_mb_per_token
-        self._energy_mj = 3_600_000_000 * (gpu.index + 1)  # a counter since driver load: it does not begin at 0
+        # a counter since driver load: it does not begin at 0
+        self._energy_mj = 3_600_000_000 * (gpu.index + 1)
 
-    def sample(self, ts_us: int, interval_us: int, usage: Usage, max_concurrency: int, event_id: str) -> GpuSample:
+    def sample(
+        self, ts_us: int, interval_us: int, usage: Usage, max_concurrency: int, event_id: str
+    ) -> GpuSample:
         """The sample at `ts_us`, about the `interval_us` before it."""
         gpu, kind = self._gpu, self._gpu.kind
         busy = min(1.0, usage.busy + gpu.background_utilization)
-        load = 0.4 * busy + 0.6 * max(min(1.0, usage.batch / max_concurrency), gpu.background_utilization)
+        load = 0.4 * busy + 0.6 * max(
+            min(1.0, usage.batch / max_concurrency), gpu.background_utilization
+        )
         power_w = round(kind.idle_power_w + (kind.max_power_w - kind.idle_power_w) * load, 2)
         self._energy_mj += round(power_w * interval_us / 1000)
         used_mb = self._base_mb + self._kv_mb_per_token * usage.tokens

@@ -1,10 +1,12 @@
 """Reading a trace of LLM requests, one request per row; what the columns mean: trace_layout.py.
 
-A row that cannot be read is a bad row, named by its line, field and value, and costs no other row. A row has as many values as
-the header has columns: a comma that is no separator (`18:17:03,97`) must not shift it. Blank lines are skipped.
+A row that cannot be read is a bad row, named by its line, field and value, and costs no other row.
+A row has as many values as the header has columns: a comma that is no separator (`18:17:03,97`)
+must not shift it. Blank lines are skipped.
 
-Cached tokens of block hashes: block tokens x leading hash_ids that an earlier row had, at most input - 1, as an engine computes
-one token at least. The cache that this implies never forgets, so it is an upper bound.
+Cached tokens of block hashes: block tokens x leading hash_ids that an earlier row had, at most
+input - 1, as an engine computes one token at least. The cache that this implies never forgets, so
+it is an upper bound.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ UNKNOWN, DEFAULT_TENANT, FAILED = "unknown", "default", "error"
 
 
 class TraceRow(NamedTuple):
-    """One request. `number` counts the readable rows from 1; `line` is its line in the file. What the file does not say is
-    None, or 0 of parts of tokens."""
+    """One request. `number` counts the readable rows from 1; `line` is its line in the file. What
+    the file does not say is None, or 0 of parts of tokens."""
 
     number: int
     line: int
@@ -111,12 +113,17 @@ class TraceFacts(NamedTuple):
 class Trace:
     """A trace file, read again and again from its start.
 
-    start_us: when times that count from the start of the file began. latest_us: what ends after it has not happened yet.
-    Raises TraceUnreadable when there is no such file, or it names no columns that are known.
+    start_us: when times that count from the start of the file began. latest_us: what ends after it
+    has not happened yet. Raises TraceUnreadable when there is no such file, or it names no columns
+    that are known.
     """
 
     def __init__(
-        self, path: Path, columns: ColumnMap | None = None, start_us: int | None = None, latest_us: int | None = None
+        self,
+        path: Path,
+        columns: ColumnMap | None = None,
+        start_us: int | None = None,
+        latest_us: int | None = None,
     ) -> None:
         self._path, self._start_us, self._latest_us = path, start_us, latest_us
         self._columns = columns or ColumnMap()
@@ -150,10 +157,19 @@ class Trace:
         with self._path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return TraceFacts(
-            digest, counts["rows"], counts["bad"], tuple(first), layout, counts["latest"], counts["failed"], counts["cached"]
+            digest,
+            counts["rows"],
+            counts["bad"],
+            tuple(first),
+            layout,
+            counts["latest"],
+            counts["failed"],
+            counts["cached"],
         )
 
-    def _read(self, on_bad_row: Callable[[BadRow], None]) -> Iterator[tuple[Layout, TraceRow | None]]:
+    def _read(
+        self, on_bad_row: Callable[[BadRow], None]
+    ) -> Iterator[tuple[Layout, TraceRow | None]]:
         """The layout, then each row with it."""
         try:
             with self._path.open(encoding="utf-8-sig", errors="replace") as file:
@@ -164,7 +180,8 @@ class Trace:
                 layout, header = layout_of(self._path, first[1], self._columns)
                 if self._start_us is None and layout.time_unit and not layout.is_mapped:
                     raise TraceUnreadable(
-                        f"the times of {self._path.name} ({layout.name}) count from 0; say when that was, such as --start "
+                        f"the times of {self._path.name} ({layout.name}) count from 0; say when "
+                        "that was, such as --start "
                         "2026-10-01T00:00:00Z, or --shift-to-now"
                     )
                 yield layout, None
@@ -184,11 +201,14 @@ class Trace:
                     else:
                         yield layout, row
         except OSError as error:
-            raise TraceUnreadable(f"{self._path} cannot be read ({error.strerror}); give a file: {KNOWN}") from None
+            raise TraceUnreadable(
+                f"{self._path} cannot be read ({error.strerror}); give a file: {KNOWN}"
+            ) from None
 
 
 def read_trace(path: Path, on_bad_row: Callable[[BadRow], None]) -> Iterator[TraceRow]:
-    """The requests of a file whose columns and times say everything, in its order. Raises TraceUnreadable."""
+    """The requests of a file whose columns and times say everything, in its order. Raises
+    TraceUnreadable."""
     return Trace(path).rows(on_bad_row)
 
 
@@ -198,9 +218,12 @@ def survey(path: Path) -> TraceFacts:
 
 
 class _RowReader:
-    """Rows of one layout, one after the other: how many were read and which blocks were seen is kept."""
+    """Rows of one layout, one after the other: how many were read and which blocks were seen is
+    kept."""
 
-    def __init__(self, layout: Layout, places: dict[Field, int], start_us: int | None, latest_us: int | None) -> None:
+    def __init__(
+        self, layout: Layout, places: dict[Field, int], start_us: int | None, latest_us: int | None
+    ) -> None:
         self._layout = layout
         self._places = places
         self._start_us = start_us
@@ -208,7 +231,10 @@ class _RowReader:
         self._unit_us = UNITS_US.get(layout.time_unit)
         self._number = 0
         self._seen: set[int] = set()
-        self._is_plain = layout.columns.keys() <= {Field.TS, Field.INPUT, Field.OUTPUT, Field.BLOCKS} and not layout.gpus
+        self._is_plain = (
+            layout.columns.keys() <= {Field.TS, Field.INPUT, Field.OUTPUT, Field.BLOCKS}
+            and not layout.gpus
+        )
 
     def read(self, record: Record) -> TraceRow:
         """Raises ValueError saying what is wrong."""
@@ -219,14 +245,19 @@ class _RowReader:
         arrival_us, latency_ms = self._times(cell)
         context = values.tokens(self._column(Field.INPUT), cell[Field.INPUT])
         generated = values.tokens(self._column(Field.OUTPUT), cell[Field.OUTPUT])
-        row = TraceRow(self._number + 1, record.line, arrival_us, context, generated, latency_ms=latency_ms)
+        row = TraceRow(
+            self._number + 1, record.line, arrival_us, context, generated, latency_ms=latency_ms
+        )
         if Field.BLOCKS in cell:
             row = row._replace(cached_tokens=self._cached(cell[Field.BLOCKS], context))
         if not self._is_plain:
             row = self._told(row, cell)
         if self._latest_us is not None and row.end_us > self._latest_us:
             ended = f"{from_us(row.end_us):%Y-%m-%dT%H:%M:%SZ}"
-            raise ValueError(f"the request would end at {ended}, after now; correct its time, or give an earlier --start")
+            raise ValueError(
+                f"the request would end at {ended}, after now; correct its time, or give an "
+                "earlier --start"
+            )
         self._number += 1
         return row
 
@@ -239,7 +270,9 @@ class _RowReader:
         end_us = self._time_us(Field.END, cell) if cell.get(Field.END) else None
         if Field.TS not in cell:
             if end_us is None:
-                raise ValueError(f"{self._column(Field.END)} is empty: give the time when the request ended")
+                raise ValueError(
+                    f"{self._column(Field.END)} is empty: give the time when the request ended"
+                )
             return end_us - round((latency_ms or 0) * 1000), latency_ms
         arrival_us = self._time_us(Field.TS, cell)
         if end_us is None:
@@ -247,14 +280,19 @@ class _RowReader:
         if end_us < arrival_us:
             said = f"{self._column(Field.END)}={cell[Field.END][: values.SHOWN]!r}"
             raise ValueError(
-                f"{said} is before {self._column(Field.TS)}={cell[Field.TS][: values.SHOWN]!r}; correct one of them"
+                f"{said} is before {self._column(Field.TS)}={cell[Field.TS][: values.SHOWN]!r}; "
+                "correct one of them"
             )
-        return arrival_us, values.milliseconds(self._column(Field.END), f"{(end_us - arrival_us) / 1000}", 1)
+        return arrival_us, values.milliseconds(
+            self._column(Field.END), f"{(end_us - arrival_us) / 1000}", 1
+        )
 
     def _time_us(self, name: Field, cell: dict[Field, str]) -> int:
         return values.time_us(self._column(name), cell[name], self._unit_us, self._start_us)
 
-    def _milliseconds(self, cell: dict[Field, str], in_ms: Field, in_seconds: Field) -> float | None:
+    def _milliseconds(
+        self, cell: dict[Field, str], in_ms: Field, in_seconds: Field
+    ) -> float | None:
         if in_ms in cell:
             return values.milliseconds(self._column(in_ms), cell[in_ms], 1)
         if in_seconds in cell:
@@ -266,13 +304,18 @@ class _RowReader:
         try:
             blocks = [int(block) for block in text.split()]
         except ValueError:
-            raise ValueError(f"{column}={text[: values.SHOWN]!r} is not a list of whole numbers") from None
+            raise ValueError(
+                f"{column}={text[: values.SHOWN]!r} is not a list of whole numbers"
+            ) from None
         size = self._layout.block_tokens
         if len(blocks) != -(-context // size):
             raise ValueError(
-                f"{column} has {len(blocks)} blocks, and {context} tokens are {-(-context // size)} of {size}: is a value cut?"
+                f"{column} has {len(blocks)} blocks, and {context} tokens are "
+                f"{-(-context // size)} of {size}: is a value cut?"
             )
-        known = next((at for at, block in enumerate(blocks) if block not in self._seen), len(blocks))
+        known = next(
+            (at for at, block in enumerate(blocks) if block not in self._seen), len(blocks)
+        )
         self._seen.update(blocks)
         return max(0, min(size * known, context - 1))
 
@@ -293,10 +336,14 @@ class _RowReader:
             reasoning_tokens=counted(Field.REASONING),
             queue_ms=self._milliseconds(cell, Field.QUEUE_MS, Field.QUEUE_SECONDS),
             ttft_ms=self._milliseconds(cell, Field.TTFT_MS, Field.TTFT_SECONDS),
-            model=values.label(self._column(Field.MODEL), cell[Field.MODEL]) if Field.MODEL in cell else None,
+            model=values.label(self._column(Field.MODEL), cell[Field.MODEL])
+            if Field.MODEL in cell
+            else None,
             tenant=(named(Field.TENANT) or DEFAULT_TENANT) if Field.TENANT in cell else None,
             host=named(Field.HOST),
-            gpus=values.gpus(self._column(Field.GPUS), cell[Field.GPUS]) if Field.GPUS in cell else self._layout.gpus,
+            gpus=values.gpus(self._column(Field.GPUS), cell[Field.GPUS])
+            if Field.GPUS in cell
+            else self._layout.gpus,
             request_id=named(Field.REQUEST_ID),
             finish_reason=reason,
             key=values.label(self._column(Field.ID), cell[Field.ID]) if Field.ID in cell else None,
@@ -304,7 +351,9 @@ class _RowReader:
         usage = row.usage("row", "row")
         try:
             # What the consumer would refuse is a bad row now, and no dead letter later.
-            decode(encode(usage if usage.gpu_uuids else msgspec.structs.replace(usage, gpu_index=0)))
+            decode(
+                encode(usage if usage.gpu_uuids else msgspec.structs.replace(usage, gpu_index=0))
+            )
         except InvalidRecord as error:
             raise ValueError(f"{error}; correct the row") from None
         return row

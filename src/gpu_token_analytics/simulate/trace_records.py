@@ -1,4 +1,5 @@
-"""The records of a trace file, one by one and in bounded memory: rows of CSV, or lines of JSON objects.
+"""The records of a trace file, one by one and in bounded memory: rows of CSV, or lines of JSON
+objects.
 
 A record that is none is a problem with its line, and costs no other record.
 """
@@ -26,7 +27,9 @@ class Record(NamedTuple):
 def split(text: str, delimiter: str = ",", *, strict: bool) -> list[str]:
     """The values of one row of CSV. Raises ValueError where strict and the quotes do not close."""
     try:
-        row = next(csv.reader([text.strip()], delimiter=delimiter, skipinitialspace=True, strict=strict))
+        row = next(
+            csv.reader([text.strip()], delimiter=delimiter, skipinitialspace=True, strict=strict)
+        )
     except csv.Error as error:
         if strict:
             raise ValueError(f"not CSV ({error})") from None
@@ -35,7 +38,8 @@ def split(text: str, delimiter: str = ",", *, strict: bool) -> list[str]:
 
 
 class Lines:
-    """Numbered lines that can be given back: what a stray quote seemed to open is read again, line by line."""
+    """Numbered lines that can be given back: what a stray quote seemed to open is read again, line
+    by line."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = enumerate(lines, start=1)
@@ -53,7 +57,8 @@ class Lines:
 
 
 def csv_records(lines: Lines, delimiter: str, width: int) -> Iterator[Record]:
-    """The rows after the header. A row has `width` values or it is none: a comma that is no separator must not shift it."""
+    """The rows after the header. A row has `width` values or it is none: a comma that is no
+    separator must not shift it."""
     for line, text in lines:
         if not text.strip():
             continue
@@ -65,7 +70,11 @@ def csv_records(lines: Lines, delimiter: str, width: int) -> Iterator[Record]:
         if len(cells) == width:
             yield Record(line, cells)
         else:
-            yield Record(line, None, f"{len(cells)} columns, {width} expected: quote a value that has a {delimiter!r}")
+            yield Record(
+                line,
+                None,
+                f"{len(cells)} columns, {width} expected: quote a value that has a {delimiter!r}",
+            )
 
 
 def _row(text: str, lines: Lines, delimiter: str, width: int) -> list[str]:
@@ -81,7 +90,8 @@ def _row(text: str, lines: Lines, delimiter: str, width: int) -> list[str]:
 
 
 def _joined(text: str, lines: Lines, delimiter: str, width: int) -> list[str] | None:
-    """The row whose quoted value goes on in the next lines. None: it does not, and no line is lost to a stray quote."""
+    """The row whose quoted value goes on in the next lines. None: it does not, and no line is lost
+    to a stray quote."""
     taken: list[tuple[int, str]] = []
     for line, more in lines:
         taken.append((line, more))
@@ -103,7 +113,8 @@ def _joined(text: str, lines: Lines, delimiter: str, width: int) -> list[str] | 
 
 
 def json_records(lines: Lines, names: list[str]) -> Iterator[Record]:
-    """The values of these names in lines of JSON objects, as texts; what is not there, and null, is ''."""
+    """The values of these names in lines of JSON objects, as texts; what is not there, and null, is
+    ''."""
     for line, text in lines:
         if not text.strip():
             continue

@@ -1,4 +1,5 @@
-"""What engines, gateways and clients send of their own accord, and how requests are made of it: placements, spans, OTLP.
+"""What engines, gateways and clients send of their own accord, and how requests are made of it:
+placements, spans, OTLP.
 
 May import `wire` and `errors`. Pure: bytes or spans in, events out.
 

@@ -1,7 +1,8 @@
 """Which serving instance runs on which GPUs at a time: what operators said of it, effective-dated.
 
-An instance is what sources know of an engine: its URL, its pod, its service's name (wire/instances.py). A row without GPUs says
-that from then on it is not known where the instance runs.
+An instance is what sources know of an engine: its URL, its pod, its service's name
+(wire/instances.py). A row without GPUs says that from then on it is not known where the instance
+runs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ class CountedBy(StrEnum):
     """Whose word counts for the requests of an instance."""
 
     ANY = "any"  # the engine's, and where it does not tell of a request, the client's
-    ENGINE = "engine"  # the engine's alone: it tells of every request, so what clients tell of it is left out
+    # the engine's alone: it tells of every request, so what clients tell of it is left out
+    ENGINE = "engine"
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class InstanceBook:
         rows.sort(key=_order)
 
     def at(self, names: Sequence[str], at_us: int) -> InstancePlacement | None:
-        """What is said of an instance at a time: of the first of its names of which anything is. Of several rows in force the
-        one that took effect last, then the one written last."""
+        """What is said of an instance at a time: of the first of its names of which anything is. Of
+        several rows in force the one that took effect last, then the one written last."""
         for name in names:
             for row in reversed(self._rows.get(canonical_instance(name), ())):
                 if row.from_us <= at_us < row.to_us:

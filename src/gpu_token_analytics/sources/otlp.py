@@ -1,7 +1,8 @@
 """OTLP 1.x, traces: an export request as spans, and the answers, in protobuf and in JSON.
 
-https://opentelemetry.io/docs/specs/otlp/#otlphttp. JSON is protobuf's own mapping with OTLP's exceptions: ids are hexadecimal,
-enums are integers, unknown fields are ignored; 64-bit integers are numbers or texts.
+https://opentelemetry.io/docs/specs/otlp/#otlphttp. JSON is protobuf's own mapping with OTLP's
+exceptions: ids are hexadecimal, enums are integers, unknown fields are ignored; 64-bit integers are
+numbers or texts.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from gpu_token_analytics.sources.spans import Attributes, Span, Value
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 MAX_SPANS = 20_000
-MAX_JSON_OBJECTS = 400_000  # spans, attributes and their values: each is held as an object of its own
+# spans, attributes and their values: each is held as an object of its own
+MAX_JSON_OBJECTS = 400_000
 MAX_TEXT = 4096  # characters of an attribute that are looked at; prompts and answers are not
 _ERROR = 2  # STATUS_CODE_ERROR
 _GZIP = 16 + zlib.MAX_WBITS
@@ -40,7 +45,8 @@ class TooLarge(Exception):
 
 
 def unpacked(body: bytes, encoding: str, limit_bytes: int) -> bytes:
-    """The body without its Content-Encoding. Raises BadExport, TooLarge; what would be larger is never held."""
+    """The body without its Content-Encoding. Raises BadExport, TooLarge; what would be larger is
+    never held."""
     if encoding in ("", "identity"):
         return body
     if encoding != "gzip":
@@ -53,7 +59,9 @@ def unpacked(body: bytes, encoding: str, limit_bytes: int) -> bytes:
     if len(plain) > limit_bytes:
         raise TooLarge(f"more than {limit_bytes:,} bytes when unpacked; send smaller batches")
     if not unpacker.eof or unpacker.unused_data:
-        raise BadExport("the body is not one gzip stream: its end is missing, or something follows it")
+        raise BadExport(
+            "the body is not one gzip stream: its end is missing, or something follows it"
+        )
     return plain
 
 
@@ -64,7 +72,9 @@ def read_protobuf(body: bytes) -> list[Span]:
         request.ParseFromString(body)
     except DecodeError as error:
         raise BadExport(f"the body is no ExportTraceServiceRequest in protobuf: {error}") from None
-    _check_count(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)
+    _check_count(
+        len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans
+    )
     spans = []
     for group in request.resource_spans:
         resource = _attributes(group.resource.attributes)
@@ -103,7 +113,10 @@ def _value(value: AnyValue) -> Value:
         case "double_value":
             return value.double_value
         case "array_value":
-            return [_value(one) if one.WhichOneof("value") != "array_value" else None for one in value.array_value.values]
+            return [
+                _value(one) if one.WhichOneof("value") != "array_value" else None
+                for one in value.array_value.values
+            ]
         case _:
             return None
 
@@ -169,11 +182,15 @@ _decoder = msgspec.json.Decoder(_Request)
 def read_json(body: bytes) -> list[Span]:
     """The spans of an export request in JSON. Raises BadExport, TooLarge."""
     if body.count(b"{") > MAX_JSON_OBJECTS:
-        raise TooLarge(f"more than {MAX_JSON_OBJECTS:,} JSON objects in one request; send smaller batches")
+        raise TooLarge(
+            f"more than {MAX_JSON_OBJECTS:,} JSON objects in one request; send smaller batches"
+        )
     try:
         request = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError) as error:
-        said = "".join(character if " " <= character <= "~" else "?" for character in str(error))[:200]
+        said = "".join(character if " " <= character <= "~" else "?" for character in str(error))[
+            :200
+        ]
         raise BadExport(f"the body is no export request in OTLP's JSON: {said}") from None
     groups = request.resource_spans or ()
     _check_count(len(scope.spans or ()) for group in groups for scope in group.scope_spans or ())
@@ -242,7 +259,10 @@ def _hexadecimal(field: str, text: str | None, size: int) -> str:
     if not text:
         return ""
     if len(text) != 2 * size or text.strip("0123456789abcdefABCDEF"):
-        raise BadExport(f"{field}={text[:40]!r}: OTLP's JSON has ids of {2 * size} hexadecimal digits, not base64")
+        raise BadExport(
+            f"{field}={text[:40]!r}: OTLP's JSON has ids of {2 * size} hexadecimal digits, not "
+            "base64"
+        )
     return text.lower()
 
 
@@ -252,7 +272,8 @@ def _check_count(counts: Iterator[int]) -> None:
 
 
 def export_answer(media_type: str, rejected: int, message: str) -> bytes:
-    """The answer to what was taken. Without a message all is well; with one and nothing rejected it is a warning."""
+    """The answer to what was taken. Without a message all is well; with one and nothing rejected it
+    is a warning."""
     response = ExportTraceServiceResponse()
     if message:
         response.partial_success.rejected_spans = rejected
@@ -266,7 +287,8 @@ def status_answer(media_type: str, http_status: int, message: str) -> bytes:
 
 
 def rpc_status(http_status: int, message: str, retry_seconds: int | None = None) -> Status:
-    """An error as gRPC says it; retry_seconds: the sender should try again after them (RetryInfo)."""
+    """An error as gRPC says it; retry_seconds: the sender should try again after them
+    (RetryInfo)."""
     status = Status(code=_RPC_CODES.get(http_status, _INTERNAL), message=message[:MAX_TEXT])
     if retry_seconds is not None:
         status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=retry_seconds)))
@@ -274,5 +296,9 @@ def rpc_status(http_status: int, message: str, retry_seconds: int | None = None)
 
 
 def _encoded(message: Message, media_type: str) -> bytes:
-    encoded: bytes = message.SerializeToString() if media_type == PROTOBUF else MessageToJson(message, indent=None).encode()
+    encoded: bytes = (
+        message.SerializeToString()
+        if media_type == PROTOBUF
+        else MessageToJson(message, indent=None).encode()
+    )
     return encoded

@@ -1,5 +1,6 @@
-"""An event that names an instance (`gpu_uuids: ["instance:node1:8000"]`) instead of GPUs: who sends it knows whom it asked,
-not where that runs. At the door it gets the GPUs of the placement in force at its end."""
+"""An event that names an instance (`gpu_uuids: ["instance:node1:8000"]`) instead of GPUs: who sends
+it knows whom it asked, not where that runs. At the door it gets the GPUs of the placement in force
+at its end."""
 
 from __future__ import annotations
 
@@ -18,9 +19,11 @@ def instances_of(usage: TokenUsage) -> list[str]:
 
 
 def placed(usage: TokenUsage, placements: InstanceBook) -> TokenUsage | None:
-    """`usage` with GPUs and host for each instance it names; what is not placed keeps its name, so that its tokens are kept.
+    """`usage` with GPUs and host for each instance it names; what is not placed keeps its name, so
+    that its tokens are kept.
 
-    None: the operator said that the engine tells of every request itself (`counted_by=engine`): this is the second word of one.
+    None: the operator said that the engine tells of every request itself (`counted_by=engine`):
+    this is the second word of one.
     """
     at_us = to_us(usage.ts)
     rows = {instance: placements.at([instance], at_us) for instance in instances_of(usage)}
@@ -31,10 +34,16 @@ def placed(usage: TokenUsage, placements: InstanceBook) -> TokenUsage | None:
         named = instance_of(gpu)
         instance = None if named is None else canonical_instance(named)
         row = rows.get(instance) if instance else None
-        gpus += row.gpus if row is not None and row.gpus else [unplaced_gpu(instance) if instance else gpu]
+        gpus += (
+            row.gpus
+            if row is not None and row.gpus
+            else [unplaced_gpu(instance) if instance else gpu]
+        )
     hosts = {row.host or _host_of(row.gpus) for row in rows.values() if row is not None}
     host = hosts.pop() if len(hosts) == 1 else None
-    return msgspec.structs.replace(usage, gpu_uuids=list(dict.fromkeys(gpus)), host=host or usage.host)
+    return msgspec.structs.replace(
+        usage, gpu_uuids=list(dict.fromkeys(gpus)), host=host or usage.host
+    )
 
 
 def _host_of(gpus: tuple[str, ...]) -> str | None:

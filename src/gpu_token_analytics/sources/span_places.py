@@ -1,6 +1,8 @@
-"""Where the request of a span ran: GPUs and host, by what the span says itself, else by the placement of its instance.
+"""Where the request of a span ran: GPUs and host, by what the span says itself, else by the
+placement of its instance.
 
-The process that made a span names itself in its resource; a client names whom it asked in its attributes.
+The process that made a span names itself in its resource; a client names whom it asked in its
+attributes.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _SEPARATORS = re.compile(r"[\s,;]+")
 
 @dataclass(frozen=True)
 class Whereabouts:
-    """Where a request ran. `row`: the placement of its instance. `is_unplaced`: nobody says on which GPUs it was."""
+    """Where a request ran. `row`: the placement of its instance. `is_unplaced`: nobody says on
+    which GPUs it was."""
 
     instance: str
     host: str
@@ -40,7 +43,9 @@ def whereabouts_of(told: Told, placements: InstanceBook, at_us: int) -> Whereabo
     names, shown = _instance_names(told)
     instance = next(iter(_canonical([*shown, *names])), UNKNOWN_INSTANCE)
     row = placements.at(_canonical([*names, *shown]), at_us)
-    self_host = text_of(span.resource, "host.name", "k8s.node.name") if describes_itself(told) else None
+    self_host = (
+        text_of(span.resource, "host.name", "k8s.node.name") if describes_itself(told) else None
+    )
     named = _gpus_of(span)
     gpus = named or (row.gpus if row is not None else ()) or (unplaced_gpu(instance),)
     hosts = {gpu.rpartition("/")[0] for gpu in gpus if "/" in gpu}
@@ -50,10 +55,17 @@ def whereabouts_of(told: Told, placements: InstanceBook, at_us: int) -> Whereabo
 
 
 def _gpus_of(span: Span) -> tuple[str, ...]:
-    """GPUs that the span itself names: a list, or a text of UUIDs or host/index, parted by spaces, commas or semicolons."""
+    """GPUs that the span itself names: a list, or a text of UUIDs or host/index, parted by spaces,
+    commas or semicolons."""
     for attributes in (span.attributes, span.resource):
         value = attributes.get(NAMES["gpus"][0])
-        texts = value if isinstance(value, list) else _SEPARATORS.split(value) if isinstance(value, str) else []
+        texts = (
+            value
+            if isinstance(value, list)
+            else _SEPARATORS.split(value)
+            if isinstance(value, str)
+            else []
+        )
         gpus = tuple(dict.fromkeys(text for text in texts if isinstance(text, str) and text))
         if gpus:
             return gpus
@@ -66,10 +78,14 @@ def describes_itself(told: Told) -> bool:
 
 
 def _instance_names(told: Told) -> tuple[list[str], list[str]]:
-    """What placements may call the instance that served the request: (ids, which change with every start, names to show)."""
+    """What placements may call the instance that served the request: (ids, which change with every
+    start, names to show)."""
     attributes, resource = told.span.attributes, told.span.resource
     if not describes_itself(told):
-        url, address = text_of(attributes, "url.full", "gen_ai.openai.api_base"), text_of(attributes, "server.address")
+        url, address = (
+            text_of(attributes, "url.full", "gen_ai.openai.api_base"),
+            text_of(attributes, "server.address"),
+        )
         if url is not None:
             return [], [url, _host_of(url)]
         if address is not None:
@@ -79,11 +95,14 @@ def _instance_names(told: Told) -> tuple[list[str], list[str]]:
             return [], [f"{host}:{port}" if has_port else address, address]
     namespace, pod = text_of(resource, "k8s.namespace.name"), text_of(resource, "k8s.pod.name")
     service, host_name = text_of(resource, "service.name"), text_of(resource, "host.name")
-    ids = [text for name in ("service.instance.id", "k8s.pod.uid") if (text := text_of(resource, name))]
+    ids = [
+        text for name in ("service.instance.id", "k8s.pod.uid") if (text := text_of(resource, name))
+    ]
     shown = []
     if pod is not None:
         shown += [f"{namespace}/{pod}" if namespace else pod, pod]
-    if service is not None and not service.startswith("unknown_service"):  # the SDK's own word for: not set
+    # the SDK's own word for: not set
+    if service is not None and not service.startswith("unknown_service"):
         shown += [f"{service}@{host_name}"] if host_name else []
         shown.append(service)
     return ids, [*shown, *([host_name] if host_name else [])]

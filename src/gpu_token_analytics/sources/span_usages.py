@@ -1,16 +1,21 @@
-"""From spans to requests: which spans tell of one, under which names, and when two tell of the same.
+"""From spans to requests: which spans tell of one, under which names, and when two tell of the
+same.
 
 Pure: spans and placements in, usages out. What one span says: span_figures.py.
 
-    1 which spans tell     operation in COUNTED, or an engine's own span, or none named but tokens; and it has tokens
-    2 which of them count  the innermost: with such a span below it, a span (of an agent, framework, gateway, client) tells of
-                           that one's work; of one request told side by side the engine's word, else the shortest span's
-    3 what they say        the first name of NAMES that is there; what the engine does not say (tenant, model) the others of the
-                           same request do
-    4 where it ran         `gpu_tokens.gpus`, else the placement of the instance, else nowhere: tokens without money
+    1 which spans tell     operation in COUNTED, or an engine's own span, or none named but tokens;
+      and it has tokens
+    2 which of them count  the innermost: with such a span below it, a span (of an agent, framework,
+                           gateway, client) tells of that one's work; of one request told side by
+                           side the engine's word, else the shortest span's
+    3 what they say        the first name of NAMES that is there; what the engine does not say
+                           (tenant, model) the others of the same request do
+    4 where it ran         `gpu_tokens.gpus`, else the placement of the instance, else nowhere:
+      tokens without money
 
-Rule 2 sees one export request. Across several the event id decides (`_identity`): it is made of the response's id and tokens,
-on which engine and client agree, so one request has one event, and the first that is stored holds.
+Rule 2 sees one export request. Across several the event id decides (`_identity`): it is made of the
+response's id and tokens, on which engine and client agree, so one request has one event, and the
+first that is stored holds.
 """
 
 from __future__ import annotations
@@ -49,22 +54,27 @@ from gpu_token_analytics.wire.usage import TokenUsage
 DEFAULT_TENANT, UNKNOWN_MODEL = "default", "unknown"
 _MAX_ID = 128
 _NS_PER_US = 1000
-_UUID_MASK, _UUID_8 = 0xF << 76 | 0x3 << 62, 0x8 << 76 | 0x2 << 62  # RFC 9562, section 5.8: a digest as a UUID
+# RFC 9562, section 5.8: a digest as a UUID
+_UUID_MASK, _UUID_8 = 0xF << 76 | 0x3 << 62, 0x8 << 76 | 0x2 << 62
 
 
 @dataclass
 class Counted:
     """What the spans of one export say."""
 
-    usages: list[tuple[TokenUsage, Span]] = field(default_factory=list)  # with the span that tells of it
+    # with the span that tells of it
+    usages: list[tuple[TokenUsage, Span]] = field(default_factory=list)
     refused: list[tuple[Span, str]] = field(default_factory=list)
     left_out: Counter[LeftOut] = field(default_factory=Counter)
     sampled: int = 0  # spans that say that others like them were not sent
     unplaced: set[str] = field(default_factory=set)  # instances whose GPUs are not known
 
 
-def usages(spans: Sequence[Span], placements: InstanceBook, key_tenant: str | None = None) -> Counted:
-    """The requests that these spans tell of. key_tenant: the only tenant that their sender may name; None: any."""
+def usages(
+    spans: Sequence[Span], placements: InstanceBook, key_tenant: str | None = None
+) -> Counted:
+    """The requests that these spans tell of. key_tenant: the only tenant that their sender may
+    name; None: any."""
     counted = Counted(sampled=sum(map(is_sampled, spans)))
     telling: dict[tuple[str, str], Told] = {}
     for span in spans:
@@ -88,17 +98,21 @@ def usages(spans: Sequence[Span], placements: InstanceBook, key_tenant: str | No
     return counted
 
 
-_Group = tuple[list[Told], list[Told]]  # of one request: the spans whose figures count, and the others that tell of it
+# of one request: the spans whose figures count, and the others that tell of it
+_Group = tuple[list[Told], list[Told]]
 
 
 def _innermost(
     telling: Mapping[tuple[str, str], Told], spans: Mapping[tuple[str, str], Span], counted: Counted
 ) -> Iterator[_Group]:
-    above: dict[tuple[str, str], list[Told]] = {}  # span -> those above it that tell of the same kind of work, nearest first
+    # span -> those above it that tell of the same kind of work, nearest first
+    above: dict[tuple[str, str], list[Told]] = {}
     told_below = set()
     for address, told in telling.items():
         parents = [
-            telling[parent] for parent in _ancestors(address, spans) if parent in telling and telling[parent].work == told.work
+            telling[parent]
+            for parent in _ancestors(address, spans)
+            if parent in telling and telling[parent].work == told.work
         ]
         above[address] = parents
         told_below |= {parent.span.address for parent in parents}
@@ -112,11 +126,15 @@ def _innermost(
         for chosen, twice_told in _requests_of(group):
             if twice_told:
                 counted.left_out[LeftOut.TOLD_TWICE] += len(twice_told)
-            others = [other for told in (*chosen, *twice_told) for other in above[told.span.address]]
+            others = [
+                other for told in (*chosen, *twice_told) for other in above[told.span.address]
+            ]
             yield chosen, [*twice_told, *others]
 
 
-def _ancestors(address: tuple[str, str], spans: Mapping[tuple[str, str], Span]) -> Iterator[tuple[str, str]]:
+def _ancestors(
+    address: tuple[str, str], spans: Mapping[tuple[str, str], Span]
+) -> Iterator[tuple[str, str]]:
     seen = {address}
     trace_id, _ = address
     parent = trace_id, spans[address].parent_id
@@ -127,8 +145,9 @@ def _ancestors(address: tuple[str, str], spans: Mapping[tuple[str, str], Span]) 
 
 
 def _requests_of(group: Sequence[Told]) -> Iterator[_Group]:
-    """Spans of one response id, which may have been given to several requests (vLLM takes it from X-Request-Id): their tokens
-    tell those apart. An engine's spans of one arrival and prompt are the choices of one request (n > 1)."""
+    """Spans of one response id, which may have been given to several requests (vLLM takes it from
+    X-Request-Id): their tokens tell those apart. An engine's spans of one arrival and prompt are
+    the choices of one request (n > 1)."""
     engines: dict[tuple[int, int], list[Told]] = {}
     clients: dict[tuple[int, int], list[Told]] = {}
     for told in group:
@@ -146,27 +165,46 @@ def _requests_of(group: Sequence[Told]) -> Iterator[_Group]:
             by_tokens[tokens] = choices
     for number, (tokens, choices) in enumerate(by_tokens.items(), 1):
         twice_told = clients.pop(tokens, [])
-        if number == len(by_tokens):  # clients with other tokens: of a request that the engine tells of in another export
-            twice_told = [*twice_told, *again, *(told for same in clients.values() for told in same)]
+        # clients with other tokens: of a request that the engine tells of in another export
+        if number == len(by_tokens):
+            twice_told = [
+                *twice_told,
+                *again,
+                *(told for same in clients.values() for told in same),
+            ]
         yield choices, twice_told
     for same in clients.values() if not engines else ():
-        shortest = min(same, key=lambda told: (told.span.end_ns - told.span.start_ns, told.span.span_id))
+        shortest = min(
+            same, key=lambda told: (told.span.end_ns - told.span.start_ns, told.span.span_id)
+        )
         yield [shortest], [told for told in same if told is not shortest]
 
 
 def _usage(
-    chosen: Sequence[Told], others: Sequence[Told], placements: InstanceBook, key_tenant: str | None, counted: Counted
+    chosen: Sequence[Told],
+    others: Sequence[Told],
+    placements: InstanceBook,
+    key_tenant: str | None,
+    counted: Counted,
 ) -> TokenUsage | None:
     first = chosen[0]
-    start_ns, end_ns = min(told.span.start_ns for told in chosen), max(told.span.end_ns for told in chosen)
+    start_ns, end_ns = (
+        min(told.span.start_ns for told in chosen),
+        max(told.span.end_ns for told in chosen),
+    )
     if not end_ns:
         raise RefusedSpan("endTimeUnixNano is 0: a span is sent when it has ended")
     spans = [told.span for told in (*chosen, *others)]
     tenant = _tenant(spans, key_tenant)
     end_us = end_ns // _NS_PER_US
     placed = [whereabouts_of(told, placements, end_us) for told in chosen]
-    if all(where.is_unplaced for where in placed):  # the engine does not say who it is, but a client says whom it asked
-        asked = (whereabouts_of(told, placements, end_us) for told in others if not describes_itself(told))
+    # the engine does not say who it is, but a client says whom it asked
+    if all(where.is_unplaced for where in placed):
+        asked = (
+            whereabouts_of(told, placements, end_us)
+            for told in others
+            if not describes_itself(told)
+        )
         placed = [next((where for where in asked if not where.is_unplaced), placed[0])]
     row = placed[0].row
     if not first.is_engine and row is not None and row.counted_by is CountedBy.ENGINE:
@@ -201,9 +239,11 @@ def _usage(
 
 
 def _identity(told: Told, prompt_tokens: int, completion_tokens: int) -> str:
-    """The event id: the same for every span that tells of the same request, and for a span that is sent again.
+    """The event id: the same for every span that tells of the same request, and for a span that is
+    sent again.
 
-    A response id alone would not do: X-Request-Id, from which vLLM takes it, may be one for all calls of an agent.
+    A response id alone would not do: X-Request-Id, from which vLLM takes it, may be one for all
+    calls of an agent.
     """
     parts: tuple[object, ...]
     if told.request_id is None:
@@ -217,7 +257,8 @@ def _identity(told: Told, prompt_tokens: int, completion_tokens: int) -> str:
 
 
 def _tenant(spans: Sequence[Span], key_tenant: str | None) -> str:
-    """Of the spans first, the engine's before its clients'; then of their trace, then of the processes that made them."""
+    """Of the spans first, the engine's before its clients'; then of their trace, then of the
+    processes that made them."""
     told = next(
         (
             text

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeAlias
 
-Value: TypeAlias = "str | bool | int | float | list[Value] | None"  # what an attribute can be; maps and bytes are None
+# what an attribute can be; maps and bytes are None
+Value: TypeAlias = "str | bool | int | float | list[Value] | None"
 Attributes: TypeAlias = Mapping[str, Value]
 
 
@@ -24,7 +25,8 @@ class SpanKind(IntEnum):
 
 @dataclass(frozen=True)
 class Span:
-    """One finished span. Ids are lower-case hexadecimal, times nanoseconds since 1970 (0: not given)."""
+    """One finished span. Ids are lower-case hexadecimal, times nanoseconds since 1970 (0: not
+    given)."""
 
     trace_id: str
     span_id: str

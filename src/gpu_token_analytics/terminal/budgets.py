@@ -11,7 +11,9 @@ from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.terminal import support as cli
 
-budgets_app = typer.Typer(help="Budgets: set, listed, how they stand, who was told.", no_args_is_help=True)
+budgets_app = typer.Typer(
+    help="Budgets: set, listed, how they stand, who was told.", no_args_is_help=True
+)
 
 Scope = Literal["fleet", "team", "tenant", "model"]
 PeriodName = Literal["day", "week", "month"]
@@ -26,7 +28,9 @@ def register(app: typer.Typer) -> None:
 
 
 @budgets_app.command("list")
-def list_budgets(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False) -> None:
+def list_budgets(
+    wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False
+) -> None:
     """Every budget as it is set.
 
     Examples: `gpu-tokens budgets list` | `gpu-tokens budgets list --json`
@@ -49,14 +53,26 @@ def list_budgets(wide: cli.WideOption = False, as_json: cli.JsonOption = False, 
     )
     made = FittedTable("budgets", columns, wide=wide)
     for row in rows:
-        told = [f"{percent} %" for percent in row["thresholds"]] + ["forecast"] * row["forecast_alert"]
+        told = [f"{percent} %" for percent in row["thresholds"]] + ["forecast"] * row[
+            "forecast_alert"
+        ]
         limit, every = cli.dollars(row["limit_nusd"]), row["period"]
-        made.add_row(row["name"], _of(row), limit, every, row["time_zone"], ", ".join(told), row["changed_at"])
+        made.add_row(
+            row["name"],
+            _of(row),
+            limit,
+            every,
+            row["time_zone"],
+            ", ".join(told),
+            row["changed_at"],
+        )
     cli.show(made)
 
 
 @budgets_app.command("status")
-def status(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False) -> None:
+def status(
+    wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False
+) -> None:
     """Every budget in its current period: spent, forecast to its end, and what was told.
 
     Examples: `gpu-tokens budgets status` | `gpu-tokens budgets status --json`
@@ -86,8 +102,16 @@ def status(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv
     made = FittedTable(f"budgets, {body['as_of']}", columns, wide=wide)
     for row in rows:
         forecast = row["forecast"]
-        between = "" if forecast is None else f"{cli.dollars(forecast['low_nusd'])} and {cli.dollars(forecast['high_nusd'])}"
-        told = [_told(alert) for alert in reversed(alerts) if (alert["budget"], alert["from"]) == (row["name"], row["from"])]
+        between = (
+            ""
+            if forecast is None
+            else f"{cli.dollars(forecast['low_nusd'])} and {cli.dollars(forecast['high_nusd'])}"
+        )
+        told = [
+            _told(alert)
+            for alert in reversed(alerts)
+            if (alert["budget"], alert["from"]) == (row["name"], row["from"])
+        ]
         made.add_row(
             row["name"],
             _of(row),
@@ -106,31 +130,44 @@ def status(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv
         if row["no_forecast"] is not None:
             typer.echo(f"{row['name']}: no forecast, {row['no_forecast']}")
         if row["unknown_gpu_tokens"]:
-            typer.echo(f"{row['name']}: {row['unknown_gpu_tokens']:,} tokens have no money yet, see `gpu-tokens gpus list`")
+            typer.echo(
+                f"{row['name']}: {row['unknown_gpu_tokens']:,} tokens have no money yet, see "
+                "`gpu-tokens gpus list`"
+            )
 
 
 @budgets_app.command("set")
 def set_budget(
     name: NameArgument,
-    limit_usd: Annotated[str, typer.Argument(metavar="USD", help="What may be spent in each period, such as 5000.")],
-    scope: Annotated[Scope, typer.Option(help="fleet: all money; else what is attributed to usage.")] = "fleet",
+    limit_usd: Annotated[
+        str, typer.Argument(metavar="USD", help="What may be spent in each period, such as 5000.")
+    ],
+    scope: Annotated[
+        Scope, typer.Option(help="fleet: all money; else what is attributed to usage.")
+    ] = "fleet",
     key: Annotated[str | None, typer.Option(help="The team, tenant or model.")] = None,
     period: Annotated[PeriodName, typer.Option(help="Weeks begin on Monday.")] = "month",
     time_zone: cli.ZoneOption = "UTC",
     thresholds: Annotated[
-        str, typer.Option("--at", help="Percent of the limit to tell at, with commas between; empty: none.")
+        str,
+        typer.Option(
+            "--at", help="Percent of the limit to tell at, with commas between; empty: none."
+        ),
     ] = "50,80,100",
     forecast_alert: Annotated[
         bool, typer.Option("--forecast/--no-forecast", help="Tell when the forecast passes 100 %.")
     ] = True,
     as_json: cli.JsonOption = False,
 ) -> None:
-    """Set a budget, or replace the one of that name. Its alerts begin anew where its money is another.
+    """Set a budget, or replace the one of that name. Its alerts begin anew where its money is
+    another.
 
-    Who is told is set for `gpu-tokens api`: ALERT_WEBHOOK_URL, SMTP_HOST, ALERTMANAGER_URL (docs/budgets.md).
+    Who is told is set for `gpu-tokens api`: ALERT_WEBHOOK_URL, SMTP_HOST, ALERTMANAGER_URL
+    (docs/budgets.md).
 
     Examples: `gpu-tokens budgets set everything 20000` |
-    `gpu-tokens budgets set acme 500 --scope tenant --key acme --period week --tz Europe/Berlin --at 80,100`
+    `gpu-tokens budgets set acme 500 --scope tenant --key acme --period week --tz Europe/Berlin --at
+    80,100`
     """
     from pydantic import ValidationError
 
@@ -151,13 +188,18 @@ def set_budget(
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"the budget cannot be set: {field}={first['input']!r}: {first['msg']}") from None
+        raise SettingsError(
+            f"the budget cannot be set: {field}={first['input']!r}: {first['msg']}"
+        ) from None
     except InvalidOperation:
         raise SettingsError(
-            f"the budget cannot be set: USD={limit_usd!r} is no decimal number; give one such as 5000"
+            f"the budget cannot be set: USD={limit_usd!r} is no decimal number; give one such as "
+            "5000"
         ) from None
     except ValueError:
-        raise SettingsError(f"--at={thresholds!r} is not a list of whole percents; give one such as 50,80,100") from None
+        raise SettingsError(
+            f"--at={thresholds!r} is not a list of whole percents; give one such as 50,80,100"
+        ) from None
     with cli.refusals():
         check_budget(new)
     with cli.opened() as desk:
@@ -166,7 +208,8 @@ def set_budget(
         cli.print_json(row)
         return
     typer.echo(
-        f"set: {row['name']}, {cli.dollars(row['limit_nusd'])} USD each {row['period']} ({row['time_zone']}) of {_of(row)}"
+        f"set: {row['name']}, {cli.dollars(row['limit_nusd'])} USD each {row['period']} "
+        f"({row['time_zone']}) of {_of(row)}"
     )
 
 
@@ -220,9 +263,19 @@ def alerts(
     )
     made = FittedTable("budget alerts", columns, wide=wide)
     for row in rows:
-        reached = ", ".join(_delivery(item) for item in row["deliveries"]) or "nobody is set to be told"
+        reached = (
+            ", ".join(_delivery(item) for item in row["deliveries"]) or "nobody is set to be told"
+        )
         spent, limit_text = cli.dollars(row["spent_nusd"]), cli.dollars(row["limit_nusd"])
-        made.add_row(row["raised_at"][:19], row["budget"], _told(row), spent, limit_text, row["from"], reached)
+        made.add_row(
+            row["raised_at"][:19],
+            row["budget"],
+            _told(row),
+            spent,
+            limit_text,
+            row["from"],
+            reached,
+        )
     cli.show(made)
 
 

@@ -1,6 +1,8 @@
-"""`gpu-tokens api`, `report`, `top`, `export`, `break-even`; those of the books and keys are in files of their names.
+"""`gpu-tokens api`, `report`, `top`, `export`, `break-even`; those of the books and keys are in
+files of their names.
 
-All but `api` read MONGODB_URI themselves, through the same functions as /v1: the figures are the same.
+All but `api` read MONGODB_URI themselves, through the same functions as /v1: the figures are the
+same.
 """
 
 from __future__ import annotations
@@ -34,7 +36,17 @@ LONGEST_PAGE = 10_000
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    from gpu_token_analytics.terminal import budgets, gpus, hints, keys, owners, placements, prices, rates, teams
+    from gpu_token_analytics.terminal import (
+        budgets,
+        gpus,
+        hints,
+        keys,
+        owners,
+        placements,
+        prices,
+        rates,
+        teams,
+    )
 
     app.command("api")(api)
     app.command("report")(report)
@@ -46,12 +58,16 @@ def register(app: typer.Typer) -> None:
 
 
 def api(
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="HTTP port; default HTTP_PORT, 0: a free one.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="HTTP port; default HTTP_PORT, 0: a free one."),
+    ] = None,
 ) -> None:
     """Serve /v1 and the dashboard on HTTP_HOST:HTTP_PORT until stopped.
 
     Every route needs a key (`gpu-tokens keys create`), except on a loopback address with
-    API_ALLOW_ANONYMOUS_LOOPBACK=true. /health, /ready and /metrics need none: expose only / and /v1 to users.
+    API_ALLOW_ANONYMOUS_LOOPBACK=true. /health, /ready and /metrics need none: expose only / and /v1
+    to users.
 
     Examples: `gpu-tokens api` | `HTTP_HOST=0.0.0.0 gpu-tokens api --port 8081`
     """
@@ -72,26 +88,38 @@ def report(
     end: cli.ToOption = None,
     last: cli.LastOption = "24h",
     period: cli.PeriodOption = None,
-    bucket: Annotated[p.Bucket, typer.Option(help="One row per minute, hour or day.")] = p.Bucket.NONE,
+    bucket: Annotated[
+        p.Bucket, typer.Option(help="One row per minute, hour or day.")
+    ] = p.Bucket.NONE,
     time_zone: cli.ZoneOption = "UTC",
     models: cli.ModelOption = None,
     tenants: cli.TenantOption = None,
     gpus: cli.GpuOption = None,
     hosts: cli.HostOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most rows shown, most money first.")] = REPORT_LIMIT,
-    compare: Annotated[bool, typer.Option("--compare", help="Beside the period before, without buckets.")] = False,
-    currency: Annotated[str | None, typer.Option(help="In this one (`gpu-tokens rates`), without buckets.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Redraw every few seconds until Ctrl-C.")] = False,
+    limit: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Most rows shown, most money first.")
+    ] = REPORT_LIMIT,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Beside the period before, without buckets.")
+    ] = False,
+    currency: Annotated[
+        str | None, typer.Option(help="In this one (`gpu-tokens rates`), without buckets.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Redraw every few seconds until Ctrl-C.")
+    ] = False,
     wide: cli.WideOption = False,
     as_json: cli.JsonOption = False,
     as_csv: cli.CsvOption = False,
 ) -> None:
-    """What models, tenants, GPUs or hosts cost, and what is idle; the sums always fill price x owned time.
+    """What models, tenants, GPUs or hosts cost, and what is idle; the sums always fill price x
+    owned time.
 
     On a terminal the columns that there is room for; --wide, a pipe and a file get all of them.
 
-    Examples: `gpu-tokens report` | `gpu-tokens report --wide` | `gpu-tokens report --by model,tenant --last 30d --bucket 1d` |
-    `gpu-tokens report --by class --period last-month --tz Europe/Berlin --json` |
+    Examples: `gpu-tokens report` | `gpu-tokens report --wide` | `gpu-tokens report --by
+    model,tenant --last 30d --bucket 1d` | `gpu-tokens report --by class --period last-month --tz
+    Europe/Berlin --json` |
     `gpu-tokens report --period 2026-W05 --compare`
     """
     from gpu_token_analytics.costs.report import costs_of
@@ -100,10 +128,20 @@ def report(
     if watch:
         _refuse_unless_drawn_on("report --watch", "leave --watch out")
     groups = _groups(group_by if group_by is not None else ["model"])
-    filters = {"models": models or (), "tenants": tenants or (), "gpus": gpus or (), "hosts": hosts or ()}
+    filters = {
+        "models": models or (),
+        "tenants": tenants or (),
+        "gpus": gpus or (),
+        "hosts": hosts or (),
+    }
     if (compare or currency) and (watch or bucket is not p.Bucket.NONE or (compare and currency)):
-        raise SettingsError("--compare and --currency are tables of their own: leave --bucket and --watch out, and give one")
-    query_of = _query_of(cli.asked_range(start, end, last, period, time_zone), bucket, time_zone, groups, filters)
+        raise SettingsError(
+            "--compare and --currency are tables of their own: leave --bucket and --watch out, and "
+            "give one"
+        )
+    query_of = _query_of(
+        cli.asked_range(start, end, last, period, time_zone), bucket, time_zone, groups, filters
+    )
     with cli.opened() as desk:
         if currency is not None:
             _convert(desk, query_of(desk.now()), currency, limit, as_json=as_json, as_csv=as_csv)
@@ -118,7 +156,9 @@ def report(
         if as_json:
             cli.print_json(body())
         elif as_csv:
-            for chunk in _export_chunks(desk, query_of(desk.now()), p.ExportFormat.CSV, p.ExportLayout.COSTS, ""):
+            for chunk in _export_chunks(
+                desk, query_of(desk.now()), p.ExportFormat.CSV, p.ExportLayout.COSTS, ""
+            ):
                 sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
         elif watch:
@@ -127,7 +167,9 @@ def report(
             cli.show(view.render(body(), limit, wide=wide))
 
 
-def _compare(desk: Desk, query: CostQuery, limit: int, *, wide: bool, as_json: bool, as_csv: bool) -> None:
+def _compare(
+    desk: Desk, query: CostQuery, limit: int, *, wide: bool, as_json: bool, as_csv: bool
+) -> None:
     from gpu_token_analytics.costs.report import compared
     from gpu_token_analytics.terminal import report as view
 
@@ -136,7 +178,9 @@ def _compare(desk: Desk, query: CostQuery, limit: int, *, wide: bool, as_json: b
         cli.show(view.render_compared(body, limit, wide=wide))
 
 
-def _convert(desk: Desk, query: CostQuery, currency: str, limit: int, *, as_json: bool, as_csv: bool) -> None:
+def _convert(
+    desk: Desk, query: CostQuery, currency: str, limit: int, *, as_json: bool, as_csv: bool
+) -> None:
     from gpu_token_analytics.costs.rates import converted
     from gpu_token_analytics.terminal import report as view
 
@@ -164,10 +208,13 @@ def _refuse_unless_drawn_on(command: str, instead: str) -> None:
 
     if no_color():
         raise SettingsError(
-            f"`{command}` draws the screen by escape codes, which NO_COLOR forbids: {instead}, or unset NO_COLOR"
+            f"`{command}` draws the screen by escape codes, which NO_COLOR forbids: {instead}, or "
+            "unset NO_COLOR"
         )
     if not on_terminal():
-        raise SettingsError(f"`{command}` draws a whole screen, and standard output is not a terminal: {instead}")
+        raise SettingsError(
+            f"`{command}` draws a whole screen, and standard output is not a terminal: {instead}"
+        )
 
 
 def _groups(values: list[str]) -> list[str]:
@@ -179,7 +226,11 @@ def _groups(values: list[str]) -> list[str]:
 
 
 def _query_of(
-    asked: cli.AskedRange, bucket: p.Bucket, time_zone: str, groups: list[str], filters: dict[str, Any]
+    asked: cli.AskedRange,
+    bucket: p.Bucket,
+    time_zone: str,
+    groups: list[str],
+    filters: dict[str, Any],
 ) -> Callable[[datetime], CostQuery]:
     from gpu_token_analytics.costs.questions import cost_query
 
@@ -187,12 +238,16 @@ def _query_of(
 
 
 def top(
-    interval_seconds: Annotated[float, typer.Option("--interval", "-i", min=0.5, max=60, help="Seconds between looks.")] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what a screen shows, once, as JSON.")] = False,
+    interval_seconds: Annotated[
+        float, typer.Option("--interval", "-i", min=0.5, max=60, help="Seconds between looks.")
+    ] = 2.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what a screen shows, once, as JSON.")
+    ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the GPUs, once, as CSV.")] = False,
 ) -> None:
-    """GPUs and models live, full screen, one line each. Keys: h, c, u, i sort by host, money, utilisation, idle share; arrows
-    and page keys (or j, k, space, b) scroll; q quits.
+    """GPUs and models live, full screen, one line each. Keys: h, c, u, i sort by host, money,
+    utilisation, idle share; arrows and page keys (or j, k, space, b) scroll; q quits.
 
     Examples: `gpu-tokens top` | `gpu-tokens top --interval 5` | `gpu-tokens top --json`
     """
@@ -215,49 +270,82 @@ def top(
 
 def export(
     context: typer.Context,
-    out: Annotated[Path | None, typer.Argument(help="File to write; left out or `-`: standard output.")] = None,
-    file_format: Annotated[
-        p.ExportFormat | None, typer.Option("--format", "-f", help="Default: by the file's ending, else csv.")
+    out: Annotated[
+        Path | None, typer.Argument(help="File to write; left out or `-`: standard output.")
     ] = None,
-    layout: Annotated[p.ExportLayout, typer.Option(help="Columns of /v1/costs, or FOCUS 1.2.")] = p.ExportLayout.COSTS,
-    group_by: Annotated[list[str] | None, typer.Option("--by", "-b", help="Grouping of layout costs.")] = None,
+    file_format: Annotated[
+        p.ExportFormat | None,
+        typer.Option("--format", "-f", help="Default: by the file's ending, else csv."),
+    ] = None,
+    layout: Annotated[
+        p.ExportLayout, typer.Option(help="Columns of /v1/costs, or FOCUS 1.2.")
+    ] = p.ExportLayout.COSTS,
+    group_by: Annotated[
+        list[str] | None, typer.Option("--by", "-b", help="Grouping of layout costs.")
+    ] = None,
     start: cli.FromOption = None,
     end: cli.ToOption = None,
     last: cli.LastOption = "24h",
     period: cli.PeriodOption = None,
-    bucket: Annotated[p.Bucket, typer.Option(help="One row per minute, hour or day.")] = p.Bucket.HOUR,
+    bucket: Annotated[
+        p.Bucket, typer.Option(help="One row per minute, hour or day.")
+    ] = p.Bucket.HOUR,
     time_zone: cli.ZoneOption = "UTC",
-    billing_account: Annotated[str, typer.Option(help="FOCUS BillingAccountId and -Name.")] = "self-hosted",
+    billing_account: Annotated[
+        str, typer.Option(help="FOCUS BillingAccountId and -Name.")
+    ] = "self-hosted",
     currency: Annotated[
-        str | None, typer.Option(help="Also in this one (`gpu-tokens rates`), at the rate of each hour.")
+        str | None,
+        typer.Option(help="Also in this one (`gpu-tokens rates`), at the rate of each hour."),
     ] = None,
     days: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A folder of one Parquet file a UTC day: only days that have changed are written."),
+        typer.Option(
+            metavar="DIR",
+            help="A folder of one Parquet file a UTC day: only days that have changed are written.",
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Report the written file as JSON; with --days a line each.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Report the written file as JSON; with --days a line each."),
+    ] = False,
 ) -> None:
-    """Write a range as CSV or Parquet, in constant memory. The file appears under its name only when it is whole.
+    """Write a range as CSV or Parquet, in constant memory. The file appears under its name only
+    when it is whole.
 
-    With --days all days of the ledger, or those that the range touches: run it again and again, and after a kill.
+    With --days all days of the ledger, or those that the range touches: run it again and again, and
+    after a kill.
 
-    Examples: `gpu-tokens export january.parquet --from 2026-01-01 --to 2026-02-01 --by gpu,model,tenant` |
-    `gpu-tokens export --layout focus --last 30d focus.csv` | `gpu-tokens export --last 1h --bucket 1m > hour.csv` |
-    `gpu-tokens export --days warehouse/ledger --by gpu,model,tenant`
+    Examples: `gpu-tokens export january.parquet --from 2026-01-01 --to 2026-02-01 --by
+    gpu,model,tenant` | `gpu-tokens export --layout focus --last 30d focus.csv` | `gpu-tokens export
+    --last 1h --bucket 1m > hour.csv` | `gpu-tokens export --days warehouse/ledger --by
+    gpu,model,tenant`
     """
     if days is not None:
         _refuse_beside_days(out, file_format, time_zone)
         ranged = start is not None or end is not None or _was_given(context, "last")
         asked = cli.asked_range(start, end, last) if ranged else None
-        _export_days(days, asked, bucket, _groups(group_by or []), layout, billing_account, as_json=as_json)
+        _export_days(
+            days, asked, bucket, _groups(group_by or []), layout, billing_account, as_json=as_json
+        )
         return
     to_file = out is not None and str(out) != "-"
     ending = out.suffix.lstrip(".") if out is not None and to_file else "csv"
-    chosen = file_format or (p.ExportFormat(ending) if ending in list(p.ExportFormat) else p.ExportFormat.CSV)
-    query_of = _query_of(cli.asked_range(start, end, last, period, time_zone), bucket, time_zone, _groups(group_by or []), {})
+    chosen = file_format or (
+        p.ExportFormat(ending) if ending in list(p.ExportFormat) else p.ExportFormat.CSV
+    )
+    query_of = _query_of(
+        cli.asked_range(start, end, last, period, time_zone),
+        bucket,
+        time_zone,
+        _groups(group_by or []),
+        {},
+    )
     if out is None or not to_file:
         with cli.opened() as desk:
-            for chunk in _export_chunks(desk, query_of(desk.now()), chosen, layout, billing_account, currency):
+            for chunk in _export_chunks(
+                desk, query_of(desk.now()), chosen, layout, billing_account, currency
+            ):
                 sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
         return
@@ -265,14 +353,21 @@ def export(
     try:
         with partial.open("wb") as file, cli.opened() as desk:
             query = query_of(desk.now())
-            size = sum(file.write(chunk) for chunk in _export_chunks(desk, query, chosen, layout, billing_account, currency))
+            size = sum(
+                file.write(chunk)
+                for chunk in _export_chunks(desk, query, chosen, layout, billing_account, currency)
+            )
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
     if as_json:
-        cli.print_json({"file": str(out), "format": chosen.value, "layout": layout.value, "bytes": size})
+        cli.print_json(
+            {"file": str(out), "format": chosen.value, "layout": layout.value, "bytes": size}
+        )
     else:
-        typer.echo(f"{out}: {size:,} bytes, {query.start:%Y-%m-%dT%H:%MZ} to {query.end:%Y-%m-%dT%H:%MZ}")
+        typer.echo(
+            f"{out}: {size:,} bytes, {query.start:%Y-%m-%dT%H:%MZ} to {query.end:%Y-%m-%dT%H:%MZ}"
+        )
 
 
 def _was_given(context: typer.Context, option: str) -> bool:
@@ -280,12 +375,19 @@ def _was_given(context: typer.Context, option: str) -> bool:
     return source is not None and source.name != "DEFAULT"
 
 
-def _refuse_beside_days(out: Path | None, file_format: p.ExportFormat | None, time_zone: str) -> None:
+def _refuse_beside_days(
+    out: Path | None, file_format: p.ExportFormat | None, time_zone: str
+) -> None:
     """Raises SettingsError for what has no meaning there."""
     if out is not None:
-        raise SettingsError(f"{out}: with --days the files are named by their day; leave the file out")
+        raise SettingsError(
+            f"{out}: with --days the files are named by their day; leave the file out"
+        )
     if file_format is p.ExportFormat.CSV:
-        raise SettingsError("--format csv: files of days are Parquet, whose footer says which version of the day it is")
+        raise SettingsError(
+            "--format csv: files of days are Parquet, whose footer says which version of the day "
+            "it is"
+        )
     if time_zone != "UTC":
         raise SettingsError(f"--time-zone {time_zone}: files of days are of UTC days; leave it out")
 
@@ -306,11 +408,18 @@ def _export_days(
     written = current = 0
     with cli.opened() as desk:
         start, end = (None, None) if asked is None else asked.at(desk.now())
-        for file in export_days(desk, query_of(desk.now()), layout, billing_account, folder, start, end):
+        for file in export_days(
+            desk, query_of(desk.now()), layout, billing_account, folder, start, end
+        ):
             written += file.written
             current += not file.written
             if as_json:
-                line = {"day": f"{file.day:%Y-%m-%d}", "file": str(file.path), "bytes": file.bytes, "written": file.written}
+                line = {
+                    "day": f"{file.day:%Y-%m-%d}",
+                    "file": str(file.path),
+                    "bytes": file.bytes,
+                    "written": file.written,
+                }
                 typer.echo(json.dumps(line))
             elif file.written:
                 typer.echo(f"{file.path}: {file.bytes:,} bytes")
@@ -333,14 +442,19 @@ def _export_chunks(
 
 def break_even(
     api_usd_per_million: Annotated[
-        float | None, typer.Argument(min=0, help="What the API charges, USD per million tokens of any kind.")
+        float | None,
+        typer.Argument(min=0, help="What the API charges, USD per million tokens of any kind."),
     ] = None,
     prices: Annotated[
         list[str] | None,
-        typer.Option("--price", help="MODEL=INPUT/CACHED/OUTPUT, USD per million; * is any other; repeatable."),
+        typer.Option(
+            "--price",
+            help="MODEL=INPUT/CACHED/OUTPUT, USD per million; * is any other; repeatable.",
+        ),
     ] = None,
     usd_per_gpu_hour: Annotated[
-        float | None, typer.Option("--usd-per-gpu-hour", min=0, help="What if a GPU-hour cost this?")
+        float | None,
+        typer.Option("--usd-per-gpu-hour", min=0, help="What if a GPU-hour cost this?"),
     ] = None,
     start: cli.FromOption = None,
     end: cli.ToOption = None,
@@ -354,14 +468,18 @@ def break_even(
 ) -> None:
     """From what load on own GPUs beat an API, per model and for everything with all idle money.
 
-    Examples: `gpu-tokens break-even 0.60` | `gpu-tokens break-even --price "llama=0.10/0.05/0.40" --price "*=0.6/0.3/2.4"` |
-    `gpu-tokens break-even 0.60 --usd-per-gpu-hour 1.30 --last 30d`
+    Examples: `gpu-tokens break-even 0.60` | `gpu-tokens break-even --price "llama=0.10/0.05/0.40"
+    --price "*=0.6/0.3/2.4"` | `gpu-tokens break-even 0.60 --usd-per-gpu-hour 1.30 --last 30d`
     """
     from gpu_token_analytics.costs.break_even import ApiPrices, against_api
     from gpu_token_analytics.terminal.console import Column, FittedTable
 
     query_of = _query_of(
-        cli.asked_range(start, end, last, period, time_zone), p.Bucket.NONE, time_zone, ["model"], {"models": models or ()}
+        cli.asked_range(start, end, last, period, time_zone),
+        p.Bucket.NONE,
+        time_zone,
+        ["model"],
+        {"models": models or ()},
     )
     with cli.refusals():
         listed = ApiPrices.of(api_usd_per_million, prices or ())
@@ -382,14 +500,20 @@ def break_even(
     )
     made = FittedTable(f"{cli.instant(body.from_)} to {cli.instant(body.to)}", columns, wide=wide)
     for row in body.rows:
-        wins = {True: "own GPUs win", False: "the API wins", None: "no price" if row.tokens else "no tokens"}[row.own_wins]
+        wins = {
+            True: "own GPUs win",
+            False: "the API wins",
+            None: "no price" if row.tokens else "no tokens",
+        }[row.own_wins]
         made.add_row(
             row.model or "everything",
             cli.count(row.tokens_per_hour or 0),
             cli.rate(row.own_usd_per_million),
             cli.rate(row.api_usd_per_million),
             cli.dollars(row.saved_nusd),
-            "-" if row.break_even_tokens_per_hour is None else cli.count(row.break_even_tokens_per_hour),
+            "-"
+            if row.break_even_tokens_per_hour is None
+            else cli.count(row.break_even_tokens_per_hour),
             cli.percent(row.break_even_utilization),
             cli.percent(row.utilization),
             wins,
@@ -397,4 +521,7 @@ def break_even(
         )
     hourly = body.own_usd_per_gpu_hour
     cli.show(made, *(row.says for row in body.rows))
-    cli.show(f"paid per GPU-hour: {cli.rate(hourly)} USD" + (f", what if {usd_per_gpu_hour}" if usd_per_gpu_hour else ""))
+    cli.show(
+        f"paid per GPU-hour: {cli.rate(hourly)} USD"
+        + (f", what if {usd_per_gpu_hour}" if usd_per_gpu_hour else "")
+    )

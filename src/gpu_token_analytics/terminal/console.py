@@ -1,8 +1,11 @@
-"""The terminal's doors: a console and tables in which text of others is text - no markup, no emoji codes, no controls.
+"""The terminal's doors: a console and tables in which text of others is text - no markup, no emoji
+codes, no controls.
 
-terminal      as wide as it is; a FittedTable leaves its least needed columns out, a name is never cut
+terminal      as wide as it is; a FittedTable leaves its least needed columns out, a name is never
+              cut
 pipe, file    as wide as what is shown: every column, no line is broken
-NO_COLOR      no escape code at all: no colour, no bold, nothing is drawn over (https://no-color.org)
+NO_COLOR      no escape code at all: no colour, no bold, nothing is drawn over
+              (https://no-color.org)
 """
 
 from __future__ import annotations
@@ -56,7 +59,8 @@ class PlainTable(Table):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a FittedTable. rank: 0 is always shown; of the others the highest goes first where there is no room."""
+    """A column of a FittedTable. rank: 0 is always shown; of the others the highest goes first
+    where there is no room."""
 
     heading: str
     rank: int = 0
@@ -64,7 +68,8 @@ class Column:
 
 
 class FittedTable:
-    """A table with one line a row that shows what there is room for: whole columns, never parts of a cell."""
+    """A table with one line a row that shows what there is room for: whole columns, never parts of
+    a cell."""
 
     def __init__(self, title: str, columns: Sequence[Column], *, wide: bool = False) -> None:
         """wide: every column, whatever the room is."""
@@ -102,7 +107,9 @@ class FittedTable:
 
     def _shown(self, room: int) -> list[int]:
         widths = self._widths()
-        places = [index for index, column in enumerate(self._columns) if not column.rank or widths[index]]
+        places = [
+            index for index, column in enumerate(self._columns) if not column.rank or widths[index]
+        ]
         while sum(widths[index] + _GAP for index in places) - _GAP > room:
             least = max(places, key=lambda index: (self._columns[index].rank, index))
             if not self._columns[least].rank:

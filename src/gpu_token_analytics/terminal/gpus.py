@@ -14,9 +14,13 @@ from gpu_token_analytics.terminal import support as cli
 if TYPE_CHECKING:  # nothing of answers is loaded for `--help`
     from gpu_token_analytics.costs.answers import Declaration
 
-gpus_app = typer.Typer(help="GPUs that are known without samples: declared, listed, retired.", no_args_is_help=True)
+gpus_app = typer.Typer(
+    help="GPUs that are known without samples: declared, listed, retired.", no_args_is_help=True
+)
 
-GpuArgument = Annotated[str, typer.Argument(metavar="GPU", help="A UUID, or host/index, as requests name it.")]
+GpuArgument = Annotated[
+    str, typer.Argument(metavar="GPU", help="A UUID, or host/index, as requests name it.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +30,8 @@ def register(app: typer.Typer) -> None:
 
 @gpus_app.command("list")
 def list_gpus(as_json: cli.JsonOption = False, wide: cli.WideOption = False) -> None:
-    """GPUs that are known, by samples or declared, and the names that requests gave to GPUs nobody told of.
+    """GPUs that are known, by samples or declared, and the names that requests gave to GPUs nobody
+    told of.
 
     Examples: `gpu-tokens gpus list` | `gpu-tokens gpus list --json`
     """
@@ -39,11 +44,15 @@ def list_gpus(as_json: cli.JsonOption = False, wide: cli.WideOption = False) -> 
     if as_json:
         from msgspec.structs import asdict
 
-        rows = [{"gpu": row["_id"], "host": row.get("host"), "name": row.get("name")} for row in sampled]
+        rows = [
+            {"gpu": row["_id"], "host": row.get("host"), "name": row.get("name")} for row in sampled
+        ]
         cli.print_json({"sampled": rows, **asdict(body)})
         return
     ranks = {"GPU": 0, "host": 2, "name": 3, "known by": 1, "from": 4, "to": 5}
-    made = FittedTable("GPUs", [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide)
+    made = FittedTable(
+        "GPUs", [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide
+    )
     for row in sampled:
         made.add_row(row["_id"], row.get("host") or "", row.get("name") or "", "samples", "", "")
     for declared in body.declarations:
@@ -60,9 +69,13 @@ def list_gpus(as_json: cli.JsonOption = False, wide: cli.WideOption = False) -> 
         return
     ranks = {"name": 0, "tenant": 1, "first named": 3, "may be": 2}
     title = f"{body.unknown_count:,} unknown: their requests have no money"
-    unknown = FittedTable(title, [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide)
+    unknown = FittedTable(
+        title, [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide
+    )
     for name in body.unknown:
-        unknown.add_row(name.name, name.tenant, cli.instant(name.first_named_at), ", ".join(name.may_be))
+        unknown.add_row(
+            name.name, name.tenant, cli.instant(name.first_named_at), ", ".join(name.may_be)
+        )
     cli.show(unknown)
 
 
@@ -71,15 +84,22 @@ def declare_gpu(
     gpu: GpuArgument,
     host: Annotated[str, typer.Option(help="Where it is.")],
     name: Annotated[str | None, typer.Option(help="GPU name, as price rows have it.")] = None,
-    price: Annotated[str | None, typer.Option(help="USD per hour: also append a price row for this GPU and this time.")] = None,
-    valid_from: Annotated[str | None, typer.Option("--from", help="First minute; default: since ever.")] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(help="USD per hour: also append a price row for this GPU and this time."),
+    ] = None,
+    valid_from: Annotated[
+        str | None, typer.Option("--from", help="First minute; default: since ever.")
+    ] = None,
     valid_to: Annotated[str | None, typer.Option("--to", help="Until when, exclusive.")] = None,
     as_json: cli.JsonOption = False,
 ) -> None:
-    """Declare a GPU that sends no samples, so that its requests get money; those that are stored already, too.
+    """Declare a GPU that sends no samples, so that its requests get money; those that are stored
+    already, too.
 
     Examples: `gpu-tokens gpus declare node1/0 --host node1 --name "NVIDIA H200"` |
-    `gpu-tokens gpus declare GPU-8f4c2a1b-77aa-4f1e-9d52-0c1d2e3f4a5b --host node1 --price 2.49 --from 2026-01-01`
+    `gpu-tokens gpus declare GPU-8f4c2a1b-77aa-4f1e-9d52-0c1d2e3f4a5b --host node1 --price 2.49
+    --from 2026-01-01`
     """
     from pydantic import ValidationError
 
@@ -106,10 +126,13 @@ def declare_gpu(
 @gpus_app.command("retire")
 def retire_gpu(
     gpu: GpuArgument,
-    at: Annotated[str | None, typer.Option("--at", help="From which minute on; default: this one.")] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", help="From which minute on; default: this one.")
+    ] = None,
     as_json: cli.JsonOption = False,
 ) -> None:
-    """End a declaration: from then on the GPU is not known, unless samples tell of it. What was paid before stays.
+    """End a declaration: from then on the GPU is not known, unless samples tell of it. What was
+    paid before stays.
 
     Examples: `gpu-tokens gpus retire node1/0` | `gpu-tokens gpus retire node1/0 --at 2026-07-01`
     """
@@ -143,5 +166,11 @@ def _show_declaration(row: Declaration, as_json: bool) -> None:
     if row.withdrawn:
         typer.echo(f"taken back: {visible(row.gpu)} is known by samples only, if there are any")
         return
-    span = f"from {cli.instant(row.valid_from) or 'ever'} to {cli.instant(row.valid_to) or 'further notice'}"
-    typer.echo(f"declared: {visible(row.gpu)} on {visible(row.host)} {span}; the ledger follows within seconds")
+    span = (
+        f"from {cli.instant(row.valid_from) or 'ever'} to "
+        f"{cli.instant(row.valid_to) or 'further notice'}"
+    )
+    typer.echo(
+        f"declared: {visible(row.gpu)} on {visible(row.host)} {span}; the ledger follows within "
+        "seconds"
+    )

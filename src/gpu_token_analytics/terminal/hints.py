@@ -18,8 +18,9 @@ def show_hints(
     as_json: cli.JsonOption = False,
     as_csv: cli.CsvOption = False,
 ) -> None:
-    """Idle GPUs to give back, GPUs to put together, models to scale down at quiet hours; prices, coverage and spending that
-    jumped. With the money of the last 7 and 30 days; the thresholds are in --json and docs/idle.md.
+    """Idle GPUs to give back, GPUs to put together, models to scale down at quiet hours; prices,
+    coverage and spending that jumped. With the money of the last 7 and 30 days; the thresholds are
+    in --json and docs/idle.md.
 
     Examples: `gpu-tokens hints` | `gpu-tokens hints --tz Europe/Berlin --json`
     """
@@ -45,4 +46,11 @@ def show_hints(
     for hint in body.hints:
         money = (cli.dollars(hint.week_nusd), cli.dollars(hint.month_nusd))
         made.add_row(hint.kind, hint.subject, *money, str(len(hint.gpus) or ""), hint.says)
-    cli.show(made, *(["nothing stands out; `gpu-tokens hints --json` says what was looked for"] if not body.hints else []))
+    cli.show(
+        made,
+        *(
+            ["nothing stands out; `gpu-tokens hints --json` says what was looked for"]
+            if not body.hints
+            else []
+        ),
+    )

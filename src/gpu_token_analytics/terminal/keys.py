@@ -15,9 +15,15 @@ if TYPE_CHECKING:  # drivers are not loaded for `--help`
     from gpu_token_analytics.costs.answers import KeyInfo
     from gpu_token_analytics.costs.desk import Desk
 
-keys_app = typer.Typer(help="API keys: created, listed, rotated, revoked. Secrets are shown once.", no_args_is_help=True)
+keys_app = typer.Typer(
+    help="API keys: created, listed, rotated, revoked. Secrets are shown once.",
+    no_args_is_help=True,
+)
 
-KeyId = Annotated[str, typer.Argument(metavar="KEY", help="The 8 characters after `gta_`, as `keys list` shows them.")]
+KeyId = Annotated[
+    str,
+    typer.Argument(metavar="KEY", help="The 8 characters after `gta_`, as `keys list` shows them."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,14 +34,22 @@ def register(app: typer.Typer) -> None:
 @keys_app.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(help="Who uses it; for the list.")],
-    scopes: Annotated[list[str] | None, typer.Option("--scope", help="read, ingest, placements, admin; repeatable.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="It sees and sends only this tenant's data.")] = None,
-    days: Annotated[int | None, typer.Option("--expires-in-days", min=1, max=3650, help="Default: never.")] = None,
+    scopes: Annotated[
+        list[str] | None,
+        typer.Option("--scope", help="read, ingest, placements, admin; repeatable."),
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="It sees and sends only this tenant's data.")
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option("--expires-in-days", min=1, max=3650, help="Default: never.")
+    ] = None,
     as_json: cli.JsonOption = False,
 ) -> None:
     """Create a key and print it, this once.
 
-    Examples: `gpu-tokens keys create grafana` | `gpu-tokens keys create team-a --tenant team-a --scope read --scope ingest`
+    Examples: `gpu-tokens keys create grafana` | `gpu-tokens keys create team-a --tenant team-a
+    --scope read --scope ingest`
     """
     allowed = _scopes(scopes or ["read"])
     with cli.opened() as desk:
@@ -49,7 +63,9 @@ def create_key(
 
 
 @keys_app.command("list")
-def list_keys(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False) -> None:
+def list_keys(
+    wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False
+) -> None:
     """All keys, without their secrets.
 
     Examples: `gpu-tokens keys list` | `gpu-tokens keys list --json`
@@ -78,7 +94,13 @@ def list_keys(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_
             state = f"until {key.revoked_at:%Y-%m-%d %H:%M}Z"
         used = "never" if key.last_used_at is None else f"{key.last_used_at:%Y-%m-%d %H:%M}Z"
         made.add_row(
-            key.id, key.name, ", ".join(sorted(key.scopes)), key.tenant or "all", f"{key.created_at:%Y-%m-%d}", used, state
+            key.id,
+            key.name,
+            ", ".join(sorted(key.scopes)),
+            key.tenant or "all",
+            f"{key.created_at:%Y-%m-%d}",
+            used,
+            state,
         )
     cli.show(made)
 
@@ -86,18 +108,23 @@ def list_keys(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_
 @keys_app.command("rotate")
 def rotate_key(
     key: KeyId,
-    overlap_hours: Annotated[float, typer.Option(min=0, max=720, help="How long the old key still works.")] = 24.0,
+    overlap_hours: Annotated[
+        float, typer.Option(min=0, max=720, help="How long the old key still works.")
+    ] = 24.0,
     as_json: cli.JsonOption = False,
 ) -> None:
     """Make a successor with the same name, scopes and tenant; the old key works a while longer.
 
-    Examples: `gpu-tokens keys rotate 0a1b2c3d` | `gpu-tokens keys rotate 0a1b2c3d --overlap-hours 0`
+    Examples: `gpu-tokens keys rotate 0a1b2c3d` | `gpu-tokens keys rotate 0a1b2c3d --overlap-hours
+    0`
     """
     with cli.opened() as desk:
         try:
             new, text = _keys(desk).rotate(_id(key), desk.now(), timedelta(hours=overlap_hours))
         except KeyError:
-            raise SettingsError(f"KEY={key}: no usable key of that id; `gpu-tokens keys list` shows them") from None
+            raise SettingsError(
+                f"KEY={key}: no usable key of that id; `gpu-tokens keys list` shows them"
+            ) from None
     _show_new(new, text, as_json)
 
 
@@ -123,7 +150,9 @@ def _show_new(key: ApiKey, text: str, as_json: bool) -> None:
         cli.print_json({**asdict(_info(key)), "secret": text})
         return
     typer.echo(text)
-    typer.echo("Keep it now: it is not shown again. Use it as `Authorization: Bearer ...`.", err=True)
+    typer.echo(
+        "Keep it now: it is not shown again. Use it as `Authorization: Bearer ...`.", err=True
+    )
 
 
 def _keys(desk: Desk) -> KeyStore:

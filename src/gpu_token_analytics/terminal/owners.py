@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from gpu_token_analytics.costs.answers.owners import SharedOut
     from gpu_token_analytics.terminal.console import FittedTable
 
-owners_app = typer.Typer(help="Owners: whose a GPU, host or model is; what of theirs is idle.", no_args_is_help=True)
+owners_app = typer.Typer(
+    help="Owners: whose a GPU, host or model is; what of theirs is idle.", no_args_is_help=True
+)
 
 Scope = Literal["model", "gpu", "host", "default"]
 
@@ -27,8 +29,11 @@ def register(app: typer.Typer) -> None:
 
 
 @owners_app.command("list")
-def list_owners(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False) -> None:
-    """Every row, newest valid-from first. Of model, GPU, host and default the first with an owner holds.
+def list_owners(
+    wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False
+) -> None:
+    """Every row, newest valid-from first. Of model, GPU, host and default the first with an owner
+    holds.
 
     Examples: `gpu-tokens owners list` | `gpu-tokens owners list --csv`
     """
@@ -40,27 +45,46 @@ def list_owners(wide: cli.WideOption = False, as_json: cli.JsonOption = False, a
     if cli.printed(body, body.owners, as_json=as_json, as_csv=as_csv):
         return
     ranks = {"of": 0, "key": 0, "team": 0, "cost centre": 1, "from": 2, "source": 3}
-    made = FittedTable("owners", [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide)
+    made = FittedTable(
+        "owners", [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide
+    )
     for row in body.owners:
         named = row.team or ("" if row.cost_centre else "(nobody)")
-        made.add_row(row.scope, row.key or "", named, row.cost_centre or "", cli.instant(row.valid_from), row.source)
+        made.add_row(
+            row.scope,
+            row.key or "",
+            named,
+            row.cost_centre or "",
+            cli.instant(row.valid_from),
+            row.source,
+        )
     cli.show(made)
 
 
 @owners_app.command("add")
 def add_owner(
-    key: Annotated[str | None, typer.Argument(help="The model, GPU or host; left out with --scope default.")] = None,
+    key: Annotated[
+        str | None, typer.Argument(help="The model, GPU or host; left out with --scope default.")
+    ] = None,
     scope: Annotated[Scope, typer.Option(help="What is owned.")] = "host",
     team: Annotated[str | None, typer.Option(help="The team that owns it.")] = None,
     cost_centre: Annotated[
-        str | None, typer.Option(help="Its cost centre; with --team left out, too, this row names nobody from then on.")
+        str | None,
+        typer.Option(
+            help="Its cost centre; with --team left out, too, this row names nobody from then on."
+        ),
     ] = None,
     valid_from: Annotated[
-        str | None, typer.Option("--from", help="Since when, on a whole or half UTC hour; default: 1970, for all its history.")
+        str | None,
+        typer.Option(
+            "--from",
+            help="Since when, on a whole or half UTC hour; default: 1970, for all its history.",
+        ),
     ] = None,
     as_json: cli.JsonOption = False,
 ) -> None:
-    """Say who owns a model, GPU or host from a time on, which may lie in the past. The ledger does not change by it.
+    """Say who owns a model, GPU or host from a time on, which may lie in the past. The ledger does
+    not change by it.
 
     Examples: `gpu-tokens owners add node-1 --team platform --cost-centre CC-4711` |
     `gpu-tokens owners add llama-3-8b --scope model --team search --from 2026-03-01`
@@ -69,9 +93,15 @@ def add_owner(
 
     from gpu_token_analytics.costs.owners import NewOwnerRow, append_owner, check_owner
 
-    since = datetime(1970, 1, 1, tzinfo=UTC) if valid_from is None else cli.time_of("--from", valid_from)
+    since = (
+        datetime(1970, 1, 1, tzinfo=UTC)
+        if valid_from is None
+        else cli.time_of("--from", valid_from)
+    )
     try:
-        new = NewOwnerRow(scope=scope, key=key, team=team, cost_centre=cost_centre, valid_from=since)
+        new = NewOwnerRow(
+            scope=scope, key=key, team=team, cost_centre=cost_centre, valid_from=since
+        )
     except ValidationError as error:
         raise SettingsError(f"the owner cannot be said: {cli.first_fault(error)}") from None
     with cli.refusals():
@@ -88,7 +118,9 @@ def add_owner(
 
 @owners_app.command("idle")
 def idle(
-    share: Annotated[ShareRule | None, typer.Option(help="Also share idle money out among teams by this rule.")] = None,
+    share: Annotated[
+        ShareRule | None, typer.Option(help="Also share idle money out among teams by this rule.")
+    ] = None,
     start: cli.FromOption = None,
     end: cli.ToOption = None,
     last: cli.LastOption = "30d",
@@ -98,10 +130,12 @@ def idle(
     as_json: cli.JsonOption = False,
     as_csv: cli.CsvOption = False,
 ) -> None:
-    """Idle money by owner, while it was the owner; on request shared out among teams, beside what they used, never in it.
-    --csv gives the rows that are shared out where --share is given, else those by owner.
+    """Idle money by owner, while it was the owner; on request shared out among teams, beside what
+    they used, never in it. --csv gives the rows that are shared out where --share is given, else
+    those by owner.
 
-    Examples: `gpu-tokens owners idle` | `gpu-tokens owners idle --share by_use --from 2026-01-01 --to 2026-02-01`
+    Examples: `gpu-tokens owners idle` | `gpu-tokens owners idle --share by_use --from 2026-01-01
+    --to 2026-02-01`
     """
     from gpu_token_analytics.costs.owners import idle_money
     from gpu_token_analytics.terminal.console import Column, FittedTable
@@ -109,7 +143,9 @@ def idle(
     asked = cli.asked_range(start, end, last, period, time_zone)
     with cli.opened() as desk:
         body = idle_money(desk, *asked.at(desk.now()), share)
-    if cli.printed(body, body.shared_out.rows if body.shared_out else body.rows, as_json=as_json, as_csv=as_csv):
+    if cli.printed(
+        body, body.shared_out.rows if body.shared_out else body.rows, as_json=as_json, as_csv=as_csv
+    ):
         return
     columns = (
         Column("owner", right=False),
@@ -122,10 +158,25 @@ def idle(
     )
     made = FittedTable(f"{cli.instant(body.from_)} to {cli.instant(body.to)}", columns, wide=wide)
     for row in body.rows:
-        classes = (row.idle_nusd, row.warm_idle_nusd, row.cold_idle_nusd, row.unobserved_nusd, row.unmetered_work_nusd)
+        classes = (
+            row.idle_nusd,
+            row.warm_idle_nusd,
+            row.cold_idle_nusd,
+            row.unobserved_nusd,
+            row.unmetered_work_nusd,
+        )
         nobody = "(no owner)" if row.cost_centre is None else ""
         made.add_row(row.owner or nobody, row.cost_centre or "", *map(cli.dollars, classes))
-    made.add_row("total", "", cli.dollars(body.idle_nusd), "", "", "", cli.dollars(body.unmetered_work_nusd), style="bold")
+    made.add_row(
+        "total",
+        "",
+        cli.dollars(body.idle_nusd),
+        "",
+        "",
+        "",
+        cli.dollars(body.unmetered_work_nusd),
+        style="bold",
+    )
     cli.show(made)
     if body.shared_out is not None:
         cli.show("", _shared(body.shared_out, wide=wide))
@@ -145,5 +196,9 @@ def _shared(body: SharedOut, *, wide: bool) -> FittedTable:
         parts = (row.attributed_nusd, row.shared_idle_nusd, row.with_shared_idle_nusd)
         made.add_row(row.team or "(nobody)", *map(cli.dollars, parts))
     both = body.attributed_nusd + body.shared_idle_nusd
-    made.add_row("total", *map(cli.dollars, (body.attributed_nusd, body.shared_idle_nusd, both)), style="bold")
+    made.add_row(
+        "total",
+        *map(cli.dollars, (body.attributed_nusd, body.shared_idle_nusd, both)),
+        style="bold",
+    )
     return made

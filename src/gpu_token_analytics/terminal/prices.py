@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 @prices_app.command("list")
-def list_prices(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False) -> None:
+def list_prices(
+    wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False
+) -> None:
     """Every row, newest valid-from first.
 
     Examples: `gpu-tokens prices list` | `gpu-tokens prices list --json`
@@ -48,7 +50,9 @@ def list_prices(wide: cli.WideOption = False, as_json: cli.JsonOption = False, a
     )
     made = FittedTable("price book", columns, wide=wide)
     for row in rows:
-        remarks = ["being applied"] * row.pending + ["no GPU known has this key"] * (not row.matches)
+        remarks = ["being applied"] * row.pending + ["no GPU known has this key"] * (
+            not row.matches
+        )
         made.add_row(
             cli.instant(row.valid_from),
             cli.instant(row.valid_to),
@@ -65,17 +69,25 @@ def list_prices(wide: cli.WideOption = False, as_json: cli.JsonOption = False, a
 @prices_app.command("add")
 def add_price(
     usd_per_hour: Annotated[str, typer.Argument(help="USD per GPU-hour, such as 2.49.")],
-    scope: Annotated[Scope, typer.Option(help="What it is for; the most specific row in force wins.")] = "default",
+    scope: Annotated[
+        Scope, typer.Option(help="What it is for; the most specific row in force wins.")
+    ] = "default",
     key: Annotated[str | None, typer.Option(help="GPU id, host or GPU name.")] = None,
     mode: Annotated[Mode, typer.Option(help="How the GPU is paid for.")] = "on_demand",
-    valid_from: Annotated[str | None, typer.Option("--from", help="Since when; default: now. May lie in the past.")] = None,
+    valid_from: Annotated[
+        str | None, typer.Option("--from", help="Since when; default: now. May lie in the past.")
+    ] = None,
     valid_to: Annotated[str | None, typer.Option("--to", help="Until when, exclusive.")] = None,
-    usd_per_kwh: Annotated[str | None, typer.Option(help="With --mode owned: energy is paid on top.")] = None,
-    pue: Annotated[float | None, typer.Option(help="With --mode owned: power usage effectiveness.")] = None,
+    usd_per_kwh: Annotated[
+        str | None, typer.Option(help="With --mode owned: energy is paid on top.")
+    ] = None,
+    pue: Annotated[
+        float | None, typer.Option(help="With --mode owned: power usage effectiveness.")
+    ] = None,
     as_json: cli.JsonOption = False,
 ) -> None:
-    """Append a row. With a --from in the past, open cells are computed again and final ones get corrections, as far back as raw
-    events are kept (RAW_RETENTION_DAYS).
+    """Append a row. With a --from in the past, open cells are computed again and final ones get
+    corrections, as far back as raw events are kept (RAW_RETENTION_DAYS).
 
     Examples: `gpu-tokens prices add 2.49` |
     `gpu-tokens prices add 1.74 --scope name --key "NVIDIA H200" --mode reserved --from 2026-01-01`
@@ -111,9 +123,15 @@ def add_price(
     with cli.opened() as desk:
         row = append_price(desk, priced(desk.now()), "cli")
         if not row.matches:
-            typer.echo(f"warning: no GPU known today has {scope}={key!r}, so the row prices nothing yet", err=True)
+            typer.echo(
+                f"warning: no GPU known today has {scope}={key!r}, so the row prices nothing yet",
+                err=True,
+            )
     if as_json:
         cli.print_json(row)
     else:
         key = visible(row.key or "")
-        typer.echo(f"appended: {row.usd_per_hour} USD/h, {row.scope} {key} from {cli.instant(row.valid_from)}")
+        typer.echo(
+            f"appended: {row.usd_per_hour} USD/h, {row.scope} {key} from "
+            f"{cli.instant(row.valid_from)}"
+        )

@@ -11,7 +11,9 @@ import typer
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.terminal import support as cli
 
-rates_app = typer.Typer(help="Exchange rates: what a USD is worth, append-only, effective-dated.", no_args_is_help=True)
+rates_app = typer.Typer(
+    help="Exchange rates: what a USD is worth, append-only, effective-dated.", no_args_is_help=True
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 @rates_app.command("list")
-def list_rates(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False) -> None:
+def list_rates(
+    wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False
+) -> None:
     """Every row, newest valid-from first.
 
     Examples: `gpu-tokens rates list` | `gpu-tokens rates list --json`
@@ -47,21 +51,32 @@ def list_rates(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as
 @rates_app.command("add")
 def add_rate(
     currency: Annotated[str, typer.Argument(help="ISO 4217, such as EUR.")],
-    units_per_usd: Annotated[str, typer.Argument(help="How many units a USD is worth, such as 0.92.")],
+    units_per_usd: Annotated[
+        str, typer.Argument(help="How many units a USD is worth, such as 0.92.")
+    ],
     valid_from: Annotated[
-        str | None, typer.Option("--from", help="Since when, on a whole UTC hour; default: 1970, for all the history.")
+        str | None,
+        typer.Option(
+            "--from", help="Since when, on a whole UTC hour; default: 1970, for all the history."
+        ),
     ] = None,
     as_json: cli.JsonOption = False,
 ) -> None:
-    """Say what a USD is worth from a time on, which may lie in the past. The ledger stays in nano-USD.
+    """Say what a USD is worth from a time on, which may lie in the past. The ledger stays in
+    nano-USD.
 
-    Examples: `gpu-tokens rates add EUR 0.92 --from 2026-01-01` | `gpu-tokens rates add JPY 150.12 --from 2026-02-01`
+    Examples: `gpu-tokens rates add EUR 0.92 --from 2026-01-01` | `gpu-tokens rates add JPY 150.12
+    --from 2026-02-01`
     """
     from pydantic import ValidationError
 
     from gpu_token_analytics.costs.rates import NewRate, append_rate, check_rate
 
-    since = datetime(1970, 1, 1, tzinfo=UTC) if valid_from is None else cli.time_of("--from", valid_from)
+    since = (
+        datetime(1970, 1, 1, tzinfo=UTC)
+        if valid_from is None
+        else cli.time_of("--from", valid_from)
+    )
     try:
         new = NewRate(currency=currency, units_per_usd=Decimal(units_per_usd), valid_from=since)
     except (ValidationError, InvalidOperation) as error:
@@ -73,4 +88,7 @@ def add_rate(
     if as_json:
         cli.print_json(row)
         return
-    typer.echo(f"said: a USD is worth {row.units_per_usd} {row.currency} from {cli.instant(row.valid_from)}")
+    typer.echo(
+        f"said: a USD is worth {row.units_per_usd} {row.currency} from "
+        f"{cli.instant(row.valid_from)}"
+    )

@@ -12,14 +12,21 @@ from gpu_token_analytics.costs.rows import IDLE_COLUMNS
 from gpu_token_analytics.terminal.console import Column, FittedTable
 from gpu_token_analytics.terminal.support import NUSD, count, dollars, instant, percent, rate
 
-NOBODY = {"model": "(no known request)", "tenant": "(no known request)", "host": "(unknown)", "gpu_name": "(unknown)"}
+NOBODY = {
+    "model": "(no known request)",
+    "tenant": "(no known request)",
+    "host": "(unknown)",
+    "gpu_name": "(unknown)",
+}
 
 
 def render(body: CostsResponse, limit: int, *, wide: bool = False) -> Group:
     """The table, the identity below it, and what to know about the figures."""
     rows = sorted(body.rows, key=lambda row: (row.bucket or "", -(row.money.total_nusd or 0)))
     shown = rows[:limit]
-    title = f"{instant(body.from_)} to {instant(body.to)}" + (f", by {', '.join(body.group_by)}" if body.group_by else "")
+    title = f"{instant(body.from_)} to {instant(body.to)}" + (
+        f", by {', '.join(body.group_by)}" if body.group_by else ""
+    )
     parts: list[RenderableType] = [_table(title, shown, body, wide=wide)]
     if len(rows) > len(shown) or body.next:
         hidden = f"{len(rows) - len(shown):,} more rows" if not body.next else "More rows"
@@ -42,7 +49,10 @@ def render_compared(body: ComparedResponse, limit: int, *, wide: bool = False) -
         Column("$/M active", 4),
         Column("before", 5),
     )
-    title = f"{instant(body.from_)} to {instant(body.to)}, before: {instant(body.before_from)} to {instant(body.before_to)}"
+    title = (
+        f"{instant(body.from_)} to {instant(body.to)}, before: {instant(body.before_from)} to "
+        f"{instant(body.before_to)}"
+    )
     made = FittedTable(title, columns, wide=wide)
     rows = sorted(body.rows, key=lambda row: -max(_total(row.money) or 0, _total(row.before) or 0))
     for row in [*rows[:limit], None]:
@@ -67,19 +77,36 @@ def render_compared(body: ComparedResponse, limit: int, *, wide: bool = False) -
 def render_converted(body: ConvertedResponse, limit: int) -> Group:
     """Money in another currency, with the rates and how it was rounded."""
     names = [Column(name, right=False) for name in body.group_by]
-    money = [Column(body.currency), Column("attributed", 1), Column("idle", 2), Column("unmetered", 3)]
-    made = FittedTable(f"{instant(body.from_)} to {instant(body.to)}, in {body.currency}", [*names, *money])
+    money = [
+        Column(body.currency),
+        Column("attributed", 1),
+        Column("idle", 2),
+        Column("unmetered", 3),
+    ]
+    made = FittedTable(
+        f"{instant(body.from_)} to {instant(body.to)}, in {body.currency}", [*names, *money]
+    )
     rows = sorted(body.rows, key=lambda row: -row.money.total_nano)
 
     def cells(item: ConvertedMoney) -> list[str]:
         idle = item.total_nano - item.attributed_nano - item.unmetered_work_nano
-        return [dollars(nano) for nano in (item.total_nano, item.attributed_nano, idle, item.unmetered_work_nano)]
+        return [
+            dollars(nano)
+            for nano in (item.total_nano, item.attributed_nano, idle, item.unmetered_work_nano)
+        ]
 
     for row in rows[:limit]:
-        made.add_row(*(row.group.get(name) or NOBODY.get(name, "-") for name in body.group_by), *cells(row.money))
-    made.add_row(*(["total", *[""] * (len(names) - 1)] if names else []), *cells(body.totals), style="bold")
+        made.add_row(
+            *(row.group.get(name) or NOBODY.get(name, "-") for name in body.group_by),
+            *cells(row.money),
+        )
+    made.add_row(
+        *(["total", *[""] * (len(names) - 1)] if names else []), *cells(body.totals), style="bold"
+    )
     rates = [
-        f"1 USD = {rate.units_per_usd} {body.currency} ({instant(rate.from_)} to {instant(rate.to)})" for rate in body.rates
+        f"1 USD = {rate.units_per_usd} {body.currency} ({instant(rate.from_)} to "
+        f"{instant(rate.to)})"
+        for rate in body.rates
     ]
     return Group(made, *(Text(line) for line in (*rates, f"rounded: {body.rounding}")))
 
@@ -132,7 +159,10 @@ def _table(title: str, rows: list[CostRow], body: CostsResponse, *, wide: bool) 
             count(item.tokens.total),
             count(item.requests),
             rate(ratio.tokens_per_second),
-            *(rate(getattr(ratio, f"{name}_usd_per_million")) for name in ("active", "loaded", "input", "output")),
+            *(
+                rate(getattr(ratio, f"{name}_usd_per_million"))
+                for name in ("active", "loaded", "input", "output")
+            ),
             rate(ratio.joules_per_token),
             flags(item),
             style="bold" if row is None else None,
@@ -141,7 +171,8 @@ def _table(title: str, rows: list[CostRow], body: CostsResponse, *, wide: bool) 
 
 
 def flags(row: CostRow) -> str:
-    """Marks of a row: p provisional, c corrected, l low volume, d default price, u GPUs that are not known."""
+    """Marks of a row: p provisional, c corrected, l low volume, d default price, u GPUs that are
+    not known."""
     quality = row.quality
     marks = (
         ("p", quality.provisional),
@@ -160,7 +191,8 @@ def identity(body: CostsResponse) -> str:
         return "all of it ran on GPUs that nobody sampled or declared: what it cost is not known"
     idle = sum(getattr(money, name) for name in IDLE_COLUMNS)
     text = (
-        f"attributed {money.attributed_nusd / NUSD:,.9f} + unmetered work {money.unmetered_work_nusd / NUSD:,.9f} "
+        f"attributed {money.attributed_nusd / NUSD:,.9f} + unmetered work "
+        f"{money.unmetered_work_nusd / NUSD:,.9f} "
         f"+ idle {idle / NUSD:,.9f} = {money.total_nusd / NUSD:,.9f} USD"
     )
     left, whole = body.scope.left_out_nusd, body.scope.cost_nusd
@@ -172,10 +204,15 @@ def identity(body: CostsResponse) -> str:
 def notes(body: CostsResponse) -> list[str]:
     """What the reader should know."""
     quality = body.totals.quality
-    said = [f"coverage {percent(quality.coverage)} of the GPU time"] if quality.coverage is not None else []
+    said = (
+        [f"coverage {percent(quality.coverage)} of the GPU time"]
+        if quality.coverage is not None
+        else []
+    )
     if quality.memory_unknown_share:
         said.append(
-            f"{percent(quality.memory_unknown_share)} of the GPU time is idle, classed without a memory reading (the driver "
+            f"{percent(quality.memory_unknown_share)} of the GPU time is idle, classed without a "
+            "memory reading (the driver "
             "gives none): warm for an hour after a request or while something runs, else cold"
         )
     if quality.provisional:
@@ -184,16 +221,23 @@ def notes(body: CostsResponse) -> list[str]:
     if quality.default_price_nusd:
         share = percent(quality.default_price_nusd / total) if total else "all"
         said.append(
-            f"d: {quality.default_price_nusd / NUSD:,.6f} USD ({share}) at the default price, since no price row or sample "
+            f"d: {quality.default_price_nusd / NUSD:,.6f} USD ({share}) at the default price, "
+            "since no price row or sample "
             "names these GPUs: `gpu-tokens prices add --scope name --key NAME USD_PER_HOUR`"
         )
     if quality.unknown_gpu_requests or quality.unknown_gpu_tokens:
         said.append(
-            f"u: {quality.unknown_gpu_requests:,} requests with {quality.unknown_gpu_tokens:,} tokens ran on GPUs that "
+            f"u: {quality.unknown_gpu_requests:,} requests with {quality.unknown_gpu_tokens:,} "
+            "tokens ran on GPUs that "
             "nobody sampled or declared, so their money is unknown: `gpu-tokens gpus list`"
         )
     if body.scope.cells_not_rolled:
-        said.append(f"{body.scope.cells_not_rolled:,} cells changed and are not in the sums yet (seconds)")
+        said.append(
+            f"{body.scope.cells_not_rolled:,} cells changed and are not in the sums yet (seconds)"
+        )
     if not body.rows:
-        said.append("nothing in this range: is the processor running? `gpu-tokens report --last 30d` looks further back")
+        said.append(
+            "nothing in this range: is the processor running? `gpu-tokens report --last 30d` looks "
+            "further back"
+        )
     return said

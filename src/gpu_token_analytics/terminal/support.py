@@ -1,4 +1,5 @@
-"""What the commands share: a range from words, services over MONGODB_URI, tables and JSON on a terminal."""
+"""What the commands share: a range from words, services over MONGODB_URI, tables and JSON on a
+terminal."""
 
 from __future__ import annotations
 
@@ -24,27 +25,52 @@ if TYPE_CHECKING:  # drivers and rich are not loaded for `--help`
 
 NUSD = 1e9
 _LAST = re.compile(r"(\d{1,5})(m|h|d|w)")
-_UNIT = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_UNIT = {
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
 
 FromOption = Annotated[
-    str | None, typer.Option("--from", metavar="TIME", help="Start, such as 2026-01-31 or 2026-01-31T12:00Z.")
+    str | None,
+    typer.Option("--from", metavar="TIME", help="Start, such as 2026-01-31 or 2026-01-31T12:00Z."),
 ]
-ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="End, exclusive; default: now.")]
-LastOption = Annotated[str, typer.Option("--last", metavar="N", help="Without --from: the last 90m, 24h, 30d, 3w.")]
-ZoneOption = Annotated[str, typer.Option("--time-zone", "--tz", help="IANA name; where hours and days begin.")]
+ToOption = Annotated[
+    str | None, typer.Option("--to", metavar="TIME", help="End, exclusive; default: now.")
+]
+LastOption = Annotated[
+    str, typer.Option("--last", metavar="N", help="Without --from: the last 90m, 24h, 30d, 3w.")
+]
+ZoneOption = Annotated[
+    str, typer.Option("--time-zone", "--tz", help="IANA name; where hours and days begin.")
+]
 PeriodOption = Annotated[
     str | None,
     typer.Option(
         "--period",
         metavar="NAME",
-        help="Instead of times, by --tz: today, yesterday, this-week, last-week, this-month, last-month, 2026-01, 2026-W05.",
+        help=(
+            "Instead of times, by --tz: today, yesterday, this-week, last-week, this-month, "
+            "last-month, 2026-01, 2026-W05."
+        ),
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output, as /v1 answers.")]
-CsvOption = Annotated[bool, typer.Option("--csv", help="CSV on standard output, with exact figures.")]
-WideOption = Annotated[bool, typer.Option("--wide", "-W", help="Every column; else what the terminal has room for.")]
-ModelOption = Annotated[list[str] | None, typer.Option("--model", help="Only this model; repeatable.")]
-TenantOption = Annotated[list[str] | None, typer.Option("--tenant", help="Only this tenant; repeatable.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="JSON on standard output, as /v1 answers.")
+]
+CsvOption = Annotated[
+    bool, typer.Option("--csv", help="CSV on standard output, with exact figures.")
+]
+WideOption = Annotated[
+    bool, typer.Option("--wide", "-W", help="Every column; else what the terminal has room for.")
+]
+ModelOption = Annotated[
+    list[str] | None, typer.Option("--model", help="Only this model; repeatable.")
+]
+TenantOption = Annotated[
+    list[str] | None, typer.Option("--tenant", help="Only this tenant; repeatable.")
+]
 GpuOption = Annotated[list[str] | None, typer.Option("--gpu", help="Only this GPU; repeatable.")]
 HostOption = Annotated[list[str] | None, typer.Option("--host", help="Only this host; repeatable.")]
 
@@ -71,7 +97,8 @@ def opened() -> Iterator[Desk]:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What is refused becomes a SettingsError: on a command line it was an option or an argument."""
+    """What is refused becomes a SettingsError: on a command line it was an option or an
+    argument."""
     try:
         yield
     except Refused as refused:
@@ -80,7 +107,8 @@ def refusals() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class AskedRange:
-    """The range of the options, before it is known what time it is at the server. `start` None: `last` before `end`."""
+    """The range of the options, before it is known what time it is at the server. `start` None:
+    `last` before `end`."""
 
     start: datetime | None
     end: datetime | None
@@ -101,7 +129,9 @@ class AskedRange:
         return until - self.last if self.start is None else self.start, until
 
 
-def asked_range(start: str | None, end: str | None, last: str, period: str | None = None, time_zone: str = "UTC") -> AskedRange:
+def asked_range(
+    start: str | None, end: str | None, last: str, period: str | None = None, time_zone: str = "UTC"
+) -> AskedRange:
     """The range of the options. Raises SettingsError."""
     if period is not None and (start is not None or end is not None):
         raise SettingsError("--period names a whole time: leave --from and --to out")
@@ -122,7 +152,9 @@ def time_of(option: str, text: str) -> datetime:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise SettingsError(f"{option}={text!r} is not a time; give one such as 2026-01-31 or 2026-01-31T12:00Z") from None
+        raise SettingsError(
+            f"{option}={text!r} is not a time; give one such as 2026-01-31 or 2026-01-31T12:00Z"
+        ) from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
@@ -142,11 +174,16 @@ def print_json(body: Any) -> None:
     """One JSON document on standard output."""
     import msgspec
 
-    typer.echo(in_json_text(msgspec.json.format(msgspec.json.encode(body, enc_hook=int), indent=2).decode()))
+    typer.echo(
+        in_json_text(
+            msgspec.json.format(msgspec.json.encode(body, enc_hook=int), indent=2).decode()
+        )
+    )
 
 
 def printed(body: Any, rows: Iterable[Any], *, as_json: bool, as_csv: bool) -> bool:
-    """Print an answer whole as JSON, or its rows as CSV, if asked to. False: neither was asked for, show a table."""
+    """Print an answer whole as JSON, or its rows as CSV, if asked to. False: neither was asked for,
+    show a table."""
     if as_json:
         print_json(body)
     elif as_csv:
@@ -155,8 +192,8 @@ def printed(body: Any, rows: Iterable[Any], *, as_json: bool, as_csv: bool) -> b
 
 
 def print_csv(rows: Iterable[Any]) -> None:
-    """Rows of a JSON answer as CSV on standard output: a column for each field, `a.b` for one inside another, lists with
-    blanks between; empty is null."""
+    """Rows of a JSON answer as CSV on standard output: a column for each field, `a.b` for one
+    inside another, lists with blanks between; empty is null."""
     import csv
     import sys
 

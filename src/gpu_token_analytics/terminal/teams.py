@@ -11,7 +11,9 @@ from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.terminal import support as cli
 
-teams_app = typer.Typer(help="Teams: whose a tenant is, and since when; what teams cost.", no_args_is_help=True)
+teams_app = typer.Typer(
+    help="Teams: whose a tenant is, and since when; what teams cost.", no_args_is_help=True
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 @teams_app.command("list")
-def list_teams(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False) -> None:
+def list_teams(
+    wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False
+) -> None:
     """Every row, newest valid-from first. A tenant's row holds until its next one.
 
     Examples: `gpu-tokens teams list` | `gpu-tokens teams list --json`
@@ -33,7 +37,9 @@ def list_teams(wide: cli.WideOption = False, as_json: cli.JsonOption = False, as
     if cli.printed(body, body.teams, as_json=as_json, as_csv=as_csv):
         return
     ranks = {"tenant": 0, "team": 0, "from": 0, "source": 1}
-    made = FittedTable("teams", [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide)
+    made = FittedTable(
+        "teams", [Column(heading, rank, right=False) for heading, rank in ranks.items()], wide=wide
+    )
     for row in body.teams:
         made.add_row(row.tenant, row.team or "(none)", cli.instant(row.valid_from), row.source)
     cli.show(made)
@@ -44,19 +50,29 @@ def add_team(
     tenant: Annotated[str, typer.Argument(help="The tenant, as events name it.")],
     team: Annotated[str | None, typer.Option(help="Its team; left out: none from then on.")] = None,
     valid_from: Annotated[
-        str | None, typer.Option("--from", help="Since when, on a whole or half UTC hour; default: 1970, for all its history.")
+        str | None,
+        typer.Option(
+            "--from",
+            help="Since when, on a whole or half UTC hour; default: 1970, for all its history.",
+        ),
     ] = None,
     as_json: cli.JsonOption = False,
 ) -> None:
-    """Say to which team a tenant belongs from a time on, which may lie in the past. The ledger does not change by it.
+    """Say to which team a tenant belongs from a time on, which may lie in the past. The ledger does
+    not change by it.
 
-    Examples: `gpu-tokens teams add chat-web --team search` | `gpu-tokens teams add chat-web --team ads --from 2026-03-01`
+    Examples: `gpu-tokens teams add chat-web --team search` | `gpu-tokens teams add chat-web --team
+    ads --from 2026-03-01`
     """
     from pydantic import ValidationError
 
     from gpu_token_analytics.costs.teams import NewTeamRow, append_team, check_team
 
-    since = datetime(1970, 1, 1, tzinfo=UTC) if valid_from is None else cli.time_of("--from", valid_from)
+    since = (
+        datetime(1970, 1, 1, tzinfo=UTC)
+        if valid_from is None
+        else cli.time_of("--from", valid_from)
+    )
     try:
         new = NewTeamRow(tenant=tenant, team=team, valid_from=since)
     except ValidationError as error:
@@ -83,9 +99,11 @@ def costs(
     as_json: cli.JsonOption = False,
     as_csv: cli.CsvOption = False,
 ) -> None:
-    """Attributed money by team, each tenant's while it belonged to it. Idle money is nobody's usage, and in no row.
+    """Attributed money by team, each tenant's while it belonged to it. Idle money is nobody's
+    usage, and in no row.
 
-    Examples: `gpu-tokens teams costs` | `gpu-tokens teams costs --from 2026-01-01 --to 2026-02-01 --json`
+    Examples: `gpu-tokens teams costs` | `gpu-tokens teams costs --from 2026-01-01 --to 2026-02-01
+    --json`
     """
     from gpu_token_analytics.costs.teams import team_costs
     from gpu_token_analytics.terminal.console import Column, FittedTable
@@ -106,7 +124,11 @@ def costs(
     for row in body.rows:
         names = ", ".join(row.tenants)
         made.add_row(
-            row.team or "(no team)", cli.dollars(row.attributed_nusd), cli.count(row.tokens), cli.count(row.requests), names
+            row.team or "(no team)",
+            cli.dollars(row.attributed_nusd),
+            cli.count(row.tokens),
+            cli.count(row.requests),
+            names,
         )
     made.add_row("total", cli.dollars(body.attributed_nusd), "", "", "", style="bold")
     cli.show(made)

@@ -46,9 +46,18 @@ def snapshot(desk: Desk) -> tuple[Live, list[GpuState]]:
     return live_figures(desk, None), gpu_states(desk, desk.reads.gpus(), now, midnight)
 
 
-def screen(figures: Live, gpus: list[GpuState], sort: str, console: Console, first: int) -> tuple[Group, int, int]:
-    """(one screen, the first GPU on it, how many GPUs there is room for). first: the GPU that was asked to be the first."""
-    above = Group(_header(figures), _identity(figures), Text(), _models(figures, max(1, console.height // 6)), Text())
+def screen(
+    figures: Live, gpus: list[GpuState], sort: str, console: Console, first: int
+) -> tuple[Group, int, int]:
+    """(one screen, the first GPU on it, how many GPUs there is room for). first: the GPU that was
+    asked to be the first."""
+    above = Group(
+        _header(figures),
+        _identity(figures),
+        Text(),
+        _models(figures, max(1, console.height // 6)),
+        Text(),
+    )
     used = len(console.render_lines(above, pad=False))
     room = max(1, console.height - used - GPU_FRAME_LINES)
     first = max(0, min(first, len(gpus) - room))
@@ -62,7 +71,10 @@ def _header(figures: Live) -> Text:
         f"{figures.gpus or 0} GPUs   ",
         (f"{'-' if spend is None else f'{spend:,.2f}'} $/h   ", "bold"),
         f"{count(figures.tokens_per_second or 0)} tok/s   ",
-        f"$/M active {rate(figures.active_usd_per_million)}  loaded {rate(figures.loaded_usd_per_million)}   ",
+        (
+            f"$/M active {rate(figures.active_usd_per_million)}  loaded "
+            f"{rate(figures.loaded_usd_per_million)}   "
+        ),
         f"due {figures.cells_due}   {figures.at:%Y-%m-%d %H:%M:%S}Z",
     )
 
@@ -75,13 +87,17 @@ def _identity(figures: Live) -> Text:
     used = 0
     parts = [(name, classes.get(name, 0)) for name in LETTERS]
     for index, (name, nusd) in enumerate(parts):
-        length = width - used if index == len(parts) - 1 else round(width * nusd / total) if total else 0
+        length = (
+            width - used if index == len(parts) - 1 else round(width * nusd / total) if total else 0
+        )
         length = max(0, min(length, width - used))
         text.append(LETTERS[name] * length, STYLES[name])
         used += length
     text.append("]  ")
     for name, nusd in parts:
-        text.append(f"{LETTERS[name]} {name} {percent(nusd / total if total else None)}  ", STYLES[name])
+        text.append(
+            f"{LETTERS[name]} {name} {percent(nusd / total if total else None)}  ", STYLES[name]
+        )
     return text
 
 
@@ -118,7 +134,9 @@ _GPU_COLUMNS = (
 
 def _gpus(gpus: list[GpuState], sort: str, first: int, room: int) -> list[RenderableType]:
     """One line each of the GPUs from `first` on, and what is not shown."""
-    made = FittedTable(f"sorted by {SORTS[sort]}   keys: h c u i sort, arrows scroll, q quit", _GPU_COLUMNS)
+    made = FittedTable(
+        f"sorted by {SORTS[sort]}   keys: h c u i sort, arrows scroll, q quit", _GPU_COLUMNS
+    )
     for gpu in sorted(gpus, key=_order(sort))[first : first + room]:
         label = f"{gpu.host}/{gpu.gpu_index}" if gpu.host and gpu.gpu_index is not None else gpu.gpu
         used, size = gpu.mem_used_mb, gpu.mem_total_mb
@@ -136,7 +154,11 @@ def _gpus(gpus: list[GpuState], sort: str, first: int, room: int) -> list[Render
     if not gpus:
         made.add_row("(no GPU known: start `gpu-tokens agent` or set GPU_METRICS_SOURCE)")
     above, below = first, len(gpus) - first - room
-    more = [f"{count} more {where}" for count, where in ((above, "above"), (below, "below")) if count > 0]
+    more = [
+        f"{count} more {where}"
+        for count, where in ((above, "above"), (below, "below"))
+        if count > 0
+    ]
     return [made, Text(", ".join(more), "dim")]
 
 
@@ -157,7 +179,9 @@ def _bar(share: float | None) -> Text:
     if share is None:
         return Text("unknown", "dim")
     filled = round(BAR * min(1.0, share))
-    return Text.assemble(("|" * filled, "green"), ("." * (BAR - filled), "dim"), f" {100 * share:3.0f}%")
+    return Text.assemble(
+        ("|" * filled, "green"), ("." * (BAR - filled), "dim"), f" {100 * share:3.0f}%"
+    )
 
 
 def _history(minutes: list[str | None]) -> Text:
@@ -181,7 +205,9 @@ def run(desk: Desk, console: Console, stop: threading.Event, interval_seconds: f
                 if key == "q":
                     return
                 sort = key if key in SORTS else sort
-                first += (key in DOWN) - (key in UP) + room * ((key in PAGE_DOWN) - (key in PAGE_UP))
+                first += (
+                    (key in DOWN) - (key in UP) + room * ((key in PAGE_DOWN) - (key in PAGE_UP))
+                )
 
 
 def _no_key(seconds: float) -> str:
@@ -191,7 +217,8 @@ def _no_key(seconds: float) -> str:
 
 @contextlib.contextmanager
 def _keys() -> Iterator[Any]:
-    """A function that waits for one key (or nothing), without Enter where the terminal allows it."""
+    """A function that waits for one key (or nothing), without Enter where the terminal allows
+    it."""
     try:
         import termios
         import tty

@@ -1,10 +1,13 @@
-"""A copy of the whole store as files: what `mongodump --gzip` writes, plus a manifest; encrypted with age on request.
+"""A copy of the whole store as files: what `mongodump --gzip` writes, plus a manifest; encrypted
+with age on request.
 
-    DIR/<database>/<collection>.bson.gz     BSON documents in order of _id; `.age` behind it when encrypted
-    DIR/manifest.json                       documents, bytes and SHA-256 of each; written last, so a backup that was
-                                            interrupted has none and is refused
+    DIR/<database>/<collection>.bson.gz     BSON documents in order of _id; `.age` behind it when
+                                            encrypted
+    DIR/manifest.json                       documents, bytes and SHA-256 of each; written last, so a
+                                            backup that was interrupted has none and is refused
 
-`mongorestore --gzip --dir DIR` reads the files, `age --decrypt` opens the encrypted ones (https://age-encryption.org/v1).
+`mongorestore --gzip --dir DIR` reads the files, `age --decrypt` opens the encrypted ones
+(https://age-encryption.org/v1).
 """
 
 from __future__ import annotations
@@ -28,7 +31,14 @@ import pyrage
 from gpu_token_analytics import __version__
 from gpu_token_analytics.errors import BackupUnusable, SettingsError
 from gpu_token_analytics.mongo.client import COMMAND_CONNECT_MS, open_store
-from gpu_token_analytics.mongo.copies import COPIED, Copy, copy_of, prepare, put_back, refuse_unless_empty
+from gpu_token_analytics.mongo.copies import (
+    COPIED,
+    Copy,
+    copy_of,
+    prepare,
+    put_back,
+    refuse_unless_empty,
+)
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.settings import Settings
 
@@ -68,11 +78,13 @@ class Manifest:
         return sum(part.documents for part in self.parts.values())
 
 
-def back_up(settings: Settings, folder: Path, recipients: Sequence[str], progress: Progress) -> Manifest:
+def back_up(
+    settings: Settings, folder: Path, recipients: Sequence[str], progress: Progress
+) -> Manifest:
     """Writes a backup into a new or empty `folder`, readable by its owner only.
 
-    recipients: age public keys (`age1...`); none: not encrypted. Raises SettingsError for a folder or a key that cannot be
-    used, StoreRefused and StoreUnreachable.
+    recipients: age public keys (`age1...`); none: not encrypted. Raises SettingsError for a folder
+    or a key that cannot be used, StoreRefused and StoreUnreachable.
     """
     keys = [_recipient(text) for text in recipients]
     _make_empty(folder)
@@ -84,18 +96,27 @@ def back_up(settings: Settings, folder: Path, recipients: Sequence[str], progres
             progress(name, parts[name].documents)
         consistency = copy.consistency.value
     manifest = Manifest(
-        FORMAT, __version__, datetime.now(UTC).isoformat(timespec="seconds"), settings.mongodb_database, consistency, parts
+        FORMAT,
+        __version__,
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        settings.mongodb_database,
+        consistency,
+        parts,
     )
     text = json.dumps(asdict(manifest), indent=2).encode() + b"\n"
     _pour(io.BytesIO(text), folder / MANIFEST, keys)
     return manifest
 
 
-def restore(settings: Settings, folder: Path, identity_file: Path | None, progress: Progress) -> Manifest:
-    """Puts a backup into the empty database of the settings, compares every document with the manifest, makes the indexes.
+def restore(
+    settings: Settings, folder: Path, identity_file: Path | None, progress: Progress
+) -> Manifest:
+    """Puts a backup into the empty database of the settings, compares every document with the
+    manifest, makes the indexes.
 
-    Raises BackupUnusable when files are missing, damaged or encrypted for somebody else; StoreRefused when the database is
-    not empty. What an interrupted restore left has to be dropped first.
+    Raises BackupUnusable when files are missing, damaged or encrypted for somebody else;
+    StoreRefused when the database is not empty. What an interrupted restore left has to be dropped
+    first.
     """
     identities = _identities(identity_file)
     manifest = read_manifest(folder, identities)
@@ -109,10 +130,13 @@ def restore(settings: Settings, folder: Path, identity_file: Path | None, progre
         for name, part in manifest.parts.items():
             stored = _measured(copy.documents(name))
             if stored != part:
-                raise BackupUnusable(f"{name} in the database is not what the backup holds: {stored}, not {part}")
+                raise BackupUnusable(
+                    f"{name} in the database is not what the backup holds: {stored}, not {part}"
+                )
     store = open_store(settings, "gpu-tokens-restore", connect_ms=COMMAND_CONNECT_MS)
     try:
-        # Afterwards: faster, and the retention of old raw events must not begin before they were compared.
+        # Afterwards: faster, and the retention of old raw events must not begin before they were
+        # compared.
         ensure_indexes(store, settings)
     finally:
         store.close()
@@ -120,29 +144,40 @@ def restore(settings: Settings, folder: Path, identity_file: Path | None, progre
 
 
 def read_manifest(folder: Path, identities: Sequence[Any]) -> Manifest:
-    """The manifest of a backup. Raises BackupUnusable when there is none, or one of another format."""
+    """The manifest of a backup. Raises BackupUnusable when there is none, or one of another
+    format."""
     if not (folder / MANIFEST).exists() and not (folder / f"{MANIFEST}{_AGE}").exists():
-        raise BackupUnusable(f"{folder} has no {MANIFEST}: it is no backup, or one that did not come to its end")
+        raise BackupUnusable(
+            f"{folder} has no {MANIFEST}: it is no backup, or one that did not come to its end"
+        )
     text = io.BytesIO()
     _open_into(folder / MANIFEST, identities, text)
     try:
         raw = json.loads(text.getvalue())
         if raw["format"] != FORMAT:
-            raise BackupUnusable(f"{folder} is of format {raw['format']}, this version reads {FORMAT}: use {raw['product']}")
-        return Manifest(**{**raw, "parts": {name: Part(**part) for name, part in raw["parts"].items()}})
+            raise BackupUnusable(
+                f"{folder} is of format {raw['format']}, this version reads {FORMAT}: use "
+                f"{raw['product']}"
+            )
+        return Manifest(
+            **{**raw, "parts": {name: Part(**part) for name, part in raw["parts"].items()}}
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise BackupUnusable(f"{folder / MANIFEST} cannot be read: {error}") from None
 
 
 def new_key(path: Path) -> str:
-    """Writes a new age key to a file of its owner's; returns its public half, for --recipient. Raises SettingsError."""
+    """Writes a new age key to a file of its owner's; returns its public half, for --recipient.
+    Raises SettingsError."""
     identity = pyrage.x25519.Identity.generate()
     recipient = str(identity.to_public())
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(f"# public key: {recipient}\n{identity}\n")
     except OSError as error:
-        raise SettingsError(f"{path} cannot be written ({error.strerror}); a key never replaces a file") from None
+        raise SettingsError(
+            f"{path} cannot be written ({error.strerror}); a key never replaces a file"
+        ) from None
     return recipient
 
 
@@ -157,7 +192,8 @@ def _write(copy: Copy, name: str, folder: Path, keys: Sequence[Any]) -> Part:
 
 
 def _pour(source: IO[bytes], path: Path, keys: Sequence[Any]) -> None:
-    """A stream into a file of the owner's, encrypted when there are keys, on the disk when it returns."""
+    """A stream into a file of the owner's, encrypted when there are keys, on the disk when it
+    returns."""
     target = path.with_name(path.name + _AGE) if keys else path
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         if keys:
@@ -237,16 +273,20 @@ def _lengths(chunk: bytes) -> Iterator[int]:
 
 
 def _documents(path: Path, identities: Sequence[Any], name: str, part: Part) -> Iterator[bytes]:
-    """Whole documents of a file; its digest is known at the end only, so restore compares what arrived as well."""
+    """Whole documents of a file; its digest is known at the end only, so restore compares what
+    arrived as well."""
     with closing(_Unpacked()) as unpacked:
         _open_into(path, identities, unpacked)
         yield from unpacked.chunks()
         if unpacked.broken or unpacked.part != part:
-            raise BackupUnusable(f"{path.name} is damaged: {unpacked.part} of {name}, the manifest says {part}")
+            raise BackupUnusable(
+                f"{path.name} is damaged: {unpacked.part} of {name}, the manifest says {part}"
+            )
 
 
 class _Unpacked(io.RawIOBase):
-    """Takes gzip, keeps whole BSON documents. Spooled to disk past 64 MB: the decrypting library pushes, MongoDB pulls."""
+    """Takes gzip, keeps whole BSON documents. Spooled to disk past 64 MB: the decrypting library
+    pushes, MongoDB pulls."""
 
     def __init__(self) -> None:
         self._spool = tempfile.SpooledTemporaryFile(max_size=64 * 1024 * 1024)  # noqa: SIM115 - close() closes it
@@ -297,13 +337,19 @@ def _open_into(path: Path, identities: Sequence[Any], target: Any) -> None:
                 shutil.copyfileobj(file, target, 1 << 20)
             return
         if not identities:
-            raise BackupUnusable(f"{encrypted.name} is encrypted: give the file of the key with --identity")
+            raise BackupUnusable(
+                f"{encrypted.name} is encrypted: give the file of the key with --identity"
+            )
         with encrypted.open("rb") as file:
             pyrage.decrypt_io(file, target, list(identities))
     except pyrage.DecryptError as error:
-        raise BackupUnusable(f"{encrypted.name} does not open with that key, or is damaged ({error})") from None
+        raise BackupUnusable(
+            f"{encrypted.name} does not open with that key, or is damaged ({error})"
+        ) from None
     except OSError as error:
-        raise BackupUnusable(f"{error.filename or path} cannot be read: {error.strerror or error}") from None
+        raise BackupUnusable(
+            f"{error.filename or path} cannot be read: {error.strerror or error}"
+        ) from None
 
 
 # Keys and folders
@@ -313,7 +359,9 @@ def _recipient(text: str) -> Any:
     try:
         return pyrage.x25519.Recipient.from_str(text.strip())
     except pyrage.RecipientError as error:
-        raise SettingsError(f"--recipient {text!r} is no age public key ({error}); it begins with `age1`") from None
+        raise SettingsError(
+            f"--recipient {text!r} is no age public key ({error}); it begins with `age1`"
+        ) from None
 
 
 def _identities(path: Path | None) -> list[Any]:
@@ -321,11 +369,17 @@ def _identities(path: Path | None) -> list[Any]:
         return []
     try:
         lines = [line.strip() for line in path.read_text().splitlines()]
-        return [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
+        return [
+            pyrage.x25519.Identity.from_str(line)
+            for line in lines
+            if line and not line.startswith("#")
+        ]
     except OSError as error:
         raise SettingsError(f"--identity {path}: {error.strerror}") from None
     except (pyrage.IdentityError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--identity {path} holds no age key ({error}); a line begins with `AGE-SECRET-KEY-1`") from None
+        raise SettingsError(
+            f"--identity {path} holds no age key ({error}); a line begins with `AGE-SECRET-KEY-1`"
+        ) from None
 
 
 def _make_empty(folder: Path) -> None:

@@ -13,7 +13,9 @@ import typer
 from gpu_token_analytics import logs
 from gpu_token_analytics.settings import load
 
-_Json = Annotated[bool, typer.Option("--json", help="The manifest as one JSON object instead of text.")]
+_Json = Annotated[
+    bool, typer.Option("--json", help="The manifest as one JSON object instead of text.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,13 +27,17 @@ def register(app: typer.Typer) -> None:
 
 def back_up_store(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
-    recipient: Annotated[list[str] | None, typer.Option(help="Encrypt for this age public key (age1...); repeatable.")] = None,
+    recipient: Annotated[
+        list[str] | None,
+        typer.Option(help="Encrypt for this age public key (age1...); repeatable."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Copy the whole store as of one moment into files: raw events, ledger, prices, inventory, hashed API keys.
+    """Copy the whole store as of one moment into files: raw events, ledger, prices, inventory,
+    hashed API keys.
 
-    Nothing has to be stopped on a replica set; on a standalone mongod a backup during which somebody wrote is refused.
-    The files are what `mongodump --gzip` writes.
+    Nothing has to be stopped on a replica set; on a standalone mongod a backup during which
+    somebody wrote is refused. The files are what `mongodump --gzip` writes.
 
     Examples: `gpu-tokens backup /backups/2026-01-31` | `gpu-tokens backup DIR --recipient age1...`
     """
@@ -44,19 +50,29 @@ def back_up_store(
         typer.echo(json.dumps(asdict(manifest)))
         return
     how = "encrypted" if recipient else "not encrypted: --recipient encrypts"
-    typer.echo(f"{manifest.documents:,} documents in {folder} ({how}), consistent by {manifest.consistency}")
+    typer.echo(
+        f"{manifest.documents:,} documents in {folder} ({how}), consistent by "
+        f"{manifest.consistency}"
+    )
 
 
 def restore_store(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `gpu-tokens backup` wrote.")],
-    identity: Annotated[Path | None, typer.Option(help="File with the age key, when the backup is encrypted.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder that `gpu-tokens backup` wrote.")
+    ],
+    identity: Annotated[
+        Path | None, typer.Option(help="File with the age key, when the backup is encrypted.")
+    ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Put a backup into the empty database of MONGODB_URI and MONGODB_DATABASE, and compare every document.
+    """Put a backup into the empty database of MONGODB_URI and MONGODB_DATABASE, and compare every
+    document.
 
-    Run `gpu-tokens audit` afterwards: it computes the restored ledger again from the restored raw events.
+    Run `gpu-tokens audit` afterwards: it computes the restored ledger again from the restored raw
+    events.
 
-    Example: `MONGODB_DATABASE=restored gpu-tokens restore /backups/2026-01-31 && MONGODB_DATABASE=restored gpu-tokens audit`
+    Example: `MONGODB_DATABASE=restored gpu-tokens restore /backups/2026-01-31 &&
+    MONGODB_DATABASE=restored gpu-tokens audit`
     """
     from gpu_token_analytics.tools.backup import restore
 
@@ -67,14 +83,19 @@ def restore_store(
         typer.echo(json.dumps(asdict(manifest)))
         return
     typer.echo(
-        f"{manifest.documents:,} documents of {manifest.made_at} are in {settings.mongodb_database}, each as in the backup"
+        f"{manifest.documents:,} documents of {manifest.made_at} are in "
+        f"{settings.mongodb_database}, each as in the backup"
     )
 
 
 def new_backup_key(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the key goes; keep it apart from the backups.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Where the key goes; keep it apart from the backups."),
+    ],
 ) -> None:
-    """Make an age key for encrypted backups; prints its public half, which is all that `backup` needs.
+    """Make an age key for encrypted backups; prints its public half, which is all that `backup`
+    needs.
 
     Example: `gpu-tokens backup DIR --recipient "$(gpu-tokens backup-key backup.key)"`
     """

@@ -30,21 +30,32 @@ def register(app: typer.Typer) -> None:
 
 
 def audit_ledger(
-    start: Annotated[str, typer.Option("--from", help="First minute, such as 2026-01-31T00:00Z; default: all.")] = "",
+    start: Annotated[
+        str, typer.Option("--from", help="First minute, such as 2026-01-31T00:00Z; default: all.")
+    ] = "",
     end: Annotated[str, typer.Option("--to", help="Minute after the last one.")] = "",
     stored_only: Annotated[
-        bool, typer.Option("--stored-only", help="Only the identity inside each cell: for raw events that have expired.")
+        bool,
+        typer.Option(
+            "--stored-only",
+            help="Only the identity inside each cell: for raw events that have expired.",
+        ),
     ] = False,
-    wait: Annotated[float, typer.Option(help="Wait up to this many seconds until no cell is due.")] = 0.0,
+    wait: Annotated[
+        float, typer.Option(help="Wait up to this many seconds until no cell is due.")
+    ] = 0.0,
     as_json: _Json = False,
 ) -> None:
-    """Check that every nano-dollar has exactly one class and that the ledger is what the raw events say.
+    """Check that every nano-dollar has exactly one class and that the ledger is what the raw events
+    say.
 
-    Cell by cell: classes sum to price x time, lines to what is attributed, and everything equals a fresh computation from
-    raw events; in total: requests and tokens of the raw events equal those of the ledger. Exit code 1 when it does not hold.
-    Events may come in meanwhile: cells that differ are looked at again after 15 s, and told as changing if they were touched.
+    Cell by cell: classes sum to price x time, lines to what is attributed, and everything equals a
+    fresh computation from raw events; in total: requests and tokens of the raw events equal those
+    of the ledger. Exit code 1 when it does not hold. Events may come in meanwhile: cells that
+    differ are looked at again after 15 s, and told as changing if they were touched.
 
-    Examples: `gpu-tokens audit` | `gpu-tokens audit --from 2026-01-31T00:00Z --to 2026-02-01T00:00Z --json`
+    Examples: `gpu-tokens audit` | `gpu-tokens audit --from 2026-01-31T00:00Z --to 2026-02-01T00:00Z
+    --json`
     """
     from gpu_token_analytics.closing.audit import audit
     from gpu_token_analytics.closing.audit_report import SECOND_LOOK_SECONDS, describe
@@ -61,10 +72,19 @@ def audit_ledger(
 
     def second_look(cells: int) -> None:
         what = f"{cells:,} cells differ" if cells else "the totals differ"
-        console.print(f"{what}; looking again in {SECOND_LOOK_SECONDS:.0f} s whether something is being changed")
+        console.print(
+            f"{what}; looking again in {SECOND_LOOK_SECONDS:.0f} s whether something is being "
+            "changed"
+        )
         SystemClock().wait(threading.Event(), SECOND_LOOK_SECONDS)
 
-    with Progress(TextColumn("auditing GPUs"), BarColumn(), MofNCompleteColumn(), console=console, transient=True) as bar:
+    with Progress(
+        TextColumn("auditing GPUs"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+    ) as bar:
         task = bar.add_task("", total=None)
         report = audit(
             ledger,
@@ -89,8 +109,8 @@ def verify_pipeline(
     timeout: Annotated[float, typer.Option(help="Longest wait for all of it, in seconds.")] = 120.0,
     as_json: _Json = False,
 ) -> None:
-    """Send marked events, wait until they are stored and in the ledger, take them out again; prints each step. Exit code 1
-    when one fails.
+    """Send marked events, wait until they are stored and in the ledger, take them out again; prints
+    each step. Exit code 1 when one fails.
 
     Example: `gpu-tokens verify --timeout 60`
     """
@@ -107,9 +127,24 @@ def verify_pipeline(
         partitions = producer.check()
         if not as_json:
             typer.echo(f"topic        {settings.kafka_topic} has {partitions} partitions")
-        for step in verify(producer, store, SystemClock(), stop_on_signals(), timeout, settings.close_debounce_seconds):
-            line: dict[str, Any] = {"step": step.name, "detail": step.detail, "seconds": round(step.seconds, 2)}
-            typer.echo(json.dumps(line) if as_json else f"{step.name:<12} {step.detail} ({step.seconds:.1f} s)")
+        for step in verify(
+            producer,
+            store,
+            SystemClock(),
+            stop_on_signals(),
+            timeout,
+            settings.close_debounce_seconds,
+        ):
+            line: dict[str, Any] = {
+                "step": step.name,
+                "detail": step.detail,
+                "seconds": round(step.seconds, 2),
+            }
+            typer.echo(
+                json.dumps(line)
+                if as_json
+                else f"{step.name:<12} {step.detail} ({step.seconds:.1f} s)"
+            )
     if not as_json:
         typer.echo("verified: the pipeline stores events once and the ledger holds them")
 
@@ -144,7 +179,11 @@ def _minute(option: str, text: str) -> datetime | None:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise SettingsError(f"{option}={text!r} is no time; give RFC 3339, such as 2026-01-31T00:00Z") from None
+        raise SettingsError(
+            f"{option}={text!r} is no time; give RFC 3339, such as 2026-01-31T00:00Z"
+        ) from None
     if at.tzinfo is None or at.second or at.microsecond:
-        raise SettingsError(f"{option}={text!r}: give a whole minute with its zone, such as 2026-01-31T00:00Z")
+        raise SettingsError(
+            f"{option}={text!r}: give a whole minute with its zone, such as 2026-01-31T00:00Z"
+        )
     return at.astimezone(UTC)

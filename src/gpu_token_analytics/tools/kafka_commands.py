@@ -23,11 +23,22 @@ from gpu_token_analytics.running_demo import settings_beside_demo
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.wire.events import decode
 
-topics_app = typer.Typer(help="Create the topics, look at partitions and lag.", no_args_is_help=True)
-dead_letters_app = typer.Typer(help="List, show and re-send the records that were refused.", no_args_is_help=True)
+topics_app = typer.Typer(
+    help="Create the topics, look at partitions and lag.", no_args_is_help=True
+)
+dead_letters_app = typer.Typer(
+    help="List, show and re-send the records that were refused.", no_args_is_help=True
+)
 
-_ReasonOption = Annotated[Reason | None, typer.Option("--reason", help="Only letters with this reason.")]
-_At = Annotated[str, typer.Argument(metavar="PARTITION/OFFSET", help="Where the record was read, as `list` shows it.")]
+_ReasonOption = Annotated[
+    Reason | None, typer.Option("--reason", help="Only letters with this reason.")
+]
+_At = Annotated[
+    str,
+    typer.Argument(
+        metavar="PARTITION/OFFSET", help="Where the record was read, as `list` shows it."
+    ),
+]
 _SHOWN_BYTES = 120
 _RESEND_TIMEOUT_SECONDS = 60.0
 
@@ -40,28 +51,43 @@ def register(app: typer.Typer) -> None:
 
 @topics_app.command("create")
 def topics_create() -> None:
-    """Create the topic, its dead-letter topic and the group's first offsets. Running it again changes nothing."""
+    """Create the topic, its dead-letter topic and the group's first offsets. Running it again
+    changes nothing."""
     settings = load()
     reports, seeded = create_topics(settings)
     for report in reports:
-        typer.echo(f"{report.topic}: {'created' if report.created else 'exists'}, {report.partitions} partitions")
+        typer.echo(
+            f"{report.topic}: {'created' if report.created else 'exists'}, {report.partitions} "
+            "partitions"
+        )
         for note in report.notes:
             typer.echo(f"  note: {note}")
     typer.echo(f"group {settings.kafka_group}: first offset set for {seeded} partitions")
 
 
 @topics_app.command("show")
-def topics_show(as_json: Annotated[bool, typer.Option("--json", help="One JSON object per partition.")] = False) -> None:
+def topics_show(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per partition.")] = False,
+) -> None:
     """Oldest, next and committed offset of each partition, and the lag."""
     states = describe_group(settings_beside_demo())
     if as_json:
         for state in states:
-            typer.echo(json.dumps({name: getattr(state, name) for name in ("partition", "low", "high", "committed", "lag")}))
+            typer.echo(
+                json.dumps(
+                    {
+                        name: getattr(state, name)
+                        for name in ("partition", "low", "high", "committed", "lag")
+                    }
+                )
+            )
         return
     typer.echo(f"{'partition':>9} {'oldest':>12} {'next':>12} {'committed':>12} {'lag':>10}")
     for state in states:
         committed = "not seeded" if state.committed is None else str(state.committed)
-        typer.echo(f"{state.partition:>9} {state.low:>12} {state.high:>12} {committed:>12} {state.lag:>10}")
+        typer.echo(
+            f"{state.partition:>9} {state.low:>12} {state.high:>12} {committed:>12} {state.lag:>10}"
+        )
     typer.echo(f"lag in all: {sum(state.lag for state in states)}")
 
 
@@ -69,15 +95,17 @@ def topics_show(as_json: Annotated[bool, typer.Option("--json", help="One JSON o
 def topics_resend_ledger() -> None:
     """Send every cell to the ledger's topic (LEDGER_TOPIC) again, as the processors come to it.
 
-    For a topic that was deleted, or was switched on while some processor still ran without it. A revision that comes again
-    changes nothing.
+    For a topic that was deleted, or was switched on while some processor still ran without it. A
+    revision that comes again changes nothing.
     """
     from gpu_token_analytics.mongo.client import COMMAND_CONNECT_MS, open_store
     from gpu_token_analytics.warehouse.outbox import Outbox
 
     settings = settings_beside_demo()
     if not settings.ledger_topic:
-        raise SettingsError("LEDGER_TOPIC is empty: set it to the topic that the processors send cells to")
+        raise SettingsError(
+            "LEDGER_TOPIC is empty: set it to the topic that the processors send cells to"
+        )
     store = open_store(settings, "gpu-tokens-topics", connect_ms=COMMAND_CONNECT_MS)
     try:
         Outbox(store).forget()
@@ -99,34 +127,48 @@ def dead_letters_list(
         if counts.total() <= limit:
             typer.echo(json.dumps(_as_json(letter)) if as_json else visible(_line(letter)))
     if not as_json:
-        shown = ", ".join(f"{visible(name)} {count}" for name, count in counts.most_common()) or "none"
+        shown = (
+            ", ".join(f"{visible(name)} {count}" for name, count in counts.most_common()) or "none"
+        )
         typer.echo(f"{counts.total()} dead letters: {shown}")
 
 
 @dead_letters_app.command("show")
 def dead_letters_show(at: _At) -> None:
-    """One refused record: the reason on stderr, its exact bytes on stdout (`show 3/17 > record.json`)."""
+    """One refused record: the reason on stderr, its exact bytes on stdout (`show 3/17 >
+    record.json`)."""
     letter = _at(settings_beside_demo(), at)
     where = f" in field {letter.field}" if letter.field else ""
-    typer.echo(visible(f"{letter.topic} {letter.at}: {letter.reason}{where}: {letter.message}"), err=True)
+    typer.echo(
+        visible(f"{letter.topic} {letter.at}: {letter.reason}{where}: {letter.message}"), err=True
+    )
     if letter.cut_from_bytes is not None:
-        typer.echo(f"only the first {len(letter.value or b'')} of {letter.cut_from_bytes} bytes were kept", err=True)
+        typer.echo(
+            f"only the first {len(letter.value or b'')} of {letter.cut_from_bytes} bytes were kept",
+            err=True,
+        )
     sys.stdout.buffer.write(letter.value or b"")
     sys.stdout.buffer.flush()
 
 
 @dead_letters_app.command("resend")
 def dead_letters_resend(
-    at: Annotated[str | None, typer.Argument(metavar="[PARTITION/OFFSET]", help="One letter; none: all that match.")] = None,
+    at: Annotated[
+        str | None,
+        typer.Argument(metavar="[PARTITION/OFFSET]", help="One letter; none: all that match."),
+    ] = None,
     reason: _ReasonOption = None,
     value_file: Annotated[
-        Path | None, typer.Option(help="Send this file's content in place of the refused bytes (one letter only).")
+        Path | None,
+        typer.Option(
+            help="Send this file's content in place of the refused bytes (one letter only)."
+        ),
     ] = None,
 ) -> None:
     """Send refused records again, after the producer's data or the contract was repaired.
 
-    What would be refused again, or was too long to be kept whole, is not sent but counted. Sending twice is harmless:
-    events are stored once by id.
+    What would be refused again, or was too long to be kept whole, is not sent but counted. Sending
+    twice is harmless: events are stored once by id.
     """
     settings = settings_beside_demo()
     if value_file is not None and at is None:
@@ -154,13 +196,22 @@ def dead_letters_resend(
 
 
 def _matching(settings: Settings, reason: Reason | None) -> Iterator[DeadLetter]:
-    return (letter for letter in read_dead_letters(settings) if reason is None or letter.reason == reason)
+    return (
+        letter
+        for letter in read_dead_letters(settings)
+        if reason is None or letter.reason == reason
+    )
 
 
 def _at(settings: Settings, at: str) -> DeadLetter:
-    letter_there = next(islice((letter for letter in read_dead_letters(settings) if letter.at == at), 1), None)
+    letter_there = next(
+        islice((letter for letter in read_dead_letters(settings) if letter.at == at), 1), None
+    )
     if letter_there is None:
-        raise SettingsError(f"no dead letter was read at {at!r}; `gpu-tokens dead-letters list` shows PARTITION/OFFSET")
+        raise SettingsError(
+            f"no dead letter was read at {at!r}; `gpu-tokens dead-letters list` shows "
+            "PARTITION/OFFSET"
+        )
     return letter_there
 
 

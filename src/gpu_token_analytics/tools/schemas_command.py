@@ -1,4 +1,5 @@
-"""`gpu-tokens schemas`: the contracts as JSON Schema files, written from the types: events that come in, cells that go out."""
+"""`gpu-tokens schemas`: the contracts as JSON Schema files, written from the types: events that
+come in, cells that go out."""
 
 from __future__ import annotations
 
@@ -36,7 +37,10 @@ def rendered(schema: dict[str, Any]) -> str:
 
 @schemas_app.command("write")
 def schemas_write(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders to write to; made where missing.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Folders to write to; made where missing."),
+    ],
 ) -> None:
     """Write one file per contract into each folder.
 
@@ -51,7 +55,9 @@ def schemas_write(
 
 
 @schemas_app.command("show")
-def schemas_show(tag: Annotated[str, typer.Argument(help="Such as token.usage.v1; none: all their names.")] = "") -> None:
+def schemas_show(
+    tag: Annotated[str, typer.Argument(help="Such as token.usage.v1; none: all their names.")] = "",
+) -> None:
     """Print one contract, or the names of all."""
     schemas = contracts()
     if tag not in schemas:

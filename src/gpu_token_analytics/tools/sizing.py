@@ -1,7 +1,8 @@
-"""What a fleet needs: from GPUs, requests a second and retention to partitions, processors, disk and memory. Pure.
+"""What a fleet needs: from GPUs, requests a second and retention to partitions, processors, disk
+and memory. Pure.
 
-Bytes and CPU times are measured: sizing.json says by which bench command, when and where. What is a rule and not a measurement
-stands in `Rules`, with its reason.
+Bytes and CPU times are measured: sizing.json says by which bench command, when and where. What is a
+rule and not a measurement stands in `Rules`, with its reason.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ GB, GIB_MB = 1e9, 1024
 
 # What the bench measures, and in what. Disk is data and indexes, after compression.
 UNITS = {
-    "processor_events_per_second": "events/s stored and closed, one processor and mongod on the machine",
+    "processor_events_per_second": (
+        "events/s stored and closed, one processor and mongod on the machine"
+    ),
     "processor_us_per_event": "us CPU, ingest",
     "closer_us_per_cell": "us CPU of a computed cell without requests, its sums included",
     "closer_us_per_request": "us CPU that a request adds to its cells",
@@ -53,7 +56,9 @@ class Constants:
 def constants() -> Constants:
     """Those of sizing.json."""
     raw = json.loads(CONSTANTS_FILE.read_text())
-    return Constants(raw["measured_by"], date.fromisoformat(raw["measured_on"]), raw["machine"], raw["constants"])
+    return Constants(
+        raw["measured_by"], date.fromisoformat(raw["measured_on"]), raw["machine"], raw["constants"]
+    )
 
 
 @dataclass(frozen=True)
@@ -61,16 +66,21 @@ class Rules:
     """What is decided, not measured."""
 
     burst: float = 5.0  # the highest minute over the average: traffic has days and nights
-    busy: float = 0.5  # of a processor's and a database's measured rate: backups, elections and a backlog take their part
+    # of a processor's and a database's measured rate: backups, elections and a backlog take their
+    # part
+    busy: float = 0.5
     free_disk: float = 0.25  # MongoDB needs room to rewrite, Kafka to hold more than its retention
     least_partitions: int = 12
-    partitions_per_processor: int = 2  # so that processors can be doubled without another number of partitions
+    # so that processors can be doubled without another number of partitions
+    partitions_per_processor: int = 2
     least_processors: int = 2  # one may restart
     computes_per_cell: float = 8.0  # every CLOSE_DEBOUNCE_SECONDS of its minute, and after it
-    hot_days: float = 1.0  # whose indexes stay in memory: late events and audits read no further back
+    # whose indexes stay in memory: late events and audits read no further back
+    hot_days: float = 1.0
     shard_cores: int = 16  # of one machine that is still easy to buy; more of them is shards
     shard_gb: float = 4000.0
-    broker_mb_per_second: float = 50.0  # in, replication included: half of what a gp3 volume of 125 MB/s takes
+    # in, replication included: half of what a gp3 volume of 125 MB/s takes
+    broker_mb_per_second: float = 50.0
     broker_heap_mb: int = 1024
     least_cache_mb: int = 1536
 
@@ -90,7 +100,8 @@ class Load:
 
 @dataclass(frozen=True)
 class Size:
-    """What carries it. Disk is of one copy, free room included; memory and cores of one machine or process of its kind."""
+    """What carries it. Disk is of one copy, free room included; memory and cores of one machine or
+    process of its kind."""
 
     events_per_second: float
     peak_events_per_second: float
@@ -115,22 +126,36 @@ def size(load: Load, rules: Rules | None = None, measured: Constants | None = No
     rules, measured = rules or Rules(), measured or constants()
     samples = load.gpus / load.sample_interval_seconds
     events = samples + load.requests_per_second
-    peak = samples + load.requests_per_second * rules.burst  # samples come at the same rate day and night
-    computed_us = load.gpus / 60 * measured["closer_us_per_cell"] + load.requests_per_second * measured["closer_us_per_request"]
+    # samples come at the same rate day and night
+    peak = samples + load.requests_per_second * rules.burst
+    computed_us = (
+        load.gpus / 60 * measured["closer_us_per_cell"]
+        + load.requests_per_second * measured["closer_us_per_request"]
+    )
     closer_cores = rules.computes_per_cell * computed_us / 1e6
     ingest_cores = peak * measured["processor_us_per_event"] / 1e6
     by_rate = peak / (rules.busy * measured["processor_events_per_second"])
     by_cores = (ingest_cores + closer_cores) / rules.busy  # a processor computes on about one core
     processors = max(rules.least_processors, ceil(by_rate), ceil(by_cores))
 
-    log_bytes = samples * measured["kafka_bytes_per_sample"] + load.requests_per_second * measured["kafka_bytes_per_usage"]
-    log_disk = log_bytes * load.kafka_retention_hours * SECONDS_PER_HOUR * load.copies / (1 - rules.free_disk)
+    log_bytes = (
+        samples * measured["kafka_bytes_per_sample"]
+        + load.requests_per_second * measured["kafka_bytes_per_usage"]
+    )
+    log_disk = (
+        log_bytes
+        * load.kafka_retention_hours
+        * SECONDS_PER_HOUR
+        * load.copies
+        / (1 - rules.free_disk)
+    )
     peak_bytes = peak / events * log_bytes if events else 0.0
     brokers = max(load.copies, ceil(peak_bytes * load.copies / (rules.broker_mb_per_second * 1e6)))
 
     day = HOURS_PER_DAY * SECONDS_PER_HOUR
     raw_day = day * (
-        samples * measured["mongo_bytes_per_sample"] + load.requests_per_second * measured["mongo_bytes_per_usage"]
+        samples * measured["mongo_bytes_per_sample"]
+        + load.requests_per_second * measured["mongo_bytes_per_usage"]
     )
     ledger_day = load.gpus * (
         MINUTES_PER_DAY * measured["mongo_bytes_per_cell"]
@@ -146,10 +171,13 @@ def size(load: Load, rules: Rules | None = None, measured: Constants | None = No
     return Size(
         events_per_second=events,
         peak_events_per_second=peak,
-        partitions=_partitions(max(rules.least_partitions, processors * rules.partitions_per_processor)),
+        partitions=_partitions(
+            max(rules.least_partitions, processors * rules.partitions_per_processor)
+        ),
         processors=processors,
         processor_cores=1.5,  # one computes, half a one reads and sends
-        processor_mb=ceil(measured["processor_rss_mb"] * 2 / 256) * 256,  # a limit is no plan: twice what was seen
+        # a limit is no plan: twice what was seen
+        processor_mb=ceil(measured["processor_rss_mb"] * 2 / 256) * 256,
         kafka_brokers=brokers,
         kafka_disk_gb=log_disk / GB,
         kafka_mb=rules.broker_heap_mb * 4,  # the rest is page cache: consumers read from memory

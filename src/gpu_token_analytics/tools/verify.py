@@ -1,12 +1,15 @@
 """`verify`: marked events go in at one end, and are waited for at every place on the way.
 
-    1 Kafka takes them   2 the raw documents are there, each once   3 they are in the ledger, tokens exact, classes = C
-    4 they are taken out again: the raw documents and the GPU, and the cells are marked, so that the closer computes them
-      from what is left, which is nothing; hours and days follow as after any change
+    1 Kafka takes them   2 the raw documents are there, each once   3 they are in the ledger, tokens
+      exact, classes = C
+    4 they are taken out again: the raw documents and the GPU, and the cells are marked, so that the
+      closer computes them from what is left, which is nothing; hours and days follow as after any
+      change
 
-The marked GPU is new each time, so runs do not disturb each other. It costs 0.006 $/h for the one or two minutes its
-events touch (source `replay`: it is not owned any longer than that), and nothing after step 4. What a run that was killed,
-or a replay of the topic from its beginning, left behind, the next run takes out.
+The marked GPU is new each time, so runs do not disturb each other. It costs 0.006 $/h for the one
+or two minutes its events touch (source `replay`: it is not owned any longer than that), and nothing
+after step 4. What a run that was killed, or a replay of the topic from its beginning, left behind,
+the next run takes out.
 """
 
 from __future__ import annotations
@@ -99,7 +102,12 @@ def marked_events(clock: Clock) -> Marked:
 
 
 def verify(
-    sink: EventSink, store: Store, clock: Clock, stop: threading.Event, timeout_seconds: float, debounce_seconds: float
+    sink: EventSink,
+    store: Store,
+    clock: Clock,
+    stop: threading.Event,
+    timeout_seconds: float,
+    debounce_seconds: float,
 ) -> Iterator[Check]:
     """Yield each step as it is done. debounce_seconds: CLOSE_DEBOUNCE_SECONDS of the processors.
 
@@ -111,7 +119,9 @@ def verify(
     for event in events:
         sink.send(event)
     sink.flush(min(timeout_seconds, _FLUSH_SECONDS))
-    yield Check("kafka", f"{len(events)} events of {marked.gpu} acknowledged", clock.monotonic() - begun)
+    yield Check(
+        "kafka", f"{len(events)} events of {marked.gpu} acknowledged", clock.monotonic() - begun
+    )
 
     def wait(name: str, look: Callable[[], str | None], why_not: str) -> Check:
         why = ""
@@ -135,7 +145,11 @@ def verify(
             lambda: _stored(store, USAGE, marked.usages),
             "is a processor running? see its /ready",
         )
-        yield wait("gpu_metrics", lambda: _stored(store, SAMPLE, marked.samples), "see the processor's /metrics")
+        yield wait(
+            "gpu_metrics",
+            lambda: _stored(store, SAMPLE, marked.samples),
+            "see the processor's /metrics",
+        )
         yield wait("ledger", lambda: _in_ledger(store, marked), why_not_closed)
     finally:
         with store_errors("take the check's events out"):
@@ -150,40 +164,55 @@ def _stored(store: Store, kind: Kind[E], events: Sequence[E]) -> str | None:
 
 
 def _in_ledger(store: Store, marked: Marked) -> str | None:
-    cells = [cell for cell in store[Collection.LEDGER_CELLS].find({"gpu": marked.gpu}) if "cost_nusd" in cell]
+    cells = [
+        cell
+        for cell in store[Collection.LEDGER_CELLS].find({"gpu": marked.gpu})
+        if "cost_nusd" in cell
+    ]
     lines = [line for cell in cells for line in cell.get("lines", ())]
-    sums = {name: sum(line[name] for line in lines) for name in ("requests", "prompt_tokens", "completion_tokens")}
+    sums = {
+        name: sum(line[name] for line in lines)
+        for name in ("requests", "prompt_tokens", "completion_tokens")
+    }
     wanted = {
         "requests": len(marked.usages),
         "prompt_tokens": sum(usage.prompt_tokens for usage in marked.usages),
         "completion_tokens": sum(usage.completion_tokens for usage in marked.usages),
     }
-    if sums != wanted or any(line["cost_nusd"] is None for line in lines):  # null: not computed since the samples came
+    # null: not computed since the samples came
+    if sums != wanted or any(line["cost_nusd"] is None for line in lines):
         return None
     for cell in cells:
         _check_identity(cell)
     cost = sum(cell["cost_nusd"] for cell in cells)
     attributed = sum(cell["classes"][MoneyClass.ATTRIBUTED] for cell in cells)
     return (
-        f"{len(cells)} cells, {wanted['prompt_tokens']} + {wanted['completion_tokens']} tokens exact, "
+        f"{len(cells)} cells, {wanted['prompt_tokens']} + {wanted['completion_tokens']} tokens "
+        "exact, "
         f"{cost:,} nano-USD = {attributed:,} attributed + {cost - attributed:,} not"
     )
 
 
 def _take_out(store: Store, marked: Marked, debounce_seconds: float) -> Sequence[str]:
-    """Remove the raw events and the GPU of this check, and of earlier ones that did not come to their end. Returns the GPUs."""
+    """Remove the raw events and the GPU of this check, and of earlier ones that did not come to
+    their end. Returns the GPUs."""
     forgotten = {
         "_id": {"$regex": f"^{GPU_PREFIX}"},
-        "last_us": {"$lt": to_us(store.now() - FORGOTTEN_AFTER)},  # a younger one may be another check that runs now
+        # a younger one may be another check that runs now
+        "last_us": {"$lt": to_us(store.now() - FORGOTTEN_AFTER)},
     }
     gpus: list[str] = [marked.gpu, *store[Collection.INVENTORY].distinct("_id", forgotten)]
     for kind, touches in touching_kinds():
         store[kind.collection].delete_many({touches.gpus: {"$in": gpus}})
     names = [*gpus, *(f"name|{gpu}" for gpu in gpus)]
-    store[Collection.INVENTORY].delete_many({"$or": [{"_id": {"$in": names}}, {"gpu": {"$in": gpus}}]})
+    store[Collection.INVENTORY].delete_many(
+        {"$or": [{"_id": {"$in": names}}, {"gpu": {"$in": gpus}}]}
+    )
     # After the events, as ever: whoever computes a cell from now on computes it without them.
     cells = store[Collection.LEDGER_CELLS].find({"gpu": {"$in": gpus}}, {"gpu": 1, "minute": 1})
-    CellMarker(store, debounce_seconds).mark([(cell["gpu"], to_us(cell["minute"])) for cell in cells])
+    CellMarker(store, debounce_seconds).mark(
+        [(cell["gpu"], to_us(cell["minute"])) for cell in cells]
+    )
     return gpus
 
 
@@ -197,4 +226,6 @@ def _out_of_reports(store: Store, gpus: Sequence[str]) -> str | None:
 
 def _check_identity(cell: Mapping[str, Any]) -> None:
     if sum(cell["classes"].values()) != cell["cost_nusd"]:
-        raise VerifyFailed(f"ledger: the classes of cell {cell['_id']} do not sum to its cost: {cell['classes']}")
+        raise VerifyFailed(
+            f"ledger: the classes of cell {cell['_id']} do not sum to its cost: {cell['classes']}"
+        )

@@ -1,4 +1,5 @@
-"""The ledger for warehouses: its cells as records of a compacted Kafka topic, and its days as Parquet files.
+"""The ledger for warehouses: its cells as records of a compacted Kafka topic, and its days as
+Parquet files.
 
 May import `kafka`, `cells`, `rollups`, `costs`, `mongo`, `ledger` and the shared words.
 

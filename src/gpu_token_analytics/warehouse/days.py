@@ -2,9 +2,10 @@
 
     DIR/day=2026-01-31/ledger.parquet
 
-The footer of each file says of which version of its day it is, and of which question; there is no other state. So a run that
-was killed goes on where it was, a file is whole or is not there, and a correction rewrites its day alone. Engines that know
-Hive's partitions (DuckDB, Spark, Trino, BigQuery) take `day` for a column.
+The footer of each file says of which version of its day it is, and of which question; there is no
+other state. So a run that was killed goes on where it was, a file is whole or is not there, and a
+correction rewrites its day alone. Engines that know Hive's partitions (DuckDB, Spark, Trino,
+BigQuery) take `day` for a column.
 """
 
 from __future__ import annotations
@@ -55,30 +56,50 @@ def export_days(
     start: datetime | None,
     end: datetime | None,
 ) -> Iterator[DayFile]:
-    """Bring the files of the days from `start` to `end` (None: of all) up to date, one after another. query: its range is
-    replaced by each day's.
+    """Bring the files of the days from `start` to `end` (None: of all) up to date, one after
+    another. query: its range is replaced by each day's.
 
     Raises SettingsError where another run is at it, Refused, StoreError, OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        first, last = (None if start is None else floor(start, DAY)), (None if end is None else ceil(end, DAY))
+        first, last = (
+            (None if start is None else floor(start, DAY)),
+            (None if end is None else ceil(end, DAY)),
+        )
         with store_errors("list the days"):
             days = RollupStore(desk.store.database, desk.now).fleet_days(first, last)
         for day in days:
-            # The version was read before the day is: what comes meanwhile is another version, and is written the next time.
+            # The version was read before the day is: what comes meanwhile is another version, and
+            # is written the next time.
             is_final = day["final_at"] is not None and day["final_at"] <= desk.now()
-            note = json.dumps({**_question(query, layout, billing_account), "version": day["version"], "final": is_final})
+            note = json.dumps(
+                {
+                    **_question(query, layout, billing_account),
+                    "version": day["version"],
+                    "final": is_final,
+                }
+            )
             path = folder / f"day={day['start']:%Y-%m-%d}" / FILE
             written = parquet_note(path, NOTE) != note
             if written:
                 asked = replace(query, start=day["start"], end=day["start"] + DAY)
-                _write(path, export_file(desk, asked, ExportFormat.PARQUET, layout, billing_account, {NOTE: note}).chunks)
+                _write(
+                    path,
+                    export_file(
+                        desk, asked, ExportFormat.PARQUET, layout, billing_account, {NOTE: note}
+                    ).chunks,
+                )
             yield DayFile(day["start"], path, path.stat().st_size, written)
 
 
 def _question(query: CostQuery, layout: ExportLayout, billing_account: str) -> dict[str, object]:
-    return {"layout": layout.value, "by": query.group_by, "bucket": query.step.value, "account": billing_account}
+    return {
+        "layout": layout.value,
+        "by": query.group_by,
+        "bucket": query.step.value,
+        "account": billing_account,
+    }
 
 
 def _write(path: Path, chunks: Iterator[bytes]) -> None:
@@ -101,5 +122,7 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SettingsError(f"another export writes to {folder} now: wait for it, or give another folder") from None
+            raise SettingsError(
+                f"another export writes to {folder} now: wait for it, or give another folder"
+            ) from None
         yield

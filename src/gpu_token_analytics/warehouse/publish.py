@@ -1,11 +1,13 @@
 """Cells into the topic, each revision with one effect.
 
     1 lead: one process sends (outbox.py)       2 open: Kafka lets nobody else write from here on
-    3 read cells that the topic does not hold   4 write them in one transaction   5 note that the topic holds them
+    3 read cells that the topic does not hold   4 write them in one transaction   5 note that the
+      topic holds them
 
-Killed before 4 is committed, nothing was seen, and the cells are still unsent. Killed between 4 and 5, the same revisions are
-sent again: the same keys with the same content. A cell that changes between 3 and 5 stays unsent, and its newer revision
-follows. Whoever was the writer before and wakes up cannot write (kafka/ledger_topic.py): no older revision ever comes last.
+Killed before 4 is committed, nothing was seen, and the cells are still unsent. Killed between 4 and
+5, the same revisions are sent again: the same keys with the same content. A cell that changes
+between 3 and 5 stays unsent, and its newer revision follows. Whoever was the writer before and
+wakes up cannot write (kafka/ledger_topic.py): no older revision ever comes last.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Observer(Protocol):
         """So many records were written to the topic."""
 
     def ledger_topic_lag(self, seconds: float) -> None:
-        """For so long the oldest cell that the topic does not hold has been waiting; 0: none, or another process sends."""
+        """For so long the oldest cell that the topic does not hold has been waiting; 0: none, or
+        another process sends."""
 
 
 class Publisher:
@@ -60,11 +63,17 @@ class Publisher:
         observer: Observer,
         checkpoint: Callable[[PublishStage], None] = lambda _step: None,
     ) -> None:
-        self._outbox, self._topic, self._observer, self._checkpoint = outbox, topic, observer, checkpoint
+        self._outbox, self._topic, self._observer, self._checkpoint = (
+            outbox,
+            topic,
+            observer,
+            checkpoint,
+        )
         self._name = secrets.token_hex(8)
 
     def run(self, stop: threading.Event, clock: Clock) -> None:
-        """Step until `stop` is set. Outages of MongoDB and Kafka are waited out: the ledger goes on without the topic."""
+        """Step until `stop` is set. Outages of MongoDB and Kafka are waited out: the ledger goes on
+        without the topic."""
         try:
             while not stop.is_set():
                 try:
@@ -79,10 +88,12 @@ class Publisher:
             self.close()
 
     def step(self) -> int:
-        """Send up to CELLS_PER_STEP cells. Returns how many; 0: all are sent, or another process sends. Raises StoreError or
-        KafkaError; the cells are unsent then, and the next step opens the topic anew."""
+        """Send up to CELLS_PER_STEP cells. Returns how many; 0: all are sent, or another process
+        sends. Raises StoreError or KafkaError; the cells are unsent then, and the next step opens
+        the topic anew."""
         try:
-            with store_errors("send cells to the ledger's topic"):  # cells are read while they are sent
+            # cells are read while they are sent
+            with store_errors("send cells to the ledger's topic"):
                 return self._step()
         except (StoreError, KafkaError):
             self._topic.close()

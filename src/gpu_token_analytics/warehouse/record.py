@@ -1,7 +1,8 @@
 """A ledger cell as a record of the topic: `ledger.cell.v1`.
 
-The key of part 0 is the cell's id, that of part n `<cell>#<n>`. Of each key the record of the highest `revision` counts. A cell
-is its part 0 and the parts 1 to `parts` - 1 of the same revision; parts of an older one belong to nothing any more.
+The key of part 0 is the cell's id, that of part n `<cell>#<n>`. Of each key the record of the
+highest `revision` counts. A cell is its part 0 and the parts 1 to `parts` - 1 of the same revision;
+parts of an older one belong to nothing any more.
 """
 
 from __future__ import annotations
@@ -36,46 +37,70 @@ class Price(Struct, frozen=True, gc=False):
 
 
 class Counted(Struct, frozen=True, gc=False):
-    """What an engine counted on the GPU in the minute; the tokens of the line itself are those that no request explains."""
+    """What an engine counted on the GPU in the minute; the tokens of the line itself are those that
+    no request explains."""
 
     instance: str
     engine: str
     prompt_tokens: Whole
     completion_tokens: Whole
-    more_prompt_tokens: Annotated[Whole, Meta(description="Requests tell of so many more than the engine counted.")]
+    more_prompt_tokens: Annotated[
+        Whole, Meta(description="Requests tell of so many more than the engine counted.")
+    ]
     more_completion_tokens: Whole
     unmetered_nusd: Annotated[
-        int | None, Meta(description="Nano-USD of the class unmetered_work; null where utilisation is not known.")
+        int | None,
+        Meta(
+            description="Nano-USD of the class unmetered_work; null where utilisation is not known."
+        ),
     ]
 
 
 class Line(Struct, frozen=True, gc=False):
-    """The attributed part of the cell of one model, tenant and method; with `counted` tokens of no request."""
+    """The attributed part of the cell of one model, tenant and method; with `counted` tokens of no
+    request."""
 
     model: str
     tenant: Annotated[str, Meta(description="Empty: of no request, so of nobody.")]
-    method: Annotated[str, Meta(description="How the money was found: sweep, sweep_no_ttft, window, counter or unknown_gpu.")]
-    requests: Annotated[Whole, Meta(description="Requests that ended in the minute, each counted on its first GPU.")]
+    method: Annotated[
+        str,
+        Meta(
+            description=(
+                "How the money was found: sweep, sweep_no_ttft, window, counter or unknown_gpu."
+            )
+        ),
+    ]
+    requests: Annotated[
+        Whole, Meta(description="Requests that ended in the minute, each counted on its first GPU.")
+    ]
     prompt_tokens: Whole
     cached_tokens: Annotated[Whole, Meta(description="Part of prompt_tokens.")]
     completion_tokens: Whole
     reasoning_tokens: Annotated[Whole, Meta(description="Part of completion_tokens.")]
-    cost_nusd: Annotated[int | None, Meta(description="Nano-USD; null: nobody knows the GPU, so nobody knows the money.")]
+    cost_nusd: Annotated[
+        int | None,
+        Meta(description="Nano-USD; null: nobody knows the GPU, so nobody knows the money."),
+    ]
     prefill_cost_nusd: Annotated[int | None, Meta(description="Part of cost_nusd.")]
     energy_mj: Annotated[int | None, Meta(description="Millijoules; null: not known.")]
-    busy_us: Annotated[Microseconds, Meta(description="Request-microseconds on this GPU within the minute.")]
+    busy_us: Annotated[
+        Microseconds, Meta(description="Request-microseconds on this GPU within the minute.")
+    ]
     counted: Counted | None = None
 
 
 class LedgerCell(Struct, tag_field="schema", tag=TAG, frozen=True, gc=False, kw_only=True):
-    """One part of one revision of a ledger cell: one GPU, one UTC minute. Money is integer nano-USD, unknown is null.
+    """One part of one revision of a ledger cell: one GPU, one UTC minute. Money is integer
+    nano-USD, unknown is null.
 
-    The classes sum to cost_nusd, and cost_nusd of the lines of all parts sums to the class `attributed`. All fields but `part`
-    and `lines` are the same in every part.
+    The classes sum to cost_nusd, and cost_nusd of the lines of all parts sums to the class
+    `attributed`. All fields but `part` and `lines` are the same in every part.
     """
 
     cell: Annotated[str, Meta(description="The cell's id, `<gpu>|<minute>`.")]
-    revision: Annotated[int, Meta(ge=1, description="Grows with every change of the cell. The highest counts.")]
+    revision: Annotated[
+        int, Meta(ge=1, description="Grows with every change of the cell. The highest counts.")
+    ]
     part: Annotated[Whole, Meta(description="Number of this part, from 0.")]
     parts: Annotated[int, Meta(ge=1, description="Parts of this revision.")]
     gpu: str
@@ -83,20 +108,35 @@ class LedgerCell(Struct, tag_field="schema", tag=TAG, frozen=True, gc=False, kw_
     host: str | None
     gpu_name: str | None
     cost_nusd: Nusd
-    owned_us: Annotated[Microseconds, Meta(description="Microseconds of the minute that somebody pays for.")]
-    classes: Annotated[dict[str, Nusd], Meta(description=f"Money by class: {', '.join(MoneyClass)}.")]
-    class_us: Annotated[dict[str, Microseconds], Meta(description="Time by class; sums to owned_us.")]
-    memory_unknown_us: Annotated[Microseconds, Meta(description="Of the idle time, what was classed without a memory reading.")]
+    owned_us: Annotated[
+        Microseconds, Meta(description="Microseconds of the minute that somebody pays for.")
+    ]
+    classes: Annotated[
+        dict[str, Nusd], Meta(description=f"Money by class: {', '.join(MoneyClass)}.")
+    ]
+    class_us: Annotated[
+        dict[str, Microseconds], Meta(description="Time by class; sums to owned_us.")
+    ]
+    memory_unknown_us: Annotated[
+        Microseconds,
+        Meta(description="Of the idle time, what was classed without a memory reading."),
+    ]
     energy_mj: Annotated[int | None, Meta(description="Millijoules; null: not known.")]
-    energy_observed_us: Annotated[Microseconds, Meta(description="The part of owned_us that energy_mj covers.")]
+    energy_observed_us: Annotated[
+        Microseconds, Meta(description="The part of owned_us that energy_mj covers.")
+    ]
     price: Annotated[Price | None, Meta(description="null: nobody knows the GPU.")]
     default_price: Annotated[bool, Meta(description="Nobody priced the GPU.")]
     samples: Whole
     requests_active: Whole
     params: Annotated[str, Meta(description="Version of the ledger parameters.")]
     computed_at: Annotated[datetime, Meta(tz=True)]
-    final_at: Annotated[datetime, Meta(tz=True, description="From then on a change of the cell is a correction.")]
-    corrections: Annotated[Whole, Meta(description="Changes after it was final, this one included.")]
+    final_at: Annotated[
+        datetime, Meta(tz=True, description="From then on a change of the cell is a correction.")
+    ]
+    corrections: Annotated[
+        Whole, Meta(description="Changes after it was final, this one included.")
+    ]
     lines: list[Line]
 
 
@@ -104,7 +144,8 @@ _encode = msgspec.json.Encoder(enc_hook=int).encode  # BSON has its own type of 
 
 
 def records_of(cell: CellDocument) -> Iterator[tuple[str, bytes]]:
-    """Key and value of each part of a computed cell with all its lines. A value is at most some 1.2 MB."""
+    """Key and value of each part of a computed cell with all its lines. A value is at most some 1.2
+    MB."""
     lines = [msgspec.convert(line, Line) for line in cell["lines"]]
     parts = list(pieces(lines, _line_bytes)) or [[]]
     head = _head(cell)
@@ -142,7 +183,9 @@ def _head(cell: CellDocument) -> dict[str, Any]:
         "memory_unknown_us": cell["memory_unknown_us"],
         "energy_mj": cell["energy_mj"],
         "energy_observed_us": cell["energy_observed_us"],
-        "price": None if price is None else Price(price["row"], price["nusd_per_hour"], price["mode"]),
+        "price": None
+        if price is None
+        else Price(price["row"], price["nusd_per_hour"], price["mode"]),
         "default_price": cell["default_price"],
         "samples": cell["samples"],
         "requests_active": cell["requests_active"],

@@ -1,4 +1,5 @@
-"""The files of the dashboard, read once: bytes, compressed bytes, media type and what identifies them."""
+"""The files of the dashboard, read once: bytes, compressed bytes, media type and what identifies
+them."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from functools import cached_property
 from importlib import resources
 from importlib.resources.abc import Traversable
 
-# Given here, not asked of `mimetypes`: that reads the machine's own tables, and a module served as text/plain does not run.
+# Given here, not asked of `mimetypes`: that reads the machine's own tables, and a module served as
+# text/plain does not run.
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -39,7 +41,8 @@ class Asset:
 
 
 def load() -> dict[str, Asset]:
-    """Every file under static/ by its path there. Raises ValueError for a kind of file that has no media type."""
+    """Every file under static/ by its path there. Raises ValueError for a kind of file that has no
+    media type."""
     root = resources.files("gpu_token_analytics.web") / "static"
     assets: dict[str, Asset] = {}
     _collect(root, "", assets)
@@ -47,7 +50,8 @@ def load() -> dict[str, Asset]:
 
 
 def digest(assets: dict[str, Asset]) -> str:
-    """Names one state of all files. It is a folder in their URLs, so each state is cached apart and for good."""
+    """Names one state of all files. It is a folder in their URLs, so each state is cached apart and
+    for good."""
     total = hashlib.sha256()
     for path in sorted(assets):
         total.update(f"{path}\0{assets[path].etag}\0".encode())
@@ -62,5 +66,7 @@ def _collect(folder: Traversable, prefix: str, assets: dict[str, Asset]) -> None
             continue
         suffix = "." + entry.name.rpartition(".")[2]
         if suffix not in MEDIA_TYPES:
-            raise ValueError(f"web/static/{path}: no media type for {suffix}; add it to MEDIA_TYPES")
+            raise ValueError(
+                f"web/static/{path}: no media type for {suffix}; add it to MEDIA_TYPES"
+            )
         assets[path] = Asset(path, entry.read_bytes(), MEDIA_TYPES[suffix])

@@ -1,4 +1,5 @@
-"""Adds the dashboard to the application: one page under several addresses, and its assets under the digest of their content."""
+"""Adds the dashboard to the application: one page under several addresses, and its assets under the
+digest of their content."""
 
 from __future__ import annotations
 
@@ -9,8 +10,20 @@ from starlette.responses import Response
 
 from gpu_token_analytics.web.assets import Asset, digest, load
 
-# One level deep each: relative links then work behind any proxy prefix. The page decides by its address what it shows.
-PAGES = ("/", "/models", "/tenants", "/gpus", "/request", "/idle", "/budgets", "/break-even", "/prices", "/quality")
+# One level deep each: relative links then work behind any proxy prefix. The page decides by its
+# address what it shows.
+PAGES = (
+    "/",
+    "/models",
+    "/tenants",
+    "/gpus",
+    "/request",
+    "/idle",
+    "/budgets",
+    "/break-even",
+    "/prices",
+    "/quality",
+)
 ASSETS_PATH = "/assets/{version}/{path:path}"
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -40,7 +53,8 @@ _FOREVER = "public, max-age=31536000, immutable"
 
 
 def mount(app: FastAPI) -> None:
-    """Serve the dashboard from `app`. The pages and assets are public: they hold no data; /v1 asks for the key."""
+    """Serve the dashboard from `app`. The pages and assets are public: they hold no data; /v1 asks
+    for the key."""
     assets = load()
     version = digest(assets)
     page = _page(assets, version)
@@ -51,15 +65,25 @@ def mount(app: FastAPI) -> None:
     def not_found(request: Request) -> Response:
         # Relative, as everywhere: out of as many folders as the address seems to be in.
         root = "../" * (request.url.path.count("/") - 1) or "./"
-        text = assets["not-found.html"].body.decode().replace("{{version}}", version).replace("{{root}}", root)
-        return Response(text, 404, {**_HEADERS, "Cache-Control": "no-store"}, "text/html; charset=utf-8")
+        text = (
+            assets["not-found.html"]
+            .body.decode()
+            .replace("{{version}}", version)
+            .replace("{{root}}", root)
+        )
+        return Response(
+            text, 404, {**_HEADERS, "Cache-Control": "no-store"}, "text/html; charset=utf-8"
+        )
 
     async def asset(request: Request) -> Response:
         shown = assets.get(request.path_params["path"])
         if shown is None or shown.path.endswith(".html"):
             raise HTTPException(404, "no such asset")
-        # During a rolling upgrade a page of one version may ask a replica of another. It gets what is there, uncached.
-        return _answer(request, shown, _FOREVER if request.path_params["version"] == version else "no-store")
+        # During a rolling upgrade a page of one version may ask a replica of another. It gets what
+        # is there, uncached.
+        return _answer(
+            request, shown, _FOREVER if request.path_params["version"] == version else "no-store"
+        )
 
     app.state.not_found_page = not_found
     for path in PAGES:
@@ -68,7 +92,8 @@ def mount(app: FastAPI) -> None:
 
 
 def _page(assets: dict[str, Asset], version: str) -> Asset:
-    """index.html with the addresses of this version, and all modules named at once so that they load in one round trip."""
+    """index.html with the addresses of this version, and all modules named at once so that they
+    load in one round trip."""
     source = assets["index.html"]
     modules = "\n".join(
         f'<link rel="modulepreload" href="assets/{version}/{path}">'

@@ -1,4 +1,5 @@
-"""`engine.counters.v1`: by how much the token counters of one serving engine grew between two looks at them."""
+"""`engine.counters.v1`: by how much the token counters of one serving engine grew between two looks
+at them."""
 
 from __future__ import annotations
 
@@ -23,14 +24,22 @@ _COUNTS = ("prompt_tokens", "completion_tokens")
 
 
 class EngineCounters(
-    Event, tag_field="schema", tag="engine.counters.v1", kw_only=True, frozen=True, omit_defaults=True, gc=False
+    Event,
+    tag_field="schema",
+    tag="engine.counters.v1",
+    kw_only=True,
+    frozen=True,
+    omit_defaults=True,
+    gc=False,
 ):
-    """What one engine counted for one model in [ts - interval_ms, ts), all its ranks together. Null: it does not count that.
+    """What one engine counted for one model in [ts - interval_ms, ts), all its ranks together.
+    Null: it does not count that.
 
-    Deltas, never totals: whoever scrapes takes the difference of each series first, then sums. `prompt_tokens` is inclusive:
-    `cached_tokens` is a part of it. `reset`: the engine began anew in the interval, and what it counted between the look before
-    and its end is not in here. `gap`: looks were missed, so that the interval is longer than usual. `gpu_uuids` empty: the GPUs
-    of the instance's placement.
+    Deltas, never totals: whoever scrapes takes the difference of each series first, then sums.
+    `prompt_tokens` is inclusive: `cached_tokens` is a part of it. `reset`: the engine began anew in
+    the interval, and what it counted between the look before and its end is not in here. `gap`:
+    looks were missed, so that the interval is longer than usual. `gpu_uuids` empty: the GPUs of the
+    instance's placement.
     """
 
     instance: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -46,7 +55,8 @@ class EngineCounters(
 
     @property
     def gpus(self) -> list[str]:
-        """GPU ids it runs on, sorted and distinct, in their one spelling; `instance:<name>` where they are not known."""
+        """GPU ids it runs on, sorted and distinct, in their one spelling; `instance:<name>` where
+        they are not known."""
         named = self.gpu_uuids or [unplaced_gpu(canonical_instance(self.instance))]
         return sorted({canonical_gpu(name) for name in named})
 
@@ -66,7 +76,10 @@ def _document(event: EngineCounters) -> dict[str, Any]:
 def _nameless(event: EngineCounters) -> InvalidRecord | None:
     if canonical_instance(event.instance):
         return None
-    message = f"instance={shorten(event.instance)} names nothing: send the engine's address (node1:8000), pod or service"
+    message = (
+        f"instance={shorten(event.instance)} names nothing: send the engine's address "
+        "(node1:8000), pod or service"
+    )
     return InvalidRecord(Reason.INCONSISTENT, message, "instance")
 
 
@@ -81,7 +94,10 @@ class _CountsSomething(Rule[EngineCounters]):
 
     def error(self, event: EngineCounters) -> InvalidRecord:  # noqa: ARG002
         """As in Rule."""
-        message = "neither prompt_tokens nor completion_tokens is known: send the one that the engine counts (0 is a count)"
+        message = (
+            "neither prompt_tokens nor completion_tokens is known: send the one that the engine "
+            "counts (0 is a count)"
+        )
         return InvalidRecord(Reason.INCONSISTENT, message, "prompt_tokens")
 
 

@@ -1,7 +1,9 @@
-"""The serving engines whose counters are read, and when each counts a token: what its counters can be compared with.
+"""The serving engines whose counters are read, and when each counts a token: what its counters can
+be compared with.
 
-Sources: vLLM 0.33 vllm/v1/metrics, SGLang 0.5.23 observability/metrics_collector.py, TensorRT-LLM 1.3, Dynamo 1.6,
-LMDeploy 0.16, llama.cpp tools/server, text-generation-inference router. What each counter is called: agent/engines/names.py.
+Sources: vLLM 0.33 vllm/v1/metrics, SGLang 0.5.23 observability/metrics_collector.py, TensorRT-LLM
+1.3, Dynamo 1.6, LMDeploy 0.16, llama.cpp tools/server, text-generation-inference router. What each
+counter is called: agent/engines/names.py.
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal, NamedTuple, TypeAlias
 
-Engine: TypeAlias = Literal["vllm", "sglang", "trtllm", "triton", "dynamo", "llamacpp", "lmdeploy", "ray", "tgi"]
+Engine: TypeAlias = Literal[
+    "vllm", "sglang", "trtllm", "triton", "dynamo", "llamacpp", "lmdeploy", "ray", "tgi"
+]
 
 
 class When(StrEnum):

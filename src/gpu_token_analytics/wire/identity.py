@@ -1,15 +1,20 @@
-"""What a raw event is stored under: 16 bytes made of its owner and the event id that the owner gave it.
+"""What a raw event is stored under: 16 bytes made of its owner and the event id that the owner gave
+it.
 
-    usage    owner = tenant      a tenant's ids are its own: another tenant's `chatcmpl-0001` is another event
+    usage    owner = tenant      a tenant's ids are its own: another tenant's `chatcmpl-0001` is
+             another event
     sample   owner = host
 
-    UUIDv7   its 6 bytes of time | 10 bytes of BLAKE2b(BLAKE2b-256(owner) event id)      other ids   16 bytes of the hash
+    UUIDv7   its 6 bytes of time | 10 bytes of BLAKE2b(BLAKE2b-256(owner) event id)      other ids
+             16 bytes of the hash
 
-The time in front keeps live inserts at the right edge of the `_id` index (RFC 9562, section 5.7). The hash is a cryptographic
-one: nobody can make an event that takes the place of another tenant's. The id itself stands in the document, as it was sent:
-as 16 bytes where it is a UUID in the usual spelling, else as text.
+The time in front keeps live inserts at the right edge of the `_id` index (RFC 9562, section 5.7).
+The hash is a cryptographic one: nobody can make an event that takes the place of another tenant's.
+The id itself stands in the document, as it was sent: as 16 bytes where it is a UUID in the usual
+spelling, else as text.
 
-Ids are part of what is stored: changed, the same event would be stored a second time (docs/decisions).
+Ids are part of what is stored: changed, the same event would be stored a second time
+(docs/decisions).
 """
 
 from __future__ import annotations
@@ -44,28 +49,40 @@ def identify(owners: Iterable[str], event_ids: Iterable[str]) -> tuple[list[byte
     keys = list(map(_key, owners))
     lines = "\n".join((*event_ids, "")).encode()
     if _are_usual(lines, len(event_ids)):
-        read = bytes.fromhex(lines.replace(b"-", b"").decode())  # which passes over the ends of lines
+        # which passes over the ends of lines
+        read = bytes.fromhex(lines.replace(b"-", b"").decode())
         uuids = [read[start : start + ID_BYTES] for start in range(0, len(read), ID_BYTES)]
         if lines[_VERSION_AT::_USUAL_LINE] == _VERSION_7 * len(event_ids):
             return _identify_ordered(keys, lines.split(b"\n"), uuids)
         return _identify_each(keys, event_ids, uuids)
     return _identify_each(
-        keys, event_ids, [bytes.fromhex(one.replace("-", "")) if _is_usual(one) else None for one in event_ids]
+        keys,
+        event_ids,
+        [bytes.fromhex(one.replace("-", "")) if _is_usual(one) else None for one in event_ids],
     )
 
 
 def _are_usual(lines: bytes, count: int) -> bool:
-    """Whether so many lines are each a UUID in the usual spelling: their marks stand where they must, all else is a digit."""
+    """Whether so many lines are each a UUID in the usual spelling: their marks stand where they
+    must, all else is a digit."""
     marks = all(lines[at::_USUAL_LINE] == mark * count for at, mark in _MARKS)
-    return marks and len(lines) == _USUAL_LINE * count and len(lines.translate(None, _DIGITS)) == len(_MARKS) * count
+    return (
+        marks
+        and len(lines) == _USUAL_LINE * count
+        and len(lines.translate(None, _DIGITS)) == len(_MARKS) * count
+    )
 
 
-def _identify_ordered(keys: Sequence[bytes], texts: Iterable[bytes], uuids: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
-    """Of events whose ids are all UUIDs of version 7, as most senders make them: in two thirds of the time."""
+def _identify_ordered(
+    keys: Sequence[bytes], texts: Iterable[bytes], uuids: Sequence[bytes]
+) -> tuple[list[bytes], list[bytes]]:
+    """Of events whose ids are all UUIDs of version 7, as most senders make them: in two thirds of
+    the time."""
     size = ID_BYTES - _TIME_BYTES
     ids = [
         uuid[:_TIME_BYTES] + blake2b(key + text, digest_size=size).digest()
-        for key, text, uuid in zip(keys, texts, uuids, strict=False)  # behind the last text is an empty one
+        # behind the last text is an empty one
+        for key, text, uuid in zip(keys, texts, uuids, strict=False)
     ]
     return ids, [_ID + name + _UUID + uuid for name, uuid in zip(ids, uuids, strict=True)]
 
@@ -81,7 +98,10 @@ def _identify_each(
             name = blake2b(key + text, digest_size=ID_BYTES).digest()
             head = _ID + name + _TEXT + (len(text) + 1).to_bytes(4, "little") + text + b"\x00"
         elif text[_VERSION_AT : _VERSION_AT + 1] == _VERSION_7:
-            name = uuid[:_TIME_BYTES] + blake2b(key + text, digest_size=ID_BYTES - _TIME_BYTES).digest()
+            name = (
+                uuid[:_TIME_BYTES]
+                + blake2b(key + text, digest_size=ID_BYTES - _TIME_BYTES).digest()
+            )
             head = _ID + name + _UUID + uuid
         else:
             name = blake2b(key + text, digest_size=ID_BYTES).digest()
@@ -108,5 +128,6 @@ def _key(owner: str) -> bytes:
 
 
 def new_event_id() -> str:
-    """A fresh UUIDv7 (RFC 9562): ordered by time, so MongoDB's _id index stays warm at its right edge."""
+    """A fresh UUIDv7 (RFC 9562): ordered by time, so MongoDB's _id index stays warm at its right
+    edge."""
     return str(uuid_utils.uuid7())

@@ -1,9 +1,9 @@
-"""Names of serving instances: one spelling for what a URL, a pod or a service says, and the GPU name of an instance whose GPUs
-nobody told.
+"""Names of serving instances: one spelling for what a URL, a pod or a service says, and the GPU
+name of an instance whose GPUs nobody told.
 
-    http://Node1:8000/v1, node1:8000/v1/chat/completions    ->  node1:8000     (https without a port: 443, http: 80)
-    chat/vllm-0                                             ->  chat.vllm-0    (namespace and pod)
-    [::1]:8000                                              ->  [0000:0000:0000:0000:0000:0000:0000:0001]:8000
+    http://Node1:8000/v1, node1:8000/v1/chat    ->  node1:8000     (without a port: 80, https: 443)
+    chat/vllm-0                                 ->  chat.vllm-0    (namespace and pod)
+    [::1]:8000                                  ->  [0000:0000:0000:0000:0000:0000:0000:0001]:8000
 """
 
 from __future__ import annotations
@@ -13,21 +13,27 @@ from hashlib import blake2b
 from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
-MAX_INSTANCE = 110  # with the prefix it is the name of a GPU, of which there are at most 128 characters
+# with the prefix it is the name of a GPU, of which there are at most 128 characters
+MAX_INSTANCE = 110
 UNPLACED = "instance:"
 _PORTS = {"http": 80, "https": 443, "grpc": 80, "grpcs": 443}
 _ADDRESS = re.compile(r"(?:\[[0-9a-f:.]+\]|[0-9a-z._-]+):\d{1,5}", re.ASCII)
 
 
 def canonical_instance(text: str) -> str:
-    """The one spelling of an instance's name; '' where nothing is left of it. What is too long ends with a digest."""
-    name = "".join(" " if character.isspace() or not character.isprintable() else character for character in text)
+    """The one spelling of an instance's name; '' where nothing is left of it. What is too long ends
+    with a digest."""
+    name = "".join(
+        " " if character.isspace() or not character.isprintable() else character
+        for character in text
+    )
     name = name.strip().lower().removeprefix(UNPLACED)
     if "://" in name:
         name = _address_of(name)
     elif _ADDRESS.fullmatch(name.partition("/")[0]):
         name = _address_of(f"//{name}")
-    # A slash would make a label of it (host/index), two colons a share of a GPU in time (wire/names.py).
+    # A slash would make a label of it (host/index), two colons a share of a GPU in time
+    # (wire/names.py).
     name = re.sub(r":{2,}", ":", name.strip("/").replace("/", "."))
     if len(name) <= MAX_INSTANCE:
         return name
@@ -35,8 +41,8 @@ def canonical_instance(text: str) -> str:
 
 
 def unplaced_gpu(instance: str) -> str:
-    """What a request's GPU is called where it is not known on which GPUs its instance runs: no GPU's name, so that its tokens
-    are kept without money. instance: canonical."""
+    """What a request's GPU is called where it is not known on which GPUs its instance runs: no
+    GPU's name, so that its tokens are kept without money. instance: canonical."""
     return UNPLACED + instance
 
 

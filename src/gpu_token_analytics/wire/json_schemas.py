@@ -1,4 +1,5 @@
-"""JSON Schema of each contract, generated from its struct; a test keeps the files in docs/ and the package equal to it."""
+"""JSON Schema of each contract, generated from its struct; a test keeps the files in docs/ and the
+package equal to it."""
 
 from __future__ import annotations
 
@@ -26,7 +27,11 @@ def _schema(kind: Kind[Any]) -> dict[str, Any]:
     optional = definition["properties"].keys() - set(definition["required"])
     for name, field in definition["properties"].items():
         definition["properties"][name] = _as_read(field, nullable=name in optional)
-    definition["properties"]["ts"] |= {"format": "date-time", "pattern": TIMESTAMP_PATTERN, "maxLength": MAX_STRING}
+    definition["properties"]["ts"] |= {
+        "format": "date-time",
+        "pattern": TIMESTAMP_PATTERN,
+        "maxLength": MAX_STRING,
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:gpu-token-analytics:{kind.tag}",
@@ -35,7 +40,8 @@ def _schema(kind: Kind[Any]) -> dict[str, Any]:
 
 
 def _as_read(field: dict[str, Any], *, nullable: bool) -> dict[str, Any]:
-    """A field's schema with what decode() does beyond the type: null is unknown, and no text has a NUL in it."""
+    """A field's schema with what decode() does beyond the type: null is unknown, and no text has a
+    NUL in it."""
     if field.get("type") == "array":
         field = field | {"items": _as_read(field["items"], nullable=False)}
     if field.get("type") == "string" and "format" not in field:

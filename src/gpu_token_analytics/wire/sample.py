@@ -24,11 +24,21 @@ from gpu_token_analytics.wire.kind import Event, Kind, OfLabels, PartOf, Touches
 from gpu_token_analytics.wire.names import canonical_host, canonical_uuid, gpu_label, is_nil
 
 
-class GpuSample(Event, tag_field="schema", tag="gpu.metrics.v1", kw_only=True, frozen=True, omit_defaults=True, gc=False):
-    """One sample of one GPU (or one MIG slice: `mig_profile` and `parent_uuid` set). Null is unknown.
+class GpuSample(
+    Event,
+    tag_field="schema",
+    tag="gpu.metrics.v1",
+    kw_only=True,
+    frozen=True,
+    omit_defaults=True,
+    gc=False,
+):
+    """One sample of one GPU (or one MIG slice: `mig_profile` and `parent_uuid` set). Null is
+    unknown.
 
-    `energy_j` is a counter since driver load, not an amount. `gpu_index` is a label that can change at each boot;
-    the identity is `gpu_uuid`, and `host/gpu_index` where a source knows no UUID, or one of zeros.
+    `energy_j` is a counter since driver load, not an amount. `gpu_index` is a label that can change
+    at each boot; the identity is `gpu_uuid`, and `host/gpu_index` where a source knows no UUID, or
+    one of zeros.
     """
 
     gpu_index: GpuIndex
@@ -42,7 +52,9 @@ class GpuSample(Event, tag_field="schema", tag="gpu.metrics.v1", kw_only=True, f
     temperature_c: Celsius | None = None
     energy_j: Joules | None = None
     price_per_hour_usd: UsdPerHour | None = None
-    mig_profile: Annotated[str, Meta(pattern=rf"^[1-{MIG_SEVENTHS}]g\.", max_length=32)] | None = None
+    mig_profile: Annotated[str, Meta(pattern=rf"^[1-{MIG_SEVENTHS}]g\.", max_length=32)] | None = (
+        None
+    )
     parent_uuid: GpuUuid | None = None
 
     @property
@@ -62,7 +74,11 @@ class GpuSample(Event, tag_field="schema", tag="gpu.metrics.v1", kw_only=True, f
         """GPU id of the card of a MIG slice."""
         if self.parent_uuid is None:
             return None
-        return gpu_label(self.host, self.gpu_index) if is_nil(self.parent_uuid) else canonical_uuid(self.parent_uuid, "GPU")
+        return (
+            gpu_label(self.host, self.gpu_index)
+            if is_nil(self.parent_uuid)
+            else canonical_uuid(self.parent_uuid, "GPU")
+        )
 
 
 def _document(event: GpuSample) -> dict[str, Any]:
@@ -89,11 +105,14 @@ def _half_a_slice(event: GpuSample) -> InvalidRecord | None:
 def _its_own_card(event: GpuSample) -> InvalidRecord | None:
     if event.parent_uuid is None or event.gpu_uuid is None:
         return None
-    if event.card not in (event.gpu, canonical_uuid(event.gpu_uuid, "GPU")):  # sent bare, it is spelt as of another kind
+    # sent bare, it is spelt as of another kind
+    if event.card not in (event.gpu, canonical_uuid(event.gpu_uuid, "GPU")):
         return None
-    # A card that is its own slice would cost only its own sevenths of itself: the rest of its money would be nobody's.
+    # A card that is its own slice would cost only its own sevenths of itself: the rest of its money
+    # would be nobody's.
     message = (
-        f"parent_uuid={event.parent_uuid!r} is gpu_uuid itself: a MIG slice has a UUID of its own and names its card as "
+        f"parent_uuid={event.parent_uuid!r} is gpu_uuid itself: a MIG slice has a UUID of its own "
+        "and names its card as "
         "parent_uuid; a whole GPU sends neither mig_profile nor parent_uuid"
     )
     return InvalidRecord(Reason.INCONSISTENT, message, "parent_uuid")
@@ -102,7 +121,9 @@ def _its_own_card(event: GpuSample) -> InvalidRecord | None:
 def _slice_without_uuid(event: GpuSample) -> InvalidRecord | None:
     if event.mig_profile is None or event.has_uuid:
         return None
-    return InvalidRecord(Reason.INCONSISTENT, "gpu_uuid is missing: a MIG slice has no other identity", "gpu_uuid")
+    return InvalidRecord(
+        Reason.INCONSISTENT, "gpu_uuid is missing: a MIG slice has no other identity", "gpu_uuid"
+    )
 
 
 SAMPLE = Kind(

@@ -11,20 +11,23 @@ from uuid import UUID, uuid5
 from gpu_token_analytics.wire.kind import Event, encode
 from gpu_token_analytics.wire.names import gpu_label
 
-_DECLARED_GPUS = UUID("6f6b3c1e-3a55-5c1d-9a53-1c7d1f0b2a84")  # namespace of GPUs that are declared, not detected
+# namespace of GPUs that are declared, not detected
+_DECLARED_GPUS = UUID("6f6b3c1e-3a55-5c1d-9a53-1c7d1f0b2a84")
 
 
 class EventSink(Protocol):
     """Takes events on their way to Kafka."""
 
     def send(self, event: Event) -> None:
-        """Queue one event under the key `event.host`. Returns at once, or waits while the queue is full."""
+        """Queue one event under the key `event.host`. Returns at once, or waits while the queue is
+        full."""
 
     def send_raw(self, value: bytes, key: str) -> None:
         """Queue bytes that need not be an event (broken records on request)."""
 
     def flush(self, timeout_seconds: float) -> None:
-        """Wait until everything queued is acknowledged. Raises DeliveryFailed when a record was not."""
+        """Wait until everything queued is acknowledged. Raises DeliveryFailed when a record was
+        not."""
 
 
 class MemorySink:
@@ -48,5 +51,6 @@ class MemorySink:
 
 
 def declared_gpu_uuid(host: str, index: int) -> str:
-    """The UUID of a GPU that no driver names (seed file, simulated fleet): the same for the same host and index."""
+    """The UUID of a GPU that no driver names (seed file, simulated fleet): the same for the same
+    host and index."""
     return f"GPU-{uuid5(_DECLARED_GPUS, gpu_label(host, index))}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-EARLIEST_TS = datetime(2015, 1, 1, tzinfo=UTC)  # before the first LLM was served: an unset clock, not an event
+# before the first LLM was served: an unset clock, not an event
+EARLIEST_TS = datetime(2015, 1, 1, tzinfo=UTC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 

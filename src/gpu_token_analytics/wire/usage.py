@@ -14,11 +14,20 @@ from gpu_token_analytics.wire.names import canonical_gpu, canonical_host, gpu_la
 MAX_CELLS = 8192  # minutes x GPUs one request may touch
 
 
-class TokenUsage(Event, tag_field="schema", tag="token.usage.v1", kw_only=True, frozen=True, omit_defaults=True, gc=False):
+class TokenUsage(
+    Event,
+    tag_field="schema",
+    tag="token.usage.v1",
+    kw_only=True,
+    frozen=True,
+    omit_defaults=True,
+    gc=False,
+):
     """One finished request. `ts` is its end; it was active from `ts - latency_ms + queue_ms`.
 
     A request on several GPUs (tensor or pipeline parallel) is ONE event that names all of them.
-    `latency_ms` null: only a point in time is known; the ledger then spreads it over its minute (method `window`).
+    `latency_ms` null: only a point in time is known; the ledger then spreads it over its minute
+    (method `window`).
     """
 
     model: Label
@@ -37,8 +46,8 @@ class TokenUsage(Event, tag_field="schema", tag="token.usage.v1", kw_only=True, 
 
     @property
     def gpus(self) -> list[str]:
-        """GPU ids it ran on, sorted and distinct: UUIDs, or `host/index` when no UUID was named but of zeros; in their one
-        spelling."""
+        """GPU ids it ran on, sorted and distinct: UUIDs, or `host/index` when no UUID was named but
+        of zeros; in their one spelling."""
         if self.gpu_uuids and (self.gpu_index is None or not all(map(is_nil, self.gpu_uuids))):
             return sorted({canonical_gpu(name) for name in self.gpu_uuids})
         return [gpu_label(self.host, self.gpu_index or 0)]
@@ -63,12 +72,16 @@ def _unnamed(event: TokenUsage) -> InvalidRecord | None:
 
 
 def _longest_ms(event: TokenUsage) -> float:
-    """From here on it touches more than MAX_CELLS cells: as many minutes as it lasts, and one at each end, on each GPU."""
+    """From here on it touches more than MAX_CELLS cells: as many minutes as it lasts, and one at
+    each end, on each GPU."""
     return (MAX_CELLS // max(1, len(event.gpu_uuids)) - 1) * 60_000
 
 
 def _too_many_cells(event: TokenUsage) -> InvalidRecord:
-    message = f"latency_ms={event.latency_ms} on {len(event.gpu_uuids)} GPUs touches more than {MAX_CELLS} ledger cells"
+    message = (
+        f"latency_ms={event.latency_ms} on {len(event.gpu_uuids)} GPUs touches more than "
+        f"{MAX_CELLS} ledger cells"
+    )
     return InvalidRecord(Reason.OUT_OF_RANGE, message, "latency_ms")
 
 
@@ -94,13 +107,20 @@ USAGE = Kind(
 
 
 def refused_reach(event: Event, most_minutes: int, most_gpus: int) -> InvalidRecord | None:
-    """Why a request reaches too far for an installation that allows less than the contract does; None: it does not."""
+    """Why a request reaches too far for an installation that allows less than the contract does;
+    None: it does not."""
     if not isinstance(event, TokenUsage):
         return None
     if len(event.gpu_uuids) > most_gpus:
-        message = f"gpu_uuids names {len(event.gpu_uuids)} GPUs; one request may name {most_gpus} here (REQUEST_MAX_GPUS)"
+        message = (
+            f"gpu_uuids names {len(event.gpu_uuids)} GPUs; one request may name {most_gpus} here "
+            "(REQUEST_MAX_GPUS)"
+        )
         return InvalidRecord(Reason.OUT_OF_RANGE, message, "gpu_uuids")
     if event.latency_ms is not None and event.latency_ms > most_minutes * 60_000:
-        message = f"latency_ms={event.latency_ms}: one request may take {most_minutes} minutes here (REQUEST_MAX_MINUTES)"
+        message = (
+            f"latency_ms={event.latency_ms}: one request may take {most_minutes} minutes here "
+            "(REQUEST_MAX_MINUTES)"
+        )
         return InvalidRecord(Reason.OUT_OF_RANGE, message, "latency_ms")
     return None

@@ -1,8 +1,10 @@
 """Values of a record that say in other words what the contract says: read, not refused.
 
     null in an optional field     as if the field were left out: unknown is null (or absent)
-    128.0, 1e3 for an integer     the integer, as in JSON Schema ("any number with a zero fractional part")
-    23:59:60                      a leap second (RFC 3339, section 5.6) is the first second after it, as in POSIX time
+    128.0, 1e3 for an integer     the integer, as in JSON Schema ("any number with a zero fractional
+                                  part")
+    23:59:60                      a leap second (RFC 3339, section 5.6) is the first second after
+                                  it, as in POSIX time
     1.0000000001 of at most 1     float noise: the bound
 
 Slow, so it is for records that the fast reader refuses.
@@ -17,22 +19,27 @@ from typing import Any
 
 import msgspec
 
-# Days that exist, an offset, seconds up to 60; the fraction has as many digits as it likes. As `pattern` in JSON Schema: the
-# keyword `format` asserts nothing by default.
+# Days that exist, an offset, seconds up to 60; the fraction has as many digits as it likes. As
+# `pattern` in JSON Schema: the keyword `format` asserts nothing by default.
 _YEAR = r"(?:201[5-9]|20[2-9]\d)"
 _LEAP_DAY = r"20(?:[2468][048]|[13579][26])-02-29"
 TIMESTAMP_PATTERN = (
-    rf"^(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|02-(?:0[1-9]|1\d|2[0-8]))"
-    rf"|{_LEAP_DAY})[Tt ](?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):?[0-5]\d)$"
+    rf"^(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|"
+    r"30)|02-(?:0[1-9]|1\d|2[0-8]))"
+    rf"|{_LEAP_DAY})[Tt ](?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|"
+    r"2[0-3]):?[0-5]\d)$"
 ).replace(r"\d", "[0-9]")
 
-_LEAP_SECOND = re.compile(r"(?P<minute>\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d):60(?P<rest>(?:\.\d+)?(?:[Zz]|[+-].*))", re.ASCII)
+_LEAP_SECOND = re.compile(
+    r"(?P<minute>\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d):60(?P<rest>(?:\.\d+)?(?:[Zz]|[+-].*))", re.ASCII
+)
 _NOISE = 1e-6  # of a bound, or of one: single precision carries seven digits
 NOISE_MS = 0.001  # the ledger's resolution
 
 
 def is_noise(value: float, bound: float, least: float = _NOISE) -> bool:
-    """Whether a value is outside a bound by no more than a float loses on its way, or than `least`."""
+    """Whether a value is outside a bound by no more than a float loses on its way, or than
+    `least`."""
     return abs(value - bound) <= max(least, _NOISE * abs(bound))
 
 
@@ -58,7 +65,11 @@ class Forms:
         for field in info.fields:
             if not field.required:
                 optional.add(field.encode_name)
-            types = field.type.types if isinstance(field.type, msgspec.inspect.UnionType) else (field.type,)
+            types = (
+                field.type.types
+                if isinstance(field.type, msgspec.inspect.UnionType)
+                else (field.type,)
+            )
             for one in types:
                 if isinstance(one, msgspec.inspect.IntType):
                     integers[field.encode_name] = one.le
@@ -70,7 +81,14 @@ class Forms:
                     lists.add(field.encode_name)
                 elif isinstance(one, msgspec.inspect.FloatType):
                     bounds[field.encode_name] = (one.ge, one.le)
-        return Forms(frozenset(optional), integers, frozenset(nullable), frozenset(times), frozenset(lists), bounds)
+        return Forms(
+            frozenset(optional),
+            integers,
+            frozenset(nullable),
+            frozenset(times),
+            frozenset(lists),
+            bounds,
+        )
 
     def plain(self, document: dict[str, Any]) -> dict[str, Any]:
         """The record in the contract's own words. Values that mean nothing stay as they are."""

@@ -57,7 +57,9 @@ class Api:
         """A key of these scopes, made once."""
         name = f"{'-'.join(sorted(scopes))}/{tenant}"
         if name not in self.keys:
-            _, self.keys[name] = KeyStore(self.store.database).create(name, frozenset(scopes), tenant, self.store.now())
+            _, self.keys[name] = KeyStore(self.store.database).create(
+                name, frozenset(scopes), tenant, self.store.now()
+            )
         return self.keys[name]
 
     clients: dict[str, httpx.Client] = field(default_factory=dict)
@@ -67,7 +69,9 @@ class Api:
         key = self.key(*scopes, tenant=tenant) if scopes else ""
         if key not in self.clients:
             headers = {"Authorization": f"Bearer {key}"} if key else {}
-            self.clients[key] = httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+            self.clients[key] = httpx.Client(
+                base_url=self.url, headers=headers, timeout=30, trust_env=False
+            )
         return self.clients[key]
 
     @property
@@ -142,5 +146,14 @@ def _inventory() -> list[dict[str, Any]]:
     rows = []
     for index in range(FLEET.gpus):
         gpu, host, name = FLEET.gpu(index)
-        rows.append({"_id": gpu, "kind": "gpu", "gpu": gpu, "host": host, "gpu_index": index % 2, "name": name})
+        rows.append(
+            {
+                "_id": gpu,
+                "kind": "gpu",
+                "gpu": gpu,
+                "host": host,
+                "gpu_index": index % 2,
+                "name": name,
+            }
+        )
     return rows

@@ -60,9 +60,16 @@ def paths(app: FastAPI) -> set[tuple[str, str]]:
 
 
 def test_nothing_answers_that_the_table_does_not_name(api: Api) -> None:
-    known = {(route.method, route.path) for route in ROUTES} | {("GET", path) for path in PLAIN_PATHS}
-    others = {(method, path) for method, path in paths(api.app) if (method, path) not in known and method != "HEAD"}
-    # What is left is the dashboard's static pages and assets; none of it lies under /v1 or takes anything in.
+    known = {(route.method, route.path) for route in ROUTES} | {
+        ("GET", path) for path in PLAIN_PATHS
+    }
+    others = {
+        (method, path)
+        for method, path in paths(api.app)
+        if (method, path) not in known and method != "HEAD"
+    }
+    # What is left is the dashboard's static pages and assets; none of it lies under /v1 or takes
+    # anything in.
     assert all(method == "GET" and not path.startswith("/v1") for method, path in others), others
 
 
@@ -70,17 +77,26 @@ def test_every_guarded_route_has_its_check(api: Api) -> None:
     guarded: set[tuple[str, str]] = {(route.method, route.path) for route in GUARDED}
     for route in api.app.routes:
         if isinstance(route, APIRoute) and route.path.startswith("/v1"):
-            checks = [d.call.__qualname__ for d in route.dependant.dependencies if d.call is not None]
-            assert ((min(route.methods or ()), route.path_format) in guarded) == any("_check" in name for name in checks), (
-                route.path
-            )
+            checks = [
+                d.call.__qualname__ for d in route.dependant.dependencies if d.call is not None
+            ]
+            assert ((min(route.methods or ()), route.path_format) in guarded) == any(
+                "_check" in name for name in checks
+            ), route.path
 
 
 @pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route.method} {route.path}")
 def test_without_a_key_nothing_is_told(api: Api, route: Route) -> None:
-    for headers in ({}, {"Authorization": "Bearer gta_00000000_" + "a" * 43}, {"Authorization": "Basic eDp5"}):
+    for headers in (
+        {},
+        {"Authorization": "Bearer gta_00000000_" + "a" * 43},
+        {"Authorization": "Basic eDp5"},
+    ):
         answer = httpx.request(
-            route.method, api.url + route.path.replace("{request_id}", "r"), headers=headers, trust_env=False
+            route.method,
+            api.url + route.path.replace("{request_id}", "r"),
+            headers=headers,
+            trust_env=False,
         )
         assert answer.status_code == 401, answer.text
         form = "application/json" if route.path in OTLP_PATHS else "application/problem+json"
@@ -148,7 +164,9 @@ def test_a_filter_does_not_lift_the_lock(api: Api, extra: dict[str, Any]) -> Non
     assert body["totals"]["tokens"]["total"] == 0
 
 
-@pytest.mark.parametrize("extra", [{"group_by": "gpu"}, {"gpu": "GPU-0000"}, {"host": "host-00"}, {"class": "warm_idle"}])
+@pytest.mark.parametrize(
+    "extra", [{"group_by": "gpu"}, {"gpu": "GPU-0000"}, {"host": "host-00"}, {"class": "warm_idle"}]
+)
 def test_a_tenants_key_cannot_ask_about_gpus_or_idle_money(api: Api, extra: dict[str, str]) -> None:
     client = api.client(KeyScope.READ, tenant=TENANT)
     for path in ("/v1/costs", "/v1/export"):
@@ -201,13 +219,17 @@ def test_a_tenants_stream_shows_its_own(api: Api) -> None:
     assert "tenant-0" not in data.replace(TENANT, "")
 
 
-def test_streams_are_bounded_and_give_their_place_back(make_store: Callable[[], tuple[Store, Settings]]) -> None:
+def test_streams_are_bounded_and_give_their_place_back(
+    make_store: Callable[[], tuple[Store, Settings]],
+) -> None:
     store, settings = make_store()
     services = Services.of(store, settings.model_copy(update={"api_max_streams": 1}))
     _, key = KeyStore(store.database).create("k", frozenset([KeyScope.READ]), None, store.now())
     with (
         serving(create_app(services)) as url,
-        httpx.Client(base_url=url, headers={"X-API-Key": key}, timeout=20, trust_env=False) as client,
+        httpx.Client(
+            base_url=url, headers={"X-API-Key": key}, timeout=20, trust_env=False
+        ) as client,
     ):
         with client.stream("GET", "/v1/stream") as first:
             lines = first.iter_lines()  # held: a dropped iterator would close the stream
@@ -229,11 +251,16 @@ def test_revoked_expired_and_rotated_keys(make_store: Callable[[], tuple[Store, 
     keys = KeyStore(store.database)
     now = store.now()
     old, text = keys.create("app", frozenset([KeyScope.READ]), None, now)
-    _, expired = keys.create("old", frozenset([KeyScope.READ]), None, now, now - timedelta(seconds=1))
+    _, expired = keys.create(
+        "old", frozenset([KeyScope.READ]), None, now, now - timedelta(seconds=1)
+    )
     stored = store[Collection.API_KEYS].find_one({"_id": old.id})
     assert stored is not None
     assert text.encode() not in json.dumps(stored, default=repr).encode()
-    with serving(create_app(services)) as url, httpx.Client(base_url=url, timeout=20, trust_env=False) as client:
+    with (
+        serving(create_app(services)) as url,
+        httpx.Client(base_url=url, timeout=20, trust_env=False) as client,
+    ):
 
         def status(key: str) -> int:
             return client.get("/v1/me", headers={"X-API-Key": key}).status_code
@@ -250,13 +277,17 @@ def test_revoked_expired_and_rotated_keys(make_store: Callable[[], tuple[Store, 
         keys.rotate(old.id, store.now() + timedelta(seconds=1), timedelta(0))
 
 
-def test_requests_over_the_rate_are_told_when_to_come_back(make_store: Callable[[], tuple[Store, Settings]]) -> None:
+def test_requests_over_the_rate_are_told_when_to_come_back(
+    make_store: Callable[[], tuple[Store, Settings]],
+) -> None:
     store, settings = make_store()
     slow = settings.model_copy(update={"api_requests_per_second": 0.001, "api_request_burst": 3})
     services = Services.of(store, slow)
     _, key = KeyStore(store.database).create("k", frozenset([KeyScope.READ]), None, store.now())
     with serving(create_app(services)) as url:
-        answers = [httpx.get(f"{url}/v1/me", headers={"X-API-Key": key}, trust_env=False) for _ in range(5)]
+        answers = [
+            httpx.get(f"{url}/v1/me", headers={"X-API-Key": key}, trust_env=False) for _ in range(5)
+        ]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
     assert int(answers[-1].headers["Retry-After"]) >= 500  # however slow the machine is
 
@@ -278,7 +309,11 @@ def test_loopback_without_a_key_is_for_local_callers_only(
     make_store: Callable[[], tuple[Store, Settings]], headers: dict[str, str], status: int
 ) -> None:
     store, settings = make_store()
-    services = Services.of(store, settings.model_copy(update={"api_allow_anonymous_loopback": True}), loopback_only=True)
+    services = Services.of(
+        store,
+        settings.model_copy(update={"api_allow_anonymous_loopback": True}),
+        loopback_only=True,
+    )
     with serving(create_app(services)) as url:
         sent = {name: url if value == "same" else value for name, value in headers.items()}
         answer = httpx.get(f"{url}/v1/me", headers=sent, trust_env=False)
@@ -287,8 +322,14 @@ def test_loopback_without_a_key_is_for_local_callers_only(
         assert answer.json()["anonymous"] is True
 
 
-def test_bound_elsewhere_anonymous_access_does_not_exist(make_store: Callable[[], tuple[Store, Settings]]) -> None:
+def test_bound_elsewhere_anonymous_access_does_not_exist(
+    make_store: Callable[[], tuple[Store, Settings]],
+) -> None:
     store, settings = make_store()
-    services = Services.of(store, settings.model_copy(update={"api_allow_anonymous_loopback": True}), loopback_only=False)
+    services = Services.of(
+        store,
+        settings.model_copy(update={"api_allow_anonymous_loopback": True}),
+        loopback_only=False,
+    )
     with serving(create_app(services)) as url:
         assert httpx.get(f"{url}/v1/me", trust_env=False).status_code == 401

@@ -1,4 +1,5 @@
-"""What every route answers: the declared shape, problems for everything else, and figures that mean what they say."""
+"""What every route answers: the declared shape, problems for everything else, and figures that mean
+what they say."""
 
 from __future__ import annotations
 
@@ -31,12 +32,24 @@ from .conftest import FLEET, MINUTES, NOW, START, Api
 RANGE = {"from": START.isoformat(), "to": (START + timedelta(hours=3)).isoformat()}
 GOOD: list[tuple[str, dict[str, Any], type[Any]]] = [
     ("/v1/me", {}, m.Me),
-    ("/v1/costs", {**RANGE, "group_by": ["model", "class"], "bucket": "1h", "limit": 3}, m.CostsResponse),
+    (
+        "/v1/costs",
+        {**RANGE, "group_by": ["model", "class"], "bucket": "1h", "limit": 3},
+        m.CostsResponse,
+    ),
     ("/v1/costs", {**RANGE, "group_by": ["gpu", "host", "gpu_name"]}, m.CostsResponse),
     ("/v1/costs", {"from": "2020-01-01T00:00Z", "to": "2020-01-02T00:00Z"}, m.CostsResponse),
     ("/v1/dimensions", RANGE, m.DimensionsResponse),
-    ("/v1/break-even", {**RANGE, "api_usd_per_million": 0.6, "usd_per_gpu_hour": 1.3}, m.BreakEvenResponse),
-    ("/v1/break-even", {"from": "2020-01-01T00:00Z", "to": "2020-01-02T00:00Z", "api_usd_per_million": 0}, m.BreakEvenResponse),
+    (
+        "/v1/break-even",
+        {**RANGE, "api_usd_per_million": 0.6, "usd_per_gpu_hour": 1.3},
+        m.BreakEvenResponse,
+    ),
+    (
+        "/v1/break-even",
+        {"from": "2020-01-01T00:00Z", "to": "2020-01-02T00:00Z", "api_usd_per_million": 0},
+        m.BreakEvenResponse,
+    ),
     ("/v1/gpus", {"time_zone": "Asia/Kolkata"}, m.GpusResponse),
     ("/v1/gpus", {"limit": 1}, m.GpusResponse),
     ("/v1/requests", {**RANGE, "gpu": "GPU-0000"}, m.RequestsResponse),
@@ -49,7 +62,9 @@ GOOD: list[tuple[str, dict[str, Any], type[Any]]] = [
 
 
 @pytest.mark.parametrize(("path", "params", "model"), GOOD)
-def test_answers_have_the_declared_shape(api: Api, path: str, params: dict[str, Any], model: type[Any]) -> None:
+def test_answers_have_the_declared_shape(
+    api: Api, path: str, params: dict[str, Any], model: type[Any]
+) -> None:
     answer = api.reader.get(path, params=params)
     assert answer.status_code == 200, answer.text
     msgspec.json.decode(answer.text, type=model)
@@ -71,11 +86,19 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/costs", {**RANGE, "bucket": ["1h", "1h"]}, "invalid_parameter"),
     ("/v1/costs", {**RANGE, "cursor": "AAAA"}, "invalid_cursor"),
     ("/v1/costs", {**RANGE, "cursor": "W10"}, "invalid_cursor"),
-    ("/v1/costs", {"from": "2020-01-01T00:00Z", "to": "2026-01-01T00:00Z", "bucket": "1m"}, "range_too_long"),
+    (
+        "/v1/costs",
+        {"from": "2020-01-01T00:00Z", "to": "2026-01-01T00:00Z", "bucket": "1m"},
+        "range_too_long",
+    ),
     ("/v1/gpus", {"cursor": "WyJ4Il0"}, "invalid_cursor"),
     ("/v1/prices", {"cursor": "WyJ4Il0"}, "invalid_cursor"),
     ("/v1/ledger/cells", {**RANGE, "cursor": "WyJ4IiwieSJd"}, "invalid_cursor"),
-    ("/v1/requests", {"from": "2026-01-01T00:00Z", "to": "2026-01-03T00:00Z", "gpu": "x"}, "range_too_long"),
+    (
+        "/v1/requests",
+        {"from": "2026-01-01T00:00Z", "to": "2026-01-03T00:00Z", "gpu": "x"},
+        "range_too_long",
+    ),
     ("/v1/requests/unknown", {}, "not_found"),
     ("/v1/nothing", {}, "not_found"),
     ("/v1/export", {**RANGE, "layout": "focus", "group_by": "model"}, "invalid_parameter"),
@@ -83,7 +106,9 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("path", "params", "code"), BAD)
-def test_errors_are_problems_that_name_the_field(api: Api, path: str, params: dict[str, Any], code: str) -> None:
+def test_errors_are_problems_that_name_the_field(
+    api: Api, path: str, params: dict[str, Any], code: str
+) -> None:
     answer = api.reader.get(path, params=params)
     assert answer.headers["content-type"] == "application/problem+json"
     problem = Problem.model_validate_json(answer.text)
@@ -103,7 +128,12 @@ def test_a_wrong_method_is_a_problem(api: Api) -> None:
     [
         {"from": "2020-01-01T00:00Z", "to": "2026-01-01T00:00Z", "bucket": "1m"},
         {"from": "2015-01-01T00:00Z", "to": "2026-01-01T00:00Z", "bucket": "1h", "group_by": "gpu"},
-        {"from": "2020-01-01T00:00Z", "to": "2026-01-01T00:00Z", "bucket": "1h", "time_zone": "Asia/Kolkata"},
+        {
+            "from": "2020-01-01T00:00Z",
+            "to": "2026-01-01T00:00Z",
+            "bucket": "1h",
+            "time_zone": "Asia/Kolkata",
+        },
         {"from": "2015-01-01T00:30Z", "to": "2099-01-01T00:00Z", "bucket": "1h"},
     ],
 )
@@ -131,7 +161,9 @@ def test_ratios_are_sums_over_sums_and_null_without_tokens(api: Api) -> None:
         if not tokens:
             assert rates["active_usd_per_million"] is None
             continue
-        assert rates["active_usd_per_million"] == pytest.approx(money["attributed_nusd"] / tokens / 1000)
+        assert rates["active_usd_per_million"] == pytest.approx(
+            money["attributed_nusd"] / tokens / 1000
+        )
         loaded = (money["attributed_nusd"] + money["warm_idle_nusd"]) / tokens / 1000
         assert rates["loaded_usd_per_million"] == pytest.approx(loaded)
         assert rates["tokens_per_second"] == pytest.approx(tokens / (3 * 3600))
@@ -142,11 +174,21 @@ def test_ratios_are_sums_over_sums_and_null_without_tokens(api: Api) -> None:
         for line in cell["lines"]
         if line["method"] == "sweep"
     ]
-    prefill, cost = (sum(line[name] for line in sweeps) for name in ("prefill_cost_nusd", "cost_nusd"))
-    prompt, completion = (sum(line[name] for line in sweeps) for name in ("prompt_tokens", "completion_tokens"))
-    assert body["totals"]["rates"]["input_usd_per_million"] == pytest.approx(prefill / prompt / 1000)
-    assert body["totals"]["rates"]["output_usd_per_million"] == pytest.approx((cost - prefill) / completion / 1000)
-    empty = api.reader.get("/v1/costs", params={"from": "2020-01-01T00:00Z", "to": "2020-01-02T00:00Z"}).json()["totals"]
+    prefill, cost = (
+        sum(line[name] for line in sweeps) for name in ("prefill_cost_nusd", "cost_nusd")
+    )
+    prompt, completion = (
+        sum(line[name] for line in sweeps) for name in ("prompt_tokens", "completion_tokens")
+    )
+    assert body["totals"]["rates"]["input_usd_per_million"] == pytest.approx(
+        prefill / prompt / 1000
+    )
+    assert body["totals"]["rates"]["output_usd_per_million"] == pytest.approx(
+        (cost - prefill) / completion / 1000
+    )
+    empty = api.reader.get(
+        "/v1/costs", params={"from": "2020-01-01T00:00Z", "to": "2020-01-02T00:00Z"}
+    ).json()["totals"]
     assert set(empty["rates"].values()) == {None, 0.0}
     assert empty["quality"]["coverage"] is None
 
@@ -155,12 +197,21 @@ def test_cells_become_final_by_time_alone(api: Api) -> None:
     """The rollups were made when the cells were younger; the clock of the answer decides."""
     first = {"from": START.isoformat(), "to": (START + timedelta(hours=1)).isoformat()}
     last = {"from": (NOW - timedelta(hours=1)).isoformat(), "to": NOW.isoformat()}
-    assert api.reader.get("/v1/costs", params=first).json()["totals"]["quality"]["provisional"] is False
-    assert api.reader.get("/v1/costs", params=last).json()["totals"]["quality"]["provisional"] is True
+    assert (
+        api.reader.get("/v1/costs", params=first).json()["totals"]["quality"]["provisional"]
+        is False
+    )
+    assert (
+        api.reader.get("/v1/costs", params=last).json()["totals"]["quality"]["provisional"] is True
+    )
 
 
 def test_cells_are_paged_once_each(api: Api) -> None:
-    params: dict[str, Any] = {"from": START.isoformat(), "to": (START + timedelta(minutes=9)).isoformat(), "limit": 7}
+    params: dict[str, Any] = {
+        "from": START.isoformat(),
+        "to": (START + timedelta(minutes=9)).isoformat(),
+        "limit": 7,
+    }
     seen: list[str] = []
     while True:
         body = api.reader.get("/v1/ledger/cells", params=params).json()
@@ -175,15 +226,25 @@ def test_cells_are_paged_once_each(api: Api) -> None:
 FOCUS_SPEC: dict[str, dict[str, Any]] = {
     name: rule
     for version in ("1_2", "1_3")
-    for name, rule in json.loads((Path(__file__).parent / f"focus_{version}_columns.json").read_text()).items()
+    for name, rule in json.loads(
+        (Path(__file__).parent / f"focus_{version}_columns.json").read_text()
+    ).items()
 }
 # Conditional or recommended, and their condition is not met; costs/focus.py says why.
 FOCUS_LEFT_OUT = {
     *("AvailabilityZone", "RegionId", "RegionName"),
     *("BillingAccountType", "SubAccountType"),
-    *(f"CommitmentDiscount{name}" for name in ("Category", "Id", "Name", "Quantity", "Status", "Type", "Unit")),
+    *(
+        f"CommitmentDiscount{name}"
+        for name in ("Category", "Id", "Name", "Quantity", "Status", "Type", "Unit")
+    ),
     *("ContractedUnitPrice", "ListUnitPrice"),
-    *("PricingCurrency", "PricingCurrencyContractedUnitPrice", "PricingCurrencyEffectiveCost", "PricingCurrencyListUnitPrice"),
+    *(
+        "PricingCurrency",
+        "PricingCurrencyContractedUnitPrice",
+        "PricingCurrencyEffectiveCost",
+        "PricingCurrencyListUnitPrice",
+    ),
 }
 
 
@@ -192,7 +253,11 @@ def test_focus_columns_have_the_types_of_the_specification(api: Api, tmp_path: P
     import pyarrow.parquet as pq
 
     path = tmp_path / "focus.parquet"
-    path.write_bytes(api.reader.get("/v1/export", params={**RANGE, "layout": "focus", "format": "parquet"}).content)
+    path.write_bytes(
+        api.reader.get(
+            "/v1/export", params={**RANGE, "layout": "focus", "format": "parquet"}
+        ).content
+    )
     found = pq.read_table(path)
     names = [column.name for column in COLUMNS]
     assert found.column_names == names
@@ -200,23 +265,34 @@ def test_focus_columns_have_the_types_of_the_specification(api: Api, tmp_path: P
     assert set(standard) == set(FOCUS_SPEC) - FOCUS_LEFT_OUT
     assert standard == sorted(standard)
     assert not {name for name in FOCUS_LEFT_OUT if FOCUS_SPEC[name]["level"] == "Mandatory"}
-    types = {"String": "string", "JSON": "string", "Decimal": "decimal128(38, 9)", "Date/Time": "timestamp[ms, tz=UTC]"}
+    types = {
+        "String": "string",
+        "JSON": "string",
+        "Decimal": "decimal128(38, 9)",
+        "Date/Time": "timestamp[ms, tz=UTC]",
+    }
     for name in standard:
         assert str(found.schema.field(name).type) == types[FOCUS_SPEC[name]["type"]], name
 
 
 def test_focus_rows_keep_the_rules_of_the_specification(api: Api) -> None:
-    """FOCUS 1.2, specification/columns: allowed values, nulls only where allowed, keys of JSON; and costs are exact."""
+    """FOCUS 1.2, specification/columns: allowed values, nulls only where allowed, keys of JSON; and
+    costs are exact."""
     answer = api.reader.get("/v1/export", params={**RANGE, "layout": "focus"})
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     for row in rows:
         assert (row["ChargeCategory"], row["ChargeClass"]) == ("Usage", "")
         for name, rule in FOCUS_SPEC.items():
             if name in row:
-                assert row[name] != "" or (rule["nullable"] and "not_null_for_usage" not in rule), name
+                assert row[name] != "" or (rule["nullable"] and "not_null_for_usage" not in rule), (
+                    name
+                )
                 assert row[name] == "" or row[name] in rule.get("values", [row[name]]), name
         # The cells of these tests are all paid for on demand.
-        assert (row["PricingCategory"], row["SkuPriceId"]) == ("Standard", f"{row['SkuId']}/on_demand")
+        assert (row["PricingCategory"], row["SkuPriceId"]) == (
+            "Standard",
+            f"{row['SkuId']}/on_demand",
+        )
         assert json.loads(row["SkuPriceDetails"]) == {"GpuCount": 1, "x_PricingMode": "on_demand"}
         for name in ("ResourceType", "ResourceName"):
             assert (row["ResourceId"] == "") <= (row[name] == ""), name
@@ -226,10 +302,16 @@ def test_focus_rows_keep_the_rules_of_the_specification(api: Api) -> None:
         assert (row["CapacityReservationStatus"] == "") == (row["CapacityReservationId"] == "")
         json.loads(row["Tags"])
     within = [cell for cell in api.cells if cell["minute"] < START + timedelta(hours=3)]
-    assert sum(Decimal(row["BilledCost"]) for row in rows) == Decimal(sum(c["cost_nusd"] for c in within)).scaleb(-9)
+    assert sum(Decimal(row["BilledCost"]) for row in rows) == Decimal(
+        sum(c["cost_nusd"] for c in within)
+    ).scaleb(-9)
     hours = sum(Decimal(row["PricingQuantity"]) for row in rows)
     assert abs(hours - Decimal(len(within)) / 60) < Decimal("1e-6")
-    tokens = sum(line["prompt_tokens"] + line["completion_tokens"] for cell in within for line in cell["lines"])
+    tokens = sum(
+        line["prompt_tokens"] + line["completion_tokens"]
+        for cell in within
+        for line in cell["lines"]
+    )
     assert sum(Decimal(row["ConsumedQuantity"]) for row in rows) == tokens
 
 
@@ -242,7 +324,9 @@ def test_parquet_holds_what_csv_holds(api: Api, tmp_path: Path) -> None:
     found = pq.read_table(path)
     rows = list(csv.DictReader(io.StringIO(api.reader.get("/v1/export", params=params).text)))
     assert found.num_rows == len(rows)
-    assert sum(found.column("total_nusd").to_pylist()) == sum(int(row["total_nusd"]) for row in rows)
+    assert sum(found.column("total_nusd").to_pylist()) == sum(
+        int(row["total_nusd"]) for row in rows
+    )
     assert found.column("model").to_pylist() == [row["model"] or None for row in rows]
 
 
@@ -250,8 +334,16 @@ def test_names_that_a_spreadsheet_would_run_are_text() -> None:
     from gpu_token_analytics.costs.files import Column, ColumnKind, csv_chunks
 
     columns = [Column("model", ColumnKind.TEXT), Column("n", ColumnKind.INTEGER)]
-    text = b"".join(csv_chunks(columns, [["=cmd|' /C calc'!A0", -1], ["-1", 0], [None, None], ["plain", 2]]))
-    assert text.decode().splitlines() == ["model,n", "'=cmd|' /C calc'!A0,-1", "'-1,0", ",", "plain,2"]
+    text = b"".join(
+        csv_chunks(columns, [["=cmd|' /C calc'!A0", -1], ["-1", 0], [None, None], ["plain", 2]])
+    )
+    assert text.decode().splitlines() == [
+        "model,n",
+        "'=cmd|' /C calc'!A0,-1",
+        "'-1,0",
+        ",",
+        "plain,2",
+    ]
 
 
 def usage(number: int, **changes: Any) -> bytes:
@@ -286,14 +378,24 @@ def test_events_reach_kafka_byte_for_byte_before_the_answer(api: Api) -> None:
         assert len(api.sink.records) == count
         assert len(api.sink.flushes) == flushes + 1
     api.sink.records.clear()
-    client.post("/v1/events", content=b"[" + odd + b"]", headers={"Content-Type": "application/json"})
+    client.post(
+        "/v1/events", content=b"[" + odd + b"]", headers={"Content-Type": "application/json"}
+    )
     assert api.sink.records == [("host-00", odd)]
 
 
 def test_bad_records_are_named_and_the_good_ones_sent(api: Api) -> None:
     api.sink.records.clear()
-    body = b"\n".join([usage(1), b"{nonsense", usage(2, cached_tokens=9).replace(b'"cached_tokens":9', b'"cached_tokens":99')])
-    answer = api.client(KeyScope.INGEST).post("/v1/events", content=body, headers={"Content-Type": "application/x-ndjson"})
+    body = b"\n".join(
+        [
+            usage(1),
+            b"{nonsense",
+            usage(2, cached_tokens=9).replace(b'"cached_tokens":9', b'"cached_tokens":99'),
+        ]
+    )
+    answer = api.client(KeyScope.INGEST).post(
+        "/v1/events", content=body, headers={"Content-Type": "application/x-ndjson"}
+    )
     found = msgspec.json.decode(answer.text, type=m.EventsResponse)
     assert (found.accepted, found.rejected) == (1, 2)
     assert [(error.index, error.reason, error.field) for error in found.errors] == [
@@ -316,9 +418,13 @@ def test_bad_records_are_named_and_the_good_ones_sent(api: Api) -> None:
         (b" " * (8 * 1024 * 1024 + 1), "application/json", 413, "body_too_large"),
     ],
 )
-def test_bodies_that_cannot_be_used(api: Api, content: bytes, kind: str, status: int, code: str) -> None:
+def test_bodies_that_cannot_be_used(
+    api: Api, content: bytes, kind: str, status: int, code: str
+) -> None:
     api.sink.records.clear()
-    answer = api.client(KeyScope.INGEST).post("/v1/events", content=content, headers={"Content-Type": kind})
+    answer = api.client(KeyScope.INGEST).post(
+        "/v1/events", content=content, headers={"Content-Type": kind}
+    )
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert not api.sink.records
 
@@ -330,7 +436,9 @@ def test_a_chunked_body_is_counted_too(api: Api) -> None:
 
     client = api.client(KeyScope.ADMIN)
     try:
-        answer = client.post("/v1/prices", content=endless(), headers={"Content-Type": "application/json"})
+        answer = client.post(
+            "/v1/prices", content=endless(), headers={"Content-Type": "application/json"}
+        )
     except (httpx.WriteError, httpx.ReadError):
         return  # the server answered and closed while we were still sending
     assert answer.status_code == 413
@@ -340,11 +448,18 @@ def test_a_tenants_key_sends_only_its_own(api: Api) -> None:
     client = api.client(KeyScope.INGEST, tenant="tenant-01")
     api.sink.records.clear()
     body = b"\n".join([usage(1), usage(2, tenant="tenant-02"), usage(3, tenant="default")])
-    answer = client.post("/v1/events", content=body, headers={"Content-Type": "application/x-ndjson"}).json()
+    answer = client.post(
+        "/v1/events", content=body, headers={"Content-Type": "application/x-ndjson"}
+    ).json()
     assert (answer["accepted"], answer["rejected"]) == (1, 2)
     assert {error["status"] for error in answer["errors"]} == {"forbidden"}
-    sample = b'{"schema":"gpu.metrics.v1","event_id":"s","ts":"2026-01-30T00:00:00Z","host":"h","gpu_index":0,"source":"seed"}'
-    refused = client.post("/v1/events", content=sample, headers={"Content-Type": "application/json"})
+    sample = (
+        b'{"schema":"gpu.metrics.v1","event_id":"s","ts":"2026-01-30T00:00:00Z","host":"h",'
+        b'"gpu_index":0,"source":"seed"}'
+    )
+    refused = client.post(
+        "/v1/events", content=sample, headers={"Content-Type": "application/json"}
+    )
     assert (refused.status_code, refused.json()["code"]) == (422, "all_records_invalid")
     assert len(api.sink.records) == 1
 
@@ -366,7 +481,12 @@ def test_a_tenants_key_sends_only_its_own(api: Api) -> None:
     ],
 )
 def test_price_rows_are_checked_and_appended(api: Api, change: dict[str, Any], status: int) -> None:
-    row = {"scope": "default", "usd_per_hour": "2.49", "valid_from": "2026-01-01T00:00:00Z", **change}
+    row = {
+        "scope": "default",
+        "usd_per_hour": "2.49",
+        "valid_from": "2026-01-01T00:00:00Z",
+        **change,
+    }
     answer = api.client(KeyScope.ADMIN).post("/v1/prices", json=row)
     assert answer.status_code == status, answer.text
     if status == 201:
@@ -380,10 +500,13 @@ def test_gpus_show_unknown_as_unknown(api: Api) -> None:
     body = msgspec.json.decode(api.reader.get("/v1/gpus").text, type=m.GpusResponse)
     assert [gpu.gpu for gpu in body.gpus] == [FLEET.gpu(index)[0] for index in range(FLEET.gpus)]
     first = body.gpus[0]
-    assert (first.state, first.utilization, first.power_w) == ("silent", None, None)  # no sample is stored
+    # no sample is stored
+    assert (first.state, first.utilization, first.power_w) == ("silent", None, None)
     assert first.today is not None
     assert len([one for one in first.newest_minutes if one]) == 60
-    today = [c for c in api.cells if c["gpu"] == first.gpu and c["minute"] >= START + timedelta(days=2)]
+    today = [
+        c for c in api.cells if c["gpu"] == first.gpu and c["minute"] >= START + timedelta(days=2)
+    ]
     assert len(today) == MINUTES - 2 * 1440
     assert first.today.total_nusd == sum(cell["cost_nusd"] for cell in today)
 
@@ -393,17 +516,25 @@ def test_break_even_against_a_price_list_bills_every_kind_of_token(api: Api) -> 
     listed = [f"{model}={'/'.join(map(str, amounts))}" for model, amounts in prices.items()]
     answer = api.reader.get("/v1/break-even", params={**RANGE, "price": listed}).json()
     rows_of = api.reader.get("/v1/costs", params={**RANGE, "group_by": "model"}).json()["rows"]
-    costs = {row["group"]["model"]: row["tokens"] for row in rows_of if row["group"]["model"] is not None}
+    costs = {
+        row["group"]["model"]: row["tokens"] for row in rows_of if row["group"]["model"] is not None
+    }
     bills = {}
     for model, tokens in costs.items():
         fresh, cached, output = prices.get(model, prices["*"])
-        bills[model] = (tokens["prompt"] - tokens["cached"]) * fresh + tokens["cached"] * cached + tokens["completion"] * output
+        bills[model] = (
+            (tokens["prompt"] - tokens["cached"]) * fresh
+            + tokens["cached"] * cached
+            + tokens["completion"] * output
+        )
     rows = {row["model"]: row for row in answer["rows"]}
     for model, bill in bills.items():
         row = rows[model]
         assert row["api_usd_per_million"] == pytest.approx(bill / costs[model]["total"])
         assert row["own_wins"] == (row["own_usd_per_million"] < row["api_usd_per_million"])
-        assert row["says"].startswith(f"{'Own GPUs win' if row['own_wins'] else 'The API wins'} for {model}: ")
+        assert row["says"].startswith(
+            f"{'Own GPUs win' if row['own_wins'] else 'The API wins'} for {model}: "
+        )
         assert " tokens an hour" in row["says"]
     assert {row["own_wins"] for row in rows.values()} == {True, False}
     assert rows["model-0"]["input_usd_per_million"] == 0.1
@@ -415,7 +546,9 @@ def test_break_even_against_a_price_list_bills_every_kind_of_token(api: Api) -> 
     assert "some models have no API price" in only[-1]["says"]
 
 
-@pytest.mark.parametrize("price", ["model-0", "=1/1/1", "m=1/1", "m=1/1/x", "m=-1/1/1", "m=nan/1/1", "m=1/1/2000000"])
+@pytest.mark.parametrize(
+    "price", ["model-0", "=1/1/1", "m=1/1", "m=1/1/x", "m=-1/1/1", "m=nan/1/1", "m=1/1/2000000"]
+)
 def test_a_price_that_is_none_is_named(api: Api, price: str) -> None:
     answer = api.reader.get("/v1/break-even", params={**RANGE, "price": price})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "price")
@@ -431,14 +564,23 @@ def test_break_even_is_what_its_formula_says(api: Api) -> None:
     assert whole["break_even_tokens_per_hour"] == pytest.approx(cost / 3 / 0.5 * 1e6)
     assert whole["saved_nusd"] == pytest.approx((whole["tokens"] * 0.5e-6 - cost) * 1e9, rel=1e-9)
     cheaper = api.reader.get(
-        "/v1/break-even", params={**RANGE, "api_usd_per_million": 0.5, "usd_per_gpu_hour": answer["own_usd_per_gpu_hour"] / 2}
+        "/v1/break-even",
+        params={
+            **RANGE,
+            "api_usd_per_million": 0.5,
+            "usd_per_gpu_hour": answer["own_usd_per_gpu_hour"] / 2,
+        },
     ).json()["rows"][-1]
     assert cheaper["own_usd_per_million"] == pytest.approx(whole["own_usd_per_million"] / 2)
 
 
 def test_the_document_lists_every_route(api: Api) -> None:
     document = httpx.get(f"{api.url}/v1/openapi.json", trust_env=False).json()
-    listed = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
+    listed = {
+        (method.upper(), path)
+        for path, operations in document["paths"].items()
+        for method in operations
+    }
     assert listed == {(route.method, route.path) for route in ROUTES}
     assert document["components"]["securitySchemes"]
 
@@ -447,7 +589,13 @@ def test_the_page_of_metrics_lists_those_of_the_api(api: Api) -> None:
     """Every family that a running API serves, with its type; and no other."""
     page = (ROOT / "docs/metrics.md").read_text().split("\n## api\n", 1)[1].split("\n## ", 1)[0]
     listed = set(re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE))
-    served = set(re.findall(r"^# TYPE (\w+) (\w+)$", httpx.get(f"{api.url}/metrics", trust_env=False).text, re.MULTILINE))
+    served = set(
+        re.findall(
+            r"^# TYPE (\w+) (\w+)$",
+            httpx.get(f"{api.url}/metrics", trust_env=False).text,
+            re.MULTILINE,
+        )
+    )
     assert {(name, kind) for name, kind in served if not name.endswith("_created")} == listed
 
 
@@ -474,7 +622,9 @@ def test_probes_and_metrics_need_no_key_and_name_no_one(api: Api) -> None:
 def test_a_parameter_that_a_route_does_not_read_is_refused_with_the_nearest(
     api: Api, path: str, asked: dict[str, str], nearest: str | None
 ) -> None:
-    answer = api.reader.get(path, params={**RANGE, **asked} if path not in ("/v1/gpus", "/v1/openapi.json") else asked)
+    answer = api.reader.get(
+        path, params={**RANGE, **asked} if path not in ("/v1/gpus", "/v1/openapi.json") else asked
+    )
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
     (problem,) = answer.json()["errors"]
     assert problem["field"] == next(iter(asked)).replace("\x1b", "\\x1b")
@@ -498,20 +648,36 @@ def test_a_misspelt_field_is_accepted_told_counted_and_refused_on_request(api: A
     api.sink.records.clear()
     record = json.loads(usage(1)) | {"tennant": "acme", "latency_msec": 12, "x" * 300: 1}
     client = api.client(KeyScope.INGEST)
-    before = api.services.metrics.registry.get_sample_value("gpu_tokens_api_unknown_fields_total") or 0
-    body = msgspec.json.decode(client.post("/v1/events", json=[json.loads(usage(2)), record]).text, type=m.EventsResponse)
+    before = (
+        api.services.metrics.registry.get_sample_value("gpu_tokens_api_unknown_fields_total") or 0
+    )
+    body = msgspec.json.decode(
+        client.post("/v1/events", json=[json.loads(usage(2)), record]).text, type=m.EventsResponse
+    )
     assert (body.accepted, body.rejected) == (2, 0)
-    assert [(warning.index, warning.field) for warning in body.warnings][:2] == [(1, "tennant"), (1, "latency_msec")]
+    assert [(warning.index, warning.field) for warning in body.warnings][:2] == [
+        (1, "tennant"),
+        (1, "latency_msec"),
+    ]
     assert "did you mean `tenant`?" in body.warnings[0].message
     assert "did you mean `latency_ms`?" in body.warnings[1].message
     assert len(body.warnings[2].field) <= 80
-    assert api.services.metrics.registry.get_sample_value("gpu_tokens_api_unknown_fields_total") == before + 3
+    assert (
+        api.services.metrics.registry.get_sample_value("gpu_tokens_api_unknown_fields_total")
+        == before + 3
+    )
     assert len(api.sink.records) == 2
 
-    answer = client.post("/v1/events", params={"strict": "true"}, json=[json.loads(usage(3)), record])
+    answer = client.post(
+        "/v1/events", params={"strict": "true"}, json=[json.loads(usage(3)), record]
+    )
     body = msgspec.json.decode(answer.text, type=m.EventsResponse)
     assert (body.accepted, body.rejected, body.warnings) == (1, 1, [])
-    assert (body.errors[0].index, body.errors[0].reason, body.errors[0].field) == (1, "unknown_field", "tennant")
+    assert (body.errors[0].index, body.errors[0].reason, body.errors[0].field) == (
+        1,
+        "unknown_field",
+        "tennant",
+    )
 
 
 @pytest.mark.parametrize("identity", ["a\nb", "a\n", "[/INST]", "x\x1b[2J", "a/b c?d#e", "é"])
@@ -519,4 +685,6 @@ def test_a_request_of_any_name_opens(api: Api, identity: str) -> None:
     answer = api.reader.get(f"/v1/requests/{quote(identity, safe='')}")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     assert answer.headers["content-type"] == "application/problem+json"
-    assert "openapi.json lists what does" not in answer.json()["detail"], "the route took it: there is no such request"
+    assert "openapi.json lists what does" not in answer.json()["detail"], (
+        "the route took it: there is no such request"
+    )

@@ -64,10 +64,21 @@ def empty(make_store: Callable[[], tuple[Store, Settings]]) -> tuple[Store, Run]
 
 
 def test_report_json_is_the_answer_of_costs(api: Api, run: Run) -> None:
-    printed = json.loads(run("report", "--by", "model,tenant", "--from", FROM, "--to", TO, "--bucket", "1h", "--json").stdout)
-    params: dict[str, Any] = {"from": FROM, "to": TO, "bucket": "1h", "group_by": ["model", "tenant"], "limit": 10_000}
+    printed = json.loads(
+        run(
+            "report", "--by", "model,tenant", "--from", FROM, "--to", TO, "--bucket", "1h", "--json"
+        ).stdout
+    )
+    params: dict[str, Any] = {
+        "from": FROM,
+        "to": TO,
+        "bucket": "1h",
+        "group_by": ["model", "tenant"],
+        "limit": 10_000,
+    }
     answer = api.reader.get("/v1/costs", params=params).json()
-    for body in (printed, answer):  # the commands' clock is the server's, the fixture's stands still
+    # the commands' clock is the server's, the fixture's stands still
+    for body in (printed, answer):
         del body["as_of"]
         for row in [*body["rows"], body["totals"]]:
             del row["quality"]["provisional"]
@@ -76,10 +87,14 @@ def test_report_json_is_the_answer_of_costs(api: Api, run: Run) -> None:
 
 def test_the_report_shows_every_dollar(api: Api, run: Run) -> None:
     text = run("report", "--by", "gpu", "--from", FROM, "--to", TO).stdout
-    cost = sum(cell["cost_nusd"] for cell in api.cells if cell["minute"] < START + timedelta(hours=5))
+    cost = sum(
+        cell["cost_nusd"] for cell in api.cells if cell["minute"] < START + timedelta(hours=5)
+    )
     assert f"= {cost / 1e9:,.9f} USD = price x owned time" in text
     assert "GPU-0003" in text
-    filtered = run("report", "--by", "tenant", "--model", "model-1", "--from", FROM, "--to", TO).stdout
+    filtered = run(
+        "report", "--by", "tenant", "--model", "model-1", "--from", FROM, "--to", TO
+    ).stdout
     assert f"of {cost / 1e9:,.9f} USD" in filtered
 
 
@@ -138,20 +153,27 @@ def test_an_empty_report_says_what_to_do(empty: tuple[Store, Run]) -> None:
         (("keys", "rotate", "00000000"), "no usable key"),
     ],
 )
-def test_mistakes_are_named(empty: tuple[Store, Run], arguments: tuple[str, ...], named: str) -> None:
+def test_mistakes_are_named(
+    empty: tuple[Store, Run], arguments: tuple[str, ...], named: str
+) -> None:
     found = empty[1](*arguments, fails=True)
     assert isinstance(found.exception, SettingsError)
     assert named in str(found.exception)
 
 
 def test_files_hold_the_same_sums(api: Api, run: Run, tmp_path: Path) -> None:
-    cost = sum(cell["cost_nusd"] for cell in api.cells if cell["minute"] < START + timedelta(hours=5))
+    cost = sum(
+        cell["cost_nusd"] for cell in api.cells if cell["minute"] < START + timedelta(hours=5)
+    )
     table = tmp_path / "rows.parquet"
     run("export", str(table), "--from", FROM, "--to", TO, "--by", "model,gpu")
     assert sum(pq.read_table(table).column("total_nusd").to_pylist()) == cost
     focus = tmp_path / "focus.csv"
     run("export", str(focus), "--from", FROM, "--to", TO, "--layout", "focus", "--json")
-    assert sum(int(row["x_CostNanoUsd"]) for row in csv.DictReader(io.StringIO(focus.read_text()))) == cost
+    assert (
+        sum(int(row["x_CostNanoUsd"]) for row in csv.DictReader(io.StringIO(focus.read_text())))
+        == cost
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["focus.csv", "rows.parquet"]
     piped = run("export", "--from", FROM, "--to", TO).stdout
     assert sum(int(row["total_nusd"]) for row in csv.DictReader(io.StringIO(piped))) == cost
@@ -159,7 +181,9 @@ def test_files_hold_the_same_sums(api: Api, run: Run, tmp_path: Path) -> None:
 
 def test_break_even_prints_the_answer_of_the_route(api: Api, run: Run) -> None:
     printed = json.loads(run("break-even", "0.6", "--from", FROM, "--to", TO, "--json").stdout)
-    answer = api.reader.get("/v1/break-even", params={"from": FROM, "to": TO, "api_usd_per_million": 0.6}).json()
+    answer = api.reader.get(
+        "/v1/break-even", params={"from": FROM, "to": TO, "api_usd_per_million": 0.6}
+    ).json()
     assert printed == answer
     assert "everything" in run("break-even", "0.6", "--from", FROM, "--to", TO).stdout
 
@@ -168,7 +192,12 @@ def test_the_price_book_from_the_command_line(empty: tuple[Store, Run]) -> None:
     store, run = empty
     run("prices", "add", "2.490000001", "--scope", "name", "--key", "H100", "--from", "2026-01-01")
     (row,) = json.loads(run("prices", "list", "--json").stdout)["prices"]
-    assert (row["usd_per_hour"], row["key"], row["source"], row["pending"]) == ("2.490000001", "H100", "cli", True)
+    assert (row["usd_per_hour"], row["key"], row["source"], row["pending"]) == (
+        "2.490000001",
+        "H100",
+        "cli",
+        True,
+    )
     assert row["valid_from"] == "2026-01-01T00:00:00Z"
     assert "being applied" in run("prices", "list").stdout
     assert store[Collection.PRICES].count_documents({}) == 1
@@ -212,7 +241,9 @@ def test_top_draws_gpus_and_the_identity(api: Api) -> None:
 
 
 def test_a_report_of_a_full_page_says_there_is_more(api: Api) -> None:
-    text = api.reader.get("/v1/costs", params={"from": FROM, "to": TO, "group_by": "gpu", "limit": 2}).text
+    text = api.reader.get(
+        "/v1/costs", params={"from": FROM, "to": TO, "group_by": "gpu", "limit": 2}
+    ).text
     body = msgspec.json.decode(text, type=CostsResponse)
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(report.render(body, 50))

@@ -1,4 +1,5 @@
-"""Requests made up from the OpenAPI document (schemathesis): no 5xx, no answer outside its schema, with and without a key.
+"""Requests made up from the OpenAPI document (schemathesis): no 5xx, no answer outside its schema,
+with and without a key.
 
 The stream never ends by itself and is tested in test_api_access.py.
 """
@@ -42,7 +43,9 @@ CHECKS = [
 def test_no_made_up_request_breaks_a_route(api: Api, route: Any, key: str) -> None:
     schema = schemathesis.openapi.from_dict(document())
     operation = schema[route.path][route.method]
-    scopes = {"admin": (KeyScope.ADMIN,), "tenant": (KeyScope.READ, KeyScope.INGEST), "none": ()}[key]
+    scopes = {"admin": (KeyScope.ADMIN,), "tenant": (KeyScope.READ, KeyScope.INGEST), "none": ()}[
+        key
+    ]
     text = api.key(*scopes, tenant="tenant-01" if key == "tenant" else None) if scopes else None
     headers = {"Authorization": f"Bearer {text}"} if text else {}
 

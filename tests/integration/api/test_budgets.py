@@ -1,4 +1,5 @@
-"""Budgets over a real mongod: spent is what /v1/costs says, the forecast is its formula over the cells, mistakes are named."""
+"""Budgets over a real mongod: spent is what /v1/costs says, the forecast is its formula over the
+cells, mistakes are named."""
 
 from __future__ import annotations
 
@@ -38,7 +39,11 @@ HOUR = timedelta(hours=1)
 TENANT, MODEL = "tenant-00", "model-0"
 
 SCOPES = {"fleet": None, "tenant": TENANT, "model": MODEL}
-FILTER: dict[str, dict[str, str]] = {"fleet": {}, "tenant": {"tenant": TENANT}, "model": {"model": MODEL}}
+FILTER: dict[str, dict[str, str]] = {
+    "fleet": {},
+    "tenant": {"tenant": TENANT},
+    "model": {"model": MODEL},
+}
 
 
 @pytest.fixture(scope="module")
@@ -73,26 +78,41 @@ def money(api: Api, scope: str, start: datetime, end: datetime) -> int:
     chosen = [cell for cell in api.cells if start <= cell["minute"] < end]
     if scope == "fleet":
         return sum(cell["cost_nusd"] for cell in chosen)
-    return sum(line["cost_nusd"] for cell in chosen for line in cell["lines"] if line[scope] == SCOPES[scope])
+    return sum(
+        line["cost_nusd"]
+        for cell in chosen
+        for line in cell["lines"]
+        if line[scope] == SCOPES[scope]
+    )
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Asia/Kolkata", "Asia/Kathmandu"])
 def test_spent_is_what_costs_says_of_the_period_to_the_nano_dollar(made: Api, zone: str) -> None:
     for scope, key in SCOPES.items():
         for period in ("day", "week", "month"):
-            made_one = put(made, name=f"{scope}-{period}", scope=scope, key=key, period=period, time_zone=zone)
+            made_one = put(
+                made, name=f"{scope}-{period}", scope=scope, key=key, period=period, time_zone=zone
+            )
             assert made_one.status_code == 201, made_one.text
     for name, state in states(made).items():
         scope = name.split("-")[0]
         span = {"from": state.from_.isoformat(), "to": state.to.isoformat()}
-        costs = made.reader.get("/v1/costs", params={**span, **FILTER[scope]}).json()["totals"]["money"]
+        costs = made.reader.get("/v1/costs", params={**span, **FILTER[scope]}).json()["totals"][
+            "money"
+        ]
         assert state.spent_nusd == costs["total_nusd" if scope == "fleet" else "attributed_nusd"]
         assert state.spent_nusd == money(made, scope, state.from_, NOW) > 0
         assert state.used_share == pytest.approx((state.spent_nusd or 0) / 100e9)
     month, week = states(made)["fleet-month"], states(made)["fleet-week"]
     if zone == "UTC":
-        assert (month.from_, month.to) == (datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC))
-        assert (week.from_, week.to) == (datetime(2026, 1, 26, tzinfo=UTC), datetime(2026, 2, 2, tzinfo=UTC))
+        assert (month.from_, month.to) == (
+            datetime(2026, 2, 1, tzinfo=UTC),
+            datetime(2026, 3, 1, tzinfo=UTC),
+        )
+        assert (week.from_, week.to) == (
+            datetime(2026, 1, 26, tzinfo=UTC),
+            datetime(2026, 2, 2, tzinfo=UTC),
+        )
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -101,8 +121,13 @@ def test_the_forecast_is_its_formula_over_whole_hours(made: Api, scope: str, per
     put(made, scope=scope, key=SCOPES[scope], period=period)
     state = states(made)["b"]
     hour = NOW.replace(minute=0)
-    hours = [money(made, scope, at, at + HOUR) for at in (START + n * HOUR for n in range((hour - START) // HOUR))]
-    wanted = forecast(hours, money(made, scope, state.from_, hour), Fraction(int((state.to - hour) / HOUR)))
+    hours = [
+        money(made, scope, at, at + HOUR)
+        for at in (START + n * HOUR for n in range((hour - START) // HOUR))
+    ]
+    wanted = forecast(
+        hours, money(made, scope, state.from_, hour), Fraction(int((state.to - hour) / HOUR))
+    )
     assert wanted is not None
     assert state.forecast is not None
     assert msgspec.to_builtins(state.forecast) == {
@@ -114,25 +139,54 @@ def test_the_forecast_is_its_formula_over_whole_hours(made: Api, scope: str, per
     assert state.no_forecast is None
 
 
-def test_little_history_is_no_forecast_and_unknown_money_is_not_zero(make_store: Callable[[], tuple[Store, Settings]]) -> None:
+def test_little_history_is_no_forecast_and_unknown_money_is_not_zero(
+    make_store: Callable[[], tuple[Store, Settings]],
+) -> None:
     store, settings = make_store()
-    day = list(cells(Fleet(gpus=1, models=1, tenants=1), NOW - timedelta(days=2), 2 * 1440, now=NOW))
+    day = list(
+        cells(Fleet(gpus=1, models=1, tenants=1), NOW - timedelta(days=2), 2 * 1440, now=NOW)
+    )
     for cell in day:
         for line in cell["lines"]:
-            line.update(tenant="lost", cost_nusd=None, prefill_cost_nusd=None, energy_mj=None, method="unknown_gpu")
+            line.update(
+                tenant="lost",
+                cost_nusd=None,
+                prefill_cost_nusd=None,
+                energy_mj=None,
+                method="unknown_gpu",
+            )
         cell["classes"]["cold_idle"] += cell["classes"]["attributed"]
         cell["class_us"]["cold_idle"] += cell["class_us"]["attributed"]
         cell["classes"]["attributed"] = cell["class_us"]["attributed"] = 0
     store[Collection.LEDGER_CELLS].insert_many(day)
     roll_all(store)
     services = Services.of(store, settings)
-    for name, scope, key in (("all", "fleet", None), ("lost", "tenant", "lost"), ("nobody", "tenant", "nobody")):
-        fields = {"scope": scope, "key": key, "period": "month", "time_zone": "UTC", "limit_nusd": 10**9}
-        services.budgets.store.put(name, {**fields, "thresholds": [50], "forecast_alert": True}, NOW, "test")
-    known = {state.budget.name: state for state in services.budgets.spending.states(services.budgets.store.budgets(), NOW)}
+    for name, scope, key in (
+        ("all", "fleet", None),
+        ("lost", "tenant", "lost"),
+        ("nobody", "tenant", "nobody"),
+    ):
+        fields = {
+            "scope": scope,
+            "key": key,
+            "period": "month",
+            "time_zone": "UTC",
+            "limit_nusd": 10**9,
+        }
+        services.budgets.store.put(
+            name, {**fields, "thresholds": [50], "forecast_alert": True}, NOW, "test"
+        )
+    known = {
+        state.budget.name: state
+        for state in services.budgets.spending.states(services.budgets.store.budgets(), NOW)
+    }
     assert (known["all"].forecast, known["all"].no_forecast) == (None, NO_HISTORY)
     assert known["all"].spent_nusd
-    assert (known["lost"].spent_nusd, known["lost"].used, known["lost"].no_forecast) == (None, None, UNKNOWN_MONEY)
+    assert (known["lost"].spent_nusd, known["lost"].used, known["lost"].no_forecast) == (
+        None,
+        None,
+        UNKNOWN_MONEY,
+    )
     assert known["lost"].unknown_gpu_tokens > 0
     assert (known["nobody"].spent_nusd, known["nobody"].no_forecast) == (0, NO_HISTORY)
 
@@ -159,14 +213,18 @@ def test_little_history_is_no_forecast_and_unknown_money_is_not_zero(make_store:
         ({"surprise": 1}, "surprise"),
     ],
 )
-def test_a_budget_that_cannot_be_set_names_the_field(made: Api, change: dict[str, Any], field: str) -> None:
+def test_a_budget_that_cannot_be_set_names_the_field(
+    made: Api, change: dict[str, Any], field: str
+) -> None:
     answer = put(made, **change)
     assert answer.status_code == 422, answer.text
     assert answer.json()["errors"][0]["field"] == field
     assert states(made) == {}
 
 
-def test_a_budget_is_replaced_by_its_name_and_its_terms_change_with_its_money_only(made: Api) -> None:
+def test_a_budget_is_replaced_by_its_name_and_its_terms_change_with_its_money_only(
+    made: Api,
+) -> None:
     store = made.services.budgets.store
 
     def terms() -> str:
@@ -178,7 +236,12 @@ def test_a_budget_is_replaced_by_its_name_and_its_terms_change_with_its_money_on
     assert (first.limit_nusd, first.thresholds) == (12_000_000_001, (20, 80))
     put(made, limit_usd="12.000000001", thresholds=[90], forecast_alert=False)
     assert terms() == first.terms
-    for change in ({"limit_usd": "13"}, {"period": "day"}, {"scope": "tenant", "key": "a"}, {"time_zone": "Asia/Tokyo"}):
+    for change in (
+        {"limit_usd": "13"},
+        {"period": "day"},
+        {"scope": "tenant", "key": "a"},
+        {"time_zone": "Asia/Tokyo"},
+    ):
         before = terms()
         put(made, **change)
         assert terms() != before, change
@@ -195,11 +258,15 @@ def test_budgets_are_bounded_and_removed(made: Api) -> None:
         "thresholds": [],
     }
     for number in range(MAX_BUDGETS):
-        made.services.budgets.store.put(f"b{number}", {**fields, "forecast_alert": False}, NOW, "test")
+        made.services.budgets.store.put(
+            f"b{number}", {**fields, "forecast_alert": False}, NOW, "test"
+        )
     answer = put(made, name="one-more")
     assert answer.status_code == 422
     assert f"there are {MAX_BUDGETS}" in answer.json()["detail"]
-    assert put(made, name="b7", limit_usd="9").status_code == 201, "one that is there can still be changed"
+    assert put(made, name="b7", limit_usd="9").status_code == 201, (
+        "one that is there can still be changed"
+    )
     admin = made.client(KeyScope.ADMIN)
     assert admin.post("/v1/budgets/remove", json={"name": "b7"}).json()["limit_nusd"] == 9 * 10**9
     missing = admin.post("/v1/budgets/remove", json={"name": "b7"})
@@ -208,7 +275,11 @@ def test_budgets_are_bounded_and_removed(made: Api) -> None:
 
 
 def test_a_tenants_key_sees_its_own_budgets(made: Api) -> None:
-    for name, scope, key in (("mine", "tenant", TENANT), ("theirs", "tenant", "tenant-01"), ("all", "fleet", None)):
+    for name, scope, key in (
+        ("mine", "tenant", TENANT),
+        ("theirs", "tenant", "tenant-01"),
+        ("all", "fleet", None),
+    ):
         put(made, name=name, scope=scope, key=key)
     body = made.client(KeyScope.READ, tenant=TENANT).get("/v1/budgets").json()
     assert [budget["name"] for budget in body["budgets"]] == ["mine"]
@@ -219,7 +290,17 @@ def test_a_tenants_key_sees_its_own_budgets(made: Api) -> None:
 def test_the_commands_print_what_the_api_answers(made: Api, run: Run) -> None:
     run("budgets", "set", "everything", "20000", "--at", "80,100")
     printed = run(
-        "budgets", "set", "a", "1.5", "--scope", "tenant", "--key", TENANT, "--period", "week", "--no-forecast"
+        "budgets",
+        "set",
+        "a",
+        "1.5",
+        "--scope",
+        "tenant",
+        "--key",
+        TENANT,
+        "--period",
+        "week",
+        "--no-forecast",
     ).stdout
     assert printed.strip() == f"set: a, 1.50 USD each week (UTC) of tenant {TENANT}"
     listed = json.loads(run("budgets", "list", "--json").stdout)["budgets"]
@@ -227,9 +308,12 @@ def test_the_commands_print_what_the_api_answers(made: Api, run: Run) -> None:
         ("a", "cli", [50, 80, 100]),
         ("everything", "cli", [80, 100]),
     ]
-    said = json.loads(run("budgets", "status", "--json").stdout)  # the server's clock is not NOW: periods differ
+    # the server's clock is not NOW: periods differ
+    said = json.loads(run("budgets", "status", "--json").stdout)
     assert {row["name"] for row in said["budgets"]} == {"a", "everything"}
-    msgspec.convert({name: said[name] for name in ("as_of", "receivers", "budgets")}, m.BudgetsResponse)
+    msgspec.convert(
+        {name: said[name] for name in ("as_of", "receivers", "budgets")}, m.BudgetsResponse
+    )
     rows = list(csv.DictReader(io.StringIO(run("budgets", "status", "--csv").stdout)))
     assert [row["name"] for row in rows] == ["a", "everything"]
     assert "no forecast" in run("budgets", "status").stdout
@@ -276,7 +360,10 @@ def test_prometheus_sees_limit_spent_and_forecast_of_as_many_as_it_may(made: Api
     assert value("budget_spent_usd", **labels) == (state.spent_nusd or 0) / 1e9
     assert value("budget_forecast_usd", **labels) == state.forecast.nusd / 1e9
     assert value("budgets_not_shown") == 1
-    assert value("budget_limit_usd", budget="small", scope="tenant", key="nobody", period="month") is None
+    assert (
+        value("budget_limit_usd", budget="small", scope="tenant", key="nobody", period="month")
+        is None
+    )
     assert value("budget_alerts_undelivered", state="failed") == 0
     figures.forget()
     assert value("budget_limit_usd", **labels) is None

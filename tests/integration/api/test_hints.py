@@ -1,4 +1,5 @@
-"""Hints over a real mongod: a fleet made so that every kind of hint is right once, with the money of its cells."""
+"""Hints over a real mongod: a fleet made so that every kind of hint is right once, with the money
+of its cells."""
 
 from __future__ import annotations
 
@@ -55,20 +56,32 @@ def reshaped(cell: dict[str, Any]) -> dict[str, Any]:
         "energy_mj": None,
         "busy_us": 1,
     }
-    return cell | {"cost_nusd": cost, "classes": classes, "class_us": times, "lines": [line] if used else []}
+    return cell | {
+        "cost_nusd": cost,
+        "classes": classes,
+        "class_us": times,
+        "lines": [line] if used else [],
+    }
 
 
 @pytest.fixture(scope="module")
 def made(make_store: Callable[[], tuple[Store, Settings]]) -> Iterator[Api]:
     minutes = int((NOW - START).total_seconds()) // 60
-    with served(*make_store(), Fleet(gpus=5, gpus_per_host=4), START, minutes, reshaped=reshaped) as api:
+    with served(
+        *make_store(), Fleet(gpus=5, gpus_per_host=4), START, minutes, reshaped=reshaped
+    ) as api:
         yield api
 
 
 def money(api: Api, gpus: set[str], hours: set[int] | None = None, since: datetime = WEEK) -> int:
     """Warm and cold idle money of the cells, without the code under test."""
     chosen = [cell for cell in api.cells if cell["gpu"] in gpus and since <= cell["minute"] < TO]
-    return sum(cell["classes"][name] for cell in chosen if hours is None or cell["minute"].hour in hours for name in IDLE)
+    return sum(
+        cell["classes"][name]
+        for cell in chosen
+        if hours is None or cell["minute"].hour in hours
+        for name in IDLE
+    )
 
 
 def test_every_kind_of_hint_with_the_money_of_its_cells(made: Api) -> None:
@@ -84,7 +97,10 @@ def test_every_kind_of_hint_with_the_money_of_its_cells(made: Api) -> None:
         ("spend_jump", "model-9"),
     }
     spare = found["give_back", SPARE]
-    assert (spare["week_nusd"], spare["month_nusd"]) == (money(made, {SPARE}), money(made, {SPARE}, since=START))
+    assert (spare["week_nusd"], spare["month_nusd"]) == (
+        money(made, {SPARE}),
+        money(made, {SPARE}, since=START),
+    )
     together = found["put_together", "host-00"]
     assert together["gpus"] == [LITTLE_A, LITTLE_B]
     assert together["week_nusd"] == money(made, {LITTLE_A}), "the one that is used most stays"
@@ -101,8 +117,12 @@ def test_every_kind_of_hint_with_the_money_of_its_cells(made: Api) -> None:
     drop = found["coverage_drop", "host-01"]
     assert (drop["value"], drop["before"]) == (0.5, 1.0)
     assert "2026-02-10" in drop["says"]
-    assert [hint["week_nusd"] for hint in body["hints"]] == sorted((hint["week_nusd"] for hint in body["hints"]), reverse=True)
-    assert {threshold["name"]: threshold["value"] for threshold in body["thresholds"]}["little_used"] == 0.25
+    assert [hint["week_nusd"] for hint in body["hints"]] == sorted(
+        (hint["week_nusd"] for hint in body["hints"]), reverse=True
+    )
+    assert {threshold["name"]: threshold["value"] for threshold in body["thresholds"]}[
+        "little_used"
+    ] == 0.25
 
 
 def test_hours_are_those_of_the_zone(made: Api) -> None:

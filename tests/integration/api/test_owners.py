@@ -1,5 +1,6 @@
-"""Owners over a real mongod: idle money by owner sums to the ledger's, an owner that changes divides exactly, money that is
-shared out is exact and beside what was used; /v1/costs groups by what the books say."""
+"""Owners over a real mongod: idle money by owner sums to the ledger's, an owner that changes
+divides exactly, money that is shared out is exact and beside what was used; /v1/costs groups by
+what the books say."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ IDLE = ("warm_idle_nusd", "cold_idle_nusd", "unobserved_nusd")
 
 @pytest.fixture(scope="module")
 def made(make_store: Callable[[], tuple[Store, Settings]]) -> Iterator[Api]:
-    with served(*make_store(), Fleet(gpus=4, gpus_per_host=2, models=3, tenants=4), START, MINUTES) as api:
+    with served(
+        *make_store(), Fleet(gpus=4, gpus_per_host=2, models=3, tenants=4), START, MINUTES
+    ) as api:
         yield api
 
 
@@ -42,8 +45,21 @@ def _no_rows(made: Api) -> None:
         made.store[name].delete_many({})
 
 
-def own(api: Api, scope: str, key: str | None, team: str | None, at: datetime = LONG_AGO, centre: str | None = None) -> None:
-    body = {"scope": scope, "key": key, "team": team, "cost_centre": centre, "valid_from": at.isoformat()}
+def own(
+    api: Api,
+    scope: str,
+    key: str | None,
+    team: str | None,
+    at: datetime = LONG_AGO,
+    centre: str | None = None,
+) -> None:
+    body = {
+        "scope": scope,
+        "key": key,
+        "team": team,
+        "cost_centre": centre,
+        "valid_from": at.isoformat(),
+    }
     answer = api.client(KeyScope.ADMIN).post("/v1/owners", json=body)
     assert answer.status_code == 201, answer.text
 
@@ -57,7 +73,9 @@ def costs(api: Api, **asked: Any) -> Any:
     return api.reader.get("/v1/costs", params={**RANGE, **asked}).json()
 
 
-def by_owner(api: Api, owner_of: Callable[[dict[str, str | None], datetime], str | None]) -> Counter[str | None]:
+def by_owner(
+    api: Api, owner_of: Callable[[dict[str, str | None], datetime], str | None]
+) -> Counter[str | None]:
     """Idle money by owner from rows that name model, GPU and host, before and after MOVED."""
     found: Counter[str | None] = Counter()
     for low, high in ((START, MOVED), (MOVED, NOW)):
@@ -67,7 +85,9 @@ def by_owner(api: Api, owner_of: Callable[[dict[str, str | None], datetime], str
     return found
 
 
-def test_idle_money_goes_to_the_owner_of_its_model_gpu_or_host_while_it_was_the_owner(made: Api) -> None:
+def test_idle_money_goes_to_the_owner_of_its_model_gpu_or_host_while_it_was_the_owner(
+    made: Api,
+) -> None:
     model, gpu = "model-1", made.cells[0]["gpu"]
     hosts = sorted({cell["host"] for cell in made.cells})
     own(made, "host", hosts[0], "platform", centre="CC-1")
@@ -90,7 +110,11 @@ def test_idle_money_goes_to_the_owner_of_its_model_gpu_or_host_while_it_was_the_
     assert {row["cost_centre"] for row in body["rows"] if row["owner"] == "platform"} == {"CC-1"}
     assert min(row["idle_nusd"] for row in body["rows"]) > 0
     totals = costs(made)["totals"]["money"]
-    assert body["idle_nusd"] == sum(totals[name] for name in IDLE) == sum(row["idle_nusd"] for row in body["rows"])
+    assert (
+        body["idle_nusd"]
+        == sum(totals[name] for name in IDLE)
+        == sum(row["idle_nusd"] for row in body["rows"])
+    )
     assert body["unmetered_work_nusd"] == totals["unmetered_work_nusd"]
     assert body["shared_out"] is None
     run = runner(made.store, made.settings)
@@ -103,11 +127,16 @@ def test_costs_by_owner_are_those_by_place_whatever_the_bucket(made: Api, bucket
     hosts = sorted({cell["host"] for cell in made.cells})
     own(made, "default", None, "rest")
     own(made, "host", hosts[0], "platform", MOVED)
-    span = {"from": (MOVED - timedelta(hours=3, minutes=7)).isoformat(), "to": (MOVED + timedelta(hours=2)).isoformat()}
+    span = {
+        "from": (MOVED - timedelta(hours=3, minutes=7)).isoformat(),
+        "to": (MOVED + timedelta(hours=2)).isoformat(),
+    }
     whole = Counter[str | None]()
     after = {"from": MOVED.isoformat(), "to": span["to"]}
     for row in costs(made, group_by=["host"], **after)["rows"]:
-        whole["platform" if row["group"]["host"] == hosts[0] else "rest"] += row["money"]["total_nusd"]
+        whole["platform" if row["group"]["host"] == hosts[0] else "rest"] += row["money"][
+            "total_nusd"
+        ]
     before = {"from": span["from"], "to": MOVED.isoformat()}
     whole["rest"] += costs(made, **before)["totals"]["money"]["total_nusd"]
     body = costs(made, group_by=["owner"], bucket=bucket, **span)
@@ -122,20 +151,36 @@ def test_costs_by_team_are_what_teams_cost(made: Api) -> None:
     join(made, "tenant-00", "red")
     join(made, "tenant-00", "blue", MOVED)
     join(made, "tenant-01", "blue")
-    told = {row["group"]["team"]: row["money"]["attributed_nusd"] for row in costs(made, group_by="team")["rows"]}
+    told = {
+        row["group"]["team"]: row["money"]["attributed_nusd"]
+        for row in costs(made, group_by="team")["rows"]
+    }
     teams = made.reader.get("/v1/teams/costs", params=RANGE).json()
     assert told == {row["team"]: row["attributed_nusd"] for row in teams["rows"]}
     pages: list[list[dict[str, Any]]] = []
     cursor = None
     while cursor is not None or not pages:
-        page = costs(made, group_by=["team", "class"], bucket="1d", limit=3, **({"cursor": cursor} if cursor else {}))
+        page = costs(
+            made,
+            group_by=["team", "class"],
+            bucket="1d",
+            limit=3,
+            **({"cursor": cursor} if cursor else {}),
+        )
         pages.append(page["rows"])
         cursor = page["next"]
     assert len(pages) > 1
-    assert [row for page in pages for row in page] == costs(made, group_by=["team", "class"], bucket="1d")["rows"]
-    file = made.reader.get("/v1/export", params={**RANGE, "group_by": ["team"], "bucket": "none"}).text.splitlines()
+    assert [row for page in pages for row in page] == costs(
+        made, group_by=["team", "class"], bucket="1d"
+    )["rows"]
+    file = made.reader.get(
+        "/v1/export", params={**RANGE, "group_by": ["team"], "bucket": "none"}
+    ).text.splitlines()
     names = file[0].split(",")
-    exported = {row.split(",")[names.index("team")]: row.split(",")[names.index("attributed_nusd")] for row in file[1:]}
+    exported = {
+        row.split(",")[names.index("team")]: row.split(",")[names.index("attributed_nusd")]
+        for row in file[1:]
+    }
     assert exported == {team or "": str(nusd) for team, nusd in told.items()}
 
 
@@ -151,19 +196,41 @@ def test_idle_money_is_shared_out_exactly_and_beside_what_was_used(made: Api, ru
     assert body == {name: value for name, value in plain.items() if name != "shared_out"}
     parts = {row["team"]: row["shared_idle_nusd"] for row in shared["rows"]}
     assert sum(parts.values()) == shared["shared_idle_nusd"] == body["idle_nusd"]
-    teams = {row["team"]: row["attributed_nusd"] for row in made.reader.get("/v1/teams/costs", params=RANGE).json()["rows"]}
-    assert {row["team"]: row["attributed_nusd"] for row in shared["rows"] if row["attributed_nusd"]} == teams
-    assert all(row["with_shared_idle_nusd"] == row["attributed_nusd"] + row["shared_idle_nusd"] for row in shared["rows"])
+    teams = {
+        row["team"]: row["attributed_nusd"]
+        for row in made.reader.get("/v1/teams/costs", params=RANGE).json()["rows"]
+    }
+    assert {
+        row["team"]: row["attributed_nusd"] for row in shared["rows"] if row["attributed_nusd"]
+    } == teams
+    assert all(
+        row["with_shared_idle_nusd"] == row["attributed_nusd"] + row["shared_idle_nusd"]
+        for row in shared["rows"]
+    )
     idle = body["idle_nusd"]
     if rule == "by_use":
-        assert all(abs(parts[team] - idle * used / sum(teams.values())) < 1 for team, used in teams.items())
+        assert all(
+            abs(parts[team] - idle * used / sum(teams.values())) < 1 for team, used in teams.items()
+        )
     elif rule == "evenly":
-        assert sorted(nusd for team, nusd in parts.items() if team) == sorted((idle + left) // 3 for left in range(3))
+        assert sorted(nusd for team, nusd in parts.items() if team) == sorted(
+            (idle + left) // 3 for left in range(3)
+        )
     else:
-        assert {team: nusd for team, nusd in parts.items() if nusd} == {row["owner"]: row["idle_nusd"] for row in body["rows"]}
+        assert {team: nusd for team, nusd in parts.items() if nusd} == {
+            row["owner"]: row["idle_nusd"] for row in body["rows"]
+        }
     run = runner(made.store, made.settings)
-    assert json.loads(run("owners", "idle", "--share", rule, *CLI_RANGE, "--json").stdout)["shared_out"] == shared
-    assert f"shared out {rule}: {shared['says']}" in run("owners", "idle", "--share", rule, *CLI_RANGE).stdout
+    assert (
+        json.loads(run("owners", "idle", "--share", rule, *CLI_RANGE, "--json").stdout)[
+            "shared_out"
+        ]
+        == shared
+    )
+    assert (
+        f"shared out {rule}: {shared['says']}"
+        in run("owners", "idle", "--share", rule, *CLI_RANGE).stdout
+    )
 
 
 def test_an_empty_range_has_no_rows(made: Api) -> None:
@@ -185,8 +252,16 @@ def test_an_empty_range_has_no_rows(made: Api) -> None:
         ({"valid_from": "2026-02-01T00:10:00Z"}, "valid_from"),
     ],
 )
-def test_a_row_that_cannot_be_used_names_the_field(made: Api, change: dict[str, Any], field: str) -> None:
-    body = {"scope": "host", "key": "a", "team": "red", "valid_from": "2026-02-01T00:00:00Z", **change}
+def test_a_row_that_cannot_be_used_names_the_field(
+    made: Api, change: dict[str, Any], field: str
+) -> None:
+    body = {
+        "scope": "host",
+        "key": "a",
+        "team": "red",
+        "valid_from": "2026-02-01T00:00:00Z",
+        **change,
+    }
     answer = made.client(KeyScope.ADMIN).post("/v1/owners", json=body)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
     assert made.reader.get("/v1/owners").json() == {"owners": []}
@@ -194,16 +269,22 @@ def test_a_row_that_cannot_be_used_names_the_field(made: Api, change: dict[str, 
 
 def test_rows_are_listed_as_they_were_said_and_tenants_see_none(made: Api) -> None:
     run = runner(made.store, made.settings)
-    said = run("owners", "add", "node-1", "--team", "platform", "--cost-centre", "CC-4711").stdout.strip()
+    said = run(
+        "owners", "add", "node-1", "--team", "platform", "--cost-centre", "CC-4711"
+    ).stdout.strip()
     assert said == "said: host node-1 belongs to platform of CC-4711 from 1970-01-01T00:00:00Z"
     run("owners", "add", "--scope", "default", "--cost-centre", "CC-1", "--from", "2026-02-02")
     listed = json.loads(run("owners", "list", "--json").stdout)
     assert listed == made.reader.get("/v1/owners").json()
-    assert [(row["scope"], row["key"], row["team"], row["cost_centre"]) for row in listed["owners"]] == [
+    assert [
+        (row["scope"], row["key"], row["team"], row["cost_centre"]) for row in listed["owners"]
+    ] == [
         ("default", None, None, "CC-1"),
         ("host", "node-1", "platform", "CC-4711"),
     ]
     tenant = made.client(KeyScope.READ, tenant="tenant-00")
-    assert [tenant.get(path, params=RANGE).status_code for path in ("/v1/owners", "/v1/owners/idle")] == [403, 403]
+    assert [
+        tenant.get(path, params=RANGE).status_code for path in ("/v1/owners", "/v1/owners/idle")
+    ] == [403, 403]
     for group in ("team", "owner", "cost_centre"):
         assert tenant.get("/v1/costs", params={**RANGE, "group_by": group}).status_code == 403

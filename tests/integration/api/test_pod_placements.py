@@ -1,4 +1,5 @@
-"""A pod that the kubelet tells of is placed by the API, and its spans run on its GPUs; what the operator said stays."""
+"""A pod that the kubelet tells of is placed by the API, and its spans run on its GPUs; what the
+operator said stays."""
 
 from __future__ import annotations
 
@@ -48,7 +49,9 @@ def node(tmp_path: Path) -> Iterator[Node]:
 def watching(door: Api, node: Node, key: str, clock: ManualClock) -> PodPlacements:
     """An agent that has just started."""
     tell = PlacementsDoor(door.url, key)
-    return PodPlacements(Kubelet(node.socket), tell, clock, "node1", nobody, PodMetrics(CollectorRegistry()))
+    return PodPlacements(
+        Kubelet(node.socket), tell, clock, "node1", nobody, PodMetrics(CollectorRegistry())
+    )
 
 
 def test_a_pod_is_placed_and_its_spans_run_on_its_gpus(door: Api, node: Node) -> None:
@@ -65,7 +68,10 @@ def test_a_pod_is_placed_and_its_spans_run_on_its_gpus(door: Api, node: Node) ->
         watching(door, node, key, clock).look()
     assert rows.count_documents({}) == 2
     spans = export(llm(), resource={"k8s.namespace.name": "chat", "k8s.pod.name": "vllm-0"})
-    assert ingest(door).post("/v1/traces", content=spans.SerializeToString(), headers=BINARY).content == b""
+    assert (
+        ingest(door).post("/v1/traces", content=spans.SerializeToString(), headers=BINARY).content
+        == b""
+    )
     (usage,) = sent(door)
     assert (usage.gpus, usage.host, usage.model) == ([UUID], "node1", "llama")
     clock.advance(10)
@@ -76,8 +82,11 @@ def test_a_pod_is_placed_and_its_spans_run_on_its_gpus(door: Api, node: Node) ->
     assert (held.gpus, held.model, held.counted_by) == ((OTHER,), "llama", "engine")
 
 
-def test_a_pod_that_moved_is_not_lost_to_the_node_it_left(door: Api, node: Node, tmp_path: Path) -> None:
-    """The node that it left looks last, and says that it is gone: no later than it came to the other one."""
+def test_a_pod_that_moved_is_not_lost_to_the_node_it_left(
+    door: Api, node: Node, tmp_path: Path
+) -> None:
+    """The node that it left looks last, and says that it is gone: no later than it came to the
+    other one."""
     key = door.key(KeyScope.PLACEMENTS)
     clock = ManualClock(door.store.now() - timedelta(minutes=5))
     there = Node(tmp_path / "there.sock")
@@ -102,7 +111,9 @@ def test_a_pod_that_moved_is_not_lost_to_the_node_it_left(door: Api, node: Node,
 @pytest.mark.parametrize("scope", [KeyScope.READ, KeyScope.INGEST])
 def test_a_key_for_something_else_places_nothing(door: Api, scope: KeyScope) -> None:
     with pytest.raises(NotTold, match="scope `placements`"):
-        PlacementsDoor(door.url, door.key(scope))([{"instance": "a/b", "gpus": [], "valid_from": "2026-01-01T00:00:00Z"}])
+        PlacementsDoor(door.url, door.key(scope))(
+            [{"instance": "a/b", "gpus": [], "valid_from": "2026-01-01T00:00:00Z"}]
+        )
 
 
 def test_a_key_for_placements_does_nothing_else(door: Api) -> None:

@@ -1,4 +1,5 @@
-"""The Python client against the real API: acknowledged, refused singly, refused for its key, and Kafka away."""
+"""The Python client against the real API: acknowledged, refused singly, refused for its key, and
+Kafka away."""
 
 from __future__ import annotations
 
@@ -24,7 +25,12 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def client(api: Api, tmp_path: Path) -> Iterator[UsageClient]:
     api.sink.records.clear()
     with UsageClient(
-        api.url, api.key(KeyScope.INGEST), spool_dir=tmp_path, host="h1", gpu_uuids=["GPU-1"], model="m"
+        api.url,
+        api.key(KeyScope.INGEST),
+        spool_dir=tmp_path,
+        host="h1",
+        gpu_uuids=["GPU-1"],
+        model="m",
     ) as client:
         yield client
 
@@ -34,9 +40,12 @@ def ids_of(api: Api) -> list[str]:
     return [msgspec.json.decode(record)["event_id"] for _, record in api.sink.records]
 
 
-def test_accepted_records_reach_the_topic_and_refused_ones_are_set_aside(api: Api, client: UsageClient) -> None:
+def test_accepted_records_reach_the_topic_and_refused_ones_are_set_aside(
+    api: Api, client: UsageClient
+) -> None:
     good = client.emit(ended_at=NOW, prompt_tokens=10, completion_tokens=5, latency_ms=100.0)
-    bad = client.emit(ended_at=NOW, prompt_tokens=10, completion_tokens=5, cached_tokens=11)  # more cached than there are
+    # more cached than there are
+    bad = client.emit(ended_at=NOW, prompt_tokens=10, completion_tokens=5, cached_tokens=11)
     last = client.emit(ended_at=NOW, prompt_tokens=0, completion_tokens=0)
     assert client.flush(30)
     stats = client.stats()

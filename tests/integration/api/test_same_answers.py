@@ -1,4 +1,5 @@
-"""What /v1 and the commands answer over one store whose every fact is fixed is, byte for byte, what same_answers.json holds.
+"""What /v1 and the commands answer over one store whose every fact is fixed is, byte for byte, what
+same_answers.json holds.
 
 Whoever changes an answer on purpose writes the file anew, and reads the difference:
 
@@ -50,12 +51,24 @@ GETS: dict[str, tuple[str, dict[str, Any]]] = {
     "costs by gpu": ("/v1/costs", {**RANGE, "group_by": ["gpu", "host", "gpu_name"]}),
     "costs by tenant": (
         "/v1/costs",
-        {**LAST, "group_by": "tenant", "model": "model-1", "bucket": "1d", "time_zone": "Asia/Kolkata"},
+        {
+            **LAST,
+            "group_by": "tenant",
+            "model": "model-1",
+            "bucket": "1d",
+            "time_zone": "Asia/Kolkata",
+        },
     ),
     "costs of nothing": ("/v1/costs", {"from": "2020-01-01T00:00Z", "to": "2020-01-02T00:00Z"}),
     "dimensions": ("/v1/dimensions", RANGE),
-    "break-even": ("/v1/break-even", {**RANGE, "api_usd_per_million": 0.6, "usd_per_gpu_hour": 1.3}),
-    "break-even of a model": ("/v1/break-even", {**RANGE, "api_usd_per_million": 0.6, "model": "model-2"}),
+    "break-even": (
+        "/v1/break-even",
+        {**RANGE, "api_usd_per_million": 0.6, "usd_per_gpu_hour": 1.3},
+    ),
+    "break-even of a model": (
+        "/v1/break-even",
+        {**RANGE, "api_usd_per_million": 0.6, "model": "model-2"},
+    ),
     "gpus": ("/v1/gpus", {"time_zone": "Asia/Kolkata"}),
     "gpus paged": ("/v1/gpus", {"limit": 1, "host": "host-01"}),
     "requests": ("/v1/requests", {**RANGE, "gpu": "GPU-a"}),
@@ -69,26 +82,50 @@ GETS: dict[str, tuple[str, dict[str, Any]]] = {
     "declarations": ("/v1/declarations", {}),
     "placements": ("/v1/placements", {}),
     "export": ("/v1/export", {**RANGE, "group_by": ["model"], "bucket": "none"}),
-    "export focus": ("/v1/export", {"from": FROM, "to": "2026-01-30T01:00:00Z", "layout": "focus", "gpu": "GPU-0000"}),
+    "export focus": (
+        "/v1/export",
+        {"from": FROM, "to": "2026-01-30T01:00:00Z", "layout": "focus", "gpu": "GPU-0000"},
+    ),
     "openapi": ("/v1/openapi.json", {}),
     "bad bucket": ("/v1/costs", {**RANGE, "bucket": "5m"}),
     "no range": ("/v1/costs", {}),
     "naive time": ("/v1/audit", {"from": "2026-01-30T00:00:00", "to": TO}),
     "misspelt": ("/v1/costs", {**RANGE, "groupby": "model"}),
-    "too long": ("/v1/costs", {"from": "2020-01-01T00:00Z", "to": "2026-01-01T00:00Z", "bucket": "1m"}),
+    "too long": (
+        "/v1/costs",
+        {"from": "2020-01-01T00:00Z", "to": "2026-01-01T00:00Z", "bucket": "1m"},
+    ),
     "backwards": ("/v1/costs", {"from": TO, "to": FROM}),
     "bad cursor": ("/v1/ledger/cells", {**RANGE, "cursor": "AAAA"}),
     "focus grouped": ("/v1/export", {**RANGE, "layout": "focus", "group_by": "model"}),
     "bad class": ("/v1/costs", {**RANGE, "class": "warm"}),
     "twice": ("/v1/costs", {**RANGE, "group_by": ["model", "model"]}),
 }
-OF_A_TENANT = ("me", "costs", "costs by gpu", "dimensions", "request", "export", "export focus", "gpus")
+OF_A_TENANT = (
+    "me",
+    "costs",
+    "costs by gpu",
+    "dimensions",
+    "request",
+    "export",
+    "export focus",
+    "gpus",
+)
 BODIES: dict[str, tuple[str, Any]] = {
-    "a price too many": ("/v1/prices", {"scope": "default", "key": "x", "usd_per_hour": "1", "valid_from": FROM}),
+    "a price too many": (
+        "/v1/prices",
+        {"scope": "default", "key": "x", "usd_per_hour": "1", "valid_from": FROM},
+    ),
     "no price": ("/v1/prices", {"scope": "default", "usd_per_hour": "cheap", "valid_from": FROM}),
-    "a declaration": ("/v1/declarations", {"gpu": "node8/0", "host": "node8", "valid_from": "2026-01-01T00:00:30Z"}),
+    "a declaration": (
+        "/v1/declarations",
+        {"gpu": "node8/0", "host": "node8", "valid_from": "2026-01-01T00:00:30Z"},
+    ),
     "a retirement": ("/v1/declarations/retire", {"gpu": "node9/9", "valid_to": FROM}),
-    "a placement": ("/v1/placements", [{"instance": "n:1", "gpus": ["GPU-a", "n/0"], "valid_from": FROM}]),
+    "a placement": (
+        "/v1/placements",
+        [{"instance": "n:1", "gpus": ["GPU-a", "n/0"], "valid_from": FROM}],
+    ),
 }
 SPAN = ("--from", FROM, "--to", TO)
 COMMANDS: tuple[tuple[str, ...], ...] = (
@@ -115,17 +152,36 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 
 @pytest.fixture(scope="module")
 def fixed(mongod: EmbeddedMongod) -> Iterator[Pipeline]:
-    """Cells of two days, one request with samples around it and one on a GPU nobody knows, a price book, placements."""
+    """Cells of two days, one request with samples around it and one on a GPU nobody knows, a price
+    book, placements."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "now", lambda self: NOW)
         patch.setattr(Store, "clock_ahead", property(lambda self: timedelta(seconds=1.5)))
         patch.setattr("gpu_token_analytics.mongo.client.check_skew", lambda *_, **__: False)
-        pipeline = Pipeline(mongod.uri, f"test_{uuid.uuid4().hex[:16]}", api_requests_per_second=1e5, api_request_burst=100_000)
+        pipeline = Pipeline(
+            mongod.uri,
+            f"test_{uuid.uuid4().hex[:16]}",
+            api_requests_per_second=1e5,
+            api_request_burst=100_000,
+        )
         store = pipeline.store
-        samples = [sample(n, AT + timedelta(seconds=10 * n), utilization=0.8, gpu_uuid="GPU-a") for n in range(13)]
+        samples = [
+            sample(n, AT + timedelta(seconds=10 * n), utilization=0.8, gpu_uuid="GPU-a")
+            for n in range(13)
+        ]
         requests = [
-            usage(1, AT + timedelta(seconds=90), 50.0, ttft_ms=900.0, queue_ms=20.0, finish_reason="stop", cached_tokens=64),
-            usage(2, AT + timedelta(seconds=30), gpu_uuids=["GPU-nobody-knows"], tenant="tenant-01"),
+            usage(
+                1,
+                AT + timedelta(seconds=90),
+                50.0,
+                ttft_ms=900.0,
+                queue_ms=20.0,
+                finish_reason="stop",
+                cached_tokens=64,
+            ),
+            usage(
+                2, AT + timedelta(seconds=30), gpu_uuids=["GPU-nobody-knows"], tenant="tenant-01"
+            ),
             usage(3, AT + timedelta(seconds=80), 30.0, tenant="tenant-01"),
         ]
         pipeline.ingest([*samples, *requests])
@@ -133,7 +189,12 @@ def fixed(mongod: EmbeddedMongod) -> Iterator[Pipeline]:
         store[SAMPLE.collection].update_many({}, {"$set": {"ingested_at": KEPT}})
         store[Collection.LEDGER_CELLS].delete_many({})
         stored = list(cells(FLEET, START, MINUTES, now=NOW))
-        moved = {"revision": 2, "at": NOW, "moved_nusd": {"attributed": 5, "cold_idle": -5}, "lines": []}
+        moved = {
+            "revision": 2,
+            "at": NOW,
+            "moved_nusd": {"attributed": 5, "cold_idle": -5},
+            "lines": [],
+        }
         stored[-7] |= {"corrections": [moved], "due_at": NOW, "rolled": False}
         store[Collection.LEDGER_CELLS].insert_many(stored)
         store[Collection.INVENTORY].insert_many(_inventory())
@@ -192,7 +253,13 @@ def _books(store: Store) -> None:
         "source": "test",
         "pending": False,
     }
-    named = {"_id": "name|node5/1", "kind": "name", "name": "node5/1", "tenant": "t", "first_named_at": START}
+    named = {
+        "_id": "name|node5/1",
+        "kind": "name",
+        "name": "node5/1",
+        "tenant": "t",
+        "first_named_at": START,
+    }
     store[Collection.INVENTORY].insert_many([declared, named])
 
 
@@ -208,7 +275,9 @@ def answered(pipeline: Pipeline) -> dict[str, str]:
             _, text = keys.create("k", frozenset({KeyScope.READ}), tenant, NOW)
             for name in names:
                 path, params = GETS[name]
-                answer = client.get(path, params=params, headers={"Authorization": f"Bearer {text}"})
+                answer = client.get(
+                    path, params=params, headers={"Authorization": f"Bearer {text}"}
+                )
                 said[f"{name} for {tenant or 'all'}"] = f"{answer.status_code} {answer.text}"
         _, text = keys.create("k", frozenset(KeyScope), None, NOW)
         for name, (path, body) in BODIES.items():

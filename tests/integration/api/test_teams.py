@@ -1,4 +1,5 @@
-"""Teams over a real mongod: rows sum to what /v1/costs attributes, a tenant that moves divides exactly, budgets follow."""
+"""Teams over a real mongod: rows sum to what /v1/costs attributes, a tenant that moves divides
+exactly, budgets follow."""
 
 from __future__ import annotations
 
@@ -38,16 +39,22 @@ def _no_rows(made: Api) -> None:
 
 
 def say(api: Api, tenant: str, team: str | None, at: datetime) -> Any:
-    return api.client(KeyScope.ADMIN).post("/v1/teams", json={"tenant": tenant, "team": team, "valid_from": at.isoformat()})
+    return api.client(KeyScope.ADMIN).post(
+        "/v1/teams", json={"tenant": tenant, "team": team, "valid_from": at.isoformat()}
+    )
 
 
 def money(api: Api, tenant: str, start: datetime, end: datetime) -> int:
     """Of the cells, without the code under test."""
     chosen = [cell for cell in api.cells if start <= cell["minute"] < end]
-    return sum(line["cost_nusd"] for cell in chosen for line in cell["lines"] if line["tenant"] == tenant)
+    return sum(
+        line["cost_nusd"] for cell in chosen for line in cell["lines"] if line["tenant"] == tenant
+    )
 
 
-def test_rows_sum_to_the_attributed_money_and_a_tenant_that_moves_divides_exactly(made: Api) -> None:
+def test_rows_sum_to_the_attributed_money_and_a_tenant_that_moves_divides_exactly(
+    made: Api,
+) -> None:
     say(made, "tenant-00", "red", START - timedelta(days=9))
     say(made, "tenant-00", "blue", MOVED)
     say(made, "tenant-01", "blue", START - timedelta(days=9))
@@ -64,9 +71,14 @@ def test_rows_sum_to_the_attributed_money_and_a_tenant_that_moves_divides_exactl
     assert sum(row["tokens"] for row in body["rows"]) == costs["tokens"]["total"]
     assert sum(row["requests"] for row in body["rows"]) == costs["requests"]
     run = runner(made.store, made.settings)
-    printed = json.loads(run("teams", "costs", "--from", START.isoformat(), "--to", NOW.isoformat(), "--json").stdout)
+    printed = json.loads(
+        run("teams", "costs", "--from", START.isoformat(), "--to", NOW.isoformat(), "--json").stdout
+    )
     assert printed == body
-    assert "(no team)" in run("teams", "costs", "--from", START.isoformat(), "--to", NOW.isoformat()).stdout
+    assert (
+        "(no team)"
+        in run("teams", "costs", "--from", START.isoformat(), "--to", NOW.isoformat()).stdout
+    )
 
 
 def test_a_budget_of_a_team_is_the_money_of_its_tenants_while_they_belong_to_it(made: Api) -> None:
@@ -76,7 +88,9 @@ def test_a_budget_of_a_team_is_the_money_of_its_tenants_while_they_belong_to_it(
     body = {"name": "red", "scope": "team", "key": "red", "limit_usd": "1"}
     assert made.client(KeyScope.ADMIN).post("/v1/budgets", json=body).status_code == 201
     (state,) = made.reader.get("/v1/budgets").json()["budgets"]
-    assert state["spent_nusd"] == money(made, "tenant-00", START, MOVED) + money(made, "tenant-01", START, NOW)
+    assert state["spent_nusd"] == money(made, "tenant-00", START, MOVED) + money(
+        made, "tenant-01", START, NOW
+    )
     hourly = [
         money(made, "tenant-01", at, at + timedelta(hours=1))
         + money(made, "tenant-00", at, min(at + timedelta(hours=1), MOVED))
@@ -101,7 +115,9 @@ def test_a_budget_of_a_team_is_the_money_of_its_tenants_while_they_belong_to_it(
         ({"valid_to": "2026-03-01T00:00:00Z"}, "valid_to"),
     ],
 )
-def test_a_row_that_cannot_be_used_names_the_field(made: Api, change: dict[str, Any], field: str) -> None:
+def test_a_row_that_cannot_be_used_names_the_field(
+    made: Api, change: dict[str, Any], field: str
+) -> None:
     body = {"tenant": "a", "team": "red", "valid_from": "2026-02-01T00:00:00Z", **change}
     answer = made.client(KeyScope.ADMIN).post("/v1/teams", json=body)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)

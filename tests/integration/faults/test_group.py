@@ -9,7 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from tests.integration.delivery_support import Processor, delivery_settings, eventually, lag, send, stored, usages
+from tests.integration.delivery_support import (
+    Processor,
+    delivery_settings,
+    eventually,
+    lag,
+    send,
+    stored,
+    usages,
+)
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.kafka.consumer import EventSource
@@ -28,13 +36,17 @@ def settings(mock_broker: EmbeddedBroker, mongo_uri: str, mongo_database: str) -
     return delivery_settings(mock_broker.bootstrap, mongo_uri, mongo_database)
 
 
-def test_one_replica_more_than_partitions_is_idle_and_takes_over(mongo_uri: str, mongo_database: str, start: Start) -> None:
+def test_one_replica_more_than_partitions_is_idle_and_takes_over(
+    mongo_uri: str, mongo_database: str, start: Start
+) -> None:
     """The thirteenth of twelve, at two: the assignor knows no other difference."""
     with EmbeddedBroker(TWO) as broker:
         settings = delivery_settings(broker.bootstrap, mongo_uri, mongo_database)
         seed_offsets(settings)
         replicas = [start(settings), start(settings), start(settings)]
-        eventually(lambda: all("listening on" in replica.text() for replica in replicas), 60, "starting")
+        eventually(
+            lambda: all("listening on" in replica.text() for replica in replicas), 60, "starting"
+        )
 
         def partitions() -> list[float]:
             return sorted(replica.metric("gpu_tokens_assigned_partitions") for replica in replicas)
@@ -57,7 +69,9 @@ def test_one_replica_more_than_partitions_is_idle_and_takes_over(mongo_uri: str,
         one.process.wait(10)
         sent |= send(settings, usages(500, hosts=20))
         eventually(lambda: lag(settings) == 0, 60, "taking over")
-        eventually(lambda: idle.metric("gpu_tokens_assigned_partitions") == 1, 60, "owning a partition")
+        eventually(
+            lambda: idle.metric("gpu_tokens_assigned_partitions") == 1, 60, "owning a partition"
+        )
         opened = open_store(settings)
         assert stored(opened).keys() == sent.keys()
         opened.close()
@@ -65,13 +79,20 @@ def test_one_replica_more_than_partitions_is_idle_and_takes_over(mongo_uri: str,
         assert other.stop() == 0
 
 
-def test_a_member_slower_than_the_poll_interval_commits_nothing_any_more(mock_broker: EmbeddedBroker) -> None:
-    """Its heartbeats go on while it is stuck in a batch: alive to the group until its interval is over, and a zombie then."""
+def test_a_member_slower_than_the_poll_interval_commits_nothing_any_more(
+    mock_broker: EmbeddedBroker,
+) -> None:
+    """Its heartbeats go on while it is stuck in a batch: alive to the group until its interval is
+    over, and a zombie then."""
     slow_settings = delivery_settings(
         mock_broker.bootstrap,
         "mongodb://127.0.0.1:9/",
         "unused",
-        kafka_extra_config={"session.timeout.ms": "2000", "heartbeat.interval.ms": "500", "max.poll.interval.ms": "3000"},
+        kafka_extra_config={
+            "session.timeout.ms": "2000",
+            "heartbeat.interval.ms": "500",
+            "max.poll.interval.ms": "3000",
+        },
     )
     settings = delivery_settings(mock_broker.bootstrap, "mongodb://127.0.0.1:9/", "unused")
     seed_offsets(settings)
@@ -103,14 +124,19 @@ def test_a_member_slower_than_the_poll_interval_commits_nothing_any_more(mock_br
             return len(slow.owned) == len(heir.owned) == 6
 
         eventually(both_share, 60, "the slow one coming back")
-        assert sum(state.committed or 0 for state in describe_group(settings)) == 200, "no offset was set back"
+        assert sum(state.committed or 0 for state in describe_group(settings)) == 200, (
+            "no offset was set back"
+        )
     finally:
         slow.close()
         heir.close()
 
 
-def send_in_background(settings: Settings, events: list[TokenUsage]) -> Callable[[], dict[str, bytes]]:
-    """Send while nobody waits for it: some of it cannot be sent yet. Returns what waits, and gives what was sent."""
+def send_in_background(
+    settings: Settings, events: list[TokenUsage]
+) -> Callable[[], dict[str, bytes]]:
+    """Send while nobody waits for it: some of it cannot be sent yet. Returns what waits, and gives
+    what was sent."""
     pool = ThreadPoolExecutor(1)
     sending = pool.submit(send, settings, events)
 
@@ -166,7 +192,8 @@ def shared_evenly(members: list[Member]) -> bool:
 
 
 def test_members_come_and_go_under_load(settings: Settings) -> None:
-    """1, 12, 3 and 12 members: what is committed was read by somebody, and at twelve each has one partition."""
+    """1, 12, 3 and 12 members: what is committed was read by somebody, and at twelve each has one
+    partition."""
     seed_offsets(settings)
     read: set[bytes] = set()
     sent: dict[str, bytes] = {}
@@ -186,7 +213,9 @@ def test_members_come_and_go_under_load(settings: Settings) -> None:
     assert read == set(sent.values())
 
 
-def test_partitions_of_a_broker_that_is_away_keep_nobody_waiting(mongo_uri: str, mongo_database: str, start: Start) -> None:
+def test_partitions_of_a_broker_that_is_away_keep_nobody_waiting(
+    mongo_uri: str, mongo_database: str, start: Start
+) -> None:
     """Half of the topic can be read, half of it cannot."""
     with EmbeddedBroker({"tokens": 12, "tokens.dlq": 12}, broker_count=2) as broker:
         settings = delivery_settings(broker.bootstrap, mongo_uri, mongo_database)
@@ -199,7 +228,11 @@ def test_partitions_of_a_broker_that_is_away_keep_nobody_waiting(mongo_uri: str,
         broker.stop_broker(2)
         wait = send_in_background(settings, usages(2000, hosts=60))
         try:
-            eventually(lambda: len(stored(store)) > 500 + 500, 60, "storing what comes through the other broker")
+            eventually(
+                lambda: len(stored(store)) > 500 + 500,
+                60,
+                "storing what comes through the other broker",
+            )
             time.sleep(3)
             assert len(stored(store)) < 2500, "and it was away"
             assert processor.get("/health")[0] == 200

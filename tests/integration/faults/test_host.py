@@ -1,4 +1,5 @@
-"""What a host runs out of, or does to its processes: descriptors, memory, room for logs, the right time."""
+"""What a host runs out of, or does to its processes: descriptors, memory, room for logs, the right
+time."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of a running process are Linux's")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="limits of a running process are Linux's"
+)
 
 Start = Callable[..., Processor]
 
@@ -56,10 +59,14 @@ def store(settings: Settings) -> Iterator[Store]:
     opened.close()
 
 
-def test_out_of_file_descriptors_it_waits_and_loses_nothing(mock_broker: EmbeddedBroker, tmp_path: Path, start: Start) -> None:
+def test_out_of_file_descriptors_it_waits_and_loses_nothing(
+    mock_broker: EmbeddedBroker, tmp_path: Path, start: Start
+) -> None:
     """MongoDB is started again, and there is no descriptor for a connection to it."""
     with EmbeddedMongod(tmp_path / "mongod") as mongod:
-        settings = delivery_settings(mock_broker.bootstrap, mongod.uri, "faults", mongodb_timeout_ms=1000)
+        settings = delivery_settings(
+            mock_broker.bootstrap, mongod.uri, "faults", mongodb_timeout_ms=1000
+        )
         seed_offsets(settings)
         processor = start(settings).wait_ready()
         sent = send(settings, usages(500, hosts=60))
@@ -71,7 +78,9 @@ def test_out_of_file_descriptors_it_waits_and_loses_nothing(mock_broker: Embedde
         mongod.start()
         sent |= send(settings, usages(500, hosts=60))
         time.sleep(6)
-        assert processor.process.poll() is None or processor.process.returncode == 1, processor.text()
+        assert processor.process.poll() is None or processor.process.returncode == 1, (
+            processor.text()
+        )
         assert lag(settings) == 500, f"nothing is committed that is not stored (port {port})"
         if processor.process.poll() is None:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
@@ -92,10 +101,12 @@ def unhealthy(processor: Processor) -> bool:
         return True
 
 
-def test_out_of_memory_it_ends_and_the_next_one_loses_nothing(settings: Settings, store: Store, start: Start) -> None:
-    """An address space that cannot grow: allocations fail wherever they happen to be. It ends, or a liveness probe sees that
-    it is stuck (a thread of Python that cannot begin says nothing), or it gets by. (The kernel's own way to end a process is
-    SIGKILL; the kill loop is made of that.)"""
+def test_out_of_memory_it_ends_and_the_next_one_loses_nothing(
+    settings: Settings, store: Store, start: Start
+) -> None:
+    """An address space that cannot grow: allocations fail wherever they happen to be. It ends, or a
+    liveness probe sees that it is stuck (a thread of Python that cannot begin says nothing), or it
+    gets by. (The kernel's own way to end a process is SIGKILL; the kill loop is made of that.)"""
     processor = start(settings, BATCH_MAX_RECORDS="10000", STUCK_AFTER_SECONDS="10").wait_ready()
     sent = send(settings, usages(200, hosts=60))
     eventually(lambda: lag(settings) == 0)
@@ -122,7 +133,9 @@ def test_out_of_memory_it_ends_and_the_next_one_loses_nothing(settings: Settings
 def test_a_full_log_volume_stops_nobody(settings: Settings, store: Store) -> None:
     """/dev/full answers every write as a full disk does."""
     command = [*GPU_TOKENS, "processor", "--port", "0"]
-    with running(command, Path("/dev/full"), {**environment_of(settings), "LOG_LEVEL": "DEBUG"}, ROOT) as process:
+    with running(
+        command, Path("/dev/full"), {**environment_of(settings), "LOG_LEVEL": "DEBUG"}, ROOT
+    ) as process:
         sent = send(settings, usages(1000, hosts=60))
         eventually(lambda: process.poll() is not None or lag(settings) == 0, 60, "storing")
         assert process.poll() is None, "a line that cannot be written is no reason to end"
@@ -139,7 +152,9 @@ def stepped_clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("no C compiler on PATH: a clock of one process cannot be set here")
     library = tmp_path_factory.mktemp("clock") / "clock_step.so"
     source = Path(__file__).with_name("clock_step.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True
+    )
     return library
 
 
@@ -151,9 +166,15 @@ def set_step(file: Path, seconds: int) -> None:
 
 @pytest.mark.parametrize("step_seconds", [3600, -3600])
 def test_a_clock_that_is_set_by_an_hour_changes_no_value(
-    step_seconds: int, settings: Settings, store: Store, start: Start, stepped_clock: Path, tmp_path: Path
+    step_seconds: int,
+    settings: Settings,
+    store: Store,
+    start: Start,
+    stepped_clock: Path,
+    tmp_path: Path,
 ) -> None:
-    """By such a clock events would be dated wrongly: it stops and says so; set right, it goes on where it was."""
+    """By such a clock events would be dated wrongly: it stops and says so; set right, it goes on
+    where it was."""
     step = tmp_path / "step"
     step.write_bytes(struct.pack("=q", 0))
     clock = {"LD_PRELOAD": str(stepped_clock), "CLOCK_STEP_FILE": str(step)}
@@ -178,4 +199,6 @@ def test_a_clock_that_is_set_by_an_hour_changes_no_value(
     report = audit(ledger, params_of(settings))
     assert report.holds, report.findings[:3]
     ingested = [document["ingested_at"] for document in stored(store).values()]
-    assert (max(ingested) - min(ingested)).total_seconds() < 900, "dated by MongoDB's clock, not by the one that was set"
+    assert (max(ingested) - min(ingested)).total_seconds() < 900, (
+        "dated by MongoDB's clock, not by the one that was set"
+    )

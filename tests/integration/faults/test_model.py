@@ -1,8 +1,10 @@
-"""Any story of deliveries, deaths and late news ends in the ledger that the sent events, the prices and the oracle say.
+"""Any story of deliveries, deaths and late news ends in the ledger that the sent events, the prices
+and the oracle say.
 
-The machine draws the story: records are sent, sent again, late; two replicas read from where the group is, die at any step,
-come back with an empty memory, read what the other one has stored already, close; prices are written backwards. Its model is a
-dictionary: what was sent, by id. MODEL_EXAMPLES (default 12) is how many stories are told.
+The machine draws the story: records are sent, sent again, late; two replicas read from where the
+group is, die at any step, come back with an empty memory, read what the other one has stored
+already, close; prices are written backwards. Its model is a dictionary: what was sent, by id.
+MODEL_EXAMPLES (default 12) is how many stories are told.
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ from unittest import mock
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from tests.integration.killloop.oracle_judge import ledger_against_oracle
 from tests.integration.killloop.world import World
 from tests.integration.ledger_support import NoLetters, Pipeline, minutes_ago, sample, usage
@@ -50,7 +58,15 @@ class Replica(Pipeline):
     def _new_writer(self) -> BatchWriter:
         letters = cast("DeadLetters", NoLetters())
         debounce_seconds = self.settings.close_debounce_seconds
-        return BatchWriter(self.store, letters, debounce_seconds, self.metrics, SystemClock(), self._die, self._recent)
+        return BatchWriter(
+            self.store,
+            letters,
+            debounce_seconds,
+            self.metrics,
+            SystemClock(),
+            self._die,
+            self._recent,
+        )
 
     def _die(self, step: LoopStage) -> None:
         if step is self.dies_after:
@@ -96,7 +112,8 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
         "gpu": gpu,
         "at": at,
         "latency_ms": None if latency_s is None else latency_s * 1000.0,
-        "labelled": draw(st.booleans()),  # names its GPU by host and index; samples may teach later what that means
+        # names its GPU by host and index; samples may teach later what that means
+        "labelled": draw(st.booleans()),
         "tenant": draw(st.sampled_from(["t", "u"])),
         "prompt_tokens": draw(st.integers(0, 5000)),
         "completion_tokens": draw(st.integers(0, 500)),
@@ -130,13 +147,22 @@ class Story(RuleBasedStateMachine):
             first = place % len(self.topic)
             self.topic += self.topic[first : first + count]
 
-    @rule(replica=REPLICAS, count=st.integers(1, 12), dies_after=st.sampled_from([None, None, *LoopStage]))
+    @rule(
+        replica=REPLICAS,
+        count=st.integers(1, 12),
+        dies_after=st.sampled_from([None, None, *LoopStage]),
+    )
     def deliver(self, replica: int, count: int, dies_after: LoopStage | None) -> None:
-        """Read on from where the group is. Who dies has committed nothing, and who dies after the commit all of it."""
+        """Read on from where the group is. Who dies has committed nothing, and who dies after the
+        commit all of it."""
         batch = self.topic[self.committed : self.committed + count]
         if not batch:
             return
-        inside = dies_after if dies_after in (LoopStage.INSERTED, LoopStage.MARKED, LoopStage.DEAD_LETTERED) else None
+        inside = (
+            dies_after
+            if dies_after in (LoopStage.INSERTED, LoopStage.MARKED, LoopStage.DEAD_LETTERED)
+            else None
+        )
         if dies_after in (LoopStage.POLLED, LoopStage.SHAPED):
             self.replicas[replica].restart()
             return
@@ -184,9 +210,15 @@ class Story(RuleBasedStateMachine):
     def price(self, gpu: str | None, minute: int, usd: str) -> None:
         """A row of one GPU, or of all that have none; from a minute of the story on."""
         store = self.replicas[0].store
-        row: dict[str, Any] = {"_id": f"p{len(self.prices)}", "scope": "gpu" if gpu else "default", "key": gpu}
+        row: dict[str, Any] = {
+            "_id": f"p{len(self.prices)}",
+            "scope": "gpu" if gpu else "default",
+            "key": gpu,
+        }
         row |= {"usd_per_hour": usd, "mode": "on_demand", "usd_per_kwh": None, "valid_to": None}
-        row["created_at"] = store.now().replace(microsecond=0) + timedelta(milliseconds=len(self.prices))
+        row["created_at"] = store.now().replace(microsecond=0) + timedelta(
+            milliseconds=len(self.prices)
+        )
         row["valid_from"] = self.start + timedelta(minutes=minute)
         self.prices.append(dict(row))
         store[Collection.PRICES].insert_one({**row, "pending": True})
@@ -197,7 +229,11 @@ class Story(RuleBasedStateMachine):
             return
         ids = self._stored()
         assert len(ids) == len(set(ids)), "an event is stored twice"
-        assert {event.event_id for event in self.topic[: self.committed]} <= set(ids) <= self.world.valid.keys()
+        assert (
+            {event.event_id for event in self.topic[: self.committed]}
+            <= set(ids)
+            <= self.world.valid.keys()
+        )
 
     def teardown(self) -> None:
         if not hasattr(self, "replicas"):
@@ -226,13 +262,19 @@ class Story(RuleBasedStateMachine):
         if "mem_used_mb" in fields:
             return sample(number, at.astimezone(UTC), gpu_uuid=GPUS[gpu], gpu_index=gpu, **fields)
         labelled = fields.pop("labelled")
-        named: dict[str, Any] = {"gpu_uuids": [], "gpu_index": gpu} if labelled else {"gpu_uuids": [GPUS[gpu]]}
+        named: dict[str, Any] = (
+            {"gpu_uuids": [], "gpu_index": gpu} if labelled else {"gpu_uuids": [GPUS[gpu]]}
+        )
         return usage(number, at.astimezone(UTC), **named, **fields)
 
     def _stored(self) -> list[str]:
         store = self.replicas[0].store
         names = (USAGE.collection, SAMPLE.collection)
-        return [event_id_of(document) for name in names for document in store[name].find({}, {"event_id": 1})]
+        return [
+            event_id_of(document)
+            for name in names
+            for document in store[name].find({}, {"event_id": 1})
+        ]
 
 
 def test_any_story_ends_in_the_ledger_of_what_was_sent(mongo_uri: str) -> None:

@@ -1,4 +1,5 @@
-"""What needs a real broker: rights on the dead-letter topic, its limits, and a log that lost its end."""
+"""What needs a real broker: rights on the dead-letter topic, its limits, and a log that lost its
+end."""
 
 from __future__ import annotations
 
@@ -16,7 +17,15 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
-from tests.integration.delivery_support import Processor, delivery_settings, eventually, lag, send, stored, usages
+from tests.integration.delivery_support import (
+    Processor,
+    delivery_settings,
+    eventually,
+    lag,
+    send,
+    stored,
+    usages,
+)
 
 from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, KafkaBroker
 from gpu_token_analytics.kafka.dead_letters import read_dead_letters
@@ -63,7 +72,8 @@ class GuardedBroker(KafkaBroker):
         super()._write_properties()
         more = {
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:admin;User:ANONYMOUS",  # the controller's own listener has no logins
+            # the controller's own listener has no logins
+            "super.users": "User:admin;User:ANONYMOUS",
             "allow.everyone.if.no.acl.found": "true",
         }
         with self._properties_file.open("a") as file:
@@ -87,7 +97,14 @@ def test_a_dead_letter_topic_it_may_not_write_to_stops_it(
     admin_settings = settings_of(guarded, mongo_uri, mongo_database, **admin_login)
     names = {"kafka_topic": admin_settings.kafka_topic, "kafka_group": admin_settings.kafka_group}
     own_login = login | {"kafka_sasl_username": "processor", "kafka_sasl_password": "p"}
-    settings = delivery_settings(guarded.bootstrap, mongo_uri, mongo_database, kafka_extra_config=SESSION, **names, **own_login)
+    settings = delivery_settings(
+        guarded.bootstrap,
+        mongo_uri,
+        mongo_database,
+        kafka_extra_config=SESSION,
+        **names,
+        **own_login,
+    )
     create_topics(admin_settings)
     admin = AdminClient(
         {
@@ -145,17 +162,23 @@ def denial_filter(acl: AclBinding) -> Any:
 def test_a_record_too_large_for_the_dead_letter_topic_is_cut_and_holds_nobody_up(
     most_bytes: int, kafka: KafkaBroker, mongo_uri: str, mongo_database: str, start: Start
 ) -> None:
-    """Somebody made the topic with a small limit; one sender's record must not stop everybody's for ever."""
+    """Somebody made the topic with a small limit; one sender's record must not stop everybody's for
+    ever."""
     settings = settings_of(kafka, mongo_uri, mongo_database)
     create_topics(settings)
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    entry = ConfigEntry("max.message.bytes", str(most_bytes), incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ConfigResource.Type.TOPIC, settings.dlq_topic, incremental_configs=[entry])
+    entry = ConfigEntry(
+        "max.message.bytes", str(most_bytes), incremental_operation=AlterConfigOpType.SET
+    )
+    resource = ConfigResource(
+        ConfigResource.Type.TOPIC, settings.dlq_topic, incremental_configs=[entry]
+    )
     for future in admin.incremental_alter_configs([resource]).values():
         future.result(30)
     processor = start(settings).wait_ready()
     sent = send(settings, usages(100, hosts=60))
-    # Random digits compress to a half. Not from the first on: 99590689918e4115 would be a number, out of range.
+    # Random digits compress to a half. Not from the first on: 99590689918e4115 would be a number,
+    # out of range.
     noise = b"x" + b"".join(uuid.uuid4().hex.encode() for _ in range(1500))[1:]
     assert len(noise) == 48_000
     send_bad(settings, [b"short", noise])
@@ -171,10 +194,15 @@ def test_a_record_too_large_for_the_dead_letter_topic_is_cut_and_holds_nobody_up
 
 
 def test_a_log_that_lost_its_end_stops_it(
-    java: str, tmp_path: Path, mongo_uri: str, mongo_database: str, start: Start, keep_log: Callable[[Path], None]
+    java: str,
+    tmp_path: Path,
+    mongo_uri: str,
+    mongo_database: str,
+    start: Start,
+    keep_log: Callable[[Path], None],
 ) -> None:
-    """What an unclean leader leaves: acknowledged records gone, offsets given a second time. It must not read on as if
-    nothing had been."""
+    """What an unclean leader leaves: acknowledged records gone, offsets given a second time. It
+    must not read on as if nothing had been."""
     with KafkaBroker(CURRENT_VERSION, tmp_path / "kafka") as broker:
         keep_log(broker.log_file)
         settings = settings_of(broker, mongo_uri, mongo_database)
@@ -202,7 +230,9 @@ def test_a_log_that_lost_its_end_stops_it(
             shutil.copytree(behind / folder.name, folder)
         broker.start()
         ends = {state.partition: state.high for state in describe_group(settings)}
-        assert all(ends[number] < (committed[number] or 0) for number in ends), "the log lost its end"
+        assert all(ends[number] < (committed[number] or 0) for number in ends), (
+            "the log lost its end"
+        )
         send(settings, usages(60, hosts=60))
         third = start(settings)
         assert third.wait(90) == 1

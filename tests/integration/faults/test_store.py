@@ -1,4 +1,5 @@
-"""What an operator or a tired server does to MongoDB: rights taken away, no primary, every write five seconds late."""
+"""What an operator or a tired server does to MongoDB: rights taken away, no primary, every write
+five seconds late."""
 
 from __future__ import annotations
 
@@ -10,7 +11,15 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient  # rights, elections and slowness are not the product's business
-from tests.integration.delivery_support import Processor, delivery_settings, eventually, lag, send, stored, usages
+from tests.integration.delivery_support import (
+    Processor,
+    delivery_settings,
+    eventually,
+    lag,
+    send,
+    stored,
+    usages,
+)
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
@@ -46,7 +55,10 @@ def test_rights_taken_away_stop_it_and_given_back_lose_nothing(
         database = root[DATABASE]
         roles = [{"role": "readWrite", "db": DATABASE}, {"role": "dbAdmin", "db": DATABASE}]
         database.command("createUser", "processor", pwd="p", roles=roles)
-        uri = f"mongodb://processor:p@127.0.0.1:{mongod.port}/?directConnection=true&authSource={DATABASE}"
+        uri = (
+            f"mongodb://processor:p@127.0.0.1:{mongod.port}/?directConnection=true&"
+            f"authSource={DATABASE}"
+        )
         settings = delivery_settings(mock_broker.bootstrap, uri, DATABASE, mongodb_timeout_ms=2000)
         seed_offsets(settings)
         processor = start(settings).wait_ready()
@@ -54,7 +66,9 @@ def test_rights_taken_away_stop_it_and_given_back_lose_nothing(
         eventually(lambda: lag(settings) == 0)
         stored_until_then = committed(settings)
 
-        database.command("updateUser", "processor", roles=[{"role": role, "db": DATABASE} for role in left])
+        database.command(
+            "updateUser", "processor", roles=[{"role": role, "db": DATABASE} for role in left]
+        )
         sent |= send(settings, usages(500, hosts=60))
         assert processor.wait(90) == 1, "an operator has to act, and sees it"
         last = processor.text().strip().splitlines()[-1]
@@ -75,12 +89,16 @@ def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(
 ) -> None:
     """Its only member is a secondary: reads would be answered, writes are not."""
     with EmbeddedMongod(tmp_path / "mongod", replica_set="rs0") as mongod:
-        settings = delivery_settings(mock_broker.bootstrap, mongod.uri, DATABASE, mongodb_timeout_ms=1000)
+        settings = delivery_settings(
+            mock_broker.bootstrap, mongod.uri, DATABASE, mongodb_timeout_ms=1000
+        )
         seed_offsets(settings)
         processor = start(settings).wait_ready()
         sent = send(settings, usages(500, hosts=60))
         eventually(lambda: lag(settings) == 0)
-        with MongoClient[dict[str, Any]](f"mongodb://127.0.0.1:{mongod.port}/?directConnection=true") as member:
+        with MongoClient[dict[str, Any]](
+            f"mongodb://127.0.0.1:{mongod.port}/?directConnection=true"
+        ) as member:
             member.admin.command({"replSetStepDown": 15, "force": True})
             assert not member.admin.command("hello")["isWritablePrimary"]
             sent |= send(settings, usages(500, hosts=60))
@@ -88,7 +106,9 @@ def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(
             assert processor.get("/ready")[0] == 503
             assert processor.get("/health")[0] == 200, "a restart would not help"
             assert lag(settings) > 0, "nothing is committed that is not stored"
-            eventually(lambda: member.admin.command("hello")["isWritablePrimary"], 60, "electing it again")
+            eventually(
+                lambda: member.admin.command("hello")["isWritablePrimary"], 60, "electing it again"
+            )
         eventually(lambda: lag(settings) == 0, 60, "going on")
         all_is_stored_once(settings, sent)
         assert processor.stop() == 0
@@ -110,12 +130,17 @@ def slow_mongod(tmp_path: Path) -> Iterator[EmbeddedMongod]:
 def test_five_seconds_a_write_and_ten_times_the_input_grow_a_lag_and_nothing_else(
     mock_broker: EmbeddedBroker, slow_mongod: EmbeddedMongod, start: Start
 ) -> None:
-    settings = delivery_settings(mock_broker.bootstrap, slow_mongod.uri, DATABASE, batch_max_records=2000)
+    settings = delivery_settings(
+        mock_broker.bootstrap, slow_mongod.uri, DATABASE, batch_max_records=2000
+    )
     seed_offsets(settings)
     processor = start(settings).wait_ready()
     sent = send(settings, usages(2000, hosts=60))
     eventually(lambda: lag(settings) == 0)
-    eventually(lambda: processor.metric("gpu_tokens_assigned_partitions") == 12, what="the metric, set every few seconds")
+    eventually(
+        lambda: processor.metric("gpu_tokens_assigned_partitions") == 12,
+        what="the metric, set every few seconds",
+    )
     before_mb = processor.rss_mb()
     with MongoClient[dict[str, Any]](slow_mongod.uri) as control:
         how = {"failCommands": ["insert"], "blockConnection": True, "blockTimeMS": 5000}
@@ -131,7 +156,9 @@ def test_five_seconds_a_write_and_ten_times_the_input_grow_a_lag_and_nothing_els
             time.sleep(1)
         assert time.monotonic() - begun > 10, "the store was slow"
     assert most_lag > 10_000
-    assert most_mb < before_mb + 120, f"{before_mb:.0f} MB -> {most_mb:.0f} MB: what waits, waits in Kafka"
+    assert most_mb < before_mb + 120, (
+        f"{before_mb:.0f} MB -> {most_mb:.0f} MB: what waits, waits in Kafka"
+    )
     assert "lost (" not in processor.text()
     all_is_stored_once(settings, sent)
     assert processor.stop() == 0

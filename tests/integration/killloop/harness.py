@@ -29,7 +29,8 @@ from gpu_token_analytics.settings import Settings
 ROOT = Path(__file__).parents[3]
 CHUNK = 250
 QUIET_SECONDS = HOUSEKEEPING_SECONDS + 5
-MAX_LAG = 4_000  # records; the embedded broker keeps little, and a backlog would make batches too large to die often
+# records; the embedded broker keeps little, and a backlog would make batches too large to die often
+MAX_LAG = 4_000
 
 
 @dataclass
@@ -46,14 +47,23 @@ class Ends:
     @property
     def surprises(self) -> dict[int, int]:
         """Ends that nobody asked for: neither a kill nor a clean stop."""
-        return {code: count for code, count in self.codes.items() if code not in (0, -signal.SIGKILL)}
+        return {
+            code: count for code, count in self.codes.items() if code not in (0, -signal.SIGKILL)
+        }
 
 
 class Nursery:
     """Keeps `size` processors alive: when one dies, another is born. See nursery.py."""
 
     def __init__(
-        self, environment: dict[str, str], folder: Path, *, size: int, seed: int, probability: float, variant: str = ""
+        self,
+        environment: dict[str, str],
+        folder: Path,
+        *,
+        size: int,
+        seed: int,
+        probability: float,
+        variant: str = "",
     ) -> None:
         self.ends = Ends()
         self.log = folder / "processors.log"
@@ -102,7 +112,10 @@ class Nursery:
         deadline = time.monotonic() + timeout_seconds
         while self._alive:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(self._alive)} processors did not stop within {timeout_seconds} s of SIGTERM")
+                raise TimeoutError(
+                    f"{len(self._alive)} processors did not stop within {timeout_seconds} s of "
+                    "SIGTERM"
+                )
             time.sleep(0.05)
 
     def check(self) -> None:
@@ -124,7 +137,12 @@ class Nursery:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close()
 
     def _spawn(self) -> None:
@@ -172,8 +190,11 @@ def environment_of(settings: Settings) -> dict[str, str]:
     }
 
 
-def send_while_dying(nursery: Nursery, settings: Settings, world: World, deaths: int, seconds: float) -> None:
-    """Send until `deaths` lives have ended, killing some from outside as well. Raises TimeoutError."""
+def send_while_dying(
+    nursery: Nursery, settings: Settings, world: World, deaths: int, seconds: float
+) -> None:
+    """Send until `deaths` lives have ended, killing some from outside as well. Raises
+    TimeoutError."""
     dice = random.Random(world.seed + 1)
     deadline = time.monotonic() + seconds
     next_kill = time.monotonic() + 2
@@ -193,7 +214,8 @@ def send_while_dying(nursery: Nursery, settings: Settings, world: World, deaths:
 
 
 def wait_until_done(nursery: Nursery, settings: Settings, store: Store, seconds: float) -> None:
-    """Wait until all is read and committed and no cell is due, and stays so while the closers look after silent GPUs.
+    """Wait until all is read and committed and no cell is due, and stays so while the closers look
+    after silent GPUs.
 
     Raises TimeoutError.
     """

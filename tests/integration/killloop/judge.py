@@ -1,4 +1,5 @@
-"""The verdict: what is in the store and in the dead letters, against what was sent. Every problem is one line."""
+"""The verdict: what is in the store and in the dead letters, against what was sent. Every problem
+is one line."""
 
 from __future__ import annotations
 
@@ -34,14 +35,19 @@ LedgerJudge = Callable[[Store, Settings, World], list[str]]
 
 def judge(store: Store, settings: Settings, world: World) -> list[str]:
     """All problems: of raw (L1), of dead letters (L2), of the ledger (L3), of offsets (L5)."""
-    found = raw_problems(store, world) + dead_letter_problems(settings, world) + offset_problems(settings)
+    found = (
+        raw_problems(store, world)
+        + dead_letter_problems(settings, world)
+        + offset_problems(settings)
+    )
     for ledger_judge in LEDGER_JUDGES:
         found += ledger_judge(store, settings, world)
     return found
 
 
 def raw_problems(store: Store, world: World) -> list[str]:
-    """L1: the stored ids are exactly the valid ids sent, each with the hash and the fields of what was sent."""
+    """L1: the stored ids are exactly the valid ids sent, each with the hash and the fields of what
+    was sent."""
     stored: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     for name in (USAGE.collection, SAMPLE.collection):
@@ -52,7 +58,11 @@ def raw_problems(store: Store, world: World) -> list[str]:
             stored[event_id] = document
     problems += _differences("L1 lost", world.valid.keys() - stored.keys(), len(world.valid))
     problems += _differences("L1 never sent", stored.keys() - world.valid.keys(), len(world.valid))
-    wrong = [name for name in world.valid.keys() & stored.keys() if not _is_what_was_sent(stored[name], world.valid[name])]
+    wrong = [
+        name
+        for name in world.valid.keys() & stored.keys()
+        if not _is_what_was_sent(stored[name], world.valid[name])
+    ]
     return problems + _differences("L1 stored differently", wrong, len(world.valid))
 
 
@@ -65,15 +75,23 @@ def _is_what_was_sent(document: dict[str, Any], value: bytes) -> bool:
         "ts_us": timegm(at.utctimetuple()) * 1_000_000 + at.microsecond,
     }
     if sent["schema"] == "token.usage.v1":
-        expected |= {name: sent[name] for name in ("model", "tenant", "request_id", "prompt_tokens", "completion_tokens")}
+        expected |= {
+            name: sent[name]
+            for name in ("model", "tenant", "request_id", "prompt_tokens", "completion_tokens")
+        }
         expected["gpus"] = sorted(sent.get("gpu_uuids") or [f"{sent['host']}/{sent['gpu_index']}"])
     else:
-        expected |= {"gpu": sent["gpu_uuid"], "utilization": sent["utilization"], "power_w": sent["power_w"]}
+        expected |= {
+            "gpu": sent["gpu_uuid"],
+            "utilization": sent["utilization"],
+            "power_w": sent["power_w"],
+        }
     return all(document[name] == value for name, value in expected.items())
 
 
 def dead_letter_problems(settings: Settings, world: World) -> list[str]:
-    """L2: the dead letters, once per place they were read at, are exactly the bad records sent, with their reasons."""
+    """L2: the dead letters, once per place they were read at, are exactly the bad records sent,
+    with their reasons."""
     found: Counter[tuple[str, bytes]] = Counter()
     for letter in read_dead_letters(settings):
         found[letter.reason, letter.value or b""] += 1
@@ -88,15 +106,19 @@ def _listed(what: str, letters: Counter[tuple[str, bytes]]) -> list[str]:
 def offset_problems(settings: Settings) -> list[str]:
     """L5, L6: everything was read and committed, and the log lost nothing on the way."""
     states = describe_group(settings)
-    return [f"L5 partition {state.partition} has lag {state.lag}" for state in states if state.lag] + [
-        f"L6 partition {state.partition} lost its first {state.low} records (the broker is too small for this test)"
+    return [
+        f"L5 partition {state.partition} has lag {state.lag}" for state in states if state.lag
+    ] + [
+        f"L6 partition {state.partition} lost its first {state.low} records (the broker is too "
+        "small for this test)"
         for state in states
         if state.low
     ]
 
 
 def ledger_totals(store: Store, settings: Settings, world: World) -> list[str]:
-    """L3: the ledger's lines add up to the requests and tokens sent, and the audit holds to the nano-dollar."""
+    """L3: the ledger's lines add up to the requests and tokens sent, and the audit holds to the
+    nano-dollar."""
     sent = Counter[str]()
     for event in world.events():
         if event["schema"] == "token.usage.v1":
@@ -126,7 +148,10 @@ def inc_sums_problems(store: Store, world: World) -> list[str]:
             total = expected.setdefault(minute_us, [0, 0])
             total[0] += 1
             total[1] += event["prompt_tokens"] + event["completion_tokens"]
-    found = {sums["_id"]: [sums["requests"], sums["tokens"]] for sums in store.database[INC_SUMS_COLLECTION].find()}
+    found = {
+        sums["_id"]: [sums["requests"], sums["tokens"]]
+        for sums in store.database[INC_SUMS_COLLECTION].find()
+    }
     wrong = [str(minute) for minute in expected if found.get(minute) != expected[minute]]
     return _differences("$inc sums wrong in minute", wrong, len(expected))
 

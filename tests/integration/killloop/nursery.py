@@ -1,12 +1,15 @@
-"""Processors that die: one warm parent forks a life whenever it is told to, and says how each one ended.
+"""Processors that die: one warm parent forks a life whenever it is told to, and says how each one
+ended.
 
-A life is the real `run_processor`, with a checkpoint that now and then is its last. Forking spares each of a hundred lives
-the second that importing costs; the parent has no threads and no clients, so the children start as clean as new processes.
+A life is the real `run_processor`, with a checkpoint that now and then is its last. Forking spares
+each of a hundred lives the second that importing costs; the parent has no threads and no clients,
+so the children start as clean as new processes.
 
     stdin   "spawn <number>" | end of file: kill all, stop
     stdout  "born <number> <pid>" | "ended <number> <exit code, negative: signal>"
 
-    KILL_SEED, KILL_PROBABILITY   when lives end        KILL_VARIANT   a wrong processor of variants.py
+    KILL_SEED, KILL_PROBABILITY   when lives end        KILL_VARIANT   a wrong processor of
+                                  variants.py
     KILL_CALM_FILE                while it exists nobody dies at a checkpoint
 """
 

@@ -1,4 +1,5 @@
-"""Deliberately wrong processors. The judge must report the damage of each, or it could not be trusted with the right one."""
+"""Deliberately wrong processors. The judge must report the damage of each, or it could not be
+trusted with the right one."""
 
 from __future__ import annotations
 
@@ -39,13 +40,15 @@ class CommitFirst(Ingest):
         shaped = super()._read()
         if shaped is not None:
             self._source.commit(shaped.records.positions)
-            for _ in range(4):  # the moment that is wrong: a loop of few deaths must not miss it by chance
+            # the moment that is wrong: a loop of few deaths must not miss it by chance
+            for _ in range(4):
                 self._checkpoint(LoopStage.COMMITTED)
         return shaped
 
 
 class IncSums(BatchWriter):
-    """Rollups by `$inc` of what the batch inserted newly: the tempting variant ("a duplicate was counted already")."""
+    """Rollups by `$inc` of what the batch inserted newly: the tempting variant ("a duplicate was
+    counted already")."""
 
     def _insert(self, kind: Kind[Any], raws: Raws) -> InsertOutcome:
         fresh: set[bytes] = set()
@@ -62,7 +65,11 @@ class IncSums(BatchWriter):
         if sums:
             self._store.database[INC_SUMS_COLLECTION].bulk_write(
                 [
-                    UpdateOne({"_id": minute}, {"$inc": {"requests": requests, "tokens": tokens}}, upsert=True)
+                    UpdateOne(
+                        {"_id": minute},
+                        {"$inc": {"requests": requests, "tokens": tokens}},
+                        upsert=True,
+                    )
                     for minute, (requests, tokens) in sums.items()
                 ]
             )

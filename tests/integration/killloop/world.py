@@ -1,7 +1,8 @@
 """What is sent: valid events, duplicates, broken records, ids used twice; seeded and endless.
 
-Records are written with the standard library's json, not with the package's encoder, so that the two are not wrong together;
-half of them are then put into the package's own byte form, as its producers send it (it is read by another path).
+Records are written with the standard library's json, not with the package's encoder, so that the
+two are not wrong together; half of them are then put into the package's own byte form, as its
+producers send it (it is read by another path).
 """
 
 from __future__ import annotations
@@ -38,10 +39,15 @@ class Record:
 
 @dataclass
 class World:
-    """The truth. `valid`: id -> the bytes that must be stored; `bad`: (reason, bytes) -> times sent."""
+    """The truth. `valid`: id -> the bytes that must be stored; `bad`: (reason, bytes) -> times
+    sent."""
 
     seed: int
-    start: datetime = field(default_factory=lambda: (datetime.now(UTC) - timedelta(hours=3)).replace(second=0, microsecond=0))
+    start: datetime = field(
+        default_factory=lambda: (datetime.now(UTC) - timedelta(hours=3)).replace(
+            second=0, microsecond=0
+        )
+    )
     valid: dict[str, bytes] = field(default_factory=dict)
     bad: Counter[tuple[str, bytes]] = field(default_factory=Counter)
     sent: int = 0
@@ -80,11 +86,16 @@ class World:
         return record
 
     def _again(self) -> Record:
-        """A duplicate: mostly a recent event, sometimes an old one, sometimes into another partition."""
+        """A duplicate: mostly a recent event, sometimes an old one, sometimes into another
+        partition."""
         self.duplicates += 1
         recent = self._random.random() < 0.7
         record = self._random.choice(self._sent_events[-50:] if recent else self._sent_events)
-        key = record.key if self._random.random() < 0.7 else f"elsewhere-{self._random.randrange(100)}"
+        key = (
+            record.key
+            if self._random.random() < 0.7
+            else f"elsewhere-{self._random.randrange(100)}"
+        )
         return Record(key, record.value)
 
     def _bad(self) -> Record:
@@ -92,7 +103,9 @@ class World:
         number = self._random.getrandbits(60)  # every bad record is one of its own
         if kind is _conflict:
             # A recent one, mostly: the second use of an id is read while the first is on its way.
-            original = self._random.choice(self._sent_events[-400:] if self._random.random() < 0.8 else self._sent_events)
+            original = self._random.choice(
+                self._sent_events[-400:] if self._random.random() < 0.8 else self._sent_events
+            )
             event = json.loads(original.value) | {"host": original.key, "note": str(number)}
             if event["schema"] == "token.usage.v1":
                 event["model"] = f"another-{number}"
@@ -106,7 +119,9 @@ class World:
         return record
 
     def _head(self, schema: str, host: int) -> dict[str, Any]:
-        late = timedelta(seconds=self._random.choice((0, 0, 0, 0, 5, 90, 400)) * self._random.random())
+        late = timedelta(
+            seconds=self._random.choice((0, 0, 0, 0, 5, 90, 400)) * self._random.random()
+        )
         ts = self.start + timedelta(seconds=self._count / EVENTS_PER_SECOND) - late
         return {
             "schema": schema,
@@ -131,7 +146,10 @@ class World:
         if naming < 0.75:
             event["gpu_uuids"] = [gpu_uuid(host, index)]
         elif naming < 0.85:  # tensor parallel: one event, two GPUs
-            event["gpu_uuids"] = [gpu_uuid(host, index), gpu_uuid(host, (index + 1) % GPUS_PER_HOST)]
+            event["gpu_uuids"] = [
+                gpu_uuid(host, index),
+                gpu_uuid(host, (index + 1) % GPUS_PER_HOST),
+            ]
         else:  # an engine that knows only the index
             event["gpu_index"] = index
         if random.random() < 0.9:

@@ -1,4 +1,5 @@
-"""The product's processes over one database and topic, for sources that are tried as their page says."""
+"""The product's processes over one database and topic, for sources that are tried as their page
+says."""
 
 from __future__ import annotations
 
@@ -46,15 +47,23 @@ class World:
             if time.monotonic() > until:
                 page = httpx.get(f"{self.environment['TEST_API']}/metrics", trust_env=False).text
                 spans = [
-                    line for line in page.splitlines() if line.startswith(("gpu_tokens_api_spans", "gpu_tokens_api_requests_t"))
+                    line
+                    for line in page.splitlines()
+                    if line.startswith(("gpu_tokens_api_spans", "gpu_tokens_api_requests_t"))
                 ]
-                raise AssertionError(f"{spans}; {self.run('report --last 1h --by model,tenant,gpu --json')}")
+                raise AssertionError(
+                    f"{spans}; {self.run('report --last 1h --by model,tenant,gpu --json')}"
+                )
             time.sleep(0.5)
 
 
 @pytest.fixture
 def world(
-    kafka: KafkaBroker, mongo_uri: str, mongo_database: str, tmp_path: Path, keep_log: Callable[[Path], None]
+    kafka: KafkaBroker,
+    mongo_uri: str,
+    mongo_database: str,
+    tmp_path: Path,
+    keep_log: Callable[[Path], None],
 ) -> Iterator[World]:
     topic = f"tokens-{mongo_database}"
     made = World(
@@ -74,7 +83,9 @@ def world(
         for process in ("processor", "api"):
             port, log = free_port(), tmp_path / f"{process}.log"
             keep_log(log)
-            stack.enter_context(running([*GPU_TOKENS, process], log, made.environment | {"HTTP_PORT": str(port)}))
+            stack.enter_context(
+                running([*GPU_TOKENS, process], log, made.environment | {"HTTP_PORT": str(port)})
+            )
             made.environment[f"TEST_{process.upper()}"] = f"http://127.0.0.1:{port}"
         wait_for(lambda: answers(made.environment["TEST_API"]), "the API does not listen")
         yield made

@@ -1,8 +1,11 @@
-"""Engines' tracing without the engines: OpenTelemetry's SDK set up as their source does, fed with requests on standard input.
+"""Engines' tracing without the engines: OpenTelemetry's SDK set up as their source does, fed with
+requests on standard input.
 
-    python -m tests.integration.sources.engines vllm|sglang ENDPOINT    one JSON object per request and line
+    python -m tests.integration.sources.engines vllm|sglang ENDPOINT    one JSON object per request
+    and line
 
-Written after vllm/tracing/otel.py and vllm/v1/engine/output_processor.py (0.33), sglang/srt/observability/trace.py (0.5.23).
+Written after vllm/tracing/otel.py and vllm/v1/engine/output_processor.py (0.33),
+sglang/srt/observability/trace.py (0.5.23).
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ SECOND_NS = 1_000_000_000
 
 
 def provider(endpoint: str, own: dict[str, Any]) -> TracerProvider:
-    """Both engines: the resource from the environment and their own attributes, a batch processor, gRPC by default."""
+    """Both engines: the resource from the environment and their own attributes, a batch processor,
+    gRPC by default."""
     is_http = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc") == "http/protobuf"
     exporter = HttpExporter(endpoint=endpoint) if is_http else GrpcExporter(endpoint=endpoint)
     made = TracerProvider(resource=Resource.create(own))
@@ -35,11 +39,16 @@ def provider(endpoint: str, own: dict[str, Any]) -> TracerProvider:
 
 def vllm(endpoint: str, requests: list[dict[str, Any]]) -> None:
     """vLLM: one SERVER span per finished request, made when it has finished."""
-    made = provider(endpoint, {"vllm.instrumenting_module_name": "vllm.llm_engine", "vllm.process_id": str(os.getpid())})
+    made = provider(
+        endpoint,
+        {"vllm.instrumenting_module_name": "vllm.llm_engine", "vllm.process_id": str(os.getpid())},
+    )
     tracer = made.get_tracer("vllm.llm_engine")
     for request in requests:
         context = TraceContextTextMapPropagator().extract(request["headers"])
-        span = tracer.start_span("llm_request", context=context, kind=SpanKind.SERVER, start_time=request["arrival_ns"])
+        span = tracer.start_span(
+            "llm_request", context=context, kind=SpanKind.SERVER, start_time=request["arrival_ns"]
+        )
         span.set_attributes(
             {
                 "gen_ai.latency.time_to_first_token": request["ttft"],
@@ -72,9 +81,13 @@ def sglang(endpoint: str, requests: list[dict[str, Any]]) -> None:
             start_time=request["arrival_ns"],
             attributes={"rid": request["id"], "module": "sglang::request"},
         )
-        thread = tracer.start_span("tokenizer", context=trace.set_span_in_context(root), start_time=request["arrival_ns"])
+        thread = tracer.start_span(
+            "tokenizer", context=trace.set_span_in_context(root), start_time=request["arrival_ns"]
+        )
         for stage in ("tokenize", "prefill_forward", "decode_forward"):
-            slice_span = tracer.start_span(stage, context=trace.set_span_in_context(thread), start_time=request["arrival_ns"])
+            slice_span = tracer.start_span(
+                stage, context=trace.set_span_in_context(thread), start_time=request["arrival_ns"]
+            )
             slice_span.end(end_ns)
         thread.end(end_ns)
         root.set_attributes(
@@ -94,4 +107,6 @@ def sglang(endpoint: str, requests: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    {"vllm": vllm, "sglang": sglang}[sys.argv[1]](sys.argv[2], [json.loads(line) for line in sys.stdin])
+    {"vllm": vllm, "sglang": sglang}[sys.argv[1]](
+        sys.argv[2], [json.loads(line) for line in sys.stdin]
+    )

@@ -1,5 +1,6 @@
-"""The parts of docs/sources about gRPC and Kubernetes, done as written: an agent asks a kubelet and tells the API, whose port
-of OTLP/gRPC takes the spans that vLLM sends by default; they run on the GPUs of their pod."""
+"""The parts of docs/sources about gRPC and Kubernetes, done as written: an agent asks a kubelet and
+tells the API, whose port of OTLP/gRPC takes the spans that vLLM sends by default; they run on the
+GPUs of their pod."""
 
 from __future__ import annotations
 
@@ -30,8 +31,12 @@ def block(page: str, heading: str) -> tuple[dict[str, str], list[str]]:
     found = re.search(r"```sh\n(.*?)```", text, re.DOTALL)
     assert found is not None
     lines = found[1].splitlines()
-    exports = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
-    return exports, [line.removeprefix("gpu-tokens ") for line in lines if line.startswith("gpu-tokens ")]
+    exports = dict(
+        line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export ")
+    )
+    return exports, [
+        line.removeprefix("gpu-tokens ") for line in lines if line.startswith("gpu-tokens ")
+    ]
 
 
 @pytest.fixture
@@ -58,30 +63,50 @@ def test_a_pods_spans_run_on_the_gpus_that_its_kubelet_tells(
     assert (look, watch) == ("agent --pods", "agent")
     secret = world.run(key).split()[0]
     told = {
-        name: value.replace(KEY, secret).replace(ADDRESS, world.environment["TEST_API"]) for name, value in exports.items()
+        name: value.replace(KEY, secret).replace(ADDRESS, world.environment["TEST_API"])
+        for name, value in exports.items()
     } | {"KUBELET_PODS_SOCKET": node.socket, "HOST_NAME": "node1", "GPU_METRICS_SOURCE": "seed"}
     (tmp_path / "gpu_seed.json").write_text((ROOT / "gpu_seed.json").read_text())
     told["GPU_SEED_FILE"] = str(tmp_path / "gpu_seed.json")
-    node.answer = pod("chat", "vllm-0", devices("nvidia.com/gpu", "nvidia0"), devices("nvidia.com/gpu", "nvidia1/vgpu0"))
+    node.answer = pod(
+        "chat",
+        "vllm-0",
+        devices("nvidia.com/gpu", "nvidia0"),
+        devices("nvidia.com/gpu", "nvidia1/vgpu0"),
+    )
     assert world.run(look, **told).splitlines() == ["chat/vllm-0  node1/0 node1/1"]
     log = (tmp_path / "agent.log").open("wb")
     agent = subprocess.Popen(
-        [sys.executable, "-m", "gpu_token_analytics", *watch.split()], env=world.environment | told, stdout=log, stderr=log
+        [sys.executable, "-m", "gpu_token_analytics", *watch.split()],
+        env=world.environment | told,
+        stdout=log,
+        stderr=log,
     )
     try:
         placements = store[Collection.PLACEMENTS]
-        wait_for(lambda: agent.poll() is not None or placements.count_documents({}) == 1, "the pod is not placed")
+        wait_for(
+            lambda: agent.poll() is not None or placements.count_documents({}) == 1,
+            "the pod is not placed",
+        )
         assert agent.poll() is None, (tmp_path / "agent.log").read_text()[-2000:]
         page = Page("vllm")
         sender = world.run(page.commands[0]).split()[0]
         sent = requests(datetime.now(UTC))
         subprocess.run(
-            [sys.executable, "-m", "tests.integration.sources.engines", "vllm", f"http://127.0.0.1:{grpc_port}"],
+            [
+                sys.executable,
+                "-m",
+                "tests.integration.sources.engines",
+                "vllm",
+                f"http://127.0.0.1:{grpc_port}",
+            ],
             env=world.environment
             | {
                 "OTEL_EXPORTER_OTLP_TRACES_HEADERS": f"x-api-key={sender}",
                 "OTEL_TRACES_SAMPLER": "always_on",
-                "OTEL_RESOURCE_ATTRIBUTES": "k8s.namespace.name=chat,k8s.pod.name=vllm-0,gpu_tokens.model=llama-3.3-70b",
+                "OTEL_RESOURCE_ATTRIBUTES": (
+                    "k8s.namespace.name=chat,k8s.pod.name=vllm-0,gpu_tokens.model=llama-3.3-70b"
+                ),
             },
             input="\n".join(map(json.dumps, sent)),
             text=True,

@@ -1,5 +1,6 @@
-"""docs/sources/litellm.md, done as written with LiteLLM's real proxy in an environment of its own; only the engine behind it is
-a fake. Plain, streamed, cut off, retried, cached by LiteLLM: exact tokens, and a cost by model and tenant."""
+"""docs/sources/litellm.md, done as written with LiteLLM's real proxy in an environment of its own;
+only the engine behind it is a fake. Plain, streamed, cut off, retried, cached by LiteLLM: exact
+tokens, and a cost by model and tenant."""
 
 from __future__ import annotations
 
@@ -37,7 +38,12 @@ from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.wire.usage import USAGE as USAGE_KIND
 
 REQUIREMENTS = ROOT / "requirements" / "litellm.txt"
-USAGE = {"prompt_tokens": 120, "completion_tokens": 4, "total_tokens": 124, "prompt_tokens_details": {"cached_tokens": 64}}
+USAGE = {
+    "prompt_tokens": 120,
+    "completion_tokens": 4,
+    "total_tokens": 124,
+    "prompt_tokens_details": {"cached_tokens": 64},
+}
 WORDS = ["one ", "two ", "three ", "four"]
 MASTER_KEY = "sk-" + sha256(os.urandom(16)).hexdigest()
 
@@ -58,10 +64,17 @@ class Engine:
             return JSONResponse({"error": {"message": "out of memory"}}, 500)
         head = {"id": f"chatcmpl-{self.asked:032x}", "created": 1, "model": asked["model"]}
         if not asked.get("stream"):
-            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "".join(WORDS)}}
-            return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": USAGE})
+            choice = {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": "".join(WORDS)},
+            }
+            return JSONResponse(
+                {**head, "object": "chat.completion", "choices": [choice], "usage": USAGE}
+            )
         return StreamingResponse(
-            self._chunks(asked, {**head, "object": "chat.completion.chunk"}), media_type="text/event-stream"
+            self._chunks(asked, {**head, "object": "chat.completion.chunk"}),
+            media_type="text/event-stream",
         )
 
     async def _chunks(self, asked: dict[str, Any], head: dict[str, Any]) -> AsyncIterator[bytes]:
@@ -69,11 +82,19 @@ class Engine:
         try:
             for index, word in enumerate(WORDS):
                 finish = "stop" if index == len(WORDS) - 1 else None
-                choice = {"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": finish}
+                choice = {
+                    "index": 0,
+                    "delta": {"role": "assistant", "content": word},
+                    "finish_reason": finish,
+                }
                 yield b"data: " + json.dumps({**head, "choices": [choice]}).encode() + b"\n\n"
                 await asyncio.sleep(1.0 if slow else 0.05)
             if (asked.get("stream_options") or {}).get("include_usage"):
-                yield b"data: " + json.dumps({**head, "choices": [], "usage": USAGE}).encode() + b"\n\n"
+                yield (
+                    b"data: "
+                    + json.dumps({**head, "choices": [], "usage": USAGE}).encode()
+                    + b"\n\n"
+                )
             yield b"data: [DONE]\n\n"
         except asyncio.CancelledError:
             self.cut += 1
@@ -82,8 +103,11 @@ class Engine:
 
 @pytest.fixture(scope="session")
 def environment() -> Path:
-    """LiteLLM with pinned, hash-checked packages, kept in the user's cache folder; some 3 minutes, once."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpu-tokens" / "litellm"
+    """LiteLLM with pinned, hash-checked packages, kept in the user's cache folder; some 3 minutes,
+    once."""
+    base = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpu-tokens" / "litellm"
+    )
     version = f"{sys.version_info.major}.{sys.version_info.minor}".encode()
     folder = base / sha256(REQUIREMENTS.read_bytes() + version).hexdigest()[:16]
     base.mkdir(parents=True, exist_ok=True)
@@ -91,11 +115,22 @@ def environment() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "installed").exists():
             subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-            command = [str(folder / "bin" / "pip"), "install", "--quiet", "--require-hashes", "-r", str(REQUIREMENTS)]
+            command = [
+                str(folder / "bin" / "pip"),
+                "install",
+                "--quiet",
+                "--require-hashes",
+                "-r",
+                str(REQUIREMENTS),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 said = " ".join(done.stderr.split())[-400:]
-                unavailable(EmbeddedServiceError(f"LiteLLM's proxy cannot be installed into {folder}: {said}"))
+                unavailable(
+                    EmbeddedServiceError(
+                        f"LiteLLM's proxy cannot be installed into {folder}: {said}"
+                    )
+                )
             (folder / "installed").touch()
     return folder
 
@@ -105,15 +140,21 @@ class Proxy:
 
     def __init__(self, engine: Engine, url: str, log: Path) -> None:
         self.engine, self.log = engine, log
-        self.client = openai.OpenAI(base_url=f"{url}/v1", api_key=MASTER_KEY, max_retries=0, timeout=120)
+        self.client = openai.OpenAI(
+            base_url=f"{url}/v1", api_key=MASTER_KEY, max_retries=0, timeout=120
+        )
 
     def ask(self, prompt: str, user: str, **more: Any) -> Any:
         messages: Any = [{"role": "user", "content": prompt}]
-        return self.client.chat.completions.create(model="chat", messages=messages, user=user, **more)
+        return self.client.chat.completions.create(
+            model="chat", messages=messages, user=user, **more
+        )
 
 
 @pytest.fixture
-def proxy(world: World, environment: Path, tmp_path: Path, keep_log: Callable[[Path], None]) -> Iterator[Proxy]:
+def proxy(
+    world: World, environment: Path, tmp_path: Path, keep_log: Callable[[Path], None]
+) -> Iterator[Proxy]:
     engine = Engine()
     with serving(engine.app) as behind:
         page = Page("litellm")
@@ -123,8 +164,13 @@ def proxy(world: World, environment: Path, tmp_path: Path, keep_log: Callable[[P
             world.run(command.replace("http://node1:8000", behind))
         (config,) = page.yaml
         # A response cache of LiteLLM's own, to be seen as one; retries; the rest is the page's.
-        more = "  cache: true\n  cache_params: {type: local, supported_call_types: [acompletion]}\n  num_retries: 2\n"
-        (tmp_path / "config.yaml").write_text(textwrap.dedent(config).replace("http://node1:8000", behind) + more)
+        more = (
+            "  cache: true\n  cache_params: {type: local, supported_call_types: [acompletion]}\n  "
+            "num_retries: 2\n"
+        )
+        (tmp_path / "config.yaml").write_text(
+            textwrap.dedent(config).replace("http://node1:8000", behind) + more
+        )
         made = {
             name: value.replace(KEY, secret).replace(ADDRESS, world.environment["TEST_API"])
             for name, value in page.exports.items()
@@ -134,7 +180,8 @@ def proxy(world: World, environment: Path, tmp_path: Path, keep_log: Callable[[P
         target = tmp_path / "packages"
         path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
         child_environment = {
-            **os.environ, **made, "PATH": path, "PYTHONPATH": str(target), "LITELLM_MASTER_KEY": MASTER_KEY,
+            **os.environ, **made, "PATH": path, "PYTHONPATH": str(target),
+            "LITELLM_MASTER_KEY": MASTER_KEY,
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         }  # fmt: skip
         # Beside the environment, which other runs share; what it needs is pinned there.
@@ -145,7 +192,9 @@ def proxy(world: World, environment: Path, tmp_path: Path, keep_log: Callable[[P
         line = page.start.replace("--port 4000", f"--host 127.0.0.1 --port {port}")
         with running(shlex.split(line), log, child_environment, tmp_path) as child:
             url = f"http://127.0.0.1:{port}"
-            wait_for(lambda: child.poll() is not None or _lives(url), f"LiteLLM does not listen: {log}")
+            wait_for(
+                lambda: child.poll() is not None or _lives(url), f"LiteLLM does not listen: {log}"
+            )
             assert child.poll() is None, log.read_text()[-3000:]
             proxy = Proxy(engine, url, log)
             yield proxy
@@ -159,9 +208,15 @@ def _lives(url: str) -> bool:
         return False
 
 
-def test_calls_through_the_real_proxy_become_costs_by_model_and_tenant(world: World, store: Store, proxy: Proxy) -> None:
+def test_calls_through_the_real_proxy_become_costs_by_model_and_tenant(
+    world: World, store: Store, proxy: Proxy
+) -> None:
     assert proxy.ask("plain", "acme").usage.prompt_tokens == 120
-    streamed = [chunk.choices[0].delta.content for chunk in proxy.ask("streamed", "acme", stream=True) if chunk.choices]
+    streamed = [
+        chunk.choices[0].delta.content
+        for chunk in proxy.ask("streamed", "acme", stream=True)
+        if chunk.choices
+    ]
     assert [word for word in streamed if word] == WORDS
     assert proxy.engine.asked == 2
     proxy.engine.asked = 2  # the next is odd: it fails, and LiteLLM tries again
@@ -182,7 +237,9 @@ def test_calls_through_the_real_proxy_become_costs_by_model_and_tenant(world: Wo
     assert sorted(found) == ["1", "2", "4", "5"], "each call that an engine answered"
     assert events.count_documents({}) == 4, "once"
     whole = [found[number] for number in "124"]
-    assert {(one["prompt_tokens"], one["cached_tokens"], one["completion_tokens"]) for one in whole} == {(120, 64, 4)}
+    assert {
+        (one["prompt_tokens"], one["cached_tokens"], one["completion_tokens"]) for one in whole
+    } == {(120, 64, 4)}
     assert {one["finish_reason"] for one in whole} == {"stop"}
     assert found["2"]["ttft_ms"] < found["2"]["latency_ms"]
     assert "ttft_ms" not in found["1"] or found["1"]["ttft_ms"] is None
@@ -198,9 +255,16 @@ def test_calls_through_the_real_proxy_become_costs_by_model_and_tenant(world: Wo
         return bool(totals["requests"] == 4 and totals["money"]["attributed_nusd"])
 
     world.wait_until(closed)
-    wait_for(lambda: not store[Collection.LEDGER_CELLS].find_one({"rolled": False}), "the sums are behind")
+    wait_for(
+        lambda: not store[Collection.LEDGER_CELLS].find_one({"rolled": False}),
+        "the sums are behind",
+    )
     answer = json.loads(world.run(f"{Page('litellm').commands[-1]} --json"))
-    rows = {(row["group"]["model"], row["group"]["tenant"]): row for row in answer["rows"] if row["group"]["model"]}
+    rows = {
+        (row["group"]["model"], row["group"]["tenant"]): row
+        for row in answer["rows"]
+        if row["group"]["model"]
+    }
     assert {key: row["requests"] for key, row in rows.items()} == {
         ("llama-3.3-70b", "acme"): 2,
         ("llama-3.3-70b", "globex"): 2,

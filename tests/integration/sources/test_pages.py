@@ -1,5 +1,6 @@
-"""The pages of docs/sources, done as written: commands, environment and flags are read from the page; real Kafka, mongod,
-processor, API and OpenTelemetry exporter, only the engine is missing (engines.py). It ends with a cost by model and tenant."""
+"""The pages of docs/sources, done as written: commands, environment and flags are read from the
+page; real Kafka, mongod, processor, API and OpenTelemetry exporter, only the engine is missing
+(engines.py). It ends with a cost by model and tenant."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def requests(now: datetime) -> list[dict[str, Any]]:
                 "id": f"chatcmpl-{number:032x}",
                 "model": "qwen3-32b",
                 "headers": headers if number != 6 else {},
-                "arrival_ns": round((now + timedelta(seconds=number / 10)).timestamp() * 1e9),  # after the placement
+                # after the placement
+                "arrival_ns": round((now + timedelta(seconds=number / 10)).timestamp() * 1e9),
                 "e2e": 1.0,
                 "ttft": 0.5,
                 "queue": 0.25,
@@ -48,7 +50,10 @@ def requests(now: datetime) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("name", "model", "gpus", "cached"),
-    [("vllm", "llama-3.3-70b", ["node1/0", "node1/1"], 0), ("sglang", "qwen3-32b", ["node2/0"], 500)],
+    [
+        ("vllm", "llama-3.3-70b", ["node1/0", "node1/1"], 0),
+        ("sglang", "qwen3-32b", ["node2/0"], 500),
+    ],
 )
 def test_the_page_leads_to_a_cost_by_model_and_tenant(
     world: World, store: Store, name: str, model: str, gpus: list[str], cached: int
@@ -62,7 +67,8 @@ def test_the_page_leads_to_a_cost_by_model_and_tenant(
     for command in declared:
         world.run(command)
     environment = world.environment | {
-        name: value.replace(KEY, secret).replace(ADDRESS, world.environment["TEST_API"]) for name, value in page.exports.items()
+        name: value.replace(KEY, secret).replace(ADDRESS, world.environment["TEST_API"])
+        for name, value in page.exports.items()
     }
     endpoint = re.search(r"--otlp-traces-endpoint (\S+)", page.start)
     assert endpoint is not None
@@ -83,11 +89,18 @@ def test_the_page_leads_to_a_cost_by_model_and_tenant(
         return bool(counted["requests"] == len(sent) and counted["money"]["attributed_nusd"])
 
     world.wait_until(closed)
-    wait_for(lambda: not store[Collection.LEDGER_CELLS].find_one({"rolled": False}), "the sums are behind")
+    wait_for(
+        lambda: not store[Collection.LEDGER_CELLS].find_one({"rolled": False}),
+        "the sums are behind",
+    )
     answer = json.loads(world.run(f"{last} --json"))
     rows = {row["group"]["tenant"]: row for row in answer["rows"] if row["group"]["model"]}
     assert {row["group"]["model"] for row in rows.values()} == {model}
-    assert {tenant: row["requests"] for tenant, row in rows.items()} == {"acme": 3, "globex": 3, "default": 2}
+    assert {tenant: row["requests"] for tenant, row in rows.items()} == {
+        "acme": 3,
+        "globex": 3,
+        "default": 2,
+    }
     for tenant, numbers in {"globex": (0, 2, 4), "acme": (1, 3, 5), "default": (6, 7)}.items():
         tokens = rows[tenant]["tokens"]
         assert tokens["prompt"] == sum(1000 + number for number in numbers)
@@ -98,17 +111,26 @@ def test_the_page_leads_to_a_cost_by_model_and_tenant(
     assert len(stored) == len(sent), "sent twice, stored once"
     assert {tuple(document["gpus"]) for document in stored} == {tuple(gpus)}
     assert json.loads(world.run("audit --wait 60 --json"))["holds"]
-    assert world.run("dead-letters list --json").strip() in ("", "[]"), "the same bytes again are no conflict"
+    assert world.run("dead-letters list --json").strip() in ("", "[]"), (
+        "the same bytes again are no conflict"
+    )
 
 
 def test_without_a_placement_tokens_are_kept_and_listed(world: World, store: Store) -> None:
     page = Page("vllm")
     secret = world.run(page.commands[0]).split()[0]
     environment = world.environment | {
-        name: value.replace(KEY, secret).replace(ADDRESS, world.environment["TEST_API"]) for name, value in page.exports.items()
+        name: value.replace(KEY, secret).replace(ADDRESS, world.environment["TEST_API"])
+        for name, value in page.exports.items()
     }
     subprocess.run(
-        [sys.executable, "-m", "tests.integration.sources.engines", "vllm", f"{world.environment['TEST_API']}/v1/traces"],
+        [
+            sys.executable,
+            "-m",
+            "tests.integration.sources.engines",
+            "vllm",
+            f"{world.environment['TEST_API']}/v1/traces",
+        ],
         env=environment,
         input="\n".join(map(json.dumps, requests(datetime.now(UTC)))),
         text=True,
@@ -128,5 +150,7 @@ def test_without_a_placement_tokens_are_kept_and_listed(world: World, store: Sto
     assert [(one["instance"], one["placed"]) for one in listed] == [("vllm-chat@node1", False)]
     assert "vllm-chat@node1" in world.run("placements list")
     world.run(next(command for command in page.commands if command.startswith("placements add")))
-    assert [one["placed"] for one in json.loads(world.run("placements list --json"))["unplaced"]] == [True]
+    assert [
+        one["placed"] for one in json.loads(world.run("placements list --json"))["unplaced"]
+    ] == [True]
     assert store[USAGE.collection].count_documents({"gpus": "instance:vllm-chat@node1"}) == 8

@@ -37,7 +37,8 @@ class FakeGpu:
 
 
 class FakeNvml:
-    """The part of pynvml the source uses. `state` is an error code for the library as a whole, or None."""
+    """The part of pynvml the source uses. `state` is an error code for the library as a whole, or
+    None."""
 
     def __init__(self, *gpus: FakeGpu) -> None:
         self.gpus = list(gpus)
@@ -93,7 +94,9 @@ class FakeNvml:
         self._call("nvmlDeviceGetUtilizationRates", device)
         return SimpleNamespace(gpu=device.utilization, memory=3)
 
-    def nvmlDeviceGetMemoryInfo(self, device: FakeGpu | FakeSlice, version: int | None = None) -> Any:
+    def nvmlDeviceGetMemoryInfo(
+        self, device: FakeGpu | FakeSlice, version: int | None = None
+    ) -> Any:
         self._call("nvmlDeviceGetMemoryInfo_v2" if version else "nvmlDeviceGetMemoryInfo", device)
         reserved = device.reserved if isinstance(device, FakeGpu) and not version else 0
         return SimpleNamespace(used=device.used + reserved, total=device.total)
@@ -132,4 +135,6 @@ class FakeNvml:
 
     def nvmlDeviceGetAttributes(self, device: FakeSlice) -> Any:
         self._call("nvmlDeviceGetAttributes", device)
-        return SimpleNamespace(computeInstanceSliceCount=device.slices, memorySizeMB=device.total // MIB)
+        return SimpleNamespace(
+            computeInstanceSliceCount=device.slices, memorySizeMB=device.total // MIB
+        )

@@ -17,16 +17,24 @@ EXAMPLE = Path(__file__).parents[3] / "gpu_seed.json"
 
 
 def test_once_prints_a_sample_of_each_gpu() -> None:
-    result = CliRunner().invoke(app, ["agent", "--source", "seed", "--seed-file", str(EXAMPLE), "--host", "vm4", "--once"])
+    result = CliRunner().invoke(
+        app, ["agent", "--source", "seed", "--seed-file", str(EXAMPLE), "--host", "vm4", "--once"]
+    )
     assert result.exit_code == 0, result.output
     found = [decode(line) for line in result.stdout_bytes.splitlines()]
     assert [event.gpu_index for event in found if isinstance(event, GpuSample)] == [0, 1, 2, 3]
-    assert {(event.host, event.source) for event in found if isinstance(event, GpuSample)} == {("vm4", "seed")}
+    assert {(event.host, event.source) for event in found if isinstance(event, GpuSample)} == {
+        ("vm4", "seed")
+    }
 
 
-def test_once_says_which_gpu_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_once_says_which_gpu_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\nprintf 'uuid, memory.total [MiB]\\nGPU-a, 10\\nGPU-b, [GPU is lost]\\n'\n")
+    tool.write_text(
+        "#!/bin/sh\nprintf 'uuid, memory.total [MiB]\\nGPU-a, 10\\nGPU-b, [GPU is lost]\\n'\n"
+    )
     tool.chmod(0o755)
     monkeypatch.setenv("NVIDIA_SMI_PATH", str(tool))
     result = CliRunner().invoke(app, ["agent", "--source", "nvidia-smi", "--once"])
@@ -35,9 +43,14 @@ def test_once_says_which_gpu_cannot_be_read(tmp_path: Path, monkeypatch: pytest.
     assert "GPU-b cannot be read (lost)" in result.stderr
 
 
-def test_once_prints_what_would_be_sent_of_two_cards_with_one_uuid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_once_prints_what_would_be_sent_of_two_cards_with_one_uuid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tool, zeros = tmp_path / "nvidia-smi", "GPU-00000000-0000-0000-0000-000000000000"
-    tool.write_text(f"#!/bin/sh\nprintf 'index, uuid, memory.total [MiB]\\n0, {zeros}, 10\\n1, {zeros}, 20\\n'\n")
+    tool.write_text(
+        f"#!/bin/sh\nprintf 'index, uuid, memory.total [MiB]\\n0, {zeros}, 10\\n1, {zeros}, "
+        "20\\n'\n"
+    )
     tool.chmod(0o755)
     monkeypatch.setenv("NVIDIA_SMI_PATH", str(tool))
     result = CliRunner().invoke(app, ["agent", "--source", "nvidia-smi", "--host", "vm4", "--once"])

@@ -1,4 +1,5 @@
-"""dcgm-exporter's page in the format it documents, with everything it is known to repeat, leave out and rename."""
+"""dcgm-exporter's page in the format it documents, with everything it is known to repeat, leave out
+and rename."""
 
 from __future__ import annotations
 
@@ -38,17 +39,28 @@ CARD = {
 }
 
 
-def rows(values: dict[str, str] = CARD, uuid: str = UUID, host: str = "Hostname", gpu: int = 0, **more: str) -> str:
+def rows(
+    values: dict[str, str] = CARD,
+    uuid: str = UUID,
+    host: str = "Hostname",
+    gpu: int = 0,
+    **more: str,
+) -> str:
     """What one card, slice or pod's share of a card has on the page."""
     labels = {
         "gpu": str(gpu), "UUID": uuid, "pci_bus_id": "00000000:0F:00.0", "device": f"nvidia{gpu}",
-        "modelName": "NVIDIA H100 80GB HBM3", host: "node1", "DCGM_FI_DRIVER_VERSION": "570.86.15", **more,
+        "modelName": "NVIDIA H100 80GB HBM3", host: "node1", "DCGM_FI_DRIVER_VERSION": "570.86.15",
+        **more,
     }  # fmt: skip
     said = ",".join(f'{name}="{value}"' for name, value in labels.items())
     lines = []
     for name, value in values.items():
         kind = "counter" if "TOTAL_ENERGY" in name else "gauge"
-        lines += [f"# HELP {name} As the exporter says.", f"# TYPE {name} {kind}", f"{name}{{{said}}} {value}"]
+        lines += [
+            f"# HELP {name} As the exporter says.",
+            f"# TYPE {name} {kind}",
+            f"{name}{{{said}}} {value}",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -84,22 +96,42 @@ def test_the_total_is_taken_where_it_is_told_and_unknown_where_parts_are_missing
     assert card(rows(old)).mem_total_mb == 81080
 
 
-@pytest.mark.parametrize("blank", [2147483632, 2147483635, 9223372036854775792, 9.223372036854776e18, 140737488355329, "NaN"])
+@pytest.mark.parametrize(
+    "blank",
+    [2147483632, 2147483635, 9223372036854775792, 9.223372036854776e18, 140737488355329, "NaN"],
+)
 def test_what_dcgm_does_not_know_is_unknown(blank: Any) -> None:
-    found = card(rows(dict.fromkeys(CARD, str(blank)) | {"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": "9.223372036854775e18"}))
+    found = card(
+        rows(
+            dict.fromkeys(CARD, str(blank))
+            | {"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": "9.223372036854775e18"}
+        )
+    )
     assert found == GpuReading(gpu_index=0, gpu_uuid=UUID, name="NVIDIA H100 80GB HBM3")
-    assert (found.utilization, found.power_w, found.mem_used_mb, found.mem_total_mb, found.energy_j) == (None,) * 5
+    assert (
+        found.utilization,
+        found.power_w,
+        found.mem_used_mb,
+        found.mem_total_mb,
+        found.energy_j,
+    ) == (None,) * 5
 
 
 def test_a_counter_of_64_bits_may_stand_at_what_is_blank_in_32() -> None:
-    assert card(rows({**CARD, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": "2147483632"})).energy_j == 2147483.632
+    assert (
+        card(rows({**CARD, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": "2147483632"})).energy_j
+        == 2147483.632
+    )
 
 
 def test_a_card_that_pods_share_in_time_is_one_card() -> None:
-    shared = "".join(rows(namespace="chat", pod=f"vllm-{number}", container="vllm") for number in range(4))
+    shared = "".join(
+        rows(namespace="chat", pod=f"vllm-{number}", container="vllm") for number in range(4)
+    )
     assert card(shared) == card(rows())
     parts = [
-        {**CARD, "DCGM_FI_DEV_GPU_UTIL": util, "DCGM_FI_DEV_FB_USED": used} for util, used in (("40", "9000"), ("17", "10818"))
+        {**CARD, "DCGM_FI_DEV_GPU_UTIL": util, "DCGM_FI_DEV_FB_USED": used}
+        for util, used in (("40", "9000"), ("17", "10818"))
     ]
     of_processes = "".join(rows(part, pod=f"vllm-{number}") for number, part in enumerate(parts))
     found = card(of_processes)
@@ -110,14 +142,26 @@ SLICE = {name: value for name, value in CARD.items() if name != "DCGM_FI_DEV_GPU
 
 
 def slices(**more: Any) -> str:
-    first = {**SLICE, "DCGM_FI_DEV_FB_USED": "26", "DCGM_FI_DEV_FB_FREE": "40000", "DCGM_FI_PROF_GR_ENGINE_ACTIVE": "0.25"}
+    first = {
+        **SLICE,
+        "DCGM_FI_DEV_FB_USED": "26",
+        "DCGM_FI_DEV_FB_FREE": "40000",
+        "DCGM_FI_PROF_GR_ENGINE_ACTIVE": "0.25",
+    }
     second = {**first, "DCGM_FI_PROF_GR_ENGINE_ACTIVE": "0.75"}
-    return rows(first, GPU_I_PROFILE="3g.40gb", GPU_I_ID="1", **more) + rows(second, GPU_I_PROFILE="3g.40gb", GPU_I_ID="2")
+    return rows(first, GPU_I_PROFILE="3g.40gb", GPU_I_ID="1", **more) + rows(
+        second, GPU_I_PROFILE="3g.40gb", GPU_I_ID="2"
+    )
 
 
 def test_power_and_energy_in_every_slices_row_are_the_cards_once() -> None:
     board, *parts = read(slices() + slices(pod="vllm-0"))  # and once more for a pod
-    assert (board.gpu_uuid, board.power_w, board.energy_j, board.temperature_c) == (UUID, 631.95, 123456.789, 59)
+    assert (board.gpu_uuid, board.power_w, board.energy_j, board.temperature_c) == (
+        UUID,
+        631.95,
+        123456.789,
+        59,
+    )
     assert (board.utilization, board.mem_used_mb, board.parent_uuid) == (None, None, None)
     assert [(part.power_w, part.energy_j) for part in parts] == [(None, None)] * 2
     assert [(part.utilization, part.mem_used_mb, part.mem_total_mb) for part in parts] == [
@@ -128,7 +172,11 @@ def test_power_and_energy_in_every_slices_row_are_the_cards_once() -> None:
     assert len({part.gpu_uuid for part in parts}) == 2
     for part in parts:  # a contract's event, each with an identity that stays
         sample = part.to_sample("node1", now(), "dcgm-exporter")
-        assert sample.gpu == part.gpu_uuid == f"MIG-{UUID.removeprefix('GPU-')}-gi{1 + parts.index(part)}"
+        assert (
+            sample.gpu
+            == part.gpu_uuid
+            == f"MIG-{UUID.removeprefix('GPU-')}-gi{1 + parts.index(part)}"
+        )
 
 
 def now() -> datetime:
@@ -146,15 +194,25 @@ def test_a_slices_own_uuid_where_the_exporter_knows_it() -> None:
 def test_a_page_of_one_machine_is_this_hosts_and_of_several_only_its_own() -> None:
     two = rows() + rows(uuid=OTHER).replace('"node1"', '"node2.example.org"')
     assert [found.gpu_uuid for found in read(two, "NODE2")] == [OTHER]
-    assert [found.gpu_uuid for found in read(rows().replace('"node1"', '"dcgm-exporter-x7f2"'), "node1")] == [UUID]
-    with pytest.raises(SourceUnavailable, match=r"2 machines \(node1, node2.example.org\), none of them 'node3'"):
+    assert [
+        found.gpu_uuid for found in read(rows().replace('"node1"', '"dcgm-exporter-x7f2"'), "node1")
+    ] == [UUID]
+    with pytest.raises(
+        SourceUnavailable, match=r"2 machines \(node1, node2.example.org\), none of them 'node3'"
+    ):
         read(two, "node3")
 
 
 def test_two_agents_on_one_host_tell_of_the_same_gpu() -> None:
-    """Each under its own event ids, but of one GPU: its money is counted once (the ledger has one timeline for a GPU)."""
-    of_driver = GpuReading(gpu_index=0, gpu_uuid=UUID.upper().replace("GPU-", "gpu-"), power_w=630.0)
-    of_agents: list[tuple[Source, list[Any]]] = [("nvml", [of_driver]), ("dcgm-exporter", read(rows()))]
+    """Each under its own event ids, but of one GPU: its money is counted once (the ledger has one
+    timeline for a GPU)."""
+    of_driver = GpuReading(
+        gpu_index=0, gpu_uuid=UUID.upper().replace("GPU-", "gpu-"), power_w=630.0
+    )
+    of_agents: list[tuple[Source, list[Any]]] = [
+        ("nvml", [of_driver]),
+        ("dcgm-exporter", read(rows())),
+    ]
     samples = [
         reading.to_sample("node1", now(), source)
         for source, found in of_agents
@@ -202,13 +260,21 @@ def page() -> Iterator[str]:
     thread.join()
 
 
-def test_the_commands_of_the_page_run_as_written(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_the_page_run_as_written(
+    page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = (Path(__file__).parents[3] / "docs" / "sources" / "gpu-exporters.md").read_text()
-    commands = [line.removeprefix("gpu-tokens ") for line in text.splitlines() if line.startswith("gpu-tokens ")]
+    commands = [
+        line.removeprefix("gpu-tokens ")
+        for line in text.splitlines()
+        if line.startswith("gpu-tokens ")
+    ]
     assert len(commands) == 2
     monkeypatch.setattr(_Page, "text", rows() + amd_rows())
     for command, source in zip(commands, ("dcgm-exporter", "amd-exporter"), strict=True):
-        done = CliRunner().invoke(app, shlex.split(re.sub(r"http://127\.0\.0\.1:\d+/metrics", page, command)))
+        done = CliRunner().invoke(
+            app, shlex.split(re.sub(r"http://127\.0\.0\.1:\d+/metrics", page, command))
+        )
         assert done.exit_code == 0, done.output
         event = decode(done.stdout_bytes.strip())
         assert isinstance(event, GpuSample)
@@ -216,11 +282,18 @@ def test_the_commands_of_the_page_run_as_written(page: str, monkeypatch: pytest.
 
 
 def test_the_agent_reads_a_real_page(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = CliRunner().invoke(app, ["agent", "--source", "dcgm-exporter", "--url", page, "--host", "node1", "--once"])
+    done = CliRunner().invoke(
+        app, ["agent", "--source", "dcgm-exporter", "--url", page, "--host", "node1", "--once"]
+    )
     assert done.exit_code == 0, done.output
     event = decode(done.stdout_bytes.strip())
     assert isinstance(event, GpuSample)
-    assert (event.gpu_uuid, event.source, event.energy_j, event.host) == (UUID, "dcgm-exporter", 123456.789, "node1")
+    assert (event.gpu_uuid, event.source, event.energy_j, event.host) == (
+        UUID,
+        "dcgm-exporter",
+        123456.789,
+        "node1",
+    )
     monkeypatch.setattr(_Page, "status", 503)
     with pytest.raises(SourceUnavailable, match="answers 503"):
         DcgmSource(page, "node1").read()
@@ -228,6 +301,8 @@ def test_the_agent_reads_a_real_page(page: str, monkeypatch: pytest.MonkeyPatch)
         DcgmSource("http://127.0.0.1:9/metrics", "node1").read()
 
 
-@pytest.mark.parametrize("text", ["\ufeff" + rows(), rows().replace("\n", "\r\n"), "\ufeff" + rows().partition("\n")[2]])
+@pytest.mark.parametrize(
+    "text", ["\ufeff" + rows(), rows().replace("\n", "\r\n"), "\ufeff" + rows().partition("\n")[2]]
+)
 def test_a_mark_of_byte_order_and_ends_of_lines_cost_no_value(text: str) -> None:
     assert card(text) == card(rows())

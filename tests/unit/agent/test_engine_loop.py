@@ -1,4 +1,5 @@
-"""The loop over engines: when it looks, what it sends, and what becomes of failures of engines and of Kafka."""
+"""The loop over engines: when it looks, what it sends, and what becomes of failures of engines and
+of Kafka."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class Kafka(MemorySink):
 
 
 class World:
-    """An engine that answers, look after look; None: it does not. After the last one the loop is stopped."""
+    """An engine that answers, look after look; None: it does not. After the last one the loop is
+    stopped."""
 
     def __init__(self, looks: list[str | None]) -> None:
         self.clock, self.stop, self.looks = ManualClock(START), threading.Event(), looks
@@ -67,7 +69,16 @@ class World:
         registry = CollectorRegistry()
         targets = targets_of(["vllm=http://node1:8000"], "node1")
         metrics = EngineMetrics(registry)
-        run_engines(targets, kafka, self.clock, "node1", 15, self.stop, metrics=metrics, fetch_one=self.fetch)
+        run_engines(
+            targets,
+            kafka,
+            self.clock,
+            "node1",
+            15,
+            self.stop,
+            metrics=metrics,
+            fetch_one=self.fetch,
+        )
         events = [decode(value) for _, value in kafka.records]
         assert {key for key, _ in kafka.records} <= {"node1"}
         return [event for event in events if isinstance(event, EngineCounters)], registry
@@ -83,22 +94,36 @@ def test_looks_end_with_the_minute() -> None:
     events, _ = world.run(Kafka())
     seconds = [(at - START).total_seconds() for at in world.asked_at]
     assert seconds[:4] == [0, 8, 23, 38], "12:00:07, :15, :30, :45"
-    assert [(event.prompt_tokens, event.completion_tokens, event.interval_ms) for event in events[:3]] == [
+    assert [
+        (event.prompt_tokens, event.completion_tokens, event.interval_ms) for event in events[:3]
+    ] == [
         (10, 5, 8_000),
         (20, 4, 15_000),
         (1, 0, 15_000),
     ]
-    assert sum(event.prompt_tokens or 0 for event in events) == 35, "and once more when it is stopped"
+    assert sum(event.prompt_tokens or 0 for event in events) == 35, (
+        "and once more when it is stopped"
+    )
 
 
 def test_an_engine_that_is_away_is_a_gap() -> None:
     world = World([page(0, 0), None, None, page(90, 40), page(90, 40)])
     events, registry = world.run(Kafka())
     assert (events[0].prompt_tokens, events[0].gap, events[0].interval_ms) == (90, True, 38_000)
-    assert registry.get_sample_value("gpu_tokens_agent_engine_scrape_failures_total", {"engine": "vllm"}) == 2
+    assert (
+        registry.get_sample_value(
+            "gpu_tokens_agent_engine_scrape_failures_total", {"engine": "vllm"}
+        )
+        == 2
+    )
     assert registry.get_sample_value("gpu_tokens_agent_engine_gaps_total", {"engine": "vllm"}) == 1
     assert registry.get_sample_value("gpu_tokens_agent_engines_up", {"engine": "vllm"}) == 1
-    assert registry.get_sample_value("gpu_tokens_agent_engine_tokens_total", {"engine": "vllm", "kind": "prompt"}) == 90
+    assert (
+        registry.get_sample_value(
+            "gpu_tokens_agent_engine_tokens_total", {"engine": "vllm", "kind": "prompt"}
+        )
+        == 90
+    )
 
 
 def test_what_kafka_did_not_take_is_sent_again_under_the_same_id() -> None:
@@ -107,7 +132,13 @@ def test_what_kafka_did_not_take_is_sent_again_under_the_same_id() -> None:
     events, registry = world.run(kafka)
     ids = [event.event_id for event in events]
     assert len(ids) == len(set(ids)) + 1, "the first one twice"
-    assert sum(event.prompt_tokens or 0 for event in {event.event_id: event for event in events}.values()) == 30
+    assert (
+        sum(
+            event.prompt_tokens or 0
+            for event in {event.event_id: event for event in events}.values()
+        )
+        == 30
+    )
     assert registry.get_sample_value("gpu_tokens_agent_engine_events_waiting") == 0
 
 
@@ -115,10 +146,12 @@ def test_a_restart_is_counted() -> None:
     world = World([page(50, 50), page(10, 5), page(10, 5)])
     events, registry = world.run(Kafka())
     assert (events[0].prompt_tokens, events[0].reset) == (10, True)
-    assert registry.get_sample_value("gpu_tokens_agent_engine_resets_total", {"engine": "vllm"}) == 1
+    assert (
+        registry.get_sample_value("gpu_tokens_agent_engine_resets_total", {"engine": "vllm"}) == 1
+    )
 
 
-# -- over HTTP -------------------------------------------------------------------------------------------------------------
+# -- over HTTP -------------------------------------------------------------------------------------
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -127,7 +160,9 @@ class Handler(BaseHTTPRequestHandler):
     page: ClassVar[Callable[..., str]] = staticmethod(engine_pages.vllm)
 
     def do_GET(self) -> None:
-        assert self.headers["Accept"] == "text/plain;version=0.0.4", "OpenMetrics would rename counters"
+        assert self.headers["Accept"] == "text/plain;version=0.0.4", (
+            "OpenMetrics would rename counters"
+        )
         if self.path in ("/metrics", "/prometheus/metrics"):
             self._send(self.page([Told(1_000, 400, 250)]).encode())
         elif self.path == "/huge":
@@ -172,9 +207,21 @@ def engine() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("/huge", r"vllm: http://127.0.0.1:\d+/huge answers more than 8,388,608 bytes; give its address: --engine vllm=URL"),
+        (
+            "/huge",
+            (
+                r"vllm: http://127.0.0.1:\d+/huge answers more than 8,388,608 bytes; give its "
+                r"address: --engine vllm=URL"
+            ),
+        ),
         ("/slow", r"vllm: .*/slow cannot be read \(it is not over after 0.2 s\)"),
-        ("/none", r"vllm: .*/none answers 503; give its address: --engine vllm=URL \(start vLLM without --disable-log-stats"),
+        (
+            "/none",
+            (
+                r"vllm: .*/none answers 503; give its address: --engine vllm=URL \(start vLLM "
+                r"without --disable-log-stats"
+            ),
+        ),
     ],
 )
 def test_a_page_is_bounded_in_size_and_time(engine: str, path: str, said: str) -> None:
@@ -185,21 +232,29 @@ def test_a_page_is_bounded_in_size_and_time(engine: str, path: str, said: str) -
 
 def test_an_engine_that_is_not_there_is_said() -> None:
     (target,) = targets_of(["sglang=http://127.0.0.1:1"], "node1")
-    with pytest.raises(SourceUnavailable, match=r"sglang: http://127.0.0.1:1/metrics cannot be .*refused.*--enable-metrics"):
+    with pytest.raises(
+        SourceUnavailable,
+        match=r"sglang: http://127.0.0.1:1/metrics cannot be .*refused.*--enable-metrics",
+    ):
         fetch_page(target, 1.0)
 
 
 def test_once_prints_where_counters_stand(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GPU_METRICS_SOURCE", raising=False)
-    result = CliRunner().invoke(app, ["agent", "--engine", f"vllm={engine}", "--host", "node1", "--once"])
+    result = CliRunner().invoke(
+        app, ["agent", "--engine", f"vllm={engine}", "--host", "node1", "--once"]
+    )
     assert result.exit_code == 0, result.output
     port = engine.rpartition(":")[2]
     assert result.stdout.splitlines() == [
-        f"node1:{port} vllm llama-3.3-70b: {count} tokens so far" for count in ("400 cached", "250 completion", "1000 prompt")
+        f"node1:{port} vllm llama-3.3-70b: {count} tokens so far"
+        for count in ("400 cached", "250 completion", "1000 prompt")
     ]
 
 
-def test_engines_may_be_named_in_the_environment(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_may_be_named_in_the_environment(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("GPU_METRICS_SOURCE", raising=False)
     monkeypatch.setenv("ENGINES", f"vllm={engine}/metrics")
     result = CliRunner().invoke(app, ["agent", "--once"])
@@ -215,17 +270,25 @@ def test_a_gap_is_longer_than_an_interval_and_a_half() -> None:
     assert events[-1].ts - events[0].ts < timedelta(minutes=2)
 
 
-def test_the_commands_of_the_page_run_as_written(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_the_page_run_as_written(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One for each engine, against its own page."""
     monkeypatch.delenv("GPU_METRICS_SOURCE", raising=False)
     text = (Path(__file__).parents[3] / "docs" / "sources" / "engines.md").read_text()
     block = text.partition("## One command for each engine")[2].partition("| engine |")[0]
-    commands = [line.removeprefix("gpu-tokens ") for line in block.splitlines() if line.startswith("gpu-tokens ")]
+    commands = [
+        line.removeprefix("gpu-tokens ")
+        for line in block.splitlines()
+        if line.startswith("gpu-tokens ")
+    ]
     assert len(commands) == len(engine_pages.PAGES)
     for command in commands:
         name = command.partition("--engine ")[2].partition("=")[0]
         monkeypatch.setattr(Handler, "page", staticmethod(engine_pages.PAGES[name]))
-        done = CliRunner().invoke(app, shlex.split(re.sub(r"http://localhost:\d+", engine, command)))
+        done = CliRunner().invoke(
+            app, shlex.split(re.sub(r"http://localhost:\d+", engine, command))
+        )
         assert done.exit_code == 0, done.output
         assert "1000 prompt tokens so far" in done.stdout, command
         assert "250 completion tokens so far" in done.stdout

@@ -1,4 +1,5 @@
-"""nvidia-smi: every spelling of "no value", columns that come and go, lost GPUs, MIG, and a tool that fails or hangs."""
+"""nvidia-smi: every spelling of "no value", columns that come and go, lost GPUs, MIG, and a tool
+that fails or hangs."""
 
 from __future__ import annotations
 
@@ -31,13 +32,17 @@ from gpu_token_analytics.wire.names import canonical_gpu
 from gpu_token_analytics.wire.sample import GpuSample
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")
+SHARED = Path(
+    os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data"
+)
 CAPTURES = SHARED / "nvidia-smi"
 
 HEADER = (
-    "index, uuid, pci.bus_id, mig.mode.current, utilization.gpu [%], memory.total [MiB], memory.used [MiB], "
+    "index, uuid, pci.bus_id, mig.mode.current, utilization.gpu [%], memory.total [MiB], "
+    "memory.used [MiB], "
     "power.draw [W], temperature.gpu, name"
 )
+UPPER_HEADER = HEADER.upper().replace("MIB", "MiB")
 ROW_A = "0, GPU-a, 00000000:3B:00.0, [N/A], 57, 46068, 1235, 110.23, 54, NVIDIA L40S"
 ROW_B = "1, GPU-b, 00000000:5E:00.0, [N/A], 0, 46068, 0, 38.50, 30, NVIDIA L40S"
 
@@ -115,7 +120,10 @@ def test_a_row_in_our_units() -> None:
     ],
 )
 def test_every_spelling_of_no_value_is_unknown(absent: str) -> None:
-    found = reading(f"{HEADER}\n0, GPU-a, {absent}, {absent}, {absent}, {absent}, {absent}, {absent}, {absent}, X\n")
+    found = reading(
+        f"{HEADER}\n0, GPU-a, {absent}, {absent}, {absent}, {absent}, {absent}, {absent}, "
+        f"{absent}, X\n"
+    )
     assert found == GpuReading(gpu_index=0, gpu_uuid="GPU-a", name="X")
 
 
@@ -124,20 +132,30 @@ def test_an_absent_uuid_or_index_is_not_an_identity(absent: str) -> None:
     rows = parse_gpus(f"{HEADER}\n{ROW_A}\n{absent}, {absent}, , , 1, 2, 1, 3, 4, {absent}\n")
     second = rows[1].reading
     assert isinstance(second, GpuReading)
-    assert (second.gpu_uuid, second.gpu_index, second.name) == (None, 1, None)  # the row's place is its index
+    # the row's place is its index
+    assert (second.gpu_uuid, second.gpu_index, second.name) == (None, 1, None)
 
 
 @pytest.mark.parametrize(
     ("header", "row"),
     [
-        ("uuid, utilization.gpu [%], memory.used [MiB], memory.total [MiB]", "GPU-a, 57 %, 1235 MiB, 46068 MiB"),
+        (
+            "uuid, utilization.gpu [%], memory.used [MiB], memory.total [MiB]",
+            "GPU-a, 57 %, 1235 MiB, 46068 MiB",
+        ),
         ("memory.total, memory.used, utilization.gpu, uuid", "46068,1235,57,GPU-a"),
         (
             "uuid, new.column [x], memory.used [KiB], memory.total [GiB], utilization.gpu",
             "GPU-a, ?, 1264640, 44.98828125, 57 %",
         ),
-        ('"uuid","utilization.gpu [%]","memory.used [MiB]","memory.total [MiB]"', '"GPU-a","57","1235","46068"'),
-        ("uuid, utilization.gpu [%], memory.used [MiB], memory.total [MiB]\r", "GPU-a, 57, 1235, 46068\r"),
+        (
+            '"uuid","utilization.gpu [%]","memory.used [MiB]","memory.total [MiB]"',
+            '"GPU-a","57","1235","46068"',
+        ),
+        (
+            "uuid, utilization.gpu [%], memory.used [MiB], memory.total [MiB]\r",
+            "GPU-a, 57, 1235, 46068\r",
+        ),
     ],
     ids=["units", "no-units-other-order", "other-units-and-columns", "quoted", "crlf"],
 )
@@ -161,7 +179,10 @@ def test_power_is_the_first_of_its_columns_that_has_a_value() -> None:
 
 
 def test_a_name_with_a_comma_is_read_where_it_is_quoted() -> None:
-    assert reading('uuid, memory.total [MiB], name\nGPU-a, 10, "Board, rev. 2"\n').name == "Board, rev. 2"
+    assert (
+        reading('uuid, memory.total [MiB], name\nGPU-a, 10, "Board, rev. 2"\n').name
+        == "Board, rev. 2"
+    )
 
 
 def case(name: str) -> str:
@@ -172,12 +193,20 @@ def case(name: str) -> str:
     return path.read_text()
 
 
-LOADER = "ERROR: ld.so: object '/opt/vgpu/libvgpu.so' from /etc/ld.so.preload cannot be preloaded: ignored."
-BANNER = "Authorised use only, see the index of rules, uuid on request\n\nWarning: persistence mode is disabled, GPU 0, GPU 1"
+LOADER = (
+    "ERROR: ld.so: object '/opt/vgpu/libvgpu.so' from /etc/ld.so.preload cannot be preloaded: "
+    "ignored."
+)
+BANNER = (
+    "Authorised use only, see the index of rules, uuid on request\n\nWarning: persistence mode is "
+    "disabled, GPU 0, GPU 1"
+)
 
 
 def test_the_case_of_a_loader_line() -> None:
-    assert names([row.reading for row in parse_gpus(case("smi-loader-line-before-header.txt"))]) == ["GPU-a", "GPU-b"]
+    assert names(
+        [row.reading for row in parse_gpus(case("smi-loader-line-before-header.txt"))]
+    ) == ["GPU-a", "GPU-b"]
 
 
 @pytest.mark.parametrize(
@@ -186,12 +215,20 @@ def test_the_case_of_a_loader_line() -> None:
         f"{LOADER}\n{HEADER}\n{ROW_A}\n{ROW_B}\n",
         f"{BANNER}\n{HEADER}\n{ROW_A}\n{ROW_B}\n",
         f"{HEADER}\n{LOADER}\n{ROW_A}\n{BANNER}\n{ROW_B}\n{LOADER}\n",
-        f"\ufeff{HEADER.upper().replace('MIB', 'MiB')}\n{ROW_A}\n{HEADER.upper().replace('MIB', 'MiB')}\n{ROW_B}\n",
+        f"\ufeff{UPPER_HEADER}\n{ROW_A}\n{UPPER_HEADER}\n{ROW_B}\n",
         f'{LOADER}\nan open " quote\n{HEADER}\n{ROW_A}\n{ROW_B}\n',
         f"We log: host, index, uuid\n{HEADER}\n{ROW_A}\n{ROW_B}\n",
         f"uuid\n{HEADER}\n{ROW_A}\n{ROW_B}\n",
     ],
-    ids=["loader", "banner", "between-the-rows", "capitals-and-header-twice", "quote", "names-in-a-banner", "one-name-before"],
+    ids=[
+        "loader",
+        "banner",
+        "between-the-rows",
+        "capitals-and-header-twice",
+        "quote",
+        "names-in-a-banner",
+        "one-name-before",
+    ],
 )
 def test_what_stands_around_the_rows_costs_no_gpu(text: str) -> None:
     first, second = (row.reading for row in parse_gpus(text))
@@ -211,7 +248,14 @@ def test_what_stands_around_the_rows_costs_no_gpu(text: str) -> None:
         "0, GPU-a, 00000000:3B:00.0, [N/A], 57, 46068, 1235, 110,23, 54",
         "0, GPU-a, 00000000:3B:00.0, [N/A], 57, 46068, 1235, 110,23, 54 C",
     ],
-    ids=["decimal-comma", "thousands", "name", "cut-off", "decimal-comma-and-cut-off", "with-a-unit"],
+    ids=[
+        "decimal-comma",
+        "thousands",
+        "name",
+        "cut-off",
+        "decimal-comma-and-cut-off",
+        "with-a-unit",
+    ],
 )
 def test_a_row_with_other_columns_than_the_header_is_malformed_and_named(row: str) -> None:
     first, second = (row.reading for row in parse_gpus(f"{HEADER}\n{row}\n{ROW_B}\n"))
@@ -236,7 +280,9 @@ def test_the_case_of_two_cards_with_one_uuid_of_zeros() -> None:
     text = case("smi-zero-uuid-twice.txt")
     cards = tell_apart(NvidiaSmiSource(run=FakeTool(lambda _: text)).read(), "node1")
     assert names(cards) == ["node1/0: shared_uuid", None, "node1/1: shared_uuid", None]
-    assert [(card.gpu("node1"), card.power_w) for card in cards if isinstance(card, GpuReading)] == [
+    assert [
+        (card.gpu("node1"), card.power_w) for card in cards if isinstance(card, GpuReading)
+    ] == [
         ("node1/0", 110.23),
         ("node1/1", 38.5),
     ]
@@ -253,7 +299,9 @@ def test_the_case_of_two_cards_with_one_uuid_of_zeros() -> None:
         (["h2/0", "GPU-b"], ["h/0", "GPU-b"]),
     ],
 )
-def test_each_gpu_has_an_identity_of_its_own(uuids: list[str | None], identities: list[str]) -> None:
+def test_each_gpu_has_an_identity_of_its_own(
+    uuids: list[str | None], identities: list[str]
+) -> None:
     readings = [GpuReading(gpu_index=index, gpu_uuid=uuid) for index, uuid in enumerate(uuids)]
     told = tell_apart(readings, "h")
     assert [item.gpu("h") for item in told if isinstance(item, GpuReading)] == identities
@@ -264,12 +312,18 @@ def test_each_gpu_has_an_identity_of_its_own(uuids: list[str | None], identities
 
 @pytest.mark.parametrize(
     "text",
-    [f"{HEADER}\n{ROW_A}\n{ROW_B}\n{HEADER}\n{ROW_A}\n{ROW_B}\n", f"{HEADER}\n{ROW_A}\n{ROW_A}\n{ROW_B}\n"],
+    [
+        f"{HEADER}\n{ROW_A}\n{ROW_B}\n{HEADER}\n{ROW_A}\n{ROW_B}\n",
+        f"{HEADER}\n{ROW_A}\n{ROW_A}\n{ROW_B}\n",
+    ],
     ids=["all", "a-row"],
 )
 def test_a_card_that_is_printed_twice_keeps_its_identity(text: str) -> None:
     cards = tell_apart(NvidiaSmiSource(run=FakeTool(lambda _: text)).read(), "node1")
-    assert [card.gpu("node1") for card in cards if isinstance(card, GpuReading)] == ["GPU-a", "GPU-b"]
+    assert [card.gpu("node1") for card in cards if isinstance(card, GpuReading)] == [
+        "GPU-a",
+        "GPU-b",
+    ]
     assert len(cards) == 2, "no problem"
 
 
@@ -281,12 +335,16 @@ def test_a_slice_that_is_printed_twice_keeps_its_identity() -> None:
 ZEROS = "GPU-00000000-0000-0000-0000-000000000000"
 
 
-@pytest.mark.parametrize("uuids", [[ZEROS, ZEROS], [ZEROS, "GPU-b"], ["GPU-a", "gpu-A"], ["h2/0", "GPU-b"]])
+@pytest.mark.parametrize(
+    "uuids", [[ZEROS, ZEROS], [ZEROS, "GPU-b"], ["GPU-a", "gpu-A"], ["h2/0", "GPU-b"]]
+)
 def test_a_slice_is_one_of_its_card_whatever_that_goes_by(uuids: list[str]) -> None:
     """Else the UUID that is none would be a third card, and paid."""
     cards = [GpuReading(gpu_index=index, gpu_uuid=uuid) for index, uuid in enumerate(uuids)]
     slices = [
-        GpuReading(gpu_index=index, gpu_uuid=f"MIG-{index + 1}", mig_profile="3g.40gb", parent_uuid=uuid)
+        GpuReading(
+            gpu_index=index, gpu_uuid=f"MIG-{index + 1}", mig_profile="3g.40gb", parent_uuid=uuid
+        )
         for index, uuid in enumerate(uuids)
     ]
     read = [item for item in tell_apart([*cards, *slices], "h") if isinstance(item, GpuReading)]
@@ -301,39 +359,55 @@ def test_a_slice_is_one_of_its_card_whatever_that_goes_by(uuids: list[str]) -> N
 @pytest.mark.parametrize("uuid", [None, "MIG-00000000-0000-0000-0000-000000000000", "MIG-1"])
 def test_a_slice_without_an_identity_is_left_to_its_card_and_told(uuid: str | None) -> None:
     cards = [GpuReading(gpu_index=index, gpu_uuid=f"GPU-{index + 1}") for index in range(2)]
-    slices = [replace(card, gpu_uuid=uuid, mig_profile="3g.40gb", parent_uuid=card.gpu_uuid) for card in cards]
+    slices = [
+        replace(card, gpu_uuid=uuid, mig_profile="3g.40gb", parent_uuid=card.gpu_uuid)
+        for card in cards
+    ]
     told = tell_apart([*cards, *slices], "h")
     assert told[:2] == cards
-    assert [(item.problem, "its card's" in item.message) for item in told[2:] if isinstance(item, GpuProblem)] == [
-        (Problem.SHARED_UUID, True)
-    ] * 2
+    assert [
+        (item.problem, "its card's" in item.message)
+        for item in told[2:]
+        if isinstance(item, GpuProblem)
+    ] == [(Problem.SHARED_UUID, True)] * 2
 
 
 def test_the_name_of_a_slice_of_an_old_driver_is_an_identity() -> None:
-    (part,) = parse_slices("GPU 0: A100 (UUID: GPU-1f)\n  MIG 3g.20gb Device 0: (UUID: MIG-GPU-1f/2/0)\n")
-    reading = GpuReading(gpu_index=0, gpu_uuid=part.uuid, mig_profile=part.profile, parent_uuid=part.parent_uuid)
+    (part,) = parse_slices(
+        "GPU 0: A100 (UUID: GPU-1f)\n  MIG 3g.20gb Device 0: (UUID: MIG-GPU-1f/2/0)\n"
+    )
+    reading = GpuReading(
+        gpu_index=0, gpu_uuid=part.uuid, mig_profile=part.profile, parent_uuid=part.parent_uuid
+    )
     sample = decode(encode(reading.to_sample("n1", NOW, "nvidia-smi")))
     assert isinstance(sample, GpuSample)
     assert sample.gpu == canonical_gpu("MIG-GPU-1f/2/0") == "MIG-gpu-1f-2-0"
 
 
 def test_a_row_that_cannot_be_aligned_is_a_problem_and_costs_no_other() -> None:
-    first, second = parse_gpus("uuid, name, memory.total [MiB]\nGPU-a, Board, rev. 2, 10\nGPU-b, X, 10\n")
+    first, second = parse_gpus(
+        "uuid, name, memory.total [MiB]\nGPU-a, Board, rev. 2, 10\nGPU-b, X, 10\n"
+    )
     assert isinstance(first.reading, GpuProblem)
     assert first.reading.problem == Problem.MALFORMED
     assert isinstance(second.reading, GpuReading)
 
 
 @pytest.mark.parametrize(
-    ("word", "problem"), [("[GPU is lost]", Problem.LOST), ("[GPU requires reset]", Problem.RESET_REQUIRED)]
+    ("word", "problem"),
+    [("[GPU is lost]", Problem.LOST), ("[GPU requires reset]", Problem.RESET_REQUIRED)],
 )
 def test_a_row_of_a_broken_gpu_is_a_problem(word: str, problem: Problem) -> None:
-    (row,) = parse_gpus(f"{HEADER}\n1, GPU-b, {word}, {word}, {word}, {word}, {word}, {word}, {word}, NVIDIA L40S\n")
+    (row,) = parse_gpus(
+        f"{HEADER}\n1, GPU-b, {word}, {word}, {word}, {word}, {word}, {word}, {word}, NVIDIA L40S\n"
+    )
     assert isinstance(row.reading, GpuProblem)
     assert (row.reading.gpu, row.reading.problem) == ("GPU-b", problem)
     (row,) = parse_gpus(f"{HEADER}\n1{f', {word}' * 9}\n")
     assert isinstance(row.reading, GpuProblem)
-    assert (row.reading.gpu, row.reading.problem) == ("index 1", problem), "what stands in its UUID's place is none"
+    assert (row.reading.gpu, row.reading.problem) == ("index 1", problem), (
+        "what stands in its UUID's place is none"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "No devices were found\n", "garbage, more\n1, 2\n"])
@@ -345,7 +419,11 @@ def test_text_without_a_header_is_refused(text: str) -> None:
 @given(
     st.lists(
         st.lists(
-            st.one_of(st.sampled_from([*FIELDS, "[N/A]", "GPU-a", "57 %", '"', "\0", "0"]), st.text(max_size=8)), max_size=12
+            st.one_of(
+                st.sampled_from([*FIELDS, "[N/A]", "GPU-a", "57 %", '"', "\0", "0"]),
+                st.text(max_size=8),
+            ),
+            max_size=12,
         )
     )
 )
@@ -392,7 +470,10 @@ def test_mig_lists_and_memory() -> None:
         ("GPU-a", 1, "MIG-2", "1g.20gb"),
         ("GPU-a", 2, "MIG-3", None),
     ]
-    assert parse_slice_memory(MIG_REPORT) == {("GPU-a", 0): (26.0, 40448.0), ("GPU-a", 1): (None, 20096.0)}
+    assert parse_slice_memory(MIG_REPORT) == {
+        ("GPU-a", 0): (26.0, 40448.0),
+        ("GPU-a", 1): (None, 20096.0),
+    }
 
 
 class FakeTool:
@@ -409,7 +490,10 @@ class FakeTool:
 
 
 def names(readings: list[Reading]) -> list[str | None]:
-    return [item.gpu_uuid if isinstance(item, GpuReading) else f"{item.gpu}: {item.problem}" for item in readings]
+    return [
+        item.gpu_uuid if isinstance(item, GpuReading) else f"{item.gpu}: {item.problem}"
+        for item in readings
+    ]
 
 
 def test_one_query_reads_all_gpus() -> None:
@@ -443,14 +527,26 @@ def test_a_field_the_driver_does_not_know_is_left_out_from_then_on() -> None:
         ("No devices were found\n", 0, "lspci"),
         ("No devices were found\n", 6, "lspci"),
         (
-            "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest "
+            "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make "
+            "sure that the latest "
             "NVIDIA driver is installed and running.\n",
             9,
             "modprobe",
         ),
-        ("Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 535.161\n", 18, "reboot"),
+        (
+            (
+                "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: "
+                "535.161\n"
+            ),
+            18,
+            "reboot",
+        ),
         ("Failed to initialize NVML: Unknown Error\n", 255, "restart the container"),
-        ("NVIDIA-SMI couldn't find libnvidia-ml.so library in your system.\n", 12, "install the NVIDIA driver"),
+        (
+            "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system.\n",
+            12,
+            "install the NVIDIA driver",
+        ),
         ("Segmentation fault\n", -11, "code -11"),
         ("", 1, "code 1"),
         (f"{HEADER}\n", 15, "code 15"),
@@ -466,7 +562,9 @@ def test_a_lost_gpu_beside_readable_ones() -> None:
     source = NvidiaSmiSource(run=tool)
     source.read()
     lost = "Unable to determine the device handle for GPU1: 0000:5E:00.0: Unknown Error"
-    tool.answer = lambda _: Output(f"{lost}\n{HEADER}\n{ROW_A}\nWARNING: infoROM is corrupted at gpu 0000:3B:00.0\n", 15)
+    tool.answer = lambda _: Output(
+        f"{lost}\n{HEADER}\n{ROW_A}\nWARNING: infoROM is corrupted at gpu 0000:3B:00.0\n", 15
+    )
     assert names(source.read()) == ["GPU-a", "GPU-b: lost"]
 
 
@@ -474,7 +572,10 @@ def test_a_lost_gpu_that_silences_the_tool_does_not_silence_the_others() -> None
     tool = FakeTool(lambda _: f"{HEADER}\n{ROW_A}\n{ROW_B}\n")
     source = NvidiaSmiSource(run=tool)
     source.read()
-    lost = "Unable to determine the device handle for GPU 0000:5E:00.0: GPU is lost.  Reboot the system to recover this GPU\n"
+    lost = (
+        "Unable to determine the device handle for GPU 0000:5E:00.0: GPU is lost.  Reboot the "
+        "system to recover this GPU\n"
+    )
 
     def answer(arguments: list[str]) -> Output:
         if arguments[-2:] == ["-i", "GPU-a"]:
@@ -495,7 +596,9 @@ def test_a_lost_gpu_that_silences_the_tool_does_not_silence_the_others() -> None
 )
 @pytest.mark.parametrize("known", [True, False], ids=["seen-before", "just-started"])
 @pytest.mark.parametrize("lists", [True, False], ids=["lists", "lists-nothing"])
-def test_a_lost_gpu_in_lower_case_does_not_silence_the_others(lost: str, known: bool, lists: bool) -> None:
+def test_a_lost_gpu_in_lower_case_does_not_silence_the_others(
+    lost: str, known: bool, lists: bool
+) -> None:
     tool = FakeTool(lambda _: f"{HEADER}\n{ROW_A}\n{ROW_B}\n")
     source = NvidiaSmiSource(run=tool)
     if known:
@@ -506,7 +609,12 @@ def test_a_lost_gpu_in_lower_case_does_not_silence_the_others(lost: str, known: 
             return Output(f"GPU 0: NVIDIA L40S (UUID: GPU-a)\n{lost}" if lists else lost, 15)
         if arguments[-2:] == ["-i", "GPU-a"] or (arguments[-2:] == ["-i", "0"] and not lists):
             return Output(f"{HEADER}\n{ROW_A}\n", 0)
-        return Output(lost if arguments[-1] in ("1", "GPU-b") or "-i" not in arguments else "No devices were found\n", 15)
+        return Output(
+            lost
+            if arguments[-1] in ("1", "GPU-b") or "-i" not in arguments
+            else "No devices were found\n",
+            15,
+        )
 
     tool.answer = answer
     assert names(source.read()) == ["GPU-a", "GPU-b: lost" if known else "0000:5E:00.0: lost"]
@@ -543,7 +651,9 @@ def test_mig_slices_follow_with_their_memory_and_no_utilization() -> None:
         parent_uuid="GPU-a",
     )
     assert (second.mig_profile, second.mem_used_mb) == ("1g.20gb", None)
-    assert third == GpuProblem("MIG-3", Problem.MALFORMED, "the MIG profile in `nvidia-smi -L` is not known")
+    assert third == GpuProblem(
+        "MIG-3", Problem.MALFORMED, "the MIG profile in `nvidia-smi -L` is not known"
+    )
 
 
 def script(tmp_path: Path, body: str) -> str:
@@ -587,11 +697,14 @@ def sections(path: Path) -> dict[str, str]:
 capture_files = sorted(CAPTURES.glob("*.txt"))
 
 
-@pytest.mark.skipif(not capture_files, reason="no nvidia-smi captures here (GPU_TOKENS_SHARED_DATA)")
+@pytest.mark.skipif(
+    not capture_files, reason="no nvidia-smi captures here (GPU_TOKENS_SHARED_DATA)"
+)
 @pytest.mark.parametrize("path", capture_files, ids=lambda path: path.stem)
 @pytest.mark.parametrize("phase", ["idle", "load"])
 def test_real_captures(path: Path, phase: str) -> None:
-    """All 200 and more columns of each driver, with the real values of the columns that are used."""
+    """All 200 and more columns of each driver, with the real values of the columns that are
+    used."""
     texts = sections(path)
     found = reading(texts[f"{phase} :: query-gpu (csv, what the exporter parses)"])
     expected = {
@@ -604,20 +717,34 @@ def test_real_captures(path: Path, phase: str) -> None:
         ("l40s", "idle"): (1.0, 0.0, 46068.0, 144.97, 63.0),
         ("l40s", "load"): (0.09, 1235.0, 46068.0, 110.23, 54.0),
     }[path.stem.split("__")[1].removeprefix("nvidia-"), phase]
-    assert (found.utilization, found.mem_used_mb, found.mem_total_mb, found.power_w, found.temperature_c) == expected
+    assert (
+        found.utilization,
+        found.mem_used_mb,
+        found.mem_total_mb,
+        found.power_w,
+        found.temperature_c,
+    ) == expected
     sample = found.to_sample("vm1", NOW, "nvidia-smi")
     assert decode(encode(sample)) == sample
 
 
-@pytest.mark.skipif(not capture_files, reason="no nvidia-smi captures here (GPU_TOKENS_SHARED_DATA)")
+@pytest.mark.skipif(
+    not capture_files, reason="no nvidia-smi captures here (GPU_TOKENS_SHARED_DATA)"
+)
 def test_real_mig_capture_through_the_source() -> None:
     texts = sections(next(path for path in capture_files if "h100-mig" in path.name))
     answers = {"-L": texts["capabilities :: list (-L)"], "-q": texts["load :: query (-q)"]}
     query = texts["load :: query-gpu (csv, what the exporter parses)"]
-    card, *slices = NvidiaSmiSource(run=FakeTool(lambda arguments: answers.get(arguments[0], query))).read()
+    card, *slices = NvidiaSmiSource(
+        run=FakeTool(lambda arguments: answers.get(arguments[0], query))
+    ).read()
     assert isinstance(card, GpuReading)
     assert card.utilization is None
-    found = [(item.mig_profile, item.mem_used_mb, item.mem_total_mb) for item in slices if isinstance(item, GpuReading)]
+    found = [
+        (item.mig_profile, item.mem_used_mb, item.mem_total_mb)
+        for item in slices
+        if isinstance(item, GpuReading)
+    ]
     assert found == [
         ("3g.40gb", 11091.0, 40448.0),
         ("2g.20gb", 17.0, 20096.0),

@@ -1,4 +1,5 @@
-"""NVML: units, unknown fields, lost GPUs, driver reloads, MIG; on a library that fails the way the real one does."""
+"""NVML: units, unknown fields, lost GPUs, driver reloads, MIG; on a library that fails the way the
+real one does."""
 
 from __future__ import annotations
 
@@ -51,8 +52,13 @@ def test_units_are_ours() -> None:
         ("nvmlDeviceGetUUID", "gpu_uuid"),
     ],
 )
-@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_UNKNOWN])
-def test_a_field_without_a_value_is_unknown_and_the_others_stay(call: str, field: str, code: int) -> None:
+@pytest.mark.parametrize(
+    "code",
+    [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_UNKNOWN],
+)
+def test_a_field_without_a_value_is_unknown_and_the_others_stay(
+    call: str, field: str, code: int
+) -> None:
     whole = only(NvmlSource(FakeNvml(FakeGpu("GPU-a"))).read())
     reading = only(NvmlSource(FakeNvml(FakeGpu("GPU-a", missing={call: code}))).read())
     for name in GpuReading.__dataclass_fields__:
@@ -62,19 +68,25 @@ def test_a_field_without_a_value_is_unknown_and_the_others_stay(call: str, field
 def test_memory_falls_back_to_the_older_call_and_then_to_unknown() -> None:
     function_not_found = pynvml.NVML_ERROR_FUNCTION_NOT_FOUND
     gpu = FakeGpu("GPU-a", missing={"nvmlDeviceGetMemoryInfo_v2": function_not_found})
-    assert only(NvmlSource(FakeNvml(gpu)).read()).mem_used_mb == 19818 + 479  # v1 counts the reserved part in
+    # v1 counts the reserved part in
+    assert only(NvmlSource(FakeNvml(gpu)).read()).mem_used_mb == 19818 + 479
     gpu.missing["nvmlDeviceGetMemoryInfo"] = pynvml.NVML_ERROR_NOT_SUPPORTED
     reading = only(NvmlSource(FakeNvml(gpu)).read())
     assert (reading.mem_used_mb, reading.mem_total_mb) == (None, None)
 
 
 def test_temperature_falls_back_to_the_older_call() -> None:
-    gpu = FakeGpu("GPU-a", missing={"nvmlDeviceGetTemperatureV": pynvml.NVML_ERROR_FUNCTION_NOT_FOUND})
+    gpu = FakeGpu(
+        "GPU-a", missing={"nvmlDeviceGetTemperatureV": pynvml.NVML_ERROR_FUNCTION_NOT_FOUND}
+    )
     assert only(NvmlSource(FakeNvml(gpu)).read()).temperature_c == 59
 
 
 def test_names_may_be_bytes() -> None:
-    assert only(NvmlSource(FakeNvml(FakeGpu("GPU-a", name=b"NVIDIA L40S"))).read()).name == "NVIDIA L40S"
+    assert (
+        only(NvmlSource(FakeNvml(FakeGpu("GPU-a", name=b"NVIDIA L40S"))).read()).name
+        == "NVIDIA L40S"
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,7 +121,9 @@ def test_a_gpu_that_is_lost_in_the_middle_of_a_read_is_not_half_a_reading() -> N
 
 def test_a_gpu_that_answers_nothing_is_a_problem_not_an_empty_reading() -> None:
     calls = ["UUID", "Name", "MemoryInfo", "MemoryInfo_v2"]
-    gpu = FakeGpu("GPU-a", missing={f"nvmlDeviceGet{call}": pynvml.NVML_ERROR_UNKNOWN for call in calls})
+    gpu = FakeGpu(
+        "GPU-a", missing={f"nvmlDeviceGet{call}": pynvml.NVML_ERROR_UNKNOWN for call in calls}
+    )
     (reading,) = NvmlSource(FakeNvml(gpu)).read()
     assert isinstance(reading, GpuProblem)
     assert reading.problem == Problem.UNREADABLE
@@ -154,7 +168,12 @@ def test_a_missing_driver_says_what_to_do_and_is_survived(code: int, fix: str) -
 
 
 @pytest.mark.parametrize(
-    "code", [pynvml.NVML_ERROR_UNINITIALIZED, pynvml.NVML_ERROR_DRIVER_NOT_LOADED, pynvml.NVML_ERROR_UNKNOWN]
+    "code",
+    [
+        pynvml.NVML_ERROR_UNINITIALIZED,
+        pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
+        pynvml.NVML_ERROR_UNKNOWN,
+    ],
 )
 def test_a_driver_reload_is_survived(code: int) -> None:
     nvml = FakeNvml(FakeGpu("GPU-a"))
@@ -168,21 +187,36 @@ def test_a_driver_reload_is_survived(code: int) -> None:
 
 
 def test_a_driver_that_goes_in_the_middle_of_a_read_is_not_a_lost_gpu() -> None:
-    nvml = FakeNvml(FakeGpu("GPU-a"), FakeGpu("GPU-b", missing={"nvmlDeviceGetPowerUsage": pynvml.NVML_ERROR_UNINITIALIZED}))
+    nvml = FakeNvml(
+        FakeGpu("GPU-a"),
+        FakeGpu("GPU-b", missing={"nvmlDeviceGetPowerUsage": pynvml.NVML_ERROR_UNINITIALIZED}),
+    )
     with pytest.raises(SourceUnavailable, match="reloaded"):
         NvmlSource(nvml).read()
 
 
 def test_mig_slices_follow_their_card() -> None:
-    slices = [FakeSlice("MIG-1"), FakeSlice("MIG-2", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", total=9984 * 1024 * 1024, slices=1)]
-    gpu = FakeGpu("GPU-a", mig=slices, missing={"nvmlDeviceGetUtilizationRates": pynvml.NVML_ERROR_NOT_SUPPORTED})
+    slices = [
+        FakeSlice("MIG-1"),
+        FakeSlice("MIG-2", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", total=9984 * 1024 * 1024, slices=1),
+    ]
+    gpu = FakeGpu(
+        "GPU-a",
+        mig=slices,
+        missing={"nvmlDeviceGetUtilizationRates": pynvml.NVML_ERROR_NOT_SUPPORTED},
+    )
     card, first, second = NvmlSource(FakeNvml(gpu, FakeGpu("GPU-b"))).read()[:3]
     assert isinstance(card, GpuReading)
     assert isinstance(first, GpuReading)
     assert isinstance(second, GpuReading)
     assert card.utilization is None  # not 0: under MIG the driver does not say
     assert card.power_w == 631.95
-    assert (first.gpu_uuid, first.parent_uuid, first.mig_profile, first.gpu_index) == ("MIG-1", "GPU-a", "3g.40gb", 0)
+    assert (first.gpu_uuid, first.parent_uuid, first.mig_profile, first.gpu_index) == (
+        "MIG-1",
+        "GPU-a",
+        "3g.40gb",
+        0,
+    )
     assert (first.mem_used_mb, first.mem_total_mb) == (26.0, 40448.0)
     assert (first.utilization, first.power_w, first.energy_j) == (None, None, None)
     assert second.mig_profile == "1g.10gb"
@@ -200,7 +234,10 @@ def test_a_slice_of_a_driver_before_470_has_a_name_that_is_taken() -> None:
 
 
 def test_a_slice_whose_name_has_no_profile_is_measured() -> None:
-    gpu = FakeGpu("GPU-a", mig=[FakeSlice("MIG-1", "NVIDIA H100 80GB HBM3", total=20096 * 1024 * 1024, slices=2)])
+    gpu = FakeGpu(
+        "GPU-a",
+        mig=[FakeSlice("MIG-1", "NVIDIA H100 80GB HBM3", total=20096 * 1024 * 1024, slices=2)],
+    )
     reading = NvmlSource(FakeNvml(gpu)).read()[1]
     assert isinstance(reading, GpuReading)
     assert reading.mig_profile == "2g.20gb"
@@ -211,7 +248,8 @@ def test_a_slice_whose_name_has_no_profile_is_measured() -> None:
     [
         ("NVIDIA H100 80GB HBM3 MIG 3g.40gb", "3g.40gb"),
         ("NVIDIA A100-SXM4-40GB MIG 1g.5gb+me", "1g.5gb+me"),
-        ("1c.3g.40gb", "1g.40gb"),  # one of three compute slices of the instance: a seventh, not three
+        # one of three compute slices of the instance: a seventh, not three
+        ("1c.3g.40gb", "1g.40gb"),
         ("NVIDIA H100 80GB HBM3", None),
         ("", None),
     ],
@@ -221,9 +259,16 @@ def test_profiles(text: str, profile: str | None) -> None:
 
 
 def test_values_outside_the_contract_become_unknown() -> None:
-    gpu = FakeGpu("GPU-a", utilization=255, milliwatts=4_294_967_295, used=90_000 * 1024 * 1024, celsius=-128)
+    gpu = FakeGpu(
+        "GPU-a", utilization=255, milliwatts=4_294_967_295, used=90_000 * 1024 * 1024, celsius=-128
+    )
     sample = only(NvmlSource(FakeNvml(gpu)).read()).to_sample("vm1", NOW, "nvml")
-    assert (sample.utilization, sample.power_w, sample.mem_used_mb, sample.temperature_c) == (None, None, None, None)
+    assert (sample.utilization, sample.power_w, sample.mem_used_mb, sample.temperature_c) == (
+        None,
+        None,
+        None,
+        None,
+    )
     assert sample.mem_total_mb == 81559
     assert decode(encode(sample)) == sample
 
@@ -259,10 +304,16 @@ def test_the_real_library_and_nvidia_smi_agree() -> None:
     source = NvmlSource()
     ours = {item.gpu_uuid: item for item in source.read() if isinstance(item, GpuReading)}
     source.close()
-    theirs = {item.gpu_uuid: item for item in NvidiaSmiSource().read() if isinstance(item, GpuReading)}
+    theirs = {
+        item.gpu_uuid: item for item in NvidiaSmiSource().read() if isinstance(item, GpuReading)
+    }
     assert ours.keys() == theirs.keys()
     for uuid, item in ours.items():
         other = theirs[uuid]
-        assert (item.name, item.mig_profile, item.parent_uuid) == (other.name, other.mig_profile, other.parent_uuid)
+        assert (item.name, item.mig_profile, item.parent_uuid) == (
+            other.name,
+            other.mig_profile,
+            other.parent_uuid,
+        )
         assert item.mem_total_mb == pytest.approx(other.mem_total_mb, abs=1)
         assert (item.power_w is None) == (other.power_w is None)

@@ -1,5 +1,6 @@
-"""Which pod has which GPUs: a real gRPC server on a unix socket answers what a kubelet does, written by hand from the
-numbers in api.proto; the API and the API server of Kubernetes are real HTTP servers."""
+"""Which pod has which GPUs: a real gRPC server on a unix socket answers what a kubelet does,
+written by hand from the numbers in api.proto; the API and the API server of Kubernetes are real
+HTTP servers."""
 
 from __future__ import annotations
 
@@ -21,7 +22,13 @@ from typer.testing import CliRunner
 from gpu_token_analytics.agent.metrics import PodMetrics
 from gpu_token_analytics.agent.pods.devices import PodGpus, gpus_of
 from gpu_token_analytics.agent.pods.kubelet import ClaimedDevice, Device, Kubelet, Pod, read_pods
-from gpu_token_analytics.agent.pods.run import NotTold, PlacementsDoor, PodPlacements, Refused, pods_on_gpus
+from gpu_token_analytics.agent.pods.run import (
+    NotTold,
+    PlacementsDoor,
+    PodPlacements,
+    Refused,
+    pods_on_gpus,
+)
 from gpu_token_analytics.agent.pods.slices import ResourceSlices, read_slices
 from gpu_token_analytics.cli import app
 from gpu_token_analytics.clock import ManualClock
@@ -34,7 +41,8 @@ START = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def field(number: int, value: bytes | str) -> bytes:
-    """A length-delimited field of protobuf's wire format (https://protobuf.dev/programming-guides/encoding/)."""
+    """A length-delimited field of protobuf's wire format
+    (https://protobuf.dev/programming-guides/encoding/)."""
     content = value.encode() if isinstance(value, str) else value
     return varint(number << 3 | 2) + varint(len(content)) + content
 
@@ -51,7 +59,13 @@ def devices(resource: str, *ids: str) -> bytes:
 
 def claim(*claimed: tuple[str, str, str]) -> bytes:
     one = b"".join(
-        field(4, field(1, field(1, "nvidia.com/gpu=x")) + field(2, driver) + field(3, pool) + field(4, device))
+        field(
+            4,
+            field(1, field(1, "nvidia.com/gpu=x"))
+            + field(2, driver)
+            + field(3, pool)
+            + field(4, device),
+        )
         for driver, pool, device in claimed
     )
     return field(5, field(2, "claim") + field(3, "chat") + one)
@@ -124,7 +138,7 @@ def nobody(_device: ClaimedDevice) -> str | None:
     return None
 
 
-# -- what a kubelet answers ----------------------------------------------------------------------------------------------------
+# -- what a kubelet answers ------------------------------------------------------------------------
 
 
 def test_pods_are_read_from_the_socket(node: Node) -> None:
@@ -132,7 +146,11 @@ def test_pods_are_read_from_the_socket(node: Node) -> None:
         pod("chat", "vllm-0", devices("nvidia.com/gpu", UUID, OTHER), devices("rdma/hca", "mlx5_0"))
         + pod("chat", "sidecars", devices("cpu-plugin/x", "0"), b"")
         + pod("kube-system", "nothing")
-        + pod("dra", "sglang-0", claim(("gpu.nvidia.com", "node1", "gpu-0"), ("nic.example", "node1", "nic-0")))
+        + pod(
+            "dra",
+            "sglang-0",
+            claim(("gpu.nvidia.com", "node1", "gpu-0"), ("nic.example", "node1", "nic-0")),
+        )
     )
     kubelet = Kubelet(node.socket)
     try:
@@ -140,7 +158,11 @@ def test_pods_are_read_from_the_socket(node: Node) -> None:
             Pod(
                 "chat",
                 "vllm-0",
-                (Device("nvidia.com/gpu", UUID), Device("nvidia.com/gpu", OTHER), Device("rdma/hca", "mlx5_0")),
+                (
+                    Device("nvidia.com/gpu", UUID),
+                    Device("nvidia.com/gpu", OTHER),
+                    Device("rdma/hca", "mlx5_0"),
+                ),
                 (),
             ),
             Pod("chat", "sidecars", (Device("cpu-plugin/x", "0"),), ()),
@@ -148,11 +170,19 @@ def test_pods_are_read_from_the_socket(node: Node) -> None:
                 "dra",
                 "sglang-0",
                 (),
-                (ClaimedDevice("gpu.nvidia.com", "node1", "gpu-0"), ClaimedDevice("nic.example", "node1", "nic-0")),
+                (
+                    ClaimedDevice("gpu.nvidia.com", "node1", "gpu-0"),
+                    ClaimedDevice("nic.example", "node1", "nic-0"),
+                ),
             ),
         ]
-        placed = pods_on_gpus(kubelet, "node1", lambda device: f"{UUID}" if device.name == "gpu-0" else None)
-        assert [(one.instance, one.gpus) for one in placed] == [("chat/vllm-0", (OTHER, UUID)), ("dra/sglang-0", (UUID,))]
+        placed = pods_on_gpus(
+            kubelet, "node1", lambda device: f"{UUID}" if device.name == "gpu-0" else None
+        )
+        assert [(one.instance, one.gpus) for one in placed] == [
+            ("chat/vllm-0", (OTHER, UUID)),
+            ("dra/sglang-0", (UUID,)),
+        ]
     finally:
         kubelet.close()
 
@@ -178,7 +208,8 @@ def test_nobody_and_nothing(node: Node, tmp_path: Path) -> None:
         ("nvidia.com/gpu", [UUID], (UUID,), ()),
         ("nvidia.com/gpu", [UUID.upper().replace("GPU", "gpu")], (UUID,), ()),
         ("nvidia.com/gpu.shared", [f"{UUID}::0"], (UUID,), ()),
-        ("nvidia.com/gpu", [f"{UUID}::0", f"{UUID}::3"], (UUID,), ()),  # two shares in time of one card
+        # two shares in time of one card
+        ("nvidia.com/gpu", [f"{UUID}::0", f"{UUID}::3"], (UUID,), ()),
         ("nvidia.com/mig-1g.10gb", [SLICE], (SLICE,), ()),
         ("nvidia.com/mig-1g.10gb", [f"{SLICE}::2"], (SLICE,), ()),
         ("nvidia.com/gpu", ["nvidia0", "nvidia3"], ("node1/0", "node1/3"), ()),
@@ -187,36 +218,66 @@ def test_nobody_and_nothing(node: Node, tmp_path: Path) -> None:
         ("nvidia.com/gpu", [UUID, "nvidia0"], (UUID,), ("node1/0",)),
     ],
 )
-def test_device_ids(resource: str, ids: list[str], gpus: tuple[str, ...], unknown: tuple[str, ...]) -> None:
-    found = gpus_of(Pod("chat", "vllm-0", tuple(Device(resource, one) for one in ids), ()), "node1", nobody)
+def test_device_ids(
+    resource: str, ids: list[str], gpus: tuple[str, ...], unknown: tuple[str, ...]
+) -> None:
+    found = gpus_of(
+        Pod("chat", "vllm-0", tuple(Device(resource, one) for one in ids), ()), "node1", nobody
+    )
     assert found == PodGpus("chat/vllm-0", gpus, unknown)
 
 
 def test_other_devices_are_no_gpus() -> None:
     others = (Device("rdma/hca", "GPU-x"), Device("smarter-devices/fuse", "nvidia0"))
-    assert gpus_of(Pod("a", "b", others, (ClaimedDevice("nic.example", "node1", "nic-0"),)), "node1", nobody) is None
+    assert (
+        gpus_of(
+            Pod("a", "b", others, (ClaimedDevice("nic.example", "node1", "nic-0"),)),
+            "node1",
+            nobody,
+        )
+        is None
+    )
 
 
 def test_a_claimed_device_that_nobody_knows_is_named() -> None:
-    found = gpus_of(Pod("a", "b", (), (ClaimedDevice("gpu.nvidia.com", "node1", "gpu-7"),)), "node1", nobody)
+    found = gpus_of(
+        Pod("a", "b", (), (ClaimedDevice("gpu.nvidia.com", "node1", "gpu-7"),)), "node1", nobody
+    )
     assert found == PodGpus("a/b", (), ("node1/gpu-7",))
 
 
-# -- ResourceSlices ------------------------------------------------------------------------------------------------------------
+# -- ResourceSlices --------------------------------------------------------------------------------
 
 
 def slices(beta: bool) -> dict[str, Any]:
     def device(name: str, uuid: str) -> dict[str, Any]:
         attributes = {"type": {"string": "gpu"}, "uuid": {"string": uuid}, "index": {"int": 0}}
-        return {"name": name, "basic": {"attributes": attributes}} if beta else {"name": name, "attributes": attributes}
+        return (
+            {"name": name, "basic": {"attributes": attributes}}
+            if beta
+            else {"name": name, "attributes": attributes}
+        )
 
-    spec = {"driver": "gpu.nvidia.com", "nodeName": "node1", "pool": {"name": "node1", "generation": 1}}
-    more = [device("gpu-0", UUID), device("gpu-0-mig-9-0-1", SLICE), {"name": "no-uuid", "attributes": {}}]
-    return {"kind": "ResourceSliceList", "items": [{"spec": {**spec, "devices": more}}, {"spec": spec}]}
+    spec = {
+        "driver": "gpu.nvidia.com",
+        "nodeName": "node1",
+        "pool": {"name": "node1", "generation": 1},
+    }
+    more = [
+        device("gpu-0", UUID),
+        device("gpu-0-mig-9-0-1", SLICE),
+        {"name": "no-uuid", "attributes": {}},
+    ]
+    return {
+        "kind": "ResourceSliceList",
+        "items": [{"spec": {**spec, "devices": more}}, {"spec": spec}],
+    }
 
 
 @pytest.mark.parametrize("beta", [False, True], ids=["v1", "v1beta1"])
-def test_claimed_devices_are_looked_up_in_the_slices_of_the_node(tmp_path: Path, beta: bool) -> None:
+def test_claimed_devices_are_looked_up_in_the_slices_of_the_node(
+    tmp_path: Path, beta: bool
+) -> None:
     asked: list[str] = []
 
     def answer(path: str, _body: bytes, headers: Any) -> tuple[int, Any]:
@@ -240,7 +301,9 @@ def test_claimed_devices_are_looked_up_in_the_slices_of_the_node(tmp_path: Path,
         assert len(asked) == (4 if beta else 2)
 
 
-@pytest.mark.parametrize(("status", "said"), [(403, "let its account list resourceslices"), (500, "answers 500")])
+@pytest.mark.parametrize(
+    ("status", "said"), [(403, "let its account list resourceslices"), (500, "answers 500")]
+)
 def test_why_slices_are_not_known_is_said(tmp_path: Path, status: int, said: str) -> None:
     (tmp_path / "token").write_text("secret")
     with http(lambda *_: (status, {})) as url:
@@ -249,13 +312,15 @@ def test_why_slices_are_not_known_is_said(tmp_path: Path, status: int, said: str
         assert said in (known.problem or "")
 
 
-@pytest.mark.parametrize("answer", [b"", b"[]", b"{}", b'{"items": [{}]}', b'{"items": [{"spec": {"devices": [1]}}]}'])
+@pytest.mark.parametrize(
+    "answer", [b"", b"[]", b"{}", b'{"items": [{}]}', b'{"items": [{"spec": {"devices": [1]}}]}']
+)
 def test_what_is_no_list_of_slices_is_said(answer: bytes) -> None:
     with pytest.raises(SourceUnavailable, match="no ResourceSliceList"):
         read_slices(answer)
 
 
-# -- what is told --------------------------------------------------------------------------------------------------------------
+# -- what is told ----------------------------------------------------------------------------------
 
 
 class World:
@@ -268,7 +333,9 @@ class World:
         self.never = ""
         self.metrics = PodMetrics(CollectorRegistry())
         self.kubelet = Kubelet(node.socket)
-        self.placements = PodPlacements(self.kubelet, self._tell, self.clock, "node1", nobody, self.metrics)
+        self.placements = PodPlacements(
+            self.kubelet, self._tell, self.clock, "node1", nobody, self.metrics
+        )
 
     def _tell(self, rows: list[dict[str, Any]]) -> None:
         if self.problem is not None:
@@ -304,12 +371,16 @@ def test_what_changes_is_told_with_when_it_did(world: World) -> None:
     world.look(10, VLLM, pod("chat", "sglang-0", devices("nvidia.com/gpu", OTHER)))
     assert world.told[1:] == [("chat/sglang-0", [OTHER], 20)], "since it was seen"
     world.look(10, VLLM)
-    assert world.told[2:] == [("chat/sglang-0", [], 20)], "it went after the last look in which it was there"
+    assert world.told[2:] == [("chat/sglang-0", [], 20)], (
+        "it went after the last look in which it was there"
+    )
     world.look(10, pod("chat", "vllm-0", devices("nvidia.com/gpu", OTHER)))
     assert world.told[3:] == [("chat/vllm-0", [OTHER], 40)]
 
 
-def test_what_cannot_be_told_is_told_later_under_its_times(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_told_is_told_later_under_its_times(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     world.problem = NotTold("away")
     for _ in range(3):
         world.look(10, VLLM)
@@ -349,8 +420,14 @@ def test_the_door_says_what_the_api_says() -> None:
     with http(answer) as url:
         door = PlacementsDoor(f"{url}/", "gta_key")
         door([{"instance": "a/b"}])
-        assert got == [("/v1/placements?changes_only=true", [{"instance": "a/b"}], "Bearer gta_key")]
-        for code, kind, said in ((403, NotTold, "scope `placements`"), (422, Refused, "why"), (503, NotTold, "503")):
+        assert got == [
+            ("/v1/placements?changes_only=true", [{"instance": "a/b"}], "Bearer gta_key")
+        ]
+        for code, kind, said in (
+            (403, NotTold, "scope `placements`"),
+            (422, Refused, "why"),
+            (503, NotTold, "503"),
+        ):
             status = code
             with pytest.raises(kind, match=said):
                 door([])
@@ -360,6 +437,11 @@ def test_the_door_says_what_the_api_says() -> None:
 
 def test_the_command_prints_pods_and_gpus(node: Node) -> None:
     node.answer = VLLM + pod("chat", "gke", devices("nvidia.com/gpu", "nvidia0/gi1"))
-    result = CliRunner().invoke(app, ["agent", "--pods", "--host", "node1"], env={"KUBELET_PODS_SOCKET": node.socket})
+    result = CliRunner().invoke(
+        app, ["agent", "--pods", "--host", "node1"], env={"KUBELET_PODS_SOCKET": node.socket}
+    )
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines() == ["chat/gke  -  not known: nvidia0/gi1", f"chat/vllm-0  {UUID}"]
+    assert result.stdout.splitlines() == [
+        "chat/gke  -  not known: nvidia0/gi1",
+        f"chat/vllm-0  {UUID}",
+    ]

@@ -64,7 +64,15 @@ class World:
 
     def run(self, interval_seconds: float = 5.0, sink: MemorySink | None = None) -> World:
         metrics = AgentMetrics(self.registry)
-        run_agent(self.source, sink or self.sink, self.clock, "vm1", interval_seconds, self.stop, metrics=metrics)
+        run_agent(
+            self.source,
+            sink or self.sink,
+            self.clock,
+            "vm1",
+            interval_seconds,
+            self.stop,
+            metrics=metrics,
+        )
         return self
 
     def samples(self) -> list[GpuSample]:
@@ -79,7 +87,9 @@ class World:
 @pytest.fixture
 def reports(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     caplog.set_level(logging.INFO)
-    return lambda: [record.getMessage() for record in caplog.records if record.levelno >= logging.INFO]
+    return lambda: [
+        record.getMessage() for record in caplog.records if record.levelno >= logging.INFO
+    ]
 
 
 def test_each_reading_becomes_one_sample_stamped_in_utc() -> None:
@@ -105,9 +115,14 @@ def test_a_slow_read_skips_ticks_instead_of_catching_up() -> None:
     assert world.metric("skipped_ticks_total") == 2 * 4
 
 
-def test_a_source_that_is_away_is_asked_less_often_and_reported_once(reports: Callable[[], list[str]]) -> None:
+def test_a_source_that_is_away_is_asked_less_often_and_reported_once(
+    reports: Callable[[], list[str]],
+) -> None:
     world = World(*["no driver: install it"] * 8, [A], read_seconds=0.0).run()
-    waits = [after - before for before, after in zip(world.source.asked_at, world.source.asked_at[1:], strict=False)]
+    waits = [
+        after - before
+        for before, after in zip(world.source.asked_at, world.source.asked_at[1:], strict=False)
+    ]
     assert waits == [5, 10, 20, 40, 60, 60, 60, 60]
     assert [message for message in reports() if "no driver" in message] == [
         "GPU source nvml cannot be read, trying again: no driver: install it"
@@ -124,7 +139,9 @@ def test_a_source_that_stays_away_shows_as_down_with_no_gpu() -> None:
     assert world.metric("gpus", source="nvml") == 0
 
 
-def test_a_lost_gpu_is_reported_once_per_change_and_sends_nothing(reports: Callable[[], list[str]]) -> None:
+def test_a_lost_gpu_is_reported_once_per_change_and_sends_nothing(
+    reports: Callable[[], list[str]],
+) -> None:
     reset = GpuProblem("GPU-b", Problem.RESET_REQUIRED, "GPU requires reset")
     world = World([A, B], [A, LOST_B], [A, LOST_B], [A, LOST_B], [A, reset], [A, B]).run()
     assert [sample.gpu_uuid for sample in world.samples()] == [
@@ -148,7 +165,9 @@ def test_a_lost_gpu_is_reported_once_per_change_and_sends_nothing(reports: Calla
 
 def test_a_gpu_that_is_no_longer_listed_is_missed(reports: Callable[[], list[str]]) -> None:
     world = World([A, B], [A], [A]).run()
-    assert reports() == ["GPU GPU-b cannot be read (gone): it was there before and is no longer listed"]
+    assert reports() == [
+        "GPU GPU-b cannot be read (gone): it was there before and is no longer listed"
+    ]
     assert world.metric("gpu_problems", source="nvml", problem="gone") == 1
     assert world.metric("gpus", source="nvml") == 1
 
@@ -180,7 +199,9 @@ class Failing(MemorySink):
 
 
 @pytest.mark.parametrize("what", ["send", "flush"])
-def test_kafka_being_away_is_reported_once_and_survived(what: str, reports: Callable[[], list[str]]) -> None:
+def test_kafka_being_away_is_reported_once_and_survived(
+    what: str, reports: Callable[[], list[str]]
+) -> None:
     world = World(*[[A]] * 6)
     sink = Failing(what, 3)
     world.run(sink=sink)
@@ -199,10 +220,17 @@ def test_stopping_releases_the_source_and_flushes() -> None:
     assert len(world.sink.flushes) == 2  # after the round, and at the end
 
 
-def test_two_cards_that_show_one_uuid_of_zeros_are_both_sampled(reports: Callable[[], list[str]]) -> None:
+def test_two_cards_that_show_one_uuid_of_zeros_are_both_sampled(
+    reports: Callable[[], list[str]],
+) -> None:
     zeros = "GPU-00000000-0000-0000-0000-000000000000"
-    world = World([GpuReading(gpu_index=0, gpu_uuid=zeros), GpuReading(gpu_index=1, gpu_uuid=zeros)]).run()
+    world = World(
+        [GpuReading(gpu_index=0, gpu_uuid=zeros), GpuReading(gpu_index=1, gpu_uuid=zeros)]
+    ).run()
     assert [sample.gpu for sample in world.samples()] == ["vm1/0", "vm1/1"]
-    assert [message.split(" (")[0] for message in reports()] == ["GPU vm1/0 has no identity", "GPU vm1/1 has no identity"]
+    assert [message.split(" (")[0] for message in reports()] == [
+        "GPU vm1/0 has no identity",
+        "GPU vm1/1 has no identity",
+    ]
     assert world.metric("gpu_problems", source="nvml", problem="shared_uuid") == 2
     assert world.metric("gpus", source="nvml") == 2

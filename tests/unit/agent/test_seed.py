@@ -46,14 +46,24 @@ def test_uuid_is_stable_and_belongs_to_host_and_index(tmp_path: Path) -> None:
     first, second = readings(SeedSource(path, "vm1"))
     assert first.gpu_uuid is not None
     assert first.gpu_uuid.startswith("GPU-")
-    assert [reading.gpu_uuid for reading in readings(SeedSource(path, "vm1"))] == [first.gpu_uuid, second.gpu_uuid]
+    assert [reading.gpu_uuid for reading in readings(SeedSource(path, "vm1"))] == [
+        first.gpu_uuid,
+        second.gpu_uuid,
+    ]
     other = readings(SeedSource(path, "vm2"))[0]
     assert len({first.gpu_uuid, second.gpu_uuid, other.gpu_uuid}) == 3
 
 
 def test_what_is_left_out_or_null_is_unknown(tmp_path: Path) -> None:
-    (reading,) = readings(SeedSource(write(tmp_path, [{"gpu_index": 3, "name": "X", "utilization": None}]), "vm1"))
-    assert (reading.utilization, reading.mem_used_mb, reading.power_w, reading.price_per_hour_usd) == (None, None, None, None)
+    (reading,) = readings(
+        SeedSource(write(tmp_path, [{"gpu_index": 3, "name": "X", "utilization": None}]), "vm1")
+    )
+    assert (
+        reading.utilization,
+        reading.mem_used_mb,
+        reading.power_w,
+        reading.price_per_hour_usd,
+    ) == (None, None, None, None)
 
 
 def test_an_edit_shows_at_the_next_read_and_a_missing_file_is_survived(tmp_path: Path) -> None:
@@ -69,7 +79,11 @@ def test_an_edit_shows_at_the_next_read_and_a_missing_file_is_survived(tmp_path:
 
 def test_variation_is_off_by_default_and_reproducible_when_on(tmp_path: Path) -> None:
     path = write(tmp_path, [GPU])
-    still, moving, again = SeedSource(path, "vm1"), SeedSource(path, "vm1", 0.1), SeedSource(path, "vm1", 0.1)
+    still, moving, again = (
+        SeedSource(path, "vm1"),
+        SeedSource(path, "vm1", 0.1),
+        SeedSource(path, "vm1", 0.1),
+    )
     assert {readings(still)[0].utilization for _ in range(5)} == {0.42}
     sequence = [readings(moving)[0].utilization for _ in range(20)]
     assert sequence == [readings(again)[0].utilization for _ in range(20)]
@@ -86,14 +100,18 @@ def test_variation_is_off_by_default_and_reproducible_when_on(tmp_path: Path) ->
         ([{"gpu_index": 0}], r"entry 0: .*`name`"),
         ([GPU | {"memory": 1}], r"entry 0: .*unknown field `memory`"),
         ([GPU, GPU], r"entry 1: gpu_index=0 is also entry 0"),
-        ([GPU | {"mem_used_mb": 50000}], r"entry 0: mem_used_mb=50000 is more than mem_total_mb=46068"),
+        (
+            [GPU | {"mem_used_mb": 50000}],
+            r"entry 0: mem_used_mb=50000 is more than mem_total_mb=46068",
+        ),
         ([], "not a list of GPUs"),
         ({"gpus": [GPU]}, "not a list of GPUs"),
         ("[{", "not a list of GPUs"),
         ("[" * 100_000, "not a list of GPUs"),
         ("[NaN]", "not a list of GPUs"),
         ("[null]", "entry 0"),
-        ([GPU | {"name": "a\0"}], "entry 0: a NUL character"),  # every sample of it would be a dead letter
+        # every sample of it would be a dead letter
+        ([GPU | {"name": "a\0"}], "entry 0: a NUL character"),
         ('[{"gpu_index": 0, "name": "x", "name": "y"}]', "entry 0: key name is given twice"),
     ],
 )
@@ -103,7 +121,9 @@ def test_what_is_wrong_is_named(tmp_path: Path, content: Any, named: str) -> Non
 
 
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
-    assert load_seed(write(tmp_path, "\ufeff" + json.dumps([GPU]))) == load_seed(write(tmp_path, [GPU]))
+    assert load_seed(write(tmp_path, "\ufeff" + json.dumps([GPU]))) == load_seed(
+        write(tmp_path, [GPU])
+    )
 
 
 def test_a_huge_file_is_not_read_into_the_agent(tmp_path: Path) -> None:

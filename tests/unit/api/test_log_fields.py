@@ -1,4 +1,5 @@
-"""Lines of the log that an API request causes say which request, and which trace of the caller, it was."""
+"""Lines of the log that an API request causes say which request, and which trace of the caller, it
+was."""
 
 from __future__ import annotations
 
@@ -43,12 +44,19 @@ def line_of(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
 
 
 def test_a_line_says_its_request_and_the_callers_trace() -> None:
-    assert line_of((b"traceparent", f"00-{TRACE}-00f067aa0ba902b7-01".encode()))["trace_id"] == TRACE
+    assert (
+        line_of((b"traceparent", f"00-{TRACE}-00f067aa0ba902b7-01".encode()))["trace_id"] == TRACE
+    )
 
 
 @pytest.mark.parametrize(
     "sent",
-    [b"", b"00-zz-1-01", f"00-{TRACE.upper()}-00f067aa0ba902b7-01".encode(), b"00-" + b"0" * 32 + b"-00f067aa0ba902b7-01"],
+    [
+        b"",
+        b"00-zz-1-01",
+        f"00-{TRACE.upper()}-00f067aa0ba902b7-01".encode(),
+        b"00-" + b"0" * 32 + b"-00f067aa0ba902b7-01",
+    ],
 )
 def test_what_is_no_trace_is_left_out(sent: bytes) -> None:
     assert "trace_id" not in line_of((b"traceparent", sent))

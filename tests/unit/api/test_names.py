@@ -1,5 +1,6 @@
-"""Query parameters that nobody reads, or of which only one would be read, are refused: no other question is answered. Nor is a
-number taken for a time, or the last of two values of one key for what was meant."""
+"""Query parameters that nobody reads, or of which only one would be read, are refused: no other
+question is answered. Nor is a number taken for a time, or the last of two values of one key for
+what was meant."""
 
 from __future__ import annotations
 
@@ -47,15 +48,25 @@ def write(body: str, content_type: str = "application/json") -> tuple[int, str]:
     async def add(new: NewPrice) -> str:
         return f"{new.scope} {new.key} {new.valid_from:%Y-%m-%d}"
 
-    answer = TestClient(app).post("/v1/prices", content=body, headers={"content-type": content_type})
+    answer = TestClient(app).post(
+        "/v1/prices", content=body, headers={"content-type": content_type}
+    )
     return answer.status_code, answer.text
 
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("groupby", "group_by"), ("tenants", "tenant"), ("Tenant", "tenant"), ("group_by[]", "group_by"), ("from ", "from")],
+    [
+        ("groupby", "group_by"),
+        ("tenants", "tenant"),
+        ("Tenant", "tenant"),
+        ("group_by[]", "group_by"),
+        ("from ", "from"),
+    ],
 )
-def test_a_parameter_that_nobody_reads_is_refused_with_the_nearest_name(name: str, nearest: str) -> None:
+def test_a_parameter_that_nobody_reads_is_refused_with_the_nearest_name(
+    name: str, nearest: str
+) -> None:
     status, text = ask((name, "x"))
     assert (status, f"did you mean `{nearest}`?" in text) == (422, True)
 
@@ -87,7 +98,11 @@ ROW = '"key": "GPU-a", "usd_per_hour": "1", "valid_from": "2026-01-01T00:00:00Z"
         (f'\ufeff{{"scope": "gpu", {ROW}}}', 200, "gpu GPU-a 2026-01-01"),
         (f'{{"scope": "gpu", "scope": "host", {ROW}}}', 422, "key scope is given twice"),
         (f'{{"scope": "gpu", {ROW}, "usd_per_hour": "1"}}', 422, "key usd_per_hour is given twice"),
-        (f'{{"scope": "gpu", {ROW}, "x": [{{"a": 1, "\\u0061": 2}}]}}', 422, "key a is given twice"),
+        (
+            f'{{"scope": "gpu", {ROW}, "x": [{{"a": 1, "\\u0061": 2}}]}}',
+            422,
+            "key a is given twice",
+        ),
         ("{", 422, "JSON decode error"),
         ("", 422, "Field required"),
         ("[" * 60_000, 400, "error parsing the body"),
@@ -102,7 +117,9 @@ def test_a_body_that_is_no_json_is_refused_as_such() -> None:
     assert write("scope=gpu", "text/plain")[0] == 422
 
 
-@pytest.mark.parametrize("value", ["20260101", "1767225600", "1767225600000", "2026", "1.5", "-5", " 20260101"])
+@pytest.mark.parametrize(
+    "value", ["20260101", "1767225600", "1767225600000", "2026", "1.5", "-5", " 20260101"]
+)
 def test_a_number_is_no_time(value: str) -> None:
     """Read as seconds since 1970, a price from 20260101 on would hold since August 1970."""
     assert "a number is no time" in ask(to=value)[1]

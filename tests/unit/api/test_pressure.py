@@ -1,4 +1,5 @@
-"""What one caller does costs the others nothing: bodies, keys that are guessed, streams, and Kafka being away."""
+"""What one caller does costs the others nothing: bodies, keys that are guessed, streams, and Kafka
+being away."""
 
 from __future__ import annotations
 
@@ -27,7 +28,10 @@ from gpu_token_analytics.rollups.spans import Span
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 EIGHT_MB = 8 * 1024 * 1024
 JSON, NDJSON = "application/json", "application/x-ndjson"
-RECORD = b'{"schema":"token.usage.v1","gpu_uuids":["GPU-a","GPU-b"],"model":"a, {b} \\" [c]","x":{"y":[1,2,{"z":"}"}]}}'
+RECORD = (
+    b'{"schema":"token.usage.v1","gpu_uuids":["GPU-a","GPU-b"],"model":"a, {b} \\" '
+    b'[c]","x":{"y":[1,2,{"z":"}"}]}}'
+)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +46,9 @@ RECORD = b'{"schema":"token.usage.v1","gpu_uuids":["GPU-a","GPU-b"],"model":"a, 
         (b"1\n", NDJSON),
     ],
 )
-def test_a_body_of_millions_of_values_is_refused_before_they_are_held(unit: bytes, kind: str) -> None:
+def test_a_body_of_millions_of_values_is_refused_before_they_are_held(
+    unit: bytes, kind: str
+) -> None:
     body = unit * (EIGHT_MB // len(unit))
     if kind == JSON:
         body = b"[" + body + b"1]"
@@ -76,18 +82,29 @@ def test_as_many_records_as_are_allowed_are_taken_whatever_is_in_them(count: int
 
 @pytest.mark.parametrize(
     "body",
-    [b"[" + b'\\"' * 2_000_000, b"[" + b'{"' * 2_000_000, b'{"a' * 1_000_000 + b",", b"[" * 4_000_000, b'[{"\\"' * 1_000_000],
+    [
+        b"[" + b'\\"' * 2_000_000,
+        b"[" + b'{"' * 2_000_000,
+        b'{"a' * 1_000_000 + b",",
+        b"[" * 4_000_000,
+        b'[{"\\"' * 1_000_000,
+    ],
     ids=["escapes", "open-texts", "open-objects", "brackets", "mixed"],
 )
 def test_no_body_is_looked_at_again_and_again(body: bytes) -> None:
     body = b"[1," + b"1," * 9_000 + body + b"," * 2_000
-    with pytest.raises(ApiProblem):  # a look that starts anew at each of a million quotes would take hours
+    # a look that starts anew at each of a million quotes would take hours
+    with pytest.raises(ApiProblem):
         split_records(body, JSON)
 
 
 @pytest.mark.parametrize("kind", [JSON, NDJSON])
 def test_one_more_is_too_many(kind: str) -> None:
-    body = b"\n".join([RECORD] * (MAX_RECORDS + 1)) if kind == NDJSON else b"[" + b",".join([RECORD] * (MAX_RECORDS + 1)) + b"]"
+    body = (
+        b"\n".join([RECORD] * (MAX_RECORDS + 1))
+        if kind == NDJSON
+        else b"[" + b",".join([RECORD] * (MAX_RECORDS + 1)) + b"]"
+    )
     with pytest.raises(ApiProblem) as refused:
         split_records(body, kind)
     assert refused.value.code == "too_many_records"
@@ -101,7 +118,11 @@ class Keys:
 
     def find(self, text: str) -> ApiKey | None:
         self.asked += 1
-        return ApiKey("good", "n", frozenset(KeyScope), None, NOW, None, None, None) if text == "gta_good" else None
+        return (
+            ApiKey("good", "n", frozenset(KeyScope), None, NOW, None, None, None)
+            if text == "gta_good"
+            else None
+        )
 
     def used(self, public: str, now: datetime) -> None:
         """Not looked at."""
@@ -109,7 +130,15 @@ class Keys:
 
 def request(key: str) -> Request:
     headers = [(b"authorization", f"Bearer {key}".encode())]
-    return Request({"type": "http", "headers": headers, "client": ("10.0.0.1", 1), "path": "/", "query_string": b""})
+    return Request(
+        {
+            "type": "http",
+            "headers": headers,
+            "client": ("10.0.0.1", 1),
+            "path": "/",
+            "query_string": b"",
+        }
+    )
 
 
 def test_only_look_ups_that_fail_are_limited() -> None:
@@ -180,7 +209,10 @@ def test_kafka_that_is_away_is_told_at_once_until_it_is_tried_again() -> None:
     for attempt in (outlet.check, lambda: outlet.open().__enter__()):
         with pytest.raises(ApiProblem) as refused:
             attempt()
-        assert (refused.value.code, refused.value.headers["Retry-After"]) == ("kafka_unavailable", f"{SHUT_SECONDS:.0f}")
+        assert (refused.value.code, refused.value.headers["Retry-After"]) == (
+            "kafka_unavailable",
+            f"{SHUT_SECONDS:.0f}",
+        )
     clock.now += SHUT_SECONDS
     outlet.check()
     with outlet.open():
@@ -188,7 +220,9 @@ def test_kafka_that_is_away_is_told_at_once_until_it_is_tried_again() -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"group_by": ("gpu",)}])
-def test_a_refused_range_is_refused_by_arithmetic(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_range_is_refused_by_arithmetic(
+    more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     listed = 0
     query = cost_query(datetime(2015, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC), **more)
     kind = type(query)
@@ -207,6 +241,8 @@ def test_a_refused_range_is_refused_by_arithmetic(more: dict[str, Any], monkeypa
     assert listed < 2000
 
 
-@pytest.mark.parametrize(("body", "kind"), [(b"[" + RECORD + b"]", JSON), (RECORD, JSON), (RECORD + b"\r\n\r\n", NDJSON)])
+@pytest.mark.parametrize(
+    ("body", "kind"), [(b"[" + RECORD + b"]", JSON), (RECORD, JSON), (RECORD + b"\r\n\r\n", NDJSON)]
+)
 def test_a_file_may_begin_with_a_byte_order_mark(body: bytes, kind: str) -> None:
     assert split_records(b"\xef\xbb\xbf" + body, kind) == [RECORD]

@@ -1,4 +1,5 @@
-"""Who belonged where: a row holds until the tenant's next one, whatever the order they were written in."""
+"""Who belonged where: a row holds until the tenant's next one, whatever the order they were written
+in."""
 
 from __future__ import annotations
 
@@ -23,7 +24,15 @@ ROWS = [row("a", "red", 0), row("a", "blue", 2), row("a", None, 4), row("b", "re
 def test_a_row_holds_until_the_next_one_of_its_tenant() -> None:
     for rows in permutations(ROWS):
         book = TeamBook(rows)
-        assert [book.team_of("a", AT + day * DAY) for day in range(-1, 6)] == [None, "red", "red", "blue", "blue", None, None]
+        assert [book.team_of("a", AT + day * DAY) for day in range(-1, 6)] == [
+            None,
+            "red",
+            "red",
+            "blue",
+            "blue",
+            None,
+            None,
+        ]
         assert book.team_of("a", AT + 2 * DAY - timedelta(minutes=1)) == "red"
         assert book.team_of("nobody", AT) is None
         assert book.members("red", AT + DAY) == {"a", "b"}
@@ -37,6 +46,9 @@ def test_of_rows_that_begin_at_once_the_one_written_last_holds() -> None:
 
 def test_a_time_is_cut_where_somebody_changes() -> None:
     book = TeamBook(ROWS)
-    days = [(int((low - AT) / DAY), int((high - AT) / DAY)) for low, high in book.pieces(AT, AT + 4 * DAY)]
+    days = [
+        (int((low - AT) / DAY), int((high - AT) / DAY))
+        for low, high in book.pieces(AT, AT + 4 * DAY)
+    ]
     assert days == [(0, 1), (1, 2), (2, 4)]
     assert book.pieces(AT, AT) == []

@@ -1,4 +1,5 @@
-"""The forecast says what its formula says, worked out by hand, and nothing where there is too little to say."""
+"""The forecast says what its formula says, worked out by hand, and nothing where there is too
+little to say."""
 
 from __future__ import annotations
 
@@ -22,24 +23,32 @@ def test_two_days_like_the_last_three() -> None:
 
 
 def test_a_part_of_a_day_is_like_the_same_hours_of_the_days_before() -> None:
-    # the first half hour: 5, 10, 15; mean 10, s2 25; variance 25 + 25 / 3; 1.886 x 5.774 = 10.9: not below what is spent
+    # the first half hour: 5, 10, 15; mean 10, s2 25; variance 25 + 25 / 3; 1.886 x 5.774 = 10.9:
+    # not below what is spent
     assert forecast(days(10, 20, 30), 1000, Fraction(1, 2)) == Forecast(1010, 1000, 1021, 3)
-    # a day and twelve hours: each day's money is in its first hour, so 2 x 20; variance 100 + 100 + 400 / 3
+    # a day and twelve hours: each day's money is in its first hour, so 2 x 20; variance 100 + 100 +
+    # 400 / 3
     assert forecast(days(10, 20, 30), 1000, Fraction(36)) == Forecast(1040, 1006, 1074, 3)
 
 
 def test_nights_cost_what_nights_cost() -> None:
-    office = [*[100] * 12, *[0] * 12]  # it is morning now: the rest of the day is twelve hours of work
+    # it is morning now: the rest of the day is twelve hours of work
+    office = [*[100] * 12, *[0] * 12]
     assert forecast(office * 7, 500, Fraction(12)) == Forecast(1700, 1700, 1700, 7)
     evening = [*[0] * 12, *[100] * 12]  # it is evening now: nothing more comes
     assert forecast([*[100] * 12, *evening * 7], 500, Fraction(12)) == Forecast(500, 500, 500, 7)
 
 
 def test_steady_spending_is_certain() -> None:
-    assert forecast([7] * 24 * 28, 100, Fraction(24 * 10)) == Forecast(100 + 7 * 240, 1780, 1780, 28)
+    assert forecast([7] * 24 * 28, 100, Fraction(24 * 10)) == Forecast(
+        100 + 7 * 240, 1780, 1780, 28
+    )
 
 
-@pytest.mark.parametrize(("hours", "used"), [(71, 0), (72, 3), (24 * 6 + 23, 6), (24 * 13, 7), (24 * 20, 14), (24 * 40, 28)])
+@pytest.mark.parametrize(
+    ("hours", "used"),
+    [(71, 0), (72, 3), (24 * 6 + 23, 6), (24 * 13, 7), (24 * 20, 14), (24 * 40, 28)],
+)
 def test_whole_weeks_of_history_are_used_where_there_are_any(hours: int, used: int) -> None:
     made = forecast([5] * hours, 0, Fraction(24))
     assert (made.days if made else 0) == used

@@ -1,4 +1,5 @@
-"""Alerts reach a real web server and a real mail server; what these answer decides whether an alert was taken."""
+"""Alerts reach a real web server and a real mail server; what these answer decides whether an alert
+was taken."""
 
 from __future__ import annotations
 
@@ -13,7 +14,13 @@ from tests.receivers import certificate, mail_server, webhook
 from tests.unit.budgets.test_alerts import BUDGET, LIMIT, state
 
 from gpu_token_analytics.budgets.alerts import alerts_of
-from gpu_token_analytics.budgets.receivers import Alertmanager, Mail, NotDelivered, Webhook, receivers_of
+from gpu_token_analytics.budgets.receivers import (
+    Alertmanager,
+    Mail,
+    NotDelivered,
+    Webhook,
+    receivers_of,
+)
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.settings import Settings, load
 
@@ -25,7 +32,10 @@ def stored(name: str = "acme") -> dict[str, Any]:
 
 def mail_settings(port: int, **changes: Any) -> Settings:
     fields: dict[str, Any] = {"smtp_host": "127.0.0.1", "smtp_port": port, "smtp_security": "none"}
-    addresses = {"alert_mail_to": "finops@example.com, lead@example.com", "alert_mail_from": "Costs <costs@example.com>"}
+    addresses = {
+        "alert_mail_to": "finops@example.com, lead@example.com",
+        "alert_mail_from": "Costs <costs@example.com>",
+    }
     return load(**{**fields, **addresses, **changes})
 
 
@@ -61,7 +71,10 @@ def test_people_get_a_mail() -> None:
         Mail(mail_settings(box.port)).send(stored())
     (sender, recipients, mail), (_, _, again) = box.mails
     assert sender.startswith("<costs@example.com>")
-    assert [text.split()[0] for text in recipients] == ["<finops@example.com>", "<lead@example.com>"]
+    assert [text.split()[0] for text in recipients] == [
+        "<finops@example.com>",
+        "<lead@example.com>",
+    ]
     assert mail["Subject"] == "Budget acme: 50 % spent"
     assert mail["Message-ID"] == again["Message-ID"]
     assert mail["Message-ID"].endswith("@example.com>")
@@ -72,10 +85,14 @@ def test_people_get_a_mail() -> None:
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-def test_mails_go_encrypted_and_the_server_must_be_who_it_says(tmp_path: Path, security: str) -> None:
+def test_mails_go_encrypted_and_the_server_must_be_who_it_says(
+    tmp_path: Path, security: str
+) -> None:
     server, client = certificate(tmp_path)
     with mail_server(server, at_once=security == "tls") as box:
-        settings = mail_settings(box.port, smtp_security=security, smtp_username="costs", smtp_password="s3cret")
+        settings = mail_settings(
+            box.port, smtp_security=security, smtp_username="costs", smtp_password="s3cret"
+        )
         Mail(settings, client).send(stored())
         assert box.encrypted == [True]
         assert base64.b64decode(box.logins[0]) == b"\0costs\0s3cret"
@@ -86,7 +103,11 @@ def test_mails_go_encrypted_and_the_server_must_be_who_it_says(tmp_path: Path, s
 
 def test_a_mail_server_that_offers_no_encryption_gets_nothing() -> None:
     with mail_server() as box, pytest.raises(NotDelivered):
-        Mail(mail_settings(box.port, smtp_security="starttls", smtp_username="costs", smtp_password="s3cret")).send(stored())
+        Mail(
+            mail_settings(
+                box.port, smtp_security="starttls", smtp_username="costs", smtp_password="s3cret"
+            )
+        ).send(stored())
     assert (box.mails, box.logins) == ([], [])
 
 
@@ -119,7 +140,11 @@ def test_alertmanager_is_posted_labels_that_are_the_same_each_time() -> None:
         receiver.send({**stored(), "raised_at": stored()["end"] + timedelta(hours=1)})
     (_, [alert]), (_, [late]) = hook.posts
     assert alert["labels"] == late["labels"]
-    assert (alert["labels"]["severity"], alert["labels"]["percent"], alert["labels"]["site"]) == ("warning", "50", "b")
+    assert (alert["labels"]["severity"], alert["labels"]["percent"], alert["labels"]["site"]) == (
+        "warning",
+        "50",
+        "b",
+    )
     assert alert["endsAt"] == "2026-04-01T00:00:00Z"
     assert late["endsAt"] > late["startsAt"], "else it would be over before anybody was told"
 
@@ -144,7 +169,10 @@ def test_receivers_are_those_that_are_set() -> None:
         ({"alert_webhook_url": "ftp://user:s3cret@example.com"}, "ALERT_WEBHOOK_URL is no http"),
         ({"alertmanager_url": "am:9093"}, "ALERTMANAGER_URL is no http"),
         ({"smtp_host": "mail"}, "needs ALERT_MAIL_TO"),
-        ({"alert_mail_from": "a@example.com\nBcc: all@example.com"}, "ALERT_MAIL_FROM holds a control character"),
+        (
+            {"alert_mail_from": "a@example.com\nBcc: all@example.com"},
+            "ALERT_MAIL_FROM holds a control character",
+        ),
         ({"smtp_username": "u", "smtp_security": "none"}, "in the clear"),
     ],
 )

@@ -9,7 +9,12 @@ from datetime import UTC, datetime
 import pytest
 
 from gpu_token_analytics.clock import ManualClock
-from gpu_token_analytics.closing.closer import CATCH_UP_REST_SECONDS, IDLE_WAIT_SECONDS, Closer, ClosingRules
+from gpu_token_analytics.closing.closer import (
+    CATCH_UP_REST_SECONDS,
+    IDLE_WAIT_SECONDS,
+    Closer,
+    ClosingRules,
+)
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.metrics import Metrics
@@ -22,7 +27,9 @@ UNTIL_SECONDS = 60.0
 class CountingCloser(Closer):
     """Each round finds cells to do in two steps; notes when."""
 
-    def __init__(self, clock: ManualClock, stop: threading.Event, recent: RecentEvents | None = None) -> None:
+    def __init__(
+        self, clock: ManualClock, stop: threading.Event, recent: RecentEvents | None = None
+    ) -> None:
         store = LedgerStore.__new__(LedgerStore)
         store.recent = recent
         super().__init__(store, LedgerParams(), ClosingRules.of(load()), Metrics())
@@ -48,12 +55,18 @@ class StoringClock(ManualClock):
 
     def wait(self, stop: threading.Event, seconds: float) -> bool:
         """As a ManualClock, with events stored meanwhile."""
-        self._recent.add([], [{"_id": b"", "gpu": "g", "ts_us": 0}], round(self._bytes * seconds), [], [])
+        self._recent.add(
+            [], [{"_id": b"", "gpu": "g", "ts_us": 0}], round(self._bytes * seconds), [], []
+        )
         return super().wait(stop, seconds)
 
 
-@pytest.mark.parametrize(("share", "rest_seconds"), [(0.2, 2.0), (0.05, 8.0), (0.01, CATCH_UP_REST_SECONDS)])
-def test_a_rest_ends_before_what_was_stored_meanwhile_is_forgotten(share: float, rest_seconds: float) -> None:
+@pytest.mark.parametrize(
+    ("share", "rest_seconds"), [(0.2, 2.0), (0.05, 8.0), (0.01, CATCH_UP_REST_SECONDS)]
+)
+def test_a_rest_ends_before_what_was_stored_meanwhile_is_forgotten(
+    share: float, rest_seconds: float
+) -> None:
     recent = RecentEvents(most_bytes=1000)
     clock, stop = StoringClock(recent, share), threading.Event()
     closer = CountingCloser(clock, stop, recent)
@@ -63,12 +76,16 @@ def test_a_rest_ends_before_what_was_stored_meanwhile_is_forgotten(share: float,
 
 
 @pytest.mark.parametrize("catching_up", [True, False])
-def test_a_round_is_finished_and_followed_by_a_rest_while_ingest_catches_up(catching_up: bool) -> None:
+def test_a_round_is_finished_and_followed_by_a_rest_while_ingest_catches_up(
+    catching_up: bool,
+) -> None:
     clock, stop = ManualClock(datetime(2026, 1, 1, tzinfo=UTC)), threading.Event()
     closer = CountingCloser(clock, stop)
     closer.run(stop, clock, catching_up=lambda: catching_up)
     rounds = closer.steps[::3]
-    assert closer.steps[1::3] == rounds[: len(closer.steps[1::3])], "a round goes on until nothing is due"
+    assert closer.steps[1::3] == rounds[: len(closer.steps[1::3])], (
+        "a round goes on until nothing is due"
+    )
     waits = {round(after - before, 1) for before, after in itertools.pairwise(rounds)}
     if catching_up:
         assert min(waits) >= CATCH_UP_REST_SECONDS

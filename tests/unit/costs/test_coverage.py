@@ -21,7 +21,12 @@ from gpu_token_analytics.costs.quality import coverage_of
     ],
 )
 def test_coverage_is_sum_by_sum_and_says_what_to_do(
-    counted: int, unexplained: int, more: int, unplaced: bool, coverage: float | None, to_do: str | None
+    counted: int,
+    unexplained: int,
+    more: int,
+    unplaced: bool,
+    coverage: float | None,
+    to_do: str | None,
 ) -> None:
     said = coverage_of(
         {

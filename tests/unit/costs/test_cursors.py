@@ -1,4 +1,5 @@
-"""Where a page ends, in a text that the next question may bring: also after names as long, and as odd, as names may be."""
+"""Where a page ends, in a text that the next question may bring: also after names as long, and as
+odd, as names may be."""
 
 from __future__ import annotations
 
@@ -15,14 +16,21 @@ from gpu_token_analytics.costs.questions import cost_query
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("character", ["m", "é", "模", "😀", "\U0010ffff", "\x01", '"', "\\", "\x7f", "\u2028"])
+@pytest.mark.parametrize(
+    "character", ["m", "é", "模", "😀", "\U0010ffff", "\x01", '"', "\\", "\x7f", "\u2028"]
+)
 @pytest.mark.parametrize("names", [1, 6])
 def test_a_page_goes_on_after_any_names(character: str, names: int) -> None:
     key = [character * 256] * names
     cursor = encode_cursor("2026-01-01T00:00:00Z", key)
     groups = [dimension.value for dimension in Dimension][:names]
     asked = CostsAsked.model_validate(
-        {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "group_by": groups, "cursor": cursor}
+        {
+            "from": "2026-01-01T00:00:00Z",
+            "to": "2026-01-02T00:00:00Z",
+            "group_by": groups,
+            "cursor": cursor,
+        }
     )
     query = cost_query(START, START + timedelta(days=1), group_by=groups)
     assert read_row_position(asked.cursor or "", query) == (START, sort_key(tuple(key)))

@@ -1,4 +1,5 @@
-"""Idle money shared out: every rule gives all of it away, once, whatever there was of use; an owner is found in one order."""
+"""Idle money shared out: every rule gives all of it away, once, whatever there was of use; an owner
+is found in one order."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ TEAMS = st.dictionaries(st.one_of(st.none(), st.sampled_from("abcdefg")), st.int
 
 @settings(deadline=None)
 @given(rule=st.sampled_from(ShareRule), used=TEAMS, owned=TEAMS)
-def test_all_idle_money_is_given_away_once(rule: ShareRule, used: dict[str | None, int], owned: dict[str | None, int]) -> None:
+def test_all_idle_money_is_given_away_once(
+    rule: ShareRule, used: dict[str | None, int], owned: dict[str | None, int]
+) -> None:
     idle = sum(owned.values())
     parts = shares(rule, idle, used, owned)
     assert sum(parts.values()) == idle
@@ -44,7 +47,9 @@ def test_without_use_idle_money_stays_with_nobody(rule: ShareRule) -> None:
     assert shares(rule, 7, {"a": 0}, {"c": 7}) == {None: 7}
 
 
-def row(scope: str, key: str | None, team: str | None, day: int = 0, centre: str | None = None) -> dict[str, Any]:
+def row(
+    scope: str, key: str | None, team: str | None, day: int = 0, centre: str | None = None
+) -> dict[str, Any]:
     at = AT + timedelta(days=day)
     return {
         "_id": f"{scope}{key}{day}",
@@ -68,7 +73,9 @@ def test_the_owner_is_that_of_the_model_then_the_gpu_then_the_host_then_the_defa
         ]
     )
     assert book.owner_of("m", UUID, "node-1", AT) == Owner("search", None)
-    assert book.owner_of("m", UUID, "node-1", AT + timedelta(days=2)) == Owner("vision", None), "a row that names nobody ends"
+    assert book.owner_of("m", UUID, "node-1", AT + timedelta(days=2)) == Owner("vision", None), (
+        "a row that names nobody ends"
+    )
     assert book.owner_of("other", "GPU-x", "node-1", AT) == Owner("platform", "CC")
     assert book.owner_of(None, "GPU-x", "node-2", AT) == Owner("rest", None)
     assert book.owner_of(None, None, None, AT - timedelta(minutes=1)) == NOBODY

@@ -1,4 +1,5 @@
-"""Periods by their names and the period before a range: by the calendar of a zone, clock changes included."""
+"""Periods by their names and the period before a range: by the calendar of a zone, clock changes
+included."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def test_a_period_is_one_of_the_calendar(name: str, start: str, end: str) -> Non
     assert named_period(name, NOW.astimezone(UTC), BERLIN) == (local(start), local(end))
 
 
-@pytest.mark.parametrize("name", ["2026-13", "2026-W54", "2026-02-30", "last-year", "", "2026-1", "0000-01"])
+@pytest.mark.parametrize(
+    "name", ["2026-13", "2026-W54", "2026-02-30", "last-year", "", "2026-1", "0000-01"]
+)
 def test_what_is_no_period_is_refused_by_name(name: str) -> None:
     with pytest.raises(Refused, match="last-month"):
         named_period(name, NOW, BERLIN)
@@ -47,15 +50,20 @@ def test_what_is_no_period_is_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("start", "end", "before", "until"),
     [
-        ("2026-03-01", "2026-04-01", "2026-02-01", "2026-03-01"),  # a month, though February is shorter
+        # a month, though February is shorter
+        ("2026-03-01", "2026-04-01", "2026-02-01", "2026-03-01"),
         ("2026-01-01", "2026-04-01", "2025-10-01", "2026-01-01"),  # a quarter
-        ("2026-03-01", "2026-03-31T12:00", "2026-02-01", "2026-03-01"),  # more than February has: all of it
+        # more than February has: all of it
+        ("2026-03-01", "2026-03-31T12:00", "2026-02-01", "2026-03-01"),
         ("2026-02-01", "2026-02-10T12:00", "2026-01-01", "2026-01-10T12:00"),
-        ("2026-03-30", "2026-04-06", "2026-03-23", "2026-03-30"),  # a week of which the clock changed in the one before
+        # a week of which the clock changed in the one before
+        ("2026-03-30", "2026-04-06", "2026-03-23", "2026-03-30"),
         ("2026-03-30", "2026-03-31T09:00", "2026-03-23", "2026-03-24T09:00"),  # Monday to Tuesday
         ("2026-03-31", "2026-03-31T09:00", "2026-03-30", "2026-03-30T09:00"),
-        ("2026-03-30", "2026-03-30T09:00", "2026-03-29", "2026-03-29T10:00"),  # nine hours of a day that skipped one
-        ("2026-03-30", "2026-03-30T23:30", "2026-03-29", "2026-03-30"),  # more than a day of 23 hours has: all of it
+        # nine hours of a day that skipped one
+        ("2026-03-30", "2026-03-30T09:00", "2026-03-29", "2026-03-29T10:00"),
+        # more than a day of 23 hours has: all of it
+        ("2026-03-30", "2026-03-30T23:30", "2026-03-29", "2026-03-30"),
         ("2026-03-30", "2026-04-05T23:30", "2026-03-23", "2026-03-30"),
         ("2026-03-30T08:00", "2026-03-30T10:30", "2026-03-30T05:30", "2026-03-30T08:00"),
     ],
@@ -66,12 +74,18 @@ def test_the_period_before(start: str, end: str, before: str, until: str) -> Non
 
 @settings(deadline=None)
 @given(
-    start=st.integers(0, 14 * 365 * 1440).map(lambda minute: datetime(2016, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)),
+    start=st.integers(0, 14 * 365 * 1440).map(
+        lambda minute: datetime(2016, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
+    ),
     minutes=st.integers(1, 100_000),
-    zone=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/New_York", "Australia/Lord_Howe"]),
+    zone=st.sampled_from(
+        ["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/New_York", "Australia/Lord_Howe"]
+    ),
     on_border=st.booleans(),
 )
-def test_it_is_before_and_not_empty(start: datetime, minutes: int, zone: str, on_border: bool) -> None:
+def test_it_is_before_and_not_empty(
+    start: datetime, minutes: int, zone: str, on_border: bool
+) -> None:
     tz = ZoneInfo(zone)
     begin = start.replace(second=0, microsecond=0, tzinfo=tz)
     if on_border:

@@ -13,7 +13,14 @@ from gpu_token_analytics.costs.query import CostQuery
 from gpu_token_analytics.costs.questions import cost_query
 from gpu_token_analytics.rollups.spans import Step, buckets, runs, spans
 
-ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe"]
+ZONES = [
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Asia/Kathmandu",
+    "Australia/Lord_Howe",
+]
 FIRST = datetime(2017, 1, 1, tzinfo=UTC)
 
 
@@ -24,7 +31,9 @@ FIRST = datetime(2017, 1, 1, tzinfo=UTC)
     st.sampled_from(ZONES),
     st.booleans(),
 )
-def test_spans_are_those_of_every_bucket(start: datetime, minutes: int, step: Step, name: str, whole_hours: bool) -> None:
+def test_spans_are_those_of_every_bucket(
+    start: datetime, minutes: int, step: Step, name: str, whole_hours: bool
+) -> None:
     if whole_hours:
         start, minutes = start.replace(minute=0), -(-minutes // 60) * 60
     end, tz = start + timedelta(minutes=minutes), ZoneInfo(name)
@@ -49,5 +58,7 @@ def test_a_gpu_is_asked_for_in_any_spelling(asked: str, stored: str) -> None:
 
 
 def test_a_host_is_asked_for_in_any_spelling() -> None:
-    assert cost_query(FIRST, FIRST + timedelta(hours=1), hosts=["Node1.Example."]).hosts >= {"node1.example"}
+    assert cost_query(FIRST, FIRST + timedelta(hours=1), hosts=["Node1.Example."]).hosts >= {
+        "node1.example"
+    }
     assert cost_query(FIRST, FIRST + timedelta(hours=1)).hosts == frozenset(), "all"

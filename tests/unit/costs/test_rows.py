@@ -32,4 +32,6 @@ def test_gpu_time_that_is_not_known_is_null_and_none_is_0(
 ) -> None:
     values = [0] * len(ROW_COLUMNS)
     values[ROW["gpu_us"]] = gpu_us
-    assert cost_rows.gpu_seconds(CostQuery(AT, AT, **asked), Row(None, AT, AT, key, values)) == seconds
+    assert (
+        cost_rows.gpu_seconds(CostQuery(AT, AT, **asked), Row(None, AT, AT, key, values)) == seconds
+    )

@@ -1,4 +1,5 @@
-"""Finding and loading the librdkafka of the confluent-kafka wheel; what it does when loaded: the integration tests."""
+"""Finding and loading the librdkafka of the confluent-kafka wheel; what it does when loaded: the
+integration tests."""
 
 from __future__ import annotations
 
@@ -28,18 +29,25 @@ def wheel_with(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["confluent_kafka.libs/librdkafka-0cb94173.so.1", "confluent_kafka/.dylibs/librdkafka.1.dylib"]
+    "where",
+    ["confluent_kafka.libs/librdkafka-0cb94173.so.1", "confluent_kafka/.dylibs/librdkafka.1.dylib"],
 )
-def test_finds_the_library_of_linux_and_macos_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_finds_the_library_of_linux_and_macos_wheels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     library = tmp_path / where
     library.parent.mkdir(parents=True)
     library.touch()
     extension = tmp_path / "confluent_kafka" / "cimpl.cpython-311-x86_64-linux-gnu.so"
-    wheel_with(monkeypatch, extension, tmp_path / "confluent_kafka" / "gone" / "librdkafka.so.1", library)
+    wheel_with(
+        monkeypatch, extension, tmp_path / "confluent_kafka" / "gone" / "librdkafka.so.1", library
+    )
     assert bundled_library() == library
 
 
-def test_a_build_without_the_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_without_the_library_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wheel_with(monkeypatch, tmp_path / "cimpl.so")
     with pytest.raises(EmbeddedServiceError, match=r"source build.*KAFKA_BOOTSTRAP"):
         bundled_library()
@@ -54,7 +62,9 @@ def test_no_confluent_kafka_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         bundled_library()
 
 
-def test_a_library_that_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_cannot_be_loaded_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = tmp_path / "librdkafka.so.1"
     broken.write_bytes(b"not a library")
     monkeypatch.setattr(broker, "bundled_library", lambda: broken)

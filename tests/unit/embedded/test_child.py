@@ -34,7 +34,10 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     # A zombie still has its pid; nobody but init may be there to collect it.
-    return not Path(f"/proc/{pid}/stat").exists() or Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return (
+        not Path(f"/proc/{pid}/stat").exists()
+        or Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    )
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -44,12 +47,16 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
-def test_free_ports_are_free_and_outside_the_range_of_outgoing_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_ports_are_free_and_outside_the_range_of_outgoing_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     port = free_port()
     with socket.socket() as listener:
         listener.bind((LOOPBACK, port))
         monkeypatch.setattr(child, "_PORTS", range(port, port + 1))
-        with pytest.raises(EmbeddedServiceError, match=f"no free port found on loopback between {port}"):
+        with pytest.raises(
+            EmbeddedServiceError, match=f"no free port found on loopback between {port}"
+        ):
             free_port()
     assert free_port() == port
     limits = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -73,7 +80,9 @@ def test_starts_reports_its_pid_and_stops(tmp_path: Path) -> None:
 
 def test_early_death_shows_the_exit_code_and_what_it_said(tmp_path: Path) -> None:
     server = ChildServer("toy", tmp_path / "toy.log")
-    with pytest.raises(EmbeddedServiceError, match=r"toy ended at once \(exit code 3\)[\s\S]*the disk is on fire"):
+    with pytest.raises(
+        EmbeddedServiceError, match=r"toy ended at once \(exit code 3\)[\s\S]*the disk is on fire"
+    ):
         server.start(sh("echo the disk is on fire >&2; exit 3"), is_ready, 10)
     with pytest.raises(EmbeddedServiceError, match="killed by SIGABRT"):
         server.start(sh("kill -ABRT $$"), is_ready, 10)
@@ -81,7 +90,10 @@ def test_early_death_shows_the_exit_code_and_what_it_said(tmp_path: Path) -> Non
 
 def test_the_first_errors_are_shown_even_when_much_follows(tmp_path: Path) -> None:
     server = ChildServer("toy", tmp_path / "toy.log")
-    script = 'echo \'INFO fine\'; echo \'[main] ERROR no room\'; echo \'{"s":"F","msg":"abort"}\'; seq 1000 1100; exit 1'
+    script = (
+        'echo \'INFO fine\'; echo \'[main] ERROR no room\'; echo \'{"s":"F","msg":"abort"}\'; seq '
+        "1000 1100; exit 1"
+    )
     with pytest.raises(EmbeddedServiceError, match="ended at once") as caught:
         server.start(sh(script), is_ready, 10)
     shown = str(caught.value).splitlines()[1:]
@@ -127,7 +139,9 @@ def test_ctrl_c_in_the_terminal_reaches_only_us(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_a_large_log_is_put_aside_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_log_is_put_aside_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(child, "_ROTATE_LOG_BYTES", 100)
     log = tmp_path / "toy.log"
     log.write_text("x" * 101)
@@ -138,7 +152,9 @@ def test_a_large_log_is_put_aside_at_the_next_start(tmp_path: Path, monkeypatch:
     assert (tmp_path / "toy.log.1").read_text() == "x" * 101
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can tie a child to its parent (prctl)")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux can tie a child to its parent (prctl)"
+)
 def test_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     program = (
         "import pathlib, time\n"
@@ -148,7 +164,9 @@ def test_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         "print(server.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert alive(pid)

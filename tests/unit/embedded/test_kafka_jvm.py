@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from gpu_token_analytics.embedded import kafka_jvm
-from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, KafkaBroker, require_java, resolve_jars
+from gpu_token_analytics.embedded.kafka_jvm import (
+    CURRENT_VERSION,
+    KafkaBroker,
+    require_java,
+    resolve_jars,
+)
 from gpu_token_analytics.errors import EmbeddedServiceError
 
 POM = Path(kafka_jvm.__file__).with_name("pom.xml")
@@ -48,7 +53,9 @@ mkdir -p "$folder"; sleep 0.3; touch "$folder/kafka_2.13-4.4.0.jar"
 
 
 def test_no_java(path: Path) -> None:
-    with pytest.raises(EmbeddedServiceError, match=r"no java on PATH; install Java 17.*apt-get install"):
+    with pytest.raises(
+        EmbeddedServiceError, match=r"no java on PATH; install Java 17.*apt-get install"
+    ):
         require_java()
 
 
@@ -67,7 +74,10 @@ def test_java_17_or_newer(path: Path, says: str, runs: bool) -> None:
     if runs:
         assert require_java() == str(path / "java")
     else:
-        with pytest.raises(EmbeddedServiceError, match=f"not Java 17 or newer.*{re.escape(says[:20])}.*install Java"):
+        with pytest.raises(
+            EmbeddedServiceError,
+            match=f"not Java 17 or newer.*{re.escape(says[:20])}.*install Java",
+        ):
             require_java()
 
 
@@ -83,8 +93,12 @@ def test_a_version_that_is_none(version: str, tmp_path: Path) -> None:
 
 
 def test_a_failing_maven_leaves_nothing_behind(path: Path, tmp_path: Path) -> None:
-    program(path, "mvn", MAVEN + "echo '[ERROR] could not find artifact'; echo '[ERROR] help'; exit 1")
-    with pytest.raises(EmbeddedServiceError, match=r"could not fetch Kafka 4\.4\.0.*could not find artifact$"):
+    program(
+        path, "mvn", MAVEN + "echo '[ERROR] could not find artifact'; echo '[ERROR] help'; exit 1"
+    )
+    with pytest.raises(
+        EmbeddedServiceError, match=r"could not fetch Kafka 4\.4\.0.*could not find artifact$"
+    ):
         resolve_jars("4.4.0", tmp_path / "cache")
     assert [file.name for file in (tmp_path / "cache").iterdir()] == ["lock"]
 
@@ -98,7 +112,10 @@ def test_a_maven_that_brings_no_broker_is_a_failure(path: Path, tmp_path: Path) 
 def test_two_at_once_fetch_once_and_later_calls_need_no_maven(path: Path, tmp_path: Path) -> None:
     program(path, "mvn", MAVEN)
     found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(resolve_jars("4.4.0", tmp_path / "cache"))) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: found.append(resolve_jars("4.4.0", tmp_path / "cache")))
+        for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -106,7 +123,9 @@ def test_two_at_once_fetch_once_and_later_calls_need_no_maven(path: Path, tmp_pa
     assert found == [tmp_path / "cache" / "4.4.0"] * 2
     assert len((path / "calls").read_text().splitlines()) == 1
     (path / "mvn").unlink()
-    assert [jar.name for jar in resolve_jars("4.4.0", tmp_path / "cache").iterdir()] == ["kafka_2.13-4.4.0.jar"]
+    assert [jar.name for jar in resolve_jars("4.4.0", tmp_path / "cache").iterdir()] == [
+        "kafka_2.13-4.4.0.jar"
+    ]
 
 
 def test_pom_has_the_current_version_pins_everything_and_names_no_registry() -> None:
@@ -131,7 +150,9 @@ def properties_of(broker: KafkaBroker) -> dict[str, str]:
 
 def test_listens_on_loopback_only_and_creates_no_topics_by_itself(tmp_path: Path) -> None:
     properties = properties_of(KafkaBroker("4.4.0", tmp_path, port=29092))
-    addresses = re.findall(r"//([^:]+):", properties["listeners"] + properties["advertised.listeners"])
+    addresses = re.findall(
+        r"//([^:]+):", properties["listeners"] + properties["advertised.listeners"]
+    )
     assert set(addresses) == {"127.0.0.1"}
     assert properties["auto.create.topics.enable"] == "false"
     assert properties["log.dirs"] == str(tmp_path / "data")
@@ -140,17 +161,22 @@ def test_listens_on_loopback_only_and_creates_no_topics_by_itself(tmp_path: Path
 
 def test_values_survive_the_properties_file(tmp_path: Path) -> None:
     folder = tmp_path / " jürgen 🚀 back\\slash"
-    # As Java's Properties.load reads it: \uXXXX by UTF-16 unit, so that an astral character takes two.
+    # As Java's Properties.load reads it: \uXXXX by UTF-16 unit, so that an astral character takes
+    # two.
     written = properties_of(KafkaBroker("4.4.0", folder, port=29092))["log.dirs"]
     assert written == f"{tmp_path}/ j\\u00fcrgen \\ud83d\\ude80 back\\u005cslash/data"
 
 
 def test_sasl_users_are_quoted_for_jaas(tmp_path: Path) -> None:
-    broker = KafkaBroker("4.4.0", tmp_path, port=29092, sasl_users={"admin": "s3cret", "app": 'a "b\\'})
+    broker = KafkaBroker(
+        "4.4.0", tmp_path, port=29092, sasl_users={"admin": "s3cret", "app": 'a "b\\'}
+    )
     properties = properties_of(broker)
     assert "CLIENTS:SASL_PLAINTEXT" in properties["listener.security.protocol.map"]
     jaas = properties["listener.name.clients.plain.sasl.jaas.config"].replace("\\u005c", "\\")
-    assert jaas.endswith('username="admin" password="s3cret" user_admin="s3cret" user_app="a \\"b\\\\";')
+    assert jaas.endswith(
+        'username="admin" password="s3cret" user_admin="s3cret" user_app="a \\"b\\\\";'
+    )
 
 
 def test_a_folder_that_log_dirs_would_split_is_refused(path: Path, tmp_path: Path) -> None:

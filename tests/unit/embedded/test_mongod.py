@@ -1,4 +1,5 @@
-"""Which mongod is taken, and what is said when none runs here. Starting one: the integration tests."""
+"""Which mongod is taken, and what is said when none runs here. Starting one: the integration
+tests."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def script(binary: Path, text: str) -> None:
     binary.write_text(f"#!/bin/sh\n{text}\n")
 
 
-def test_path_comes_before_the_wheel(fake: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_path_comes_before_the_wheel(
+    fake: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     script(fake, "echo db version v8.0.1")
     in_wheel = tmp_path / "wheel-mongod"
     in_wheel.touch(mode=0o755)
@@ -44,29 +47,45 @@ def test_path_comes_before_the_wheel(fake: Path, monkeypatch: pytest.MonkeyPatch
     assert find_mongod() == in_wheel
 
 
-def test_none_at_all_says_what_to_install_or_set(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_none_at_all_says_what_to_install_or_set(
+    fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake.unlink()
     monkeypatch.setattr(mongod, "WHEEL", "no-such-distribution")
-    with pytest.raises(EmbeddedServiceError, match=r"no mongod on this machine; .*PATH.*pip install.*MONGODB_URI"):
+    with pytest.raises(
+        EmbeddedServiceError, match=r"no mongod on this machine; .*PATH.*pip install.*MONGODB_URI"
+    ):
         find_mongod()
 
 
 def test_a_missing_library_is_named_with_its_package(fake: Path) -> None:
     script(
         fake,
-        "echo 'mongod: error while loading shared libraries: libcurl.so.4: cannot open shared object file' >&2; exit 127",
+        (
+            "echo 'mongod: error while loading shared libraries: libcurl.so.4: cannot open shared "
+            "object file' >&2; exit 127"
+        ),
     )
-    with pytest.raises(EmbeddedServiceError, match=r"needs libcurl\.so\.4: `apt-get install libcurl4`.*MONGODB_URI"):
+    with pytest.raises(
+        EmbeddedServiceError, match=r"needs libcurl\.so\.4: `apt-get install libcurl4`.*MONGODB_URI"
+    ):
         find_mongod()
 
 
 def test_all_missing_libraries_are_named_where_ldd_tells(fake: Path) -> None:
-    script(fake, "echo 'mongod: error while loading shared libraries: libcurl.so.4: cannot open' >&2; exit 127")
+    script(
+        fake,
+        (
+            "echo 'mongod: error while loading shared libraries: libcurl.so.4: cannot open' >&2; "
+            "exit 127"
+        ),
+    )
     ldd = fake.with_name("ldd")
     ldd.touch(mode=0o755)
     script(
         ldd,
-        "printf '\\tlibcurl.so.4 => not found\\n\\tlibcrypto.so.3 => not found\\n\\tlibssl.so.3 => not found\\n"
+        "printf '\\tlibcurl.so.4 => not found\\n\\tlibcrypto.so.3 => not found\\n\\tlibssl.so.3 => "
+        "not found\\n"
         "\\tlibc.so.6 => /lib/libc.so.6 (0x1)\\n\\tlibodd.so.1 => not found\\n'",
     )
     with pytest.raises(
@@ -97,12 +116,24 @@ def test_any_other_failure_shows_what_it_said(fake: Path) -> None:
 
 def test_the_uri_quotes_credentials(tmp_path: Path) -> None:
     server = EmbeddedMongod(tmp_path, port=27999, replica_set="rs0", auth=("root", "p@ss/word"))
-    assert server.uri == "mongodb://root:p%40ss%2Fword@127.0.0.1:27999/?replicaSet=rs0&authSource=admin"
-    assert EmbeddedMongod(tmp_path, port=27999).uri == "mongodb://127.0.0.1:27999/?directConnection=true"
+    assert (
+        server.uri
+        == "mongodb://root:p%40ss%2Fword@127.0.0.1:27999/?replicaSet=rs0&authSource=admin"
+    )
+    assert (
+        EmbeddedMongod(tmp_path, port=27999).uri
+        == "mongodb://127.0.0.1:27999/?directConnection=true"
+    )
 
 
 def test_a_taken_port_is_tried_again_only_when_it_was_picked(fake: Path, tmp_path: Path) -> None:
-    script(fake, 'case "$*" in *--version*) exit 0;; esac; echo "$*" >&2; echo "Address already in use"; exit 48')
+    script(
+        fake,
+        (
+            'case "$*" in *--version*) exit 0;; esac; echo "$*" >&2; echo "Address already in '
+            'use"; exit 48'
+        ),
+    )
     picked = EmbeddedMongod(tmp_path / "picked")
     with pytest.raises(EmbeddedServiceError, match="Address already in use"):
         picked.start()

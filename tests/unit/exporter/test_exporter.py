@@ -1,4 +1,5 @@
-"""The exporter: what is not known is not shown, names are bounded, sums stay whole, an audit shows its result and age."""
+"""The exporter: what is not known is not shown, names are bounded, sums stay whole, an audit shows
+its result and age."""
 
 from __future__ import annotations
 
@@ -110,7 +111,10 @@ class FakeCosts:
 
 
 def tenants_of(*costs_nusd: int) -> Money:
-    return {(f"t{number}",): {"cost_nusd": cost, "prompt_tokens": 1} for number, cost in enumerate(costs_nusd)}
+    return {
+        (f"t{number}",): {"cost_nusd": cost, "prompt_tokens": 1}
+        for number, cost in enumerate(costs_nusd)
+    }
 
 
 def money(tenants: Money) -> FakeCosts:
@@ -118,8 +122,13 @@ def money(tenants: Money) -> FakeCosts:
         ("attributed",): {"cost_nusd": 2_000_000_000, "requests": 7},
         ("cold_idle",): {"cold_idle_nusd": 500_000_000},
     }
-    models: Money = {("m", "attributed"): {"cost_nusd": 2_000_000_000, "completion_tokens": 9}, (None, "cold_idle"): {}}
-    return FakeCosts({("class",): by_class, ("model", "class"): models, ("tenant",): {**tenants, (None,): {}}})
+    models: Money = {
+        ("m", "attributed"): {"cost_nusd": 2_000_000_000, "completion_tokens": 9},
+        (None, "cold_idle"): {},
+    }
+    return FakeCosts(
+        {("class",): by_class, ("model", "class"): models, ("tenant",): {**tenants, (None,): {}}}
+    )
 
 
 def test_money_is_shown_by_class_model_and_tenant() -> None:
@@ -128,7 +137,16 @@ def test_money_is_shown_by_class_model_and_tenant() -> None:
     assert value(metrics, "ledger_cost_usd", window="today", **{"class": "attributed"}) == 2
     assert value(metrics, "ledger_cost_usd", window="today", **{"class": "cold_idle"}) == 0.5
     assert value(metrics, "ledger_requests", window="this_hour") == 7
-    assert value(metrics, "ledger_model_cost_usd", window="last_hour", model="m", **{"class": "attributed"}) == 2
+    assert (
+        value(
+            metrics,
+            "ledger_model_cost_usd",
+            window="last_hour",
+            model="m",
+            **{"class": "attributed"},
+        )
+        == 2
+    )
     assert value(metrics, "ledger_model_tokens", window="last_hour", model="m") == 9
     assert value(metrics, "ledger_tenant_cost_usd", window="last_hour", tenant="t0") == 2
 
@@ -163,9 +181,12 @@ class FakeReads:
 
 
 @pytest.mark.parametrize(
-    ("first_due_at", "age"), [(None, 0), (NOW + timedelta(seconds=5), 0), (NOW - timedelta(seconds=5), 15)]
+    ("first_due_at", "age"),
+    [(None, 0), (NOW + timedelta(seconds=5), 0), (NOW - timedelta(seconds=5), 15)],
 )
-def test_a_cell_is_late_from_when_it_was_touched_but_not_while_it_rests(first_due_at: datetime | None, age: float) -> None:
+def test_a_cell_is_late_from_when_it_was_touched_but_not_while_it_rests(
+    first_due_at: datetime | None, age: float
+) -> None:
     metrics = ExporterMetrics()
     figures = LedgerFigures(cast(CostReads, money({})), metrics, 50)
     LedgerLook(cast(Reads, FakeReads(3, first_due_at)), [figures], metrics, lambda: NOW, 10).look()
@@ -176,7 +197,11 @@ def test_a_cell_is_late_from_when_it_was_touched_but_not_while_it_rests(first_du
 def test_a_ledger_that_cannot_be_read_leaves_no_old_money() -> None:
     metrics, costs = ExporterMetrics(), money(tenants_of(1))
     look = LedgerLook(
-        cast(Reads, FakeReads(0, None)), [LedgerFigures(cast(CostReads, costs), metrics, 50)], metrics, lambda: NOW, 10
+        cast(Reads, FakeReads(0, None)),
+        [LedgerFigures(cast(CostReads, costs), metrics, 50)],
+        metrics,
+        lambda: NOW,
+        10,
     )
     look.look()
     costs.error = StoreUnreachable("gone")
@@ -186,7 +211,9 @@ def test_a_ledger_that_cannot_be_read_leaves_no_old_money() -> None:
     assert math.isnan(value(metrics, "ledger_cells_due") or 0)
 
 
-def audits(report: AuditReport | StoreUnreachable) -> tuple[RecurringAudit, ExporterMetrics, list[tuple[datetime, datetime]]]:
+def audits(
+    report: AuditReport | StoreUnreachable,
+) -> tuple[RecurringAudit, ExporterMetrics, list[tuple[datetime, datetime]]]:
     metrics, asked = ExporterMetrics(), []
 
     def audit(start: datetime, end: datetime, _look: Callable[[int], Any]) -> AuditReport:
@@ -202,7 +229,9 @@ def test_an_audit_shows_its_result_and_when_it_was() -> None:
     report = AuditReport(None, None, fresh=True, compared=180)
     report.found("g|m", "classes sum to 1, C is 2")
     recurring, metrics, asked = audits(report)
-    assert math.isnan(value(metrics, "audit_findings") or 0), "not audited is not the same as nothing found"
+    assert math.isnan(value(metrics, "audit_findings") or 0), (
+        "not audited is not the same as nothing found"
+    )
     recurring.audit(threading.Event())
     assert asked == [(NOW - timedelta(hours=3), NOW)]
     assert value(metrics, "audit_findings") == 1

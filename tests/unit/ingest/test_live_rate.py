@@ -54,7 +54,9 @@ def test_on_a_gpu_that_nobody_told_of_the_rate_is_known_and_the_cost_is_not() ->
     rate = LiveRate(WINDOW, 3.6, known=known)
     assert see(rate, ["a"], 1000 * US_PER_SECOND, 300) == Rate(10, None)
     rate.see_gpu("a", None)
-    assert see(rate, ["a"], 1000 * US_PER_SECOND, 300).cost_per_token_usd == pytest.approx(3.6 / (20 * 3600))
+    assert see(rate, ["a"], 1000 * US_PER_SECOND, 300).cost_per_token_usd == pytest.approx(
+        3.6 / (20 * 3600)
+    )
     assert see(rate, ["a", "b"], 1000 * US_PER_SECOND, 300).cost_per_token_usd is None, "one of two"
     assert see(rate, ["declared"], 1000 * US_PER_SECOND, 300).cost_per_token_usd is not None
     known.discard("declared")
@@ -107,7 +109,9 @@ def test_memory_is_bounded() -> None:
 def test_a_batch_is_its_requests_one_after_the_other() -> None:
     rows = [(["a"], 5, 10), (["b", "a"], 6, 4), (["a"], 90, 7), (["a"], 20, 1), (["c"], 90, 0)]
     one_by_one, together = LiveRate(WINDOW, 1.0), LiveRate(WINDOW, 1.0)
-    expected = [see(one_by_one, gpus, second * US_PER_SECOND, tokens) for gpus, second, tokens in rows]
+    expected = [
+        see(one_by_one, gpus, second * US_PER_SECOND, tokens) for gpus, second, tokens in rows
+    ]
     gpus, seconds, tokens = zip(*rows, strict=True)
     found = together.see_usages(labels(gpus), np.array(seconds) * US_PER_SECOND, np.array(tokens))
     assert np.array_equal(np.array(expected, dtype=float), np.array(found).T, equal_nan=True)
@@ -139,4 +143,6 @@ def test_in_any_order_no_token_of_the_window_is_lost(events: list[tuple[int, int
             assert found == UNKNOWN
             continue
         seen.append((second, tokens))
-        assert found.tps == pytest.approx(sum(count for at, count in seen if at > head - WINDOW) / WINDOW)
+        assert found.tps == pytest.approx(
+            sum(count for at, count in seen if at > head - WINDOW) / WINDOW
+        )

@@ -16,7 +16,9 @@ def letter(offset: int, value: bytes | None = b"{}") -> DeadLetter:
     return DeadLetter("tokens", 3, offset, "not_json", "no", None, None, value)
 
 
-def test_many_refusals_are_one_line_with_where_the_last_one_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_many_refusals_are_one_line_with_where_the_last_one_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
     refusals = RefusalLog(clock)
     with caplog.at_level(logging.WARNING):
@@ -26,10 +28,19 @@ def test_many_refusals_are_one_line_with_where_the_last_one_is(caplog: pytest.Lo
         clock.advance(EVERY_SECONDS)
         refusals.add([letter(4)])
     first, second = (vars(record) for record in caplog.records)
-    assert (first["records"], first["partition"], first["offset"], first["event_id"]) == (2, 3, 2, "e-2")
-    assert (second["records"], second["offset"], second["event_id"]) == (2, 4, None), "those in between are counted"
+    assert (first["records"], first["partition"], first["offset"], first["event_id"]) == (
+        2,
+        3,
+        2,
+        "e-2",
+    )
+    assert (second["records"], second["offset"], second["event_id"]) == (2, 4, None), (
+        "those in between are counted"
+    )
 
 
-@pytest.mark.parametrize("value", [None, b"", b"\xff", b'{"event_id": "a\\nb"}', b'{"event_id": "' + b"x" * 65 + b'"}'])
+@pytest.mark.parametrize(
+    "value", [None, b"", b"\xff", b'{"event_id": "a\\nb"}', b'{"event_id": "' + b"x" * 65 + b'"}']
+)
 def test_what_is_no_id_is_none(value: bytes | None) -> None:
     assert event_id_in(value) is None

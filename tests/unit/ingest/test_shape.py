@@ -90,7 +90,9 @@ def test_a_document_says_where_it_was_read_and_carries_the_live_rate() -> None:
     assert first["tokens"] == 120
     assert first["tps"] == 4.0
     assert first["cost_per_token"] == pytest.approx(3.6 / (4 * 3600), rel=1e-5)
-    assert first["ts"] == (MINUTE + timedelta(seconds=30)).replace(tzinfo=None), "BSON dates are UTC"
+    assert first["ts"] == (MINUTE + timedelta(seconds=30)).replace(tzinfo=None), (
+        "BSON dates are UTC"
+    )
     assert first["ingested_at"] == NOW.replace(tzinfo=None)
     assert first["h"] == payload_hash(encode(usage()))
     assert shaped.tokens_by_model == {"m": 240}
@@ -110,7 +112,8 @@ def test_another_zone_is_stored_as_the_same_instant() -> None:
         (30, 1000.0, {0}),
         (30, 31_000.0, {-1, 0}),
         (30, 150_000.0, {-3, -2, -1, 0}),
-        (40, 20_000.0, {0}),  # from the gap limit after the border to the gap limit before the next one
+        # from the gap limit after the border to the gap limit before the next one
+        (40, 20_000.0, {0}),
         (40, 20_001.0, {-1, 0}),
         (41, 20_000.0, {0, 1}),
         (40, 0.0, {0}),
@@ -120,7 +123,9 @@ def test_another_zone_is_stored_as_the_same_instant() -> None:
         (60, None, {0, 1, 2}),
     ],
 )
-def test_a_request_touches_the_minutes_around_its_time(end_seconds: int, latency_ms: float | None, touched: set[int]) -> None:
+def test_a_request_touches_the_minutes_around_its_time(
+    end_seconds: int, latency_ms: float | None, touched: set[int]
+) -> None:
     """The gap limit is 20 s here: a sample interval that it is active in can reach as far."""
     shaped = shape(usage(ts=MINUTE + timedelta(seconds=end_seconds), latency_ms=latency_ms))
     assert minutes(shaped) == {("GPU-a", minute) for minute in touched}
@@ -132,8 +137,12 @@ def test_waiting_in_a_queue_touches_nothing() -> None:
 
 
 def test_all_gpus_of_a_request_are_touched_and_labels_are_left_for_the_inventory() -> None:
-    shaped = shape(usage(gpu_uuids=["GPU-b", "GPU-a"]), usage(1, gpu_uuids=[], gpu_index=2, latency_ms=1000.0))
-    assert minutes(shaped) == {(gpu, minute) for gpu in ("GPU-a", "GPU-b") for minute in (-1, 0, 1)}, "no latency is known"
+    shaped = shape(
+        usage(gpu_uuids=["GPU-b", "GPU-a"]), usage(1, gpu_uuids=[], gpu_index=2, latency_ms=1000.0)
+    )
+    assert minutes(shaped) == {
+        (gpu, minute) for gpu in ("GPU-a", "GPU-b") for minute in (-1, 0, 1)
+    }, "no latency is known"
     end_us = to_us(MINUTE) + 30_000_000
     assert shaped.labelled == {("vm1/2", end_us - 21_000_000, end_us + 20_000_000, end_us)}
 
@@ -141,7 +150,9 @@ def test_all_gpus_of_a_request_are_touched_and_labels_are_left_for_the_inventory
 def test_a_sample_touches_the_time_it_speaks_for_on_its_card_too() -> None:
     assert minutes(shape(sample())) == {("GPU-a", 0)}
     assert minutes(shape(sample(ts=MINUTE + timedelta(seconds=5)))) == {("GPU-a", -1), ("GPU-a", 0)}
-    assert minutes(shape(sample(ts=MINUTE + timedelta(seconds=40)))) == {("GPU-a", 0)}, "half open: not the next minute"
+    assert minutes(shape(sample(ts=MINUTE + timedelta(seconds=40)))) == {("GPU-a", 0)}, (
+        "half open: not the next minute"
+    )
     assert minutes(shape(sample(ts=MINUTE + timedelta(seconds=41)))) == {("GPU-a", 0), ("GPU-a", 1)}
     slice_ = sample(gpu_uuid="MIG-1", mig_profile="3g.40gb", parent_uuid="GPU-a")
     assert minutes(shape(slice_)) == {("MIG-1", 0), ("GPU-a", 0)}
@@ -149,8 +160,16 @@ def test_a_sample_touches_the_time_it_speaks_for_on_its_card_too() -> None:
 
 def test_sightings_are_one_per_description_in_whole_minutes() -> None:
     start, later = to_us(MINUTE), MINUTE + timedelta(seconds=130)
-    shaped = shape(sample(), sample(1, ts=later), sample(2, name="H100", ts=later), sample(3, source="replay", gpu_uuid=None))
-    found = {(s.description.gpu, s.description.name, s.description.live): s[1:] for s in shaped.sightings()}
+    shaped = shape(
+        sample(),
+        sample(1, ts=later),
+        sample(2, name="H100", ts=later),
+        sample(3, source="replay", gpu_uuid=None),
+    )
+    found = {
+        (s.description.gpu, s.description.name, s.description.live): s[1:]
+        for s in shaped.sightings()
+    }
     assert found == {
         ("GPU-a", "A100", True): (start, start + 3 * US_PER_MINUTE - 1),
         ("GPU-a", "H100", True): (start + 2 * US_PER_MINUTE, start + 3 * US_PER_MINUTE - 1),
@@ -166,7 +185,10 @@ def test_only_what_is_new_to_the_inventory_is_written() -> None:
         records = batch([encode(item) for item in samples])
         shaped = shaper.shape(records, NOW)
         zero = to_us(MINUTE)
-        return [((s.first_us - zero) // US_PER_MINUTE, (s.last_us - zero) // US_PER_MINUTE) for s in shaped.sightings()]
+        return [
+            ((s.first_us - zero) // US_PER_MINUTE, (s.last_us - zero) // US_PER_MINUTE)
+            for s in shaped.sightings()
+        ]
 
     assert seen(sample()) == [(0, 0)]
     assert seen(sample(1), sample(2, ts=MINUTE)) == [], "the same minute"
@@ -178,9 +200,12 @@ def test_only_what_is_new_to_the_inventory_is_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("has_uuid", "mig_profile", "placement"), [(True, None, "vm1/0"), (False, None, None), (True, "1g.10gb", None)]
+    ("has_uuid", "mig_profile", "placement"),
+    [(True, None, "vm1/0"), (False, None, None), (True, "1g.10gb", None)],
 )
-def test_only_a_whole_gpu_with_a_uuid_takes_a_label(has_uuid: bool, mig_profile: str | None, placement: str | None) -> None:
+def test_only_a_whole_gpu_with_a_uuid_takes_a_label(
+    has_uuid: bool, mig_profile: str | None, placement: str | None
+) -> None:
     described = GpuDescription("g", has_uuid, "vm1", 0, None, mig_profile, None, "nvml", True)
     assert described.placement == placement
 
@@ -212,7 +237,10 @@ def test_ahead_of_time_is_measured_on_the_brokers_clock_where_it_is_known() -> N
 
 
 def _see(share: BadRecordShare, good: int, bad: int) -> None:
-    events: list[Event | InvalidRecord] = [*[usage()] * good, *[InvalidRecord(Reason.NOT_JSON, "x")] * bad]
+    events: list[Event | InvalidRecord] = [
+        *[usage()] * good,
+        *[InvalidRecord(Reason.NOT_JSON, "x")] * bad,
+    ]
     letter = DeadLetter("tokens", 1, 2, "not_json", "x", None, None, b"x")
     share.see(events, [letter] * min(bad, 1))
 
@@ -223,7 +251,11 @@ def test_the_share_of_bad_records_is_that_of_full_windows() -> None:
     before = share.ratio, share.warning
     _see(share, 0, 1)
     assert (before, share.ratio) == ((0.0, None), 1.0)
-    for part in ("1000 of the last 1,000 records are bad", "tokens 1/2: not_json", "dead-letters list"):
+    for part in (
+        "1000 of the last 1,000 records are bad",
+        "tokens 1/2: not_json",
+        "dead-letters list",
+    ):
         assert part in str(share.warning)
 
 
@@ -240,7 +272,10 @@ def test_the_share_of_bad_records_forgets_and_is_quiet_at_its_limit() -> None:
 
 def test_what_reaches_too_far_for_its_batch_is_marked_later_and_what_is_near_is_not() -> None:
     """20 requests of an hour on ten GPUs each, and a short one after them."""
-    far = [usage(n, latency_ms=3_600_000.0, gpu_uuids=[f"GPU-{n}-{part}" for part in range(10)]) for n in range(20)]
+    far = [
+        usage(n, latency_ms=3_600_000.0, gpu_uuids=[f"GPU-{n}-{part}" for part in range(10)])
+        for n in range(20)
+    ]
     records = batch([encode(event) for event in [*far, usage(20, latency_ms=1000.0)]])
     shaped = Shaper(LiveRate(30, 3.6), 20, Limits(batch_cells=1300)).shape(records, NOW)
     assert len(shaped.touched) == shaped.reached == 1 + 2 * 610
@@ -251,7 +286,9 @@ def test_what_reaches_too_far_for_its_batch_is_marked_later_and_what_is_near_is_
 
 
 def test_many_requests_of_the_same_minutes_reach_no_further_than_one() -> None:
-    records = batch([encode(usage(n, gpu_uuids=[f"GPU-{part}" for part in range(8)])) for n in range(500)])
+    records = batch(
+        [encode(usage(n, gpu_uuids=[f"GPU-{part}" for part in range(8)])) for n in range(500)]
+    )
     shaped = Shaper(LiveRate(30, 3.6), 20, Limits(batch_cells=30)).shape(records, NOW)
     assert (len(shaped.touched), shaped.pending) == (24, set())
 
@@ -263,7 +300,9 @@ def test_many_requests_of_the_same_minutes_reach_no_further_than_one() -> None:
         ({"latency_ms": 600_001.0}, "latency_ms", "REQUEST_MAX_MINUTES"),
     ],
 )
-def test_an_installation_may_allow_less_than_the_contract(fields: dict[str, Any], field: str, setting: str) -> None:
+def test_an_installation_may_allow_less_than_the_contract(
+    fields: dict[str, Any], field: str, setting: str
+) -> None:
     good = usage(1, latency_ms=600_000.0, gpu_uuids=["a", "b"])
     shaper = Shaper(LiveRate(30, 3.6), 20, Limits(request_minutes=10, request_gpus=2))
     shaped = shaper.shape(batch([encode(usage(0, **fields)), encode(good)]), NOW)

@@ -1,4 +1,5 @@
-"""Batches in flight: one settles while the next are stored, and they are committed in order or not at all."""
+"""Batches in flight: one settles while the next are stored, and they are committed in order or not
+at all."""
 
 from __future__ import annotations
 
@@ -105,7 +106,9 @@ class Writer:
 
     def store(self, shaped: Shaped) -> Stored:
         self.stored[number_of(shaped)].set()
-        self.ingested_at += [document["ingested_at"] for document in shaped.raws[USAGE].documents.decoded()]
+        self.ingested_at += [
+            document["ingested_at"] for document in shaped.raws[USAGE].documents.decoded()
+        ]
         return Stored([], first_time=True)
 
     def recall_gpus(self) -> None:
@@ -122,7 +125,10 @@ def number_of(shaped: Shaped) -> int:
 
 
 def ingest(
-    monkeypatch: pytest.MonkeyPatch, writer: Writer, revoke_at: int = -1, clock: StoreClock | None = None
+    monkeypatch: pytest.MonkeyPatch,
+    writer: Writer,
+    revoke_at: int = -1,
+    clock: StoreClock | None = None,
 ) -> tuple[Ingest, Source, threading.Event]:
     monkeypatch.setattr(run, "BatchWriter", lambda *_: writer)
     stop = threading.Event()
@@ -135,9 +141,12 @@ def ingest(
 
 
 @pytest.mark.parametrize("revoke_at", [-1, 2])
-def test_one_settles_while_the_next_is_stored(monkeypatch: pytest.MonkeyPatch, revoke_at: int) -> None:
+def test_one_settles_while_the_next_is_stored(
+    monkeypatch: pytest.MonkeyPatch, revoke_at: int
+) -> None:
     class Patient(Writer):
-        """A batch settles when the next one is stored, and not before: one at a time would wait for ever."""
+        """A batch settles when the next one is stored, and not before: one at a time would wait for
+        ever."""
 
         def settle(self, shaped: Shaped, stored: Stored) -> None:
             following = number_of(shaped) + 1
@@ -151,14 +160,18 @@ def test_one_settles_while_the_next_is_stored(monkeypatch: pytest.MonkeyPatch, r
     assert source.committed == writer.settled == list(range(BATCHES))
 
 
-def test_two_are_stored_at_once_and_whichever_is_first_they_are_committed_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_are_stored_at_once_and_whichever_is_first_they_are_committed_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Overtaken(Writer):
         """An even batch is stored when the next one has been: one at a time would wait for ever."""
 
         def store(self, shaped: Shaped) -> Stored:
             number = number_of(shaped)
             if number % 2 == 0:
-                assert self.stored[number + 1].wait(LONG_SECONDS), "the next one is not stored meanwhile"
+                assert self.stored[number + 1].wait(LONG_SECONDS), (
+                    "the next one is not stored meanwhile"
+                )
             return super().store(shaped)
 
     writer = Overtaken()
@@ -187,7 +200,9 @@ def test_what_was_read_before_a_failed_batch_is_committed(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("stage", ["store", "settle"])
-def test_what_was_read_after_a_failed_batch_is_not_committed(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+def test_what_was_read_after_a_failed_batch_is_not_committed(
+    monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
     class Failing(Writer):
         """The second batch fails; the third would go through."""
 
@@ -214,7 +229,9 @@ def test_batches_with_an_id_in_common_are_stored_in_order(monkeypatch: pytest.Mo
 
         def store(self, shaped: Shaped) -> Stored:
             if number_of(shaped) == 1:
-                assert not self.stored[2].wait(0.5), "of two events with one id the second is stored"
+                assert not self.stored[2].wait(0.5), (
+                    "of two events with one id the second is stored"
+                )
             return super().store(shaped)
 
     loop, source, stop = ingest(monkeypatch, Slow())
@@ -223,7 +240,9 @@ def test_batches_with_an_id_in_common_are_stored_in_order(monkeypatch: pytest.Mo
     assert source.committed == list(range(BATCHES))
 
 
-def test_a_batch_with_an_id_of_one_that_failed_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_with_an_id_of_one_that_failed_is_not_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Failing(Writer):
         def store(self, shaped: Shaped) -> Stored:
             if number_of(shaped) == 1:
@@ -256,7 +275,9 @@ def test_ids_are_in_common_within_a_collection(samples: list[str], shared: bool)
     assert here.shares_ids(shaped(["u1", "u0"], [])) is True
 
 
-def test_what_is_deleted_by_the_stores_clock_is_dated_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_deleted_by_the_stores_clock_is_dated_by_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A processor that is 40 days slow would else have its raw events deleted at once."""
     writer = Writer()
     loop, _, stop = ingest(monkeypatch, writer)
@@ -265,8 +286,11 @@ def test_what_is_deleted_by_the_stores_clock_is_dated_by_it(monkeypatch: pytest.
     assert len(writer.ingested_at) == BATCHES
 
 
-def test_a_clock_that_is_set_while_running_destroys_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was read before it is stored and committed, what was read after it is neither: it is read again."""
+def test_a_clock_that_is_set_while_running_destroys_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was read before it is stored and committed, what was read after it is neither: it is
+    read again."""
     clock, writer = StoreClock(), Writer()
     clock.refused_after = 2
     loop, source, stop = ingest(monkeypatch, writer, clock=clock)

@@ -1,4 +1,5 @@
-"""Closing in memory: cells as dictionaries, marked, taken, computed and written as the database would have it, without one."""
+"""Closing in memory: cells as dictionaries, marked, taken, computed and written as the database
+would have it, without one."""
 
 from __future__ import annotations
 
@@ -10,7 +11,14 @@ from typing import Any, cast
 
 from tests.unit.ledger.loaded import Document, Stored
 
-from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, GpuMinute, cell_id, shared_span, touched_minutes
+from gpu_token_analytics.documents import (
+    US_PER_MINUTE,
+    GpuId,
+    GpuMinute,
+    cell_id,
+    shared_span,
+    touched_minutes,
+)
 from gpu_token_analytics.ledger.changes import Change, ChangeKind
 from gpu_token_analytics.ledger.compute import compute_runs
 from gpu_token_analytics.ledger.computed import ComputedCell, ComputedRun
@@ -46,7 +54,8 @@ class Job:
 
 
 class ModelLedger:
-    """The ledger of some raw events that come one after another. Any number of closers, interleaved by whoever calls."""
+    """The ledger of some raw events that come one after another. Any number of closers, interleaved
+    by whoever calls."""
 
     def __init__(self, stored: Stored, now_us: int) -> None:
         self.stored, self.now_us = stored, now_us
@@ -56,7 +65,7 @@ class ModelLedger:
         self._pending_names: set[str] = set()
         self._leases = count()
 
-    # -- ingest ------------------------------------------------------------------------------------------------------
+    # -- ingest ------------------------------------------------------------------------------------
 
     def ingest(self, event: Document) -> None:
         """Store an event, learn from it, and mark the cells that it touches."""
@@ -64,14 +73,17 @@ class ModelLedger:
         if "start_us" in event:
             self.stored.usages = [*self.stored.usages, event]
             placements = self.stored.books().placements
-            gpus = {placements.resolve(name, event["ts_us"]) for name in event["gpus"]} | set(event["gpus"])
+            gpus = {placements.resolve(name, event["ts_us"]) for name in event["gpus"]} | set(
+                event["gpus"]
+            )
             span = shared_span(event["start_us"], event["ts_us"], gap)
         else:
             before = self.stored.books().inventory.get(event["gpu"])
             self.stored.samples = [*self.stored.samples, event]
             after = self.stored.books().inventory[event["gpu"]]
             if before is None or any(
-                before.get(name) != after.get(name) for name in ("name", "parent_uuid", "mig_profile", "host")
+                before.get(name) != after.get(name)
+                for name in ("name", "parent_uuid", "mig_profile", "host")
             ):
                 self._pending_gpus.add(event["gpu"])
             self._place(event)
@@ -84,7 +96,10 @@ class ModelLedger:
         label, ts_us = f"{sample['host']}/{sample['gpu_index']}", sample["ts_us"]
         if "parent_uuid" in sample:
             return
-        times = {(place.label, place.gpu): (place.first_us, place.last_us) for place in self.stored.placements}
+        times = {
+            (place.label, place.gpu): (place.first_us, place.last_us)
+            for place in self.stored.placements
+        }
         first, last = times.get((label, sample["gpu"]), (ts_us, ts_us))
         times[label, sample["gpu"]] = (min(first, ts_us), max(last, ts_us))
         self.stored.placements = [Placement(*key, *span) for key, span in times.items()]
@@ -95,7 +110,7 @@ class ModelLedger:
         cell.gen += 1
         cell.is_due = True
 
-    # -- closing -----------------------------------------------------------------------------------------------------
+    # -- closing -----------------------------------------------------------------------------------
 
     @property
     def due(self) -> list[GpuMinute]:
@@ -113,9 +128,18 @@ class ModelLedger:
             marks = {minute: self.cells[gpu, minute] for minute in minutes}
             gens = {minute: cell.gen for minute, cell in marks.items()}
             revisions = {minute: cell.revision for minute, cell in marks.items()}
-            stored = [StoredMinute.of(document_of(gpu, minute, cell.fields, cell.revision)) for minute, cell in marks.items()]
-            (run,) = compute_runs([self.stored.timeline(gpu, minutes, self.now_us)], self.stored.params)
-            changed = {cell.content.start_us for cell in run.cells if content_of(cell) != marks[cell.content.start_us].content}
+            stored = [
+                StoredMinute.of(document_of(gpu, minute, cell.fields, cell.revision))
+                for minute, cell in marks.items()
+            ]
+            (run,) = compute_runs(
+                [self.stored.timeline(gpu, minutes, self.now_us)], self.stored.params
+            )
+            changed = {
+                cell.content.start_us
+                for cell in run.cells
+                if content_of(cell) != marks[cell.content.start_us].content
+            }
             jobs.append(Job(lease, run, gens, revisions, Diff(run, stored, changed)))
         return jobs
 
@@ -171,7 +195,7 @@ class ModelLedger:
                 self.mark(job)
                 self.write(job)
 
-    # -- what the database does --------------------------------------------------------------------------------------
+    # -- what the database does --------------------------------------------------------------------
 
     def _apply(self, change: Change, own_lease: int | None) -> None:
         if change.opens and change.start_us is not None and change.end_us is not None:
@@ -203,11 +227,15 @@ class ModelLedger:
                 return bool(fields.get("memory_unknown_us"))
         assert change.carried is not None
         names = ("host", "gpu_name", "own_price")[: 3 if change.kind is ChangeKind.CARRIED else 2]
-        differs = any(fields.get(name) != value for name, value in zip(names, change.carried, strict=False))
+        differs = any(
+            fields.get(name) != value for name, value in zip(names, change.carried, strict=False)
+        )
         sampled = change.kind is ChangeKind.CARRIED and bool(fields.get("samples"))
         return not cell.is_due and (differs or sampled)
 
-    def _evidence(self, asked: Iterable[GpuMinute]) -> tuple[dict[GpuMinute, int], dict[GpuMinute, int]]:
+    def _evidence(
+        self, asked: Iterable[GpuMinute]
+    ) -> tuple[dict[GpuMinute, int], dict[GpuMinute, int]]:
         books, before, since = self.stored.books(), {}, {}
         for gpu, minute in asked:
             heard = self.stored.heard(books, gpu)
@@ -220,8 +248,14 @@ class ModelLedger:
 
     def _around(self, diff: Diff) -> Around:
         gpu, last = diff.gpu, diff.run.last_us
-        later = [cell for (name, minute), cell in self.cells.items() if name == gpu and minute > last]
-        asked = {(gpu, minute) for minute in (diff.untold_before, diff.untold_after) if minute is not None}
+        later = [
+            cell for (name, minute), cell in self.cells.items() if name == gpu and minute > last
+        ]
+        asked = {
+            (gpu, minute)
+            for minute in (diff.untold_before, diff.untold_after)
+            if minute is not None
+        }
         before, _ = self._evidence(asked)
         _, since = self._evidence((name, minute + US_PER_MINUTE) for name, minute in asked)
         sampled = [
@@ -232,14 +266,23 @@ class ModelLedger:
         return Around(
             is_newest=all(cell.revision == 0 and cell.lease is None for cell in later),
             before_us=None if diff.untold_before is None else before.get((gpu, diff.untold_before)),
-            after_us=None if diff.untold_after is None else since.get((gpu, diff.untold_after + US_PER_MINUTE)),
+            after_us=None
+            if diff.untold_after is None
+            else since.get((gpu, diff.untold_after + US_PER_MINUTE)),
             sampled_us=min(sampled) // US_PER_MINUTE * US_PER_MINUTE if sampled else None,
         )
 
 
-def document_of(gpu: GpuId, minute_us: int, fields: CellFields | None, revision: int = 1) -> CellDocument:
+def document_of(
+    gpu: GpuId, minute_us: int, fields: CellFields | None, revision: int = 1
+) -> CellDocument:
     """The document of a cell of which these are stored; None: it was opened, and never computed."""
-    cell = {**opened(gpu, minute_us, from_us(minute_us)), "gen": 1, "revision": revision, **(fields or {})}
+    cell = {
+        **opened(gpu, minute_us, from_us(minute_us)),
+        "gen": 1,
+        "revision": revision,
+        **(fields or {}),
+    }
     return cast("CellDocument", {"_id": cell_id(gpu, minute_us), **cell})
 
 
@@ -250,5 +293,7 @@ def content_of(cell: ComputedCell) -> Any:
 
 def expected_cells(stored: Stored, now_us: int, minutes_us: Sequence[int]) -> dict[GpuMinute, Any]:
     """All cells of these minutes, computed from all events at once."""
-    runs = compute_runs([stored.timeline(gpu, minutes_us, now_us) for gpu in stored.gpus()], stored.params)
+    runs = compute_runs(
+        [stored.timeline(gpu, minutes_us, now_us) for gpu in stored.gpus()], stored.params
+    )
     return {(run.gpu, cell.content.start_us): cell.fields() for run in runs for cell in run.cells}

@@ -1,4 +1,5 @@
-"""Events and books as closing loads them, from lists of raw documents: what a loader does, without a store."""
+"""Events and books as closing loads them, from lists of raw documents: what a loader does, without
+a store."""
 
 from __future__ import annotations
 
@@ -39,14 +40,20 @@ class Stored:
             row |= {name: sample[name] for name in ("parent_uuid", "mig_profile") if name in sample}
         named = {name for usage in self.usages for name in usage["gpus"]}
         return Books(
-            PriceBook(PriceRow.of(row) for row in self.prices), Placements(self.placements, inventory, named), inventory
+            PriceBook(PriceRow.of(row) for row in self.prices),
+            Placements(self.placements, inventory, named),
+            inventory,
         )
 
     def gpus(self) -> list[GpuId]:
         """Every GPU that an event is about, and their cards."""
         books = self.books()
         gpus = {doc["gpu"] for doc in self.samples}
-        gpus |= {gpu for doc in self.usages for gpu in books.placements.resolve_all(doc["gpus"], doc["ts_us"])}
+        gpus |= {
+            gpu
+            for doc in self.usages
+            for gpu in books.placements.resolve_all(doc["gpus"], doc["ts_us"])
+        }
         return sorted(gpus | {card for gpu in gpus if (card := books.card_of(gpu))})
 
     def timeline(self, gpu: GpuId, minutes_us: Sequence[int], now_us: int) -> Timeline:
@@ -56,7 +63,9 @@ class Stored:
         events = GpuEvents(
             gpu,
             minutes_us,
-            UsageRows.of(self._usages(books, [gpu], start - self.params.gap_us, end + self.params.gap_us)),
+            UsageRows.of(
+                self._usages(books, [gpu], start - self.params.gap_us, end + self.params.gap_us)
+            ),
             self._samples(gpu, start, end),
             None if card is None else self._samples(card, start, end),
             self._slices(books, card or gpu, start, end),
@@ -67,7 +76,9 @@ class Stored:
             return timeline
         heard = self.heard(books, gpu)
         before = heard[: bisect_left(heard, start)]
-        return timeline.answered(Beyond(before[-1] if before else None, bool(heard) and heard[-1] >= end))
+        return timeline.answered(
+            Beyond(before[-1] if before else None, bool(heard) and heard[-1] >= end)
+        )
 
     def heard(self, books: Books, gpu: GpuId) -> list[int]:
         """The minutes with evidence of a GPU and, of a card, of its slices."""
@@ -78,8 +89,11 @@ class Stored:
                 minutes.update(touched_minutes(doc["start_us"], doc["ts_us"]))
         return sorted(minutes)
 
-    def _usages(self, books: Books, gpus: Iterable[GpuId], start_us: int, end_us: int) -> list[Document]:
-        """Those that gave one of these GPUs any name it ever had; more of them in time than are needed."""
+    def _usages(
+        self, books: Books, gpus: Iterable[GpuId], start_us: int, end_us: int
+    ) -> list[Document]:
+        """Those that gave one of these GPUs any name it ever had; more of them in time than are
+        needed."""
         names = {name for gpu in gpus for name in (gpu, *books.placements.labels(gpu))}
         return [
             doc
@@ -90,18 +104,27 @@ class Stored:
         ]
 
     def _samples(self, gpu: GpuId, start_us: int, end_us: int) -> SamplesAround:
-        docs = sorted((doc for doc in self.samples if doc["gpu"] == gpu), key=lambda doc: (doc["ts_us"], doc["_id"]))
+        docs = sorted(
+            (doc for doc in self.samples if doc["gpu"] == gpu),
+            key=lambda doc: (doc["ts_us"], doc["_id"]),
+        )
         gap = self.params.gap_us
         before = [doc for doc in docs if doc["ts_us"] < start_us]
         near = [doc for doc in docs if start_us - gap <= doc["ts_us"] < end_us + gap]
-        return SamplesAround(near, before[-1] if before else None, docs[0] if docs and not before else None)
+        return SamplesAround(
+            near, before[-1] if before else None, docs[0] if docs and not before else None
+        )
 
     def _slices(self, books: Books, card: GpuId, start_us: int, end_us: int) -> SliceEvents | None:
         if card not in books.slices_of:
             return None
         slices = [gpu for gpu in books.slices_of[card] if books.inventory[gpu].get("mig_profile")]
         times = {
-            gpu: [doc["ts_us"] for doc in self.samples if doc["gpu"] == gpu and start_us <= doc["ts_us"] < end_us]
+            gpu: [
+                doc["ts_us"]
+                for doc in self.samples
+                if doc["gpu"] == gpu and start_us <= doc["ts_us"] < end_us
+            ]
             for gpu in slices
         }
         return SliceEvents(times, UsageRows.of(self._usages(books, slices, start_us, end_us)))

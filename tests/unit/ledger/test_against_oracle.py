@@ -1,4 +1,5 @@
-"""For any set of events the ledger is what its specification says (tests/oracle/ledger.py), and its promises hold."""
+"""For any set of events the ledger is what its specification says (tests/oracle/ledger.py), and its
+promises hold."""
 
 from __future__ import annotations
 
@@ -18,7 +19,11 @@ SPANS = minutes(3)
 ALL_MODES = ("on_demand", "reserved", "spot", "owned")
 NOISE = Fraction(1, 100)  # float noise allowed on a request's quota; attribution.NOISE_LIMIT
 
-thorough = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+thorough = settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 quick = settings(thorough, max_examples=40)
 
 
@@ -29,10 +34,16 @@ def test_classes_money_and_time_are_the_specifications(world: World) -> None:
         assert found.classes == expected.classes
         assert found.class_us == expected.class_us
         assert found.memory_unknown_us == expected.memory_unknown_us
-        assert (found.cost_nusd, found.owned_us, found.samples) == (expected.cost_nusd, expected.owned_us, expected.samples)
+        assert (found.cost_nusd, found.owned_us, found.samples) == (
+            expected.cost_nusd,
+            expected.owned_us,
+            expected.samples,
+        )
         assert found.requests_active == len(expected.requests)
         for name, exact in expected.exact_classes.items():
-            assert abs(found.classes[name] - exact) < 1 + _pieces(world), "a class is price x its time"
+            assert abs(found.classes[name] - exact) < 1 + _pieces(world), (
+                "a class is price x its time"
+            )
 
 
 @thorough
@@ -49,20 +60,36 @@ def test_every_request_costs_its_share_to_the_nano_usd(world: World) -> None:
             assert abs(share.prefill_cost_nusd - request.prefill_quota) < 2
             assert share.busy_us == request.busy_us
             assert share.ends_here == request.ends_here
-            tokens = (share.prompt_tokens, share.cached_tokens, share.completion_tokens, share.reasoning_tokens)
+            tokens = (
+                share.prompt_tokens,
+                share.cached_tokens,
+                share.completion_tokens,
+                share.reasoning_tokens,
+            )
             assert tokens == request.tokens
 
 
 @quick
 @given(worlds())
 def test_lines_are_the_sums_of_their_requests(world: World) -> None:
-    exact = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "busy_us")
+    exact = (
+        "requests",
+        "prompt_tokens",
+        "cached_tokens",
+        "completion_tokens",
+        "reasoning_tokens",
+        "busy_us",
+    )
     for found, expected in zip(world.cells(SPANS), world.oracle(SPANS), strict=True):
         lines = expected.lines()
         assert [_label(line) for line in found.lines] == [_label(line) for line in lines]
         for line, other in zip(found.lines, lines, strict=True):
-            assert {name: dict(line)[name] for name in exact} == {name: other[name] for name in exact}
-            assert abs((line["cost_nusd"] or 0) - other["cost_nusd"]) < other["members"] * (1 + NOISE)
+            assert {name: dict(line)[name] for name in exact} == {
+                name: other[name] for name in exact
+            }
+            assert abs((line["cost_nusd"] or 0) - other["cost_nusd"]) < other["members"] * (
+                1 + NOISE
+            )
         assert sum(line["cost_nusd"] or 0 for line in found.lines) == found.classes["attributed"]
 
 
@@ -75,14 +102,17 @@ def test_every_nano_usd_has_exactly_one_class(world: World) -> None:
         assert sum(cell.class_us.values()) == cell.owned_us
         assert sum(line["cost_nusd"] or 0 for line in cell.lines) == cell.classes["attributed"]
         assert min(cell.classes.values()) >= 0
-        assert all((line["cost_nusd"] or 0) >= (line["prefill_cost_nusd"] or 0) >= 0 for line in cell.lines)
+        assert all(
+            (line["cost_nusd"] or 0) >= (line["prefill_cost_nusd"] or 0) >= 0 for line in cell.lines
+        )
 
 
 @quick
 @given(worlds(modes=ALL_MODES))
 def test_the_price_of_energy_is_the_specifications(world: World) -> None:
     for found, expected in zip(world.cells(SPANS), world.oracle(SPANS), strict=True):
-        # Millijoules are rounded at every edge, by half of one at most; one costs at most 3.5e9/3.6e9 nano-USD.
+        # Millijoules are rounded at every edge, by half of one at most; one costs at most
+        # 3.5e9/3.6e9 nano-USD.
         slack = 2 + _edges(world)
         assert abs(found.cost_nusd - expected.cost_nusd) <= slack
         for name, exact in expected.exact_classes.items():
@@ -98,14 +128,18 @@ def test_the_cells_sum_to_price_times_time(world: World) -> None:
     rate = Fraction(world.prices[0]["usd_per_hour"]) * 10**9 / 3_600_000_000
     end = T0 + 3 * MINUTE
     for size_us in (MINUTE, 10 * SECOND, 7_000_001):
-        spans = [(start, min(until, end)) for start, until in minutes(-(-3 * MINUTE // size_us), size_us)]
+        spans = [
+            (start, min(until, end)) for start, until in minutes(-(-3 * MINUTE // size_us), size_us)
+        ]
         total = sum(cell.cost_nusd for cell in world.cells(spans))
         assert total == _round(rate * end) - _round(rate * T0)
 
 
 @quick
 @given(worlds(), st.randoms(use_true_random=False), st.data())
-def test_order_duplicates_and_neighbours_change_nothing(world: World, random: Any, data: st.DataObject) -> None:
+def test_order_duplicates_and_neighbours_change_nothing(
+    world: World, random: Any, data: st.DataObject
+) -> None:
     together = world.cells(SPANS)
     shuffled = World([*world.usages], [*world.samples], [*world.prices], world.params)
     for documents in (shuffled.usages, shuffled.samples, shuffled.prices):
@@ -118,9 +152,15 @@ def test_order_duplicates_and_neighbours_change_nothing(world: World, random: An
 
 
 @quick
-@given(worlds(), st.lists(st.tuples(st.sampled_from(GPUS), st.sets(st.sampled_from(SPANS))), max_size=6))
-def test_gpus_computed_together_are_what_they_are_alone(world: World, asked: list[tuple[str, set[tuple[int, int]]]]) -> None:
-    """Bit for bit, the places of requests included; their minutes overlap or are far from each other, or there are none."""
+@given(
+    worlds(),
+    st.lists(st.tuples(st.sampled_from(GPUS), st.sets(st.sampled_from(SPANS))), max_size=6),
+)
+def test_gpus_computed_together_are_what_they_are_alone(
+    world: World, asked: list[tuple[str, set[tuple[int, int]]]]
+) -> None:
+    """Bit for bit, the places of requests included; their minutes overlap or are far from each
+    other, or there are none."""
     inputs = [world.input(sorted(spans), gpu) for gpu, spans in asked]
     alone = [compute_cells([each], world.params, with_shares=True)[0] for each in inputs]
     assert compute_cells(inputs, world.params, with_shares=True) == alone
@@ -129,21 +169,33 @@ def test_gpus_computed_together_are_what_they_are_alone(world: World, asked: lis
 @quick
 @given(worlds())
 def test_events_that_cannot_touch_a_cell_do_not(world: World) -> None:
-    """A reader of one minute may leave out what is further away than the gap limit: the mark rule relies on it. Only of the
-    requests before the minute the last end is needed, for where the memory is not known."""
+    """A reader of one minute may leave out what is further away than the gap limit: the mark rule
+    relies on it. Only of the requests before the minute the last end is needed, for where the
+    memory is not known."""
     start, until = SPANS[1]
     gap = world.params.gap_us
     ended = [doc["ts_us"] for doc in world.of_gpu(GPU) if doc["ts_us"] <= start]
     last = np.array(ended, dtype=np.int64)[np.argmax(ended) :][:1] if ended else NO_TIMES[0]
     near = World(
-        [doc for doc in world.usages if start - gap < _active_until(doc) and _active_from(doc) < until + gap],
-        [{**doc, "price_per_hour_usd": None} for doc in world.samples if start - gap < doc["ts_us"] < until + gap],
+        [
+            doc
+            for doc in world.usages
+            if start - gap < _active_until(doc) and _active_from(doc) < until + gap
+        ],
+        [
+            {**doc, "price_per_hour_usd": None}
+            for doc in world.samples
+            if start - gap < doc["ts_us"] < until + gap
+        ],
         world.prices,
         world.params,
         before=(last, last),
     )
     world.samples = [{**doc, "price_per_hour_usd": None} for doc in world.samples]
-    (found,), (expected,) = near.cells([(start, until)], with_shares=False), world.cells([(start, until)], with_shares=False)
+    (found,), (expected,) = (
+        near.cells([(start, until)], with_shares=False),
+        world.cells([(start, until)], with_shares=False),
+    )
     assert found == expected
 
 
@@ -178,7 +230,9 @@ def test_two_labels_of_one_gpu_are_one_gpu(world: World) -> None:
     for gpu in ("GPU-a", "GPU-b"):
         for cell, expected in zip(world.cells(spans, gpu), world.oracle(spans, gpu), strict=True):
             assert cell.classes == expected.classes
-            assert [line["requests"] for line in cell.lines] == [line["requests"] for line in expected.lines()]
+            assert [line["requests"] for line in cell.lines] == [
+                line["requests"] for line in expected.lines()
+            ]
             for line in cell.lines:
                 found.update({name: dict(line)[name] for name in (*_COUNTS, "requests")})
     for name in _COUNTS:
@@ -210,10 +264,13 @@ def test_energy_conserves(world: World) -> None:
 @quick
 @given(worlds(most_usages=6), st.sampled_from([SECOND, 10 * SECOND, 13_000_001]))
 def test_the_size_of_the_cells_does_not_matter(world: World, size_us: int) -> None:
-    """A request costs the same with cells of any size, but for the rounding in each cell (a window aside: it is one cell)."""
+    """A request costs the same with cells of any size, but for the rounding in each cell (a window
+    aside: it is one cell)."""
     world.usages = [doc for doc in world.usages if doc["latency_ms"] is not None]
     end = T0 + 3 * MINUTE
-    spans = [(start, min(until, end)) for start, until in minutes(-(-3 * MINUTE // size_us), size_us)]
+    spans = [
+        (start, min(until, end)) for start, until in minutes(-(-3 * MINUTE // size_us), size_us)
+    ]
     large, small = _costs(world, SPANS), _costs(world, spans)
     pieces = _pieces(world)
     for key in {**large, **small}:
@@ -239,7 +296,11 @@ def _active_from(doc: dict[str, Any]) -> int:
 
 
 def _active_until(doc: dict[str, Any]) -> int:
-    until: int = _active_from(doc) + MINUTE if doc["latency_ms"] is None else max(doc["ts_us"], doc["start_us"] + 1)
+    until: int = (
+        _active_from(doc) + MINUTE
+        if doc["latency_ms"] is None
+        else max(doc["ts_us"], doc["start_us"] + 1)
+    )
     return until
 
 

@@ -1,4 +1,5 @@
-"""The small inputs made after public reports, with what is right for each (README.md beside them)."""
+"""The small inputs made after public reports, with what is right for each (README.md beside
+them)."""
 
 from __future__ import annotations
 
@@ -17,7 +18,10 @@ from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.times import to_us
 from gpu_token_analytics.wire.usage import TokenUsage
 
-SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data") / "cases"
+SHARED = (
+    Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")
+    / "cases"
+)
 STORED = datetime(2026, 11, 30, tzinfo=UTC)
 START_US = to_us(datetime(2026, 11, 29, 7, 30, tzinfo=UTC))
 PRICES = [price("default", "0.85")]
@@ -60,7 +64,9 @@ def test_zero_active_time(name: str, attributed_nusd: int, prompt_tokens: int) -
     assert cell.classes["attributed"] == attributed_nusd
     assert cell.classes["warm_idle"] == cell.cost_nusd - attributed_nusd
     assert sum(line["prompt_tokens"] for line in cell.lines) == prompt_tokens
-    assert {line["tenant"]: line["cost_nusd"] for line in cell.lines}.get("b", 0) == 0, "they only queued"
+    assert {line["tenant"]: line["cost_nusd"] for line in cell.lines}.get("b", 0) == 0, (
+        "they only queued"
+    )
 
 
 def test_memory_that_is_not_known_is_not_silence() -> None:
@@ -79,11 +85,19 @@ def test_memory_that_is_not_known_is_not_silence() -> None:
         (0.0, 20, 40, 0),
     ],
 )
-def test_a_class_by_what_is_known(utilization: float | None, request_s: float | None, warm_s: int, unmetered_s: int) -> None:
-    world = World(prices=PRICES, samples=[sample(f"s{at}", at, utilization=utilization) for at in range(0, 70, 10)])
+def test_a_class_by_what_is_known(
+    utilization: float | None, request_s: float | None, warm_s: int, unmetered_s: int
+) -> None:
+    world = World(
+        prices=PRICES,
+        samples=[sample(f"s{at}", at, utilization=utilization) for at in range(0, 70, 10)],
+    )
     world.usages = [] if request_s is None else [usage("u", request_s, 10.0)]
     ((cell,), (expected,)) = world.cells(minutes(1)), world.oracle(minutes(1))
-    assert (cell.class_us, cell.memory_unknown_us) == (expected.class_us, expected.memory_unknown_us)
+    assert (cell.class_us, cell.memory_unknown_us) == (
+        expected.class_us,
+        expected.memory_unknown_us,
+    )
     assert cell.class_us["warm_idle"] == warm_s * SECOND
     assert cell.class_us["unmetered_work"] == unmetered_s * SECOND
     assert cell.class_us["unobserved"] == 0

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.ledger.worlds import GPU, MINUTE, SECOND, T0, World, by_request, minutes, price, sample, usage
+from tests.unit.ledger.worlds import (
+    GPU,
+    MINUTE,
+    SECOND,
+    T0,
+    World,
+    by_request,
+    minutes,
+    price,
+    sample,
+    usage,
+)
 
 from gpu_token_analytics.ledger.cells import compute_cells
 from gpu_token_analytics.ledger.inputs import CellInput, GpuInput, Samples
@@ -23,12 +34,23 @@ PRICES = [price("default", "3.6")]  # one nano-USD a microsecond
 def test_nothing_at_all() -> None:
     (cell,) = World(prices=PRICES).cells(minutes(1))
     assert cell.classes["unobserved"] == cell.cost_nusd == 60_000_000
-    assert (cell.lines, cell.energy_mj, cell.energy_observed_us, cell.samples, cell.requests_active) == ([], None, 0, 0, 0)
+    assert (
+        cell.lines,
+        cell.energy_mj,
+        cell.energy_observed_us,
+        cell.samples,
+        cell.requests_active,
+    ) == ([], None, 0, 0, 0)
     assert World(prices=PRICES).cells([]) == []
 
 
 @pytest.mark.parametrize(
-    "spans", [[(T0, T0)], [(T0, T0 - 5)], [(T0, T0), (T0 + MINUTE, T0 + 2 * MINUTE), (T0 + 2 * MINUTE,) * 2]]
+    "spans",
+    [
+        [(T0, T0)],
+        [(T0, T0 - 5)],
+        [(T0, T0), (T0 + MINUTE, T0 + 2 * MINUTE), (T0 + 2 * MINUTE,) * 2],
+    ],
 )
 def test_minutes_that_are_not_owned_cost_nothing(spans: list[tuple[int, int]]) -> None:
     world = World([usage("r", 170, 170)], [sample("s", 1, mem_mb=1, power_w=5)], PRICES)
@@ -39,9 +61,13 @@ def test_minutes_that_are_not_owned_cost_nothing(spans: list[tuple[int, int]]) -
 
 
 def test_a_partly_owned_minute() -> None:
-    """Now is in the middle of the minute; a price that changes later in it is not its business yet."""
+    """Now is in the middle of the minute; a price that changes later in it is not its business
+    yet."""
     start, until = T0, T0 + 30 * SECOND
-    piece, later = (PricePiece(at, row, 3_600_000_000, PriceMode.SPOT) for at, row in ((T0, "a"), (T0 + 45 * SECOND, "b")))
+    piece, later = (
+        PricePiece(at, row, 3_600_000_000, PriceMode.SPOT)
+        for at, row in ((T0, "a"), (T0 + 45 * SECOND, "b"))
+    )
     world = World([usage("r", 50, 40)], [sample("s", 40, mem_mb=1)], PRICES)
     requests = Requests.of(UsageRows.of(world.usages), GPU, Placements(), MINUTE)
     gpu = GpuInput([CellInput(start, until, [piece, later])], requests, Samples.of(world.samples))
@@ -53,7 +79,11 @@ def test_a_partly_owned_minute() -> None:
 
 
 def test_a_request_without_latency_is_spread_over_its_minute() -> None:
-    world = World([usage("p", 60, prompt=6, completion=0), usage("q", 90, 30, prompt=6, completion=0)], [], PRICES)
+    world = World(
+        [usage("p", 60, prompt=6, completion=0), usage("q", 90, 30, prompt=6, completion=0)],
+        [],
+        PRICES,
+    )
     first, second = world.cells(minutes(2))
     assert first.lines == []
     assert [line["method"] for line in second.lines] == ["sweep_no_ttft", "window"]
@@ -79,7 +109,8 @@ def test_a_first_token_outside_of_the_active_time_is_not_used(ttft_s: float) -> 
 
 
 def test_prefill_is_paid_where_it_happened() -> None:
-    """Prefill alone in the first minute, decode in the second: W_in = 100, W_out = 400 do not matter when nobody shares."""
+    """Prefill alone in the first minute, decode in the second: W_in = 100, W_out = 400 do not
+    matter when nobody shares."""
     world = World([usage("r", 100, 90, ttft_s=30)], [], PRICES)
     first, second = world.cells(minutes(2))
     (line,), (later,) = first.lines, second.lines
@@ -90,7 +121,8 @@ def test_prefill_is_paid_where_it_happened() -> None:
 
 
 def test_one_request_in_both_phases_is_rounded_once() -> None:
-    """Three equal requests of two phases share 1e-9 USD/us odd money: parts differ by 1, not by 2."""
+    """Three equal requests of two phases share 1e-9 USD/us odd money: parts differ by 1, not by
+    2."""
     events = [usage(name, 50, 40, ttft_s=10) for name in "abc"]
     cells = World(events, [], [price("default", "0.00000100001")]).cells(minutes(1))
     costs = by_request(cells, ["a", "b", "c"])
@@ -102,7 +134,9 @@ def test_weights_by_model() -> None:
     world = World([usage("a", 60, 60, model="m"), usage("b", 60, 60, model="n")], [], PRICES)
     world.params = LedgerParams(model_weights={"n": WorkWeights(input=3, cached=0, output=12)})
     assert by_request(world.cells(minutes(1)), ["a", "b"]) == {"a": 15_000_000, "b": 45_000_000}
-    cached = World([usage("a", 60, 60, completion=0), usage("b", 60, 60, cached=100, completion=0)], [], PRICES)
+    cached = World(
+        [usage("a", 60, 60, completion=0), usage("b", 60, 60, cached=100, completion=0)], [], PRICES
+    )
     assert by_request(cached.cells(minutes(1)), ["a", "b"]) == {"a": 54_545_455, "b": 5_454_545}
 
 
@@ -127,12 +161,16 @@ def test_a_request_on_several_gpus_counts_once_and_costs_each() -> None:
     st.lists(st.integers(0, 21_600 * SECOND), max_size=6),
     st.integers(1, 128),
 )
-def test_tokens_sum_exactly_however_time_and_gpus_are_cut(count: int, span: int, cuts: list[int], gpus: int) -> None:
+def test_tokens_sum_exactly_however_time_and_gpus_are_cut(
+    count: int, span: int, cuts: list[int], gpus: int
+) -> None:
     times = [0, *sorted(min(cut, span) for cut in cuts), span]
     total = 0
     for low, high in pairwise(times):
         each = [np.full(gpus, value) for value in (count, T0, T0 + span, T0 + low, T0 + high, gpus)]
-        parts = spread_tokens(each[0], each[1], each[2], each[3], each[4], gpu_count=each[5], gpu_rank=np.arange(gpus))
+        parts = spread_tokens(
+            each[0], each[1], each[2], each[3], each[4], gpu_count=each[5], gpu_rank=np.arange(gpus)
+        )
         assert parts.min() >= 0
         assert parts.max() - parts.min() <= 1
         total += int(parts.sum())

@@ -29,5 +29,7 @@ def test_a_sample(mem_mb: float, was_used: bool, expected: str) -> None:
 def test_a_sample_speaks_until_the_next_one_or_the_gap_limit() -> None:
     speaking = speaking_at(np.array([-1, 0, 9, 10, 19, 20]), np.array([0, 10]), 10)
     assert speaking.tolist() == [NOBODY, 0, 0, 1, 1, NOBODY]
-    assert speaking_at(np.array([5]), np.array([5, 5]), 10).tolist() == [1], "of equal times the last one"
+    assert speaking_at(np.array([5]), np.array([5, 5]), 10).tolist() == [1], (
+        "of equal times the last one"
+    )
     assert speaking_at(np.array([5]), np.zeros(0, dtype=np.int64), 10).tolist() == [NOBODY]

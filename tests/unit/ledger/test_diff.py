@@ -1,11 +1,12 @@
-"""What a diff of timelines marks, and that it is enough: in whatever order events come, and however closers interleave, every
-cell is in the end what all events say. No database."""
+"""What a diff of timelines marks, and that it is enough: in whatever order events come, and however
+closers interleave, every cell is in the end what all events say. No database."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -34,13 +35,18 @@ def at(minute: float) -> int:
 
 
 def world(dice: random.Random) -> list[Document]:
-    """Few events: a label that changes its GPU, prices, hosts, a card and its slices, silence, memory that is not known."""
+    """Few events: a label that changes its GPU, prices, hosts, a card and its slices, silence,
+    memory that is not known."""
     events: list[Document] = []
     for number in range(dice.randrange(3, 14)):
         second, gpu = float(dice.randrange(LAST * 60)), dice.choice(("GPU-a", "GPU-b", "GPU-c"))
         if dice.random() < 0.5:
-            names = dice.choice(([gpu], [gpu], ["h/0"], ["MIG-1"], ["GPU-a", "GPU-b"], ["GPU-a", "h/0"]))
-            events.append(usage(f"u{number}", second, dice.choice((None, 0.0, 5.0, 100.0)), gpus=names))
+            names = dice.choice(
+                ([gpu], [gpu], ["h/0"], ["MIG-1"], ["GPU-a", "GPU-b"], ["GPU-a", "h/0"])
+            )
+            events.append(
+                usage(f"u{number}", second, dice.choice((None, 0.0, 5.0, 100.0)), gpus=names)
+            )
             continue
         values = sample(f"s{number}", second, gpu=gpu, mem_mb=dice.choice((None, 4.0, 80_000.0)))
         values |= {"name": f"name of {gpu}", "host": "h", "gpu_index": 0 if gpu != "GPU-c" else 1}
@@ -54,12 +60,20 @@ def world(dice: random.Random) -> list[Document]:
     return events
 
 
+def _that_differ(expected: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name, value in expected.items() if stored.get(name) != value)
+
+
 def differences(ledger: ModelLedger) -> list[str]:
     """Cells that are not what all events say, and owned ones that are missing."""
     expected = expected_cells(ledger.stored, ledger.now_us, SPAN)
-    wrong = [f"{key} has no cell" for key, fields in expected.items() if fields["owned_us"] and key not in ledger.cells]
+    wrong = [
+        f"{key} has no cell"
+        for key, fields in expected.items()
+        if fields["owned_us"] and key not in ledger.cells
+    ]
     return wrong + [
-        f"{key}: {sorted(name for name, value in expected[key].items() if {**(cell.fields or {})}.get(name) != value)}"
+        f"{key}: {_that_differ(expected[key], {**(cell.fields or {})})}"
         for key, cell in sorted(ledger.cells.items())
         if key in expected and cell.fields != expected[key]
     ]
@@ -95,17 +109,23 @@ def test_any_order_and_any_closers_give_what_all_events_say(seed: int, owned_min
     assert differences(ledger) == []
 
 
-# -- one kind each -------------------------------------------------------------------------------------------------------
+# -- one kind each ---------------------------------------------------------------------------------
 
 
-def diff_of(stored: Stored, gpu: str, minutes: Sequence[int], before: Sequence[CellDocument] = ()) -> Diff:
+def diff_of(
+    stored: Stored, gpu: str, minutes: Sequence[int], before: Sequence[CellDocument] = ()
+) -> Diff:
     """Of minutes of which `before`, documents of cells, were stored; the others never computed."""
     starts = [at(minute) for minute in minutes]
     (run,) = compute_runs([stored.timeline(gpu, starts, NOW)], stored.params)
     said = {cell["minute"]: cell for cell in before}
-    marks = [said.get(from_us(start), document_of(gpu, start, None, revision=0)) for start in starts]
+    marks = [
+        said.get(from_us(start), document_of(gpu, start, None, revision=0)) for start in starts
+    ]
     changed = {
-        cell.content.start_us for cell, mark in zip(run.cells, marks, strict=True) if not cell.fields().items() <= mark.items()
+        cell.content.start_us
+        for cell, mark in zip(run.cells, marks, strict=True)
+        if not cell.fields().items() <= mark.items()
     }
     return Diff(run, [StoredMinute.of(mark) for mark in marks], changed)
 
@@ -121,7 +141,10 @@ def kinds(
         return None if us is None else (us - T0) / MINUTE
 
     changes = diff.changes(around, stored.books(), stored.params)
-    return [(change.gpu, change.kind, minute(change.start_us), minute(change.end_us)) for change in changes]
+    return [
+        (change.gpu, change.kind, minute(change.start_us), minute(change.end_us))
+        for change in changes
+    ]
 
 
 def one_gpu(*samples: Document, owned_minutes: int = 10, usages: Sequence[Document] = ()) -> Stored:
@@ -143,15 +166,23 @@ def test_silence_is_opened_between_evidence_as_far_as_anybody_owns_it() -> None:
     assert kinds(stored, diff, around) == [(GPU, ChangeKind.NOT_OWNED, 1, 11)]
     (change,) = diff.changes(around, stored.books(), stored.params)
     assert change.opens
-    assert kinds(stored, diff_of(stored, GPU, [30], cell_documents(diff)), around) == [], "told before"
+    assert kinds(stored, diff_of(stored, GPU, [30], cell_documents(diff)), around) == [], (
+        "told before"
+    )
 
 
 def test_what_a_sample_says_is_carried_up_to_the_next_one_and_the_first_back() -> None:
     stored = one_gpu(sample("a", 5 * 60 + 10, usd_per_hour=2.0), owned_minutes=0)
     diff = diff_of(stored, GPU, [5])
     assert diff.asks_sample
-    assert kinds(stored, diff, Around(sampled_us=at(9))) == [(GPU, ChangeKind.CARRIED, 6, 10), (GPU, ChangeKind.NAMED, None, 5)]
-    assert kinds(stored, diff) == [(GPU, ChangeKind.CARRIED, 6, None), (GPU, ChangeKind.NAMED, None, 5)]
+    assert kinds(stored, diff, Around(sampled_us=at(9))) == [
+        (GPU, ChangeKind.CARRIED, 6, 10),
+        (GPU, ChangeKind.NAMED, None, 5),
+    ]
+    assert kinds(stored, diff) == [
+        (GPU, ChangeKind.CARRIED, 6, None),
+        (GPU, ChangeKind.NAMED, None, 5),
+    ]
     (change, _) = diff.changes(NOTHING_AROUND, stored.books(), stored.params)
     assert change.carried == ("h", "H100", 2 * 10**9)
     assert kinds(stored, diff_of(stored, GPU, [5], cell_documents(diff))) == []
@@ -160,18 +191,25 @@ def test_what_a_sample_says_is_carried_up_to_the_next_one_and_the_first_back() -
 def test_the_first_sample_ever_speaks_for_the_time_before_it_not_the_newest_of_its_minute() -> None:
     moved = sample("a", 5 * 60 + 10), sample("b", 5 * 60 + 40) | {"host": "h2"}
     stored = one_gpu(*moved, owned_minutes=0)
-    carried, named = diff_of(stored, GPU, [5]).changes(NOTHING_AROUND, stored.books(), stored.params)
+    carried, named = diff_of(stored, GPU, [5]).changes(
+        NOTHING_AROUND, stored.books(), stored.params
+    )
     assert (carried.kind, carried.carried) == (ChangeKind.CARRIED, ("h2", "H100", None))
     assert (named.kind, named.carried) == (ChangeKind.NAMED, ("h", "H100", None))
 
 
 def test_requests_tell_of_a_model_for_a_while() -> None:
     stored = one_gpu(usages=[usage("u", 130.0, 5.0)])
-    assert kinds(stored, diff_of(stored, GPU, [2])) == [(GPU, ChangeKind.MEMORY, 3, 63)], "nobody told of the GPU: nothing else"
+    assert kinds(stored, diff_of(stored, GPU, [2])) == [(GPU, ChangeKind.MEMORY, 3, 63)], (
+        "nobody told of the GPU: nothing else"
+    )
 
 
-def test_a_slice_seen_for_the_first_time_changes_its_card_and_its_siblings_and_a_card_prices_its_slices() -> None:
-    parts = [sample(name, 10, gpu=f"MIG-{name}") | {"parent_uuid": GPU, "mig_profile": "3g.40gb"} for name in ("a", "b")]
+def test_a_new_slice_changes_its_card_and_siblings_and_a_card_prices_its_slices() -> None:
+    parts = [
+        sample(name, 10, gpu=f"MIG-{name}") | {"parent_uuid": GPU, "mig_profile": "3g.40gb"}
+        for name in ("a", "b")
+    ]
     card = sample("c", 70, usd_per_hour=2.0)
     stored = one_gpu(card, *parts, owned_minutes=0)
     newest = Around(is_newest=True)
@@ -186,7 +224,9 @@ def test_a_slice_seen_for_the_first_time_changes_its_card_and_its_siblings_and_a
 
 
 def test_a_label_that_moved_takes_its_silence_with_it() -> None:
-    requests = [usage(f"u{n}", 60.0 * minute + 30, 5.0, gpus=["h/0"]) for n, minute in enumerate((10, 20))]
+    requests = [
+        usage(f"u{n}", 60.0 * minute + 30, 5.0, gpus=["h/0"]) for n, minute in enumerate((10, 20))
+    ]
     placed = [Placement("h/0", "GPU-a", at(0), at(12)), Placement("h/0", "GPU-b", at(15), at(30))]
     stored = Stored(requests, [sample("a", 10), sample("b", 1810, gpu="GPU-b")], placements=placed)
     books, params = stored.books(), LedgerParams(silent_owned_us=60 * MINUTE)
@@ -205,29 +245,49 @@ def test_a_label_that_moved_takes_its_silence_with_it() -> None:
         for change in changes
         if change.kind is ChangeKind.NOT_OWNED and not change.opens
     ]
-    assert again == [("GPU-a", at(11), at(71))], "nothing is known to follow: only cells that are there"
+    assert again == [("GPU-a", at(11), at(71))], (
+        "nothing is known to follow: only cells that are there"
+    )
     lost_before, lost_since = {("GPU-a", at(21)): at(10)}, {("GPU-a", at(21)): at(40)}
-    lost = [change for change in moved.changes(lost_before, lost_since, books, params) if change.opens]
-    assert Change("GPU-a", ChangeKind.NOT_OWNED, at(11), at(40), opens=True) in lost, "around a request that is another's now"
-    assert {change.gpu for change in changes if change.kind is ChangeKind.SILENT} == {"h/0", "GPU-a", "GPU-b"}
+    lost = [
+        change for change in moved.changes(lost_before, lost_since, books, params) if change.opens
+    ]
+    assert Change("GPU-a", ChangeKind.NOT_OWNED, at(11), at(40), opens=True) in lost, (
+        "around a request that is another's now"
+    )
+    assert {change.gpu for change in changes if change.kind is ChangeKind.SILENT} == {
+        "h/0",
+        "GPU-a",
+        "GPU-b",
+    }
 
 
 def test_silence_after_the_last_evidence_is_looked_at_again_as_long_as_it_is_owned() -> None:
     stored = one_gpu(sample("a", 10), owned_minutes=10)
     diff = diff_of(stored, GPU, [0])
     changes = [
-        change for change in diff.changes(NOTHING_AROUND, stored.books(), stored.params) if change.kind is ChangeKind.NOT_OWNED
+        change
+        for change in diff.changes(NOTHING_AROUND, stored.books(), stored.params)
+        if change.kind is ChangeKind.NOT_OWNED
     ]
-    assert [(change.start_us, change.end_us, change.opens) for change in changes] == [(at(1), at(11), False)]
+    assert [(change.start_us, change.end_us, change.opens) for change in changes] == [
+        (at(1), at(11), False)
+    ]
     newest = Around(is_newest=True)
-    assert [kind for _, kind, _, _ in kinds(stored, diff, newest)] == [ChangeKind.NAMED], "no minute after it was ever computed"
+    assert [kind for _, kind, _, _ in kinds(stored, diff, newest)] == [ChangeKind.NAMED], (
+        "no minute after it was ever computed"
+    )
 
 
 def test_what_is_stored_for_a_shared_uuid_opens_the_minutes_of_its_cards() -> None:
     stored = one_gpu(sample("a", 10), owned_minutes=0)
     books = replace(stored.books(), shared=SharedUuids({GPU: {"h1", "h2"}}))
-    changes = list(diff_of(stored, GPU, [0, 1]).changes(Around(is_newest=True), books, stored.params))
-    cards = [Change(f"{host}/{GPU}", ChangeKind.ALL, at(0), at(2), opens=True) for host in ("h1", "h2")]
+    changes = list(
+        diff_of(stored, GPU, [0, 1]).changes(Around(is_newest=True), books, stored.params)
+    )
+    cards = [
+        Change(f"{host}/{GPU}", ChangeKind.ALL, at(0), at(2), opens=True) for host in ("h1", "h2")
+    ]
     assert changes[:2] == cards
     assert not any(change.kind is ChangeKind.ALL for change in changes[2:])
 
@@ -245,13 +305,24 @@ def test_a_request_on_two_labels_changes_the_parts_of_the_other_one_too() -> Non
 
 def test_nobody_moves_with_a_name_that_no_request_gave() -> None:
     moved = NameMoved.of("h/0", [], Stored().books(), LedgerParams())
-    assert (moved.asks(), list(moved.changes({}, {}, Stored().books(), LedgerParams()))) == (set(), [])
+    assert (moved.asks(), list(moved.changes({}, {}, Stored().books(), LedgerParams()))) == (
+        set(),
+        [],
+    )
 
 
-@pytest.mark.parametrize(("minutes", "expected"), [([], []), ([3], [(3, 4)]), ([5, 1, 2, 7, 6], [(1, 3), (5, 8)])])
-def test_minutes_are_joined_to_intervals(minutes: list[int], expected: list[tuple[int, int]]) -> None:
-    assert intervals(at(minute) for minute in minutes) == [(at(start), at(end)) for start, end in expected]
-    assert list(all_of(GPU, map(at, minutes))) == [Change(GPU, ChangeKind.ALL, at(start), at(end)) for start, end in expected]
+@pytest.mark.parametrize(
+    ("minutes", "expected"), [([], []), ([3], [(3, 4)]), ([5, 1, 2, 7, 6], [(1, 3), (5, 8)])]
+)
+def test_minutes_are_joined_to_intervals(
+    minutes: list[int], expected: list[tuple[int, int]]
+) -> None:
+    assert intervals(at(minute) for minute in minutes) == [
+        (at(start), at(end)) for start, end in expected
+    ]
+    assert list(all_of(GPU, map(at, minutes))) == [
+        Change(GPU, ChangeKind.ALL, at(start), at(end)) for start, end in expected
+    ]
 
 
 def test_no_silence_is_owned_where_none_may_be() -> None:

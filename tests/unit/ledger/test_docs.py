@@ -17,13 +17,26 @@ def test_the_picture_is_the_ledgers() -> None:
 def test_the_golden_example_of_the_page() -> None:
     (minute,) = cells_of(60)
     parts = dict(parts_of(minute))
-    sums = "| **sum** | **60,000,000** | " + " | ".join(f"**{parts[who]:,}**" for who in ("r0", "r1", "idle")) + " |"
+    sums = (
+        "| **sum** | **60,000,000** | "
+        + " | ".join(f"**{parts[who]:,}**" for who in ("r0", "r1", "idle"))
+        + " |"
+    )
     assert sums in (DOCS / "cost-model.md").read_text()
 
 
 def test_every_class_and_method_is_explained() -> None:
     text = (DOCS / "cost-model.md").read_text()
-    for word in ("attributed", "unmetered_work", "warm_idle", "cold_idle", "unobserved", "sweep", "sweep_no_ttft", "window"):
+    for word in (
+        "attributed",
+        "unmetered_work",
+        "warm_idle",
+        "cold_idle",
+        "unobserved",
+        "sweep",
+        "sweep_no_ttft",
+        "window",
+    ):
         assert f"`{word}`" in text
 
 

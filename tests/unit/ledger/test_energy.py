@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.ledger.worlds import SECOND, Document, World, by_request, minutes, price, sample, usage
+from tests.unit.ledger.worlds import (
+    SECOND,
+    Document,
+    World,
+    by_request,
+    minutes,
+    price,
+    sample,
+    usage,
+)
 
 from gpu_token_analytics.ledger.energy import EnergyCurve
 from gpu_token_analytics.ledger.params import LedgerParams
@@ -16,7 +25,9 @@ NAN = float("nan")
 GAP = 30 * SECOND
 
 
-def millijoules(times_s: list[float], power: list[float], counter: list[float] | None = None) -> list[int | None]:
+def millijoules(
+    times_s: list[float], power: list[float], counter: list[float] | None = None
+) -> list[int | None]:
     """Of each pair of samples."""
     at = np.array([round(t * SECOND) for t in times_s])
     curve = EnergyCurve.of(at, np.array(power), np.array(counter or [NAN] * len(power)), GAP)
@@ -64,7 +75,9 @@ def test_a_counter_that_cannot_be(counter: list[float], expected: int) -> None:
         ([7.0, 7.0], [0.0, 0.0], 0),  # the power readings know of a 0
     ],
 )
-def test_a_counter_next_to_power_readings(counter: list[float], power: list[float], expected: int | None) -> None:
+def test_a_counter_next_to_power_readings(
+    counter: list[float], power: list[float], expected: int | None
+) -> None:
     assert millijoules([0, 10], power, counter) == [expected]
 
 
@@ -80,8 +93,11 @@ def test_a_counter_that_is_stuck_for_a_while_is_left_for_that_while() -> None:
 
 
 @pytest.mark.parametrize("every_s", [1, 5, 10, 15])
-def test_a_counter_that_is_read_less_often_than_it_is_sampled_counts_no_joule_twice(every_s: int) -> None:
-    """An exporter shows what the driver said every 30 s: the counter stands still, and catches up."""
+def test_a_counter_that_is_read_less_often_than_it_is_sampled_counts_no_joule_twice(
+    every_s: int,
+) -> None:
+    """An exporter shows what the driver said every 30 s: the counter stands still, and catches
+    up."""
     times = list(range(0, 121, every_s))
     counter = [300.0 * (second // 30 * 30) for second in times]
     told = millijoules([float(second) for second in times], [300.0] * len(times), counter)
@@ -89,9 +105,12 @@ def test_a_counter_that_is_read_less_often_than_it_is_sampled_counts_no_joule_tw
 
 
 def test_two_agents_of_one_gpu_of_which_one_lags_count_no_joule_twice() -> None:
-    """Of every two samples the second is an exporter's, with what the driver said up to 30 s ago."""
+    """Of every two samples the second is an exporter's, with what the driver said up to 30 s
+    ago."""
     times = [2.5 * number for number in range(49)]
-    counter = [300.0 * (second // 30 * 30 if number % 2 else second) for number, second in enumerate(times)]
+    counter = [
+        300.0 * (second // 30 * 30 if number % 2 else second) for number, second in enumerate(times)
+    ]
     told = millijoules(times, [300.0] * len(times), counter)
     assert sum(amount or 0 for amount in told) == 120 * 300_000
 
@@ -99,24 +118,35 @@ def test_two_agents_of_one_gpu_of_which_one_lags_count_no_joule_twice() -> None:
 @pytest.mark.parametrize(
     ("counter", "power", "expected"),
     [
-        ([9e6, 7.0, 4007.0], [300.0, 300.0, 300.0], [3_000_000, 3_000_000]),  # began anew: for one more pair by power
-        ([7.0, 7.0, 6007.0], [300.0, 300.0, NAN], [3_000_000, None]),  # how much of it is the second pair's, nobody knows
-        ([7.0, 7.0, 6007.0], [NAN, NAN, NAN], [None, 6_000_000]),  # only the counter knows, and counts it once
-        ([7.0, 7.0, 3007.0], [0.0, 0.0, 600.0], [0, 3_000_000]),  # it stood still because nothing was drawn
+        # began anew: for one more pair by power
+        ([9e6, 7.0, 4007.0], [300.0, 300.0, 300.0], [3_000_000, 3_000_000]),
+        # how much of it is the second pair's, nobody knows
+        ([7.0, 7.0, 6007.0], [300.0, 300.0, NAN], [3_000_000, None]),
+        # only the counter knows, and counts it once
+        ([7.0, 7.0, 6007.0], [NAN, NAN, NAN], [None, 6_000_000]),
+        # it stood still because nothing was drawn
+        ([7.0, 7.0, 3007.0], [0.0, 0.0, 600.0], [0, 3_000_000]),
         ([7.0, 7.0, 7.0], [300.0, 300.0, 300.0], [3_000_000, 3_000_000]),
     ],
 )
-def test_a_counter_that_catches_up(counter: list[float], power: list[float], expected: list[int | None]) -> None:
+def test_a_counter_that_catches_up(
+    counter: list[float], power: list[float], expected: list[int | None]
+) -> None:
     assert millijoules([0, 10, 20], power, counter) == expected
 
 
 def test_what_lies_past_the_gap_limit_of_a_pair_does_not_change_it() -> None:
     """Else the cells that share the pair would not agree."""
-    assert millijoules([0, 20, 40], [300, 300, 300], [7.0, 7.0, 12_007.0]) == [6_000_000, 12_000_000]
+    assert millijoules([0, 20, 40], [300, 300, 300], [7.0, 7.0, 12_007.0]) == [
+        6_000_000,
+        12_000_000,
+    ]
 
 
 def test_unknown_is_unknown() -> None:
-    assert millijoules([0, 10, 10, 20], [100, 100, 300, 300]) == [1_000_000, 0, 3_000_000], "equal times: each side its own"
+    assert millijoules([0, 10, 10, 20], [100, 100, 300, 300]) == [1_000_000, 0, 3_000_000], (
+        "equal times: each side its own"
+    )
     assert millijoules([0, 30, 61], [100, 100, 100]) == [3_000_000, None], "past the gap limit"
     assert millijoules([0, 10, 20], [100, NAN, 100]) == [None, None]
     assert millijoules([0], [100]) == []
@@ -128,7 +158,9 @@ def test_unknown_is_unknown() -> None:
     st.integers(1, GAP),
     st.lists(st.integers(0, GAP), max_size=6),
 )
-def test_parts_are_never_negative_and_sum_to_the_pair(first: float, last: float, span: int, cuts: list[int]) -> None:
+def test_parts_are_never_negative_and_sum_to_the_pair(
+    first: float, last: float, span: int, cuts: list[int]
+) -> None:
     edges = np.array([0, *sorted(min(cut, span) for cut in cuts), span])
     curve = EnergyCurve.of(np.array([0, span]), np.array([first, last]), np.array([NAN, NAN]), GAP)
     parts, known = curve.between(edges[:-1], edges[1:])

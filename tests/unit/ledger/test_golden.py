@@ -1,15 +1,28 @@
-"""The example of docs/cost-model.md, by hand: one GPU at 3.60 USD/h, one minute, two requests that overlap."""
+"""The example of docs/cost-model.md, by hand: one GPU at 3.60 USD/h, one minute, two requests that
+overlap."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
 import pytest
-from tests.unit.ledger.worlds import MINUTE, SECOND, T0, Document, World, by_request, minutes, price, sample, usage
+from tests.unit.ledger.worlds import (
+    MINUTE,
+    SECOND,
+    T0,
+    Document,
+    World,
+    by_request,
+    minutes,
+    price,
+    sample,
+    usage,
+)
 
 from gpu_token_analytics.ledger.params import LedgerParams
 
-# W = (prompt - cached) + 4 * completion: 220 + 1000 = 1220 over [0, 30); 100 + 1600 = 1700 over [20, 40).
+# W = (prompt - cached) + 4 * completion: 220 + 1000 = 1220 over [0, 30); 100 + 1600 = 1700 over
+# [20, 40).
 R0 = usage("0", 30, 30, prompt=220, completion=250)
 R1 = usage("1", 40, 20, prompt=100, completion=400)
 IDS = ["0", "1"]
@@ -37,7 +50,8 @@ def test_one_minute() -> None:
 
 
 def test_the_arithmetic_of_the_page() -> None:
-    """[0,20) r0 alone: 20,000,000. [20,30) both, 1220/30 to 1700/20. [30,40) r1 alone: 10,000,000."""
+    """[0,20) r0 alone: 20,000,000. [20,30) both, 1220/30 to 1700/20. [30,40) r1 alone:
+    10,000,000."""
     shared = Fraction(1220, 30) / (Fraction(1220, 30) + Fraction(1700, 20)) * 10_000_000
     assert round(20_000_000 + shared) == GOLDEN["0"]
     assert round(10_000_000 - shared + 10_000_000) == GOLDEN["1"]
@@ -76,11 +90,19 @@ def test_the_same_sums_with_odd_cells(size_us: int) -> None:
         (None, None, "warm_idle"),
     ],
 )
-def test_the_idle_part_is_what_the_samples_say(utilization: float | None, mem_mb: float | None, kind: str) -> None:
-    samples = [sample(f"s{at}", at, utilization=utilization, mem_mb=mem_mb) for at in range(0, 60, 5)]
+def test_the_idle_part_is_what_the_samples_say(
+    utilization: float | None, mem_mb: float | None, kind: str
+) -> None:
+    samples = [
+        sample(f"s{at}", at, utilization=utilization, mem_mb=mem_mb) for at in range(0, 60, 5)
+    ]
     (cell,) = golden(samples).cells(minutes(1))
     assert by_request([cell], IDS) == GOLDEN, "samples never move attributed money"
-    assert cell.classes == {**dict.fromkeys(cell.classes, 0), "attributed": 40_000_000, kind: 20_000_000}
+    assert cell.classes == {
+        **dict.fromkeys(cell.classes, 0),
+        "attributed": 40_000_000,
+        kind: 20_000_000,
+    }
     assert cell.samples == 12
 
 

@@ -16,7 +16,9 @@ SPANS = minutes(3)
 
 def partition(slices: list[int]) -> tuple[CardShare, list[CardShare]]:
     denominator = max(MIG_SEVENTHS, sum(slices))
-    return CardShare(denominator, child_parts=tuple(slices)), [CardShare(denominator, slice_parts=k) for k in slices]
+    return CardShare(denominator, child_parts=tuple(slices)), [
+        CardShare(denominator, slice_parts=k) for k in slices
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -28,12 +30,16 @@ def partition(slices: list[int]) -> tuple[CardShare, list[CardShare]]:
 def test_slices_and_card_sum_to_the_card(
     slices: list[int], rows: list[dict[str, object]], events: list[dict[str, object]]
 ) -> None:
-    """For every partition, also in the minute of a repartitioning (old and new slices, more than seven sevenths)."""
+    """For every partition, also in the minute of a repartitioning (old and new slices, more than
+    seven sevenths)."""
     world = World(events, [], rows)
     card, shares = partition(slices)
     whole = world.cells(SPANS, gpu="GPU-whole", priced_as=GPU)
     of_card = world.cells(SPANS, gpu=CARD, card=card, priced_as=GPU)
-    of_slices = [world.cells(SPANS, gpu=f"MIG-{n}", card=share, priced_as=GPU) for n, share in enumerate(shares)]
+    of_slices = [
+        world.cells(SPANS, gpu=f"MIG-{n}", card=share, priced_as=GPU)
+        for n, share in enumerate(shares)
+    ]
     for index in range(len(SPANS)):
         together = [found[index] for found in (of_card, *of_slices)]
         assert sum(cell.cost_nusd for cell in together) == whole[index].cost_nusd
@@ -51,8 +57,12 @@ def test_what_no_slice_uses_is_cold_idle_of_the_card() -> None:
     world = World([], [sample("s", 1, mem_mb=80_000, gpu=CARD)], [price("default", "4.2")])
     card, (first, second) = partition([3, 2])
     (cell,) = world.cells(minutes(1), gpu=CARD, card=card)
-    assert cell.classes["cold_idle"] == cell.cost_nusd == 20_000_000, "two sevenths, though the card holds memory"
-    costs = [world.cells(minutes(1), gpu="MIG", card=share)[0].cost_nusd for share in (first, second)]
+    assert cell.classes["cold_idle"] == cell.cost_nusd == 20_000_000, (
+        "two sevenths, though the card holds memory"
+    )
+    costs = [
+        world.cells(minutes(1), gpu="MIG", card=share)[0].cost_nusd for share in (first, second)
+    ]
     assert costs == [30_000_000, 20_000_000]
 
 
@@ -64,9 +74,13 @@ def test_a_completely_partitioned_card_keeps_only_what_rounding_leaves() -> None
     (whole,) = world.cells(minutes(1), gpu="GPU-whole")
     assert cell.cost_nusd == whole.cost_nusd - 7 * one.cost_nusd
     assert 0 <= cell.cost_nusd <= 6
-    assert cell.classes["attributed"] == cell.cost_nusd, "the request on the card itself was active all the time"
+    assert cell.classes["attributed"] == cell.cost_nusd, (
+        "the request on the card itself was active all the time"
+    )
 
 
-@pytest.mark.parametrize(("profile", "sevenths"), [("1g.10gb", 1), ("3g.40gb", 3), ("7g.80gb", 7), ("1g.5gb+me", 1)])
+@pytest.mark.parametrize(
+    ("profile", "sevenths"), [("1g.10gb", 1), ("3g.40gb", 3), ("7g.80gb", 7), ("1g.5gb+me", 1)]
+)
 def test_profiles(profile: str, sevenths: int) -> None:
     assert slice_sevenths(profile) == sevenths

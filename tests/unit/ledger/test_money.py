@@ -13,14 +13,24 @@ from hypothesis import strategies as st
 from tests.oracle.numbers import split
 
 from gpu_token_analytics.documents import US_PER_HOUR
-from gpu_token_analytics.ledger.money import largest_remainder, nusd_per_hour, price_integral, split_exactly
+from gpu_token_analytics.ledger.money import (
+    largest_remainder,
+    nusd_per_hour,
+    price_integral,
+    split_exactly,
+)
 
 _times = st.integers(0, 2**52)
 _prices = st.one_of(st.sampled_from([0, 1, 850_000_000, 10**14, 10**30]), st.integers(0, 10**15))
 
 
 def test_prices_are_decimal() -> None:
-    assert nusd_per_hour(0.85) == nusd_per_hour("0.85") == nusd_per_hour(Decimal("0.85")) == 850_000_000
+    assert (
+        nusd_per_hour(0.85)
+        == nusd_per_hour("0.85")
+        == nusd_per_hour(Decimal("0.85"))
+        == 850_000_000
+    )
     assert nusd_per_hour("1e-9") == 1
     assert nusd_per_hour("0.0000000005") == 0, "half a nano-USD goes to the even one"
 
@@ -44,7 +54,10 @@ def test_the_integral_telescopes_and_is_within_half(price: int, times: list[int]
 def test_rounding_every_minute_by_itself_would_drift() -> None:
     """What R(t) is there for: 0.85 USD/h is 14,166,666.67 nano-USD a minute."""
     minute = US_PER_HOUR // 60
-    telescoped = [price_integral(850_000_000, (i + 1) * minute) - price_integral(850_000_000, i * minute) for i in range(60)]
+    telescoped = [
+        price_integral(850_000_000, (i + 1) * minute) - price_integral(850_000_000, i * minute)
+        for i in range(60)
+    ]
     assert sum(telescoped) == 850_000_000
     assert 60 * round(Fraction(850_000_000, 60)) == 850_000_020
 
@@ -64,13 +77,21 @@ def test_splits_are_exact_and_within_one(total: int, weights: list[int]) -> None
 
 def test_equal_remainders_go_to_the_earlier_one() -> None:
     assert split_exactly(2, [1, 1, 1]) == [1, 1, 0]
-    assert largest_remainder(np.ones(3), np.zeros(3, dtype=np.int64), np.array([2])).tolist() == [1, 1, 0]
+    assert largest_remainder(np.ones(3), np.zeros(3, dtype=np.int64), np.array([2])).tolist() == [
+        1,
+        1,
+        0,
+    ]
 
 
 _groups = st.lists(
     st.tuples(
         st.integers(0, 10**12),
-        st.lists(st.one_of(st.just(0.0), st.floats(1e-6, 1e12), st.integers(1, 100).map(float)), min_size=1, max_size=8),
+        st.lists(
+            st.one_of(st.just(0.0), st.floats(1e-6, 1e12), st.integers(1, 100).map(float)),
+            min_size=1,
+            max_size=8,
+        ),
     ),
     min_size=1,
     max_size=5,
@@ -97,11 +118,16 @@ def test_largest_remainder(groups: list[tuple[int, list[float]]]) -> None:
 def test_float_noise_moves_no_unit(noise: float) -> None:
     """2.9999999997 is 3: its unit must not go to the 0.5 before it."""
     shares = np.array([0.5, 0.5, 3.0 + noise])
-    assert largest_remainder(shares, np.zeros(3, dtype=np.int64), np.array([4])).tolist() == [1, 0, 3]
+    assert largest_remainder(shares, np.zeros(3, dtype=np.int64), np.array([4])).tolist() == [
+        1,
+        0,
+        3,
+    ]
 
 
 def test_remainders_that_differ_by_noise_only_are_equal() -> None:
-    """Two equal requests; the second one's half is a hair larger, as the order of additions has it."""
+    """Two equal requests; the second one's half is a hair larger, as the order of additions has
+    it."""
     shares = np.array([0.5, 0.5 + 1e-10])
     assert largest_remainder(shares, np.zeros(2, dtype=np.int64), np.array([1])).tolist() == [1, 0]
 

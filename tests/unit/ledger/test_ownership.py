@@ -36,9 +36,14 @@ def test_silent_minutes(evidence: list[int], silent: int, live: bool, expected: 
 
 
 @given(st.sets(st.integers(0, 99)), st.integers(0, 30), st.booleans())
-def test_a_minute_by_itself_and_all_together_agree(evidence: set[int], silent: int, live: bool) -> None:
+def test_a_minute_by_itself_and_all_together_agree(
+    evidence: set[int], silent: int, live: bool
+) -> None:
     """The closer asks for one minute, the housekeeping for all: the same minutes must be owned."""
-    together = {*(at(m) for m in evidence), *owned_silent_minutes(map(at, evidence), NOW, silent * MINUTE, live=live)}
+    together = {
+        *(at(m) for m in evidence),
+        *owned_silent_minutes(map(at, evidence), NOW, silent * MINUTE, live=live),
+    }
     for minute in range(100):
         before = [m for m in evidence if m < minute]
         followed = any(m > minute for m in evidence)
@@ -58,11 +63,19 @@ def test_a_minute_by_itself_and_all_together_agree(evidence: set[int], silent: i
 def test_the_part_still_to_come_is_not_owned_yet() -> None:
     def until(evidence: int | None, *, live: bool) -> int:
         return owned_until(
-            at(100), NOW, evidence_us=evidence, before_us=at(99), followed=False, live=live, silent_owned_us=MINUTE
+            at(100),
+            NOW,
+            evidence_us=evidence,
+            before_us=at(99),
+            followed=False,
+            live=live,
+            silent_owned_us=MINUTE,
         )
 
     assert until(at(100) + SECOND, live=False) == NOW
-    assert until(NOW + 5 * SECOND, live=True) == NOW + 5 * SECOND + 1, "a clock ahead of ours has been there"
+    assert until(NOW + 5 * SECOND, live=True) == NOW + 5 * SECOND + 1, (
+        "a clock ahead of ours has been there"
+    )
     assert until(None, live=True) == NOW
     assert until(None, live=False) == at(100)
 
@@ -71,7 +84,15 @@ PLACED = [Placement("h/0", "GPU-old", at(0), at(10)), Placement("h/0", "GPU-new"
 
 
 @pytest.mark.parametrize(
-    ("minute", "gpu"), [(-5, "GPU-old"), (5, "GPU-old"), (14, "GPU-old"), (15, "GPU-new"), (25, "GPU-new"), (99, "GPU-new")]
+    ("minute", "gpu"),
+    [
+        (-5, "GPU-old"),
+        (5, "GPU-old"),
+        (14, "GPU-old"),
+        (15, "GPU-new"),
+        (25, "GPU-new"),
+        (99, "GPU-new"),
+    ],
 )
 def test_a_label_means_the_nearest_gpu(minute: int, gpu: str) -> None:
     for placements in (Placements(PLACED), Placements(PLACED[::-1])):

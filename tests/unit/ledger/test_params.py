@@ -14,7 +14,12 @@ from gpu_token_analytics.settings import load
 
 
 def test_from_settings() -> None:
-    found = params_of(load(work_weights={"*": {"output": 3}, "m": {"input": 2, "cached": 0}}, sample_gap_limit_seconds=20))
+    found = params_of(
+        load(
+            work_weights={"*": {"output": 3}, "m": {"input": 2, "cached": 0}},
+            sample_gap_limit_seconds=20,
+        )
+    )
     assert found.gap_us == 20_000_000
     assert found.weights("m") == WorkWeights(2, 0, 4)
     assert found.weights("other") == WorkWeights(1, 0.1, 3)

@@ -1,4 +1,5 @@
-"""What CA3/docs/gpu.md says of preempted, waiting and drained GPU pods: every class by hand, at 0.001 USD a second."""
+"""What CA3/docs/gpu.md says of preempted, waiting and drained GPU pods: every class by hand, at
+0.001 USD a second."""
 
 from __future__ import annotations
 
@@ -9,13 +10,15 @@ from gpu_token_analytics.ledger.ownership import owned_silent_minutes
 SECOND_NUSD = 1_000_000
 MINUTE_US = 60_000_000
 
-# 0-20 a request; 20-30 one that is cut off when its pod is preempted, and so never becomes an event; 30-50 nobody, the memory
-# is free; from 50 on the next pod has loaded its model and waits for requests. Then the node is drained: no sample after 50.
+# 0-20 a request; 20-30 one that is cut off when its pod is preempted, and so never becomes an
+# event; 30-50 nobody, the memory is free; from 50 on the next pod has loaded its model and waits
+# for requests. Then the node is drained: no sample after 50.
 SAMPLES = [
     sample("s0", 0, utilization=1.0, mem_mb=40_000),
     sample("s1", 10, utilization=1.0, mem_mb=40_000),
     sample("s2", 20, utilization=1.0, mem_mb=40_000),
-    sample("s3", 30, utilization=1.0, mem_mb=0),  # utilisation speaks of the time before it, memory of now
+    # utilisation speaks of the time before it, memory of now
+    sample("s3", 30, utilization=1.0, mem_mb=0),
     sample("s4", 40, utilization=0.0, mem_mb=0),
     sample("s5", 50, utilization=0.0, mem_mb=40_000),
 ]
@@ -55,5 +58,9 @@ def test_a_drained_gpu_is_paid_for_as_unobserved_until_it_is_given_back() -> Non
 
 
 def test_a_gpu_that_is_not_there_yet_costs_nothing() -> None:
-    """A pod that is Pending for want of a GPU: no sample, no request, so there is nothing that is owned."""
-    assert owned_silent_minutes([], now_us=10**15, silent_owned_us=24 * 60 * MINUTE_US, live=True) == []
+    """A pod that is Pending for want of a GPU: no sample, no request, so there is nothing that is
+    owned."""
+    assert (
+        owned_silent_minutes([], now_us=10**15, silent_owned_us=24 * 60 * MINUTE_US, live=True)
+        == []
+    )

@@ -34,7 +34,9 @@ def at(minute: float) -> int:
     return T0 + round(minute * MINUTE)
 
 
-def computed(stored: Stored, gpu: str, minutes_us: list[int], now_us: int = NOW) -> list[ComputedCell]:
+def computed(
+    stored: Stored, gpu: str, minutes_us: list[int], now_us: int = NOW
+) -> list[ComputedCell]:
     """The cells of one run of a GPU."""
     (run,) = compute_runs([stored.timeline(gpu, minutes_us, now_us)], stored.params)
     return list(run.cells)
@@ -44,7 +46,9 @@ def test_the_hour_of_a_fleet_without_a_store() -> None:
     usages: list[Document] = []
     samples: list[Document] = []
     stored_at = datetime(2026, 1, 2, tzinfo=UTC)
-    for event in generate(default_fleet(2, 4), from_us(T0), 3500.0, 5, load=Load(1.0), sample_interval_seconds=15.0):
+    for event in generate(
+        default_fleet(2, 4), from_us(T0), 3500.0, 5, load=Load(1.0), sample_interval_seconds=15.0
+    ):
         if isinstance(event, TokenUsage):
             usages.append(usage_document(event, encode(event), stored_at, "test"))
         elif isinstance(event, GpuSample):
@@ -59,8 +63,13 @@ def test_the_hour_of_a_fleet_without_a_store() -> None:
         (piece,) = cell.prices
         assert sum(cell.content.classes.values()) == cell.content.cost_nusd
         assert cell.content.owned_us in (MINUTE, 0)
-        assert abs(cell.content.cost_nusd * US_PER_HOUR - piece.nusd_per_hour * cell.content.owned_us) <= US_PER_HOUR
-    sent = Counter({name: sum(usage[name] for usage in usages) for name in TOKEN_COUNTS}) + Counter(requests=len(usages))
+        assert (
+            abs(cell.content.cost_nusd * US_PER_HOUR - piece.nusd_per_hour * cell.content.owned_us)
+            <= US_PER_HOUR
+        )
+    sent = Counter({name: sum(usage[name] for usage in usages) for name in TOKEN_COUNTS}) + Counter(
+        requests=len(usages)
+    )
     counted: Counter[str] = Counter()
     for cell in cells:
         for line in cell.content.lines:
@@ -70,7 +79,15 @@ def test_the_hour_of_a_fleet_without_a_store() -> None:
     mine = [cell for cell in cells if cell.gpu == gpu][:5]
     spans = [(minute, minute + MINUTE) for minute in HOUR[:5]]
     own = [doc for doc in usages if gpu in doc["gpus"]]
-    said = oracle_cells(gpu, spans, own, [doc for doc in samples if doc["gpu"] == gpu], stored.prices, host="h", gpu_name="n")
+    said = oracle_cells(
+        gpu,
+        spans,
+        own,
+        [doc for doc in samples if doc["gpu"] == gpu],
+        stored.prices,
+        host="h",
+        gpu_name="n",
+    )
     assert [cell.content.classes for cell in mine] == [cell.classes for cell in said]
 
 
@@ -120,8 +137,12 @@ def test_a_minute_alone_is_what_it_is_in_an_hour(
 def test_host_name_and_price_hold_up_to_the_next_sample() -> None:
     first, second = sample("a", 70, usd_per_hour=1.0), sample("b", 250, usd_per_hour=2.0)
     second |= {"host": "h2", "name": "H200"}
-    timeline = Stored(samples=[first, second], prices=[price("row-0", "0.85")]).timeline(GPU, HOUR[:6], NOW)
-    assert [timeline.identity(minute) for minute in HOUR[:6]] == [("h", "H100")] * 4 + [("h2", "H200")] * 2
+    timeline = Stored(samples=[first, second], prices=[price("row-0", "0.85")]).timeline(
+        GPU, HOUR[:6], NOW
+    )
+    assert [timeline.identity(minute) for minute in HOUR[:6]] == [("h", "H100")] * 4 + [
+        ("h2", "H200")
+    ] * 2
     paid = [[piece.nusd_per_hour for piece in timeline.prices(minute)] for minute in HOUR[:6]]
     assert paid == [[850_000_000], [10**9], [10**9], [10**9], [10**9, 2 * 10**9], [2 * 10**9]], (
         "the first speaks for its minute"
@@ -129,13 +150,19 @@ def test_host_name_and_price_hold_up_to_the_next_sample() -> None:
     assert timeline.prices(HOUR[4])[1].from_us == T0 + 250 * SECOND
 
 
-@pytest.mark.parametrize(("sampled_s", "asks"), [(-60 * MINUTE // SECOND, False), (-1500 * MINUTE // SECOND, True)])
-def test_a_silent_minute_asks_only_what_its_events_and_the_newest_sample_do_not_tell(sampled_s: int, asks: bool) -> None:
+@pytest.mark.parametrize(
+    ("sampled_s", "asks"), [(-60 * MINUTE // SECOND, False), (-1500 * MINUTE // SECOND, True)]
+)
+def test_a_silent_minute_asks_only_what_its_events_and_the_newest_sample_do_not_tell(
+    sampled_s: int, asks: bool
+) -> None:
     stored = Stored(samples=[sample("a", float(sampled_s))], prices=[price("row-0", "0.85")])
     timeline = stored.timeline(GPU, HOUR[:2], NOW).answered(NOTHING_BEYOND)
     assert timeline.asks_before is asks
     assert timeline.asks_after, "a recorded one owns no silence that nothing ends"
-    assert not stored.timeline(GPU, [T0 + sampled_s * SECOND // MINUTE * MINUTE], NOW).asks_after, "not silent"
+    assert not stored.timeline(GPU, [T0 + sampled_s * SECOND // MINUTE * MINUTE], NOW).asks_after, (
+        "not silent"
+    )
 
 
 def test_slices_and_their_card_share_its_money_by_who_is_seen() -> None:
@@ -145,8 +172,16 @@ def test_slices_and_their_card_share_its_money_by_who_is_seen() -> None:
         part |= {"parent_uuid": GPU, "mig_profile": profile}
     stored = Stored(samples=[card, *parts], prices=[price("row-0", "7")])
     minutes = HOUR[:2]
-    shares = {gpu: [stored.timeline(gpu, minutes, NOW).share(minute) for minute in minutes] for gpu in stored.gpus()}
-    numerators = {gpu: [share and share.parts for share in of_gpu] for gpu, of_gpu in shares.items()}
+    shares = {
+        gpu: [stored.timeline(gpu, minutes, NOW).share(minute) for minute in minutes]
+        for gpu in stored.gpus()
+    }
+    numerators = {
+        gpu: [share and share.parts for share in of_gpu] for gpu, of_gpu in shares.items()
+    }
     assert numerators == {GPU: [4, 3], "MIG-a": [3, 3], "MIG-b": [4, 4]}
-    cost = [sum(computed(stored, gpu, minutes)[n].content.cost_nusd for gpu in stored.gpus()) for n in (0, 1)]
+    cost = [
+        sum(computed(stored, gpu, minutes)[n].content.cost_nusd for gpu in stored.gpus())
+        for n in (0, 1)
+    ]
     assert cost[0] == round(7e9 / 60)

@@ -1,4 +1,5 @@
-"""Small worlds for the ledger: raw documents as the store holds them, drawn by Hypothesis or written by hand."""
+"""Small worlds for the ledger: raw documents as the store holds them, drawn by Hypothesis or
+written by hand."""
 
 from __future__ import annotations
 
@@ -44,8 +45,10 @@ class World:
     samples: list[Document] = field(default_factory=list)  # of all GPUs
     prices: list[Document] = field(default_factory=list)
     params: LedgerParams = field(default_factory=LedgerParams)
-    labels: Mapping[str, str] = field(default_factory=dict)  # label -> the GPU that carries it, at all times
-    before: tuple[Int64, Int64] = NO_TIMES  # of requests that are left out of `usages` (GpuInput.before)
+    # label -> the GPU that carries it, at all times
+    labels: Mapping[str, str] = field(default_factory=dict)
+    # of requests that are left out of `usages` (GpuInput.before)
+    before: tuple[Int64, Int64] = NO_TIMES
 
     def cells(
         self,
@@ -57,7 +60,9 @@ class World:
         known: bool = True,
     ) -> Sequence[CellContent]:
         """The product's cells [start, until) of one GPU."""
-        (found,) = compute_cells([self.input(spans, gpu, card, priced_as, known)], self.params, with_shares=with_shares)
+        (found,) = compute_cells(
+            [self.input(spans, gpu, card, priced_as, known)], self.params, with_shares=with_shares
+        )
         return found
 
     def input(
@@ -73,12 +78,19 @@ class World:
         samples = self._samples(gpu)
         own = [(doc["ts_us"], self._own_price(doc)) for doc in samples]
         inputs = [
-            CellInput(start, until, book.pieces(priced_as or gpu, "h", "H100", start, max(until, start + 1), own), card)
+            CellInput(
+                start,
+                until,
+                book.pieces(priced_as or gpu, "h", "H100", start, max(until, start + 1), own),
+                card,
+            )
             for start, until in spans
         ]
         if not known:
             inputs = [CellInput(start, until, (), known=False) for start, until in spans]
-        requests = Requests.of(UsageRows.of(self.of_gpu(gpu)), gpu, self.placements, self.params.cell_us)
+        requests = Requests.of(
+            UsageRows.of(self.of_gpu(gpu)), gpu, self.placements, self.params.cell_us
+        )
         return GpuInput(inputs, requests, Samples.of(samples), before=self.before)
 
     def oracle(
@@ -95,8 +107,14 @@ class World:
             for name, w in {**self.params.model_weights, "*": self.params.default_weights}.items()
         }
         own = self.params
-        params = OracleParams(own.gap_us, own.model_loaded_mb, own.model_kept_us, own.cell_us, weights)
-        share = None if card is None else OracleCard(card.denominator, card.slice_parts, card.child_parts)
+        params = OracleParams(
+            own.gap_us, own.model_loaded_mb, own.model_kept_us, own.cell_us, weights
+        )
+        share = (
+            None
+            if card is None
+            else OracleCard(card.denominator, card.slice_parts, card.child_parts)
+        )
         return oracle_cells(
             gpu,
             spans,
@@ -119,10 +137,17 @@ class World:
 
     def of_gpu(self, gpu: str) -> list[Document]:
         """Usages that name this GPU, by its id or a label."""
-        return [doc for doc in self.usages if gpu in (self.labels.get(name, name) for name in doc["gpus"])]
+        return [
+            doc
+            for doc in self.usages
+            if gpu in (self.labels.get(name, name) for name in doc["gpus"])
+        ]
 
     def _samples(self, gpu: str) -> list[Document]:
-        return sorted((doc for doc in self.samples if doc["gpu"] == gpu), key=lambda doc: (doc["ts_us"], doc["_id"]))
+        return sorted(
+            (doc for doc in self.samples if doc["gpu"] == gpu),
+            key=lambda doc: (doc["ts_us"], doc["_id"]),
+        )
 
     @staticmethod
     def _own_price(doc: Mapping[str, Any]) -> int | None:
@@ -232,7 +257,8 @@ def price(
 
 
 def by_request(cells: Iterable[CellContent], event_ids: Sequence[str]) -> dict[str, int]:
-    """Cost of each request of tenant `t` over several cells, by event id; in the order of their `_id`, the ledger's."""
+    """Cost of each request of tenant `t` over several cells, by event id; in the order of their
+    `_id`, the ledger's."""
     ordered = sorted(event_ids, key=lambda event_id: raw_id("t", event_id))
     costs = dict.fromkeys(ordered, 0)
     for cell in cells:
@@ -241,7 +267,7 @@ def by_request(cells: Iterable[CellContent], event_ids: Sequence[str]) -> dict[s
     return costs
 
 
-# -- Hypothesis ----------------------------------------------------------------------------------------------------------
+# -- Hypothesis ------------------------------------------------------------------------------------
 
 # Seconds after T0: many on borders of seconds and minutes, where ends meet; some anywhere.
 _moments = st.one_of(
@@ -256,7 +282,9 @@ _latency_s = st.one_of(
     st.integers(1, 90).map(float),
     st.integers(1, 90 * SECOND).map(lambda us: us / SECOND),
 )
-_part = st.one_of(st.none(), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 1000).map(lambda n: n / 1000))
+_part = st.one_of(
+    st.none(), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 1000).map(lambda n: n / 1000)
+)
 
 
 @st.composite
@@ -289,23 +317,41 @@ def gpu_samples(draw: st.DrawFn, gpus: Sequence[str] = GPUS) -> Document:
         draw(_moments),
         utilization=draw(st.one_of(st.sampled_from([None, 0.0, 0.05, 0.37, 1.0]), st.floats(0, 1))),
         mem_mb=draw(st.sampled_from([None, 0.0, 1023.9, 1024.0, 80_000.0])),
-        power_w=draw(st.one_of(st.none(), st.sampled_from([0.0, 33.3, 700.0, 1e5]), st.integers(0, 1000).map(float))),
-        energy_j=draw(st.one_of(st.none(), st.sampled_from([0.0, 5.0, 1e15]), st.integers(0, 10**6).map(lambda n: n / 10))),
+        power_w=draw(
+            st.one_of(
+                st.none(), st.sampled_from([0.0, 33.3, 700.0, 1e5]), st.integers(0, 1000).map(float)
+            )
+        ),
+        energy_j=draw(
+            st.one_of(
+                st.none(),
+                st.sampled_from([0.0, 5.0, 1e15]),
+                st.integers(0, 10**6).map(lambda n: n / 10),
+            )
+        ),
         usd_per_hour=draw(st.sampled_from([None, None, None, 0.0, 1.7])),
         gpu=draw(st.sampled_from(gpus)),
     )
 
 
 _usd = st.one_of(
-    st.sampled_from(["0", "0.000000001", "0.85", "3.6", "100000"]), st.integers(1, 10**11).map(lambda n: f"{n}e-9")
+    st.sampled_from(["0", "0.000000001", "0.85", "3.6", "100000"]),
+    st.integers(1, 10**11).map(lambda n: f"{n}e-9"),
 )
 
 
 @st.composite
-def price_rows(draw: st.DrawFn, modes: Sequence[str] = ("on_demand", "reserved", "spot", "owned")) -> list[Document]:
-    """A default row of all time and up to four others, some of which begin or end inside a minute."""
+def price_rows(
+    draw: st.DrawFn, modes: Sequence[str] = ("on_demand", "reserved", "spot", "owned")
+) -> list[Document]:
+    """A default row of all time and up to four others, some of which begin or end inside a
+    minute."""
     owned = "owned" in modes and draw(st.booleans())
-    rows = [price("row-0", draw(_usd), mode="owned", usd_per_kwh=0.4) if owned else price("row-0", draw(_usd))]
+    rows = [
+        price("row-0", draw(_usd), mode="owned", usd_per_kwh=0.4)
+        if owned
+        else price("row-0", draw(_usd))
+    ]
     for number in range(1, 1 + draw(st.integers(0, 4))):
         scope = draw(st.sampled_from(["gpu", "host", "name", "default"]))
         mode = draw(st.sampled_from(modes))
@@ -330,7 +376,10 @@ def price_rows(draw: st.DrawFn, modes: Sequence[str] = ("on_demand", "reserved",
 _params = st.sampled_from(
     [
         LedgerParams(),
-        LedgerParams(gap_us=59 * SECOND, model_weights={"n": WorkWeights(1e-6, 0.0, 1e6), "free": WorkWeights(0.0, 1.0, 0.0)}),
+        LedgerParams(
+            gap_us=59 * SECOND,
+            model_weights={"n": WorkWeights(1e-6, 0.0, 1e6), "free": WorkWeights(0.0, 1.0, 0.0)},
+        ),
         LedgerParams(gap_us=SECOND, model_loaded_mb=0.0),
         LedgerParams(model_kept_us=7 * SECOND),
         LedgerParams(gap_us=59 * SECOND, model_kept_us=80 * SECOND),
@@ -339,7 +388,12 @@ _params = st.sampled_from(
 
 
 @st.composite
-def worlds(draw: st.DrawFn, gpus: Sequence[str] = GPUS, most_usages: int = 12, modes: Sequence[str] = ("on_demand",)) -> World:
+def worlds(
+    draw: st.DrawFn,
+    gpus: Sequence[str] = GPUS,
+    most_usages: int = 12,
+    modes: Sequence[str] = ("on_demand",),
+) -> World:
     """Events around T0 in any order, each id once, with prices and parameters."""
     found = draw(st.lists(usages(gpus), max_size=most_usages, unique_by=lambda doc: doc["_id"]))
     heard = draw(st.lists(gpu_samples(gpus), max_size=12, unique_by=lambda doc: doc["_id"]))

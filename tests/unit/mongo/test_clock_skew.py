@@ -14,14 +14,18 @@ from gpu_token_analytics.mongo.client import Store, check_skew
 from gpu_token_analytics.settings import load
 
 
-@pytest.mark.parametrize(("seconds", "side"), [(301, "behind"), (-301, "ahead of"), (40 * 86_400, "behind")])
+@pytest.mark.parametrize(
+    ("seconds", "side"), [(301, "behind"), (-301, "ahead of"), (40 * 86_400, "behind")]
+)
 def test_a_large_skew_is_refused(seconds: int, side: str) -> None:
     with pytest.raises(StoreRefused, match=f"is [0-9,]+ s {side} MongoDB's: set both by NTP"):
         check_skew(timedelta(seconds=seconds))
 
 
 @pytest.mark.parametrize(("seconds", "warnings"), [(0, 0), (4.9, 0), (-4.9, 0), (6, 1), (-299, 1)])
-def test_a_smaller_one_is_told(seconds: float, warnings: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_smaller_one_is_told(
+    seconds: float, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         check_skew(timedelta(seconds=seconds))
     assert len(caplog.records) == warnings
@@ -41,11 +45,15 @@ class Server:
         return None
 
 
-def test_a_clock_that_is_set_while_running_is_seen(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_clock_that_is_set_while_running_is_seen(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     server: Any = Server()
     store = Store(server, load(), "test")
     monotonic, passed = time.monotonic, [0.0]
-    monkeypatch.setattr("gpu_token_analytics.mongo.client.time.monotonic", lambda: monotonic() + passed[0])
+    monkeypatch.setattr(
+        "gpu_token_analytics.mongo.client.time.monotonic", lambda: monotonic() + passed[0]
+    )
     store.check_clock()
     store.now()
     assert abs(store.clock_ahead) < timedelta(seconds=1)

@@ -16,9 +16,14 @@ def documents(count: int) -> list[dict[str, Any]]:
     return [{"_id": f"e{number}", "h": bytes([number]), "n": number} for number in range(count)]
 
 
-def sent(found: EncodedDocuments, places: range | list[int], most: int, most_bytes: int) -> list[tuple[list[int], list[Any]]]:
+def sent(
+    found: EncodedDocuments, places: range | list[int], most: int, most_bytes: int
+) -> list[tuple[list[int], list[Any]]]:
     return [
-        (list(piece), [document["n"] for document in bson.decode_all(b"".join(part.raw for part in parts))])
+        (
+            list(piece),
+            [document["n"] for document in bson.decode_all(b"".join(part.raw for part in parts))],
+        )
         for piece, parts in found.commands(places, most, most_bytes)
     ]
 
@@ -26,7 +31,9 @@ def sent(found: EncodedDocuments, places: range | list[int], most: int, most_byt
 def test_what_was_added_in_parts_is_one() -> None:
     found, more = encoded_documents(documents(2)), documents(5)[2:]
     encoded = [bson.encode(document) for document in more]
-    found.extend([b"e2", b"e3", b"e4"], [b"\x02", b"\x03", b"\x04"], map(len, encoded), b"".join(encoded))
+    found.extend(
+        [b"e2", b"e3", b"e4"], [b"\x02", b"\x03", b"\x04"], map(len, encoded), b"".join(encoded)
+    )
     assert found.decoded() == documents(5)
     assert found.lengths == encoded_documents(documents(5)).lengths
     assert sent(found, range(5), 10, 1000) == [([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])]
@@ -40,12 +47,15 @@ def test_pieces_keep_both_limits(most: int, most_bytes: int) -> None:
     found = encoded_documents(documents(5))
     assert set(found.lengths) == {33}
     assert sent(found, range(5), most, most_bytes) == [
-        (piece, piece) for piece in ([[0, 1], [2, 3], [4]] if most_bytes != 99 else [[0, 1, 2], [3, 4]])
+        (piece, piece)
+        for piece in ([[0, 1], [2, 3], [4]] if most_bytes != 99 else [[0, 1, 2], [3, 4]])
     ]
 
 
 def test_a_document_over_the_limit_is_alone() -> None:
-    found = encoded_documents([*documents(1), {"_id": "l", "h": b"", "n": 9, "x": "x" * 100}, *documents(1)])
+    found = encoded_documents(
+        [*documents(1), {"_id": "l", "h": b"", "n": 9, "x": "x" * 100}, *documents(1)]
+    )
     assert [piece for piece, _ in sent(found, range(3), 10, 50)] == [[0], [1], [2]]
 
 

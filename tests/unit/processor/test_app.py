@@ -30,7 +30,9 @@ class FakeStore:
 
 
 def get(path: str, condition: Condition, *, store_answers: bool = True) -> Response:
-    app = make_app(cast("Store", FakeStore(store_answers)), Metrics(), SystemClock(), 60, lambda: condition)
+    app = make_app(
+        cast("Store", FakeStore(store_answers)), Metrics(), SystemClock(), 60, lambda: condition
+    )
 
     async def ask() -> Response:
         async with AsyncClient(transport=ASGITransport(app), base_url="http://processor") as client:
@@ -42,7 +44,10 @@ def get(path: str, condition: Condition, *, store_answers: bool = True) -> Respo
 def test_all_is_well() -> None:
     for path in ("/health", "/ready"):
         answer = get(path, WELL)
-        assert (answer.status_code, answer.json()) == (200, {"status": "ok", "problems": [], "warnings": []})
+        assert (answer.status_code, answer.json()) == (
+            200,
+            {"status": "ok", "problems": [], "warnings": []},
+        )
 
 
 def test_bad_records_of_others_are_a_warning_and_keep_nobody_from_getting_ready() -> None:
@@ -54,7 +59,10 @@ def test_bad_records_of_others_are_a_warning_and_keep_nobody_from_getting_ready(
 @pytest.mark.parametrize("path", ["/health", "/ready"])
 def test_clocks_that_differ_are_a_warning(path: str) -> None:
     answer = get(path, replace(WELL, clock_skew="this machine's clock is 6 s behind MongoDB's"))
-    assert (answer.status_code, answer.json()["warnings"]) == (200, ["this machine's clock is 6 s behind MongoDB's"])
+    assert (answer.status_code, answer.json()["warnings"]) == (
+        200,
+        ["this machine's clock is 6 s behind MongoDB's"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,7 +72,9 @@ def test_clocks_that_differ_are_a_warning(path: str) -> None:
         (replace(WELL, threads={"the closer": False}), "the closer has ended"),
     ],
 )
-def test_a_dead_or_stuck_process_is_unhealthy_and_not_ready(condition: Condition, problem: str) -> None:
+def test_a_dead_or_stuck_process_is_unhealthy_and_not_ready(
+    condition: Condition, problem: str
+) -> None:
     for path in ("/health", "/ready"):
         answer = get(path, condition)
         assert answer.status_code == 503
@@ -99,12 +109,22 @@ def test_metrics_are_in_prometheus_format_and_say_what_they_mean() -> None:
     ("condition", "status", "said"),
     [
         (replace(WELL, sums_lag_seconds=30), 200, ""),
-        (replace(WELL, sums_lag_seconds=90), 200, "the hourly and daily sums are 90 s behind the cells"),
-        (replace(WELL, sums_lag_seconds=1000), 503, "the hourly and daily sums are 1000 s behind the cells"),
+        (
+            replace(WELL, sums_lag_seconds=90),
+            200,
+            "the hourly and daily sums are 90 s behind the cells",
+        ),
+        (
+            replace(WELL, sums_lag_seconds=1000),
+            503,
+            "the hourly and daily sums are 1000 s behind the cells",
+        ),
         (replace(WELL, set_aside=2), 200, "2 cells or sums are set aside"),
     ],
 )
-def test_sums_that_lag_and_documents_set_aside_are_told(condition: Condition, status: int, said: str) -> None:
+def test_sums_that_lag_and_documents_set_aside_are_told(
+    condition: Condition, status: int, said: str
+) -> None:
     answer = get("/ready", condition)
     body = answer.json()
     assert answer.status_code == status

@@ -1,4 +1,5 @@
-"""Events of any kind as columns: a rule is the same for one and for many, and a kind that is new needs nothing of its own."""
+"""Events of any kind as columns: a rule is the same for one and for many, and a kind that is new
+needs nothing of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +28,15 @@ from gpu_token_analytics.wire.usage import TokenUsage
 STORED = datetime(2026, 2, 1, 12, tzinfo=UTC)
 
 
-class Counters(Event, tag_field="schema", tag="engine.metrics.v1", kw_only=True, frozen=True, omit_defaults=True, gc=False):
+class Counters(
+    Event,
+    tag_field="schema",
+    tag="engine.metrics.v1",
+    kw_only=True,
+    frozen=True,
+    omit_defaults=True,
+    gc=False,
+):
     """Counters of an engine: no kind of the product, as one would be added."""
 
     engine: Label
@@ -56,7 +65,9 @@ def breaks_a_rule(event: Event) -> bool:
 
 
 def doubtful(events: list[Any]) -> list[bool]:
-    found: list[bool] = Columns(events, LabelBook(kind_of(events[0]), lambda _event: None)).doubtful.tolist()
+    found: list[bool] = Columns(
+        events, LabelBook(kind_of(events[0]), lambda _event: None)
+    ).doubtful.tolist()
     return found
 
 
@@ -72,15 +83,32 @@ def test_a_rule_of_samples_is_the_same_for_one_and_for_many(events: list[GpuSamp
 
 def test_a_new_kind_is_stored_without_a_line_of_its_own() -> None:
     events = [
-        Counters(event_id="a", ts=STORED, host="h", engine="vllm", note="x", running=3, waiting=2, cache_used=0.5),
+        Counters(
+            event_id="a",
+            ts=STORED,
+            host="h",
+            engine="vllm",
+            note="x",
+            running=3,
+            waiting=2,
+            cache_used=0.5,
+        ),
         Counters(event_id="b", ts=STORED, host="h", engine="vllm", note="y", running=3),
-        Counters(event_id="c", ts=STORED, host="h", engine="sglang", note="z", running=3, waiting=4),
+        Counters(
+            event_id="c", ts=STORED, host="h", engine="sglang", note="z", running=3, waiting=4
+        ),
     ]
     columns = Columns(events, LabelBook(COUNTERS, lambda _event: None))
     documents = EncodedDocuments()
     columns.encode(documents, [b"1", b"2", b"3"], ["t/0/1", "t/0/2", "t/0/3"], STORED, {})
     at = STORED.replace(tzinfo=None)
-    common = {"ts": at, "ts_us": 1_769_947_200_000_000, "ingested_at": at, "host": "h", "running": 3}
+    common = {
+        "ts": at,
+        "ts_us": 1_769_947_200_000_000,
+        "ingested_at": at,
+        "host": "h",
+        "running": 3,
+    }
     first, second, third = documents.decoded()
     assert first == common | {
         "_id": COUNTERS.raw_id(events[0]),

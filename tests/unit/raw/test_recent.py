@@ -46,7 +46,11 @@ def samples(*seen: tuple[str, int, str]) -> list[dict[str, Any]]:
 
 
 def add(
-    recent: RecentEvents, name: str, touched: Collection[GpuMinute], marked: Iterable[GpuMinute], size_bytes: int = 100
+    recent: RecentEvents,
+    name: str,
+    touched: Collection[GpuMinute],
+    marked: Iterable[GpuMinute],
+    size_bytes: int = 100,
 ) -> None:
     """A batch of one request."""
     recent.add(rows((name, 5, 10, ("g",))), [], size_bytes, touched, marked)
@@ -66,7 +70,13 @@ def requests(recent: RecentEvents, gens: dict[GpuMinute, int]) -> list[str]:
 
 def test_it_finds_what_names_a_gpu_and_can_be_active_in_a_time() -> None:
     recent = RecentEvents(clock())
-    recent.add(rows(("a", 5, 10, ("g",)), ("b", 0, 20, ("g", "k")), ("c", 29, 30, ("k",))), [], 300, [FIRST], [FIRST])
+    recent.add(
+        rows(("a", 5, 10, ("g",)), ("b", 0, 20, ("g", "k")), ("c", 29, 30, ("k",))),
+        [],
+        300,
+        [FIRST],
+        [FIRST],
+    )
     recent.add(rows(("d", 14, 15, ("h/0",))), [], 100, [FIRST], [FIRST])
     whole = known(recent, {FIRST: 2})
 
@@ -78,7 +88,9 @@ def test_it_finds_what_names_a_gpu_and_can_be_active_in_a_time() -> None:
     assert found(["g", "k"]) == ["a", "b", "c"], "a request of both is there once"
     assert found(["g", "h/0"], 14, 30) == ["b", "d"]
     assert found(["g", "h/0"], 15, 30) == ["b"], "the end of a request is not a part of it"
-    assert found(["g", "k"], 11, 29) == ["b"], "begun before the time is over, ended since its start"
+    assert found(["g", "k"], 11, 29) == ["b"], (
+        "begun before the time is over, ended since its start"
+    )
     assert found(["nobody"]) == []
 
 
@@ -88,13 +100,18 @@ def test_it_finds_samples_in_their_order() -> None:
     recent.add([], samples(("b", 10, "g"), ("d", 30, "g"), ("e", 9, "g")), 300, [FIRST], [FIRST])
     recent.add(rows(("r", 5, 10, ("g",))), [], 300, [FIRST], [FIRST])
     found = known(recent, {FIRST: 3}).samples({"g": (10, 30), "k": (0, 5), "nobody": (0, 100)})
-    assert {gpu: [sample["_id"] for sample in of] for gpu, of in found.items()} == {"g": ["a", "b", "c"], "k": [], "nobody": []}
+    assert {gpu: [sample["_id"] for sample in of] for gpu, of in found.items()} == {
+        "g": ["a", "b", "c"],
+        "k": [],
+        "nobody": [],
+    }
 
 
 def test_a_cell_is_known_while_every_mark_of_it_was_made_here() -> None:
     recent = RecentEvents(clock())
     add(recent, "a", [FIRST, SECOND], [FIRST, SECOND])
-    add(recent, "b", [FIRST, SECOND], [SECOND])  # the first one's mark is still ahead, so it was left out
+    # the first one's mark is still ahead, so it was left out
+    add(recent, "b", [FIRST, SECOND], [SECOND])
     assert requests(recent, {FIRST: 1, SECOND: 2}) == ["a", "b"]
     assert requests(recent, {FIRST: 2, SECOND: 2}) == [], "somebody else marked it, too"
     assert requests(recent, {FIRST: 1, SECOND: 1}) == [], "not as it is stored"
@@ -139,7 +156,8 @@ def test_a_gpu_is_not_known_across_a_minute_that_was_not_asked_for() -> None:
 
 
 def test_marks_that_are_counted_after_a_cell_was_taken_prove_nothing() -> None:
-    """It was taken with one mark of this process and one of another; a second one of this process makes it two, too."""
+    """It was taken with one mark of this process and one of another; a second one of this process
+    makes it two, too."""
     recent = RecentEvents(clock())
     add(recent, "a", [FIRST], [FIRST])
     before = recent.moment
@@ -176,7 +194,9 @@ def test_a_cell_that_was_forgotten_does_not_go_with_the_batch_that_touched_it_fi
     add(recent, "a", [FIRST], [FIRST], 200)
     recent.forget([FIRST])
     add(recent, "b", [FIRST], [FIRST], 200)  # the first batch goes
-    assert requests(recent, {FIRST: 1}) == ["b"], "it counts from here on; the cell's gen would be 2"
+    assert requests(recent, {FIRST: 1}) == ["b"], (
+        "it counts from here on; the cell's gen would be 2"
+    )
 
 
 def test_what_retention_could_reach_is_not_remembered() -> None:

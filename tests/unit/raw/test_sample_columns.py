@@ -1,4 +1,5 @@
-"""Documents of samples encoded for a whole batch, against the same documents made plainly, one by one."""
+"""Documents of samples encoded for a whole batch, against the same documents made plainly, one by
+one."""
 
 from __future__ import annotations
 
@@ -27,7 +28,13 @@ _reading = st.none() | st.floats(0, 1e5)
 def samples(draw: st.DrawFn) -> GpuSample:
     """Any sample; fields that no source would send together, too."""
     return GpuSample(
-        event_id=draw(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=64)),
+        event_id=draw(
+            st.text(
+                st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+                min_size=1,
+                max_size=64,
+            )
+        ),
         ts=draw(
             st.datetimes(
                 datetime(2015, 1, 1),  # noqa: DTZ001  # the zones follow
@@ -51,15 +58,23 @@ def samples(draw: st.DrawFn) -> GpuSample:
     )
 
 
-def encoded(events: Sequence[GpuSample], book: LabelBook[GpuSample, GpuDescription]) -> list[dict[str, Any]]:
+def encoded(
+    events: Sequence[GpuSample], book: LabelBook[GpuSample, GpuDescription]
+) -> list[dict[str, Any]]:
     values = [encode(event) for event in events]
     columns = SampleColumns(events, book)
     documents = EncodedDocuments()
-    columns.encode(documents, values, [f"tokens/0/{index}" for index in range(len(events))], STORED, {})
-    assert [len(part) for part in (documents.ids, documents.hashes, documents.lengths)] == [len(events)] * 3
+    columns.encode(
+        documents, values, [f"tokens/0/{index}" for index in range(len(events))], STORED, {}
+    )
+    assert [len(part) for part in (documents.ids, documents.hashes, documents.lengths)] == [
+        len(events)
+    ] * 3
     found = documents.decoded()
     read = ("_id", *LEDGER_SAMPLE_FIELDS)
-    assert columns.ledger_documents == [{name: document[name] for name in read} for document in found], "as if read back"
+    assert columns.ledger_documents == [
+        {name: document[name] for name in read} for document in found
+    ], "as if read back"
     return found
 
 
@@ -68,7 +83,10 @@ def test_each_document_is_what_it_would_be_alone(batches: list[list[GpuSample]])
     """Of any mixture of what is known and what is not, in any order."""
     book = LabelBook(SAMPLE, description_of)
     for events in batches:
-        expected = [sample_document(event, encode(event), STORED, f"tokens/0/{index}") for index, event in enumerate(events)]
+        expected = [
+            sample_document(event, encode(event), STORED, f"tokens/0/{index}")
+            for index, event in enumerate(events)
+        ]
         assert encoded(events, book) == expected
 
 
@@ -76,5 +94,7 @@ def test_descriptions_are_forgotten_when_they_are_too_many() -> None:
     book = LabelBook(SAMPLE, description_of, most_bytes=200)
     for number in range(6):
         event = GpuSample(event_id="e", ts=STORED, host=f"h{number}", gpu_index=0, source="nvml")
-        assert encoded([event], book) == [sample_document(event, encode(event), STORED, "tokens/0/0")]
+        assert encoded([event], book) == [
+            sample_document(event, encode(event), STORED, "tokens/0/0")
+        ]
         assert len(book) <= 3

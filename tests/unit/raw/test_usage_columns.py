@@ -29,7 +29,9 @@ LONGEST_ID, LONGEST_LABEL = "\U0001f600" * 64, "\U0001f600" * 256  # 4 bytes a c
 
 
 def _text(most: int) -> st.SearchStrategy[str]:
-    return st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=most)
+    return st.text(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=most
+    )
 
 
 _tokens = st.integers(0, MAX_TOKENS)
@@ -48,7 +50,9 @@ def usages(draw: st.DrawFn) -> TokenUsage:
             st.datetimes(
                 datetime(2015, 1, 1),  # noqa: DTZ001  # the zones follow
                 datetime(2100, 1, 1),  # noqa: DTZ001
-                timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=45)), timezone(timedelta(hours=-9))]),
+                timezones=st.sampled_from(
+                    [UTC, timezone(timedelta(hours=5, minutes=45)), timezone(timedelta(hours=-9))]
+                ),
             )
         ),
         host=draw(st.sampled_from(["vm1", "\u540d"])),
@@ -57,7 +61,9 @@ def usages(draw: st.DrawFn) -> TokenUsage:
         prompt_tokens=draw(_tokens),
         completion_tokens=draw(_tokens),
         gpu_uuids=gpus,
-        gpu_index=draw(st.integers(0, 4095)) if not gpus else draw(st.none() | st.integers(0, 4095)),
+        gpu_index=draw(st.integers(0, 4095))
+        if not gpus
+        else draw(st.none() | st.integers(0, 4095)),
         tenant=draw(st.sampled_from(["default", "t"])),
         cached_tokens=draw(_tokens),
         reasoning_tokens=draw(_tokens),
@@ -68,23 +74,35 @@ def usages(draw: st.DrawFn) -> TokenUsage:
     )
 
 
-def encoded(events: Sequence[TokenUsage], tps: Sequence[float | None], costs: Sequence[float | None]) -> list[dict[str, Any]]:
+def encoded(
+    events: Sequence[TokenUsage], tps: Sequence[float | None], costs: Sequence[float | None]
+) -> list[dict[str, Any]]:
     values = [encode(event) for event in events]
     sources = [f"tokens/0/{index}" for index in range(len(events))]
     known_tps, known_costs = (np.array(numbers, dtype=np.float64) for numbers in (tps, costs))
     documents = EncodedDocuments()
     columns = UsageColumns(events, LabelBook(USAGE, labels_of))
-    columns.encode(documents, values, sources, STORED, {"tps": known_tps, "cost_per_token": known_costs})
-    assert [len(part) for part in (documents.ids, documents.hashes, documents.lengths)] == [len(events)] * 3
+    columns.encode(
+        documents, values, sources, STORED, {"tps": known_tps, "cost_per_token": known_costs}
+    )
+    assert [len(part) for part in (documents.ids, documents.hashes, documents.lengths)] == [
+        len(events)
+    ] * 3
     return documents.decoded()
 
 
 @given(st.lists(st.tuples(usages(), _rate, _rate), min_size=1, max_size=12))
-def test_each_document_is_what_it_would_be_alone(rows: list[tuple[TokenUsage, float | None, float | None]]) -> None:
+def test_each_document_is_what_it_would_be_alone(
+    rows: list[tuple[TokenUsage, float | None, float | None]],
+) -> None:
     """Of any mixture of what is known and what is not, in any order."""
     events, tps, costs = zip(*rows, strict=True)
     expected = [
-        {**usage_document(event, encode(event), STORED, f"tokens/0/{index}"), "tps": rate, "cost_per_token": cost}
+        {
+            **usage_document(event, encode(event), STORED, f"tokens/0/{index}"),
+            "tps": rate,
+            "cost_per_token": cost,
+        }
         for index, (event, rate, cost) in enumerate(rows)
     ]
     assert encoded(events, tps, costs) == expected
@@ -92,12 +110,15 @@ def test_each_document_is_what_it_would_be_alone(rows: list[tuple[TokenUsage, fl
 
 @given(st.lists(usages(), min_size=1, max_size=12))
 def test_requests_read_back_are_the_requests_that_are_remembered(events: list[TokenUsage]) -> None:
-    """What closing takes from memory and what it reads: the first token, too, which stands in no document."""
+    """What closing takes from memory and what it reads: the first token, too, which stands in no
+    document."""
     remembered = UsageColumns(events, LabelBook(USAGE, labels_of)).rows
     read = UsageRows.of(encoded(events, [None] * len(events), [None] * len(events)))
     for name in (field.name for field in fields(UsageRows) if field.name not in ("ids", "labels")):
         assert getattr(read, name).tolist() == getattr(remembered, name).tolist(), name
-    assert [read.labels.at(place) for place in range(len(read))] == [remembered.labels.at(at) for at in range(len(events))]
+    assert [read.labels.at(place) for place in range(len(read))] == [
+        remembered.labels.at(at) for at in range(len(events))
+    ]
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, min_value=1e-12, max_value=1e12))
@@ -127,7 +148,11 @@ def test_the_longest_names_that_the_contract_allows() -> None:
     )
     assert decode(encode(event)) == event, "the contract takes it"
     (found,) = encoded([event], [None], [None])
-    assert (found["event_id"], found["request_id"], found["gpus"]) == (LONGEST_ID, LONGEST_LABEL, event.gpu_uuids)
+    assert (found["event_id"], found["request_id"], found["gpus"]) == (
+        LONGEST_ID,
+        LONGEST_LABEL,
+        event.gpu_uuids,
+    )
 
 
 @pytest.mark.parametrize("year", [2015, 2026, 2037, 2060, 2100])
@@ -147,4 +172,6 @@ def test_times_are_exact_to_the_microsecond(year: int) -> None:
         for us in range(0, 1_000_000, 997)
     ]
     second = int(begin.timestamp()) * 1_000_000
-    assert UsageColumns(events, LabelBook(USAGE, labels_of)).ts_us.tolist() == [second + us for us in range(0, 1_000_000, 997)]
+    assert UsageColumns(events, LabelBook(USAGE, labels_of)).ts_us.tolist() == [
+        second + us for us in range(0, 1_000_000, 997)
+    ]

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from gpu_token_analytics.rollups.calendar import Period, period_before, period_of
 
-ZONES = ["UTC", "Europe/Berlin", "America/Los_Angeles", "Asia/Kolkata", "Asia/Kathmandu", "America/Santiago", "Pacific/Apia"]
+ZONES = [
+    "UTC",
+    "Europe/Berlin",
+    "America/Los_Angeles",
+    "Asia/Kolkata",
+    "Asia/Kathmandu",
+    "America/Santiago",
+    "Pacific/Apia",
+]
 
 
 def utc(text: str) -> datetime:
@@ -22,18 +30,23 @@ def utc(text: str) -> datetime:
     ("at", "period", "zone", "start", "end"),
     [
         ("2026-03-15T10:00", Period.DAY, "UTC", "2026-03-15T00:00", "2026-03-16T00:00"),
-        ("2026-03-15T10:00", Period.WEEK, "UTC", "2026-03-09T00:00", "2026-03-16T00:00"),  # a Sunday
+        # a Sunday
+        ("2026-03-15T10:00", Period.WEEK, "UTC", "2026-03-09T00:00", "2026-03-16T00:00"),
         ("2026-03-16T00:00", Period.WEEK, "UTC", "2026-03-16T00:00", "2026-03-23T00:00"),
         ("2026-03-31T23:59", Period.MONTH, "UTC", "2026-03-01T00:00", "2026-04-01T00:00"),
         ("2026-03-31T23:00", Period.MONTH, "Europe/Berlin", "2026-03-31T22:00", "2026-04-30T22:00"),
-        ("2026-03-10T00:00", Period.MONTH, "Europe/Berlin", "2026-02-28T23:00", "2026-03-31T22:00"),  # an hour short
-        ("2026-03-29T12:00", Period.DAY, "Europe/Berlin", "2026-03-28T23:00", "2026-03-29T22:00"),  # 23 hours
+        # an hour short
+        ("2026-03-10T00:00", Period.MONTH, "Europe/Berlin", "2026-02-28T23:00", "2026-03-31T22:00"),
+        # 23 hours
+        ("2026-03-29T12:00", Period.DAY, "Europe/Berlin", "2026-03-28T23:00", "2026-03-29T22:00"),
         ("2026-12-31T12:00", Period.MONTH, "Asia/Kolkata", "2026-11-30T18:30", "2026-12-31T18:30"),
         ("2024-02-29T12:00", Period.MONTH, "UTC", "2024-02-01T00:00", "2024-03-01T00:00"),
         ("2026-01-01T00:00", Period.WEEK, "UTC", "2025-12-29T00:00", "2026-01-05T00:00"),
     ],
 )
-def test_where_periods_begin_and_end(at: str, period: Period, zone: str, start: str, end: str) -> None:
+def test_where_periods_begin_and_end(
+    at: str, period: Period, zone: str, start: str, end: str
+) -> None:
     assert period_of(utc(at), period, ZoneInfo(zone)) == (utc(start), utc(end))
 
 
@@ -49,7 +62,9 @@ def test_the_period_before() -> None:
 
 
 @given(
-    st.integers(0, 83 * 365 * 1440).map(lambda minutes: datetime(2015, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)),
+    st.integers(0, 83 * 365 * 1440).map(
+        lambda minutes: datetime(2015, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
+    ),
     st.sampled_from(Period),
     st.sampled_from(ZONES),
 )

@@ -1,4 +1,5 @@
-"""How far the sums are behind is told without asking MongoDB: /health and /metrics say it while MongoDB is silent."""
+"""How far the sums are behind is told without asking MongoDB: /health and /metrics say it while
+MongoDB is silent."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from gpu_token_analytics.rollups.step import Rollups
 
 
 class Sums:
-    """Sums with one dirty cell, computed seven seconds before the server's time; `silent`: no question is answered."""
+    """Sums with one dirty cell, computed seven seconds before the server's time; `silent`: no
+    question is answered."""
 
     def __init__(self) -> None:
         self.server_time = datetime(2026, 1, 31, 12, tzinfo=UTC)

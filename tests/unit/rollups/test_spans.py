@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_token_analytics.rollups.spans import LENGTH, Grain, Step, bucket_start, buckets, runs, spans, zone
+from gpu_token_analytics.rollups.spans import (
+    LENGTH,
+    Grain,
+    Step,
+    bucket_start,
+    buckets,
+    runs,
+    spans,
+    zone,
+)
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -64,7 +73,13 @@ def test_ranges_on_any_minute_read_half_an_hour_of_cells_at_most() -> None:
 
 def test_neighbouring_spans_are_one_query() -> None:
     start, end = at("2026-01-01T23:00Z"), at("2026-01-31T23:00Z")
-    found = list(runs(piece for low, high in buckets(start, end, Step.DAY, BERLIN) for piece in spans(low, high)))
+    found = list(
+        runs(
+            piece
+            for low, high in buckets(start, end, Step.DAY, BERLIN)
+            for piece in spans(low, high)
+        )
+    )
     assert [(piece.grain, piece.units) for piece in found] == [(Grain.HOURS, 720)]
 
 
@@ -74,7 +89,14 @@ def test_an_unknown_zone_is_refused_by_name(name: str) -> None:
         zone(name)
 
 
-ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe", "America/Sao_Paulo"]
+ZONES = [
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Asia/Kathmandu",
+    "Australia/Lord_Howe",
+    "America/Sao_Paulo",
+]
 FIRST = datetime(2017, 1, 1, tzinfo=UTC)
 
 
@@ -84,7 +106,9 @@ FIRST = datetime(2017, 1, 1, tzinfo=UTC)
     st.sampled_from([Step.NONE, Step.HOUR, Step.DAY]),
     st.sampled_from(ZONES),
 )
-def test_buckets_and_spans_cover_every_minute_once(start: datetime, minutes: int, step: Step, name: str) -> None:
+def test_buckets_and_spans_cover_every_minute_once(
+    start: datetime, minutes: int, step: Step, name: str
+) -> None:
     end = start + timedelta(minutes=minutes)
     tz = ZoneInfo(name)
     reached = start

@@ -58,14 +58,21 @@ def test_warm_idle_is_shared_by_model_first_then_tenant() -> None:
 )
 def test_many_amounts_are_shared_as_each_by_itself(amounts: list[int], weights: list[int]) -> None:
     expected = [split_exactly(amount, weights) for amount in amounts]
-    assert [list(shares) for shares in zip(*share_out_each(amounts, weights), strict=True)] == expected
+    assert [
+        list(shares) for shares in zip(*share_out_each(amounts, weights), strict=True)
+    ] == expected
 
 
 def test_packed_lines_give_back_what_was_stored() -> None:
     width = len(LINE_COLUMNS)
     lines: Lines = {("m", "t"): list(range(width)), ("a", "z"): [5] * width}
-    assert {(model, tenant): list(vector) for model, tenant, vector in unpack(pack_lines(lines))} == lines
-    assert [(model, tenant) for model, tenant, _ in unpack(pack_models(lines))] == [("a", None), ("m", None)]
+    assert {
+        (model, tenant): list(vector) for model, tenant, vector in unpack(pack_lines(lines))
+    } == lines
+    assert [(model, tenant) for model, tenant, _ in unpack(pack_models(lines))] == [
+        ("a", None),
+        ("m", None),
+    ]
 
 
 def test_lines_of_an_earlier_version_have_zeros_in_the_columns_that_it_did_not_have() -> None:
@@ -79,15 +86,23 @@ def test_lines_of_an_earlier_version_have_zeros_in_the_columns_that_it_did_not_h
 
 def test_a_rollup_holds_every_nano_dollar_of_its_cells() -> None:
     found = cells(Fleet(gpus=3, gpus_per_host=2), AT, 60)
-    hours = [gpu_hour(gpu, AT, [c for c in found if c["gpu"] == gpu]) for gpu in sorted({c["gpu"] for c in found})]
+    hours = [
+        gpu_hour(gpu, AT, [c for c in found if c["gpu"] == gpu])
+        for gpu in sorted({c["gpu"] for c in found})
+    ]
     whole = fleet(AT, HOUR, hours)
     assert whole["space"]["cost_nusd"] == sum(cell["cost_nusd"] for cell in found)
     assert sum(whole["space"][f"{name}_nusd"] for name in CLASSES) == whole["space"]["cost_nusd"]
     assert whole["total"]["cost_nusd"] == whole["space"]["attributed_nusd"]
-    assert whole["total"]["prompt_tokens"] == sum(line["prompt_tokens"] for cell in found for line in cell["lines"])
+    assert whole["total"]["prompt_tokens"] == sum(
+        line["prompt_tokens"] for cell in found for line in cell["lines"]
+    )
     assert 0 < whole["total"]["warm_idle_nusd"] <= whole["space"]["warm_idle_nusd"]
     for section in ("by_model", "lines"):
-        assert sum(vector[COST] for _, _, vector in unpack(whole[section])) == whole["total"]["cost_nusd"]
+        assert (
+            sum(vector[COST] for _, _, vector in unpack(whole[section]))
+            == whole["total"]["cost_nusd"]
+        )
 
 
 def test_a_gpu_that_changes_host_within_the_hour_has_two_places() -> None:
@@ -96,15 +111,22 @@ def test_a_gpu_that_changes_host_within_the_hour_has_two_places() -> None:
         cell["host"] = "host-99"
     document = gpu_hour("GPU-0000", AT, found)
     assert [place["host"] for place in document["places"]] == ["host-00", "host-99"]
-    assert sum(place["space"]["cost_nusd"] for place in document["places"]) == sum(c["cost_nusd"] for c in found)
+    assert sum(place["space"]["cost_nusd"] for place in document["places"]) == sum(
+        c["cost_nusd"] for c in found
+    )
     day = gpu_day("GPU-0000", AT.replace(hour=0), [document])
-    assert day["places"] == [{k: v for k, v in place.items() if k != "second_half"} for place in document["places"]]
+    assert day["places"] == [
+        {k: v for k, v in place.items() if k != "second_half"} for place in document["places"]
+    ]
 
 
 def test_cells_without_money_are_seen_but_not_summed() -> None:
     found = cells(Fleet(gpus=1), AT, 2)
     at_us = to_us(AT.replace(minute=59))
-    pending = cast("CellDocument", {"_id": cell_id("GPU-0000", at_us), **opened("GPU-0000", at_us, AT), "gen": 1})
+    pending = cast(
+        "CellDocument",
+        {"_id": cell_id("GPU-0000", at_us), **opened("GPU-0000", at_us, AT), "gen": 1},
+    )
     with_pending = gpu_hour("GPU-0000", AT, [*found, pending])
     assert with_pending["places"] == gpu_hour("GPU-0000", AT, found)["places"]
     assert with_pending["seen"] != gpu_hour("GPU-0000", AT, found)["seen"]
@@ -123,8 +145,14 @@ def test_a_price_mode_that_changes_within_the_hour_keeps_its_own_sums() -> None:
     for cell in found[30:]:
         cell["price"] = {"row": "spot", "nusd_per_hour": 1, "mode": "spot"}
     hour = gpu_hour("GPU-0000", AT, found)
-    assert [(place["price_mode"], place["space"]["cells"]) for place in hour["places"]] == [("on_demand", 30), ("spot", 30)]
+    assert [(place["price_mode"], place["space"]["cells"]) for place in hour["places"]] == [
+        ("on_demand", 30),
+        ("spot", 30),
+    ]
     assert [place["space"]["cost_nusd"] for place in hour["places"]] == [
         sum(cell["cost_nusd"] for cell in half) for half in (found[:30], found[30:])
     ]
-    assert [place["price_mode"] for place in gpu_day("GPU-0000", AT, [hour])["places"]] == ["on_demand", "spot"]
+    assert [place["price_mode"] for place in gpu_day("GPU-0000", AT, [hour])["places"]] == [
+        "on_demand",
+        "spot",
+    ]

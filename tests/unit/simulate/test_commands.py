@@ -15,7 +15,9 @@ from gpu_token_analytics.wire.sample import GpuSample
 from gpu_token_analytics.wire.usage import TokenUsage
 
 TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\r\n" + "\r\n".join(
-    f"2023-11-16 18:{minute:02}:{second:02}.1234567,{100 + second},{1 + minute}" for minute in range(3) for second in range(60)
+    f"2023-11-16 18:{minute:02}:{second:02}.1234567,{100 + second},{1 + minute}"
+    for minute in range(3)
+    for second in range(60)
 )
 
 
@@ -32,7 +34,17 @@ def events(result: Result) -> list[Event]:
 
 
 def test_history_is_repeatable_and_stays_inside_its_span() -> None:
-    arguments = ("simulate", "--start", "2026-01-15T12:00:00+01:00", "--hours", "0.1", "--rate", "5", "--seed", "3")
+    arguments = (
+        "simulate",
+        "--start",
+        "2026-01-15T12:00:00+01:00",
+        "--hours",
+        "0.1",
+        "--rate",
+        "5",
+        "--seed",
+        "3",
+    )
     first = run(*arguments)
     assert first.stdout == run(*arguments).stdout
     found = events(first)
@@ -42,7 +54,19 @@ def test_history_is_repeatable_and_stays_inside_its_span() -> None:
 
 
 def test_disturbances_on_request() -> None:
-    options = ("--rate", "20", "--seed", "3", "--duplicates", "0.1", "--late", "0.1", "--broken", "0.05", "--flat")
+    options = (
+        "--rate",
+        "20",
+        "--seed",
+        "3",
+        "--duplicates",
+        "0.1",
+        "--late",
+        "0.1",
+        "--broken",
+        "0.05",
+        "--flat",
+    )
     result = run("simulate", "--start", "2026-01-15T12:00:00Z", "--hours", "0.2", *options)
     ids: dict[str, int] = {}
     broken = 0
@@ -59,7 +83,19 @@ def test_disturbances_on_request() -> None:
 
 
 def test_live_runs_for_its_duration() -> None:
-    found = events(run("simulate", "--duration", "1", "--rate", "50", "--sample-interval", "0.5", "--hosts", "1"))
+    found = events(
+        run(
+            "simulate",
+            "--duration",
+            "1",
+            "--rate",
+            "50",
+            "--sample-interval",
+            "0.5",
+            "--hosts",
+            "1",
+        )
+    )
     span = max(event.ts for event in found) - min(event.ts for event in found)
     assert span.total_seconds() == pytest.approx(1.0, abs=0.001)
 
@@ -102,7 +138,19 @@ def test_replay_sends_the_trace_and_says_what_it_assumed(tmp_path: Path) -> None
 
 
 def test_replay_options_reach_the_events(tmp_path: Path) -> None:
-    options = ("--limit", "50", "--gpus", "2", "--hosts", "1", "--models", "m1, m2", "--tenants", "t", "--gpu-samples")
+    options = (
+        "--limit",
+        "50",
+        "--gpus",
+        "2",
+        "--hosts",
+        "1",
+        "--models",
+        "m1, m2",
+        "--tenants",
+        "t",
+        "--gpu-samples",
+    )
     found = events(run("replay", write(tmp_path), *options))
     usages = [event for event in found if isinstance(event, TokenUsage)]
     assert len(usages) == 50
@@ -138,7 +186,9 @@ def test_bad_rows_are_named_before_anything_is_sent(tmp_path: Path) -> None:
 
 
 def test_the_bad_rows_of_a_trace_without_a_request_are_named(tmp_path: Path) -> None:
-    path = write(tmp_path, "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,9799600,4808,10\n")
+    path = write(
+        tmp_path, "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,9799600,4808,10\n"
+    )
     result = CliRunner().invoke(app, ["replay", str(path), "--dry-run"])
     assert isinstance(result.exception, TraceUnreadable)
     assert "line 2 is left out: 4 columns, 3 expected" in result.stderr

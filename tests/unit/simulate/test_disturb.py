@@ -1,4 +1,5 @@
-"""Late, repeated and broken records: what is valid stays whole, what is broken is refused for its reason."""
+"""Late, repeated and broken records: what is valid stays whole, what is broken is refused for its
+reason."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def test_every_event_arrives_and_repeats_are_identical() -> None:
     assert repeated == pytest.approx(250, rel=0.3)
     assert max(times.values()) == 2
     by_id = {event.event_id: event for event in EVENTS}
-    assert all(delivery.event == by_id[delivery.event.event_id] for delivery in out if delivery.event)
+    assert all(
+        delivery.event == by_id[delivery.event.event_id] for delivery in out if delivery.event
+    )
     assert sum(1 for delivery in out if delivery.event is None) == pytest.approx(100, rel=0.4)
 
 
@@ -42,10 +45,13 @@ def test_late_events_come_after_younger_ones_and_none_is_kept() -> None:
     events = list(generate(default_fleet(), start, 3600, 7, load=Load(1.0)))
     out = list(disturb(events, Disturbances(late=0.1), 1))
     waited = [(item.at_us - to_us(item.event.ts)) / 1e6 for item in out if item.event]
-    assert sum(1 for seconds in waited if seconds >= 60) == pytest.approx(len(events) * 0.1, rel=0.25)
+    assert sum(1 for seconds in waited if seconds >= 60) == pytest.approx(
+        len(events) * 0.1, rel=0.25
+    )
     assert max(waited) <= 900
     assert all(before.at_us <= after.at_us for before, after in pairwise(out))
-    assert out[-1].at_us == to_us(events[-1].ts)  # a paced stream does not wait for them after its end
+    # a paced stream does not wait for them after its end
+    assert out[-1].at_us == to_us(events[-1].ts)
 
 
 def test_disturbing_is_reproducible() -> None:

@@ -19,7 +19,9 @@ from gpu_token_analytics.wire.usage import TokenUsage
 START = datetime(2026, 1, 15, 12, tzinfo=UTC)
 
 
-def run(seed: int = 7, minutes: float = 10, start: datetime = START, load: Load | None = None) -> list[Event]:
+def run(
+    seed: int = 7, minutes: float = 10, start: datetime = START, load: Load | None = None
+) -> list[Event]:
     return list(generate(default_fleet(), start, minutes * 60, seed, load=load or Load(8.0)))
 
 
@@ -105,7 +107,9 @@ def test_requests_overlap_wait_and_have_consistent_times() -> None:
     ends = sorted(found, key=lambda usage: usage.ts)
     one_gpu = [usage for usage in ends if usage.gpus == found[0].gpus]
     overlapping = sum(
-        1 for before, after in pairwise(one_gpu) if after.ts - timedelta(milliseconds=after.latency_ms or 0) < before.ts
+        1
+        for before, after in pairwise(one_gpu)
+        if after.ts - timedelta(milliseconds=after.latency_ms or 0) < before.ts
     )
     assert overlapping > len(one_gpu) / 2
 
@@ -125,12 +129,16 @@ def test_a_tensor_parallel_request_is_one_event_naming_both_gpus() -> None:
 
 
 def test_samples_agree_with_the_requests() -> None:
-    """Utilization is the share of the interval in which a request of that GPU ran; recomputed here from the events."""
+    """Utilization is the share of the interval in which a request of that GPU ran; recomputed here
+    from the events."""
     events = run(load=Load(2.0, diurnal_amplitude=0.0))
     found = samples(events)
     gpu = next(sample.gpu for sample in found if sample.gpu_index == 1)
     intervals = [
-        (usage.ts - timedelta(milliseconds=(usage.latency_ms or 0) - (usage.queue_ms or 0)), usage.ts)
+        (
+            usage.ts - timedelta(milliseconds=(usage.latency_ms or 0) - (usage.queue_ms or 0)),
+            usage.ts,
+        )
         for usage in usages(events)
         if gpu in usage.gpus
     ]
@@ -166,8 +174,10 @@ def test_the_default_fleet_shows_every_kind_of_idle() -> None:
     last = {sample.gpu: sample for sample in samples(run())}
     used = {gpu for usage in usages(run()) for gpu in usage.gpus}
     unused = [sample for gpu, sample in last.items() if gpu not in used]
-    assert any(sample.utilization == 0 and (sample.mem_used_mb or 0) > 10_000 for sample in unused)  # warm
-    assert any(sample.utilization == 0 and (sample.mem_used_mb or 0) < 100 for sample in unused)  # cold
+    # warm
+    assert any(sample.utilization == 0 and (sample.mem_used_mb or 0) > 10_000 for sample in unused)
+    # cold
+    assert any(sample.utilization == 0 and (sample.mem_used_mb or 0) < 100 for sample in unused)
     assert any((sample.utilization or 0) > 0.5 for sample in unused)  # busy without a request
 
 

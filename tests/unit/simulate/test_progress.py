@@ -1,4 +1,5 @@
-"""A replay that is interrupted goes on: nothing is lost, nothing counts twice, and what cannot be kept is said."""
+"""A replay that is interrupted goes on: nothing is lost, nothing counts twice, and what cannot be
+kept is said."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ from gpu_token_analytics.wire.sinks import MemorySink
 
 ROWS = 1_000
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
-TEXT = HEADER + "".join(f"2023-11-16 18:{n // 60:02}:{n % 60:02},{n + 1},{n % 7 + 1}\n" for n in range(ROWS))
+TEXT = HEADER + "".join(
+    f"2023-11-16 18:{n // 60:02}:{n % 60:02},{n + 1},{n % 7 + 1}\n" for n in range(ROWS)
+)
 
 
 class Broker(MemorySink):
@@ -86,7 +89,9 @@ def test_an_interrupted_replay_goes_on_where_it_was_acknowledged(
     assert not kept(tmp_path)
 
 
-def test_a_second_interruption_counts_from_the_start(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_interruption_counts_from_the_start(
+    trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent: list[str] = []
     for takes in (350, 250, None):
         monkeypatch.setattr(Broker, "takes", takes)
@@ -94,7 +99,9 @@ def test_a_second_interruption_counts_from_the_start(trace: Path, monkeypatch: p
     assert len(sent) == len(set(sent)) == ROWS
 
 
-def test_without_resume_it_begins_again(trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_resume_it_begins_again(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Broker, "takes", 350)
     replayed(str(trace))
     monkeypatch.setattr(Broker, "takes", None)
@@ -102,8 +109,12 @@ def test_without_resume_it_begins_again(trace: Path, tmp_path: Path, monkeypatch
     assert not kept(tmp_path)
 
 
-@pytest.mark.parametrize("other", [("--seed", "2"), ("--limit", "900"), ("--gpu", "node1/0"), ("--gpu-samples",)])
-def test_other_options_are_another_replay(trace: Path, other: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "other", [("--seed", "2"), ("--limit", "900"), ("--gpu", "node1/0"), ("--gpu-samples",)]
+)
+def test_other_options_are_another_replay(
+    trace: Path, other: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Broker, "takes", 350)
     replayed(str(trace))
     monkeypatch.setattr(Broker, "takes", None)
@@ -123,8 +134,12 @@ def test_another_topic_is_another_replay(trace: Path, monkeypatch: pytest.Monkey
     assert len(replayed(str(trace), "--resume")[1].ids) == ROWS
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"acknowledged": "300"}', '{"acknowledged": -3}', "null"])
-def test_what_cannot_be_read_is_begun_again(trace: Path, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '{"acknowledged": "300"}', '{"acknowledged": -3}', "null"]
+)
+def test_what_cannot_be_read_is_begun_again(
+    trace: Path, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Broker, "takes", 350)
     replayed(str(trace))
     monkeypatch.setattr(Broker, "takes", None)
@@ -159,5 +174,7 @@ def test_all_bad_rows_are_written_where_asked(trace: Path, tmp_path: Path) -> No
 
 
 def test_records_are_in_the_order_that_a_count_stands_for(trace: Path) -> None:
-    times = [json.loads(value)["ts"] for _, value in replayed(str(trace), "--gpu-samples")[1].records]
+    times = [
+        json.loads(value)["ts"] for _, value in replayed(str(trace), "--gpu-samples")[1].records
+    ]
     assert all(before[:19] <= after[:19] for before, after in pairwise(times))

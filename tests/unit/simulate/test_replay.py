@@ -1,4 +1,5 @@
-"""Replay: what the trace says is kept, what is assumed is stated, and a second replay is the same events."""
+"""Replay: what the trace says is kept, what is assumed is stated, and a second replay is the same
+events."""
 
 from __future__ import annotations
 
@@ -21,13 +22,21 @@ from gpu_token_analytics.wire.usage import TokenUsage
 
 START = datetime(2023, 11, 16, 18, tzinfo=UTC)
 ROWS = [
-    TraceRow(number, number + 1, to_us(START + timedelta(seconds=number * 0.37)), 100 + number % 700, 1 + number % 300)
+    TraceRow(
+        number,
+        number + 1,
+        to_us(START + timedelta(seconds=number * 0.37)),
+        100 + number % 700,
+        1 + number % 300,
+    )
     for number in range(1, 1501)
 ]
 ASSUMED = Assumptions("0" * 64)
 
 
-def usages(assumptions: Assumptions = ASSUMED, rows: list[TraceRow] = ROWS, limit: int | None = None) -> list[TokenUsage]:
+def usages(
+    assumptions: Assumptions = ASSUMED, rows: list[TraceRow] = ROWS, limit: int | None = None
+) -> list[TokenUsage]:
     return [event for event in replay(rows, assumptions, limit) if isinstance(event, TokenUsage)]
 
 
@@ -36,7 +45,10 @@ def test_every_row_is_one_valid_usage_with_its_own_tokens() -> None:
     assert len(found) == len(ROWS)
     for row in ROWS:
         usage = found[f"trace-{row.number}"]
-        assert (usage.prompt_tokens, usage.completion_tokens) == (row.context_tokens, row.generated_tokens)
+        assert (usage.prompt_tokens, usage.completion_tokens) == (
+            row.context_tokens,
+            row.generated_tokens,
+        )
         assert to_us(usage.ts) - round((usage.latency_ms or 0) * 1000) == row.arrival_us
         assert decode(encode(usage)) == usage
 
@@ -55,7 +67,9 @@ def test_no_more_than_concurrency_requests_run_at_once() -> None:
     edges = []
     for usage in found:
         edges.append((to_us(usage.ts), -1))
-        edges.append((to_us(usage.ts) - round(((usage.latency_ms or 0) - (usage.queue_ms or 0)) * 1000), 1))
+        edges.append(
+            (to_us(usage.ts) - round(((usage.latency_ms or 0) - (usage.queue_ms or 0)) * 1000), 1)
+        )
     running = most = 0
     for _, step in sorted(edges):
         running += step
@@ -66,7 +80,9 @@ def test_no_more_than_concurrency_requests_run_at_once() -> None:
 
 def test_a_second_replay_is_the_same_events() -> None:
     assumed = replace(ASSUMED, sample_interval_seconds=5.0)
-    assert [encode(event) for event in replay(ROWS, assumed)] == [encode(event) for event in replay(ROWS, assumed)]
+    assert [encode(event) for event in replay(ROWS, assumed)] == [
+        encode(event) for event in replay(ROWS, assumed)
+    ]
 
 
 def test_events_are_in_order_of_time() -> None:
@@ -82,7 +98,8 @@ def test_a_limit_sends_the_first_rows_unchanged() -> None:
 
 
 def test_no_id_ever_stands_for_two_payloads_whatever_the_limit() -> None:
-    """The last samples of a limited replay know of fewer requests; under the same id they would be id conflicts."""
+    """The last samples of a limited replay know of fewer requests; under the same id they would be
+    id conflicts."""
     assumed = replace(ASSUMED, sample_interval_seconds=5.0)
     whole = {event.event_id: event for event in replay(ROWS, assumed)}
     part = list(replay(ROWS, assumed, 100))
@@ -104,12 +121,18 @@ def test_no_id_ever_stands_for_two_payloads_whatever_the_limit() -> None:
     ids=["seed", "file", "gpus", "concurrency", "shift", "tenants", "times"],
 )
 def test_other_assumptions_never_share_an_id(other: Assumptions) -> None:
-    assert {usage.event_id for usage in usages()}.isdisjoint(usage.event_id for usage in usages(other))
+    assert {usage.event_id for usage in usages()}.isdisjoint(
+        usage.event_id for usage in usages(other)
+    )
 
 
 def test_rows_spread_over_gpus_and_tenants() -> None:
     found = usages()
-    parts = ([usage.gpus[0] for usage in found], [usage.tenant for usage in found], [usage.host for usage in found])
+    parts = (
+        [usage.gpus[0] for usage in found],
+        [usage.tenant for usage in found],
+        [usage.host for usage in found],
+    )
     for part, ways in zip(parts, (4, 3, 2), strict=True):
         counts = Counter(part)
         assert len(counts) == ways
@@ -119,7 +142,11 @@ def test_rows_spread_over_gpus_and_tenants() -> None:
 
 def test_a_row_out_of_order_waits_for_the_one_before() -> None:
     rows = [TraceRow(1, 2, to_us(START), 10, 10), TraceRow(2, 3, to_us(START) - 2_000_000, 10, 10)]
-    second = next(usage for usage in usages(replace(ASSUMED, gpus=1, hosts=1), rows) if usage.request_id == "trace-2")
+    second = next(
+        usage
+        for usage in usages(replace(ASSUMED, gpus=1, hosts=1), rows)
+        if usage.request_id == "trace-2"
+    )
     assert second.queue_ms == 2000
 
 
@@ -139,7 +166,11 @@ def test_a_shifted_replay_is_never_ahead_of_the_clock(speed: float) -> None:
         sent_us = to_us(now) + ((to_us(usage.ts) - first_us) / speed if speed else 0)
         assert to_us(usage.ts) <= sent_us + 1000
     latest = to_us(now) + ((last_us - first_us) / speed if speed else 0)
-    assert first_us == to_us(now) if speed in {0.5, 1.0} else last_us == pytest.approx(latest, abs=1000)
+    assert (
+        first_us == to_us(now)
+        if speed in {0.5, 1.0}
+        else last_us == pytest.approx(latest, abs=1000)
+    )
 
 
 def test_a_shift_of_nothing_is_nothing() -> None:

@@ -26,7 +26,8 @@ def clean() -> Iterator[Delivery]:
 
 
 def test_what_is_past_goes_out_at_once_and_the_rest_at_its_time() -> None:
-    """History and live load as one stream: after the past was sent there is nothing to catch up with."""
+    """History and live load as one stream: after the past was sent there is nothing to catch up
+    with."""
     live_from = EVENTS[1000].ts
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
     sent_at: list[tuple[float, float]] = []
@@ -34,7 +35,15 @@ def test_what_is_past_goes_out_at_once_and_the_rest_at_its_time() -> None:
     def note(_: Sent, delivery: Delivery) -> None:
         sent_at.append((clock.monotonic(), (delivery.at_us - to_us(live_from)) / 1e6))
 
-    send_stream(clean(), MemorySink(), clock, threading.Event(), speed=1.0, paced_from=live_from, on_sent=note)
+    send_stream(
+        clean(),
+        MemorySink(),
+        clock,
+        threading.Event(),
+        speed=1.0,
+        paced_from=live_from,
+        on_sent=note,
+    )
     assert {at for at, due in sent_at if due <= 0} == {0.0}
     assert all(at == pytest.approx(due, abs=1e-3) for at, due in sent_at if due > 0)
     assert sent_at[-1][0] > 0

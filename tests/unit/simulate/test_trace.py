@@ -13,7 +13,9 @@ from gpu_token_analytics.simulate.trace import BadRow, TraceRow, read_trace, sur
 from gpu_token_analytics.wire.times import from_us
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
-SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")
+SHARED = Path(
+    os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data"
+)
 CONVERSATIONS = SHARED / "traces" / "AzureLLMInferenceTrace_conv.csv"
 
 
@@ -26,7 +28,10 @@ def read(tmp_path: Path, text: str | bytes) -> tuple[list[TraceRow], list[BadRow
 
 def test_azure_format(tmp_path: Path) -> None:
     """Seven fractional digits, no zone (UTC), CRLF, no newline at the end."""
-    rows, bad = read(tmp_path, f"{HEADER}\r\n2023-11-16 18:15:46.6805907,374,44\r\n2023-11-16 18:15:50.9951690,396,109")
+    rows, bad = read(
+        tmp_path,
+        f"{HEADER}\r\n2023-11-16 18:15:46.6805907,374,44\r\n2023-11-16 18:15:50.9951690,396,109",
+    )
     assert not bad
     assert [(row.number, row.line, row.context_tokens, row.generated_tokens) for row in rows] == [
         (1, 2, 374, 44),
@@ -42,17 +47,27 @@ def test_azure_format(tmp_path: Path) -> None:
         "GeneratedTokens,model,ContextTokens,TIMESTAMP\n2,x,1,2023-11-16T18:15:46Z\n",
         f'\n\n{HEADER}\n\n"2023-11-16 18:15:46.000"," 1 ","2"\n \n',
         f"{HEADER}\n2023-11-16 19:15:46.0+01:00,1,2\n",
-        '"TIMESTAMP","ContextTokens","GeneratedTokens","note"\n2023-11-16 18:15:46,1,2,"a, b ""c"""\n',
+        (
+            '"TIMESTAMP","ContextTokens","GeneratedTokens","note"\n2023-11-16 18:15:46,1,2,"a, b '
+            '""c"""\n'
+        ),
         f"{HEADER}\n2023-11-16 18:15:46.123,1.0,2.0\n".replace(".123", ""),
     ],
-    ids=["names-and-bom", "order-and-more-columns", "blank-lines-and-quotes", "zone", "quoted-comma", "whole-floats"],
+    ids=[
+        "names-and-bom",
+        "order-and-more-columns",
+        "blank-lines-and-quotes",
+        "zone",
+        "quoted-comma",
+        "whole-floats",
+    ],
 )
 def test_variants_read_the_same(tmp_path: Path, text: str) -> None:
     rows, bad = read(tmp_path, text)
     assert not bad
-    assert [(from_us(row.arrival_us), row.context_tokens, row.generated_tokens) for row in rows] == [
-        (datetime(2023, 11, 16, 18, 15, 46, tzinfo=UTC), 1, 2)
-    ]
+    assert [
+        (from_us(row.arrival_us), row.context_tokens, row.generated_tokens) for row in rows
+    ] == [(datetime(2023, 11, 16, 18, 15, 46, tzinfo=UTC), 1, 2)]
 
 
 @pytest.mark.parametrize(
@@ -81,15 +96,26 @@ def test_variants_read_the_same(tmp_path: Path, text: str) -> None:
         ("2023-11-16 18:15:46;1;2", "1 columns, 3 expected"),
     ],
 )
-def test_a_bad_row_is_named_by_its_line_and_costs_no_other(tmp_path: Path, row: str, named: str) -> None:
-    rows, bad = read(tmp_path, f"{HEADER}\n2023-11-16 18:15:40,1,2\n{row}\n2023-11-16 18:15:50,3,4\n")
+def test_a_bad_row_is_named_by_its_line_and_costs_no_other(
+    tmp_path: Path, row: str, named: str
+) -> None:
+    rows, bad = read(
+        tmp_path, f"{HEADER}\n2023-11-16 18:15:40,1,2\n{row}\n2023-11-16 18:15:50,3,4\n"
+    )
     assert [item.line for item in bad] == [3]
     assert named in bad[0].problem
-    assert [(item.number, item.line, item.context_tokens) for item in rows] == [(1, 2, 1), (2, 4, 3)]
+    assert [(item.number, item.line, item.context_tokens) for item in rows] == [
+        (1, 2, 1),
+        (2, 4, 3),
+    ]
 
 
-@pytest.mark.parametrize(("count", "tokens"), [('"1,024"', 1024), ('"12,345,678"', 12_345_678), ('"1,024.0"', 1024)])
-def test_a_quoted_count_may_have_thousands_separators(tmp_path: Path, count: str, tokens: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "tokens"), [('"1,024"', 1024), ('"12,345,678"', 12_345_678), ('"1,024.0"', 1024)]
+)
+def test_a_quoted_count_may_have_thousands_separators(
+    tmp_path: Path, count: str, tokens: int
+) -> None:
     rows, bad = read(tmp_path, f"{HEADER}\n2023-11-16 18:15:46,{count},10\n")
     assert not bad
     assert [(row.context_tokens, row.generated_tokens) for row in rows] == [(tokens, 10)]
@@ -105,7 +131,10 @@ def test_the_cases_of_commas(name: str, tokens: list[tuple[int, int]], bad_rows:
         pytest.skip(f"{name} is not here (GPU_TOKENS_SHARED_DATA)")
     bad: list[BadRow] = []
     rows = list(read_trace(path, bad.append))
-    assert ([(row.context_tokens, row.generated_tokens) for row in rows], len(bad)) == (tokens, bad_rows)
+    assert ([(row.context_tokens, row.generated_tokens) for row in rows], len(bad)) == (
+        tokens,
+        bad_rows,
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +166,9 @@ def test_survey_identifies_the_content(tmp_path: Path) -> None:
     assert (first.rows, first.bad_rows) == (1, 1)
 
 
-@pytest.mark.skipif(not CONVERSATIONS.exists(), reason=f"{CONVERSATIONS.name} is not here (GPU_TOKENS_SHARED_DATA)")
+@pytest.mark.skipif(
+    not CONVERSATIONS.exists(), reason=f"{CONVERSATIONS.name} is not here (GPU_TOKENS_SHARED_DATA)"
+)
 def test_the_whole_conversation_trace() -> None:
     bad: list[BadRow] = []
     rows = list(read_trace(CONVERSATIONS, bad.append))

@@ -1,4 +1,5 @@
-"""Published formats and files by a column mapping: exact figures, and bad rows named by line, field and value."""
+"""Published formats and files by a column mapping: exact figures, and bad rows named by line, field
+and value."""
 
 from __future__ import annotations
 
@@ -16,20 +17,31 @@ from gpu_token_analytics.simulate.trace_layout import Field, read_mapping
 from gpu_token_analytics.wire.times import from_us, to_us
 from gpu_token_analytics.wire.usage import TokenUsage
 
-SHARED = Path(os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")
+SHARED = Path(
+    os.environ.get("GPU_TOKENS_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data"
+)
 MOONCAKE = SHARED / "traces" / "mooncake_synthetic_first1000.jsonl"
 START = datetime(2026, 10, 1, tzinfo=UTC)
-BURST = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+BURST = (
+    "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+)
 MAP = "ts=started_at,input_tokens=prompt,output_tokens=completion"
 
 
 def read(
-    tmp_path: Path, text: str, *pairs: str, unit: str | None = None, gpus: tuple[str, ...] = (), now: datetime | None = None
+    tmp_path: Path,
+    text: str,
+    *pairs: str,
+    unit: str | None = None,
+    gpus: tuple[str, ...] = (),
+    now: datetime | None = None,
 ) -> tuple[list[TraceRow], list[BadRow]]:
     path = tmp_path / "trace"
     path.write_text(text)
     bad: list[BadRow] = []
-    trace = Trace(path, read_mapping(pairs, unit, gpus), to_us(START), None if now is None else to_us(now))
+    trace = Trace(
+        path, read_mapping(pairs, unit, gpus), to_us(START), None if now is None else to_us(now)
+    )
     return list(trace.rows(bad.append)), bad
 
 
@@ -38,11 +50,20 @@ def seconds(row: TraceRow) -> float:
 
 
 def test_burstgpt_with_durations(tmp_path: Path) -> None:
-    rows, bad = read(tmp_path, f"{BURST}5,1,3.25,ChatGPT,472,18,490,Conversation log\n45.5,2,0.5,GPT-4,100,0,100,API log\n")
+    rows, bad = read(
+        tmp_path,
+        f"{BURST}5,1,3.25,ChatGPT,472,18,490,Conversation log\n"
+        "45.5,2,0.5,GPT-4,100,0,100,API log\n",
+    )
     assert not bad
-    assert [(seconds(row), row.latency_ms, row.model) for row in rows] == [(5, 3250, "ChatGPT"), (45.5, 500, "GPT-4")]
+    assert [(seconds(row), row.latency_ms, row.model) for row in rows] == [
+        (5, 3250, "ChatGPT"),
+        (45.5, 500, "GPT-4"),
+    ]
     assert [(row.context_tokens, row.generated_tokens) for row in rows] == [(472, 18), (100, 0)]
-    assert [row.finish_reason for row in rows] == [None, "error"], "no response tokens: the request failed"
+    assert [row.finish_reason for row in rows] == [None, "error"], (
+        "no response tokens: the request failed"
+    )
 
 
 def test_older_burstgpt_has_no_durations(tmp_path: Path) -> None:
@@ -57,8 +78,10 @@ def test_mooncake_counts_in_milliseconds_and_blocks_that_were_there_before(tmp_p
     lines = [
         {"timestamp": 0, "input_length": 1300, "output_length": 5, "hash_ids": [1, 2, 3]},
         {"timestamp": 2500, "input_length": 1200, "output_length": 5, "hash_ids": [1, 2, 4]},
-        {"timestamp": 2500, "input_length": 1024, "output_length": 5, "hash_ids": [1, 2]},  # all known: one is computed
-        {"timestamp": 3000, "input_length": 1100, "output_length": 5, "hash_ids": [9, 2, 3]},  # known, but not from the start
+        # all known: one is computed
+        {"timestamp": 2500, "input_length": 1024, "output_length": 5, "hash_ids": [1, 2]},
+        # known, but not from the start
+        {"timestamp": 3000, "input_length": 1100, "output_length": 5, "hash_ids": [9, 2, 3]},
         {"timestamp": 4000, "input_length": 0, "output_length": 0, "hash_ids": []},
     ]
     rows, bad = read(tmp_path, "\n".join(map(json.dumps, lines)))
@@ -68,14 +91,28 @@ def test_mooncake_counts_in_milliseconds_and_blocks_that_were_there_before(tmp_p
 
 
 def test_qwen_bailian_counts_in_seconds_and_blocks_of_16(tmp_path: Path) -> None:
-    line = {"chat_id": 159, "parent_chat_id": -1, "timestamp": 61.114, "input_length": 33, "output_length": 132, "type": "text"}
+    line = {
+        "chat_id": 159,
+        "parent_chat_id": -1,
+        "timestamp": 61.114,
+        "input_length": 33,
+        "output_length": 132,
+        "type": "text",
+    }
     blocks = ([1, 2, 3], [1, 2, 4])
-    rows, bad = read(tmp_path, "\n".join(json.dumps(line | {"turn": 1, "hash_ids": one}) for one in blocks))
+    rows, bad = read(
+        tmp_path, "\n".join(json.dumps(line | {"turn": 1, "hash_ids": one}) for one in blocks)
+    )
     assert not bad
-    assert [(seconds(row), row.cached_tokens, row.request_id) for row in rows] == [(61.114, 0, "159"), (61.114, 32, "159")]
+    assert [(seconds(row), row.cached_tokens, row.request_id) for row in rows] == [
+        (61.114, 0, "159"),
+        (61.114, 32, "159"),
+    ]
 
 
-@pytest.mark.skipif(not MOONCAKE.exists(), reason=f"{MOONCAKE.name} is not here (GPU_TOKENS_SHARED_DATA)")
+@pytest.mark.skipif(
+    not MOONCAKE.exists(), reason=f"{MOONCAKE.name} is not here (GPU_TOKENS_SHARED_DATA)"
+)
 def test_a_thousand_requests_of_mooncake() -> None:
     facts = Trace(MOONCAKE, start_us=to_us(START)).survey()
     rows = list(Trace(MOONCAKE, start_us=to_us(START)).rows(lambda row: pytest.fail(str(row))))
@@ -84,12 +121,18 @@ def test_a_thousand_requests_of_mooncake() -> None:
     # Capped at the input alone it would be 2,046,169: 13 requests have only blocks that are known.
     assert sum(row.cached_tokens for row in rows) == facts.cached_tokens == 2_046_156
     assert all(row.cached_tokens < row.context_tokens for row in rows)
-    events = [event for event in replay(rows, Assumptions("0" * 64, layout=facts.layout)) if isinstance(event, TokenUsage)]
+    events = [
+        event
+        for event in replay(rows, Assumptions("0" * 64, layout=facts.layout))
+        if isinstance(event, TokenUsage)
+    ]
     assert sum(event.cached_tokens for event in events) == 2_046_156
     assert len({event.event_id for event in events}) == 1000, "times repeat, ids do not"
 
 
-@pytest.mark.parametrize("text", ['{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": [1]}', BURST])
+@pytest.mark.parametrize(
+    "text", ['{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": [1]}', BURST]
+)
 def test_times_that_count_from_0_need_a_start(tmp_path: Path, text: str) -> None:
     path = tmp_path / "trace"
     path.write_text(text)
@@ -99,10 +142,16 @@ def test_times_that_count_from_0_need_a_start(tmp_path: Path, text: str) -> None
 
 def test_any_csv_by_a_mapping_needs_no_model_of_anything(tmp_path: Path) -> None:
     columns = "prompt;completion;cached;think;secs;wait;first;llm;team;gpu;call;why;started_at;uid"
-    row = "1200;80;1024;16;2.5;0.25;1;llama;acme;node1/0, node1/1;c-1;stop;2026-10-03T12:00:00+02:00;u-1"
+    row = (
+        "1200;80;1024;16;2.5;0.25;1;llama;acme;node1/0, "
+        "node1/1;c-1;stop;2026-10-03T12:00:00+02:00;u-1"
+    )
     pairs = (
         f"{MAP},cached_tokens=cached,reasoning_tokens=think,latency_seconds=secs",
-        "queue_seconds=wait,ttft_seconds=first,model=llm,tenant=team,gpus=gpu,request_id=call,finish_reason=why,id=uid",
+        (
+            "queue_seconds=wait,ttft_seconds=first,model=llm,tenant=team,gpus=gpu,request_id=call,"
+            "finish_reason=why,id=uid"
+        ),
     )
     rows, bad = read(tmp_path, f"{columns}\n{row}\n", *pairs)
     assert not bad
@@ -128,7 +177,13 @@ def test_any_csv_by_a_mapping_needs_no_model_of_anything(tmp_path: Path) -> None
         finish_reason="stop",
     )
     others = Assumptions(
-        facts.sha256, seed=9, gpus=7, models=("x",), tenants=("y",), concurrency=1, layout=facts.layout
+        facts.sha256,
+        seed=9,
+        gpus=7,
+        models=("x",),
+        tenants=("y",),
+        concurrency=1,
+        layout=facts.layout,
     ).needed()
     assert list(replay(rows, others)) == [event], "what is not used changes nothing, ids included"
 
@@ -144,11 +199,18 @@ def test_any_csv_by_a_mapping_needs_no_model_of_anything(tmp_path: Path) -> None
     ],
     ids=["start-end", "end-latency", "unknown", "epoch-seconds", "epoch-ms"],
 )
-def test_times_of_a_mapping(tmp_path: Path, pairs: str, cells: str, latency_ms: float | None) -> None:
+def test_times_of_a_mapping(
+    tmp_path: Path, pairs: str, cells: str, latency_ms: float | None
+) -> None:
     unit = "ms" if "000," in cells else None
-    rows, bad = read(tmp_path, f"a,b,i,o\n{cells},1,2\n", f"{pairs},input_tokens=i,output_tokens=o", unit=unit)
+    rows, bad = read(
+        tmp_path, f"a,b,i,o\n{cells},1,2\n", f"{pairs},input_tokens=i,output_tokens=o", unit=unit
+    )
     assert not bad
-    assert (rows[0].latency_ms, from_us(rows[0].arrival_us)) == (latency_ms, datetime(2026, 10, 3, 10, tzinfo=UTC))
+    assert (rows[0].latency_ms, from_us(rows[0].arrival_us)) == (
+        latency_ms,
+        datetime(2026, 10, 3, 10, tzinfo=UTC),
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,10 +230,16 @@ def test_times_of_a_mapping(tmp_path: Path, pairs: str, cells: str, latency_ms: 
         ("tenant=x", "y" * 257, "has 257 characters; a name has at most 256"),
     ],
 )
-def test_a_bad_value_of_a_mapping_is_named(tmp_path: Path, pairs: str, cells: str, named: str) -> None:
+def test_a_bad_value_of_a_mapping_is_named(
+    tmp_path: Path, pairs: str, cells: str, named: str
+) -> None:
     good = "2026-10-03 10:00:00,10,2,"
     fine = {"end": "2026-10-03 10:00:01", "gpus": "node1/0"}.get(pairs.partition("=")[0], "1")
-    rows, bad = read(tmp_path, f"started_at,prompt,completion,x\n{good}{fine}\n{good}{cells}\n{good}{fine}\n", f"{MAP},{pairs}")
+    rows, bad = read(
+        tmp_path,
+        f"started_at,prompt,completion,x\n{good}{fine}\n{good}{cells}\n{good}{fine}\n",
+        f"{MAP},{pairs}",
+    )
     assert [row.line for row in rows] == [2, 4]
     assert [row.line for row in bad] == [3]
     assert named in bad[0].problem
@@ -203,7 +271,9 @@ def test_a_value_may_have_line_feeds_and_a_stray_quote_costs_one_row(tmp_path: P
     assert [row.line for row in bad] == [6]
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", "3", '{"timestamp": 1}', '{"timestamp": 1, "input_length": true}'])
+@pytest.mark.parametrize(
+    "line", ["{", "[1]", "3", '{"timestamp": 1}', '{"timestamp": 1, "input_length": true}']
+)
 def test_a_line_that_is_no_request_costs_no_other(tmp_path: Path, line: str) -> None:
     good = '{"timestamp": 1, "input_length": 3, "output_length": 2, "hash_ids": [1]}'
     rows, bad = read(tmp_path, f"{good}\n{line}\n\n{good}\n")
@@ -237,7 +307,9 @@ def test_blocks_that_do_not_fit_the_input_are_named(tmp_path: Path, blocks: obje
         ([f"{MAP},gpus=g"], None, ("node1/0",), "--gpu"),
     ],
 )
-def test_a_mapping_that_cannot_be_used_is_named(pairs: list[str], unit: str | None, gpus: tuple[str, ...], named: str) -> None:
+def test_a_mapping_that_cannot_be_used_is_named(
+    pairs: list[str], unit: str | None, gpus: tuple[str, ...], named: str
+) -> None:
     with pytest.raises(SettingsError) as raised:
         read_mapping(pairs, unit, gpus)
     assert named in str(raised.value)
@@ -246,12 +318,18 @@ def test_a_mapping_that_cannot_be_used_is_named(pairs: list[str], unit: str | No
 def test_a_column_may_have_a_comma_and_is_meant_by_its_exact_name(tmp_path: Path) -> None:
     columns = read_mapping(["ts=a, b,input_tokens=In,output_tokens=in_"], None, ()).columns
     assert columns == {Field.TS: "a, b", Field.INPUT: "In", Field.OUTPUT: "in_"}
-    rows, _ = read(tmp_path, '"a, b",In,in_\n2026-10-03 10:00:00,3,4\n', "ts=a, b,input_tokens=In,output_tokens=in_")
+    rows, _ = read(
+        tmp_path,
+        '"a, b",In,in_\n2026-10-03 10:00:00,3,4\n',
+        "ts=a, b,input_tokens=In,output_tokens=in_",
+    )
     assert (rows[0].context_tokens, rows[0].generated_tokens) == (3, 4)
 
 
 def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(TraceUnreadable, match="no column 'completion'; its columns are started_at, prompt"):
+    with pytest.raises(
+        TraceUnreadable, match="no column 'completion'; its columns are started_at, prompt"
+    ):
         read(tmp_path, "started_at,prompt\n", MAP)
 
 
@@ -266,18 +344,26 @@ def test_an_id_is_the_request_in_whatever_file(tmp_path: Path) -> None:
         trace = Trace(path, read_mapping([f"{MAP},id=uid"], None, ("node1/0",)))
         facts = trace.survey()
         assumed = Assumptions(facts.sha256, layout=facts.layout).check().needed()
-        found.append({event.event_id for event in replay(trace.rows(lambda row: pytest.fail(str(row))), assumed)})
+        found.append(
+            {
+                event.event_id
+                for event in replay(trace.rows(lambda row: pytest.fail(str(row))), assumed)
+            }
+        )
     month, day = found
     assert len(month) == 2
     assert day < month
 
 
 @pytest.mark.parametrize("change", [{"start_us": 0}, {"layout": Trace}], ids=["start", "columns"])
-def test_another_start_or_mapping_is_other_events(tmp_path: Path, change: dict[str, object]) -> None:
+def test_another_start_or_mapping_is_other_events(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
     path = tmp_path / "trace"
     path.write_text("started_at,prompt,completion,ms\n2026-10-03 10:00:00,1,1,5\n")
     layout = Trace(path, read_mapping([MAP], None, ())).survey().layout
     other = Trace(path, read_mapping([f"{MAP},latency_ms=ms"], None, ())).survey().layout
     values = {name: other if name == "layout" else value for name, value in change.items()}
-    first, second = Assumptions("0", layout=layout), Assumptions("0", **({"layout": layout} | values))  # type: ignore[arg-type]
+    first = Assumptions("0", layout=layout)
+    second = Assumptions("0", **({"layout": layout} | values))  # type: ignore[arg-type]
     assert first.namespace != second.namespace

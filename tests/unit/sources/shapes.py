@@ -1,4 +1,5 @@
-"""Spans as engines, clients and frameworks make them, written by hand from their source and conventions."""
+"""Spans as engines, clients and frameworks make them, written by hand from their source and
+conventions."""
 
 from __future__ import annotations
 
@@ -30,8 +31,11 @@ def span(attributes: dict[str, Any] | None = None, *, seconds: float = 2.0, **fi
     return Span(**values)
 
 
-def vllm(request_id: str = CHAT_ID, prompt: int = 1000, completion: int = 200, **fields: Any) -> Span:
-    """vLLM 0.33: vllm/v1/engine/output_processor.py, do_tracing: no model, no cached tokens, no finish reason."""
+def vllm(
+    request_id: str = CHAT_ID, prompt: int = 1000, completion: int = 200, **fields: Any
+) -> Span:
+    """vLLM 0.33: vllm/v1/engine/output_processor.py, do_tracing: no model, no cached tokens, no
+    finish reason."""
     attributes = {
         "gen_ai.latency.time_to_first_token": 0.5,
         "gen_ai.latency.e2e": 1.9,
@@ -48,11 +52,20 @@ def vllm(request_id: str = CHAT_ID, prompt: int = 1000, completion: int = 200, *
         "gen_ai.request.n": 1,
     }
     resource = {"service.name": "vllm-chat", "host.name": "node1"}
-    return span(**{"attributes": attributes, "name": "llm_request", "kind": SpanKind.SERVER, "resource": resource, **fields})
+    return span(
+        **{
+            "attributes": attributes,
+            "name": "llm_request",
+            "kind": SpanKind.SERVER,
+            "resource": resource,
+            **fields,
+        }
+    )
 
 
 def sglang(**fields: Any) -> Span:
-    """SGLang 0.5.23: sglang/srt/observability, the root span of a request: kind INTERNAL, the finish reasons as JSON."""
+    """SGLang 0.5.23: sglang/srt/observability, the root span of a request: kind INTERNAL, the
+    finish reasons as JSON."""
     attributes = {
         "rid": "b7d5f4c4a2f04a6f8a8c6a9e7a5d1c3b",
         "module": "sglang::request",
@@ -68,7 +81,11 @@ def sglang(**fields: Any) -> Span:
         "gen_ai.latency.time_in_model_inference": 1.9,
         "gen_ai.latency.time_in_model_prefill": 0.3,
     }
-    own = {"name": " Req b7d5f4c4", "kind": SpanKind.INTERNAL, "resource": {"service.name": "sglang"}}
+    own = {
+        "name": " Req b7d5f4c4",
+        "kind": SpanKind.INTERNAL,
+        "resource": {"service.name": "sglang"},
+    }
     return span(**{"attributes": attributes, **own, **fields})
 
 
@@ -91,7 +108,13 @@ def current(**fields: Any) -> Span:
         "server.address": "node1",
         "server.port": 8000,
     }
-    return span(**{"attributes": attributes, "resource": {"service.name": "checkout", "host.name": "web7"}, **fields})
+    return span(
+        **{
+            "attributes": attributes,
+            "resource": {"service.name": "checkout", "host.name": "web7"},
+            **fields,
+        }
+    )
 
 
 def openllmetry(**fields: Any) -> Span:
@@ -125,7 +148,14 @@ def openinference(**fields: Any) -> Span:
         "llm.token_count.prompt_details.audio": 10,
         "llm.token_count.completion_details.reasoning": 50,
     }
-    return span(**{"attributes": attributes, "kind": SpanKind.INTERNAL, "resource": {"service.name": "agent"}, **fields})
+    return span(
+        **{
+            "attributes": attributes,
+            "kind": SpanKind.INTERNAL,
+            "resource": {"service.name": "agent"},
+            **fields,
+        }
+    )
 
 
 def langfuse(**fields: Any) -> Span:
@@ -138,7 +168,14 @@ def langfuse(**fields: Any) -> Span:
         ),
         "langfuse.observation.completion_start_time": '"2026-01-31T12:00:00.600Z"',
     }
-    return span(**{"attributes": attributes, "kind": SpanKind.INTERNAL, "resource": {"service.name": "agent"}, **fields})
+    return span(
+        **{
+            "attributes": attributes,
+            "kind": SpanKind.INTERNAL,
+            "resource": {"service.name": "agent"},
+            **fields,
+        }
+    )
 
 
 def below(child: Span, parent: Span) -> Span:

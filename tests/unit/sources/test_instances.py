@@ -7,8 +7,20 @@ import random
 from gpu_token_analytics.sources.instances import CountedBy, InstanceBook, InstancePlacement
 
 
-def row(instance: str, gpu: str | None, from_us: int, to_us: int = 1 << 60, created_us: int = 0) -> InstancePlacement:
-    return InstancePlacement(instance, (gpu,) if gpu else (), "h1", None, CountedBy.ANY, from_us, to_us, created_us, gpu or "")
+def row(
+    instance: str, gpu: str | None, from_us: int, to_us: int = 1 << 60, created_us: int = 0
+) -> InstancePlacement:
+    return InstancePlacement(
+        instance,
+        (gpu,) if gpu else (),
+        "h1",
+        None,
+        CountedBy.ANY,
+        from_us,
+        to_us,
+        created_us,
+        gpu or "",
+    )
 
 
 ROWS = [
@@ -32,7 +44,17 @@ def test_the_row_that_took_effect_last_holds_whatever_the_order() -> None:
         random.Random(seed).shuffle(rows)
         book = InstanceBook(rows)
         asked = (0, 99, 100, 199, 200, 299, 300, 399, 400)
-        expected = [("GPU-a",), ("GPU-a",), ("GPU-c",), ("GPU-c",), ("GPU-d",), ("GPU-d",), ("GPU-c",), ("GPU-c",), ()]
+        expected = [
+            ("GPU-a",),
+            ("GPU-a",),
+            ("GPU-c",),
+            ("GPU-c",),
+            ("GPU-d",),
+            ("GPU-d",),
+            ("GPU-c",),
+            ("GPU-c",),
+            (),
+        ]
         assert [gpus_at(book, at, "node1:8000") for at in asked] == expected
         assert gpus_at(book, -1, "node1:8000") is None
 
@@ -40,5 +62,7 @@ def test_the_row_that_took_effect_last_holds_whatever_the_order() -> None:
 def test_the_first_name_of_which_anything_is_said_decides() -> None:
     book = InstanceBook(ROWS)
     assert gpus_at(book, 0, "chat/vllm-0", "http://Node1:8000/v1", "vllm") == ("GPU-a",)
-    assert gpus_at(book, 500, "http://node1:8000", "vllm") == (), "a row without GPUs is an answer, not a gap"
+    assert gpus_at(book, 500, "http://node1:8000", "vllm") == (), (
+        "a row without GPUs is an answer, not a gap"
+    )
     assert gpus_at(book, 500, "nobody") is None

@@ -11,7 +11,10 @@ import pytest
 from google.protobuf.json_format import MessageToDict, Parse
 from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -20,7 +23,15 @@ from opentelemetry.trace import SpanKind as Kind
 from opentelemetry.trace import StatusCode, set_span_in_context
 
 from gpu_token_analytics.sources import otlp
-from gpu_token_analytics.sources.otlp import JSON, PROTOBUF, BadExport, TooLarge, read_json, read_protobuf, unpacked
+from gpu_token_analytics.sources.otlp import (
+    JSON,
+    PROTOBUF,
+    BadExport,
+    TooLarge,
+    read_json,
+    read_protobuf,
+    unpacked,
+)
 
 ATTRIBUTES: dict[str, Any] = {
     "text": "prompt",
@@ -40,7 +51,9 @@ def request_of_an_sdk() -> ExportTraceServiceRequest:
     provider.add_span_processor(SimpleSpanProcessor(memory))
     tracer = provider.get_tracer("vllm.llm_engine")
     parent = tracer.start_span("parent", start_time=1_769_860_800_000_000_000)
-    child = tracer.start_span("llm_request", set_span_in_context(parent), kind=Kind.SERVER, attributes=ATTRIBUTES)
+    child = tracer.start_span(
+        "llm_request", set_span_in_context(parent), kind=Kind.SERVER, attributes=ATTRIBUTES
+    )
     child.set_status(StatusCode.ERROR)
     child.end()
     parent.end(end_time=1_769_860_802_500_000_001)
@@ -66,19 +79,31 @@ def test_what_an_sdk_sends_is_read() -> None:
     assert (child.name, child.kind, child.is_error) == ("llm_request", 2, True)
     assert (child.trace_id, child.parent_id) == parent.address
     assert (len(child.trace_id), len(child.span_id)) == (32, 16)
-    assert (parent.start_ns, parent.end_ns) == (1_769_860_800_000_000_000, 1_769_860_802_500_000_001)
+    assert (parent.start_ns, parent.end_ns) == (
+        1_769_860_800_000_000_000,
+        1_769_860_802_500_000_001,
+    )
 
 
 def test_both_encodings_say_the_same() -> None:
     request = request_of_an_sdk()
     document = as_json(request)
     assert read_json(json.dumps(document).encode()) == read_protobuf(request.SerializeToString())
-    for span in (span for r in document["resourceSpans"] for s in r["scopeSpans"] for span in s["spans"]):
-        span |= {name: int(span[name]) for name in ("startTimeUnixNano", "endTimeUnixNano")}  # numbers are allowed, too
-        span |= {"traceId": span["traceId"].upper(), "unknownField": {"deep": [{}]}, "status": None, "links": [{"x": 1}]}
+    for span in (
+        span for r in document["resourceSpans"] for s in r["scopeSpans"] for span in s["spans"]
+    ):
+        # numbers are allowed, too
+        span |= {name: int(span[name]) for name in ("startTimeUnixNano", "endTimeUnixNano")}
+        span |= {
+            "traceId": span["traceId"].upper(),
+            "unknownField": {"deep": [{}]},
+            "status": None,
+            "links": [{"x": 1}],
+        }
     again = read_json(json.dumps(document).encode())
     assert [(span.address, span.attributes, span.start_ns) for span in again] == [
-        (span.address, span.attributes, span.start_ns) for span in read_protobuf(request.SerializeToString())
+        (span.address, span.attributes, span.start_ns)
+        for span in read_protobuf(request.SerializeToString())
     ]
 
 
@@ -106,7 +131,10 @@ def span_json(**fields: Any) -> bytes:
         (span_json(startTimeUnixNano="soon"), "startTimeUnixNano='soon' is no integer"),
         (span_json(startTimeUnixNano="9" * 5000), "is no integer"),
         (span_json(attributes=[{"key": "a", "value": {"intValue": "1.5"}}]), "intValue='1.5'"),
-        (span_json(attributes=[{"key": "a", "value": {"doubleValue": "much"}}]), "doubleValue='much'"),
+        (
+            span_json(attributes=[{"key": "a", "value": {"doubleValue": "much"}}]),
+            "doubleValue='much'",
+        ),
         (span_json(kind="SPAN_KIND_SERVER"), "no export request"),
     ],
 )
@@ -130,14 +158,30 @@ def test_numbers_that_json_lacks_are_texts(value: Any) -> None:
 
 
 def test_texts_are_cut_and_what_is_no_plain_value_is_none() -> None:
-    values: list[Any] = [{"stringValue": "x" * 10_000}, {"bytesValue": "AAAA"}, {"kvlistValue": {"values": []}}, {}, None]
-    values.append({"arrayValue": {"values": [{"stringValue": "a"}, {"arrayValue": {"values": [{}]}}, {}]}})
-    (span,) = read_json(span_json(attributes=[{"key": str(n), "value": value} for n, value in enumerate(values)]))
-    assert [span.attributes[str(n)] for n in range(1, 6)] == [None, None, None, None, ["a", None, None]]
+    values: list[Any] = [
+        {"stringValue": "x" * 10_000},
+        {"bytesValue": "AAAA"},
+        {"kvlistValue": {"values": []}},
+        {},
+        None,
+    ]
+    values.append(
+        {"arrayValue": {"values": [{"stringValue": "a"}, {"arrayValue": {"values": [{}]}}, {}]}}
+    )
+    (span,) = read_json(
+        span_json(attributes=[{"key": str(n), "value": value} for n, value in enumerate(values)])
+    )
+    assert [span.attributes[str(n)] for n in range(1, 6)] == [
+        None,
+        None,
+        None,
+        None,
+        ["a", None, None],
+    ]
     assert span.attributes["0"] == "x" * otlp.MAX_TEXT
 
 
-# -- bounds --------------------------------------------------------------------------------------------------------------------
+# -- bounds ----------------------------------------------------------------------------------------
 
 
 def test_gzip_is_unpacked_no_further_than_the_limit() -> None:
@@ -151,7 +195,10 @@ def test_gzip_is_unpacked_no_further_than_the_limit() -> None:
         unpacked(bomb, "gzip", 1 << 20)
 
 
-@pytest.mark.parametrize("body", [b"plain", gzip.compress(b"x", mtime=0)[:-4], gzip.compress(b"x", mtime=0) + b"more", b""])
+@pytest.mark.parametrize(
+    "body",
+    [b"plain", gzip.compress(b"x", mtime=0)[:-4], gzip.compress(b"x", mtime=0) + b"more", b""],
+)
 def test_what_is_no_whole_gzip_is_refused(body: bytes) -> None:
     with pytest.raises(BadExport):
         unpacked(body, "gzip", 1000)
@@ -173,7 +220,7 @@ def test_too_many_spans_or_objects_are_refused(monkeypatch: pytest.MonkeyPatch) 
         read_json(b'{"resourceSpans":[' + b"{}," * otlp.MAX_JSON_OBJECTS + b"{}]}")
 
 
-# -- answers -------------------------------------------------------------------------------------------------------------------
+# -- answers ---------------------------------------------------------------------------------------
 
 
 def test_answers_in_both_encodings() -> None:
@@ -182,12 +229,22 @@ def test_answers_in_both_encodings() -> None:
     binary = ExportTraceServiceResponse.FromString(otlp.export_answer(PROTOBUF, 3, "why"))
     text = Parse(otlp.export_answer(JSON, 3, "why"), ExportTraceServiceResponse())
     assert binary == text
-    assert (binary.partial_success.rejected_spans, binary.partial_success.error_message) == (3, "why")
+    assert (binary.partial_success.rejected_spans, binary.partial_success.error_message) == (
+        3,
+        "why",
+    )
     warning = ExportTraceServiceResponse.FromString(otlp.export_answer(PROTOBUF, 0, "sampled"))
-    assert (warning.partial_success.rejected_spans, warning.partial_success.error_message) == (0, "sampled")
+    assert (warning.partial_success.rejected_spans, warning.partial_success.error_message) == (
+        0,
+        "sampled",
+    )
 
 
-@pytest.mark.parametrize(("http", "code"), [(400, 3), (401, 16), (403, 7), (413, 8), (429, 8), (503, 14), (500, 13)])
+@pytest.mark.parametrize(
+    ("http", "code"), [(400, 3), (401, 16), (403, 7), (413, 8), (429, 8), (503, 14), (500, 13)]
+)
 def test_errors_are_a_status(http: int, code: int) -> None:
-    assert Status.FromString(otlp.status_answer(PROTOBUF, http, "why")) == Status(code=code, message="why")
+    assert Status.FromString(otlp.status_answer(PROTOBUF, http, "why")) == Status(
+        code=code, message="why"
+    )
     assert json.loads(otlp.status_answer(JSON, http, "why")) == {"code": code, "message": "why"}

@@ -15,13 +15,19 @@ from gpu_token_analytics.wire.usage import TokenUsage
 TS = datetime(2026, 1, 31, 12, tzinfo=UTC)
 AT_US = to_us(TS)
 USAGE = TokenUsage(
-    event_id="e", ts=TS, host="gateway", model="m", request_id="r", prompt_tokens=3, completion_tokens=2,
+    event_id="e", ts=TS, host="gateway", model="m", request_id="r", prompt_tokens=3,
+    completion_tokens=2,
     gpu_uuids=["instance:node1:8000"], tenant="t", cached_tokens=1, latency_ms=5.0,
 )  # fmt: skip
 
 
 def book(*rows: dict[str, Any]) -> InstanceBook:
-    plain: dict[str, Any] = {"instance": "node1:8000", "gpus": ("node1/0", "node1/1"), "host": None, "model": None}
+    plain: dict[str, Any] = {
+        "instance": "node1:8000",
+        "gpus": ("node1/0", "node1/1"),
+        "host": None,
+        "model": None,
+    }
     return InstanceBook(InstancePlacement(**{**plain, **row}) for row in rows)
 
 
@@ -35,11 +41,16 @@ def test_an_instance_gets_the_gpus_and_host_of_its_placement() -> None:
     assert placed(naming("instance:http://Node1:8000/v1/chat/completions"), book({})) == expected
     assert placed(USAGE, book({"host": "other"})) == msgspec.structs.replace(expected, host="other")
     by_uuid = placed(USAGE, book({"gpus": ("GPU-1",)}))
-    assert by_uuid == msgspec.structs.replace(USAGE, gpu_uuids=["GPU-1"]), "no host is told: the sender's stays"
+    assert by_uuid == msgspec.structs.replace(USAGE, gpu_uuids=["GPU-1"]), (
+        "no host is told: the sender's stays"
+    )
 
 
 def test_the_row_in_force_at_the_end_of_the_request_holds() -> None:
-    found = placed(USAGE, book({"to_us": AT_US}, {"gpus": ("node1/7",), "from_us": AT_US}, {"from_us": AT_US + 1}))
+    found = placed(
+        USAGE,
+        book({"to_us": AT_US}, {"gpus": ("node1/7",), "from_us": AT_US}, {"from_us": AT_US + 1}),
+    )
     assert found is not None
     assert found.gpu_uuids == ["node1/7"]
 

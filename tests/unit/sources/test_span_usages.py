@@ -1,4 +1,5 @@
-"""Which spans are requests, what they say, and when two are one: by shapes that engines and instrumentations send."""
+"""Which spans are requests, what they say, and when two are one: by shapes that engines and
+instrumentations send."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def only(*spans: Span, book: InstanceBook = NOWHERE, tenant: str | None = None) 
     found = usages(spans, book, tenant)
     assert found.refused == []
     ((usage, _),) = found.usages
-    assert decode(encode(usage), START + timedelta(minutes=1)) == usage, "it is a good record as it is"
+    assert decode(encode(usage), START + timedelta(minutes=1)) == usage, (
+        "it is a good record as it is"
+    )
     return usage
 
 
@@ -58,7 +61,14 @@ TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_toke
         (vllm, (1000, 200, 0, 0), "unknown", (1900, 250, 500), None, "vllm-chat@node1"),
         (sglang, (1000, 200, 640, 0), "qwen3-32b", (2000, None, 400), "stop", "sglang"),
         (current, (1000, 200, 640, 50), "llama-3.3-70b", (2000, None, 600), "length", "node1:8000"),
-        (openllmetry, (1000, 200, 640, 50), "llama-3.3-70b", (2000, None, None), None, "node1:8000"),
+        (
+            openllmetry,
+            (1000, 200, 640, 50),
+            "llama-3.3-70b",
+            (2000, None, None),
+            None,
+            "node1:8000",
+        ),
         (openinference, (1000, 200, 640, 50), "llama-3.3-70b", (2000, None, None), None, "agent"),
         (langfuse, (1000, 200, 640, 50), "llama-3.3-70b", (2000, None, 600), None, "agent"),
     ],
@@ -82,7 +92,7 @@ def test_what_each_source_says(
     assert usage.tenant == "default"
 
 
-# -- which spans tell of a request ---------------------------------------------------------------------------------------------
+# -- which spans tell of a request -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -101,13 +111,19 @@ def test_what_each_source_says(
     ids=str,
 )
 def test_what_only_adds_up_is_not_counted(attributes: dict[str, Any]) -> None:
-    totals = {"gen_ai.usage.input_tokens": 5000, "gen_ai.usage.output_tokens": 900, "llm.token_count.prompt": 5000}
+    totals = {
+        "gen_ai.usage.input_tokens": 5000,
+        "gen_ai.usage.output_tokens": 900,
+        "llm.token_count.prompt": 5000,
+    }
     parent = span({**attributes, **totals})
     assert usages([parent], NOWHERE).usages == []
     assert only(parent, below(current(), parent)).prompt_tokens == 1000
 
 
-@pytest.mark.parametrize("attributes", [{}, {"http.request.method": "POST"}, {"db.system": "mongodb"}])
+@pytest.mark.parametrize(
+    "attributes", [{}, {"http.request.method": "POST"}, {"db.system": "mongodb"}]
+)
 def test_other_spans_are_nothing_to_us(attributes: dict[str, Any]) -> None:
     assert usages([span(attributes)], NOWHERE) == Counted()
 
@@ -123,9 +139,17 @@ def test_a_span_without_an_operation_counts_only_where_none_below_tells() -> Non
 
 def test_a_retrieval_below_a_chat_is_a_request_of_its_own() -> None:
     chat = current()
-    embeds = span({"gen_ai.operation.name": "embeddings", "gen_ai.usage.input_tokens": 40, "gen_ai.request.model": "bge"})
+    embeds = span(
+        {
+            "gen_ai.operation.name": "embeddings",
+            "gen_ai.usage.input_tokens": 40,
+            "gen_ai.request.model": "bge",
+        }
+    )
     found = usages([chat, below(embeds, chat)], NOWHERE)
-    assert sorted((usage.model, usage.prompt_tokens, usage.completion_tokens) for usage, _ in found.usages) == [
+    assert sorted(
+        (usage.model, usage.prompt_tokens, usage.completion_tokens) for usage, _ in found.usages
+    ) == [
         ("bge", 40, 0),
         ("llama-3.3-70b", 1000, 200),
     ]
@@ -137,7 +161,7 @@ def test_a_request_without_figures_is_told() -> None:
     assert found.left_out == {LeftOut.WITHOUT_TOKENS: 1}
 
 
-# -- one request is one usage --------------------------------------------------------------------------------------------------
+# -- one request is one usage ----------------------------------------------------------------------
 
 
 def test_client_and_engine_are_one_request_and_the_engine_wins_in_any_order() -> None:
@@ -147,7 +171,9 @@ def test_client_and_engine_are_one_request_and_the_engine_wins_in_any_order() ->
     for order in permutations([client, http, engine]):
         usage = only(*order)
         assert usage.queue_ms == 250, "the engine's times"
-        assert (usage.tenant, usage.model) == ("acme", "llama-3.3-70b"), "what the engine does not say its client does"
+        assert (usage.tenant, usage.model) == ("acme", "llama-3.3-70b"), (
+            "what the engine does not say its client does"
+        )
 
 
 def test_in_one_export_they_are_found_by_the_response_id_where_the_trace_is_cut() -> None:
@@ -162,7 +188,9 @@ def test_in_two_exports_they_are_one_event() -> None:
     assert only(current()).event_id == only(vllm()).event_id
     assert only(openllmetry()).event_id == only(vllm()).event_id
     owner = only(current()).tenant
-    assert identify([owner], [only(current()).event_id]) == identify([owner], [only(vllm()).event_id])
+    assert identify([owner], [only(current()).event_id]) == identify(
+        [owner], [only(vllm()).event_id]
+    )
 
 
 def test_a_span_sent_again_is_the_same_event_byte_for_byte() -> None:
@@ -173,14 +201,29 @@ def test_a_span_sent_again_is_the_same_event_byte_for_byte() -> None:
 
 def test_other_requests_are_other_events() -> None:
     later = vllm(completion=201, start_ns=START_NS + 1)
-    spans = [vllm(), later, vllm(request_id=CHAT_ID[:-1] + "9"), openinference(), openinference(), langfuse()]
+    spans = [
+        vllm(),
+        later,
+        vllm(request_id=CHAT_ID[:-1] + "9"),
+        openinference(),
+        openinference(),
+        langfuse(),
+    ]
     assert len({usage.event_id for usage, _ in usages(spans, NOWHERE).usages}) == len(spans)
 
 
 def test_an_id_that_an_agent_hands_to_all_its_calls_loses_none() -> None:
     """vLLM makes the id from X-Request-Id, which meshes hand on."""
-    calls = [vllm(prompt=1000 + call, completion=call, start_ns=START_NS + call) for call in range(5)]
-    assert sorted(usage.prompt_tokens for usage, _ in usages(calls, NOWHERE).usages) == [1000, 1001, 1002, 1003, 1004]
+    calls = [
+        vllm(prompt=1000 + call, completion=call, start_ns=START_NS + call) for call in range(5)
+    ]
+    assert sorted(usage.prompt_tokens for usage, _ in usages(calls, NOWHERE).usages) == [
+        1000,
+        1001,
+        1002,
+        1003,
+        1004,
+    ]
 
 
 def test_short_ids_are_told_apart_by_their_trace() -> None:
@@ -195,7 +238,9 @@ def test_choices_of_one_request_share_its_prompt() -> None:
     usage = only(vllm(completion=200), vllm(completion=120))
     assert (usage.prompt_tokens, usage.completion_tokens) == (1000, 320)
     client = current(attributes={**current().attributes, "gen_ai.usage.output_tokens": 320})
-    assert only(vllm(completion=200), vllm(completion=120), client).event_id == only(client).event_id
+    assert (
+        only(vllm(completion=200), vllm(completion=120), client).event_id == only(client).event_id
+    )
 
 
 def test_the_first_prompt_of_a_completion_request_has_its_response_id() -> None:
@@ -218,20 +263,32 @@ def test_spans_in_a_circle_end() -> None:
     assert usages([below(one, other), other], NOWHERE).usages == []
 
 
-# -- tokens --------------------------------------------------------------------------------------------------------------------
+# -- tokens ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         # A prompt that leaves out what was cached, as Anthropic's API counts.
-        ({"gen_ai.usage.input_tokens": 300, "gen_ai.usage.cache_read.input_tokens": 640}, (300 + 640 + 64, 200, 640, 50)),
+        (
+            {"gen_ai.usage.input_tokens": 300, "gen_ai.usage.cache_read.input_tokens": 640},
+            (300 + 640 + 64, 200, 640, 50),
+        ),
         # An answer that leaves out the thoughts, as Gemini's API counts.
-        ({"gen_ai.usage.output_tokens": 40, "gen_ai.usage.reasoning.output_tokens": 50}, (1000, 90, 640, 50)),
+        (
+            {"gen_ai.usage.output_tokens": 40, "gen_ai.usage.reasoning.output_tokens": 50},
+            (1000, 90, 640, 50),
+        ),
         ({"gen_ai.usage.input_tokens": "1000"}, (1000, 200, 640, 50)),
         ({"gen_ai.usage.input_tokens": 1000.0}, (1000, 200, 640, 50)),
-        ({"gen_ai.usage.output_tokens": 0, "gen_ai.usage.reasoning.output_tokens": None}, (1000, 0, 640, 0)),
-        ({"gen_ai.usage.input_tokens": None, "gen_ai.usage.prompt_tokens": 900}, (900, 200, 640, 50)),
+        (
+            {"gen_ai.usage.output_tokens": 0, "gen_ai.usage.reasoning.output_tokens": None},
+            (1000, 0, 640, 0),
+        ),
+        (
+            {"gen_ai.usage.input_tokens": None, "gen_ai.usage.prompt_tokens": 900},
+            (900, 200, 640, 50),
+        ),
     ],
     ids=str,
 )
@@ -243,14 +300,20 @@ def test_counts_are_inclusive(changes: dict[str, Any], expected: tuple[int, ...]
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"gen_ai.usage.input_tokens": -1}, "gen_ai.usage.input_tokens='-1' is no number of tokens"),
+        (
+            {"gen_ai.usage.input_tokens": -1},
+            "gen_ai.usage.input_tokens='-1' is no number of tokens",
+        ),
         ({"gen_ai.usage.input_tokens": 1.5}, "1.5"),
         ({"gen_ai.usage.input_tokens": float("nan")}, "nan"),
         ({"gen_ai.usage.input_tokens": float("inf")}, "inf"),
         ({"gen_ai.usage.input_tokens": True}, "True"),
         ({"gen_ai.usage.input_tokens": "many"}, "many"),
         ({"gen_ai.usage.input_tokens": 10**9}, "no number of tokens"),
-        ({"gen_ai.usage.output_tokens": None}, "gen_ai.usage.output_tokens is missing beside gen_ai.usage.input_tokens=1000"),
+        (
+            {"gen_ai.usage.output_tokens": None},
+            "gen_ai.usage.output_tokens is missing beside gen_ai.usage.input_tokens=1000",
+        ),
         ({"langfuse.observation.usage_details": "{"}, "is no JSON object"),
         ({"langfuse.observation.usage_details": "[1]"}, "is no JSON object"),
         ({"langfuse.observation.usage_details": '{"input": "x"}'}, "usage_details.input"),
@@ -267,22 +330,33 @@ def test_what_cannot_be_counted_is_refused_by_name(changes: dict[str, Any], said
 
 
 def test_an_error_before_the_answer_has_no_answer() -> None:
-    attributes = {**current().attributes, "gen_ai.usage.output_tokens": None, "error.type": "timeout"}
+    attributes = {
+        **current().attributes,
+        "gen_ai.usage.output_tokens": None,
+        "error.type": "timeout",
+    }
     for name in ("gen_ai.response.finish_reasons", "gen_ai.usage.reasoning.output_tokens"):
         attributes[name] = None
     usage = only(current(attributes=attributes))
     assert (usage.completion_tokens, usage.finish_reason) == (0, "timeout")
 
 
-# -- times ---------------------------------------------------------------------------------------------------------------------
+# -- times -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("fields", "latency_ms"),
-    [({"seconds": 0}, None), ({"start_ns": 0}, None), ({"seconds": -1}, None), ({"seconds": 0.0015}, 1.5)],
+    [
+        ({"seconds": 0}, None),
+        ({"start_ns": 0}, None),
+        ({"seconds": -1}, None),
+        ({"seconds": 0.0015}, 1.5),
+    ],
     ids=str,
 )
-def test_a_span_without_a_length_is_a_point_in_time(fields: dict[str, Any], latency_ms: float | None) -> None:
+def test_a_span_without_a_length_is_a_point_in_time(
+    fields: dict[str, Any], latency_ms: float | None
+) -> None:
     usage = only(current(**fields))
     assert usage.latency_ms == latency_ms
     assert usage.ttft_ms == (None if latency_ms is None else min(600, latency_ms))
@@ -290,7 +364,11 @@ def test_a_span_without_a_length_is_a_point_in_time(fields: dict[str, Any], late
 
 def test_times_that_are_none_are_unknown() -> None:
     for wrong in (-1.0, float("nan"), float("inf"), True, "soon", None):
-        attributes = {**vllm().attributes, "gen_ai.latency.time_in_queue": wrong, "gen_ai.latency.time_to_first_token": wrong}
+        attributes = {
+            **vllm().attributes,
+            "gen_ai.latency.time_in_queue": wrong,
+            "gen_ai.latency.time_to_first_token": wrong,
+        }
         usage = only(vllm(attributes=attributes))
         assert (usage.queue_ms, usage.ttft_ms) == (None, None)
 
@@ -300,7 +378,7 @@ def test_a_span_that_has_not_ended_is_refused() -> None:
     assert "endTimeUnixNano" in why
 
 
-# -- tenant and model ----------------------------------------------------------------------------------------------------------
+# -- tenant and model ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -336,13 +414,19 @@ def test_the_model_is_the_engines_word_then_the_operators_then_the_clients() -> 
     engine, client = vllm(), current()
     assert only(engine).model == "unknown"
     assert only(engine, client).model == "llama-3.3-70b"
-    assert only(engine, client, book=placed("vllm-chat", "GPU-a", model="operator")).model == "operator"
+    assert (
+        only(engine, client, book=placed("vllm-chat", "GPU-a", model="operator")).model
+        == "operator"
+    )
     told = replace(engine, resource={**engine.resource, "gpu_tokens.model": "environment"})
-    assert only(told, client, book=placed("vllm-chat", "GPU-a", model="operator")).model == "environment"
+    assert (
+        only(told, client, book=placed("vllm-chat", "GPU-a", model="operator")).model
+        == "environment"
+    )
     assert only(sglang(), book=placed("sglang", "GPU-a", model="operator")).model == "qwen3-32b"
 
 
-# -- where it ran --------------------------------------------------------------------------------------------------------------
+# -- where it ran ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -350,14 +434,31 @@ def test_the_model_is_the_engines_word_then_the_operators_then_the_clients() -> 
     [
         (vllm(), "vllm-chat@node1"),
         (vllm(), "vllm-chat"),
-        (vllm(resource={"k8s.pod.name": "vllm-0", "k8s.namespace.name": "chat", "service.name": "v"}), "chat.vllm-0"),
+        (
+            vllm(
+                resource={
+                    "k8s.pod.name": "vllm-0",
+                    "k8s.namespace.name": "chat",
+                    "service.name": "v",
+                }
+            ),
+            "chat.vllm-0",
+        ),
         (vllm(resource={"k8s.pod.name": "vllm-0", "service.instance.id": "627cc493"}), "627cc493"),
         (vllm(resource={"service.name": "unknown_service", "host.name": "node1"}), "node1"),
         (current(), "node1:8000"),
         (current(), "node1"),
         (openllmetry(), "node1:8000"),
         (current(attributes={**current().attributes, "server.port": None}), "node1"),
-        (current(attributes={**current().attributes, "url.full": "http://Node1:8000/v1/chat/completions"}), "node1:8000"),
+        (
+            current(
+                attributes={
+                    **current().attributes,
+                    "url.full": "http://Node1:8000/v1/chat/completions",
+                }
+            ),
+            "node1:8000",
+        ),
         (current(kind=SpanKind.SERVER), "checkout@web7"),
     ],
     ids=str,
@@ -383,7 +484,9 @@ def test_placements_are_as_of_the_end_of_the_request() -> None:
 
 
 def test_gpus_that_the_span_names_need_no_placement() -> None:
-    engine = vllm(resource={"gpu_tokens.gpus": "GPU-a;GPU-b GPU-a", "host.name": "node1", "service.name": "v"})
+    engine = vllm(
+        resource={"gpu_tokens.gpus": "GPU-a;GPU-b GPU-a", "host.name": "node1", "service.name": "v"}
+    )
     assert only(engine).gpus == ["GPU-a", "GPU-b"]
     assert only(engine).host == "node1"
     labelled = vllm(resource={"gpu_tokens.gpus": "node2/0 node2/1", "host.name": "container7"})
@@ -393,7 +496,10 @@ def test_gpus_that_the_span_names_need_no_placement() -> None:
 
 
 def test_an_unplaced_instance_is_named_and_its_tokens_are_kept() -> None:
-    found = usages([vllm(), current(attributes={**current().attributes, "gen_ai.response.id": "y" * 30})], NOWHERE)
+    found = usages(
+        [vllm(), current(attributes={**current().attributes, "gen_ai.response.id": "y" * 30})],
+        NOWHERE,
+    )
     assert found.unplaced == {"vllm-chat@node1", "node1:8000"}
     assert sum(usage.prompt_tokens for usage, _ in found.usages) == 2000
     removed = InstanceBook([InstancePlacement("vllm-chat", (), None, None)])
@@ -413,11 +519,13 @@ def test_clients_are_left_out_where_the_engine_tells_of_all() -> None:
     assert found.usages == []
     assert found.left_out == {LeftOut.TOLD_BY_ENGINE: 1}
     names = ("node1:8000", "vllm-chat")
-    both = InstanceBook([InstancePlacement(name, ("GPU-a",), "node1", None, CountedBy.ENGINE) for name in names])
+    both = InstanceBook(
+        [InstancePlacement(name, ("GPU-a",), "node1", None, CountedBy.ENGINE) for name in names]
+    )
     assert only(vllm(), book=both).gpus == ["GPU-a"]
 
 
-# -- the rest ------------------------------------------------------------------------------------------------------------------
+# -- the rest --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -443,17 +551,64 @@ def test_sampling_is_noticed(fields: dict[str, Any], sampled: bool) -> None:
 
 def test_whatever_attributes_hold_nothing_breaks() -> None:
     """Every name with every kind of value: a usage, a refusal, or nothing - never an exception."""
-    from gpu_token_analytics.sources.span_figures import COUNTED, LANGFUSE_FIRST_TOKEN, LANGFUSE_USAGE, NAMES
+    from gpu_token_analytics.sources.span_figures import (
+        COUNTED,
+        LANGFUSE_FIRST_TOKEN,
+        LANGFUSE_USAGE,
+        NAMES,
+    )
 
-    names = [*(name for group in NAMES.values() for name in group), *COUNTED, LANGFUSE_USAGE, LANGFUSE_FIRST_TOKEN]
-    names += ["server.address", "server.port", "url.full", "service.name", "host.name", "k8s.pod.name"]
-    values: list[Any] = [None, True, -1, 0, 7, 10**30, 0.5, float("nan"), float("inf"), "", "x", "[", "[1]", "\0", "é" * 5000]
-    values += [[], [None], ["a", 1], "http://[::", "http://a:b", "{}", '{"input": {}}', "2026-01-31T12:00:00"]
+    names = [
+        *(name for group in NAMES.values() for name in group),
+        *COUNTED,
+        LANGFUSE_USAGE,
+        LANGFUSE_FIRST_TOKEN,
+    ]
+    names += [
+        "server.address",
+        "server.port",
+        "url.full",
+        "service.name",
+        "host.name",
+        "k8s.pod.name",
+    ]
+    values: list[Any] = [
+        None,
+        True,
+        -1,
+        0,
+        7,
+        10**30,
+        0.5,
+        float("nan"),
+        float("inf"),
+        "",
+        "x",
+        "[",
+        "[1]",
+        "\0",
+        "é" * 5000,
+    ]
+    values += [
+        [],
+        [None],
+        ["a", 1],
+        "http://[::",
+        "http://a:b",
+        "{}",
+        '{"input": {}}',
+        "2026-01-31T12:00:00",
+    ]
     chosen = random.Random(7)
     for _ in range(3000):
         made = {name: chosen.choice(values) for name in chosen.sample(names, 12)}
         shape = chosen.choice([vllm, current, langfuse, openinference])()
-        one = replace(shape, attributes={**shape.attributes, **made}, resource=made, trace_state=str(chosen.choice(values)))
+        one = replace(
+            shape,
+            attributes={**shape.attributes, **made},
+            resource=made,
+            trace_state=str(chosen.choice(values)),
+        )
         found = usages([one], NOWHERE)
         assert len(found.usages) + len(found.refused) + found.left_out.total() <= 1
         for usage, _ in found.usages:
@@ -463,9 +618,19 @@ def test_whatever_attributes_hold_nothing_breaks() -> None:
 def test_the_page_has_every_name() -> None:
     from tests.conftest import ROOT
 
-    from gpu_token_analytics.sources.span_figures import COUNTED, LANGFUSE_FIRST_TOKEN, LANGFUSE_USAGE, NAMES
+    from gpu_token_analytics.sources.span_figures import (
+        COUNTED,
+        LANGFUSE_FIRST_TOKEN,
+        LANGFUSE_USAGE,
+        NAMES,
+    )
 
     page = (ROOT / "docs" / "sources" / "opentelemetry.md").read_text()
-    names = [*(name for group in NAMES.values() for name in group), *COUNTED, LANGFUSE_USAGE, LANGFUSE_FIRST_TOKEN]
+    names = [
+        *(name for group in NAMES.values() for name in group),
+        *COUNTED,
+        LANGFUSE_USAGE,
+        LANGFUSE_FIRST_TOKEN,
+    ]
     names += [value for values in COUNTED.values() for value in values]
     assert [name for name in names if f"`{name}`" not in page] == []

@@ -1,4 +1,5 @@
-"""Tables on a narrow terminal, in a pipe and without escape codes: names are whole, columns go whole."""
+"""Tables on a narrow terminal, in a pipe and without escape codes: names are whole, columns go
+whole."""
 
 from __future__ import annotations
 
@@ -18,7 +19,11 @@ from gpu_token_analytics.terminal.console import Column, FittedTable, plain_cons
 from gpu_token_analytics.terminal.report import render
 from gpu_token_analytics.terminal.top import screen
 
-NAMES = ["llama-3.3-70b-instruct", "qwen2.5-coder-32b", "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8"]
+NAMES = [
+    "llama-3.3-70b-instruct",
+    "qwen2.5-coder-32b",
+    "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8",
+]
 
 
 def body(names: list[str]) -> CostsResponse:
@@ -26,7 +31,14 @@ def body(names: list[str]) -> CostsResponse:
 
     def row(name: str | None) -> dict[str, Any]:
         money = dict.fromkeys(
-            ("attributed_nusd", "unmetered_work_nusd", "warm_idle_nusd", "cold_idle_nusd", "unobserved_nusd"), 123_456_789_012
+            (
+                "attributed_nusd",
+                "unmetered_work_nusd",
+                "warm_idle_nusd",
+                "cold_idle_nusd",
+                "unobserved_nusd",
+            ),
+            123_456_789_012,
         )
         rates = dict.fromkeys(
             (
@@ -93,13 +105,30 @@ def test_a_name_that_is_longer_than_the_terminal_is_still_whole() -> None:
 
 def test_wide_shows_every_column_whatever_the_room() -> None:
     headings = printed(render(body(NAMES), 50, wide=True), 80)[1]
-    for heading in ("warm idle", "cold idle", "unobserved", "unmetered", "tok/s", "$/M in", "$/M out", "J/token"):
+    for heading in (
+        "warm idle",
+        "cold idle",
+        "unobserved",
+        "unmetered",
+        "tok/s",
+        "$/M in",
+        "$/M out",
+        "J/token",
+    ):
         assert heading in headings
         assert heading not in printed(render(body(NAMES), 50), 80)[1] or heading == "unmetered"
 
 
 def test_the_least_needed_column_goes_first_and_an_empty_one_takes_no_room() -> None:
-    made = FittedTable("t", (Column("name", right=False), Column("kept", 1), Column("goes", 2), Column("", 1, right=False)))
+    made = FittedTable(
+        "t",
+        (
+            Column("name", right=False),
+            Column("kept", 1),
+            Column("goes", 2),
+            Column("", 1, right=False),
+        ),
+    )
     made.add_row("x" * 10, "1", "2", "")
     assert printed(made, 80)[1].split() == ["name", "kept", "goes"]
     assert printed(made, 16)[1].split() == ["name", "kept"]
@@ -138,7 +167,9 @@ FIGURES = answer(
         "cells_due": 2,
         "at": "2026-11-29T16:56:00Z",
         "cost_nusd": 10,
-        "classes": dict.fromkeys(("attributed", "unmetered_work", "warm_idle", "cold_idle", "unobserved"), 2),
+        "classes": dict.fromkeys(
+            ("attributed", "unmetered_work", "warm_idle", "cold_idle", "unobserved"), 2
+        ),
         "models": [
             {
                 "model": f"{NAMES[0]}-{index}",
@@ -156,7 +187,15 @@ FIGURES = answer(
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 70), (200, 50)])
 def test_top_shows_forty_gpus_one_line_each_and_says_how_many_more(width: int, height: int) -> None:
     gpus = [
-        answer(GpuState, {**GPU, "gpu": f"GPU-{index}", "host": f"gpu-node-{index // 8}", "gpu_index": index % 8})
+        answer(
+            GpuState,
+            {
+                **GPU,
+                "gpu": f"GPU-{index}",
+                "host": f"gpu-node-{index // 8}",
+                "gpu_index": index % 8,
+            },
+        )
         for index in range(40)
     ]
     console = plain_console(file=io.StringIO(), width=width, height=height)
@@ -181,7 +220,15 @@ def test_top_shows_forty_gpus_one_line_each_and_says_how_many_more(width: int, h
 
 def test_csv_has_a_column_for_each_field_and_no_formula(capsys: pytest.CaptureFixture[str]) -> None:
     support.print_csv(
-        [{"key": "=1+1", "scopes": ["read", "admin"], "money": {"total_nusd": 2**60}, "none": None}, {"more": True}]
+        [
+            {
+                "key": "=1+1",
+                "scopes": ["read", "admin"],
+                "money": {"total_nusd": 2**60},
+                "none": None,
+            },
+            {"more": True},
+        ]
     )
     head, one, two = capsys.readouterr().out.splitlines()
     assert head == "key,scopes,money.total_nusd,none,more"
@@ -214,7 +261,9 @@ def on_a_terminal(*command: str, **environment: str) -> str:
     return out.decode()
 
 
-@pytest.mark.parametrize("command", [("--help",), ("report", "--nonsense"), ("report", "--last", "3x"), ("top",)])
+@pytest.mark.parametrize(
+    "command", [("--help",), ("report", "--nonsense"), ("report", "--last", "3x"), ("top",)]
+)
 def test_no_color_means_no_escape_codes_at_all(command: tuple[str, ...]) -> None:
     assert "\x1b" not in on_a_terminal(*command, NO_COLOR="1")
 

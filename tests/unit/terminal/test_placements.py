@@ -1,4 +1,5 @@
-"""Files of placements: what is wrong with one is said with file, row and field, before a database is asked."""
+"""Files of placements: what is wrong with one is said with file, row and field, before a database
+is asked."""
 
 from __future__ import annotations
 
@@ -35,10 +36,16 @@ def no_database(monkeypatch: pytest.MonkeyPatch) -> None:
         ("p.json", json.dumps([{**GOOD, "gpus": ["node1/first"]}]), "is no host/index"),
         (
             "p.json",
-            json.dumps([{**GOOD, "valid_from": "2026-01-02T00:00:00Z", "valid_to": "2026-01-01T00:00:00Z"}]),
+            json.dumps(
+                [{**GOOD, "valid_from": "2026-01-02T00:00:00Z", "valid_to": "2026-01-01T00:00:00Z"}]
+            ),
             "valid_to=",
         ),
-        ("p.json", json.dumps([{**GOOD, "valid_from": "2026-01-02"}]), "row 1: valid_from=2026-01-02"),
+        (
+            "p.json",
+            json.dumps([{**GOOD, "valid_from": "2026-01-02"}]),
+            "row 1: valid_from=2026-01-02",
+        ),
         ("p.json", json.dumps([{**GOOD, "instance": "/"}]), "names nothing"),
         ("p.csv", "instance,gpu\nnode1:8000,node1/0\n", "known are instance, gpus"),
         ("p.csv", "instance,gpus\nnode1:8000,node1/0,x\n", "row 1 has more values"),
@@ -47,10 +54,16 @@ def no_database(monkeypatch: pytest.MonkeyPatch) -> None:
         ("p.csv", 'instance,gpus\n"node1:8000,node1/0\n', "is not CSV"),
         ("p.csv", "instance;gpus\nnode1:8000;node1/0\n", "the header has instance;gpus"),
         ("p.csv", "", "no instance"),
-        ("p.json", '[{"instance": "node1:8000", "gpus": ["node1/0"], "gpus": []}]', "key gpus is given twice"),
+        (
+            "p.json",
+            '[{"instance": "node1:8000", "gpus": ["node1/0"], "gpus": []}]',
+            "key gpus is given twice",
+        ),
     ],
 )
-def test_a_bad_file_changes_nothing_and_says_why(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_a_bad_file_changes_nothing_and_says_why(
+    tmp_path: Path, name: str, text: str, said: str
+) -> None:
     file = tmp_path / name
     file.write_text(text)
     with pytest.raises(SettingsError, match=said.replace("(", r"\(")):
@@ -60,7 +73,10 @@ def test_a_bad_file_changes_nothing_and_says_why(tmp_path: Path, name: str, text
 def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
     from gpu_token_analytics.terminal.placements import _rows_of
 
-    rows: list[dict[str, Any]] = [{**GOOD, "gpus": ["node1/0", "node1/1"], "model": "llama"}, {"instance": "vllm", "gpus": []}]
+    rows: list[dict[str, Any]] = [
+        {**GOOD, "gpus": ["node1/0", "node1/1"], "model": "llama"},
+        {"instance": "vllm", "gpus": []},
+    ]
     as_json, as_csv = tmp_path / "p.json", tmp_path / "p.csv"
     as_json.write_text(json.dumps(rows))
     for between in (" ", "  ", ";", "; ", ", ", ","):

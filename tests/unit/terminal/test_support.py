@@ -14,7 +14,12 @@ NOW = datetime(2026, 3, 22, 12, 0, 30, tzinfo=UTC)
 
 @pytest.mark.parametrize(
     ("last", "length"),
-    [("90m", timedelta(minutes=90)), ("24h", timedelta(days=1)), ("30d", timedelta(days=30)), ("3w", timedelta(days=21))],
+    [
+        ("90m", timedelta(minutes=90)),
+        ("24h", timedelta(days=1)),
+        ("30d", timedelta(days=30)),
+        ("3w", timedelta(days=21)),
+    ],
 )
 def test_the_last_minutes_hours_days_and_weeks(last: str, length: timedelta) -> None:
     start, end = asked_range(None, None, last).at(NOW)

@@ -1,4 +1,5 @@
-"""Sizes: plausible for a known fleet, growing with what they are made of, and the pages and files say the same."""
+"""Sizes: plausible for a known fleet, growing with what they are made of, and the pages and files
+say the same."""
 
 from __future__ import annotations
 
@@ -32,10 +33,14 @@ def simple(**values: float) -> Constants:
 
 
 def test_by_hand() -> None:
-    load = Load(500, 900, 5.0, kafka_retention_hours=10, raw_retention_days=2, ledger_days=3, copies=1)
+    load = Load(
+        500, 900, 5.0, kafka_retention_hours=10, raw_retention_days=2, ledger_days=3, copies=1
+    )
     measured = simple(
-        processor_events_per_second=2000, kafka_bytes_per_usage=100, kafka_bytes_per_sample=50, mongo_bytes_per_usage=10,
-        mongo_bytes_per_sample=20, mongo_bytes_per_cell=7, mongo_bytes_per_gpu_hour=5, mongo_bytes_per_gpu_day=3,
+        processor_events_per_second=2000, kafka_bytes_per_usage=100, kafka_bytes_per_sample=50,
+        mongo_bytes_per_usage=10,
+        mongo_bytes_per_sample=20, mongo_bytes_per_cell=7, mongo_bytes_per_gpu_hour=5,
+        mongo_bytes_per_gpu_day=3,
         mongod_us_per_event=200, closer_us_per_cell=30, closer_us_per_request=4,
     )  # fmt: skip
     found = size(load, Rules(), measured)
@@ -53,7 +58,10 @@ def test_by_hand() -> None:
 @given(LOADS)
 def test_more_needs_no_less(load: Load) -> None:
     found = size(load)
-    for more in (replace(load, gpus=2 * load.gpus), replace(load, requests_per_second=2 * load.requests_per_second)):
+    for more in (
+        replace(load, gpus=2 * load.gpus),
+        replace(load, requests_per_second=2 * load.requests_per_second),
+    ):
         larger = size(more)
         assert larger.partitions >= found.partitions >= found.processors
         assert larger.processors >= found.processors >= 2
@@ -79,8 +87,21 @@ def test_defaults_are_those_of_the_settings() -> None:
 
 
 def test_the_command_says_what_is_computed() -> None:
-    program = [sys.executable, "-m", "gpu_token_analytics", "size", "--gpus", "200", "--requests", "100"]
-    told = json.loads(subprocess.run([*program, "--json"], capture_output=True, text=True, check=True, timeout=60).stdout)
+    program = [
+        sys.executable,
+        "-m",
+        "gpu_token_analytics",
+        "size",
+        "--gpus",
+        "200",
+        "--requests",
+        "100",
+    ]
+    told = json.loads(
+        subprocess.run(
+            [*program, "--json"], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+    )
     assert told["size"]["processors"] == size(Load(200, 100)).processors
     text = subprocess.run(program, capture_output=True, text=True, check=True, timeout=60).stdout
     assert re.search(r"^processors +2, each", text, re.MULTILINE)

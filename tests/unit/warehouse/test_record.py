@@ -1,4 +1,5 @@
-"""A cell as records: every line once, in parts that the topic takes, and the fields that the ledger's lines have."""
+"""A cell as records: every line once, in parts that the topic takes, and the fields that the
+ledger's lines have."""
 
 from __future__ import annotations
 
@@ -16,7 +17,10 @@ MINUTE = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 def line(number: int, name: str = "m") -> dict[str, Any]:
-    counts = dict.fromkeys(("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"), number)
+    counts = dict.fromkeys(
+        ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"),
+        number,
+    )
     money = {"cost_nusd": Int64(number), "prefill_cost_nusd": None, "energy_mj": None, "busy_us": 1}
     return {"model": name, "tenant": f"t{number}", "method": "sweep", **counts, **money}
 
@@ -50,7 +54,9 @@ def cell(lines: list[dict[str, Any]]) -> CellDocument:
 
 
 def decoded(lines: list[dict[str, Any]]) -> list[tuple[str, LedgerCell]]:
-    return [(key, msgspec.json.decode(value, type=LedgerCell)) for key, value in records_of(cell(lines))]
+    return [
+        (key, msgspec.json.decode(value, type=LedgerCell)) for key, value in records_of(cell(lines))
+    ]
 
 
 def test_few_lines_are_one_record() -> None:
@@ -66,12 +72,22 @@ def test_many_lines_and_the_longest_names_come_in_parts_that_the_topic_takes() -
     records = decoded(lines)
     assert len(records) > 10
     assert {record.parts for _, record in records} == {len(records)}
-    assert [key for key, _ in records] == [records[0][0], *(f"{records[0][0]}#{part}" for part in range(1, len(records)))]
-    assert sum(one.cost_nusd or 0 for _, record in records for one in record.lines) == sum(range(20_000))
-    assert max(len(value) for _, value in records_of(cell(lines))) < TOPIC_MAX_MESSAGE_BYTES * 3 // 4
+    assert [key for key, _ in records] == [
+        records[0][0],
+        *(f"{records[0][0]}#{part}" for part in range(1, len(records))),
+    ]
+    assert sum(one.cost_nusd or 0 for _, record in records for one in record.lines) == sum(
+        range(20_000)
+    )
+    assert (
+        max(len(value) for _, value in records_of(cell(lines))) < TOPIC_MAX_MESSAGE_BYTES * 3 // 4
+    )
 
 
 def test_a_record_has_the_fields_of_lines_and_prices() -> None:
-    assert set(Line.__struct_fields__) == {*LedgerLine.__required_keys__, *LedgerLine.__optional_keys__}
+    assert set(Line.__struct_fields__) == {
+        *LedgerLine.__required_keys__,
+        *LedgerLine.__optional_keys__,
+    }
     assert set(Counted.__struct_fields__) == CountedTokens.__required_keys__
     assert set(Price.__struct_fields__) == CellPrice.__required_keys__

@@ -1,4 +1,5 @@
-"""How the dashboard's files are served: types, caching, compression, what the browser may do with them."""
+"""How the dashboard's files are served: types, caching, compression, what the browser may do with
+them."""
 
 from __future__ import annotations
 
@@ -68,7 +69,9 @@ def test_every_module_is_preloaded_and_every_import_exists() -> None:
     modules = {path for path in load() if path.startswith("js/")}
     for path in modules:
         for target in re.findall(r"from '([^']+)'", (STATIC / path).read_text()):
-            resolved = (STATIC / path).parent.joinpath(target).resolve().relative_to(STATIC.resolve())
+            resolved = (
+                (STATIC / path).parent.joinpath(target).resolve().relative_to(STATIC.resolve())
+            )
             assert str(resolved) in modules, f"{path} imports {target}"
 
 
@@ -98,7 +101,14 @@ def test_a_replica_of_another_version_is_served_but_not_cached(client: httpx.Cli
 
 
 @pytest.mark.parametrize(
-    "path", ["/assets/x/js/none.js", "/assets/x/../mount.py", "/assets/x/%2e%2e/mount.py", "/assets/x/index.html", "/assets/x/"]
+    "path",
+    [
+        "/assets/x/js/none.js",
+        "/assets/x/../mount.py",
+        "/assets/x/%2e%2e/mount.py",
+        "/assets/x/index.html",
+        "/assets/x/",
+    ],
 )
 def test_what_is_no_asset_is_not_found(client: httpx.Client, path: str) -> None:
     assert client.get(path, follow_redirects=True).status_code == 404
@@ -123,7 +133,9 @@ def test_nothing_refers_to_another_origin_or_builds_markup_from_text() -> None:
         origins = set(re.findall(r"https?://[^\s'\"]+", text)) - {"http://www.w3.org/2000/svg"}
         assert not origins, f"{path} names {origins}"
         code = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", code), path
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", code
+        ), path
 
 
 def test_the_whole_dashboard_is_small() -> None:
@@ -142,8 +154,12 @@ def with_problems() -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize("path", ["/modles", "/models/x", "/a/b/c"])
-def test_a_wrong_page_in_the_browser_is_a_page_with_a_way_back(with_problems: httpx.Client, path: str) -> None:
-    answer = with_problems.get(path, headers={"accept": "text/html,application/xhtml+xml"}, follow_redirects=False)
+def test_a_wrong_page_in_the_browser_is_a_page_with_a_way_back(
+    with_problems: httpx.Client, path: str
+) -> None:
+    answer = with_problems.get(
+        path, headers={"accept": "text/html,application/xhtml+xml"}, follow_redirects=False
+    )
     assert answer.status_code == 404
     assert answer.headers["content-security-policy"] == web.CONTENT_SECURITY_POLICY
     links = re.findall(r'(?:href|src)="([^"]+)"', answer.text)
@@ -153,7 +169,10 @@ def test_a_wrong_page_in_the_browser_is_a_page_with_a_way_back(with_problems: ht
     assert any(httpx.URL(path).join(link).path == "/" for link in links)
 
 
-@pytest.mark.parametrize(("path", "accept"), [("/v1/cost", "text/html"), ("/modles", "application/json"), ("/modles", "*/*")])
+@pytest.mark.parametrize(
+    ("path", "accept"),
+    [("/v1/cost", "text/html"), ("/modles", "application/json"), ("/modles", "*/*")],
+)
 def test_a_program_gets_a_problem(with_problems: httpx.Client, path: str, accept: str) -> None:
     answer = with_problems.get(path, headers={"accept": accept})
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")

@@ -7,7 +7,12 @@ from datetime import UTC, datetime
 import pytest
 
 from gpu_token_analytics.wire.events import decode
-from gpu_token_analytics.wire.instances import MAX_INSTANCE, canonical_instance, instance_of, unplaced_gpu
+from gpu_token_analytics.wire.instances import (
+    MAX_INSTANCE,
+    canonical_instance,
+    instance_of,
+    unplaced_gpu,
+)
 from gpu_token_analytics.wire.kind import encode
 from gpu_token_analytics.wire.names import canonical_gpu
 from gpu_token_analytics.wire.usage import TokenUsage
@@ -44,7 +49,9 @@ def test_long_names_stay_distinct_and_short_enough_for_a_gpu() -> None:
     assert {len(name) for name in names} == {MAX_INSTANCE}
 
 
-@pytest.mark.parametrize("written", ["node1:8000", "chat/vllm-0", "[::1]:8000", "GPU-1f2e3d4c", "8f4c2a1b", "y" * 200])
+@pytest.mark.parametrize(
+    "written", ["node1:8000", "chat/vllm-0", "[::1]:8000", "GPU-1f2e3d4c", "8f4c2a1b", "y" * 200]
+)
 def test_the_gpu_of_an_unplaced_instance_is_named_like_no_gpu(written: str) -> None:
     instance = canonical_instance(written)
     gpu = unplaced_gpu(instance)

@@ -18,7 +18,13 @@ AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 def sample(**fields: Any) -> GpuSample:
-    event = decode(encode(GpuSample(event_id="s", ts=AT, host="Node1.", source="nvml", **{"gpu_index": 2, **fields})))
+    event = decode(
+        encode(
+            GpuSample(
+                event_id="s", ts=AT, host="Node1.", source="nvml", **{"gpu_index": 2, **fields}
+            )
+        )
+    )
     assert isinstance(event, GpuSample)
     return event
 
@@ -40,7 +46,9 @@ def gpus(*names: str, index: int | None = None) -> list[str]:
     return event.gpus
 
 
-@pytest.mark.parametrize("uuid", [NIL_UUID, NIL_UUID.lower(), NIL_UUID.removeprefix("GPU-"), "GPU-00000000", "0" * 32])
+@pytest.mark.parametrize(
+    "uuid", [NIL_UUID, NIL_UUID.lower(), NIL_UUID.removeprefix("GPU-"), "GPU-00000000", "0" * 32]
+)
 def test_a_card_with_zeros_goes_by_its_place(uuid: str) -> None:
     card = sample(gpu_uuid=uuid)
     assert (card.gpu, card.has_uuid) == ("node1/2", False)
@@ -51,7 +59,9 @@ def test_a_card_with_zeros_goes_by_its_place(uuid: str) -> None:
     assert refused.value.reason is Reason.INCONSISTENT
 
 
-@pytest.mark.parametrize("uuid", ["GPU-0", "GPU-0000", "GPU-00000000-0000-0000-0000-000000000001", "GPU-", "0000000"])
+@pytest.mark.parametrize(
+    "uuid", ["GPU-0", "GPU-0000", "GPU-00000000-0000-0000-0000-000000000001", "GPU-", "0000000"]
+)
 def test_other_names_are_names(uuid: str) -> None:
     assert not is_nil(uuid)
     assert sample(gpu_uuid=uuid).has_uuid
@@ -60,4 +70,6 @@ def test_other_names_are_names(uuid: str) -> None:
 def test_a_request_on_zeros_is_on_the_card_at_its_index() -> None:
     assert gpus(NIL_UUID, index=3) == ["n/3"]
     assert gpus(NIL_UUID) == [NIL_UUID], "which card it was, nobody knows"
-    assert gpus(NIL_UUID, "GPU-b", index=3) == [NIL_UUID, "GPU-b"], "its part is on a card that nobody knows"
+    assert gpus(NIL_UUID, "GPU-b", index=3) == [NIL_UUID, "GPU-b"], (
+        "its part is on a card that nobody knows"
+    )

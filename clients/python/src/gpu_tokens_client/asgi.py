@@ -1,14 +1,18 @@
-"""ASGI middleware: an OpenAI-compatible server (or gateway) in Python tells what its requests used, by itself.
+"""ASGI middleware: an OpenAI-compatible server (or gateway) in Python tells what its requests used,
+by itself.
 
-    app.add_middleware(UsageMiddleware, client=UsageClient(host="gpu-7", gpu_uuids=["GPU-1f0c"]), tenant_header="x-tenant")
+    client = UsageClient(host="gpu-7", gpu_uuids=["GPU-1f0c"])
+    app.add_middleware(UsageMiddleware, client=client, tenant_header="x-tenant")
 
-It reads the `usage` of plain and streamed answers (answers.py lists whose). For streams of the chat and completions APIs it
-asks the server for usage (`stream_options.include_usage`) where the caller did not, and keeps the chunk that this adds from
-the caller. Answers pass through byte for byte and as they come; nothing is held back.
+It reads the `usage` of plain and streamed answers (answers.py lists whose). For streams of the chat
+and completions APIs it asks the server for usage (`stream_options.include_usage`) where the caller
+did not, and keeps the chunk that this adds from the caller. Answers pass through byte for byte and
+as they come; nothing is held back.
 
-A stream that the caller cuts off has no usage. Its event is marked `finish_reason="abort"`, and its tokens are an estimate:
-the chunks of text seen so far, and a quarter of the prompt's bytes. With `continuous_usage=True` (vLLM, SGLang: usage in every
-chunk, which callers then see) the last chunk's own counts are taken instead.
+A stream that the caller cuts off has no usage. Its event is marked `finish_reason="abort"`, and its
+tokens are an estimate: the chunks of text seen so far, and a quarter of the prompt's bytes. With
+`continuous_usage=True` (vLLM, SGLang: usage in every chunk, which callers then see) the last
+chunk's own counts are taken instead.
 """
 
 from __future__ import annotations
@@ -31,7 +35,16 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Ends of paths that cost tokens. The first two understand stream_options.
 _ASKS_FOR_USAGE = ("/chat/completions", "/completions")
-PATHS = (*_ASKS_FOR_USAGE, "/responses", "/embeddings", "/messages", "/rerank", "/api/chat", "/api/generate", "/api/embed")
+PATHS = (
+    *_ASKS_FOR_USAGE,
+    "/responses",
+    "/embeddings",
+    "/messages",
+    "/rerank",
+    "/api/chat",
+    "/api/generate",
+    "/api/embed",
+)
 MAX_REQUEST_BYTES = 8 * 1024 * 1024  # a larger request passes as it is
 MAX_ANSWER_BYTES = 32 * 1024 * 1024  # a larger plain answer is not read; a line of a stream neither
 _IN_THREAD_BYTES = 64 * 1024  # reading more would hold up the event loop
@@ -45,7 +58,8 @@ class _Question(msgspec.Struct):
 
 
 class UsageMiddleware:
-    """Emits one event per answered request of the paths in PATHS; everything else passes untouched."""
+    """Emits one event per answered request of the paths in PATHS; everything else passes
+    untouched."""
 
     def __init__(
         self,
@@ -56,13 +70,18 @@ class UsageMiddleware:
         tenant: Callable[[Scope], str | None] | None = None,
         continuous_usage: bool = False,
     ) -> None:
-        """Wrap `app`. tenant_header: header that names the tenant; tenant: or a function of the ASGI scope that does."""
+        """Wrap `app`. tenant_header: header that names the tenant; tenant: or a function of the
+        ASGI scope that does."""
         self._app, self._client = app, client
         self._tenant_header = tenant_header.lower().encode() if tenant_header else None
         self._tenant, self._continuous = tenant, continuous_usage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].endswith(PATHS):
+        if (
+            scope["type"] != "http"
+            or scope["method"] != "POST"
+            or not scope["path"].endswith(PATHS)
+        ):
             await self._app(scope, receive, send)
             return
         began = time.monotonic()
@@ -74,16 +93,21 @@ class UsageMiddleware:
             if not asked or self._continuous:
                 body = _asking_for_usage(body, self._continuous)
                 scope = _with_length(scope, len(body))
-                replay = _replay([{"type": "http.request", "body": body, "more_body": False}], receive)
+                replay = _replay(
+                    [{"type": "http.request", "body": body, "more_body": False}], receive
+                )
             hide_usage = not asked
         watch = _Watch(send, began, hide_usage)
         try:
             await self._app(scope, replay, watch.send)
         finally:
-            # Also when the caller hung up (cancelled) or the server failed in the middle: the GPU worked.
+            # Also when the caller hung up (cancelled) or the server failed in the middle: the GPU
+            # worked.
             await self._emit(scope, watch, question, body)
 
-    async def _emit(self, scope: Scope, watch: _Watch, question: _Question, body: bytes | None) -> None:
+    async def _emit(
+        self, scope: Scope, watch: _Watch, question: _Question, body: bytes | None
+    ) -> None:
         if watch.status is None or watch.status >= 400:
             return
         if watch.plain:
@@ -97,7 +121,8 @@ class UsageMiddleware:
         if cut and tokens is None:
             tokens = Tokens(len(body or b"") // _BYTES_PER_TOKEN, watch.text_chunks)
         if tokens is None:
-            return  # no model's answer: a health route of the same name, a server that says no usage
+            # no model's answer: a health route of the same name, a server that says no usage
+            return
         self._client.emit(
             model=answer.model or question.model,
             tenant=self._tenant_of(scope),
@@ -196,7 +221,8 @@ class _Watch:
 
 
 async def _read_request(receive: Receive) -> tuple[bytes | None, Receive]:
-    """The body of a request, or None where it is too large or was cut off; and a `receive` that gives all of it again."""
+    """The body of a request, or None where it is too large or was cut off; and a `receive` that
+    gives all of it again."""
     messages: list[Message] = []
     size = 0
     while True:
@@ -237,5 +263,9 @@ def _asking_for_usage(body: bytes, continuous: bool) -> bytes:
 
 
 def _with_length(scope: Scope, length: int) -> Scope:
-    kept = [(name, value) for name, value in scope["headers"] if name.lower() not in (b"content-length", b"transfer-encoding")]
+    kept = [
+        (name, value)
+        for name, value in scope["headers"]
+        if name.lower() not in (b"content-length", b"transfer-encoding")
+    ]
     return {**scope, "headers": [*kept, (b"content-length", str(length).encode())]}

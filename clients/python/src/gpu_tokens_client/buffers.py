@@ -1,6 +1,7 @@
 """Where events wait until the server has them: in memory, or in files that outlive the process.
 
-A buffer is a queue with one reader. `append` is called by any thread; `head` and `drop` by the sending thread alone.
+A buffer is a queue with one reader. `append` is called by any thread; `head` and `drop` by the
+sending thread alone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Buffer(Protocol):
     """A bounded queue of records."""
 
     def append(self, record: bytes) -> bool:
-        """Take a record, without waiting for anything but this machine. False: the buffer is full, it was not taken.
+        """Take a record, without waiting for anything but this machine. False: the buffer is full,
+        it was not taken.
 
         Raises OSError where the disk refuses.
         """
@@ -58,7 +60,8 @@ class MemoryBuffer:
         self._max_bytes = max_bytes
         self._records: deque[bytes] = deque()
         self._bytes = 0
-        self._lock = threading.RLock()  # re-entrant: a signal handler may emit while its thread is in here
+        # re-entrant: a signal handler may emit while its thread is in here
+        self._lock = threading.RLock()
 
     def append(self, record: bytes) -> bool:
         """See Buffer."""

@@ -1,8 +1,9 @@
 """The client: `emit` puts an event into a bounded buffer, one thread brings it to the server.
 
-emit -> encode -> buffer (memory, or files) -> sender thread -> batch -> transport -> acknowledged: dropped from the buffer
-                                                                                  -> unavailable: again, later
-                                                                                  -> refused: halved; one record: set aside
+emit -> encode -> buffer (memory, or files) -> sender thread -> batch -> transport
+    -> acknowledged: dropped from the buffer
+    -> unavailable: again, later
+    -> refused: halved; one record: set aside
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _WARN_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Stats:
-    """What became of the events so far. `dropped`: the buffer was full or the disk refused; `invalid`: no JSON form."""
+    """What became of the events so far. `dropped`: the buffer was full or the disk refused;
+    `invalid`: no JSON form."""
 
     emitted: int
     delivered: int
@@ -50,7 +52,8 @@ class Stats:
 
 
 class UsageClient:
-    """Sends usage events. One object per process and server; safe for threads, coroutines and forks."""
+    """Sends usage events. One object per process and server; safe for threads, coroutines and
+    forks."""
 
     def __init__(
         self,
@@ -69,16 +72,20 @@ class UsageClient:
     ) -> None:
         """Make a client for the server at `url`, or behind another `transport`.
 
-        url, api_key, spool_dir, host: by default GPU_TOKENS_URL, GPU_TOKENS_API_KEY, GPU_TOKENS_SPOOL_DIR, GPU_TOKENS_HOST.
-        spool_dir: a folder that several processes may share; without it events wait in memory and are lost with the process.
-        host, gpu_uuids, gpu_index, model, tenant: what an event says where `emit` is not told.
+        url, api_key, spool_dir, host: by default GPU_TOKENS_URL, GPU_TOKENS_API_KEY,
+        GPU_TOKENS_SPOOL_DIR, GPU_TOKENS_HOST. spool_dir: a folder that several processes may share;
+        without it events wait in memory and are lost with the process. host, gpu_uuids, gpu_index,
+        model, tenant: what an event says where `emit` is not told.
 
-        Raises ValueError where neither url nor transport is known. Starts no thread and opens nothing before the first event.
+        Raises ValueError where neither url nor transport is known. Starts no thread and opens
+        nothing before the first event.
         """
         if transport is None:
             address = url or os.environ.get("GPU_TOKENS_URL")
             if not address:
-                raise ValueError("url is missing: give the server's base address, or set GPU_TOKENS_URL")
+                raise ValueError(
+                    "url is missing: give the server's base address, or set GPU_TOKENS_URL"
+                )
             transport = HttpTransport(address, api_key or os.environ.get("GPU_TOKENS_API_KEY"))
         directory = spool_dir or os.environ.get("GPU_TOKENS_SPOOL_DIR")
         self._spool_root = Path(directory) if directory else None
@@ -114,11 +121,13 @@ class UsageClient:
         gpu_uuids: Sequence[str] | None = None,
         gpu_index: int | None = None,
     ) -> str | None:
-        """Take the event of one finished request and return its id; None where it was not taken (`stats` says why).
+        """Take the event of one finished request and return its id; None where it was not taken
+        (`stats` says why).
 
-        Never raises and never waits for the network, so coroutines call it as it is. Counts are inclusive: cached tokens
-        are part of prompt_tokens, reasoning tokens of completion_tokens. ended_at: an aware datetime, by default now.
-        Give a stable event_id where one request may be reported twice: it then counts once.
+        Never raises and never waits for the network, so coroutines call it as it is. Counts are
+        inclusive: cached tokens are part of prompt_tokens, reasoning tokens of completion_tokens.
+        ended_at: an aware datetime, by default now. Give a stable event_id where one request may be
+        reported twice: it then counts once.
         """
         try:
             identity = event_id or new_event_id()
@@ -148,7 +157,8 @@ class UsageClient:
         return identity if self._take(record) else None
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
-        """Wait until the server has all that was emitted. False: something still waits, after `timeout_seconds`."""
+        """Wait until the server has all that was emitted. False: something still waits, after
+        `timeout_seconds`."""
         return self._sender.flush(timeout_seconds)
 
     async def aflush(self, timeout_seconds: float = 10.0) -> bool:
@@ -156,12 +166,16 @@ class UsageClient:
         return await asyncio.to_thread(self.flush, timeout_seconds)
 
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
-        """Send what can be sent in `timeout_seconds` and stop. What is left stays in the spool, or is lost from memory."""
+        """Send what can be sent in `timeout_seconds` and stop. What is left stays in the spool, or
+        is lost from memory."""
         if self._closed:
             return
         self._closed = True
         if not self._sender.close(timeout_seconds) and self._spool_root is None:
-            _log.warning("closed with %d bytes of events unsent, which are lost: no spool_dir", self._buffer.pending_bytes)
+            _log.warning(
+                "closed with %d bytes of events unsent, which are lost: no spool_dir",
+                self._buffer.pending_bytes,
+            )
         self._transport.close()
 
     async def aclose(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
@@ -184,14 +198,22 @@ class UsageClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self.aclose()
 
@@ -218,7 +240,11 @@ class UsageClient:
             return Spool.create(self._spool_root, self._max_spool_bytes)
         except OSError as error:
             # The caller's service must start even so; what is at stake is said once, loudly.
-            _log.error("spool_dir=%s cannot be used (%s): events wait in memory instead", self._spool_root, error)
+            _log.error(
+                "spool_dir=%s cannot be used (%s): events wait in memory instead",
+                self._spool_root,
+                error,
+            )
             self._spool_root = None
             return MemoryBuffer(self._max_memory_bytes)
 
@@ -228,7 +254,8 @@ class UsageClient:
             _log.warning("%s", message)
 
     def _after_fork(self) -> None:
-        """In a child: what waits is the parent's to send; threads, locks and connections did not come along."""
+        """In a child: what waits is the parent's to send; threads, locks and connections did not
+        come along."""
         if isinstance(self._buffer, Spool):
             self._buffer.abandon()
         self._emitted = self._dropped = self._invalid = 0

@@ -1,7 +1,8 @@
 """The event that is sent: `token.usage.v1`, encoded as the server would encode it.
 
-The fields are those of the contract's JSON Schema (CA0/schemas of the server's repository); a test of that repository
-holds the two against each other. The server judges values; here only types are fixed.
+The fields are those of the contract's JSON Schema (CA0/schemas of the server's repository); a test
+of that repository holds the two against each other. The server judges values; here only types are
+fixed.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from uuid import UUID
 import msgspec
 
 
-class Usage(msgspec.Struct, tag_field="schema", tag="token.usage.v1", kw_only=True, omit_defaults=True):
-    """One finished request. `ts` is its end, in UTC; counts are inclusive (cached tokens are part of the prompt's,
-    reasoning tokens of the completion's); times are milliseconds; None is unknown, which is not 0."""
+class Usage(
+    msgspec.Struct, tag_field="schema", tag="token.usage.v1", kw_only=True, omit_defaults=True
+):
+    """One finished request. `ts` is its end, in UTC; counts are inclusive (cached tokens are part
+    of the prompt's, reasoning tokens of the completion's); times are milliseconds; None is unknown,
+    which is not 0."""
 
     event_id: str
     ts: datetime
@@ -43,8 +47,9 @@ _decoder = msgspec.json.Decoder(Usage)
 def encode(usage: Usage) -> bytes:
     """Return the record of one event: a JSON object on one line, without a line end.
 
-    Raises TypeError, ValueError or OverflowError where a value has no JSON form, and msgspec.ValidationError where a
-    value has another type than its field: encoding alone would let a text through where a number belongs.
+    Raises TypeError, ValueError or OverflowError where a value has no JSON form, and
+    msgspec.ValidationError where a value has another type than its field: encoding alone would let
+    a text through where a number belongs.
     """
     record = _encoder.encode(usage)
     _decoder.decode(record)
@@ -52,7 +57,8 @@ def encode(usage: Usage) -> bytes:
 
 
 def new_event_id() -> str:
-    """Return a fresh UUIDv7 (RFC 9562, section 5.7): ordered by time, so the store appends to its index."""
+    """Return a fresh UUIDv7 (RFC 9562, section 5.7): ordered by time, so the store appends to its
+    index."""
     unix_ms = time.time_ns() // 1_000_000
     random = int.from_bytes(os.urandom(10), "big")
     rand_a, rand_b = random >> 68, random & ((1 << 62) - 1)

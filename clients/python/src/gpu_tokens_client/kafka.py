@@ -1,4 +1,5 @@
-"""Straight to the topic, for those whose services reach Kafka: `pip install gpu-tokens-client[kafka]`."""
+"""Straight to the topic, for those whose services reach Kafka: `pip install
+gpu-tokens-client[kafka]`."""
 
 from __future__ import annotations
 
@@ -18,16 +19,24 @@ class _Keyed(msgspec.Struct):
 
 
 class KafkaTransport:
-    """Produces to `topic`, keyed by host, as the server's own producers do: one host's events stay in order."""
+    """Produces to `topic`, keyed by host, as the server's own producers do: one host's events stay
+    in order."""
 
-    def __init__(self, bootstrap: str, topic: str = "tokens", config: Mapping[str, str | int | bool] | None = None) -> None:
-        """Produce to the brokers at `bootstrap` (`host:port,...`). config: further settings of librdkafka, such as SASL's."""
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str = "tokens",
+        config: Mapping[str, str | int | bool] | None = None,
+    ) -> None:
+        """Produce to the brokers at `bootstrap` (`host:port,...`). config: further settings of
+        librdkafka, such as SASL's."""
         self._topic = topic
         self._config: dict[str, str | int | bool] = {
             "bootstrap.servers": bootstrap,
             "enable.idempotence": True,
             "acks": "all",
-            "partitioner": "murmur2_random",  # the Java clients' one: every producer puts a host into the same partition
+            # the Java clients' one: every producer puts a host into the same partition
+            "partitioner": "murmur2_random",
             "message.timeout.ms": int(_ACKNOWLEDGE_SECONDS * 1000),
             "linger.ms": 5,
             **(config or {}),
@@ -36,7 +45,8 @@ class KafkaTransport:
         self._decoder = msgspec.json.Decoder(_Keyed)
 
     def send(self, records: Sequence[bytes]) -> Outcome:
-        """See `Transport.send`. All or nothing is acknowledged: a part that was stored already counts once by its ids."""
+        """See `Transport.send`. All or nothing is acknowledged: a part that was stored already
+        counts once by its ids."""
         producer = self._producer
         if producer is None:
             producer = self._producer = Producer(self._config)

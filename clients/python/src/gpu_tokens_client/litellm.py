@@ -1,15 +1,17 @@
-"""LiteLLM callback: every call that LiteLLM's proxy or SDK hands to an engine of one's own becomes one event.
+"""LiteLLM callback: every call that LiteLLM's proxy or SDK hands to an engine of one's own becomes
+one event.
 
     litellm_settings:
       callbacks: [gpu_tokens_client.litellm.callback]
 
-Address and key are those of `UsageClient()` (GPU_TOKENS_URL, GPU_TOKENS_API_KEY, GPU_TOKENS_SPOOL_DIR);
-GPU_TOKENS_LITELLM_TENANT may name where the tenant stands. With other wishes make a `LiteLLMUsage` in a module of your own
-and name that.
+Address and key are those of `UsageClient()` (GPU_TOKENS_URL, GPU_TOKENS_API_KEY,
+GPU_TOKENS_SPOOL_DIR); GPU_TOKENS_LITELLM_TENANT may name where the tenant stands. With other wishes
+make a `LiteLLMUsage` in a module of your own and name that.
 
-Counted once: retries and fallbacks (their failures have no tokens), calls that are told twice. Not counted: answers from
-LiteLLM's response cache, which take no GPU time, and calls to providers (HOSTED of litellm_calls.py). A stream that its
-caller cut off is counted as LiteLLM estimates it, with `finish_reason` `abort`.
+Counted once: retries and fallbacks (their failures have no tokens), calls that are told twice. Not
+counted: answers from LiteLLM's response cache, which take no GPU time, and calls to providers
+(HOSTED of litellm_calls.py). A stream that its caller cut off is counted as LiteLLM estimates it,
+with `finish_reason` `abort`.
 """
 
 from __future__ import annotations
@@ -49,14 +51,19 @@ class LiteLLMUsage(CustomLogger):  # type: ignore[misc]  # LiteLLM is not there 
     ) -> None:
         """client: where events go.
 
-        tenant: names of the metadata, or of the record, that say whose a call is; the first that says anything holds.
-        hosted: domains of providers, whose calls are left out.
-        places_itself: the client's own host and GPUs are those of every engine; else the server looks up on which GPUs the
-        address that answered runs (`gpu-tokens placements`).
+        tenant: names of the metadata, or of the record, that say whose a call is; the first that
+        says anything holds. hosted: domains of providers, whose calls are left out.
+        places_itself: the client's own host and GPUs are those of every engine; else the server
+        looks up on which GPUs the address that answered runs (`gpu-tokens placements`).
         """
         super().__init__()
         self.from_cache = self.from_providers = self.unread = 0
-        self._client, self._tenant, self._hosted, self._places_itself = client, tuple(tenant), tuple(hosted), places_itself
+        self._client, self._tenant, self._hosted, self._places_itself = (
+            client,
+            tuple(tenant),
+            tuple(hosted),
+            places_itself,
+        )
         self._told: OrderedDict[str, None] = OrderedDict()
         self._lock = Lock()
         self._warned_at = -_WARN_SECONDS
@@ -68,7 +75,9 @@ class LiteLLMUsage(CustomLogger):  # type: ignore[misc]  # LiteLLM is not there 
         """A call that succeeded, or whose caller hung up."""
         self._take(kwargs)
 
-    def log_success_event(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: datetime, end_time: datetime) -> None:
+    def log_success_event(
+        self, kwargs: Mapping[str, Any], response_obj: Any, start_time: datetime, end_time: datetime
+    ) -> None:
         """The same, of the SDK's synchronous calls."""
         self._take(kwargs)
 
@@ -82,7 +91,11 @@ class LiteLLMUsage(CustomLogger):  # type: ignore[misc]  # LiteLLM is not there 
             self.unread += 1
             if time.monotonic() - self._warned_at >= _WARN_SECONDS:
                 self._warned_at = time.monotonic()
-                _log.warning("a call of LiteLLM cannot be read and was left out (%d so far): %r", self.unread, error)
+                _log.warning(
+                    "a call of LiteLLM cannot be read and was left out (%d so far): %r",
+                    self.unread,
+                    error,
+                )
 
     def _emit(self, record: Mapping[str, Any]) -> None:
         if is_from_cache(record):
@@ -122,7 +135,8 @@ class LiteLLMUsage(CustomLogger):  # type: ignore[misc]  # LiteLLM is not there 
 
 
 def __getattr__(name: str) -> Any:
-    """`callback`, made when LiteLLM first asks for it. Raises ValueError where GPU_TOKENS_URL is not set."""
+    """`callback`, made when LiteLLM first asks for it. Raises ValueError where GPU_TOKENS_URL is
+    not set."""
     if name != "callback":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     said = os.environ.get("GPU_TOKENS_LITELLM_TENANT", "")

@@ -23,7 +23,8 @@ _WARN_SECONDS = 60.0
 
 
 class Sender:
-    """Sends batches from `buffer`, and from the folders of dead processes beside it, until closed."""
+    """Sends batches from `buffer`, and from the folders of dead processes beside it, until
+    closed."""
 
     def __init__(self, buffer: Buffer, transport: Transport, spool_root: Path | None) -> None:
         """Make a sender at rest; its thread starts with the first `wake`."""
@@ -53,7 +54,8 @@ class Sender:
             self._hurry.set()
 
     def flush(self, timeout_seconds: float) -> bool:
-        """Wait until nothing is pending. Folders of dead processes count, too, once they were found."""
+        """Wait until nothing is pending. Folders of dead processes count, too, once they were
+        found."""
         deadline = time.monotonic() + timeout_seconds
         if self._buffer.pending_bytes:
             self._start()
@@ -68,13 +70,18 @@ class Sender:
 
     def close(self, timeout_seconds: float) -> bool:
         """Flush, then end the thread and let go of the files. True: nothing was left."""
-        done = self.flush(timeout_seconds) if self._thread is not None else not self._buffer.pending_bytes
+        done = (
+            self.flush(timeout_seconds)
+            if self._thread is not None
+            else not self._buffer.pending_bytes
+        )
         self._closing.set()
         self._hurry.set()
         self._wanted.set()
         thread = self._thread
         if thread is not None:
-            # It may be inside a request to a dead server: it is a daemon, and sending again is harmless.
+            # It may be inside a request to a dead server: it is a daemon, and sending again is
+            # harmless.
             thread.join(0.2 if not done else timeout_seconds)
         if thread is None or not thread.is_alive():
             self._release()
@@ -83,7 +90,9 @@ class Sender:
     def _start(self) -> None:
         with self._start_lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="gpu-tokens-client", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run, name="gpu-tokens-client", daemon=True
+                )
                 self._thread.start()
 
     def _run(self) -> None:
@@ -91,8 +100,11 @@ class Sender:
             try:
                 self._once()
             except Exception:  # noqa: BLE001
-                # Whatever it is, the caller's service must not notice: said in the log, and tried again.
-                _log.exception("the sender of usage events failed; it goes on in %s s", _LAST_RETRY_SECONDS)
+                # Whatever it is, the caller's service must not notice: said in the log, and tried
+                # again.
+                _log.exception(
+                    "the sender of usage events failed; it goes on in %s s", _LAST_RETRY_SECONDS
+                )
                 self._closing.wait(_LAST_RETRY_SECONDS)
 
     def _once(self) -> None:
@@ -114,7 +126,8 @@ class Sender:
                 return
 
     def _send(self, buffer: Buffer) -> bool:
-        """Send the head of a buffer. False: the server is not to be had now, and the wait for it is over."""
+        """Send the head of a buffer. False: the server is not to be had now, and the wait for it is
+        over."""
         batch = buffer.head(self._max_records, BATCH_BYTES)
         if not batch.records:
             return True
@@ -140,9 +153,14 @@ class Sender:
     def _back_off(self, reason: str, retry_after_seconds: float | None) -> None:
         self.last_error = reason
         self._warn(f"usage events wait: {reason}")
-        seconds = self._retry_seconds if retry_after_seconds is None else max(retry_after_seconds, self._retry_seconds)
+        seconds = (
+            self._retry_seconds
+            if retry_after_seconds is None
+            else max(retry_after_seconds, self._retry_seconds)
+        )
         self._retry_seconds = min(_LAST_RETRY_SECONDS, self._retry_seconds * 2)
-        # Many clients lost the same server at the same moment; they must not all return in the same one.
+        # Many clients lost the same server at the same moment; they must not all return in the same
+        # one.
         self._closing.wait(seconds * random.uniform(0.7, 1.3))
 
     def _set_aside(self, record: bytes, reason: str) -> None:

@@ -1,14 +1,16 @@
 """Events in files, so that they outlive the process that emitted them.
 
     <spool_dir>/<pid>-<random>/     one folder per process; whoever holds its lock owns it
-        lock                        flock: released by the kernel when the process ends, however it ends
+        lock                        flock: released by the kernel when the process ends, however it
+                                    ends
         00000001.ndjson ...         records, one a line, oldest segment first
         sent                        "<segment> <offset>": everything before it is acknowledged
     <spool_dir>/rejected.ndjson     what the server will never take, with its reason
 
-A record is written with one write() before `emit` returns: it is in the kernel's page cache then and survives `kill -9` of
-the process (not a power cut: no fsync, which would make callers wait for the disk). `sent` is written after the server's
-acknowledgment; a crash in between sends a batch again, under the same event ids, which counts once.
+A record is written with one write() before `emit` returns: it is in the kernel's page cache then
+and survives `kill -9` of the process (not a power cut: no fsync, which would make callers wait for
+the disk). `sent` is written after the server's acknowledgment; a crash in between sends a batch
+again, under the same event ids, which counts once.
 A folder whose process has died is adopted by the next client that looks (`Spool.orphans`).
 """
 
@@ -36,15 +38,18 @@ class Spool:
     def __init__(self, folder: Path, lock: int, max_bytes: int) -> None:
         """Use `create` or `orphans`. lock: a descriptor that holds the folder's flock."""
         self._folder, self._lock_fd, self._max_bytes = folder, lock, max_bytes
-        # Held by callers of emit, so the sender takes it for sums alone: under it, no file is renamed and none is read.
-        # Re-entrant: a signal handler may emit while its thread is in here.
+        # Held by callers of emit, so the sender takes it for sums alone: under it, no file is
+        # renamed and none is read. Re-entrant: a signal handler may emit while its thread is in
+        # here.
         self._lock = threading.RLock()
         self._writer: int | None = None
         self._segment, self._offset = self._read_sent()
         existing = self._segments()
         self._last = existing[-1] if existing else self._segment
         self._last_bytes = 0
-        self._pending = sum(self._size(segment) for segment in existing) - (self._offset if existing else 0)
+        self._pending = sum(self._size(segment) for segment in existing) - (
+            self._offset if existing else 0
+        )
 
     @classmethod
     def create(cls, root: Path, max_bytes: int) -> Spool:
@@ -59,14 +64,18 @@ class Spool:
 
     @classmethod
     def orphans(cls, root: Path) -> Iterator[Spool]:
-        """Yield the folders below `root` whose processes have ended; each is locked for this one until `close`."""
-        for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != "."):
+        """Yield the folders below `root` whose processes have ended; each is locked for this one
+        until `close`."""
+        for folder in sorted(
+            path for path in root.iterdir() if path.is_dir() and path.name[0] != "."
+        ):
             lock = _try_lock(folder)
             if lock is not None:
                 yield cls(folder, lock, 0)
 
     def append(self, record: bytes) -> bool:
-        """See Buffer. Raises OSError where the disk refuses; then nothing of the record is left in a readable line."""
+        """See Buffer. Raises OSError where the disk refuses; then nothing of the record is left in
+        a readable line."""
         line = record + b"\n"
         with self._lock:
             if self._pending + len(line) > self._max_bytes:
@@ -76,9 +85,12 @@ class Spool:
             assert self._writer is not None
             written = os.write(self._writer, line)
             if written != len(line):
-                # A full disk takes a part. A line end would make that part a line: cut it off again.
+                # A full disk takes a part. A line end would make that part a line: cut it off
+                # again.
                 os.ftruncate(self._writer, self._last_bytes)
-                raise OSError(f"{self._folder}: {written} of {len(line)} bytes written; is the disk full?")
+                raise OSError(
+                    f"{self._folder}: {written} of {len(line)} bytes written; is the disk full?"
+                )
             self._last_bytes += len(line)
             self._pending += len(line)
             return True
@@ -93,7 +105,8 @@ class Spool:
                 return Batch(lines, sum(len(line) + 1 for line in lines))
             if not self._next_segment():
                 if self._writer is None:
-                    self._pending = 0  # of a dead process: what is left is a torn line, whose emit never returned
+                    # of a dead process: what is left is a torn line, whose emit never returned
+                    self._pending = 0
                 return EMPTY
 
     def drop(self, batch: Batch) -> None:
@@ -123,7 +136,8 @@ class Spool:
             self._lock_fd = -1
 
     def abandon(self) -> None:
-        """In a forked child: forget the folder, which is the parent's. Its lock stays: the parent holds it, too."""
+        """In a forked child: forget the folder, which is the parent's. Its lock stays: the parent
+        holds it, too."""
         for descriptor in (self._writer, self._lock_fd):
             if descriptor is not None and descriptor >= 0:
                 os.close(descriptor)
@@ -168,7 +182,9 @@ class Spool:
         self._last_bytes = os.fstat(self._writer).st_size
 
     def _segments(self) -> list[int]:
-        return sorted(int(path.stem) for path in self._folder.glob(f"*{_SUFFIX}") if path.stem.isdigit())
+        return sorted(
+            int(path.stem) for path in self._folder.glob(f"*{_SUFFIX}") if path.stem.isdigit()
+        )
 
     def _path(self, segment: int) -> Path:
         return self._folder / f"{segment:08d}{_SUFFIX}"
@@ -191,7 +207,8 @@ class Spool:
 
 
 def keep_rejected(root: Path, record: bytes, reason: str) -> bool:
-    """Append a record that the server will never take to `rejected.ndjson`. False: the file is full."""
+    """Append a record that the server will never take to `rejected.ndjson`. False: the file is
+    full."""
     path = root / "rejected.ndjson"
     entry = b'{"reason": %s, "record": %s}\n' % (json.dumps(reason).encode(), record)
     if path.exists() and path.stat().st_size + len(entry) > _REJECTED_BYTES:
@@ -202,7 +219,8 @@ def keep_rejected(root: Path, record: bytes, reason: str) -> bool:
 
 
 def _try_lock(folder: Path) -> int | None:
-    """A descriptor with the folder's lock, or None where a living process holds it or the folder is gone."""
+    """A descriptor with the folder's lock, or None where a living process holds it or the folder is
+    gone."""
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:

@@ -1,4 +1,5 @@
-"""Engine counters: what serving engines' pages of metrics are read by, deltas of their series, and the loop that sends them.
+"""Engine counters: what serving engines' pages of metrics are read by, deltas of their series, and
+the loop that sends them.
 
 Part of the agent, and may import what it may.
 

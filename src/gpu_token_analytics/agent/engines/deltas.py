@@ -1,17 +1,21 @@
 """From looks at an engine's counters to what it counted between them.
 
-The difference is taken of each series first, and only then summed: in a sum the fall of one series hides in the rise of
-another.
+The difference is taken of each series first, and only then summed: in a sum the fall of one series
+hides in the rise of another.
 
-    a series fell                                    it began anew: what it shows is what it counted since
-    it did not, but began later than before          the same: `process_start_time_seconds`, or its own `_created`
-    a series that was not there in the look before   it began between the looks (series of engines come with their first token)
-    a series that is gone                            it is remembered: it may come back
-    the first look at an engine                      where the counters stand: nothing is known of before
-    looks that failed                                the next one counts for all of the time since the last good one: a gap
+    a series fell                         it began anew: what it shows is what it counted since
+    it did not, but began later than      the same: `process_start_time_seconds`, or its own
+    before                                `_created`
+    a series that was not there in the    it began between the looks (series of engines come with
+    look before                           their first token)
+    a series that is gone                 it is remembered: it may come back
+    the first look at an engine           where the counters stand: nothing is known of before
+    looks that failed                     the next one counts for all of the time since the last
+                                          good one: a gap
 
-A counter that does not fall proves nothing: files of dead processes stay in the sums of Prometheus' multi-process mode. Where
-neither time is on the page, such a restart is not seen, and nothing is lost or doubled by that.
+A counter that does not fall proves nothing: files of dead processes stay in the sums of Prometheus'
+multi-process mode. Where neither time is on the page, such a restart is not seen, and nothing is
+lost or doubled by that.
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ from gpu_token_analytics.wire.counters import MAX_INTERVAL_MS, EngineCounters
 from gpu_token_analytics.wire.fields import MAX_TOKENS
 from gpu_token_analytics.wire.identity import new_event_id
 
-# A start that is this much later is another process: the time of a start is computed from the time of boot, which NTP moves.
+# A start that is this much later is another process: the time of a start is computed from the time
+# of boot, which NTP moves.
 _LATER_SECONDS = 2.0
 _GAP_INTERVALS = 1.5
 _CLOCK_STEP = timedelta(minutes=1)
@@ -39,7 +44,8 @@ _LONGEST_PART = timedelta(milliseconds=MAX_INTERVAL_MS)
 
 @dataclass(frozen=True)
 class Counts:
-    """What an engine counted in [start, end), by model. reset: some of its counters began anew in it."""
+    """What an engine counted in [start, end), by model. reset: some of its counters began anew in
+    it."""
 
     start: datetime
     end: datetime
@@ -50,7 +56,8 @@ class Counts:
 
 @dataclass
 class EngineCounter:
-    """What is remembered of one engine between looks: bounded by the number of series that are read."""
+    """What is remembered of one engine between looks: bounded by the number of series that are
+    read."""
 
     target: Target
     interval_seconds: float
@@ -62,14 +69,15 @@ class EngineCounter:
     _uncounted_cached: dict[str, int] = field(default_factory=dict)
 
     def look(self, text: str, at: datetime) -> Counts | None:
-        """What was counted since the last look; None where this is the first one. Raises SourceUnavailable, and remembers
-        nothing of such a page."""
+        """What was counted since the last look; None where this is the first one. Raises
+        SourceUnavailable, and remembers nothing of such a page."""
         page, chosen = read_page(text, self.target, self._chosen)
         before = self._at
         if before is not None and at <= before:
             if before - at < _CLOCK_STEP:
                 return None  # the next look counts for this one
-            before = at - timedelta(seconds=self.interval_seconds)  # the clock was set back: what was counted, was
+            # the clock was set back: what was counted, was
+            before = at - timedelta(seconds=self.interval_seconds)
         anew = self._began_anew(page)
         deltas: dict[SeriesKey, int] = {}
         reset = False
@@ -89,12 +97,14 @@ class EngineCounter:
         return Counts(before, at, self._by_model(deltas), reset, late)
 
     def _check(self, deltas: Mapping[SeriesKey, int], seconds: float) -> None:
-        # A counter at 2^64-1 would be 184 billion events of MAX_TOKENS: the agent would end, and Kafka be full.
+        # A counter at 2^64-1 would be 184 billion events of MAX_TOKENS: the agent would end, and
+        # Kafka be full.
         most = _MOST_PER_SECOND * max(seconds, self.interval_seconds)
         for key, delta in deltas.items():
             if delta > most:
                 raise SourceUnavailable(
-                    f"{self.target}: {key.name} grew by {delta:.3g} in {seconds:.0f} s, and no engine counts more than "
+                    f"{self.target}: {key.name} grew by {delta:.3g} in {seconds:.0f} s, and no "
+                    "engine counts more than "
                     f"{_MOST_PER_SECOND:,} tokens a second; look at its page"
                 )
 
@@ -121,7 +131,8 @@ class EngineCounter:
             counts[key.tokens] = counts.get(key.tokens, 0) + delta
         for model, counts in models.items():
             if Tokens.CACHED in counts:
-                # Counted at another moment than the prompt it is a part of (LMDeploy: at the end): the rest comes later.
+                # Counted at another moment than the prompt it is a part of (LMDeploy: at the end):
+                # the rest comes later.
                 cached = counts[Tokens.CACHED] + self._uncounted_cached.pop(model, 0)
                 counts[Tokens.CACHED] = min(cached, counts.get(Tokens.PROMPT, 0))
                 if rest := cached - counts[Tokens.CACHED]:
@@ -130,16 +141,22 @@ class EngineCounter:
 
 
 def events_of(counts: Counts, target: Target, host: str) -> Iterator[EngineCounters]:
-    """The events that say so; a long time, or very many tokens, in equal parts that add up to it."""
+    """The events that say so; a long time, or very many tokens, in equal parts that add up to
+    it."""
     length_us = (counts.end - counts.start) // timedelta(microseconds=1)
     for model, tokens in sorted(counts.models.items()):
         if Tokens.PROMPT not in tokens and Tokens.COMPLETION not in tokens:
             continue
         most = max(tokens.values())
-        parts = max(-(-length_us // (_LONGEST_PART // timedelta(microseconds=1))), -(-most // MAX_TOKENS), 1)
+        parts = max(
+            -(-length_us // (_LONGEST_PART // timedelta(microseconds=1))), -(-most // MAX_TOKENS), 1
+        )
         for part in range(parts):
             low_us, high_us = (length_us * edge // parts for edge in (part, part + 1))
-            share = {kind: count * (part + 1) // parts - count * part // parts for kind, count in tokens.items()}
+            share = {
+                kind: count * (part + 1) // parts - count * part // parts
+                for kind, count in tokens.items()
+            }
             yield EngineCounters(
                 event_id=new_event_id(),
                 ts=counts.start + timedelta(microseconds=high_us),

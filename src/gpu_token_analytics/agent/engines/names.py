@@ -1,13 +1,14 @@
 """Which series of which engine count which tokens: the one table.
 
-Names are as `exposition.rows` gives them, with `_` for `:`, as Ray and OpenMetrics spell them: `vllm:prompt_tokens_total` is
-`vllm_prompt_tokens` here. Whole names are compared, so `vllm:prompt_tokens_created` (a time) and histograms
-that are called `..._total` are none of these.
+Names are as `exposition.rows` gives them, with `_` for `:`, as Ray and OpenMetrics spell them:
+`vllm:prompt_tokens_total` is `vllm_prompt_tokens` here. Whole names are compared, so
+`vllm:prompt_tokens_created` (a time) and histograms that are called `..._total` are none of these.
 
-    total = the sum of all series of a choice     of several choices the first one holds of which the page has a series
+    total = the sum of all series of a choice; of several choices the first one holds of which the
+    page has a series
 
-Versions read: vLLM 0.33.0, SGLang 0.5.23, TensorRT-LLM 1.3, Dynamo 1.6.2, llama.cpp 00dc8057, LMDeploy 0.16.0, Ray 2.60,
-text-generation-inference db931fcf, Triton 26.09.
+Versions read: vLLM 0.33.0, SGLang 0.5.23, TensorRT-LLM 1.3, Dynamo 1.6.2, llama.cpp 00dc8057,
+LMDeploy 0.16.0, Ray 2.60, text-generation-inference db931fcf, Triton 26.09.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Names:
     path: str = "/metrics"
     model: str = "model_name"  # the label; '': it names none
     prefix: str = ""  # of all its series: a page with one is the right page
-    eager: bool = False  # its counters are there from the start, at 0; else each with its first token
+    # its counters are there from the start, at 0; else each with its first token
+    eager: bool = False
 
 
 def _one(name: str) -> Choices:
@@ -76,7 +78,10 @@ _SGLANG_CACHES = frozenset({"device", "host", "storage"})
 NAMES: dict[Engine, Names] = {
     "vllm": Names(
         _like_vllm("vllm_"),
-        "start vLLM without --disable-log-stats, and scrape the engine itself: a router's page counts the same tokens again",
+        (
+            "start vLLM without --disable-log-stats, and scrape the engine itself: a router's page "
+            "counts the same tokens again"
+        ),
         prefix="vllm_",
         eager=True,
     ),
@@ -105,7 +110,10 @@ NAMES: dict[Engine, Names] = {
     ),
     "triton": Names(
         _like_vllm("vllm_"),
-        "Triton itself counts no tokens, its vLLM backend does; of the TensorRT-LLM backend they are known by requests alone",
+        (
+            "Triton itself counts no tokens, its vLLM backend does; of the TensorRT-LLM backend "
+            "they are known by requests alone"
+        ),
         prefix="vllm_",
         eager=True,
     ),
@@ -118,14 +126,20 @@ NAMES: dict[Engine, Names] = {
                 (Series("dynamo_frontend_output_sequence_tokens_sum"),),
             ),
         },
-        "scrape Dynamo's frontend (port 8000), not its workers or its router: they show the same tokens again",
+        (
+            "scrape Dynamo's frontend (port 8000), not its workers or its router: they show the "
+            "same tokens again"
+        ),
         model="model",
         prefix="dynamo_frontend_",
     ),
     "llamacpp": Names(
         {
-            # What was processed and what was reused, which builds before August 2026 do not tell apart.
-            Tokens.PROMPT: ((Series("llamacpp_prompt_tokens"), Series("llamacpp_prompt_tokens_cached")),),
+            # What was processed and what was reused, which builds before August 2026 do not tell
+            # apart.
+            Tokens.PROMPT: (
+                (Series("llamacpp_prompt_tokens"), Series("llamacpp_prompt_tokens_cached")),
+            ),
             Tokens.CACHED: _one("llamacpp_prompt_tokens_cached"),
             Tokens.COMPLETION: _one("llamacpp_tokens_predicted"),
         },
@@ -145,7 +159,10 @@ NAMES: dict[Engine, Names] = {
     ),
     "ray": Names(
         _like_vllm("ray_vllm_"),
-        "Ray Serve LLM exports vLLM's counters on the metrics port of each Ray node, unless log_engine_metrics is false",
+        (
+            "Ray Serve LLM exports vLLM's counters on the metrics port of each Ray node, unless "
+            "log_engine_metrics is false"
+        ),
         prefix="ray_",
     ),
     "tgi": Names(

@@ -1,4 +1,5 @@
-"""One look at an engine's page of metrics: the series that count tokens, by what they count and for which model."""
+"""One look at an engine's page of metrics: the series that count tokens, by what they count and for
+which model."""
 
 from __future__ import annotations
 
@@ -20,7 +21,11 @@ _CREATED = "_created"
 _LONGEST_MODEL = 256
 
 # Which tokens of a request a worker of disaggregated serving has done. Both count the prompt.
-_DONE_BY = {Role.PREFILL: {Tokens.PROMPT, Tokens.CACHED}, Role.DECODE: {Tokens.COMPLETION}, Role.UNIFIED: set(Tokens)}
+_DONE_BY = {
+    Role.PREFILL: {Tokens.PROMPT, Tokens.CACHED},
+    Role.DECODE: {Tokens.COMPLETION},
+    Role.UNIFIED: set(Tokens),
+}
 
 
 class SeriesKey(NamedTuple):
@@ -37,7 +42,8 @@ class Page:
     """What stood on a page."""
 
     totals: dict[SeriesKey, float] = field(default_factory=dict)
-    created: dict[SeriesKey, float] = field(default_factory=dict)  # when each began, Unix time, where it says so
+    # when each began, Unix time, where it says so
+    created: dict[SeriesKey, float] = field(default_factory=dict)
     started: float | None = None  # when the process began, Unix time
 
     def choices(self, tokens: Tokens) -> set[str]:
@@ -45,9 +51,12 @@ class Page:
         return {key.name for key in self.totals if key.tokens is tokens}
 
 
-def read_page(text: str, target: Target, chosen: Mapping[Tokens, Choice] | None = None) -> tuple[Page, dict[Tokens, Choice]]:
-    """What counts tokens on a page, and by which choices (names.py) it was read. chosen: those of the look before, which hold
-    as long as the page has a series of them: the same tokens under another name are not counted again.
+def read_page(
+    text: str, target: Target, chosen: Mapping[Tokens, Choice] | None = None
+) -> tuple[Page, dict[Tokens, Choice]]:
+    """What counts tokens on a page, and by which choices (names.py) it was read. chosen: those of
+    the look before, which hold as long as the page has a series of them: the same tokens under
+    another name are not counted again.
 
     Raises SourceUnavailable with the engine, what is wrong and the fix.
     """
@@ -59,23 +68,35 @@ def read_page(text: str, target: Target, chosen: Mapping[Tokens, Choice] | None 
     used: dict[Tokens, Choice] = {}
     for tokens, choices in names.tokens.items():
         asked = [*([held[tokens]] if tokens in held else []), *choices]
-        choice = next((choice for choice in asked if any(_series_of(known, choice))), held.get(tokens))
+        choice = next(
+            (choice for choice in asked if any(_series_of(known, choice))), held.get(tokens)
+        )
         if choice is not None:
             used[tokens] = choice
             _add(page, tokens, choice, known, target)
     if len(page.totals) > MOST_SERIES:
-        raise SourceUnavailable(f"{target}: {len(page.totals):,} series count tokens; at most {MOST_SERIES:,} are read")
+        raise SourceUnavailable(
+            f"{target}: {len(page.totals):,} series count tokens; at most {MOST_SERIES:,} are read"
+        )
     models = {key.model for key in page.totals}
     if len(models) > MOST_MODELS:
-        raise SourceUnavailable(f"{target}: it names {len(models)} models; at most {MOST_MODELS} of one engine are read")
+        raise SourceUnavailable(
+            f"{target}: it names {len(models)} models; at most {MOST_MODELS} of one engine are read"
+        )
     if not page.totals and (names.eager or not _has_prefix(text, names.prefix)):
         raise SourceUnavailable(f"{target}: no counter of tokens is on its page; {names.hint}")
     return page, used
 
 
 def _known_rows(text: str, target: Target) -> Iterator[Row]:
-    """The rows that matter, names with `_` for `:`. Only their lines are parsed: a page has thousands of others."""
-    wanted = {series.name for choices in NAMES[target.engine].tokens.values() for choice in choices for series in choice}
+    """The rows that matter, names with `_` for `:`. Only their lines are parsed: a page has
+    thousands of others."""
+    wanted = {
+        series.name
+        for choices in NAMES[target.engine].tokens.values()
+        for choice in choices
+        for series in choice
+    }
     bare = tuple(sorted({name.removesuffix("_sum") for name in wanted} | {_PROCESS_START}))
     lines = []
     for line in text.splitlines():
@@ -100,13 +121,20 @@ def _add(page: Page, tokens: Tokens, choice: Choice, known: list[Row], target: T
             continue
         key = _key(tokens, row, target)
         if not math.isfinite(row.value) or row.value < 0:
-            raise SourceUnavailable(f"{target}: {row.name} is {row.value}, which no counter of tokens is; look at its page")
+            raise SourceUnavailable(
+                f"{target}: {row.name} is {row.value}, which no counter of tokens is; look at its "
+                "page"
+            )
         page.totals[key] = page.totals.get(key, 0.0) + row.value
     for series in choice:
         # Of a histogram `x` the sum `x_sum` has the time `x_created`.
         created = series.name.removesuffix("_sum") + _CREATED
         for row in known:
-            if row.name == created and series.holds(row.labels) and tokens in _DONE_BY[_role(row.labels, target)]:
+            if (
+                row.name == created
+                and series.holds(row.labels)
+                and tokens in _DONE_BY[_role(row.labels, target)]
+            ):
                 page.created[_key(tokens, Row(series.name, row.labels, 0.0), target)] = row.value
 
 
@@ -117,10 +145,14 @@ def _key(tokens: Tokens, row: Row, target: Target) -> SeriesKey:
 
 
 def _role(labels: Mapping[str, str], target: Target) -> Role:
-    """What the operator says, else what the series does (`engine_type` of SGLang and TensorRT-LLM)."""
-    if target.engine != "dynamo" and (labels.get("dynamo_namespace") or labels.get("dynamo_component")):
+    """What the operator says, else what the series does (`engine_type` of SGLang and
+    TensorRT-LLM)."""
+    if target.engine != "dynamo" and (
+        labels.get("dynamo_namespace") or labels.get("dynamo_component")
+    ):
         raise SourceUnavailable(
-            f"{target}: it is a worker of Dynamo, whose frontend counts the same tokens; scrape that: --engine dynamo=URL"
+            f"{target}: it is a worker of Dynamo, whose frontend counts the same tokens; scrape "
+            "that: --engine dynamo=URL"
         )
     if target.role is not Role.UNIFIED:
         return target.role
@@ -129,7 +161,8 @@ def _role(labels: Mapping[str, str], target: Target) -> Role:
 
 
 def _process_start(known: list[Row]) -> float | None:
-    """When the one process of the page began; a page of several (Ray's, of a node) does not say which began when."""
+    """When the one process of the page began; a page of several (Ray's, of a node) does not say
+    which began when."""
     times = [row.value for row in known if row.name == _PROCESS_START and math.isfinite(row.value)]
     return times[0] if len(times) == 1 else None
 

@@ -1,9 +1,12 @@
-"""The loop over engines: look at each page, take differences, send what was counted; through any failure of engine or Kafka.
+"""The loop over engines: look at each page, take differences, send what was counted; through any
+failure of engine or Kafka.
 
-    wait for the tick -> look at all pages, some at once -> differences -> send -> wait for Kafka's word
+    wait for the tick -> look at all pages, some at once -> differences -> send
+        -> wait for Kafka's word
 
-Ticks are whole multiples of the interval in UTC, so that intervals end with minutes: what is counted in a minute then counts
-for that minute, whatever else tells of it. Events that Kafka did not acknowledge are sent again with the same ids.
+Ticks are whole multiples of the interval in UTC, so that intervals end with minutes: what is
+counted in a minute then counts for that minute, whatever else tells of it. Events that Kafka did
+not acknowledge are sent again with the same ids.
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ Fetch = Callable[[Target, float], str]
 def fetch_page(target: Target, seconds: float) -> str:
     """The page of an engine. Raises SourceUnavailable: which engine, what is wrong, the fix."""
     try:
-        return fetch(target.url, f"give its address: --engine {target.engine}=URL", MOST_PAGE_BYTES, seconds)
+        return fetch(
+            target.url, f"give its address: --engine {target.engine}=URL", MOST_PAGE_BYTES, seconds
+        )
     except SourceUnavailable as error:
         raise SourceUnavailable(f"{target.engine}: {error} ({NAMES[target.engine].hint})") from None
 
@@ -55,8 +60,8 @@ def run_engines(
     metrics: EngineMetrics,
     fetch_one: Fetch = fetch_page,
 ) -> None:
-    """Look at engines every `interval_seconds` until `stop`; then send what is left. Raises nothing for failures of engines or
-    of Kafka: they are logged once per change, and counted."""
+    """Look at engines every `interval_seconds` until `stop`; then send what is left. Raises nothing
+    for failures of engines or of Kafka: they are logged once per change, and counted."""
     loop = _Loop(targets, sink, clock, host, interval_seconds, metrics, fetch_one)
     with ThreadPoolExecutor(min(_AT_ONCE, len(targets)), "engines") as threads:
         loop.look(threads)
@@ -68,13 +73,15 @@ def run_engines(
 
 
 def _until_tick(clock: Clock, interval_seconds: float) -> float:
-    """Seconds to the next whole multiple of the interval; one that is (almost) now was just looked at."""
+    """Seconds to the next whole multiple of the interval; one that is (almost) now was just looked
+    at."""
     seconds = interval_seconds - clock.now().timestamp() % interval_seconds
     return seconds if seconds > interval_seconds / 20 else seconds + interval_seconds
 
 
 class _Loop:
-    """What it remembers: the counters of each engine, which of them fail, and what Kafka has not taken."""
+    """What it remembers: the counters of each engine, which of them fail, and what Kafka has not
+    taken."""
 
     def __init__(
         self,
@@ -87,7 +94,13 @@ class _Loop:
         fetch_one: Fetch,
     ) -> None:
         self._counters = [EngineCounter(target, interval_seconds) for target in targets]
-        self._sink, self._clock, self._host, self._metrics, self._fetch = sink, clock, host, metrics, fetch_one
+        self._sink, self._clock, self._host, self._metrics, self._fetch = (
+            sink,
+            clock,
+            host,
+            metrics,
+            fetch_one,
+        )
         self._seconds = min(_LONGEST_LOOK_SECONDS, interval_seconds)
         self._failing: dict[str, str] = {}
         self._waiting: deque[EngineCounters] = deque()
@@ -115,11 +128,16 @@ class _Loop:
                     for kind, count in tokens.items():
                         self._metrics.tokens.labels(engine, kind).inc(count)
         for engine in {counter.target.engine for counter in self._counters}:
-            up = [c for c in self._counters if c.target.engine == engine and c.target.instance not in self._failing]
+            up = [
+                c
+                for c in self._counters
+                if c.target.engine == engine and c.target.instance not in self._failing
+            ]
             self._metrics.engines_up.labels(engine).set(len(up))
 
     def send(self, flush_seconds: float) -> None:
-        """Everything that waits. What Kafka does not take is sent again in the next round, under the same ids."""
+        """Everything that waits. What Kafka does not take is sent again in the next round, under
+        the same ids."""
         if not self._waiting:
             return
         try:
@@ -143,7 +161,8 @@ class _Loop:
         """One look, in a thread of its own: only this one touches the counter."""
         begun = perf_counter()
         try:
-            at = self._clock.now()  # what is counted while the page is made is at most counted for the next interval
+            # what is counted while the page is made is at most counted for the next interval
+            at = self._clock.now()
             return counter.look(self._fetch(counter.target, self._seconds), at)
         finally:
             self._metrics.seconds.labels(counter.target.engine).observe(perf_counter() - begun)

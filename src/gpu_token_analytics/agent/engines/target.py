@@ -1,9 +1,9 @@
-"""What an operator says of an engine to scrape: `vllm=http://node1:8000`, `sglang/decode=http://node1:30001`,
-`llamacpp=http://node1:8080#llama-3.3-70b`.
+"""What an operator says of an engine to scrape: `vllm=http://node1:8000`,
+`sglang/decode=http://node1:30001`, `llamacpp=http://node1:8080#llama-3.3-70b`.
 
-A role is for engines whose prompts are read on one and answered on another (disaggregated prefill and decode): both count the
-prompt, so `prefill` says that its prompts count and its completions do not, `decode` the other way round. What follows `#` is
-the model, for engines that do not name it.
+A role is for engines whose prompts are read on one and answered on another (disaggregated prefill
+and decode): both count the prompt, so `prefill` says that its prompts count and its completions do
+not, `decode` the other way round. What follows `#` is the model, for engines that do not name it.
 """
 
 from __future__ import annotations
@@ -47,15 +47,21 @@ class Target:
 
 
 def targets_of(texts: Sequence[str], host: str) -> list[Target]:
-    """The engines that are named. host: this machine, whose name stands for localhost in an instance's name: one of each
-    machine has `localhost:8000`. Raises SettingsError."""
+    """The engines that are named. host: this machine, whose name stands for localhost in an
+    instance's name: one of each machine has `localhost:8000`. Raises SettingsError."""
     targets = [_target(text, host) for text in texts]
     if len(targets) > MOST_ENGINES:
-        raise SettingsError(f"--engine names {len(targets)} engines; one agent scrapes at most {MOST_ENGINES}: start another")
+        raise SettingsError(
+            f"--engine names {len(targets)} engines; one agent scrapes at most {MOST_ENGINES}: "
+            "start another"
+        )
     seen: dict[str, Target] = {}
     for target in targets:
         if target.instance in seen:
-            raise SettingsError(f"--engine {target.url} is named twice ({target.instance}): its tokens would count twice")
+            raise SettingsError(
+                f"--engine {target.url} is named twice ({target.instance}): its tokens would count "
+                "twice"
+            )
         seen[target.instance] = target
     return targets
 
@@ -65,9 +71,15 @@ def _target(text: str, host: str) -> Target:
     engine, _, role = name.strip().lower().partition("/")
     known = ", ".join(get_args(Engine))
     if not equals or engine not in get_args(Engine):
-        raise SettingsError(f"--engine {text!r}: write ENGINE=URL, such as vllm=http://node1:8000; engines are {known}")
+        raise SettingsError(
+            f"--engine {text!r}: write ENGINE=URL, such as vllm=http://node1:8000; engines are "
+            f"{known}"
+        )
     if role and role not in tuple(Role):
-        raise SettingsError(f"--engine {text!r}: a role is {', '.join(Role)}, such as {engine}/decode=http://node1:8000")
+        raise SettingsError(
+            f"--engine {text!r}: a role is {', '.join(Role)}, such as "
+            f"{engine}/decode=http://node1:8000"
+        )
     named = cast(Engine, engine)
     try:
         parts = urlsplit(url.strip())
@@ -75,10 +87,19 @@ def _target(text: str, host: str) -> Target:
     except ValueError:
         parts, name_of, port = urlsplit(""), None, None
     if parts.scheme not in ("http", "https") or not name_of:
-        raise SettingsError(f"--engine {text!r}: {url!r} is no URL; write {engine}=http://HOST:PORT")
+        raise SettingsError(
+            f"--engine {text!r}: {url!r} is no URL; write {engine}=http://HOST:PORT"
+        )
     path = parts.path if parts.path.strip("/") else NAMES[named].path
     page = urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
     whole = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     if name_of in _LOOPBACK:
-        whole = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port or _PORTS[parts.scheme]}"
-    return Target(named, page, canonical_instance(whole)[:MAX_INSTANCE], Role(role or Role.UNIFIED), parts.fragment or None)
+        named_host = f"[{host}]" if ":" in host else host
+        whole = f"{parts.scheme}://{named_host}:{port or _PORTS[parts.scheme]}"
+    return Target(
+        named,
+        page,
+        canonical_instance(whole)[:MAX_INSTANCE],
+        Role(role or Role.UNIFIED),
+        parts.fragment or None,
+    )

@@ -2,8 +2,10 @@
 
 GPU-<uuid>, MIG-<uuid>       NVIDIA's device plugin
 GPU-<uuid>::<n>              the n-th share of a GPU in time (time-slicing, MPS): the GPU
-nvidia<n>, nvidia<n>/vgpu<m> GKE's: the n-th GPU of the node. nvidia<n>/gi<m>, a slice by its number, is not known by UUID
-driver, pool, device         dynamic resource allocation (KEP-3695): what its ResourceSlice says (slices.py)
+nvidia<n>, nvidia<n>/vgpu<m> GKE's: the n-th GPU of the node. nvidia<n>/gi<m>, a slice by its
+number, is not known by UUID
+driver, pool, device         dynamic resource allocation (KEP-3695): what its ResourceSlice says
+                             (slices.py)
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ LookUp = Callable[[ClaimedDevice], str | None]
 
 @dataclass(frozen=True)
 class PodGpus:
-    """The GPUs of a pod, canonical; and devices of GPUs of which it is not known which GPU they are."""
+    """The GPUs of a pod, canonical; and devices of GPUs of which it is not known which GPU they
+    are."""
 
     instance: str  # namespace/pod
     gpus: tuple[str, ...]
@@ -33,7 +36,8 @@ class PodGpus:
 
 
 def gpus_of(pod: Pod, host: str, look_up: LookUp) -> PodGpus | None:
-    """Which GPUs a pod has; None: none. look_up: the UUID of a claimed device, None where nobody says."""
+    """Which GPUs a pod has; None: none. look_up: the UUID of a claimed device, None where nobody
+    says."""
     gpus: list[str] = []
     unknown: list[str] = []
     for device in pod.devices:
@@ -57,6 +61,7 @@ def gpus_of(pod: Pod, host: str, look_up: LookUp) -> PodGpus | None:
         return None
     distinct = tuple(sorted(set(gpus)))
     if any("/" in gpu for gpu in distinct) and not all("/" in gpu for gpu in distinct):
-        unknown += [gpu for gpu in distinct if "/" in gpu]  # a placement names all by UUID, or all as host/index
+        # a placement names all by UUID, or all as host/index
+        unknown += [gpu for gpu in distinct if "/" in gpu]
         distinct = tuple(gpu for gpu in distinct if "/" not in gpu)
     return PodGpus(f"{pod.namespace}/{pod.name}", distinct, tuple(sorted(set(unknown))))

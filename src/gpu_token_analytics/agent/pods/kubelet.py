@@ -1,7 +1,8 @@
 """The kubelet's pod-resources, v1 (GA in Kubernetes 1.28): List over the unix socket of the node.
 
-Messages: kubernetes/kubernetes staging/src/k8s.io/kubelet/pkg/apis/podresources/v1/api.proto. Only the fields that are read are
-declared here, under their numbers there; all others are passed over, as protobuf passes over what it does not know.
+Messages: kubernetes/kubernetes staging/src/k8s.io/kubelet/pkg/apis/podresources/v1/api.proto. Only
+the fields that are read are declared here, under their numbers there; all others are passed over,
+as protobuf passes over what it does not know.
 """
 
 from __future__ import annotations
@@ -23,11 +24,22 @@ _TEXT, _MESSAGE = FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_ME
 # message -> field -> (number, repeated, message or None for a text)
 _FIELDS: dict[str, dict[str, tuple[int, bool, str | None]]] = {
     "ListPodResourcesResponse": {"pod_resources": (1, True, "PodResources")},
-    "PodResources": {"name": (1, False, None), "namespace": (2, False, None), "containers": (3, True, "ContainerResources")},
-    "ContainerResources": {"devices": (2, True, "ContainerDevices"), "dynamic_resources": (5, True, "DynamicResource")},
+    "PodResources": {
+        "name": (1, False, None),
+        "namespace": (2, False, None),
+        "containers": (3, True, "ContainerResources"),
+    },
+    "ContainerResources": {
+        "devices": (2, True, "ContainerDevices"),
+        "dynamic_resources": (5, True, "DynamicResource"),
+    },
     "ContainerDevices": {"resource_name": (1, False, None), "device_ids": (2, True, None)},
     "DynamicResource": {"claim_resources": (4, True, "ClaimResource")},
-    "ClaimResource": {"driver_name": (2, False, None), "pool_name": (3, False, None), "device_name": (4, False, None)},
+    "ClaimResource": {
+        "driver_name": (2, False, None),
+        "pool_name": (3, False, None),
+        "device_name": (4, False, None),
+    },
 }
 
 
@@ -74,13 +86,19 @@ class Kubelet:
             import grpc
         except ImportError:
             raise SettingsError(
-                f"KUBELET_PODS_SOCKET={socket} needs grpcio; install it with `pip install 'gpu-token-analytics[grpc]'`"
+                f"KUBELET_PODS_SOCKET={socket} needs grpcio; install it with `pip install "
+                "'gpu-token-analytics[grpc]'`"
             ) from None
         self._failure = grpc.RpcError
         self._socket = socket
-        options = [("grpc.max_receive_message_length", MAX_ANSWER_BYTES), ("grpc.enable_http_proxy", 0)]
+        options = [
+            ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+            ("grpc.enable_http_proxy", 0),
+        ]
         self._channel = grpc.insecure_channel(f"unix:{socket}", options)
-        self._list = self._channel.unary_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)
+        self._list = self._channel.unary_unary(
+            METHOD, request_serializer=bytes, response_deserializer=bytes
+        )
 
     def pods(self) -> list[Pod]:
         """All pods of the node that have devices. Raises SourceUnavailable."""
@@ -89,7 +107,8 @@ class Kubelet:
         except self._failure as error:
             said = f"{error.code().name}: {error.details()}"
             raise SourceUnavailable(
-                f"the kubelet does not answer on {self._socket} ({said}); mount its folder /var/lib/kubelet/pod-resources, and "
+                f"the kubelet does not answer on {self._socket} ({said}); mount its folder "
+                "/var/lib/kubelet/pod-resources, and "
                 "run as root, to whom the socket belongs"
             ) from None
         return read_pods(answer)
@@ -105,11 +124,16 @@ def read_pods(answer: bytes) -> list[Pod]:
     try:
         message.ParseFromString(answer)
     except DecodeError as error:
-        raise SourceUnavailable(f"the kubelet's answer is no ListPodResourcesResponse of v1: {error}") from None
+        raise SourceUnavailable(
+            f"the kubelet's answer is no ListPodResourcesResponse of v1: {error}"
+        ) from None
     return [
         pod
         for told in message.pod_resources
-        if (pod := Pod(told.namespace, told.name, tuple(_devices(told)), tuple(_claimed(told)))).devices or pod.claimed
+        if (
+            pod := Pod(told.namespace, told.name, tuple(_devices(told)), tuple(_claimed(told)))
+        ).devices
+        or pod.claimed
     ]
 
 
@@ -122,7 +146,10 @@ def _devices(pod: Any) -> Iterator[Device]:
 def _claimed(pod: Any) -> Iterable[ClaimedDevice]:
     for container in pod.containers:
         for claim in container.dynamic_resources:
-            yield from (ClaimedDevice(one.driver_name, one.pool_name, one.device_name) for one in claim.claim_resources)
+            yield from (
+                ClaimedDevice(one.driver_name, one.pool_name, one.device_name)
+                for one in claim.claim_resources
+            )
 
 
 def _response() -> Any:
@@ -133,7 +160,9 @@ def _response() -> Any:
             described.field.add(
                 name=name,
                 number=number,
-                label=FieldDescriptorProto.LABEL_REPEATED if repeated else FieldDescriptorProto.LABEL_OPTIONAL,
+                label=FieldDescriptorProto.LABEL_REPEATED
+                if repeated
+                else FieldDescriptorProto.LABEL_OPTIONAL,
                 type=_TEXT if of is None else _MESSAGE,
                 type_name=None if of is None else f".v1.{of}",
             )

@@ -1,11 +1,12 @@
 """Placements of pods: what the kubelet says, told to the API whenever it changes, effective-dated.
 
     a pod is there, or its GPUs changed     its row holds from the first look on that says so
-    a pod is gone                           a row without GPUs holds from the last look on in which it was there
+    a pod is gone                           a row without GPUs holds from the last look on in which
+                                            it was there
 
-A pod of a StatefulSet may come back on another node, which tells of it before this one has looked again: it went no later than
-it came, so by these times the row of the node where it is always holds. What cannot be told is kept, under its times, and told
-later.
+A pod of a StatefulSet may come back on another node, which tells of it before this one has looked
+again: it went no later than it came, so by these times the row of the node where it is always
+holds. What cannot be told is kept, under its times, and told later.
 """
 
 from __future__ import annotations
@@ -81,7 +82,15 @@ class _Seen:
 class PodPlacements:
     """What is known of this node's pods, and what of it is still to be told."""
 
-    def __init__(self, source: PodSource, tell: Tell, clock: Clock, host: str, look_up: LookUp, metrics: PodMetrics) -> None:
+    def __init__(
+        self,
+        source: PodSource,
+        tell: Tell,
+        clock: Clock,
+        host: str,
+        look_up: LookUp,
+        metrics: PodMetrics,
+    ) -> None:
         self._source, self._tell, self._clock, self._host = source, tell, clock, host
         self._look_up, self._metrics = look_up, metrics
         self._seen: dict[str, _Seen] = {}
@@ -90,7 +99,8 @@ class PodPlacements:
         self._unknown: frozenset[tuple[str, ...]] = frozenset()
 
     def look(self) -> None:
-        """One look at the kubelet, and all that is to be told. Failures are logged once per change and counted."""
+        """One look at the kubelet, and all that is to be told. Failures are logged once per change
+        and counted."""
         try:
             pods = pods_on_gpus(self._source, self._host, self._look_up)
         except SourceUnavailable as error:
@@ -113,7 +123,8 @@ class PodPlacements:
         now = self._clock.now()
         for pod in pods:
             seen = self._seen.get(pod.instance)
-            gpus = () if pod.unknown else pod.gpus  # on some of them it would cost those too much: tokens without money
+            # on some of them it would cost those too much: tokens without money
+            gpus = () if pod.unknown else pod.gpus
             if seen is None or seen.gpus != gpus:
                 self._wait(pod.instance, gpus, now)
             self._seen[pod.instance] = _Seen(gpus, now)
@@ -121,7 +132,12 @@ class PodPlacements:
             self._wait(instance, (), self._seen.pop(instance).at)
 
     def _wait(self, instance: str, gpus: tuple[str, ...], since: datetime) -> None:
-        row = {"instance": instance, "gpus": list(gpus), "host": self._host, "valid_from": since.isoformat()}
+        row = {
+            "instance": instance,
+            "gpus": list(gpus),
+            "host": self._host,
+            "valid_from": since.isoformat(),
+        }
         self._waiting.append(row)
         if len(self._waiting) > MOST_WAITING:
             del self._waiting[0]
@@ -162,7 +178,11 @@ class PodPlacements:
     def _say_unknown(self, pods: list[PodGpus]) -> None:
         unknown = frozenset((pod.instance, *pod.unknown) for pod in pods if pod.unknown)
         for instance, *devices in sorted(unknown - self._unknown):
-            _log.warning("%s has devices of which it is not known which GPUs they are: %s", instance, ", ".join(devices))
+            _log.warning(
+                "%s has devices of which it is not known which GPUs they are: %s",
+                instance,
+                ", ".join(devices),
+            )
         self._unknown = unknown
 
 

@@ -1,7 +1,9 @@
-"""Devices of dynamic resource allocation by the ResourceSlices of a node (resource.k8s.io, v1; v1beta1 before Kubernetes 1.34).
+"""Devices of dynamic resource allocation by the ResourceSlices of a node (resource.k8s.io, v1;
+v1beta1 before Kubernetes 1.34).
 
     GET /apis/resource.k8s.io/v1/resourceslices?fieldSelector=spec.nodeName=NODE
-    spec.driver, spec.pool.name, spec.devices[].name, .attributes.uuid.string      (v1beta1: .basic.attributes)
+    spec.driver, spec.pool.name, spec.devices[].name, .attributes.uuid.string      (v1beta1:
+    .basic.attributes)
 
 Asked with the pod's own account, and only when a device is claimed that is not known yet.
 """
@@ -34,7 +36,8 @@ class ResourceSlices:
     """Looks devices up, and remembers the slices of this node."""
 
     def __init__(self, node: str, clock: Clock, url: str = "", account: Path = ACCOUNT) -> None:
-        """node: as Kubernetes calls it. url: of the API server; '' where the pod's environment says it."""
+        """node: as Kubernetes calls it. url: of the API server; '' where the pod's environment says
+        it."""
         self._node, self._clock, self._account = node, clock, account
         self._url = url or _server_url()
         self._uuids: dict[ClaimedDevice, str] = {}
@@ -54,38 +57,54 @@ class ResourceSlices:
 
     def _ask(self) -> dict[ClaimedDevice, str]:
         if not self._url:
-            raise SourceUnavailable("a pod has a claimed GPU, and this is no pod: KUBERNETES_SERVICE_HOST is not set")
+            raise SourceUnavailable(
+                "a pod has a claimed GPU, and this is no pod: KUBERNETES_SERVICE_HOST is not set"
+            )
         for version in VERSIONS:
             answer = self._get(
                 f"/apis/resource.k8s.io/{version}/resourceslices?fieldSelector=spec.nodeName%3D{quote(self._node)}"
             )
             if answer is not None:
                 return read_slices(answer)
-        raise SourceUnavailable("the API server has no resourceslices of resource.k8s.io, v1 or v1beta1")
+        raise SourceUnavailable(
+            "the API server has no resourceslices of resource.k8s.io, v1 or v1beta1"
+        )
 
     def _get(self, path: str) -> bytes | None:
         """The answer; None: 404. Raises SourceUnavailable."""
         try:
             token = (self._account / "token").read_text().strip()
             context = (
-                ssl.create_default_context(cafile=str(self._account / "ca.crt")) if self._url.startswith("https") else None
+                ssl.create_default_context(cafile=str(self._account / "ca.crt"))
+                if self._url.startswith("https")
+                else None
             )
         except OSError as error:
-            raise SourceUnavailable(f"no account to ask for ResourceSlices with: {self._account} ({error.strerror})") from None
-        request = urllib.request.Request(self._url + path, headers={"Authorization": f"Bearer {token}"})
+            raise SourceUnavailable(
+                f"no account to ask for ResourceSlices with: {self._account} ({error.strerror})"
+            ) from None
+        request = urllib.request.Request(
+            self._url + path, headers={"Authorization": f"Bearer {token}"}
+        )
         handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
         if context is not None:
             handlers.append(urllib.request.HTTPSHandler(context=context))
         try:
-            with urllib.request.build_opener(*handlers).open(request, timeout=TIMEOUT_SECONDS) as answer:
+            with urllib.request.build_opener(*handlers).open(
+                request, timeout=TIMEOUT_SECONDS
+            ) as answer:
                 body: bytes = answer.read(MAX_ANSWER_BYTES + 1)
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return None
             fix = "; let its account list resourceslices" if error.code in (401, 403) else ""
-            raise SourceUnavailable(f"ResourceSlices: the API server answers {error.code}{fix}") from None
+            raise SourceUnavailable(
+                f"ResourceSlices: the API server answers {error.code}{fix}"
+            ) from None
         except OSError as error:
-            raise SourceUnavailable(f"ResourceSlices: {self._url} cannot be asked ({type(error).__name__})") from None
+            raise SourceUnavailable(
+                f"ResourceSlices: {self._url} cannot be asked ({type(error).__name__})"
+            ) from None
         if len(body) > MAX_ANSWER_BYTES:
             raise SourceUnavailable(f"ResourceSlices: more than {MAX_ANSWER_BYTES:,} bytes")
         return body
@@ -102,7 +121,9 @@ def read_slices(answer: bytes) -> dict[ClaimedDevice, str]:
             if (uuid := _uuid(device))
         }
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
-        raise SourceUnavailable(f"ResourceSlices: the answer is no ResourceSliceList ({type(error).__name__})") from None
+        raise SourceUnavailable(
+            f"ResourceSlices: the answer is no ResourceSliceList ({type(error).__name__})"
+        ) from None
 
 
 def _uuid(device: Mapping[str, Any]) -> str | None:
@@ -112,7 +133,10 @@ def _uuid(device: Mapping[str, Any]) -> str | None:
 
 
 def _server_url() -> str:
-    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    host, port = (
+        os.environ.get("KUBERNETES_SERVICE_HOST"),
+        os.environ.get("KUBERNETES_SERVICE_PORT", "443"),
+    )
     if not host:
         return ""
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"

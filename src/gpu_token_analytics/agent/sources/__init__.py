@@ -1,4 +1,5 @@
-"""GPU telemetry sources: NVML, the nvidia-smi command, exporters' pages, and a seed file for machines without a GPU."""
+"""GPU telemetry sources: NVML, the nvidia-smi command, exporters' pages, and a seed file for
+machines without a GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from gpu_token_analytics.settings import GpuMetricsSource, Settings
 
 
 def open_source(kind: GpuMetricsSource, settings: Settings, host: str) -> GpuSource:
-    """The source named `kind`. Opens nothing yet: a missing driver is reported by read(). Raises SettingsError for ''."""
+    """The source named `kind`. Opens nothing yet: a missing driver is reported by read(). Raises
+    SettingsError for ''."""
     match kind:
         case "nvml":
             from gpu_token_analytics.agent.sources.nvml import NvmlSource
@@ -31,4 +33,7 @@ def open_source(kind: GpuMetricsSource, settings: Settings, host: str) -> GpuSou
 
             return AmdSource(settings.gpu_exporter_url, host)
         case "":
-            raise SettingsError("GPU_METRICS_SOURCE is empty; set it to nvml, nvidia-smi, dcgm-exporter, amd-exporter or seed")
+            raise SettingsError(
+                "GPU_METRICS_SOURCE is empty; set it to nvml, nvidia-smi, dcgm-exporter, "
+                "amd-exporter or seed"
+            )

@@ -1,10 +1,14 @@
-"""Readings from AMD's device-metrics-exporter (https://github.com/ROCm/device-metrics-exporter; port 5000).
+"""Readings from AMD's device-metrics-exporter (https://github.com/ROCm/device-metrics-exporter;
+port 5000).
 
-    gpu_package_power W (MI300), gpu_average_package_power W (MI200)    gpu_energy_consumed uJ since the driver was loaded
-    gpu_gfx_activity 0-100                                              gpu_used_vram, gpu_total_vram MiB
+    gpu_package_power W (MI300), gpu_average_package_power W (MI200)
+    gpu_energy_consumed uJ since the driver was loaded
+    gpu_gfx_activity 0-100
+    gpu_used_vram, gpu_total_vram MiB
 
-Names may have a prefix (`amd_`). A card is known by its serial number (`gpu_uuid` is optional). A partitioned card has a row
-for each partition, of which only the first tells the board's power and energy; memory and activity are each partition's.
+Names may have a prefix (`amd_`). A card is known by its serial number (`gpu_uuid` is optional). A
+partitioned card has a row for each partition, of which only the first tells the board's power and
+energy; memory and activity are each partition's.
 """
 
 from __future__ import annotations
@@ -35,7 +39,8 @@ class AmdSource:
     name: Source = "amd-exporter"
 
     def __init__(self, url: str, host: str, fetch: Fetch = fetch) -> None:
-        """url: its page; '': DEFAULT_URL. host: this machine, for pages of several. fetch: how a page is got (tests)."""
+        """url: its page; '': DEFAULT_URL. host: this machine, for pages of several. fetch: how a
+        page is got (tests)."""
         self._url, self._host, self._fetch = url or DEFAULT_URL, host, fetch
 
     def read(self) -> list[Reading]:
@@ -44,7 +49,8 @@ class AmdSource:
         known = [Row(name[1], row.labels, row.value) for row, name in named if name is not None]
         if not known:
             raise SourceUnavailable(
-                f"{self._url} has no gpu_ metrics of AMD's exporter; set GPU_EXPORTER_URL to device-metrics-exporter's page"
+                f"{self._url} has no gpu_ metrics of AMD's exporter; set GPU_EXPORTER_URL to "
+                "device-metrics-exporter's page"
             )
         return list(_readings(of_host(known, self._host, self._url)))
 
@@ -84,7 +90,8 @@ def _readings(known: Iterable[Row]) -> Iterable[GpuReading]:
 
 
 def _uuid(labels: Mapping[str, str]) -> str | None:
-    """Serial numbers are the key: the label of the UUID can be turned on at any time, and must not make another card of one."""
+    """Serial numbers are the key: the label of the UUID can be turned on at any time, and must not
+    make another card of one."""
     text = (labels.get("serial_number") or labels.get("gpu_uuid") or "").strip().replace("/", "-")
     return text[:128] or None
 

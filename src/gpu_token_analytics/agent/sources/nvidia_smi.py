@@ -1,10 +1,10 @@
 """Readings from the nvidia-smi command, for machines where the driver's library cannot be loaded.
 
-    nvidia-smi --query-gpu=... --format=csv,nounits      one process per read
-    nvidia-smi -L, nvidia-smi -q                         two more, only while a card is split into MIG slices
+    nvidia-smi --query-gpu=... --format=csv,nounits    one process per read
+    nvidia-smi -L, nvidia-smi -q                       two more, only while a card has MIG slices
 
-The tool's timestamp is local time without a zone and is not asked for: the agent stamps UTC itself. It has no energy
-counter (that is NVML only).
+The tool's timestamp is local time without a zone and is not asked for: the agent stamps UTC itself.
+It has no energy counter (that is NVML only).
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from gpu_token_analytics.agent.readings import GpuProblem, GpuReading, Problem, Reading, is_no_identity
+from gpu_token_analytics.agent.readings import (
+    GpuProblem,
+    GpuReading,
+    Problem,
+    Reading,
+    is_no_identity,
+)
 from gpu_token_analytics.agent.sources.smi_text import (
     FIELDS,
     GpuRow,
@@ -32,18 +38,35 @@ from gpu_token_analytics.wire.fields import Source
 
 _log = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 20.0  # without persistence mode the tool loads the driver each time, which takes seconds per GPU
-_MOST_INDEXES = 16  # GPUs asked for by number where none is known by its UUID; the largest boards carry as many
+# without persistence mode the tool loads the driver each time, which takes seconds per GPU
+TIMEOUT_SECONDS = 20.0
+# GPUs asked for by number where none is known by its UUID; the largest boards carry as many
+_MOST_INDEXES = 16
 _INVALID_FIELD = re.compile(r'Field "([^"]+)" is not a valid field to query')
 
 # Text of the tool -> what to do. Its exit codes are not enough: some failures exit with 0.
 _FIXES = (
-    ("No devices were found", "no GPU is visible: check `lspci | grep -i nvidia`, or how the container gets its GPUs"),
-    ("couldn't communicate with the NVIDIA driver", "load the NVIDIA kernel module (`modprobe nvidia`) and look at `dmesg`"),
-    ("Driver/library version mismatch", "the driver was updated while loaded: reboot, or reload the kernel module"),
-    ("couldn't find libnvidia-ml.so", "install the NVIDIA driver, or run the container with `--gpus all`"),
+    (
+        "No devices were found",
+        "no GPU is visible: check `lspci | grep -i nvidia`, or how the container gets its GPUs",
+    ),
+    (
+        "couldn't communicate with the NVIDIA driver",
+        "load the NVIDIA kernel module (`modprobe nvidia`) and look at `dmesg`",
+    ),
+    (
+        "Driver/library version mismatch",
+        "the driver was updated while loaded: reboot, or reload the kernel module",
+    ),
+    (
+        "couldn't find libnvidia-ml.so",
+        "install the NVIDIA driver, or run the container with `--gpus all`",
+    ),
     ("Insufficient Permissions", "give this user access to /dev/nvidia*"),
-    ("Failed to initialize NVML", "restart the container (it lost its devices), or look at `dmesg`"),
+    (
+        "Failed to initialize NVML",
+        "restart the container (it lost its devices), or look at `dmesg`",
+    ),
 )
 
 
@@ -65,7 +88,8 @@ class NvidiaSmiSource:
         run: Callable[[list[str]], Output] | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
-        """run: runs a command line and returns its output (tests); it may raise SourceUnavailable."""
+        """run: runs a command line and returns its output (tests); it may raise
+        SourceUnavailable."""
         self._path = path
         self._run = run or CommandRunner(timeout_seconds)
         self._fields = list(FIELDS)
@@ -90,7 +114,11 @@ class NvidiaSmiSource:
     def _remember(self, rows: list[GpuRow]) -> None:
         """Who is there, to name a GPU by its UUID when the tool later only tells its bus id."""
         for row in rows:
-            if isinstance(row.reading, GpuReading) and row.reading.gpu_uuid and not is_no_identity(row.reading.gpu_uuid):
+            if (
+                isinstance(row.reading, GpuReading)
+                and row.reading.gpu_uuid
+                and not is_no_identity(row.reading.gpu_uuid)
+            ):
                 self._bus_ids[row.reading.gpu_uuid] = row.bus_id
 
     def _named(self, problem: GpuProblem) -> GpuProblem:
@@ -101,11 +129,16 @@ class NvidiaSmiSource:
     def _query(self, more: list[str]) -> Output:
         """Run the query; a field this driver does not know is left out from then on."""
         while True:
-            output = self._run([self._path, f"--query-gpu={','.join(self._fields)}", "--format=csv,nounits", *more])
+            output = self._run(
+                [self._path, f"--query-gpu={','.join(self._fields)}", "--format=csv,nounits", *more]
+            )
             unknown = _INVALID_FIELD.search(output.text)
             if unknown is None or unknown[1] not in self._fields or len(self._fields) == 1:
                 return output
-            _log.warning("nvidia-smi does not know the field %s: it is left out, its values stay unknown", unknown[1])
+            _log.warning(
+                "nvidia-smi does not know the field %s: it is left out, its values stay unknown",
+                unknown[1],
+            )
             self._fields.remove(unknown[1])
 
     def _rows(self, output: Output, tolerate: bool) -> list[GpuRow]:
@@ -120,7 +153,8 @@ class NvidiaSmiSource:
                 raise SourceUnavailable(f"nvidia-smi says {self._said(output)!r}; {fix}")
         if output.code != 0 or why != "no GPU":
             raise SourceUnavailable(
-                f"nvidia-smi ended with code {output.code} and {why}; run `{self._path}` by hand to see why"
+                f"nvidia-smi ended with code {output.code} and {why}; run `{self._path}` by hand "
+                "to see why"
             )
         return rows
 
@@ -129,14 +163,21 @@ class NvidiaSmiSource:
         return " ".join(output.text.split())[:200]
 
     def _one_by_one(self) -> list[GpuRow]:
-        """One lost GPU can make the tool say nothing about the others: ask for each that was there before.
+        """One lost GPU can make the tool say nothing about the others: ask for each that was there
+        before.
 
-        Just started, nobody was: `-L` names those that answer, and where it is silent, too, each index is tried.
+        Just started, nobody was: `-L` names those that answer, and where it is silent, too, each
+        index is tried.
         """
         uuids = list(self._bus_ids) or parse_cards(self._run([self._path, "-L"]).text)
         # With `-i` a missing index column cannot be counted, so a row must say who it is.
         if uuids:
-            return [row for uuid in uuids for row in self._asked(uuid) if _reading_of(row).gpu_uuid == uuid]
+            return [
+                row
+                for uuid in uuids
+                for row in self._asked(uuid)
+                if _reading_of(row).gpu_uuid == uuid
+            ]
         return [
             row
             for index in range(_MOST_INDEXES)
@@ -146,10 +187,13 @@ class NvidiaSmiSource:
 
     def _asked(self, gpu: str) -> list[GpuRow]:
         output = self._query(["-i", gpu])
-        return [row for row in self._rows(output, tolerate=True) if isinstance(row.reading, GpuReading)]
+        return [
+            row for row in self._rows(output, tolerate=True) if isinstance(row.reading, GpuReading)
+        ]
 
     def _slices(self, cards: list[Reading]) -> list[Reading]:
-        """The MIG slices. Utilization, power and energy of a slice are not reported by the driver: unknown."""
+        """The MIG slices. Utilization, power and energy of a slice are not reported by the driver:
+        unknown."""
         by_uuid = {card.gpu_uuid: card for card in cards if isinstance(card, GpuReading)}
         memory = parse_slice_memory(self._run([self._path, "-q"]).text)
         readings: list[Reading] = []
@@ -158,7 +202,13 @@ class NvidiaSmiSource:
             if card is None:
                 continue
             if part.profile is None:
-                readings.append(GpuProblem(part.uuid, Problem.MALFORMED, "the MIG profile in `nvidia-smi -L` is not known"))
+                readings.append(
+                    GpuProblem(
+                        part.uuid,
+                        Problem.MALFORMED,
+                        "the MIG profile in `nvidia-smi -L` is not known",
+                    )
+                )
                 continue
             used_mb, total_mb = memory.get((part.parent_uuid, part.place), (None, None))
             readings.append(
@@ -181,36 +231,48 @@ def _reading_of(row: GpuRow) -> GpuReading:
 
 
 class CommandRunner:
-    """Runs a command with a time limit. A command that cannot even be killed is not started a second time."""
+    """Runs a command with a time limit. A command that cannot even be killed is not started a
+    second time."""
 
     def __init__(self, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds
         self._stuck: subprocess.Popen[str] | None = None
 
     def __call__(self, command: list[str]) -> Output:
-        """Its output. Raises SourceUnavailable when it cannot be started or does not end in time."""
+        """Its output. Raises SourceUnavailable when it cannot be started or does not end in
+        time."""
         if self._stuck is not None:
             if self._stuck.poll() is None:
                 raise SourceUnavailable(
-                    f"{command[0]} (pid {self._stuck.pid}) hangs in the driver and cannot be killed; see `dmesg`, reboot"
+                    f"{command[0]} (pid {self._stuck.pid}) hangs in the driver and cannot be "
+                    "killed; see `dmesg`, reboot"
                 )
             self._stuck = None
         try:
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace"
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
             )
         except FileNotFoundError:
             raise SourceUnavailable(
-                f"{command[0]} is not installed; install the NVIDIA driver or set NVIDIA_SMI_PATH to the executable"
+                f"{command[0]} is not installed; install the NVIDIA driver or set NVIDIA_SMI_PATH "
+                "to the executable"
             ) from None
         except OSError as error:
-            raise SourceUnavailable(f"{command[0]} cannot be run ({error.strerror}); check NVIDIA_SMI_PATH") from None
+            raise SourceUnavailable(
+                f"{command[0]} cannot be run ({error.strerror}); check NVIDIA_SMI_PATH"
+            ) from None
         try:
             text, _ = process.communicate(timeout=self._timeout_seconds)
         except subprocess.TimeoutExpired:
             self._kill(process)
             raise SourceUnavailable(
-                f"{command[0]} did not answer within {self._timeout_seconds:g} s; turn on persistence mode "
+                f"{command[0]} did not answer within {self._timeout_seconds:g} s; turn on "
+                "persistence mode "
                 "(nvidia-persistenced) or look at `dmesg` for a hanging driver"
             ) from None
         return Output(text, process.returncode)

@@ -1,12 +1,13 @@
-"""Readings from `gpu_seed.json`: declared, not measured; for machines without a GPU, demos and tests.
+"""Readings from `gpu_seed.json`: declared, not measured; for machines without a GPU, demos and
+tests.
 
 The file is a list of objects:
 
-    {"gpu_index": 0, "name": "NVIDIA L40S", "utilization": 0.42, "mem_used_mb": 17000, "mem_total_mb": 46068,
-     "power_w": 180.0, "price_per_hour_usd": 0.86}
+    {"gpu_index": 0, "name": "NVIDIA L40S", "utilization": 0.42, "mem_used_mb": 17000,
+     "mem_total_mb": 46068, "power_w": 180.0, "price_per_hour_usd": 0.86}
 
-`gpu_index` and `name` must be there; every other value may be null or left out: unknown. Read again for every sample, so
-an edit shows at once.
+`gpu_index` and `name` must be there; every other value may be null or left out: unknown. Read again
+for every sample, so an edit shows at once.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from msgspec import Meta
 
 from gpu_token_analytics.agent.readings import GpuReading, Reading
 from gpu_token_analytics.errors import InvalidRecord, SourceUnavailable
-from gpu_token_analytics.wire.fields import GpuIndex, Label, Megabytes, Ratio, Source, UsdPerHour, Watts
+from gpu_token_analytics.wire.fields import (
+    GpuIndex,
+    Label,
+    Megabytes,
+    Ratio,
+    Source,
+    UsdPerHour,
+    Watts,
+)
 from gpu_token_analytics.wire.sinks import declared_gpu_uuid
 from gpu_token_analytics.wire.strict_json import read_strictly
 
@@ -44,10 +53,11 @@ _entry = msgspec.json.Decoder(SeedGpu)
 
 
 class SeedSource:
-    """GPUs of a seed file; their UUIDs are derived from host and index, so they are the same in every run.
+    """GPUs of a seed file; their UUIDs are derived from host and index, so they are the same in
+    every run.
 
-    variation: share by which utilization and power move around their declared value (0.1: +-10 %), in a fixed sequence
-    that depends on GPU and number of reads; 0, the default, repeats the file.
+    variation: share by which utilization and power move around their declared value (0.1: +-10 %),
+    in a fixed sequence that depends on GPU and number of reads; 0, the default, repeats the file.
     """
 
     name: Source = "seed"
@@ -77,7 +87,9 @@ class SeedSource:
             gpu_index=gpu.gpu_index,
             gpu_uuid=uuid,
             name=gpu.name,
-            utilization=None if gpu.utilization is None else min(1.0, max(0.0, round(gpu.utilization * factor, 4))),
+            utilization=None
+            if gpu.utilization is None
+            else min(1.0, max(0.0, round(gpu.utilization * factor, 4))),
             mem_used_mb=gpu.mem_used_mb,
             mem_total_mb=gpu.mem_total_mb,
             power_w=None if gpu.power_w is None else max(0.0, round(gpu.power_w * factor, 2)),
@@ -86,25 +98,33 @@ class SeedSource:
 
 
 def load_seed(path: Path) -> list[SeedGpu]:
-    """The GPUs of a seed file. Raises SourceUnavailable naming file, entry, field, value and rule."""
+    """The GPUs of a seed file. Raises SourceUnavailable naming file, entry, field, value and
+    rule."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise SourceUnavailable(
-            f"{path} cannot be read ({error.strerror}); set GPU_SEED_FILE to a seed file, such as the example gpu_seed.json"
+            f"{path} cannot be read ({error.strerror}); set GPU_SEED_FILE to a seed file, such as "
+            "the example gpu_seed.json"
         ) from None
     if len(content) > _MAX_BYTES:
-        raise SourceUnavailable(f"{path} has {len(content):,} bytes; a seed file has at most {_MAX_BYTES:,}")
+        raise SourceUnavailable(
+            f"{path} has {len(content):,} bytes; a seed file has at most {_MAX_BYTES:,}"
+        )
     try:
-        entries = _entries.decode(content.removeprefix(b"\xef\xbb\xbf"))  # a byte-order mark, as editors write it
+        # a byte-order mark, as editors write it
+        entries = _entries.decode(content.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise SourceUnavailable(f"{path} is not a list of GPUs: {error}; see the example gpu_seed.json") from None
+        raise SourceUnavailable(
+            f"{path} is not a list of GPUs: {error}; see the example gpu_seed.json"
+        ) from None
     gpus = [_load_entry(path, number, raw) for number, raw in enumerate(entries)]
     seen: dict[int, int] = {}
     for number, gpu in enumerate(gpus):
         if gpu.gpu_index in seen:
             raise SourceUnavailable(
-                f"{path}: entry {number}: gpu_index={gpu.gpu_index} is also entry {seen[gpu.gpu_index]}; each GPU has its own"
+                f"{path}: entry {number}: gpu_index={gpu.gpu_index} is also entry "
+                f"{seen[gpu.gpu_index]}; each GPU has its own"
             )
         seen[gpu.gpu_index] = number
     return gpus
@@ -113,7 +133,8 @@ def load_seed(path: Path) -> list[SeedGpu]:
 def _load_entry(path: Path, number: int, raw: msgspec.Raw) -> SeedGpu:
     try:
         gpu = _entry.decode(raw)
-        read_strictly(bytes(raw))  # what ingest would refuse of every sample: NUL, a field that is given twice
+        # what ingest would refuse of every sample: NUL, a field that is given twice
+        read_strictly(bytes(raw))
     except InvalidRecord as error:
         raise SourceUnavailable(f"{path}: entry {number}: {error}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -121,13 +142,19 @@ def _load_entry(path: Path, number: int, raw: msgspec.Raw) -> SeedGpu:
         field = message.rsplit("`$.", 1)[1].split("`", maxsplit=1)[0] if "`$." in message else None
         shown = f"{field}={_value(raw, field)}: " if field else ""
         raise SourceUnavailable(f"{path}: entry {number}: {shown}{message}") from None
-    if gpu.mem_used_mb is not None and gpu.mem_total_mb is not None and gpu.mem_used_mb > gpu.mem_total_mb:
+    if (
+        gpu.mem_used_mb is not None
+        and gpu.mem_total_mb is not None
+        and gpu.mem_used_mb > gpu.mem_total_mb
+    ):
         raise SourceUnavailable(
-            f"{path}: entry {number}: mem_used_mb={gpu.mem_used_mb:g} is more than mem_total_mb={gpu.mem_total_mb:g}"
+            f"{path}: entry {number}: mem_used_mb={gpu.mem_used_mb:g} is more than "
+            f"mem_total_mb={gpu.mem_total_mb:g}"
         )
     return gpu
 
 
 def _value(raw: msgspec.Raw, field: str) -> str:
-    """The value of `field` in an entry that is JSON but not a GPU, as it stands in the file, cut to 80 characters."""
+    """The value of `field` in an entry that is JSON but not a GPU, as it stands in the file, cut to
+    80 characters."""
     return msgspec.json.encode(msgspec.json.decode(raw).get(field)).decode()[:80]

@@ -15,7 +15,8 @@ SOURCE = "api"
 
 
 def budgets(ask: AskDep) -> BudgetsResponse:
-    """Every budget in its current period: spent, and forecast to the end with its uncertainty. A tenant's key sees its own."""
+    """Every budget in its current period: spent, and forecast to the end with its uncertainty. A
+    tenant's key sees its own."""
     return ask.services.budgets.standing(ask.tenant)
 
 

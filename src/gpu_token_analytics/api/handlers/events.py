@@ -1,7 +1,7 @@
 """POST /v1/events: records in, Kafka's acknowledgment out.
 
-The same decode() as the consumer's judges each record here, so that a producer hears at once what would otherwise become a
-dead letter. Records are handed on as they came, byte for byte.
+The same decode() as the consumer's judges each record here, so that a producer hears at once what
+would otherwise become a dead letter. Records are handed on as they came, byte for byte.
 """
 
 from __future__ import annotations
@@ -34,16 +34,24 @@ MAX_RECORDS = 10_000
 MAX_ERRORS = 1_000
 JSON_TYPE = "application/json"
 NDJSON_TYPES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
-TOLD_BY_ENGINE = "left out: the placement of its instance says that the engine tells of every request (counted_by=engine)"
+TOLD_BY_ENGINE = (
+    "left out: the placement of its instance says that the engine tells of every request "
+    "(counted_by=engine)"
+)
 _BLANK = b" \t\r\n"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _MAX_ARRAY_DEPTH = 64
 _MAX_ARRAY_TOKENS = 50 * MAX_RECORDS
-# A text, or a flat object or array as a whole, else one character of structure. Possessive: nothing is looked at twice.
+# A text, or a flat object or array as a whole, else one character of structure. Possessive: nothing
+# is looked at twice.
 _TEXT = rb'"(?:[^"\\]|\\.)*+"'
 _TOKEN = re.compile(
-    rb"\{(?:[^{}\"]|" + _TEXT + rb")*+\}|\[(?:[^\[\]{}\"]|" + _TEXT + rb')*+\]|"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{},]',
+    rb"\{(?:[^{}\"]|"
+    + _TEXT
+    + rb")*+\}|\[(?:[^\[\]{}\"]|"
+    + _TEXT
+    + rb')*+\]|"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{},]',
     re.DOTALL,
 )
 
@@ -51,7 +59,9 @@ _TOKEN = re.compile(
 _EVENT = {"oneOf": list(json_schemas().values())}
 # What OpenAPI says of the body.
 BODY = {
-    "application/json": {"schema": {"oneOf": [_EVENT, {"type": "array", "minItems": 1, "items": _EVENT}]}},
+    "application/json": {
+        "schema": {"oneOf": [_EVENT, {"type": "array", "minItems": 1, "items": _EVENT}]}
+    },
     "application/x-ndjson": {"schema": {"type": "string", "description": "One event per line."}},
 }
 
@@ -64,16 +74,22 @@ async def events(
 ) -> EventsResponse:
     """Store one event, a JSON array, or NDJSON (`application/x-ndjson`), at most 10,000 records.
 
-    Answered after Kafka acknowledged. Sending the same records again is harmless: an event counts once by its event_id.
-    A field that the contract does not know is left out and told as a warning; `strict=true` refuses its record. A request that
-    names an instance in `gpu_uuids` (`instance:node1:8000`) runs on the GPUs of its placement, and is left out with a warning
-    where that says `counted_by=engine`.
+    Answered after Kafka acknowledged. Sending the same records again is harmless: an event counts
+    once by its event_id. A field that the contract does not know is left out and told as a warning;
+    `strict=true` refuses its record. A request that names an instance in `gpu_uuids`
+    (`instance:node1:8000`) runs on the GPUs of its placement, and is left out with a warning where
+    that says `counted_by=engine`.
     """
     outlet = ask.services.outlet
     if ask.services.sink is not None:
         outlet.check()
     return await anyio.to_thread.run_sync(
-        _take, ask, body, request.headers.get("content-type", ""), asked.strict, limiter=outlet.limiter
+        _take,
+        ask,
+        body,
+        request.headers.get("content-type", ""),
+        asked.strict,
+        limiter=outlet.limiter,
     )
 
 
@@ -90,20 +106,35 @@ def _take(ask: Ask, body: bytes, content_type: str, strict: bool) -> EventsRespo
             event = decode(record, now)
             sent = _placed(ask, event, record, now)
             if too_far := refused_reach(
-                sent[0] if sent else event, services.desk.settings.request_max_minutes, services.desk.settings.request_max_gpus
+                sent[0] if sent else event,
+                services.desk.settings.request_max_minutes,
+                services.desk.settings.request_max_gpus,
             ):
                 raise too_far
         except InvalidRecord as error:
-            errors.append(EventOutcome(index, "invalid", None, error.reason.value, error.field, str(error)))
+            errors.append(
+                EventOutcome(index, "invalid", None, error.reason.value, error.field, str(error))
+            )
             continue
         unknown = unknown_fields(event, record)
         services.metrics.unknown_fields.inc(len(unknown))
         refusal = _foreign(event, ask.tenant)
         if unknown and strict:
             name = shorten(unknown[0])
-            errors.append(EventOutcome(index, "invalid", event.event_id, "unknown_field", name, _unknown(event, unknown[0])))
+            errors.append(
+                EventOutcome(
+                    index,
+                    "invalid",
+                    event.event_id,
+                    "unknown_field",
+                    name,
+                    _unknown(event, unknown[0]),
+                )
+            )
         elif refusal is not None:
-            errors.append(EventOutcome(index, "forbidden", event.event_id, "tenant", "tenant", refusal))
+            errors.append(
+                EventOutcome(index, "forbidden", event.event_id, "tenant", "tenant", refusal)
+            )
         elif sent is None:
             taken += 1
             if len(warnings) < MAX_ERRORS:
@@ -111,13 +142,19 @@ def _take(ask: Ask, body: bytes, content_type: str, strict: bool) -> EventsRespo
         else:
             good.append(sent)
             warnings += [
-                EventWarning(index, shorten(name), _unknown(event, name)) for name in unknown[: MAX_ERRORS - len(warnings)]
+                EventWarning(index, shorten(name), _unknown(event, name))
+                for name in unknown[: MAX_ERRORS - len(warnings)]
             ]
     services.metrics.events.labels("rejected").inc(len(errors))
     if errors and not good and not taken:
-        problems = [FieldProblem(field=f"[{e.index}].{e.field or ''}".rstrip("."), message=e.message) for e in errors[:50]]
+        problems = [
+            FieldProblem(field=f"[{e.index}].{e.field or ''}".rstrip("."), message=e.message)
+            for e in errors[:50]
+        ]
         raise ApiProblem(
-            "all_records_invalid", f"0 of {len(records)} records accepted; first: {errors[0].message}", errors=problems
+            "all_records_invalid",
+            f"0 of {len(records)} records accepted; first: {errors[0].message}",
+            errors=problems,
         )
     if good:
         most = ask.desk.settings.api_max_new_names_per_hour
@@ -128,7 +165,8 @@ def _take(ask: Ask, body: bytes, content_type: str, strict: bool) -> EventsRespo
 
 
 def _placed(ask: Ask, event: Event, record: bytes, now: datetime) -> tuple[Event, bytes] | None:
-    """The event as it is sent on: where it names an instance, with the GPUs that run it, judged again. None: it is left out.
+    """The event as it is sent on: where it names an instance, with the GPUs that run it, judged
+    again. None: it is left out.
 
     Raises InvalidRecord.
     """
@@ -144,34 +182,47 @@ def _placed(ask: Ask, event: Event, record: bytes, now: datetime) -> tuple[Event
 def split_records(body: bytes, content_type: str) -> list[bytes]:
     """The records of a body, each as its own bytes. Raises ApiProblem."""
     kind = content_type.partition(";")[0].strip().lower()
-    body = body.removeprefix(_BYTE_ORDER_MARK)  # of a file that is sent as it is; within a body it is refused
+    # of a file that is sent as it is; within a body it is refused
+    body = body.removeprefix(_BYTE_ORDER_MARK)
     if kind in NDJSON_TYPES:
-        # One by one, and no further than they are too many: a body of nothing but line feeds is not held as lines.
+        # One by one, and no further than they are too many: a body of nothing but line feeds is not
+        # held as lines.
         records = [line[0].rstrip(_BLANK) for line in islice(_LINE.finditer(body), MAX_RECORDS + 1)]
     elif kind == JSON_TYPE:
         records = _json_records(body)
     else:
-        raise ApiProblem("unsupported_media_type", f"Content-Type {kind or '(none)'}: send {JSON_TYPE} or {NDJSON_TYPES[0]}")
+        raise ApiProblem(
+            "unsupported_media_type",
+            f"Content-Type {kind or '(none)'}: send {JSON_TYPE} or {NDJSON_TYPES[0]}",
+        )
     if not records:
-        raise ApiProblem("invalid_body", "the body has no record; send one JSON object, an array, or NDJSON")
+        raise ApiProblem(
+            "invalid_body", "the body has no record; send one JSON object, an array, or NDJSON"
+        )
     if len(records) > MAX_RECORDS:
         raise _too_many()
     return records
 
 
 def _too_many() -> ApiProblem:
-    return ApiProblem("too_many_records", f"more than {MAX_RECORDS:,} records; send at most as many in one request")
+    return ApiProblem(
+        "too_many_records",
+        f"more than {MAX_RECORDS:,} records; send at most as many in one request",
+    )
 
 
 def _has_too_many(array: bytes) -> bool:
-    """Whether a JSON array has more than MAX_RECORDS values, counted before any of them is held: 8 MB of `1,1,1` would be 4
-    million values, half a gigabyte. Linear in the length, whatever the bytes are; what is no JSON is refused afterwards."""
+    """Whether a JSON array has more than MAX_RECORDS values, counted before any of them is held: 8
+    MB of `1,1,1` would be 4 million values, half a gigabyte. Linear in the length, whatever the
+    bytes are; what is no JSON is refused afterwards."""
     if array.count(b",") < MAX_RECORDS:
         return False
     depth = values = 1
     for count, token in enumerate(_TOKEN.finditer(array, 1)):
         if depth > _MAX_ARRAY_DEPTH or count > _MAX_ARRAY_TOKENS:
-            raise ApiProblem("invalid_body", "the array is nested too deep, or too often; no event is")
+            raise ApiProblem(
+                "invalid_body", "the array is nested too deep, or too often; no event is"
+            )
         first = token[0][:1]
         if first == b"," and depth == 1:
             values += 1
@@ -196,7 +247,9 @@ def _json_records(body: bytes) -> list[bytes]:
 
 
 def _unknown(event: Event, name: str) -> str:
-    return f"{shorten(name)} is no field of {kind_of(event).tag}: {meant(name, kind_of(event).fields)}"
+    return (
+        f"{shorten(name)} is no field of {kind_of(event).tag}: {meant(name, kind_of(event).fields)}"
+    )
 
 
 def _foreign(event: Event, tenant: str | None) -> str | None:

@@ -1,4 +1,5 @@
-"""/v1/gpus, /v1/requests, /v1/ledger, /v1/audit and /v1/quality: what figures are made of, and how far to trust it."""
+"""/v1/gpus, /v1/requests, /v1/ledger, /v1/audit and /v1/quality: what figures are made of, and how
+far to trust it."""
 
 from __future__ import annotations
 
@@ -24,20 +25,23 @@ from gpu_token_analytics.costs.requests import requests_of_gpu, trace
 
 
 def gpus(ask: AskDep, asked: Annotated[GpusAsked, Query()]) -> GpusResponse:
-    """Each GPU's newest sample, price, models, and today's money by class; `today` begins at midnight of the time zone."""
+    """Each GPU's newest sample, price, models, and today's money by class; `today` begins at
+    midnight of the time zone."""
     return fleet(ask.desk, asked.time_zone, asked.gpus, asked.hosts, asked.limit, asked.cursor)
 
 
 def requests(ask: AskDep, asked: Annotated[RequestsAsked, Query()]) -> RequestsResponse:
-    """The newest requests that ended on a GPU in a range of at most 24 hours: from a cell down to its requests."""
+    """The newest requests that ended on a GPU in a range of at most 24 hours: from a cell down to
+    its requests."""
     return requests_of_gpu(ask.desk, asked.start, asked.to, asked.gpu, asked.limit)
 
 
 def request(ask: AskDep, request_id: RequestId) -> RequestResponse:
-    """One request id: its tokens, the live estimate, and its final cost by cell and GPU with the price rows used.
+    """One request id: its tokens, the live estimate, and its final cost by cell and GPU with the
+    price rows used.
 
-    The cost is computed again from the raw events, by the ledger's own function; it equals the request's part of the
-    stored cells. A tenant's key sees its own requests, without price rows.
+    The cost is computed again from the raw events, by the ledger's own function; it equals the
+    request's part of the stored cells. A tenant's key sees its own requests, without price rows.
     """
     return trace(ask.desk, request_id, ask.tenant)
 
@@ -53,7 +57,8 @@ def corrections(ask: AskDep, asked: Annotated[CellsAsked, Query()]) -> Correctio
 
 
 def audit(ask: AskDep, asked: Annotated[Range, Query()]) -> AuditResponse:
-    """The identity, checked now in every stored cell of the range and in total, and against the hourly sums.
+    """The identity, checked now in every stored cell of the range and in total, and against the
+    hourly sums.
 
     `gpu-tokens audit` also computes every cell again from raw events.
     """

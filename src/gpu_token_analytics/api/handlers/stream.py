@@ -1,9 +1,11 @@
 """/v1/stream: what happens now, as server-sent events.
 
-    event: live        the figures of the last minutes, whenever they changed   (costs/answers/live.py)
+    event: live        the figures of the last minutes, whenever they changed
+                       (costs/answers/live.py)
     event: heartbeat   {"at": ...}, when nothing changed for HEARTBEAT_SECONDS
 
-One computation serves all clients that see the same data: a thousand open pages ask the database as often as one.
+One computation serves all clients that see the same data: a thousand open pages ask the database as
+often as one.
 """
 
 from __future__ import annotations
@@ -59,12 +61,15 @@ class LiveFigures:
 
 
 async def stream(ask: AskDep, request: Request) -> StreamingResponse:
-    """Spend rate, tokens/s and money by class of the last minutes, sent whenever they change (server-sent events)."""
+    """Spend rate, tokens/s and money by class of the last minutes, sent whenever they change
+    (server-sent events)."""
     services = ask.services
 
     def refusal(why: str) -> ApiProblem:
         return ApiProblem(
-            "too_many_streams", f"of the streams {why}; close one or poll /v1/costs", headers={"Retry-After": "10"}
+            "too_many_streams",
+            f"of the streams {why}; close one or poll /v1/costs",
+            headers={"Retry-After": "10"},
         )
 
     caller = ask.principal.key or "anonymous"
@@ -77,7 +82,9 @@ class _Stream(StreamingResponse):
     """Gives its slot back however it ends, also when the client left before the first event."""
 
     def __init__(self, services: Services, caller: str, content: AsyncIterator[bytes]) -> None:
-        super().__init__(content, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        super().__init__(
+            content, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+        )
         self._services, self._caller = services, caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,14 +95,20 @@ class _Stream(StreamingResponse):
             self._services.streams.give(self._caller)
 
 
-async def _events(services: Services, figures: LiveFigures, tenant: str | None, request: Request) -> AsyncIterator[bytes]:
+async def _events(
+    services: Services, figures: LiveFigures, tenant: str | None, request: Request
+) -> AsyncIterator[bytes]:
     sent: Live | None = None
     quiet_seconds = 0.0
     while not services.stopping.is_set():
         try:
-            newest: Live | None = await anyio.to_thread.run_sync(figures.newest, tenant, limiter=figures.limiter)
+            newest: Live | None = await anyio.to_thread.run_sync(
+                figures.newest, tenant, limiter=figures.limiter
+            )
         except StoreError:
-            yield _event("error", {"code": "store_unavailable", "detail": "the database does not answer now"})
+            yield _event(
+                "error", {"code": "store_unavailable", "detail": "the database does not answer now"}
+            )
             newest = sent
         if newest is not None and (sent is None or _content(newest) != _content(sent)):
             yield _event("live", newest)
@@ -112,7 +125,11 @@ async def _events(services: Services, figures: LiveFigures, tenant: str | None, 
 
 
 def _content(figures: Live) -> Json:
-    return {name: value for name, value in asdict(figures).items() if name not in ("at", "window_from", "window_to", "changed")}
+    return {
+        name: value
+        for name, value in asdict(figures).items()
+        if name not in ("at", "window_from", "window_to", "changed")
+    }
 
 
 def _event(name: str, data: Live | Json) -> bytes:

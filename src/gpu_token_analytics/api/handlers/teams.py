@@ -20,10 +20,12 @@ def teams(ask: AskDep) -> TeamsResponse:
 
 
 def add_team(ask: AskDep, new: NewTeamRow) -> TeamRow:
-    """Say to which team a tenant belongs from a time on, which may lie in the past; the ledger does not change by it."""
+    """Say to which team a tenant belongs from a time on, which may lie in the past; the ledger does
+    not change by it."""
     return append_team(ask.desk, new, SOURCE)
 
 
 def costs_of_teams(ask: AskDep, asked: Annotated[Range, Query()]) -> TeamCostsResponse:
-    """Attributed money by team, each tenant's while it belonged to it. Idle money is nobody's usage, and in no row."""
+    """Attributed money by team, each tenant's while it belonged to it. Idle money is nobody's
+    usage, and in no row."""
     return team_costs(ask.desk, asked.start, asked.to)

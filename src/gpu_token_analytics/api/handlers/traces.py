@@ -1,8 +1,9 @@
 """POST /v1/traces: spans in (OTLP/HTTP), requests out, Kafka's acknowledgment before the answer.
 
-What an answer means is OpenTelemetry's word (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response): 200 is taken, with
-`partial_success` what of it was refused for good; 400, 413 and 415 are for good, too; 429 and 503, with Retry-After, are
-sent again.
+What an answer means is OpenTelemetry's word
+(https://opentelemetry.io/docs/specs/otlp/#otlphttp-response): 200 is taken, with `partial_success`
+what of it was refused for good; 400, 413 and 415 are for good, too; 429 and 503, with Retry-After,
+are sent again.
 """
 
 from __future__ import annotations
@@ -39,32 +40,47 @@ _log = logging.getLogger(__name__)
 
 MAX_MESSAGES = 5
 SAMPLED = (
-    "these traces are sampled: requests whose spans were not sent are missing in every figure; let every span of a request "
+    "these traces are sampled: requests whose spans were not sent are missing in every figure; let "
+    "every span of a request "
     "to a model be sent (OTEL_TRACES_SAMPLER=always_on, and no sampling processor on the way)"
 )
 
 
 # What OpenAPI says of the body.
 BODY = {
-    media_type: {"schema": {"type": "string", "description": "An ExportTraceServiceRequest of OpenTelemetry."}}
+    media_type: {
+        "schema": {
+            "type": "string",
+            "description": "An ExportTraceServiceRequest of OpenTelemetry.",
+        }
+    }
     for media_type in (PROTOBUF, JSON)
 }
 
 
-async def traces(ask: AskDep, request: Request, body: Annotated[bytes, Depends(read_body)]) -> Response:
-    """Send spans as OTLP/HTTP, in protobuf or JSON, plain or gzip: what an OpenTelemetry exporter or collector sends.
+async def traces(
+    ask: AskDep, request: Request, body: Annotated[bytes, Depends(read_body)]
+) -> Response:
+    """Send spans as OTLP/HTTP, in protobuf or JSON, plain or gzip: what an OpenTelemetry exporter
+    or collector sends.
 
-    Spans that tell of a request to a model become events; others are left out. Answered after Kafka acknowledged. Sent again
-    they count once. docs/sources/opentelemetry.md says which spans, under which names, count for which tenant, model and GPUs.
+    Spans that tell of a request to a model become events; others are left out. Answered after Kafka
+    acknowledged. Sent again they count once. docs/sources/opentelemetry.md says which spans, under
+    which names, count for which tenant, model and GPUs.
     """
     outlet = ask.services.outlet
     if ask.services.sink is not None:
         outlet.check()
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in (PROTOBUF, JSON):
-        raise ApiProblem("unsupported_media_type", f"Content-Type {media_type or '(none)'}: send {PROTOBUF} or {JSON}")
+        raise ApiProblem(
+            "unsupported_media_type",
+            f"Content-Type {media_type or '(none)'}: send {PROTOBUF} or {JSON}",
+        )
     encoding = request.headers.get("content-encoding", "").strip().lower()
-    answer = await anyio.to_thread.run_sync(_take, ask, body, media_type, encoding, limiter=outlet.limiter)
+    answer = await anyio.to_thread.run_sync(
+        _take, ask, body, media_type, encoding, limiter=outlet.limiter
+    )
     return Response(answer, media_type=otlp_media_type(request.scope))
 
 
@@ -87,7 +103,8 @@ def readable() -> Iterator[None]:
 
 
 def take(ask: Ask, spans: Sequence[Span]) -> tuple[int, str]:
-    """Hand the requests that spans tell of to Kafka; spans that were refused for good, and what their sender should know.
+    """Hand the requests that spans tell of to Kafka; spans that were refused for good, and what
+    their sender should know.
 
     Raises ApiProblem, StoreError, KafkaError: nothing was taken then.
     """
@@ -98,7 +115,11 @@ def take(ask: Ask, spans: Sequence[Span]) -> tuple[int, str]:
         most = ask.desk.settings.api_max_new_names_per_hour
         check_names(services.new_names, most, ask.principal.key, [event for event, _ in good])
         send(services.sink, services.outlet, good)
-    for outcome, count in (("counted", len(good)), ("refused", len(counted.refused)), *counted.left_out.items()):
+    for outcome, count in (
+        ("counted", len(good)),
+        ("refused", len(counted.refused)),
+        *counted.left_out.items(),
+    ):
         services.metrics.spans.labels(outcome).inc(count)
     services.metrics.sampled_spans.inc(counted.sampled)
     _say(ask, counted)
@@ -106,7 +127,8 @@ def take(ask: Ask, spans: Sequence[Span]) -> tuple[int, str]:
 
 
 def _judged(ask: Ask, counted: Counted) -> list[tuple[Event, bytes]]:
-    """Usages as records, by the judgment that the consumer has of them; those that are none are refused."""
+    """Usages as records, by the judgment that the consumer has of them; those that are none are
+    refused."""
     now = ask.desk.now()
     good: list[tuple[Event, bytes]] = []
     for usage, span in counted.usages:
@@ -126,7 +148,8 @@ def _message(counted: Counted) -> str:
     if counted.unplaced:
         names = ", ".join(sorted(counted.unplaced)[:MAX_MESSAGES])
         parts.append(
-            f"it is not known on which GPUs {names} runs, so tokens are kept and money is not: `gpu-tokens placements add`, or "
+            f"it is not known on which GPUs {names} runs, so tokens are kept and money is not: "
+            "`gpu-tokens placements add`, or "
             "the resource attribute gpu_tokens.gpus"
         )
     return "; ".join(parts)

@@ -1,7 +1,9 @@
-"""What /v1 says, as types: the OpenAPI document is made from these, and tests check every response against them.
+"""What /v1 says, as types: the OpenAPI document is made from these, and tests check every response
+against them.
 
-Rules: money is an integer of nano-USD (`_nusd`); a JSON reader that keeps integers as doubles is exact up to 9
-million USD in one number. Times are RFC 3339 with an offset. Unknown is null, never 0. Ratios are sum/sum.
+Rules: money is an integer of nano-USD (`_nusd`); a JSON reader that keeps integers as doubles is
+exact up to 9 million USD in one number. Times are RFC 3339 with an offset. Unknown is null, never
+0. Ratios are sum/sum.
 """
 
 from gpu_token_analytics.costs.answers.access import KeyInfo, Me
@@ -26,7 +28,11 @@ from gpu_token_analytics.costs.answers.ledger import (
     QualityResponse,
 )
 from gpu_token_analytics.costs.answers.live import Live
-from gpu_token_analytics.costs.answers.placements import AppendedPlacements, Placement, PlacementsResponse
+from gpu_token_analytics.costs.answers.placements import (
+    AppendedPlacements,
+    Placement,
+    PlacementsResponse,
+)
 from gpu_token_analytics.costs.answers.prices import Price, PricesResponse
 from gpu_token_analytics.costs.answers.requests import RequestResponse, RequestsResponse
 

@@ -13,10 +13,16 @@ from gpu_token_analytics.costs.answers.base import Answer
 class Me(Answer):
     """The key in use."""
 
-    key: Annotated[str | None, Meta(description="Public prefix of the key; null without one (loopback).")]
+    key: Annotated[
+        str | None, Meta(description="Public prefix of the key; null without one (loopback).")
+    ]
     scopes: Annotated[list[str], Meta(examples=[["read"]])]
-    tenant: Annotated[str | None, Meta(description="The only tenant this key sees and sends; null: all.")]
-    anonymous: Annotated[bool, Meta(description="No key was given and none is needed on this loopback address.")]
+    tenant: Annotated[
+        str | None, Meta(description="The only tenant this key sees and sends; null: all.")
+    ]
+    anonymous: Annotated[
+        bool, Meta(description="No key was given and none is needed on this loopback address.")
+    ]
     version: str
 
 

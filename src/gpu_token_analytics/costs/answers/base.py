@@ -9,20 +9,27 @@ from msgspec import Meta, Struct, field
 
 
 class Answer(Struct, forbid_unknown_fields=True):
-    """Closed both ways: a field that is not declared is neither taken nor given. JSON has the fields in this order."""
+    """Closed both ways: a field that is not declared is neither taken nor given. JSON has the
+    fields in this order."""
 
 
 class Part(Struct, gc=False, forbid_unknown_fields=True):
     """A part of a long answer, of which there are thousands: made by position, fast."""
 
 
-NanoUsd: TypeAlias = Annotated[int, Meta(description="Nano-USD: 1,000,000,000 is one dollar.", examples=[23_236_074])]
+NanoUsd: TypeAlias = Annotated[
+    int, Meta(description="Nano-USD: 1,000,000,000 is one dollar.", examples=[23_236_074])
+]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1, description="0 to 1.")]
 # A time with the offset of the zone that was asked for: also in UTC `+00:00`.
 LocalTime: TypeAlias = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-Start: TypeAlias = Annotated[datetime, Meta(description="Start, inclusive.", examples=["2026-01-31T00:00:00Z"])]
-End: TypeAlias = Annotated[datetime, Meta(description="End, exclusive.", examples=["2026-02-01T00:00:00Z"])]
+Start: TypeAlias = Annotated[
+    datetime, Meta(description="Start, inclusive.", examples=["2026-01-31T00:00:00Z"])
+]
+End: TypeAlias = Annotated[
+    datetime, Meta(description="End, exclusive.", examples=["2026-02-01T00:00:00Z"])
+]
 Next: TypeAlias = Annotated[
     str | None,
     Meta(
@@ -39,4 +46,17 @@ def timestamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-__all__ = ["Answer", "Count", "End", "Json", "LocalTime", "NanoUsd", "Next", "Part", "Share", "Start", "field", "timestamp"]
+__all__ = [
+    "Answer",
+    "Count",
+    "End",
+    "Json",
+    "LocalTime",
+    "NanoUsd",
+    "Next",
+    "Part",
+    "Share",
+    "Start",
+    "field",
+    "timestamp",
+]

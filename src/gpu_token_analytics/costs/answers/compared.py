@@ -16,11 +16,17 @@ class ComparedRow(Part):
 
     group: dict[str, str | None]
     money: Annotated[Money | None, Meta(description="Null: the group does not occur in the range.")]
-    before: Annotated[Money | None, Meta(description="Null: it does not occur in the period before.")]
-    changed_nusd: Annotated[
-        NanoUsd | None, Meta(description="Total money less that of the period before; null where one is unknown.")
+    before: Annotated[
+        Money | None, Meta(description="Null: it does not occur in the period before.")
     ]
-    changed_share: Annotated[float | None, Meta(description="`changed_nusd` / total before; null where that is 0 or unknown.")]
+    changed_nusd: Annotated[
+        NanoUsd | None,
+        Meta(description="Total money less that of the period before; null where one is unknown."),
+    ]
+    changed_share: Annotated[
+        float | None,
+        Meta(description="`changed_nusd` / total before; null where that is 0 or unknown."),
+    ]
     tokens: Count
     tokens_before: Count
     requests: Count
@@ -35,7 +41,12 @@ class ComparedResponse(Answer):
     from_: Start = field(name="from")
     to: End
     before_from: Annotated[
-        datetime, Meta(description="Start of the period before: whole months, weeks and days count by the calendar.")
+        datetime,
+        Meta(
+            description=(
+                "Start of the period before: whole months, weeks and days count by the calendar."
+            )
+        ),
     ]
     before_to: Annotated[datetime, Meta(description="Its end, exclusive.")]
     time_zone: Annotated[str, Meta(examples=["Europe/Berlin"])]

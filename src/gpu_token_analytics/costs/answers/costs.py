@@ -7,23 +7,41 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta
 
-from gpu_token_analytics.costs.answers.base import Answer, Count, End, LocalTime, NanoUsd, Next, Part, Share, Start, field
+from gpu_token_analytics.costs.answers.base import (
+    Answer,
+    Count,
+    End,
+    LocalTime,
+    NanoUsd,
+    Next,
+    Part,
+    Share,
+    Start,
+    field,
+)
 
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 
 
 class Money(Part):
-    """The money of a row, one column per class; the columns sum to `total_nusd`, the rows to the totals.
+    """The money of a row, one column per class; the columns sum to `total_nusd`, the rows to the
+    totals.
 
-    In a row of a model or tenant, `warm_idle_nusd` is its share of the warm idle money: each cell's warm idle is shared
-    among the models (then tenants) attributed on that GPU in that UTC hour, in proportion to their attributed money.
-    What no model had a part in stays in the row whose model (tenant) is null. So it is with `unmetered_work_nusd`: a model has
-    the part that its engine counted the tokens of, a tenant has none.
+    In a row of a model or tenant, `warm_idle_nusd` is its share of the warm idle money: each cell's
+    warm idle is shared among the models (then tenants) attributed on that GPU in that UTC hour, in
+    proportion to their attributed money. What no model had a part in stays in the row whose model
+    (tenant) is null. So it is with `unmetered_work_nusd`: a model has the part that its engine
+    counted the tokens of, a tenant has none.
     """
 
     attributed_nusd: Annotated[
         NanoUsd | None,
-        Meta(description="Null: unknown, since all of the row's requests ran on GPUs that nobody sampled or declared."),
+        Meta(
+            description=(
+                "Null: unknown, since all of the row's requests ran on GPUs that nobody sampled or "
+                "declared."
+            )
+        ),
     ]
     unmetered_work_nusd: NanoUsd
     warm_idle_nusd: NanoUsd
@@ -33,7 +51,8 @@ class Money(Part):
 
 
 class Tokens(Part):
-    """Inclusive counts: cached is a part of prompt, reasoning a part of completion. total = prompt + completion."""
+    """Inclusive counts: cached is a part of prompt, reasoning a part of completion. total = prompt
+    + completion."""
 
     prompt: Count
     cached: Count
@@ -47,34 +66,67 @@ class Rates(Part):
 
     active_usd_per_million: Annotated[
         float | None,
-        Meta(description="(attributed + unmetered work of counted tokens) / tokens whose money is known", examples=[0.11]),
+        Meta(
+            description=(
+                "(attributed + unmetered work of counted tokens) / tokens whose money is known"
+            ),
+            examples=[0.11],
+        ),
     ]
     loaded_usd_per_million: Annotated[
-        float | None, Meta(description="(attributed + share of warm idle) / tokens; null for a tenant's key", examples=[0.36])
+        float | None,
+        Meta(
+            description="(attributed + share of warm idle) / tokens; null for a tenant's key",
+            examples=[0.36],
+        ),
     ]
     input_usd_per_million: Annotated[
         float | None,
-        Meta(description="Prefill money / prompt tokens, over requests whose first token time is known.", examples=[0.05]),
+        Meta(
+            description=(
+                "Prefill money / prompt tokens, over requests whose first token time is known."
+            ),
+            examples=[0.05],
+        ),
     ]
     output_usd_per_million: Annotated[
-        float | None, Meta(description="The rest of the money / completion tokens, over the same requests.", examples=[0.4])
+        float | None,
+        Meta(
+            description="The rest of the money / completion tokens, over the same requests.",
+            examples=[0.4],
+        ),
     ]
     tokens_per_second: Annotated[
-        float | None, Meta(description="Tokens / elapsed seconds of the bucket or range.", examples=[950])
+        float | None,
+        Meta(description="Tokens / elapsed seconds of the bucket or range.", examples=[950]),
     ]
     joules_per_token: Annotated[
-        float | None, Meta(description="Attributed energy / tokens, over the cells whose energy is known.", examples=[0.6])
+        float | None,
+        Meta(
+            description="Attributed energy / tokens, over the cells whose energy is known.",
+            examples=[0.6],
+        ),
     ]
 
 
 class Quality(Part):
     """How far to trust a row."""
 
-    provisional: Annotated[bool, Meta(description="Some of its cells may still change (they are not final yet).")]
+    provisional: Annotated[
+        bool, Meta(description="Some of its cells may still change (they are not final yet).")
+    ]
     corrected_cells: Annotated[Count, Meta(description="Cells changed after they were final.")]
-    low_volume: Annotated[bool, Meta(description="Fewer tokens than LOW_VOLUME_TOKENS: read its rates with care.")]
-    unobserved_share: Annotated[Share | None, Meta(description="unobserved / total money; null on rows of a model or tenant.")]
-    coverage: Annotated[Share | None, Meta(description="Observed / owned GPU time; null on rows of a model or tenant.")]
+    low_volume: Annotated[
+        bool, Meta(description="Fewer tokens than LOW_VOLUME_TOKENS: read its rates with care.")
+    ]
+    unobserved_share: Annotated[
+        Share | None,
+        Meta(description="unobserved / total money; null on rows of a model or tenant."),
+    ]
+    coverage: Annotated[
+        Share | None,
+        Meta(description="Observed / owned GPU time; null on rows of a model or tenant."),
+    ]
     memory_unknown_share: Annotated[
         Share | None,
         Meta(
@@ -88,46 +140,75 @@ class Quality(Part):
         NanoUsd,
         Meta(
             description=(
-                "Money of GPU-minutes in which only the default price held: no row for the GPU, its "
+                "Money of GPU-minutes in which only the default price held: no row for the GPU, "
+                "its "
                 "host or name, and no price of its samples. Idle money counts in the row whose "
                 "model is null."
             )
         ),
     ]
     unknown_gpu_requests: Annotated[
-        Count, Meta(description="Requests on GPUs that nobody sampled or declared: their money is unknown.")
+        Count,
+        Meta(
+            description="Requests on GPUs that nobody sampled or declared: their money is unknown."
+        ),
     ]
-    unknown_gpu_tokens: Annotated[Count, Meta(description="Their prompt and completion tokens; rates leave them out.")]
+    unknown_gpu_tokens: Annotated[
+        Count, Meta(description="Their prompt and completion tokens; rates leave them out.")
+    ]
 
 
 class CostRow(Part):
     """One group in one bucket."""
 
-    bucket: Annotated[LocalTime | None, Meta(description="Start of the bucket in the asked time zone; null with bucket=none.")]
+    bucket: Annotated[
+        LocalTime | None,
+        Meta(description="Start of the bucket in the asked time zone; null with bucket=none."),
+    ]
     group: Annotated[
         dict[str, str | None],
         Meta(
-            description="The values of `group_by`. Null: no model (tenant) had a part in it; host or name unknown.",
+            description=(
+                "The values of `group_by`. Null: no model (tenant) had a part in it; host or name "
+                "unknown."
+            ),
             examples=[{"model": "llama-3-8b"}],
         ),
     ]
     money: Money
     tokens: Tokens
     requests: Annotated[Count, Meta(description="Counted where they ended.")]
-    gpu_seconds: Annotated[Seconds | None, Meta(description="Owned GPU time; null (not known) on rows of a model or tenant.")]
+    gpu_seconds: Annotated[
+        Seconds | None,
+        Meta(description="Owned GPU time; null (not known) on rows of a model or tenant."),
+    ]
     rates: Rates
     quality: Quality
 
 
 class Scope(Answer):
-    """How the selection stands in the whole: selected + left out = the money of the GPUs in the range, always."""
+    """How the selection stands in the whole: selected + left out = the money of the GPUs in the
+    range, always."""
 
-    cost_nusd: Annotated[NanoUsd | None, Meta(description="All money of the GPUs asked for; null for a tenant's key.")]
-    selected_nusd: Annotated[NanoUsd, Meta(description="Money of the rows: equals totals.money.total_nusd.")]
-    left_out_nusd: Annotated[NanoUsd | None, Meta(description="Money that a filter on model, tenant or class leaves out.")]
+    cost_nusd: Annotated[
+        NanoUsd | None,
+        Meta(description="All money of the GPUs asked for; null for a tenant's key."),
+    ]
+    selected_nusd: Annotated[
+        NanoUsd, Meta(description="Money of the rows: equals totals.money.total_nusd.")
+    ]
+    left_out_nusd: Annotated[
+        NanoUsd | None,
+        Meta(description="Money that a filter on model, tenant or class leaves out."),
+    ]
     cells: Annotated[Count | None, Meta(description="GPU-minutes read; null for a tenant's key.")]
     cells_not_rolled: Annotated[
-        Count, Meta(description="Cells whose newest content is not in the hourly sums yet: figures trail by these.")
+        Count,
+        Meta(
+            description=(
+                "Cells whose newest content is not in the hourly sums yet: figures trail by these."
+            )
+        ),
     ]
 
 
@@ -141,7 +222,9 @@ class CostsResponse(Answer):
     group_by: Annotated[list[str], Meta(examples=[["model"]])]
     as_of: datetime
     rows: list[CostRow]
-    totals: Annotated[CostRow, Meta(description="Over the whole range, all pages; bucket null, group empty.")]
+    totals: Annotated[
+        CostRow, Meta(description="Over the whole range, all pages; bucket null, group empty.")
+    ]
     scope: Scope
     next: Next
 
@@ -162,26 +245,51 @@ class DimensionsResponse(Answer):
 class BreakEvenRow(Answer):
     """Own GPUs against an API price, for one model, over the range."""
 
-    model: Annotated[str | None, Meta(description="Null: all models together, with every idle dollar.")]
+    model: Annotated[
+        str | None, Meta(description="Null: all models together, with every idle dollar.")
+    ]
     tokens: Count
     tokens_per_hour: float | None
-    low_volume: Annotated[bool, Meta(description="Fewer tokens than LOW_VOLUME_TOKENS: read it with care.")]
-    own_usd_per_million: Annotated[float | None, Meta(description="Loaded rate (model rows), all money / tokens (null row).")]
-    input_usd_per_million: Annotated[float | None, Meta(description="Of the API's price list; null: none is given.")]
+    low_volume: Annotated[
+        bool, Meta(description="Fewer tokens than LOW_VOLUME_TOKENS: read it with care.")
+    ]
+    own_usd_per_million: Annotated[
+        float | None, Meta(description="Loaded rate (model rows), all money / tokens (null row).")
+    ]
+    input_usd_per_million: Annotated[
+        float | None, Meta(description="Of the API's price list; null: none is given.")
+    ]
     cached_usd_per_million: float | None
     output_usd_per_million: float | None
     api_usd_per_million: Annotated[
-        float | None, Meta(description="What the API would bill for these tokens, per million; null: no price, or no tokens.")
+        float | None,
+        Meta(
+            description=(
+                "What the API would bill for these tokens, per million; null: no price, or no "
+                "tokens."
+            )
+        ),
     ]
     own_wins: Annotated[bool | None, Meta(description="Null without tokens.")]
     saved_nusd: Annotated[
-        NanoUsd | None, Meta(description="API bill for these tokens minus own money; negative: the API wins.")
+        NanoUsd | None,
+        Meta(description="API bill for these tokens minus own money; negative: the API wins."),
     ]
     break_even_tokens_per_hour: Annotated[
-        float | None, Meta(description="Tokens per hour from which own GPUs win at the present fixed cost per hour.")
+        float | None,
+        Meta(
+            description=(
+                "Tokens per hour from which own GPUs win at the present fixed cost per hour."
+            )
+        ),
     ]
     break_even_ratio: Annotated[
-        float | None, Meta(description="Break-even over present tokens per hour: 0.5 means half the present load would do.")
+        float | None,
+        Meta(
+            description=(
+                "Break-even over present tokens per hour: 0.5 means half the present load would do."
+            )
+        ),
     ]
     break_even_utilization: Annotated[
         Share | None,
@@ -194,7 +302,9 @@ class BreakEvenRow(Answer):
         ),
     ]
     utilization: Annotated[Share | None, Meta(description="Attributed share of the money now.")]
-    says: Annotated[str, Meta(description="The winner, by how much, and what would change it, in a sentence.")]
+    says: Annotated[
+        str, Meta(description="The winner, by how much, and what would change it, in a sentence.")
+    ]
 
 
 class BreakEvenResponse(Answer):
@@ -203,6 +313,10 @@ class BreakEvenResponse(Answer):
     from_: Start = field(name="from")
     to: End
     next: Next
-    usd_per_gpu_hour: Annotated[float | None, Meta(description="The what-if price; null: the prices of the ledger.")]
-    own_usd_per_gpu_hour: Annotated[float | None, Meta(description="Average price paid in the range: money / owned GPU hours.")]
+    usd_per_gpu_hour: Annotated[
+        float | None, Meta(description="The what-if price; null: the prices of the ledger.")
+    ]
+    own_usd_per_gpu_hour: Annotated[
+        float | None, Meta(description="Average price paid in the range: money / owned GPU hours.")
+    ]
     rows: list[BreakEvenRow]

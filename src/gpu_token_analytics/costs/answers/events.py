@@ -16,14 +16,19 @@ class EventOutcome(Answer):
     status: Literal["invalid", "forbidden", "not_acknowledged"]
     event_id: str | None
     reason: Annotated[
-        str, Meta(description="A dead-letter reason, `unknown_field`, `tenant` or `delivery`.", examples=["out_of_range"])
+        str,
+        Meta(
+            description="A dead-letter reason, `unknown_field`, `tenant` or `delivery`.",
+            examples=["out_of_range"],
+        ),
     ]
     field: str | None
     message: str
 
 
 class EventWarning(Answer):
-    """A field of an accepted record that its contract does not know: it was left out. `strict=true` refuses such records."""
+    """A field of an accepted record that its contract does not know: it was left out. `strict=true`
+    refuses such records."""
 
     index: Annotated[Count, Meta(description="Position in the request, from 0.")]
     field: Annotated[str, Meta(examples=["tennant"])]
@@ -31,9 +36,12 @@ class EventWarning(Answer):
 
 
 class EventsResponse(Answer):
-    """Kafka has acknowledged the accepted records. Sending one again is harmless (same event_id)."""
+    """Kafka has acknowledged the accepted records. Sending one again is harmless (same
+    event_id)."""
 
     accepted: Count
     rejected: Count
     errors: Annotated[list[EventOutcome], Meta(description="At most 1,000; `rejected` counts all.")]
-    warnings: Annotated[list[EventWarning], Meta(description="About accepted records; at most 1,000.")]
+    warnings: Annotated[
+        list[EventWarning], Meta(description="About accepted records; at most 1,000.")
+    ]

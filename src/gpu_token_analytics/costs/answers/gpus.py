@@ -33,7 +33,9 @@ class GpuMoney(Answer):
 class GpuState(Answer):
     """One GPU, or one MIG slice."""
 
-    gpu: Annotated[str, Meta(description="UUID, or host/index where none is known.", examples=["GPU-1f"])]
+    gpu: Annotated[
+        str, Meta(description="UUID, or host/index where none is known.", examples=["GPU-1f"])
+    ]
     host: str | None
     gpu_index: int | None
     name: Annotated[str | None, Meta(examples=["NVIDIA H100 80GB HBM3"])]
@@ -46,16 +48,29 @@ class GpuState(Answer):
     mem_total_mb: float | None
     power_w: float | None
     temperature_c: float | None
-    models: Annotated[list[str], Meta(description="Models attributed on it in its newest computed minutes, most money first.")]
-    usd_per_hour: Annotated[float | None, Meta(description="Price in force in its newest computed cell.")]
+    models: Annotated[
+        list[str],
+        Meta(
+            description="Models attributed on it in its newest computed minutes, most money first."
+        ),
+    ]
+    usd_per_hour: Annotated[
+        float | None, Meta(description="Price in force in its newest computed cell.")
+    ]
     price_row: str | None
     today: Annotated[GpuMoney | None, Meta(description="Null: no cell today.")]
     idle_share_today: Annotated[
-        Share | None, Meta(description="(warm idle + cold idle + unobserved) / total, of today's money.")
+        Share | None,
+        Meta(description="(warm idle + cold idle + unobserved) / total, of today's money."),
     ]
     newest_minutes: Annotated[
         list[str | None],
-        Meta(description="The class with most money in each of the last 60 minutes, oldest first; null: no cell."),
+        Meta(
+            description=(
+                "The class with most money in each of the last 60 minutes, oldest first; null: no "
+                "cell."
+            )
+        ),
     ]
 
 

@@ -1,4 +1,5 @@
-"""/v1/hints: what could be given back, put together or scaled down, and what jumped; with money, thresholds and cells."""
+"""/v1/hints: what could be given back, put together or scaled down, and what jumped; with money,
+thresholds and cells."""
 
 from __future__ import annotations
 
@@ -16,19 +17,36 @@ class Hint(Answer):
     kind: Annotated[
         str,
         Meta(
-            description="give_back, put_together, scale_down, price_jump, coverage_drop or spend_jump.", examples=["give_back"]
+            description=(
+                "give_back, put_together, scale_down, price_jump, coverage_drop or spend_jump."
+            ),
+            examples=["give_back"],
         ),
     ]
     says: Annotated[str, Meta(description="What was seen and what to do, in a sentence.")]
-    subject: Annotated[str, Meta(description="The GPU, host, GPU type, model or tenant it is about.")]
+    subject: Annotated[
+        str, Meta(description="The GPU, host, GPU type, model or tenant it is about.")
+    ]
     gpus: list[str]
     models: list[str]
-    hours: Annotated[list[int], Meta(description="scale_down: the quiet hours of the day, in `time_zone`, in order.")]
-    week_nusd: Annotated[NanoUsd | None, Meta(description="Money of the last 7 days it is about; null for coverage.")]
-    month_nusd: Annotated[NanoUsd | None, Meta(description="The same of the last 30 days; null for jumps.")]
-    value: Annotated[float | None, Meta(description="What was measured: a share, a price per GPU-hour, USD of a day.")]
+    hours: Annotated[
+        list[int],
+        Meta(description="scale_down: the quiet hours of the day, in `time_zone`, in order."),
+    ]
+    week_nusd: Annotated[
+        NanoUsd | None, Meta(description="Money of the last 7 days it is about; null for coverage.")
+    ]
+    month_nusd: Annotated[
+        NanoUsd | None, Meta(description="The same of the last 30 days; null for jumps.")
+    ]
+    value: Annotated[
+        float | None,
+        Meta(description="What was measured: a share, a price per GPU-hour, USD of a day."),
+    ]
     before: Annotated[float | None, Meta(description="Jumps: the mean of the 7 days before.")]
-    cells: Annotated[str, Meta(description="Path and query of /v1 that lists the cells or rows behind it.")]
+    cells: Annotated[
+        str, Meta(description="Path and query of /v1 that lists the cells or rows behind it.")
+    ]
 
 
 class HintThreshold(Answer):

@@ -7,26 +7,43 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from gpu_token_analytics.costs.answers.base import Answer, Count, End, Json, NanoUsd, Next, Share, Start, field
+from gpu_token_analytics.costs.answers.base import (
+    Answer,
+    Count,
+    End,
+    Json,
+    NanoUsd,
+    Next,
+    Share,
+    Start,
+    field,
+)
 from gpu_token_analytics.costs.answers.declarations import UnknownGpu
 
 
 class CountedLine(Answer):
-    """What an engine counted in the cell, beside what requests tell: unexplained tokens are those of the line itself."""
+    """What an engine counted in the cell, beside what requests tell: unexplained tokens are those
+    of the line itself."""
 
     instance: str
     engine: str
     prompt_tokens: Count
     completion_tokens: Count
-    more_prompt_tokens: Annotated[Count, Meta(description="Requests tell of so many more than the engine counted.")]
+    more_prompt_tokens: Annotated[
+        Count, Meta(description="Requests tell of so many more than the engine counted.")
+    ]
     more_completion_tokens: Count
     unmetered_nusd: Annotated[
-        NanoUsd | None, Meta(description="The model's part of unmetered_work; null where utilisation is not known.")
+        NanoUsd | None,
+        Meta(
+            description="The model's part of unmetered_work; null where utilisation is not known."
+        ),
     ]
 
 
 class CellLine(Answer):
-    """The attributed part of a cell by model, tenant and method; or the tokens of no request that an engine counted."""
+    """The attributed part of a cell by model, tenant and method; or the tokens of no request that
+    an engine counted."""
 
     model: str
     tenant: Annotated[str | None, Meta(description="Null: of no request (method `counter`).")]
@@ -36,7 +53,10 @@ class CellLine(Answer):
     cached_tokens: Count
     completion_tokens: Count
     reasoning_tokens: Count
-    cost_nusd: Annotated[NanoUsd | None, Meta(description="Null: nobody sampled or declared the GPU (method `unknown_gpu`).")]
+    cost_nusd: Annotated[
+        NanoUsd | None,
+        Meta(description="Null: nobody sampled or declared the GPU (method `unknown_gpu`)."),
+    ]
     prefill_cost_nusd: NanoUsd | None
     energy_mj: int | None
     busy_us: Count
@@ -56,7 +76,12 @@ class Cell(Answer):
     class_us: dict[str, int]
     memory_unknown_us: Annotated[
         Count,
-        Meta(description="Of warm_idle and cold_idle: classed by requests and utilisation, without a reading of the memory."),
+        Meta(
+            description=(
+                "Of warm_idle and cold_idle: classed by requests and utilisation, without a "
+                "reading of the memory."
+            )
+        ),
     ]
     energy_observed_us: Count
     host: str | None
@@ -64,14 +89,19 @@ class Cell(Answer):
     energy_mj: int | None
     params: str | None
     lines: list[CellLine]
-    lines_left_out: Annotated[Count, Meta(description="Lines of the cell that are not listed: of very many the first are.")]
+    lines_left_out: Annotated[
+        Count,
+        Meta(description="Lines of the cell that are not listed: of very many the first are."),
+    ]
     price: Json
     samples: Count
     requests_active: Count
     revision: Count
     due: Annotated[bool, Meta(description="A newer event touched it; it will be computed again.")]
     computed_at: datetime | None
-    corrections: Annotated[list[Json], Meta(description="Changes after it was final, oldest first.")]
+    corrections: Annotated[
+        list[Json], Meta(description="Changes after it was final, oldest first.")
+    ]
 
 
 class CellsResponse(Answer):
@@ -101,7 +131,8 @@ class AuditFinding(Answer):
 
 
 class AuditResponse(Answer):
-    """The identity over the range: attributed + unmetered work + idle = price x owned time, in every cell and in total."""
+    """The identity over the range: attributed + unmetered work + idle = price x owned time, in
+    every cell and in total."""
 
     from_: Start = field(name="from")
     to: End
@@ -115,11 +146,15 @@ class AuditResponse(Answer):
     classes: dict[str, int]
     lines_nusd: Annotated[NanoUsd, Meta(description="Sum of all lines; equals classes.attributed.")]
     rollups_nusd: Annotated[
-        NanoUsd | None, Meta(description="The same money from the rollups; null: range not in whole hours.")
+        NanoUsd | None,
+        Meta(description="The same money from the rollups; null: range not in whole hours."),
     ]
-    default_price_nusd: Annotated[NanoUsd, Meta(description="Money of cells in which the default price held.")]
+    default_price_nusd: Annotated[
+        NanoUsd, Meta(description="Money of cells in which the default price held.")
+    ]
     unknown_gpu_requests: Annotated[
-        Count, Meta(description="Requests on GPUs that nobody sampled or declared: they have no money.")
+        Count,
+        Meta(description="Requests on GPUs that nobody sampled or declared: they have no money."),
     ]
     unknown_gpu_tokens: Annotated[Count, Meta(description="Their prompt and completion tokens.")]
     findings: Annotated[list[AuditFinding], Meta(description="At most 100.")]
@@ -138,7 +173,8 @@ class HourQuality(Answer):
 
 
 class SetAside(Answer):
-    """A cell or a sum that MongoDB refuses for good: it stays as it was, and everything else goes on."""
+    """A cell or a sum that MongoDB refuses for good: it stays as it was, and everything else goes
+    on."""
 
     document: str
     why: str
@@ -157,11 +193,22 @@ class EngineCoverage(Answer):
 
     instance: str
     engine: str
-    counted_tokens: Annotated[Count, Meta(description="Prompt and completion tokens by its counters.")]
-    unexplained_tokens: Annotated[Count, Meta(description="Of these the ones that no request tells of: unmetered work.")]
-    more_tokens: Annotated[Count, Meta(description="Tokens that requests tell of beyond what it counted.")]
-    coverage: Annotated[Share | None, Meta(description="(counted - unexplained) / counted, of sums; null: it counted nothing.")]
-    gpus_known: Annotated[bool, Meta(description="False: it has no placement, so its tokens have no money.")]
+    counted_tokens: Annotated[
+        Count, Meta(description="Prompt and completion tokens by its counters.")
+    ]
+    unexplained_tokens: Annotated[
+        Count, Meta(description="Of these the ones that no request tells of: unmetered work.")
+    ]
+    more_tokens: Annotated[
+        Count, Meta(description="Tokens that requests tell of beyond what it counted.")
+    ]
+    coverage: Annotated[
+        Share | None,
+        Meta(description="(counted - unexplained) / counted, of sums; null: it counted nothing."),
+    ]
+    gpus_known: Annotated[
+        bool, Meta(description="False: it has no placement, so its tokens have no money.")
+    ]
     to_do: Annotated[str | None, Meta(description="What would make it better; null: nothing.")]
 
 
@@ -187,58 +234,106 @@ class QualityResponse(Answer):
     provisional_cells: Count
     corrected_cells: Count
     cells_pending: Annotated[
-        Count, Meta(description="Cells that wait to be computed, those that are still to be marked included.")
+        Count,
+        Meta(
+            description=(
+                "Cells that wait to be computed, those that are still to be marked included."
+            )
+        ),
     ]
     cells_not_rolled: Count
     sums_behind_since: Annotated[
         datetime | None,
         Meta(
-            description="Since when the oldest cell that the hourly and daily sums do not hold is computed; "
-            "null: they hold all."
+            description=(
+                "Since when the oldest cell that the hourly and daily sums do not hold is "
+                "computed; "
+                "null: they hold all."
+            )
         ),
     ]
-    set_aside_count: Annotated[Count, Meta(description="Cells and sums that MongoDB refuses for good.")]
+    set_aside_count: Annotated[
+        Count, Meta(description="Cells and sums that MongoDB refuses for good.")
+    ]
     set_aside: Annotated[list[SetAside], Meta(description="The first of them.")]
     unknown_gpu_count: Annotated[
-        Count, Meta(description="Names that requests ever gave to GPUs nobody sampled or declared; at most 10,000 are counted.")
+        Count,
+        Meta(
+            description=(
+                "Names that requests ever gave to GPUs nobody sampled or declared; at most 10,000 "
+                "are counted."
+            )
+        ),
     ]
     unknown_gpus: Annotated[list[UnknownGpu], Meta(description="The first of them.")]
     unknown_gpu_requests: Annotated[
-        Count, Meta(description="Requests of the range on such GPUs: their money is unknown, not 0.")
+        Count,
+        Meta(description="Requests of the range on such GPUs: their money is unknown, not 0."),
     ]
     unknown_gpu_tokens: Annotated[Count, Meta(description="Their prompt and completion tokens.")]
     shared_uuid_count: Annotated[
-        Count, Meta(description="UUIDs ever sampled on several hosts at once: each host's card is paid, as host/UUID.")
+        Count,
+        Meta(
+            description=(
+                "UUIDs ever sampled on several hosts at once: each host's card is paid, as "
+                "host/UUID."
+            )
+        ),
     ]
     shared_uuids: Annotated[list[SharedUuid], Meta(description="The first of them.")]
     engine_count: Annotated[
-        Count | None, Meta(description="Engines whose counters are in the range; null: it is longer than two days.")
+        Count | None,
+        Meta(
+            description="Engines whose counters are in the range; null: it is longer than two days."
+        ),
     ]
-    engines: Annotated[list[EngineCoverage], Meta(description="Those of which requests explain least, at most 50.")]
+    engines: Annotated[
+        list[EngineCoverage], Meta(description="Those of which requests explain least, at most 50.")
+    ]
     default_price_nusd: Annotated[
-        NanoUsd, Meta(description="Money of the range at the default price: nobody priced these GPUs.")
+        NanoUsd,
+        Meta(description="Money of the range at the default price: nobody priced these GPUs."),
     ]
     default_price_share: Annotated[Share | None, Meta(description="Its share of all money.")]
-    oldest_due_at: Annotated[datetime | None, Meta(description="Since when the longest waiting cell is due; null: none waits.")]
+    oldest_due_at: Annotated[
+        datetime | None,
+        Meta(description="Since when the longest waiting cell is due; null: none waits."),
+    ]
     clock_skew_seconds: Annotated[
         float,
         Meta(
-            description="MongoDB's clock less the API machine's; `gpu_tokens_clock_skew_seconds` is the same of each processor."
+            description=(
+                "MongoDB's clock less the API machine's; `gpu_tokens_clock_skew_seconds` is the "
+                "same of each processor."
+            )
         ),
     ]
     late_cells: Annotated[
         Count | None,
-        Meta(description="Cells that changed again over 10 minutes after their minute; null: range longer than 2 days."),
+        Meta(
+            description=(
+                "Cells that changed again over 10 minutes after their minute; null: range longer "
+                "than 2 days."
+            )
+        ),
     ]
     first_token_known: Annotated[
         Share | None,
         Meta(
-            description="Share of attributed money whose requests named their first token: what input and output rates rest on."
+            description=(
+                "Share of attributed money whose requests named their first token: what input and "
+                "output rates rest on."
+            )
         ),
     ]
     dead_letters: Annotated[
         dict[str, int] | None,
-        Meta(description="Records in the dead-letter topic by reason; null: this process cannot read the topic."),
+        Meta(
+            description=(
+                "Records in the dead-letter topic by reason; null: this process cannot read the "
+                "topic."
+            )
+        ),
     ]
     dead_letters_topic: str
     hours: list[HourQuality]

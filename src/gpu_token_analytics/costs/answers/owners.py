@@ -1,4 +1,5 @@
-"""/v1/owners: who owns GPUs, hosts and models, what of theirs is idle, and idle money shared out among teams."""
+"""/v1/owners: who owns GPUs, hosts and models, what of theirs is idle, and idle money shared out
+among teams."""
 
 from __future__ import annotations
 
@@ -17,7 +18,10 @@ class OwnerRow(Answer):
     id: str
     scope: Annotated[str, Meta(description="model, gpu, host or default.", examples=["host"])]
     key: Annotated[str | None, Meta(description="Null: the default row.", examples=["node-1"])]
-    team: Annotated[str | None, Meta(description="Null with `cost_centre` null: from then on this row names nobody.")]
+    team: Annotated[
+        str | None,
+        Meta(description="Null with `cost_centre` null: from then on this row names nobody."),
+    ]
     cost_centre: str | None
     valid_from: datetime
     created_at: datetime
@@ -39,21 +43,32 @@ class OwnerIdle(Answer):
     cold_idle_nusd: NanoUsd
     unobserved_nusd: NanoUsd
     idle_nusd: Annotated[NanoUsd, Meta(description="The three before.")]
-    unmetered_work_nusd: Annotated[NanoUsd, Meta(description="Busy without a known request: not idle, never shared out.")]
-    gpu_seconds: Annotated[Seconds | None, Meta(description="Owned GPU time; null where only models are owned.")]
+    unmetered_work_nusd: Annotated[
+        NanoUsd, Meta(description="Busy without a known request: not idle, never shared out.")
+    ]
+    gpu_seconds: Annotated[
+        Seconds | None, Meta(description="Owned GPU time; null where only models are owned.")
+    ]
 
 
 class SharedIdle(Answer):
-    """A team's part of the idle money, beside what its tenants used. Never a part of `attributed`."""
+    """A team's part of the idle money, beside what its tenants used. Never a part of
+    `attributed`."""
 
-    team: Annotated[str | None, Meta(description="Null: nobody's - tenants of no team, or idle money that has no owner.")]
-    attributed_nusd: Annotated[NanoUsd, Meta(description="Of its tenants, as /v1/teams/costs has it.")]
+    team: Annotated[
+        str | None,
+        Meta(description="Null: nobody's - tenants of no team, or idle money that has no owner."),
+    ]
+    attributed_nusd: Annotated[
+        NanoUsd, Meta(description="Of its tenants, as /v1/teams/costs has it.")
+    ]
     shared_idle_nusd: Annotated[NanoUsd, Meta(description="Its part of the idle money by `rule`.")]
     with_shared_idle_nusd: Annotated[NanoUsd, Meta(description="Both together.")]
 
 
 class SharedOut(Answer):
-    """The idle money of the whole range, shared out among teams: exact, by the largest remainder, ties by name."""
+    """The idle money of the whole range, shared out among teams: exact, by the largest remainder,
+    ties by name."""
 
     rule: Annotated[str, Meta(examples=["by_use"])]
     says: Annotated[str, Meta(description="The rule in a sentence.")]
@@ -70,4 +85,6 @@ class IdleResponse(Answer):
     rows: list[OwnerIdle]
     idle_nusd: Annotated[NanoUsd, Meta(description="Of all rows.")]
     unmetered_work_nusd: Annotated[NanoUsd, Meta(description="Of all rows.")]
-    shared_out: Annotated[SharedOut | None, Meta(description="Null: sharing out was not asked for.")]
+    shared_out: Annotated[
+        SharedOut | None, Meta(description="Null: sharing out was not asked for.")
+    ]

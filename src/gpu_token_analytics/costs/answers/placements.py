@@ -26,19 +26,26 @@ class Placement(Answer):
 
 
 class UnplacedInstance(Answer):
-    """An instance whose requests were stored without GPUs: their tokens are kept, their money is null."""
+    """An instance whose requests were stored without GPUs: their tokens are kept, their money is
+    null."""
 
     instance: str
     tenant: Annotated[str, Meta(description="The tenant of the first such request.")]
     first_named_at: datetime
-    placed: Annotated[bool, Meta(description="A row in force names its GPUs by now: this is about older requests.")]
+    placed: Annotated[
+        bool,
+        Meta(description="A row in force names its GPUs by now: this is about older requests."),
+    ]
 
 
 class PlacementsResponse(Answer):
     """Rows, newest valid_from first."""
 
     placements: list[Placement]
-    unplaced: Annotated[list[UnplacedInstance], Meta(description="Instances whose GPUs were unknown, the first 100.")]
+    unplaced: Annotated[
+        list[UnplacedInstance],
+        Meta(description="Instances whose GPUs were unknown, the first 100."),
+    ]
     next: Next
 
 
@@ -46,4 +53,10 @@ class AppendedPlacements(Answer):
     """What became of the rows."""
 
     appended: list[Placement]
-    unchanged: Annotated[int, Meta(ge=0, description="Rows that say what was said last of their instance from that time on.")]
+    unchanged: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Rows that say what was said last of their instance from that time on.",
+        ),
+    ]

@@ -24,10 +24,17 @@ class Price(Answer):
     valid_to: datetime | None
     created_at: datetime
     source: Annotated[str, Meta(examples=["api"])]
-    pending: Annotated[bool, Meta(description="Cells it touches are not all marked for recomputation yet.")]
+    pending: Annotated[
+        bool, Meta(description="Cells it touches are not all marked for recomputation yet.")
+    ]
     matches: Annotated[
         bool,
-        Meta(description="False: no GPU known today has this key, so the row prices nothing. Is it misspelt?", examples=[True]),
+        Meta(
+            description=(
+                "False: no GPU known today has this key, so the row prices nothing. Is it misspelt?"
+            ),
+            examples=[True],
+        ),
     ]
 
 

@@ -1,4 +1,5 @@
-"""/v1/rates and /v1/costs/converted: what a USD is worth in other currencies, and costs in one of them."""
+"""/v1/rates and /v1/costs/converted: what a USD is worth in other currencies, and costs in one of
+them."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from msgspec import Meta
 
 from gpu_token_analytics.costs.answers.base import Answer, End, Part, Start, field
 
-Nano: TypeAlias = Annotated[int, Meta(description="Billionths of a unit of `currency`.", examples=[21_377_188])]
+Nano: TypeAlias = Annotated[
+    int, Meta(description="Billionths of a unit of `currency`.", examples=[21_377_188])
+]
 
 
 class RateRow(Answer):

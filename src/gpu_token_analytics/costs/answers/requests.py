@@ -17,8 +17,12 @@ class RequestCell(Answer):
     cell: Annotated[str, Meta(examples=["GPU-1f|2026-01-31T12:00Z"])]
     gpu: str
     minute: datetime
-    cost_nusd: Annotated[NanoUsd | None, Meta(description="Null: nobody sampled or declared the GPU.")]
-    prefill_cost_nusd: Annotated[NanoUsd | None, Meta(description="Null where the first token's time is not known.")]
+    cost_nusd: Annotated[
+        NanoUsd | None, Meta(description="Null: nobody sampled or declared the GPU.")
+    ]
+    prefill_cost_nusd: Annotated[
+        NanoUsd | None, Meta(description="Null where the first token's time is not known.")
+    ]
     energy_mj: int | None
     state: Annotated[str, Meta(examples=["final"])]
     price_row: Annotated[str | None, Meta(description="Null for a tenant's key.")]
@@ -32,7 +36,9 @@ class RequestEvent(Answer):
     event_id: str
     request_id: str
     ts: Annotated[datetime, Meta(description="End of the request.")]
-    started_at: Annotated[datetime, Meta(description="Since when it used its GPUs (after the queue).")]
+    started_at: Annotated[
+        datetime, Meta(description="Since when it used its GPUs (after the queue).")
+    ]
     host: str
     gpus: list[str]
     model: str
@@ -43,20 +49,35 @@ class RequestEvent(Answer):
     ttft_ms: float | None
     tokens: Tokens
     ingested_at: datetime
-    live_cost_per_token_usd: Annotated[float | None, Meta(description="The estimate of the moment it was stored.")]
+    live_cost_per_token_usd: Annotated[
+        float | None, Meta(description="The estimate of the moment it was stored.")
+    ]
 
 
 class RequestDetail(RequestEvent):
     """One event with its money."""
 
-    method: Annotated[str | None, Meta(description="How its money was found; null: not in the ledger yet.", examples=["sweep"])]
+    method: Annotated[
+        str | None,
+        Meta(
+            description="How its money was found; null: not in the ledger yet.", examples=["sweep"]
+        ),
+    ]
     cost_nusd: Annotated[
-        NanoUsd | None, Meta(description="Sum of the cells whose GPU is known; null: none is, or not in the ledger yet.")
+        NanoUsd | None,
+        Meta(
+            description=(
+                "Sum of the cells whose GPU is known; null: none is, or not in the ledger yet."
+            )
+        ),
     ]
     usd_per_million: Annotated[float | None, Meta(description="Over the tokens of the same cells.")]
     provisional: bool
     cells: list[RequestCell]
-    note: Annotated[str | None, Meta(description="Why something is missing, such as raw events that have expired.")]
+    note: Annotated[
+        str | None,
+        Meta(description="Why something is missing, such as raw events that have expired."),
+    ]
 
 
 class RequestResponse(Answer):

@@ -32,14 +32,18 @@ class TeamCost(Answer):
 
     team: Annotated[str | None, Meta(description="Null: tenants of no team.")]
     tenants: Annotated[list[str], Meta(description="Those with usage in the range.")]
-    attributed_nusd: Annotated[NanoUsd | None, Meta(description="Null: all of it ran on GPUs that nobody sampled or declared.")]
+    attributed_nusd: Annotated[
+        NanoUsd | None,
+        Meta(description="Null: all of it ran on GPUs that nobody sampled or declared."),
+    ]
     requests: Count
     tokens: Count
     unknown_gpu_tokens: Annotated[Count, Meta(description="Tokens whose money is unknown.")]
 
 
 class TeamCostsResponse(Answer):
-    """Attributed money by team. The rows sum to that of /v1/costs, to the nano-dollar; idle money is in none."""
+    """Attributed money by team. The rows sum to that of /v1/costs, to the nano-dollar; idle money
+    is in none."""
 
     from_: Start = field(name="from")
     to: End
