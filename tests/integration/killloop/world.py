@@ -173,7 +173,7 @@ class World:
 
 def gpu_uuid(host: int, index: int) -> str:
     """The UUID of one GPU of this fleet."""
-    return f"GPU-{UUID(int=host * 1000 + index)}"
+    return f"GPU-{UUID(int=1_000_000 + host * 1000 + index)}"
 
 
 def _json(event: dict[str, Any]) -> bytes:
