@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpu_token_analytics.costs import choices as p
 from gpu_token_analytics.errors import Refused, SettingsError
 from gpu_token_analytics.foreign_text import in_csv, in_json_text
 
@@ -272,3 +273,27 @@ def first_fault(error: ValidationError | InvalidOperation) -> str:
         return "give prices as decimal numbers, such as 2.49"
     fault = error.errors()[0]
     return f"{'.'.join(str(part) for part in fault['loc'])}={fault['input']}: {fault['msg']}"
+
+
+def groups(values: list[str]) -> list[str]:
+    """The dimensions of `--by`, which may be given again and with commas. Raises SettingsError for
+    a name that is none."""
+    groups = split(values)
+    for name in groups:
+        if name not in list(p.Dimension):
+            raise SettingsError(f"--by {name}: group by {', '.join(p.Dimension)}")
+    return groups
+
+
+def query_of(
+    asked: AskedRange,
+    bucket: p.Bucket,
+    time_zone: str,
+    groups: list[str],
+    filters: dict[str, Any],
+) -> Callable[[datetime], CostQuery]:
+    """The question of a report, an export or a comparison, as of a time: made before a database is
+    asked. Raises SettingsError for what is refused."""
+    from gpu_token_analytics.costs.questions import cost_query
+
+    return judged(lambda now: cost_query(*asked.at(now), bucket, time_zone, groups, **filters))

@@ -1,0 +1,102 @@
+"""`gpu-tokens break-even`: from what load on own GPUs beat an API's price list."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gpu_token_analytics.costs import choices as p
+from gpu_token_analytics.terminal import support as cli
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command("break-even")(break_even)
+
+
+def break_even(
+    api_usd_per_million: Annotated[
+        float | None,
+        typer.Argument(min=0, help="What the API charges, USD per million tokens of any kind."),
+    ] = None,
+    prices: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--price",
+            help="MODEL=INPUT/CACHED/OUTPUT, USD per million; * is any other; repeatable.",
+        ),
+    ] = None,
+    usd_per_gpu_hour: Annotated[
+        float | None,
+        typer.Option("--usd-per-gpu-hour", min=0, help="What if a GPU-hour cost this?"),
+    ] = None,
+    start: cli.FromOption = None,
+    end: cli.ToOption = None,
+    last: cli.LastOption = "7d",
+    period: cli.PeriodOption = None,
+    time_zone: cli.ZoneOption = "UTC",
+    models: cli.ModelOption = None,
+    wide: cli.WideOption = False,
+    as_json: cli.JsonOption = False,
+    as_csv: cli.CsvOption = False,
+) -> None:
+    """From what load on own GPUs beat an API, per model and for everything with all idle money.
+
+    Examples: `gpu-tokens break-even 0.60` | `gpu-tokens break-even --price "llama=0.10/0.05/0.40"
+    --price "*=0.6/0.3/2.4"` | `gpu-tokens break-even 0.60 --usd-per-gpu-hour 1.30 --last 30d`
+    """
+    from gpu_token_analytics.costs.break_even import ApiPrices, against_api
+    from gpu_token_analytics.terminal.console import Column, FittedTable
+
+    query_of = cli.query_of(
+        cli.asked_range(start, end, last, period, time_zone),
+        p.Bucket.NONE,
+        time_zone,
+        ["model"],
+        {"models": models or ()},
+    )
+    with cli.refusals():
+        listed = ApiPrices.of(api_usd_per_million, prices or ())
+    with cli.opened() as desk:
+        body = against_api(desk, query_of(desk.now()), listed, usd_per_gpu_hour)
+    if cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):
+        return
+    columns = (
+        Column("model", right=False),
+        Column("tokens/h", 4),
+        Column("own $/M"),
+        Column("API $/M"),
+        Column("saved USD", 1),
+        Column("break-even tokens/h", 3),
+        Column("needed busy", 2),
+        Column("busy now", 2),
+        Column("", right=False),
+    )
+    made = FittedTable(f"{cli.instant(body.from_)} to {cli.instant(body.to)}", columns, wide=wide)
+    for row in body.rows:
+        wins = {
+            True: "own GPUs win",
+            False: "the API wins",
+            None: "no price" if row.tokens else "no tokens",
+        }[row.own_wins]
+        made.add_row(
+            row.model or "everything",
+            cli.count(row.tokens_per_hour or 0),
+            cli.rate(row.own_usd_per_million),
+            cli.rate(row.api_usd_per_million),
+            cli.dollars(row.saved_nusd),
+            "-"
+            if row.break_even_tokens_per_hour is None
+            else cli.count(row.break_even_tokens_per_hour),
+            cli.percent(row.break_even_utilization),
+            cli.percent(row.utilization),
+            wins,
+            style="bold" if row.model is None else None,
+        )
+    hourly = body.own_usd_per_gpu_hour
+    cli.show(made, *(row.says for row in body.rows))
+    cli.show(
+        f"paid per GPU-hour: {cli.rate(hourly)} USD"
+        + (f", what if {usd_per_gpu_hour}" if usd_per_gpu_hour else "")
+    )
