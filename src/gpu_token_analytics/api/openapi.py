@@ -10,6 +10,7 @@ from gpu_token_analytics.api import errors
 from gpu_token_analytics.api.problem import Problem
 from gpu_token_analytics.api.route import Access, Route
 from gpu_token_analytics.api.schema import model_of
+from gpu_token_analytics.wire.json_schemas import prose
 
 
 def responses_of(route: Route) -> dict[int | str, dict[str, Any]]:
@@ -72,7 +73,17 @@ def describe(app: FastAPI) -> None:
                             response["content"] = dict(content)
             for name in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(name, None)
-            app.openapi_schema = schema
+            app.openapi_schema = _in_prose(schema)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _in_prose(value: Any) -> Any:
+    """The same with every description as prose: where a docstring wraps is nobody's contract."""
+    if isinstance(value, dict):
+        return {
+            name: prose(one) if name == "description" and isinstance(one, str) else _in_prose(one)
+            for name, one in value.items()
+        }
+    return [_in_prose(one) for one in value] if isinstance(value, list) else value

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from inspect import getdoc
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
@@ -18,6 +17,7 @@ from msgspec import Meta, Struct
 from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.ledger.document import CellDocument
 from gpu_token_analytics.mongo.pieces import pieces
+from gpu_token_analytics.wire.json_schemas import prose
 
 TAG = "ledger.cell.v1"
 _LINE_BYTES = 400  # of a line as JSON, without its names
@@ -162,7 +162,7 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:gpu-token-analytics:{TAG}",
         **record,
-        "description": getdoc(LedgerCell),
+        "description": prose(LedgerCell.__doc__ or ""),
         "$defs": definitions,
     }
 

@@ -3,7 +3,9 @@ package equal to it."""
 
 from __future__ import annotations
 
+import re
 from functools import cache
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -14,6 +16,11 @@ from gpu_token_analytics.wire.strict_json import MAX_KEYS, MAX_STRING
 from gpu_token_analytics.wire.values import TIMESTAMP_PATTERN
 
 
+def prose(docstring: str) -> str:
+    """A docstring as a published description: a line each paragraph, wherever its source wraps."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(docstring))
+
+
 @cache
 def json_schemas() -> dict[str, dict[str, Any]]:
     """JSON Schema (2020-12) of each contract, by schema tag; generated, never written by hand."""
@@ -22,7 +29,7 @@ def json_schemas() -> dict[str, dict[str, Any]]:
 
 def _schema(kind: Kind[Any]) -> dict[str, Any]:
     definition = dict(msgspec.json.schema(kind.struct)["$defs"][kind.struct.__name__])
-    definition["description"] = (kind.struct.__doc__ or "").strip()
+    definition["description"] = prose(kind.struct.__doc__ or "")
     definition["maxProperties"] = MAX_KEYS
     optional = definition["properties"].keys() - set(definition["required"])
     for name, field in definition["properties"].items():
