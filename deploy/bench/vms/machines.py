@@ -188,24 +188,16 @@ class Bench:
             )
         return int(children[0])
 
+    def _enter(self, name: str, *command: str) -> list[str]:
+        """What runs a command in all namespaces of a machine."""
+        namespaces = ("-m", "-n", "-p", "-i", "-u", "-C")
+        return ["nsenter", "-t", str(self.leader(name)), *namespaces, "--", *command]
+
     def inside(
         self, name: str, *command: str, check: bool = True, timeout_seconds: float = 120
     ) -> str:
         """Runs a command in the machine as root, without the network."""
-        enter = [
-            "nsenter",
-            "-t",
-            str(self.leader(name)),
-            "-m",
-            "-n",
-            "-p",
-            "-i",
-            "-u",
-            "-C",
-            "--",
-            *command,
-        ]
-        return run(enter, check=check, timeout_seconds=timeout_seconds).stdout
+        return run(self._enter(name, *command), check=check, timeout_seconds=timeout_seconds).stdout
 
     def ssh(
         self, name: str, command: str, *, check: bool = True, timeout_seconds: float = 120
@@ -221,21 +213,7 @@ class Bench:
     def load(self, name: str, image: Path) -> None:
         """Loads a saved image into the machine's engine: what a pull from a registry does
         elsewhere."""
-        enter = [
-            "nsenter",
-            "-t",
-            str(self.leader(name)),
-            "-m",
-            "-n",
-            "-p",
-            "-i",
-            "-u",
-            "-C",
-            "--",
-            "docker",
-            "load",
-            "-q",
-        ]
+        enter = self._enter(name, "docker", "load", "-q")
         with image.open("rb") as file:
             done = subprocess.run(enter, stdin=file, capture_output=True, timeout=300, check=False)
         if done.returncode != 0:

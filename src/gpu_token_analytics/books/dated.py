@@ -3,8 +3,8 @@ next one.
 
     {_id, ...what it says..., valid_from, created_at, source}
 
-Of rows that begin at once the one written last holds. Teams, owners, exchange rates and API prices
-are such books.
+Of rows that begin at once the one written last holds. Teams, owners and exchange rates are such
+books.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ shared.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import Field
@@ -29,7 +29,14 @@ from gpu_token_analytics.costs.answers.owners import (
 )
 from gpu_token_analytics.costs.choices import ShareRule
 from gpu_token_analytics.costs.desk import Desk
-from gpu_token_analytics.costs.entries import Instant, Model, appended, check_half_hour, check_texts
+from gpu_token_analytics.costs.entries import (
+    Instant,
+    Model,
+    appended,
+    check_half_hour,
+    check_texts,
+    dated,
+)
 from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.questions import check_cost, cost_query
 from gpu_token_analytics.costs.rows import IDLE_COLUMNS, gpu_seconds
@@ -179,12 +186,9 @@ def _idle(query: CostQuery, row: Row) -> OwnerIdle:
 
 def _row(row: Mapping[str, Any]) -> OwnerRow:
     return OwnerRow(
-        id=str(row["_id"]),
         scope=row["scope"],
         key=row["key"],
         team=row["team"],
         cost_centre=row["cost_centre"],
-        valid_from=row["valid_from"].astimezone(UTC),
-        created_at=row["created_at"].astimezone(UTC),
-        source=row["source"],
+        **dated(row),
     )

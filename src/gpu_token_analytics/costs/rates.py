@@ -25,7 +25,7 @@ from gpu_token_analytics.costs.answers.rates import (
     RateUsed,
 )
 from gpu_token_analytics.costs.desk import Desk
-from gpu_token_analytics.costs.entries import Model, PriceText, appended, check_instant
+from gpu_token_analytics.costs.entries import Model, PriceText, appended, check_instant, dated
 from gpu_token_analytics.costs.query import CostQuery, Key, sort_key
 from gpu_token_analytics.costs.questions import check_cost
 from gpu_token_analytics.costs.row_rates import CLASS_COLUMNS, USD, classes_in, rate_at
@@ -124,10 +124,7 @@ def _money(values: list[int]) -> ConvertedMoney:
 
 def _row(row: Mapping[str, Any]) -> RateRow:
     return RateRow(
-        id=str(row["_id"]),
         currency=row["currency"],
         units_per_usd=row["units_per_usd"],
-        valid_from=row["valid_from"].astimezone(UTC),
-        created_at=row["created_at"].astimezone(UTC),
-        source=row["source"],
+        **dated(row),
     )

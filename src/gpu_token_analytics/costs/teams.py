@@ -4,7 +4,7 @@ no team's."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pydantic import Field
@@ -16,7 +16,14 @@ from gpu_token_analytics.costs.answers.teams import (
     TeamsResponse,
 )
 from gpu_token_analytics.costs.desk import Desk
-from gpu_token_analytics.costs.entries import Instant, Model, appended, check_half_hour, check_texts
+from gpu_token_analytics.costs.entries import (
+    Instant,
+    Model,
+    appended,
+    check_half_hour,
+    check_texts,
+    dated,
+)
 from gpu_token_analytics.costs.query import CostQuery
 from gpu_token_analytics.costs.questions import check_cost, cost_query
 
@@ -106,10 +113,7 @@ def _cost(name: str | None, spent: _Sum) -> TeamCost:
 
 def _row(row: dict[str, Any]) -> TeamRow:
     return TeamRow(
-        id=str(row["_id"]),
         tenant=row["tenant"],
         team=row["team"],
-        valid_from=row["valid_from"].astimezone(UTC),
-        created_at=row["created_at"].astimezone(UTC),
-        source=row["source"],
+        **dated(row),
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.terminal import support as cli
 
@@ -101,12 +100,10 @@ def declare_gpu(
     `gpu-tokens gpus declare GPU-8f4c2a1b-77aa-4f1e-9d52-0c1d2e3f4a5b --host node1 --price 2.49
     --from 2026-01-01`
     """
-    from pydantic import ValidationError
-
     from gpu_token_analytics.costs.declarations import check_declaration, declare_gpu
     from gpu_token_analytics.costs.entries import NewDeclaration
 
-    try:
+    with cli.entry("the GPU cannot be declared"):
         new = NewDeclaration(
             gpu=gpu,
             host=host,
@@ -115,9 +112,6 @@ def declare_gpu(
             valid_from=None if valid_from is None else cli.time_of("--from", valid_from),
             valid_to=None if valid_to is None else cli.time_of("--to", valid_to),
         )
-    except (ValidationError, InvalidOperation) as error:
-        raise SettingsError(f"the GPU cannot be declared: {cli.first_fault(error)}") from None
-    with cli.refusals():
         check_declaration(new)
     with cli.opened() as desk:
         _show_declaration(declare_gpu(desk, new, "cli"), as_json)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from gpu_token_analytics.costs.choices import ShareRule
-from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.terminal import support as cli
 
@@ -89,22 +87,13 @@ def add_owner(
     Examples: `gpu-tokens owners add node-1 --team platform --cost-centre CC-4711` |
     `gpu-tokens owners add llama-3-8b --scope model --team search --from 2026-03-01`
     """
-    from pydantic import ValidationError
-
     from gpu_token_analytics.costs.owners import NewOwnerRow, append_owner, check_owner
 
-    since = (
-        datetime(1970, 1, 1, tzinfo=UTC)
-        if valid_from is None
-        else cli.time_of("--from", valid_from)
-    )
-    try:
+    since = cli.since(valid_from)
+    with cli.entry("the owner cannot be said"):
         new = NewOwnerRow(
             scope=scope, key=key, team=team, cost_centre=cost_centre, valid_from=since
         )
-    except ValidationError as error:
-        raise SettingsError(f"the owner cannot be said: {cli.first_fault(error)}") from None
-    with cli.refusals():
         check_owner(new)
     with cli.opened() as desk:
         row = append_owner(desk, new, "cli")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Literal
 
 import typer
 
-from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.terminal import support as cli
 
@@ -92,8 +91,6 @@ def add_price(
     Examples: `gpu-tokens prices add 2.49` |
     `gpu-tokens prices add 1.74 --scope name --key "NVIDIA H200" --mode reserved --from 2026-01-01`
     """
-    from pydantic import ValidationError
-
     from gpu_token_analytics.costs.entries import NewPrice, check_price
     from gpu_token_analytics.costs.prices import append_price
     from gpu_token_analytics.rollups.spans import MINUTE, floor
@@ -102,7 +99,7 @@ def add_price(
     until = None if valid_to is None else cli.time_of("--to", valid_to)
 
     def priced(now: datetime) -> NewPrice:
-        try:
+        with cli.entry("the price cannot be used"):
             new = NewPrice(
                 scope=scope,
                 key=key,
@@ -113,9 +110,6 @@ def add_price(
                 valid_from=since or floor(now, MINUTE),
                 valid_to=until,
             )
-        except (ValidationError, InvalidOperation) as error:
-            raise SettingsError(f"the price cannot be used: {cli.first_fault(error)}") from None
-        with cli.refusals():
             check_price(new)
         return new
 

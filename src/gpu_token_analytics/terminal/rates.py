@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated
 
 import typer
 
-from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.terminal import support as cli
 
 rates_app = typer.Typer(
@@ -68,20 +66,11 @@ def add_rate(
     Examples: `gpu-tokens rates add EUR 0.92 --from 2026-01-01` | `gpu-tokens rates add JPY 150.12
     --from 2026-02-01`
     """
-    from pydantic import ValidationError
-
     from gpu_token_analytics.costs.rates import NewRate, append_rate, check_rate
 
-    since = (
-        datetime(1970, 1, 1, tzinfo=UTC)
-        if valid_from is None
-        else cli.time_of("--from", valid_from)
-    )
-    try:
+    since = cli.since(valid_from)
+    with cli.entry("the rate cannot be said"):
         new = NewRate(currency=currency, units_per_usd=Decimal(units_per_usd), valid_from=since)
-    except (ValidationError, InvalidOperation) as error:
-        raise SettingsError(f"the rate cannot be said: {cli.first_fault(error)}") from None
-    with cli.refusals():
         check_rate(new)
     with cli.opened() as desk:
         row = append_rate(desk, new, "cli")

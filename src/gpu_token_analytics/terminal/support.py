@@ -106,6 +106,19 @@ def refusals() -> Iterator[None]:
         raise SettingsError(str(refused)) from None
 
 
+@contextmanager
+def entry(refusal: str) -> Iterator[None]:
+    """What is written into a book is made and checked inside. Its first fault becomes a
+    SettingsError that begins with `refusal`, such as "the price cannot be used"."""
+    from pydantic import ValidationError
+
+    try:
+        with refusals():
+            yield
+    except (ValidationError, InvalidOperation) as error:
+        raise SettingsError(f"{refusal}: {_first_fault(error)}") from None
+
+
 @dataclass(frozen=True)
 class AskedRange:
     """The range of the options, before it is known what time it is at the server. `start` None:
@@ -157,6 +170,13 @@ def time_of(option: str, text: str) -> datetime:
             f"{option}={text!r} is not a time; give one such as 2026-01-31 or 2026-01-31T12:00Z"
         ) from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def since(valid_from: str | None) -> datetime:
+    """The time of --from; left out: 1970, for all the history. Raises SettingsError."""
+    from gpu_token_analytics.costs.entries import FIRST
+
+    return FIRST if valid_from is None else time_of("--from", valid_from)
 
 
 def judged(query_of: Callable[[datetime], CostQuery]) -> Callable[[datetime], CostQuery]:
@@ -267,7 +287,7 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
-def first_fault(error: ValidationError | InvalidOperation) -> str:
+def _first_fault(error: ValidationError | InvalidOperation) -> str:
     """What is wrong with the fields of an entry, first."""
     if isinstance(error, InvalidOperation):
         return "give prices as decimal numbers, such as 2.49"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.terminal import support as cli
 
@@ -64,20 +62,11 @@ def add_team(
     Examples: `gpu-tokens teams add chat-web --team search` | `gpu-tokens teams add chat-web --team
     ads --from 2026-03-01`
     """
-    from pydantic import ValidationError
-
     from gpu_token_analytics.costs.teams import NewTeamRow, append_team, check_team
 
-    since = (
-        datetime(1970, 1, 1, tzinfo=UTC)
-        if valid_from is None
-        else cli.time_of("--from", valid_from)
-    )
-    try:
+    since = cli.since(valid_from)
+    with cli.entry("the team cannot be said"):
         new = NewTeamRow(tenant=tenant, team=team, valid_from=since)
-    except ValidationError as error:
-        raise SettingsError(f"the team cannot be said: {cli.first_fault(error)}") from None
-    with cli.refusals():
         check_team(new)
     with cli.opened() as desk:
         row = append_team(desk, new, "cli")
