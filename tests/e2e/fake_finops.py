@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from fastapi import Request
 from tests.answers import answer
+from tests.e2e.fake_data import cost_row
 from tests.e2e.fake_fleet import CLASSES, TENANTS
 
 from gpu_token_analytics.books.rates import Rate
@@ -17,11 +19,14 @@ from gpu_token_analytics.costs.answers import BreakEvenResponse
 from gpu_token_analytics.costs.answers.hints import HintsResponse
 from gpu_token_analytics.costs.answers.owners import IdleResponse, OwnerRow, OwnersResponse
 from gpu_token_analytics.costs.answers.rates import ConvertedResponse, RateRow, RatesResponse
-from gpu_token_analytics.costs.break_even import ApiPrices
+from gpu_token_analytics.costs.break_even import ApiPrices, compared
 from gpu_token_analytics.costs.choices import ShareRule
 from gpu_token_analytics.costs.jumps import SAYS, THRESHOLDS
 from gpu_token_analytics.costs.owners import RULES, NewOwnerRow, shares
+from gpu_token_analytics.costs.query import ROW, ROW_COLUMNS, Row
+from gpu_token_analytics.costs.questions import cost_query
 from gpu_token_analytics.costs.rates import ROUNDING, NewRate
+from gpu_token_analytics.documents import US_PER_HOUR
 
 if TYPE_CHECKING:
     from tests.e2e.fake_api import FakeApi
@@ -30,8 +35,24 @@ Json = dict[str, Any]
 Answering = Callable[..., Awaitable[Any]]
 IDLE = [CLASSES.index(name) for name in ("warm_idle", "cold_idle", "unobserved")]
 UNMETERED = CLASSES.index("unmetered_work")
+NUSD_PER_GPU_HOUR = 2_490_000_000
+NOTHING = np.zeros(len(CLASSES), dtype=np.int64)
 EPOCH = "1970-01-01T00:00:00Z"
 TEAMS = {TENANTS[0]: "shop", TENANTS[1]: "shop"}
+
+
+def _row_of(side: Json, start: datetime, end: datetime) -> Row:
+    """One of the fake's rows by model, or of everything, as the product's own arithmetic takes
+    it."""
+    values = [0] * len(ROW_COLUMNS)
+    for name in ("prompt", "cached", "completion"):
+        values[ROW[f"{name}_tokens"]] = side["tokens"][name]
+    for name in CLASSES:
+        values[ROW["cost_nusd" if name == "attributed" else f"{name}_nusd"]] = side["money"][
+            f"{name}_nusd"
+        ]
+    values[ROW["gpu_us"]] = side["money"]["total_nusd"] * US_PER_HOUR // NUSD_PER_GPU_HOUR
+    return Row(None, start, end, tuple(side["group"].values()), values)
 
 
 class FakeFinops:
@@ -40,6 +61,7 @@ class FakeFinops:
     def __init__(self) -> None:
         self.owners: list[Json] = []
         self.rates: list[Json] = []
+        self.low_volume_tokens = 1_000
 
     def routes(self, api: FakeApi) -> Iterable[tuple[str, str, Answering]]:
         """(method, path, handler) of each."""
@@ -88,7 +110,7 @@ class FakeFinops:
         yield "GET", "/v1/costs/converted", converted
 
         async def break_even(request: Request) -> Any:
-            return answer(BreakEvenResponse, self._break_even(api, request))
+            return self._break_even(api, request)
 
         yield "GET", "/v1/break-even", break_even
 
@@ -145,37 +167,23 @@ class FakeFinops:
         said = {"currency": currency, "rounding": ROUNDING, "rates": [used], "group_by": group_by}
         return {"from": start, "to": end, **said, "rows": rows, "totals": totals}
 
-    def _break_even(self, api: FakeApi, request: Request) -> Json:
+    def _break_even(self, api: FakeApi, request: Request) -> BreakEvenResponse:
         start, end = (
             datetime.fromisoformat(request.query_params[name]).astimezone(UTC)
             for name in ("from", "to")
         )
-        prices = ApiPrices.of(None, request.query_params.getlist("price"))
-        rows: list[Json] = []
-        for side in api._side(request, start, end, ["model"]):
-            model, tokens, own = (
-                side["group"]["model"],
-                side["tokens"]["total"],
-                side["rates"]["loaded_usd_per_million"],
-            )
-            if model is None:
-                continue
-            price = prices.price_of(model)
-            said = {
-                "model": model,
-                "tokens": tokens,
-                "tokens_per_hour": tokens / 24,
-                "own_usd_per_million": own,
-            }
-            if price is not None:
-                saved = round((price.input - own) * tokens * 1000)
-                said |= {
-                    "api_usd_per_million": price.input,
-                    "own_wins": own < price.input,
-                    "saved_nusd": saved,
-                }
-            rows.append(said | {"low_volume": not rows, "says": f"A sentence about {model}."})
-        return {"from": start, "to": end, "rows": rows, "own_usd_per_gpu_hour": 2.49}
+        rows = [_row_of(side, start, end) for side in api._side(request, start, end, ["model"])]
+        sides = api._side(request, start, end, []) or [cost_row(None, {}, NOTHING, 0, start, end)]
+        whole = _row_of(sides[0], start, end)
+        return compared(
+            cost_query(start, end, group_by=["model"]),
+            rows,
+            whole,
+            api.fleet.now,
+            ApiPrices.of(None, request.query_params.getlist("price")),
+            None,
+            self.low_volume_tokens,
+        )
 
     def _hints(self, api: FakeApi) -> Json:
         to = api.fleet.now.replace(minute=0)
@@ -187,7 +195,8 @@ class FakeFinops:
                 gpus[:1],
                 139_440_000_001,
                 597_600_000_000,
-                "was used for 0.0 % of it: give it back.",
+                f"{gpus[0]} (NVIDIA H100 80GB HBM3 on gpu-node-01) was used for 0.0 % of its money "
+                "of 7 days: give it back.",
             ),
             (
                 "put_together",

@@ -214,6 +214,7 @@ def test_money_is_shown_in_another_currency_with_its_rate(browser: Browser, fake
 def test_own_gpus_stand_against_a_price_list_that_the_link_keeps(
     browser: Browser, fake: FakeApi
 ) -> None:
+    fake.finops.low_volume_tokens = 10**12
     with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open("/break-even?range=yesterday&tz=UTC")
         assert page.locator("#answer").count() == 0
@@ -228,7 +229,8 @@ def test_own_gpus_stand_against_a_price_list_that_the_link_keeps(
         page.wait_for_selector("#answer")
         model = page.locator("#api-prices legend").first.inner_text()
         assert parse_qs(page.url.partition("?")[2])["price"] == [f"{model}=0.1/0.05/0.4"]
-        assert f"A sentence about {model}." in page.inner_text("#sentences")
+        sentences = page.inner_text("#sentences")
+        assert f"win for {model}: " in sentences or f"wins for {model}: " in sentences
         assert "low volume" in page.inner_text("#break-even-rows-scroll")
         assert "no tokens, or no API price" in page.inner_text("#answer .reasons")
         again = dashboard.open(page.url.removeprefix(url))

@@ -41,7 +41,7 @@ def _shown(fake: FakeApi) -> dict[str, str]:
         "idle": "/idle?share=by_use",
         "overview-compared": "/?compare=1&range=yesterday",
         "budgets": "/budgets",
-        "break-even": "/break-even?price=*%3D0.6/0.3/2.4",
+        "break-even": "/break-even?price=*%3D0.5/0.25/1.5",
         "prices": "/prices",
         "quality": "/quality",
     }
@@ -74,24 +74,32 @@ def test_pages_as_people_see_them(browser: Browser, fake: FakeApi, size: str, sc
 
 
 def test_the_pictures_of_the_documentation(browser: Browser) -> None:
-    """`make pictures` takes them; here, that each can be taken, is in the documentation, and is
-    shown there."""
+    """`make pictures` takes them; here, that each page of the navigation has one, that it can be
+    taken, and that the documentation shows it."""
     page_of_docs = (ROOT / "docs/dashboard.md").read_text()
     fake = FakeApi(now=datetime(2026, 1, 31, 14, 5, tzinfo=UTC))
     shown = {
         "overview": "/",
         "models": "/models",
+        "tenants": "/tenants?group=model",
         "gpus": "/gpus",
+        "gpu": f"/gpus?show={fake.fleet.gpus[0].id}",
+        "request": f"/request?id={REQUEST_ID}",
+        "idle": "/idle?share=by_use",
         "budgets": "/budgets",
+        "break-even": "/break-even?price=*%3D0.5/0.25/1.5",
         "prices": "/prices",
         "quality": "/quality",
     }
-    shown["request"] = f"/request?id={REQUEST_ID}"
     with (
         serving(fake.app) as url,
         watched(browser, url, reduced_motion="reduce", color_scheme="light") as dashboard,
     ):
         dashboard.page.clock.set_fixed_time(fake.fleet.now)
+        links = dashboard.open().locator("#nav a").all()
+        pages = {(link.get_attribute("id") or "").removeprefix("nav-") for link in links}
+        assert len(pages) > 5
+        assert pages <= shown.keys(), "pages without a picture"
         for name, path in shown.items():
             page = dashboard.open(path)
             page.click("#live")

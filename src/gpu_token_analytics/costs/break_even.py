@@ -98,12 +98,12 @@ def against_api(
     now = desk.now()
     rows = list(desk.costs.rows(query, now))
     whole = desk.costs.total(replace(query, models=frozenset()), now)
-    return _compared(
+    return compared(
         query, rows, whole, now, prices, usd_per_gpu_hour, desk.settings.low_volume_tokens
     )
 
 
-def _compared(
+def compared(
     query: CostQuery,
     rows: Sequence[Row],
     whole: Row,
@@ -112,7 +112,8 @@ def _compared(
     usd_per_gpu_hour: float | None,
     low_volume_tokens: int,
 ) -> BreakEvenResponse:
-    """rows: by model, the null row may be among them. whole: everything."""
+    """The answer over sums that are read already. rows: by model, the null row may be among them.
+    whole: everything. Tokens fewer than low_volume_tokens are labelled."""
     hours = max(0.0, (min(query.end, now) - query.start).total_seconds() / 3600)
     gpu_hours = whole["gpu_us"] / US_PER_HOUR
     paid_usd = whole.money_nusd / NUSD_PER_USD
@@ -186,7 +187,7 @@ def _row(
     load = even / per_hour if even is not None and per_hour else None
     used = row["cost_nusd"] / nusd if nusd else None
     needed = used * load if used is not None and load is not None else None
-    compared = BreakEvenRow(
+    verdict = BreakEvenRow(
         model=model,
         tokens=tokens,
         tokens_per_hour=per_hour,
@@ -206,8 +207,8 @@ def _row(
         utilization=used,
         says="",
     )
-    compared.says = _sentence(case, compared)
-    return compared
+    verdict.says = _sentence(case, verdict)
+    return verdict
 
 
 def _sentence(case: _Case, row: BreakEvenRow) -> str:
