@@ -142,6 +142,10 @@ vms-full: $(VENV)/.dev  ## the same, and each machine loses power during a repla
 vms-evidence: $(VENV)/.dev  ## vms-full, and its output into the READMEs of CA0 and CA1
 	@$(BIN)/python -m deploy.bench vms --full --evidence $(ARGS)
 
+.PHONY: diagrams
+diagrams:  ## draw the stages' diagrams (apt-get install plantuml)
+	@plantuml -tsvg CA*/diagrams/*.puml
+
 vms-clean:  ## remove what the machines' next run would reuse (about 6 GB)
 	rm -rf build/vms
 
