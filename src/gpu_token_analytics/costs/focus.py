@@ -20,15 +20,18 @@ money). https://focus.finops.org, folder specification/columns of v1.2.
     Allocated*      (1.3) money that came to a model and tenant: whose, by which method, what part
                     of its GPU, hour and class
     ServiceProvider-, HostProviderName   (1.3) as ProviderName and PublisherName, which 1.3 gives up
+    Tags            of the GPU; model and tenant, too, in rows that are allocated to nobody. In
+                    allocated rows they are AllocatedTags, which must not be in Tags
     ContractApplied (1.3) null: no contract commitment is known here
+    CommitmentDiscountStatus null, for the same reason: rules of ConsumedQuantity ask for it
     BillingCurrency USD, or the one asked for: costs at the rate of their hour, which x_UnitsPerUsd
     and x_RateValidFrom tell
     unknown GPUs    requests on GPUs that nobody sampled or declared: costs of 0 (FOCUS has no null
                     there), x_CostNanoUsd null
 
 Left out, because their condition is not met: unit prices (no list price without discounts is
-published, no negotiated one known), commitment discounts, pricing currencies, regions, types of
-accounts (there is one).
+published, no negotiated one known), all else of commitment discounts, pricing currencies, regions,
+types of accounts (there is one).
 """
 
 from __future__ import annotations
@@ -98,6 +101,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("ChargeFrequency", ColumnKind.TEXT),
     Column("ChargePeriodEnd", ColumnKind.TIME),
     Column("ChargePeriodStart", ColumnKind.TIME),
+    Column("CommitmentDiscountStatus", ColumnKind.TEXT),
     Column("ConsumedQuantity", ColumnKind.DECIMAL),
     Column("ConsumedUnit", ColumnKind.TEXT),
     Column("ContractApplied", ColumnKind.JSON),
@@ -163,8 +167,10 @@ def focus_rows(
             if any(money)
             else [int(row.key[_CLASS_END] is not None or len(ordered) == 1) for row in ordered]
         )
-        shares = split_exactly(time_us, weights if any(weights) else [1] * len(ordered))
-        for row, part_us in zip(ordered, shares, strict=True):
+        if not any(weights):
+            weights = [1] * len(ordered)
+        shares = split_exactly(time_us, weights)
+        for row, part_us, weight in zip(ordered, shares, weights, strict=True):
             if (
                 row.money_nusd
                 or part_us
@@ -172,11 +178,11 @@ def focus_rows(
                 or row["prompt_tokens"]
                 or row["completion_tokens"]
             ):
-                yield _row(row, part_us, sum(weights), billing_account, money_of(row))
+                yield _row(row, part_us, weight / sum(weights), billing_account, money_of(row))
 
 
-def _row(row: Row, part_us: int, whole: int, billing_account: str, money: Converted) -> list[Any]:
-    """whole: what its money is a part of, of the GPU, hour and class."""
+def _row(row: Row, part_us: int, ratio: float, billing_account: str, money: Converted) -> list[Any]:
+    """ratio: its part of the GPU, hour and class."""
     gpu, host, name, mode, kind, model, tenant = (value or None for value in row.key)
     sku = name or "GPU"
     cost = usd(money.nano)
@@ -188,19 +194,18 @@ def _row(row: Row, part_us: int, whole: int, billing_account: str, money: Conver
         else _WORDS[str(kind)]
     )
     billing_start, billing_end = month_of(row.start)
-    tags = {"model": model, "tenant": tenant, "host": host, "gpu_name": name}
+    work = _known(model=model, tenant=tenant)
+    place = _known(host=host, gpu_name=name)
     hours = (Decimal(part_us) / US_PER_HOUR).quantize(Decimal("1e-9"))
-    whose = "/".join(part for part in (model, tenant) if part) or None
-    ratio = row.money_nusd / whole if whole else 0.0
+    method = ALLOCATED_BY.get(str(kind)) if work else None
+    whose = "/".join(work.values()) if method else None
     elements = [{"AllocatedRatio": ratio, "UsageUnit": "GPU-Hours", "UsageQuantity": float(hours)}]
     return [
-        {"Elements": elements} if whose else None,
-        ALLOCATED_BY.get(str(kind)) if whose else None,
+        {"Elements": elements} if method else None,
+        method,
         whose,
         whose,
-        {name: value for name, value in (("model", model), ("tenant", tenant)) if value}
-        if whose
-        else None,
+        work if method else None,
         cost,
         billing_account,
         billing_account,
@@ -217,7 +222,9 @@ def _row(row: Row, part_us: int, whole: int, billing_account: str, money: Conver
         "Usage-Based",
         row.end,
         row.start,
-        Decimal(row["prompt_tokens"] + row["completion_tokens"]),
+        None,
+        # With a decimal place: readers of CSV take whole numbers for integers.
+        Decimal(row["prompt_tokens"] + row["completion_tokens"]).quantize(Decimal("0.1")),
         "Tokens",
         None,
         cost,
@@ -244,7 +251,7 @@ def _row(row: Row, part_us: int, whole: int, billing_account: str, money: Conver
         sku if mode is None else f"{sku}/{mode}",
         tenant,
         tenant,
-        {key: value for key, value in tags.items() if value is not None},
+        place if method else place | work,
         model,
         tenant,
         kind,
@@ -261,3 +268,7 @@ def _row(row: Row, part_us: int, whole: int, billing_account: str, money: Conver
         money.units_per_usd,
         money.valid_from,
     ]
+
+
+def _known(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value}
