@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from tests.integration.ledger_support import (
     HOUR_NUSD,
     MINUTE,
     Pipeline,
+    close_due,
     contents,
     fleet_events,
     minutes_ago,
@@ -22,6 +24,7 @@ from tests.integration.ledger_support import (
     usage,
 )
 
+from gpu_token_analytics.raw.recent import RecentEvents
 from gpu_token_analytics.wire.kind import Event
 
 
@@ -309,3 +312,35 @@ def test_sparse_events_that_two_processes_store(
     report = both[0].audit()
     assert report.holds, report.findings
     assert contents(both[0].cells()) == contents(straight.cells())
+
+
+def test_a_batch_that_stands_still_after_its_mark_was_left_out_is_in_the_cell(
+    pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark before is still ahead, so none is made; then the process is stopped until that cell
+    is due and another thread computes it, before the batch is among what is remembered."""
+    one = pipeline(close_debounce_seconds=4, silent_gpu_owned_minutes=0)
+    start = minutes_ago(5)
+    one.ingest([sample(1, start)])
+    while one.ledger.cells.count_due():
+        one.close()  # the GPU is known: nothing but its events marks its next minutes
+        time.sleep(0.05)
+    one.ingest([usage(1, start + timedelta(seconds=150))])
+    add = RecentEvents.add
+
+    def late(self: RecentEvents, *args: Any) -> None:
+        # a condition, not a pause: the cells become due by the server's clock
+        while not one.ledger.cells.count_overdue():
+            time.sleep(0.05)
+        close_due(one.closer())
+        add(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecentEvents, "add", late)
+        one.ingest([usage(2, start + timedelta(seconds=160))])
+    while one.ledger.cells.count_due():
+        close_due(one.closer())
+        time.sleep(0.05)
+    lines = [line for cell in one.cells().values() for line in cell["lines"]]
+    assert sum(line["requests"] for line in lines) == 2
+    assert one.audit().holds

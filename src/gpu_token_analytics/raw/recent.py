@@ -14,6 +14,9 @@ That holds because, and breaks when:
   then ahead of what is counted from here on, for ever;
 - marks are counted after MongoDB has confirmed them, and those counted after a cell was taken do
   not prove anything (`moment`);
+- cells are expected before anybody decides that a mark of theirs can be left out: a process that
+  stands still between that and the batch being added would else take a cell, find its `gen` as
+  counted, and compute it without the events of this batch, which nothing marks again;
 - events leave (too many, or too old: nothing but retention removes what is stored, and that comes
   much later than KEPT_SECONDS) together with the cells that they touched first.
 """
@@ -143,6 +146,13 @@ class RecentEvents:
         self._number = 0  # of the last batch
         self._cells: dict[GpuMinute, _Marks] = {}
         self._gpus: dict[GpuId, float] = {}  # when each was touched last
+        self._expected: Collection[GpuMinute] = ()  # of the batch that is being marked
+
+    def expect(self, touched: Collection[GpuMinute]) -> None:
+        """A batch was stored that touches these cells, and is about to mark them. Until it is added
+        or forgotten they are not all here."""
+        with self._lock:
+            self._expected = frozenset(touched)
 
     def add(
         self,
@@ -158,11 +168,13 @@ class RecentEvents:
         was not left out.
         """
         if not parts and not samples and not touched:
+            self.expect(())
             return
         # At once: thousands of small arrays, each of its own moment, would keep the memory around
         # them from being freed.
         requests = UsageRows.joined(parts)
         with self._lock:
+            self._expected = ()
             self._number += 1
             batch = _Batch(self._number, self._clock.monotonic(), size_bytes, requests, samples)
             self._touch(touched)
@@ -183,6 +195,7 @@ class RecentEvents:
         """Events of these cells were stored, but not all of the batch for the first time by this
         process."""
         with self._lock:
+            self._expected = ()
             self._touch(touched)
             for cell in touched:
                 self._cells.pop(cell, None)
@@ -238,7 +251,12 @@ class RecentEvents:
 
     def _is_whole(self, cell: GpuMinute, gen: int, moment: int) -> bool:
         marks = self._cells.get(cell)
-        return marks is not None and marks.count == gen and marks.last <= moment
+        return (
+            marks is not None
+            and marks.count == gen
+            and marks.last <= moment
+            and cell not in self._expected
+        )
 
     def _touch(self, cells: Iterable[GpuMinute]) -> None:
         self._gpus |= dict.fromkeys((gpu for gpu, _ in cells), self._clock.monotonic())

@@ -119,6 +119,21 @@ def test_a_cell_is_known_while_every_mark_of_it_was_made_here() -> None:
     assert known(recent, {FIRST: 1, ("k", 0): 1}).gpus == {"g"}, "each GPU on its own"
 
 
+def test_cells_of_a_batch_that_is_being_marked_are_not_known_until_it_is_there() -> None:
+    recent = RecentEvents(clock())
+    add(recent, "a", [FIRST], [FIRST])
+    recent.expect([FIRST])
+    assert requests(recent, {FIRST: 1}) == []
+    add(recent, "b", [FIRST], [])
+    assert requests(recent, {FIRST: 1}) == ["a", "b"]
+    recent.expect([FIRST, SECOND])
+    recent.forget([SECOND])
+    assert requests(recent, {FIRST: 1}) == ["a", "b"]
+    recent.expect([FIRST])
+    recent.add([], [], 0, [], [])
+    assert requests(recent, {FIRST: 1}) == ["a", "b"]
+
+
 def test_the_minutes_that_are_known_of_a_gpu() -> None:
     recent = RecentEvents(clock())
     add(recent, "a", [FIRST, SECOND, THIRD], [FIRST, SECOND, THIRD])
