@@ -22,6 +22,7 @@
        does not help
     |  `- StoreOutcomeUnknown       a write was sent and its durability is not known; retry the same
        write
+    |     `- LinesReplaced          a sum was written anew while its lines were read: read it again
     |- SourceUnavailable            a GPU telemetry source cannot be read now (no driver, no tool,
                                     no file)
     |- TraceUnreadable              a trace file to replay is missing or is not a trace
@@ -151,6 +152,11 @@ class StoreRefused(StoreError):
 
 class StoreOutcomeUnknown(StoreError):
     """A write was sent but is not known to be durable; the same write must be repeated."""
+
+
+class LinesReplaced(StoreOutcomeUnknown):
+    """A sum was written anew while its lines were read; what was read is of two states. Read it
+    again."""
 
 
 class SourceUnavailable(GpuTokensError):

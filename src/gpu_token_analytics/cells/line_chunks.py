@@ -31,7 +31,7 @@ from pymongo.database import Database
 from pymongo.read_concern import ReadConcern
 
 from gpu_token_analytics.documents import Collection
-from gpu_token_analytics.errors import StoreOutcomeUnknown
+from gpu_token_analytics.errors import LinesReplaced, StoreOutcomeUnknown
 from gpu_token_analytics.mongo.commands import MAX_COMMAND_BYTES, write_command
 from gpu_token_analytics.mongo.encoded import Joined
 from gpu_token_analytics.mongo.errors import Document
@@ -106,6 +106,23 @@ class LineChunks:
             self._chunks.find(where, dict.fromkeys(fields, 1) or None).sort("_id", 1).batch_size(8)
         )
         return pieces if len(pieces) == ref["chunks"] else None
+
+    def read_some(self, ref: Document, low: int, high: int) -> Iterator[Document]:
+        """The pieces [low, high) of those a reference names, in order, a few in memory at a time.
+        Raises LinesReplaced, at the latest after the last one."""
+        if low >= high:
+            return
+        first, last = (_chunk_id(ref["token"], ref["section"], at) for at in (low, high - 1))
+        where = {"_id": {"$gte": first, "$lte": last}}
+        found = 0
+        with self._chunks.find(where).sort("_id", 1).batch_size(4) as pieces:
+            for piece in pieces:
+                found += 1
+                yield piece
+        if found != high - low:
+            raise LinesReplaced(
+                f"{ref['section']} of a sum was written anew while it was read; read it once more"
+            )
 
     # -- what crashes left -------------------------------------------------------------------------
 

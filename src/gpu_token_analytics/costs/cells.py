@@ -16,13 +16,14 @@ from typing import TypeAlias
 
 from gpu_token_analytics.costs.query import FLEET, WARM_IDLE, CostQuery, Piece, Place, settled
 from gpu_token_analytics.ledger.document import SUMMED_FIELDS, CellDocument, projection
+from gpu_token_analytics.rollups.documents import cell_version
 from gpu_token_analytics.rollups.spans import HOUR, Span, floor
 from gpu_token_analytics.rollups.sums import cell_lines, cell_space, price_mode
 from gpu_token_analytics.rollups.vectors import ZERO_SPACE, add_into, add_warm
 from gpu_token_analytics.rollups.warm import WarmShares
 
 SharesOfHour: TypeAlias = Callable[[datetime], Mapping[str, WarmShares]]
-CELL_FIELDS = projection(SUMMED_FIELDS)
+CELL_FIELDS = projection((*SUMMED_FIELDS, "revision"))
 
 
 @dataclass(slots=True)
@@ -33,6 +34,7 @@ class _Sum:
     lines: dict[tuple[str | None, str | None], list[int]] = field(default_factory=dict)
     # by GPU: of each cell that has some
     warm_nusd: dict[str, list[int]] = field(default_factory=dict)
+    state: int = 0  # grows with any change: of a cell the revision does, and when it turns final
 
 
 def cell_pieces(
@@ -55,6 +57,7 @@ def cell_pieces(
         summed.space = list(
             map(add, summed.space, settled(cell_space(cell), cell.get("final_at"), now))
         )
+        summed.state += cell_version(cell)
         for (model, tenant), vector in cell_lines(cell):
             add_into(summed.lines, _line_key(detail, model, tenant), vector)
         warm_nusd = cell["classes"][WARM_IDLE]
@@ -84,16 +87,17 @@ def _close(
         for gpu, amounts_nusd in summed.warm_nusd.items():
             if gpu in of_gpu:
                 for (model, tenant), nusd in of_gpu[gpu].of_all(
-                    amounts_nusd, by_tenant=detail == "lines"
+                    amounts_nusd, by_tenant=detail != "by_model"
                 ):
                     add_warm(summed.lines, _line_key(detail, model, tenant), nusd)
-        yield Piece(
-            start, at, summed.space, [(*key, vector) for key, vector in summed.lines.items()]
-        )
+        lines = [(*key, vector) for key, vector in summed.lines.items()]
+        yield Piece(start, at, summed.space, lines, summed.state)
 
 
 def _line_key(detail: str, model: str, tenant: str | None) -> tuple[str | None, str | None]:
     """By what lines are summed: no finer than the query can tell apart."""
     if detail == "lines":
         return model, tenant or None
+    if detail == "by_tenant":
+        return None, tenant or None
     return (model, None) if detail == "by_model" else (None, None)

@@ -3,7 +3,7 @@ every column."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,12 +18,15 @@ from gpu_token_analytics.costs.query import (
     WARM_IDLE,
     CostQuery,
     Key,
+    Line,
+    Order,
     Piece,
     Place,
     Row,
     Sight,
     sort_key,
 )
+from gpu_token_analytics.costs.stretches import windows
 from gpu_token_analytics.costs.whose import Whose
 from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.rollups.spans import Step, bucket_start, buckets
@@ -65,22 +68,29 @@ _REST_OF_SPACE = itemgetter(
 _OWNED, _UNMETERED = SPACE["owned_us"], SPACE["unmetered_work_nusd"]
 _DEFAULT = {name: SPACE[f"default_{name}_nusd"] for name in CLASSES if name != ATTRIBUTED}
 _ZERO_REST = (0,) * len(REST_COLUMNS)
+_STATES = 2**64
+_Sums: TypeAlias = dict[Key, Sequence[int]]
 
 
 @dataclass(slots=True)
 class _Bucket:
-    lines: dict[Key, Sequence[int]] = field(default_factory=dict)
-    rest: dict[Key, Sequence[int]] = field(default_factory=dict)  # columns of REST_COLUMNS
+    lines: _Sums = field(default_factory=dict)
+    rest: _Sums = field(default_factory=dict)  # columns of REST_COLUMNS
     provisional: int = 0
     corrected: int = 0
+    # whose lines are read when rows get there, with the key of their time
+    later: list[tuple[Callable[[Values], Key], Piece]] = field(default_factory=list)
+    state: int = 0
 
 
 class Collector:
     """Rows of one query. `sight` fills up as they are drawn."""
 
-    def __init__(self, query: CostQuery, sight: Sight) -> None:
+    def __init__(self, query: CostQuery, sight: Sight, low: Order | None = None) -> None:
+        """low: where in its first bucket rows begin to be needed."""
         self._query = query
         self._sight = sight
+        self._low = low
         self._tenants = query.tenants
         self._nobody = False
         if query.tenant_lock is not None:
@@ -110,16 +120,39 @@ class Collector:
         yield from self._close(start, end, bucket)
 
     def _close(self, start: datetime, end: datetime, bucket: _Bucket) -> Iterator[Row]:
+        self._sight.states[start] = bucket.state
+        low, self._low = self._low, None
         label = (
             None
             if self._query.step is Step.NONE
             else bucket_start(start, self._query.step, self._query.zone)
         )
         flags = (bucket.provisional, bucket.corrected)
-        lines, rest = bucket.lines, bucket.rest
-        for key in sorted(lines.keys() | rest.keys(), key=sort_key):
-            values = (*lines.get(key, ZERO_LINE), *rest.get(key, _ZERO_REST), *flags)
-            yield Row(label, start, end, key, values)
+        for lines, rest in self._parts(bucket, low):
+            for key in sorted(lines.keys() | rest.keys(), key=sort_key):
+                values = (*lines.get(key, ZERO_LINE), *rest.get(key, _ZERO_REST), *flags)
+                yield Row(label, start, end, key, values)
+
+    def _parts(self, bucket: _Bucket, low: Order | None) -> Iterator[tuple[_Sums, _Sums]]:
+        """What rows are made of, in parts that follow one another in the order of rows."""
+        if not bucket.later:
+            yield bucket.lines, bucket.rest
+            return
+        leading = self._query.leading
+        low = None if low is None or not leading else low[:leading]
+        known = sorted(bucket.lines.keys() | bucket.rest.keys(), key=sort_key)
+        orders = [sort_key(key)[:leading] for key in known]
+        at = 0
+        stretches = [piece.stretch for _, piece in bucket.later if piece.stretch is not None]
+        for begin, end in windows(stretches, leading, low):
+            upto = len(known) if end is None else bisect_left(orders, end)
+            part = _Bucket(_some(bucket.lines, known[at:upto]), _some(bucket.rest, known[at:upto]))
+            at = upto
+            for key, piece in bucket.later:
+                assert piece.stretch is not None
+                lines = piece.stretch.between(begin, end, self._query.models)
+                self._add_lines(part, piece.place, lines, key)
+            yield part.lines, part.rest
 
     def _add(self, bucket: _Bucket, piece: Piece) -> None:
         query = self._query
@@ -136,9 +169,14 @@ class Collector:
         self._sight.cells += space[_CELLS]
         bucket.provisional += space[_PROVISIONAL]
         bucket.corrected += space[_CORRECTED]
+        bucket.state = (bucket.state + piece.state) % _STATES
         if self._nobody:
             return
-        shared_nusd, counted_nusd = self._add_lines(bucket, piece)
+        if piece.stretch is None:
+            shared_nusd, counted_nusd = self._add_lines(bucket, place, piece.lines, self._key)
+        else:
+            bucket.later.append((self._key, piece))
+            shared_nusd, counted_nusd = piece.total[WARM], piece.total[COUNTED]
         if not self._selects_lines:
             self._add_rest(
                 bucket, _less(space, counted_nusd), place, space[SPACE_WARM] - shared_nusd
@@ -154,24 +192,21 @@ class Collector:
         self._told_at, then, pick = at, whose.at(at), self._pick
         self._key = lambda values: pick((*values, *then.told(*values[:4])))
 
-    def _add_lines(self, bucket: _Bucket, piece: Piece) -> tuple[int, int]:
+    def _add_lines(
+        self, bucket: _Bucket, place: Place, given: Iterable[Line], pick: Callable[[Values], Key]
+    ) -> tuple[int, int]:
         """Adds the selected lines. Returns the warm idle money and that of unmetered work that
         lines hold, selected or not."""
-        models, tenants, pick, split = (
-            self._query.models,
-            self._tenants,
-            self._key,
-            self._splits_classes,
-        )
-        lines, place = bucket.lines, piece.place
+        models, tenants, split = self._query.models, self._tenants, self._splits_classes
+        lines = bucket.lines
         shared_nusd = counted_nusd = 0
-        for model, tenant, vector in piece.lines:
+        for model, tenant, vector in given:
             shared_nusd += vector[WARM]
             counted_nusd += vector[COUNTED]
             if (models and model not in models) or (tenants and tenant not in tenants):
                 continue
             if split:
-                self._add_by_class(lines, (model, tenant, *place), vector)
+                self._add_by_class(lines, (model, tenant, *place), vector, pick)
             # A line of zeros (no request in this span) opens no row.
             elif any(vector):
                 _add_into(lines, pick((model, tenant, *place, ATTRIBUTED)), vector)
@@ -182,17 +217,18 @@ class Collector:
         lines: dict[Key, Sequence[int]],
         where: Values,
         vector: Sequence[int],
+        pick: Callable[[Values], Key],
     ) -> None:
         """One line as a row for each class that it has something of, as far as they are asked for
         and may be seen."""
         warm = vector[WARM]
         if warm and self._query.tenant_lock is None and self._wanted(WARM_IDLE):
-            _add_into(lines, self._key((*where, WARM_IDLE)), warm_vector(warm))
+            _add_into(lines, pick((*where, WARM_IDLE)), warm_vector(warm))
         unmetered, attributed = parted(vector)
         if any(unmetered) and self._query.tenant_lock is None and self._wanted(UNMETERED_WORK):
-            _add_into(lines, self._key((*where, UNMETERED_WORK)), unmetered)
+            _add_into(lines, pick((*where, UNMETERED_WORK)), unmetered)
         if self._wanted(ATTRIBUTED) and any(attributed):
-            _add_into(lines, self._key((*where, ATTRIBUTED)), attributed)
+            _add_into(lines, pick((*where, ATTRIBUTED)), attributed)
 
     def _add_rest(
         self, bucket: _Bucket, space: Sequence[int], place: Place, warm_nusd: int
@@ -218,6 +254,10 @@ class Collector:
 
     def _wanted(self, name: str) -> bool:
         return not self._query.classes or name in self._query.classes
+
+
+def _some(sums: _Sums, keys: Iterable[Key]) -> _Sums:
+    return {key: sums[key] for key in keys if key in sums}
 
 
 def _less(space: Sequence[int], counted_nusd: int) -> Sequence[int]:

@@ -6,10 +6,11 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from gpu_token_analytics.costs.query import CostQuery, Row, sort_key
+from gpu_token_analytics.costs.query import CostQuery, Order, Row, sort_key
 from gpu_token_analytics.errors import Refused
 
 # Six names of 256 characters, each of them `\u0001` in JSON, in base64: whoever sends such names
@@ -69,14 +70,24 @@ def cursor_time(text: str) -> datetime:
         raise Refused("invalid_cursor", "cursor holds no time", "cursor") from None
 
 
-def row_position(row: Row) -> str:
-    """The cursor of the rows after this one."""
-    return encode_cursor(f"{row.start.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}", list(row.key))
+def row_position(row: Row, state: int) -> str:
+    """The cursor of the rows after this one. state: what its bucket was made of."""
+    start = f"{row.start.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return encode_cursor(start, list(row.key), state)
 
 
-def read_row_position(text: str, query: CostQuery) -> tuple[datetime, tuple[tuple[bool, str], ...]]:
-    """(start of the bucket, order of the group) to go on after. Raises Refused."""
-    when, key = decode_cursor(text, (str, list))
+@dataclass(frozen=True)
+class RowPosition:
+    """After which row a page begins, and what the bucket was made of when that one was read."""
+
+    start: datetime
+    order: Order
+    state: int
+
+
+def read_row_position(text: str, query: CostQuery) -> RowPosition:
+    """Where to go on. Raises Refused."""
+    when, key, state = decode_cursor(text, (str, list, int))
     start = cursor_time(when)
     if len(key) != len(query.group_by) or not all(
         part is None or isinstance(part, str) for part in key
@@ -84,4 +95,4 @@ def read_row_position(text: str, query: CostQuery) -> tuple[datetime, tuple[tupl
         raise Refused("invalid_cursor", "cursor belongs to another group_by", "cursor")
     if not query.start <= start < query.end:
         raise Refused("invalid_cursor", "cursor lies outside of from and to", "cursor")
-    return start, sort_key(tuple(key))
+    return RowPosition(start, sort_key(tuple(key)), state)

@@ -11,7 +11,7 @@ from gpu_token_analytics.costs import focus
 from gpu_token_analytics.costs.choices import ExportFormat, ExportLayout
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.files import Column, ColumnKind, csv_chunks, parquet_chunks, usd
-from gpu_token_analytics.costs.query import CostQuery, Row
+from gpu_token_analytics.costs.query import Chunked, CostQuery, Row
 from gpu_token_analytics.costs.questions import EXPORT, check_cost
 from gpu_token_analytics.costs.row_rates import RowRates, classes_in
 from gpu_token_analytics.costs.rows import elapsed_seconds, gpu_seconds, money_of, rates_of
@@ -58,9 +58,8 @@ def export_file(
     query = with_books(desk, query)
     check_cost(query, desk.reads.gpu_count(), EXPORT)
     now, rates = desk.now(), RowRates.over(desk, currency, query)
-    columns, lines = table(
-        query, layout, desk.exports.rows(query, now), now, billing_account, rates
-    )
+    rows = desk.exports.rows(query, now, chunked=Chunked.FINAL_BY_PIECES)
+    columns, lines = table(query, layout, rows, now, billing_account, rates)
     span = f"{query.start:%Y%m%dT%H%MZ}-{query.end:%Y%m%dT%H%MZ}"
     name = f"gpu-tokens-{layout.value}-{span}.{file_format.value}"
     if file_format is ExportFormat.CSV:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from enum import Enum, auto
 from functools import cached_property
-from itertools import pairwise
-from typing import TypeAlias
+from itertools import pairwise, takewhile
+from typing import Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -24,9 +25,10 @@ from gpu_token_analytics.rollups.spans import (
     runs,
     spans,
 )
-from gpu_token_analytics.rollups.vectors import LINE_COLUMNS, SPACE_COLUMNS
+from gpu_token_analytics.rollups.vectors import LINE_COLUMNS, SPACE_COLUMNS, ZERO_LINE
 
 Key: TypeAlias = tuple[str | None, ...]
+Order: TypeAlias = tuple[tuple[bool, str], ...]  # of keys; of their first dimensions too
 
 DIMENSIONS = ("model", "tenant", "gpu", "host", "gpu_name", "price_mode", "class", *TOLD)
 PLACE_DIMENSIONS = frozenset(("gpu", "host", "gpu_name", "price_mode", *BY_OWNER))
@@ -64,6 +66,10 @@ _MONEY_COLUMNS = tuple(
 )
 
 
+# Lines of a section come in this order (rollups/packed.py).
+SORTED_BY = {"lines": ("model", "tenant"), "by_model": ("model",), "by_tenant": ("tenant",)}
+
+
 @dataclass(frozen=True)
 class CostQuery:
     """What is asked. Empty filter: all. `tenant_lock`: the only tenant whose data may come out,
@@ -95,22 +101,31 @@ class CostQuery:
 
     @property
     def detail(self) -> str:
-        """How finely lines are told apart: in total, by_model, or as lines (by model and
-        tenant)."""
-        if (
+        """How finely lines are told apart: in total, by_model, by_tenant, or as lines (by both)."""
+        models = bool(MODEL_DIMENSIONS.intersection(self.group_by) or self.models)
+        tenants = bool(
             TENANT_DIMENSIONS.intersection(self.group_by)
             or self.tenants
             or self.tenant_lock is not None
-        ):
-            return "lines"
-        return (
-            "by_model" if MODEL_DIMENSIONS.intersection(self.group_by) or self.models else "total"
         )
+        if models and tenants:
+            return "lines"
+        return "by_model" if models else "by_tenant" if tenants else "total"
 
     @property
     def section(self) -> str:
-        """The coarsest lines of a document that can answer it. GPU documents have none by model."""
-        return "lines" if self.detail == "by_model" and self.by_place else self.detail
+        """The coarsest lines of a document that can answer it. GPU documents have lines alone."""
+        return "lines" if self.detail != "total" and self.by_place else self.detail
+
+    @property
+    def leading(self) -> int:
+        """How many dimensions of a row's key are those that lines are sorted by, in that order: as
+        far as they go, lines in order are rows in order."""
+        sorted_by = SORTED_BY.get(self.section, ())
+        same = takewhile(
+            lambda pair: pair[0] == pair[1], zip(self.group_by, sorted_by, strict=False)
+        )
+        return len(list(same))
 
     def whole(self) -> CostQuery:
         """The same selection as one row."""
@@ -138,6 +153,37 @@ class CostQuery:
             yield from pairwise(cuts)
 
 
+Line: TypeAlias = tuple[str | None, str | None, Sequence[int]]  # model, tenant, vector
+
+
+class Stretch(Protocol):
+    """Lines in the order of rows, read by ranges of it (stretches.py)."""
+
+    @property
+    def starts(self) -> Sequence[Order]:
+        """Where it is best cut, in order."""
+        ...
+
+    def between(
+        self, low: Order | None, high: Order | None, models: frozenset[str]
+    ) -> Iterable[Line]:
+        """The lines in [low, high), None: without that end. models: no others are needed; empty:
+        all. Raises LinesReplaced."""
+        ...
+
+
+class Chunked(Enum):
+    """How lines that stand in chunks are read.
+
+    What is swapped between two of its chunks is of no use. A page is then read again as a whole; of
+    what is read and handed on at once, documents that may change any second are read as wholes.
+    """
+
+    WHOLE = auto()  # a document's at once: always one state of it
+    FINAL_BY_PIECES = auto()  # only of documents whose cells are all final
+    BY_PIECES = auto()
+
+
 @dataclass(slots=True)
 class Piece:
     """What was read about a place (or the fleet) in a time that no bucket cuts, as vectors."""
@@ -145,7 +191,12 @@ class Piece:
     start: datetime
     place: Place
     space: Sequence[int]
-    lines: Iterable[tuple[str | None, str | None, Sequence[int]]]
+    lines: Iterable[Line]
+    # of what it was made of, another one after any change; states add up, modulo 2**64
+    state: int = 0
+    # more lines, to be read when rows get there; `total` is then the sum of all of the piece
+    stretch: Stretch | None = None
+    total: Sequence[int] = ZERO_LINE
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -218,9 +269,11 @@ class Sight:
 
     cost_nusd: int = 0
     cells: int = 0
+    # by start of its part inside the range: what the bucket was made of (Piece.state)
+    states: dict[datetime, int] = field(default_factory=dict)
 
 
-def sort_key(key: Key) -> tuple[tuple[bool, str], ...]:
+def sort_key(key: Key) -> Order:
     """Order of groups: by value, null last."""
     return tuple([(value is None, value or "") for value in key])
 

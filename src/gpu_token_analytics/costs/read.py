@@ -1,12 +1,13 @@
 """Money, tokens and energy of a range, by any grouping: what /v1/costs, exports and reports are
 made of.
 
-Rows come out in order of bucket, then group (null last), one bucket in memory at a time. Whatever
-the grouping, the sums of all rows are the sums of the cells: attributed lines + idle = cost, to the
-nano-dollar.
+Rows come out in order of bucket, then group (null last), one bucket in memory at a time; where its
+lines stand in chunks, those of a few chunks (stretches.py). Whatever the grouping, the sums of all
+rows are the sums of the cells: attributed lines + idle = cost, to the nano-dollar.
 
     grouping or filter by gpu, host, gpu_name   GPU documents; else fleet documents
-    no model, no tenant                         `total`; model only: `by_model`; else `lines`
+    no model, no tenant                         `total`; one of them: `by_model`, `by_tenant`; else
+                                                `lines`
     half hours                                  the second half an hourly document holds, or the
                                                 whole less it
     minutes                                     ledger_cells (cells.py)
@@ -34,13 +35,16 @@ from gpu_token_analytics.costs.collect import Collector
 from gpu_token_analytics.costs.query import (
     FLEET,
     ROW_COLUMNS,
+    Chunked,
     CostQuery,
+    Order,
     Piece,
     Place,
     Row,
     Sight,
     settled,
 )
+from gpu_token_analytics.costs.stretches import Difference, StoredLines
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.ledger.document import COMPUTED_STATES
 from gpu_token_analytics.rollups.documents import PLACE_FIELDS
@@ -74,66 +78,102 @@ class CostReads:
         self._chunks = LineChunks(database)
         self._timeout_ms = timeout_ms
 
-    def rows(self, query: CostQuery, now: datetime, sight: Sight | None = None) -> Iterator[Row]:
-        """The rows in order. `now` tells which stored figures can still change."""
-        pieces = (piece for span in query.spans for piece in self._pieces(query, span, now))
-        return Collector(query, sight or Sight()).rows(pieces)
+    def rows(
+        self,
+        query: CostQuery,
+        now: datetime,
+        sight: Sight | None = None,
+        chunked: Chunked = Chunked.WHOLE,
+        low: Order | None = None,
+    ) -> Iterator[Row]:
+        """The rows in order. `now` tells which stored figures can still change. low: from where on
+        the first bucket's are needed; some before it may come too.
 
-    def total(self, query: CostQuery, now: datetime, sight: Sight | None = None) -> Row:
+        Raises LinesReplaced unless `chunked` is WHOLE: what was read is then of two states.
+        """
+        pieces = (
+            piece for span in query.spans for piece in self._pieces(query, span, now, chunked)
+        )
+        return Collector(query, sight or Sight(), low).rows(pieces)
+
+    def total(
+        self,
+        query: CostQuery,
+        now: datetime,
+        sight: Sight | None = None,
+        chunked: Chunked = Chunked.WHOLE,
+    ) -> Row:
         """The whole selection as one row (of zeros when there is nothing)."""
         zero = Row(None, query.start, query.end, (), [0] * len(ROW_COLUMNS))
-        return next(self.rows(query.whole(), now, sight), zero)
+        return next(self.rows(query.whole(), now, sight, chunked), zero)
 
     def not_rolled(self, start: datetime, end: datetime) -> int:
         """Cells of the range whose newest content the rollups do not hold yet."""
         where = {"rolled": False, "minute": {"$gte": start, "$lt": end}}
         return self._cells.count_documents(where, maxTimeMS=self._timeout_ms)
 
-    def _pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
+    def _pieces(
+        self, query: CostQuery, span: Span, now: datetime, chunked: Chunked
+    ) -> Iterator[Piece]:
         if span.grain is Grain.MINUTES:
             return self._cell_pieces(query, span, now)
         if span.grain is Grain.HALF_HOURS:
-            return self._half_pieces(query, span, now)
+            return self._half_pieces(query, span, now, chunked)
         collection = self._daily if span.grain is Grain.DAYS else self._hourly
         if query.by_place:
             return self._gpu_pieces(collection, query, span, now)
-        return self._fleet_pieces(collection, query, span, now)
+        return self._fleet_pieces(collection, query, span, now, chunked)
 
     def _fleet_pieces(
-        self, collection: MongoCollection[Document], query: CostQuery, span: Span, now: datetime
+        self,
+        collection: MongoCollection[Document],
+        query: CostQuery,
+        span: Span,
+        now: datetime,
+        chunked: Chunked,
     ) -> Iterator[Piece]:
-        section = query.section
-        with closing(self._find_fleet(collection, span, ("space", section))) as documents:
+        with closing(self._find_fleet(collection, query, span, now, chunked)) as documents:
             for document in documents:
                 space = settled(read_space(document["space"]), document["final_at"], now)
-                yield Piece(
-                    document["start"], FLEET, space, _read_section(document[section], section)
-                )
+                yield self._piece(document, document["start"], FLEET, space, document, query)
+
+    def _piece(
+        self,
+        document: Document,
+        start: datetime,
+        place: Place,
+        space: list[int],
+        sums: Document,
+        query: CostQuery,
+    ) -> Piece:
+        """A piece of sums of a document."""
+        state, section = _state(document), sums[query.section]
+        if "ref" not in section:
+            return Piece(start, place, space, _read_section(section, query.section), state)
+        stretch = StoredLines(self._chunks, section)
+        return Piece(start, place, space, (), state, stretch, read_total(sums["total"]))
 
     def _gpu_pieces(
         self, collection: MongoCollection[Document], query: CostQuery, span: Span, now: datetime
     ) -> Iterator[Piece]:
-        section = query.section
-        with closing(self._find_gpus(collection, query, span, ("space", section))) as documents:
-            for document in documents:
+        with closing(self._find_gpus(collection, query, span, ("space", query.section))) as found:
+            for document in found:
                 for place in document["places"]:
                     space = settled(read_space(place["space"]), document["final_at"], now)
-                    yield Piece(
-                        document["start"],
-                        _place(document, place),
-                        space,
-                        _read_section(place[section], section),
+                    yield self._piece(
+                        document, document["start"], _place(document, place), space, place, query
                     )
 
-    def _half_pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
+    def _half_pieces(
+        self, query: CostQuery, span: Span, now: datetime, chunked: Chunked
+    ) -> Iterator[Piece]:
         """Half hours, from the documents of the hours they lie in."""
         hours = Span(Grain.HOURS, floor(span.start, HOUR), ceil(span.end, HOUR))
-        section = query.section
-        fields = ("space", section, "second_half.space", f"second_half.{section}")
+        fields = ("space", query.section, "second_half.space", f"second_half.{query.section}")
         chosen = (
             self._find_gpus(self._hourly, query, hours, fields)
             if query.by_place
-            else self._find_fleet(self._hourly, hours, (*fields, "seen", "second_half.of"))
+            else self._find_fleet(self._hourly, query, hours, now, chunked, halves=True)
         )
         with closing(chosen):
             for hour, together in groupby(chosen, key=itemgetter("start")):
@@ -151,30 +191,80 @@ class CostReads:
         halves = [place.get("second_half") for place in places]
         # A fleet's half says of which whole (`of`); a GPU's stands beside its whole, where both
         # fields are missing.
-        if any(half is None or half.get("of") != document.get("seen") for half in halves):
+        seen = document["seen"] if "places" not in document else None
+        if any(half is None or half.get("of") != seen for half in halves):
             # Written by an earlier version of this program.
             gpus = frozenset((document["gpu"],)) if "gpu" in document else query.gpus
             yield from self._cell_pieces(
                 replace(query, gpus=gpus), Span(Grain.MINUTES, start, start + HALF_HOUR), now
             )
             return
-        section, is_second = query.section, start > document["start"]
         for place, half in zip(places, halves, strict=True):
             assert half is not None
-            space, lines = read_space(half["space"]), _read_section(half[section], section)
-            if not is_second:
-                space = list(map(sub, read_space(place["space"]), space))
-                lines = lines_less(_read_section(place[section], section), lines)
-            yield Piece(
-                start, _place(document, place), settled(space, document["final_at"], now), lines
+            at, space = _place(document, place), read_space(half["space"])
+            if start > document["start"]:
+                space = settled(space, document["final_at"], now)
+                yield self._piece(document, start, at, space, half, query)
+                continue
+            space = list(map(sub, read_space(place["space"]), space))
+            yield self._first_half(
+                document, start, at, settled(space, document["final_at"], now), (place, half), query
             )
 
+    def _first_half(
+        self,
+        document: Document,
+        start: datetime,
+        at: Place,
+        space: list[int],
+        sums: tuple[Document, Document],
+        query: CostQuery,
+    ) -> Piece:
+        """A piece of the whole less its second half."""
+        whole, half = sums
+        state, name = _state(document), query.section
+        if "ref" not in whole[name] and "ref" not in half[name]:
+            lines = lines_less(_read_section(whole[name], name), _read_section(half[name], name))
+            return Piece(start, at, space, lines, state)
+        stretch = Difference(
+            StoredLines(self._chunks, whole[name]), StoredLines(self._chunks, half[name])
+        )
+        total = list(map(sub, read_total(whole["total"]), read_total(half["total"])))
+        return Piece(start, at, space, (), state, stretch, total)
+
     def _find_fleet(
-        self, collection: MongoCollection[Document], span: Span, fields: Iterable[str]
+        self,
+        collection: MongoCollection[Document],
+        query: CostQuery,
+        span: Span,
+        now: datetime,
+        chunked: Chunked,
+        *,
+        halves: bool = False,
     ) -> Generator[Document, None, None]:
         where = {"scope": "fleet", "start": {"$gte": span.start, "$lt": span.end}}
-        shown: Document = dict.fromkeys(("start", "final_at", *fields), 1)
-        return self._find(collection, where, shown, BATCH_FLEET_DOCUMENTS)
+
+        def shown(section: str) -> Document:
+            names = ["space", "total", section]
+            sums = [*names, *(f"second_half.{name}" for name in (*names, "of") if halves)]
+            return dict.fromkeys(("start", "final_at", "seen", *sums), 1)
+
+        def stays(document: Document) -> bool:
+            if chunked is Chunked.FINAL_BY_PIECES:
+                return document["final_at"] is not None and document["final_at"] <= now
+            return chunked is Chunked.BY_PIECES
+
+        section = query.section
+        for document in self._find(collection, where, shown(section), BATCH_FLEET_DOCUMENTS, stays):
+            if section != "by_tenant" or _knows_tenants(document, halves=halves):
+                yield document
+                continue
+            # Written by an earlier version of this program: what it has are lines.
+            one = {"_id": document["_id"]}
+            for older in self._find(collection, one, shown("lines"), BATCH_FLEET_DOCUMENTS):
+                for sums in (older, older.get("second_half") or {}):
+                    sums["by_tenant"] = sums.pop("lines", {"tenant": [], "values": b""})
+                yield older
 
     def _find_gpus(
         self,
@@ -183,7 +273,7 @@ class CostReads:
         span: Span,
         fields: Iterable[str],
     ) -> Generator[Document, None, None]:
-        shown: Document = dict.fromkeys(("start", "final_at", "gpu"), 1)
+        shown: Document = dict.fromkeys(("start", "final_at", "seen", "gpu"), 1)
         shown |= {f"places.{name}": 1 for name in (*PLACE_FIELDS, *fields)}
         where: Document = {
             "scope": "gpu",
@@ -194,16 +284,22 @@ class CostReads:
         return self._find(collection, where, shown, BATCH_DOCUMENTS)
 
     def _find(
-        self, collection: MongoCollection[Document], where: Document, shown: Document, batch: int
+        self,
+        collection: MongoCollection[Document],
+        where: Document,
+        shown: Document,
+        batch: int,
+        stays: Callable[[Document], bool] = lambda _: False,
     ) -> Generator[Document, None, None]:
-        """Documents by start, with those of their lines that are shown."""
+        """Documents by start, with those of their lines that are shown. stays: of which those that
+        are in chunks are left there."""
         documents = collection.find(where, shown, max_time_ms=self._timeout_ms).sort("start", 1)
 
         def read_one(name: Any) -> Document | None:
             return collection.find_one({"_id": name}, shown, max_time_ms=self._timeout_ms)
 
         with documents.batch_size(batch):
-            yield from complete(self._chunks, collection, documents, read_one)
+            yield from complete(self._chunks, collection, documents, read_one, stays=stays)
 
     def _cell_pieces(self, query: CostQuery, span: Span, now: datetime) -> Iterator[Piece]:
         where: Document = {
@@ -231,7 +327,7 @@ class CostReads:
             attributed: dict[LineKey, int] = {}
             for place in document["places"]:
                 for model, tenant, vector in unpack(place["lines"]):
-                    key = (model, tenant or "")
+                    key = (model or "", tenant or "")
                     attributed[key] = attributed.get(key, 0) + weight_of(vector)
             yield document["gpu"], WarmShares(attributed)
 
@@ -262,6 +358,20 @@ def _place(document: Mapping[str, Any], place: Mapping[str, Any]) -> Place:
     if "gpu" not in document:
         return FLEET
     return document["gpu"], place["host"], place["gpu_name"], place.get("price_mode")
+
+
+def _state(document: Mapping[str, Any]) -> int:
+    """What tells a document from what it was before a change."""
+    return int(document["seen"][:16], 16)
+
+
+def _knows_tenants(document: Mapping[str, Any], *, halves: bool) -> bool:
+    """Whether the sums by tenant are there, and of the rest of the document. Without a half that is
+    of it, there is nothing to be read from (_half)."""
+    sums = [document]
+    if halves and (document.get("second_half") or {}).get("of") == document["seen"]:
+        sums.append(document["second_half"])
+    return all(one.get("by_tenant", {}).get("of") == document["seen"] for one in sums)
 
 
 def _in(name: str, values: frozenset[str]) -> Document:

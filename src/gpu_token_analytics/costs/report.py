@@ -4,9 +4,10 @@ range beside the period before it; and the values to filter by."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import chain, islice
+from itertools import dropwhile, islice
 from typing import TYPE_CHECKING
 
 from gpu_token_analytics.costs.answers.compared import ComparedResponse, ComparedRow
@@ -16,20 +17,21 @@ from gpu_token_analytics.costs.answers.costs import (
     DimensionsResponse,
     Scope,
 )
-from gpu_token_analytics.costs.cursors import read_row_position, row_position
+from gpu_token_analytics.costs.cursors import RowPosition, read_row_position, row_position
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.periods import range_before
-from gpu_token_analytics.costs.query import CostQuery, Row, Sight, sort_key
+from gpu_token_analytics.costs.query import Chunked, CostQuery, Row, Sight, sort_key
 from gpu_token_analytics.costs.questions import BUCKETS, check_cost, check_range, cost_query
 from gpu_token_analytics.costs.rows import cost_rows, ratio, total_row
 from gpu_token_analytics.costs.whose import with_books
-from gpu_token_analytics.errors import Refused
+from gpu_token_analytics.errors import LinesReplaced, Refused
 from gpu_token_analytics.rollups.spans import Step
 
 if TYPE_CHECKING:  # the desk has one
     from gpu_token_analytics.costs.read import CostReads
 
 MAX_GROUPS = 10_000
+PAGE_TRIES = 9  # and once more: sums that are written anew while a page of them is read
 
 
 def costs_of(desk: Desk, query: CostQuery, limit: int, cursor: str | None = None) -> CostsResponse:
@@ -57,6 +59,7 @@ def costs_of(desk: Desk, query: CostQuery, limit: int, cursor: str | None = None
             cells_not_rolled=desk.costs.not_rolled(query.start, query.end),
         ),
         next=page.next,
+        changed=page.changed,
     )
 
 
@@ -125,36 +128,52 @@ def values_of(desk: Desk, start: datetime, end: datetime, tenant: str | None) ->
 
 @dataclass(frozen=True)
 class CostPage:
-    """Rows of one page, the total of all pages."""
+    """Rows of one page, the total of all pages. changed: the bucket that the page before ended in
+    is no longer what it was then."""
 
     rows: list[Row]
     total: Row
     sight: Sight
     next: str | None
+    changed: bool = False
 
 
 def read_page(
     reads: CostReads, query: CostQuery, now: datetime, limit: int, cursor: str | None
 ) -> CostPage:
     """One page. A page that is everything is read once; else the total is read for itself (from
-    coarser sums)."""
+    coarser sums). Rows of a bucket are of one state of it."""
+    after = None if cursor is None else read_row_position(cursor, query)
+    for _ in range(PAGE_TRIES):
+        with suppress(LinesReplaced):
+            return _page(reads, query, now, limit, after)
+    return _page(reads, query, now, limit, after)
+
+
+def _page(
+    reads: CostReads, query: CostQuery, now: datetime, limit: int, after: RowPosition | None
+) -> CostPage:
     sight = Sight()
-    rows = reads.rows(query, now, sight) if cursor is None else _after(reads, query, now, cursor)
-    page = list(islice(rows, limit + 1))
+    page = list(islice(_rows(reads, query, now, sight, after), limit + 1))
     more = len(page) > limit
     page = page[:limit]
-    if cursor is None and not more:
+    if after is None and not more:
         return CostPage(page, total_row(query, page), sight, None)
+    upto = row_position(page[-1], sight.states[page[-1].start]) if more else None
+    changed = after is not None and sight.states.get(after.start) != after.state
     sight = Sight()
-    total = reads.total(query, now, sight)
-    return CostPage(page, total, sight, row_position(page[-1]) if more else None)
+    total = reads.total(query, now, sight, Chunked.BY_PIECES)
+    return CostPage(page, total, sight, upto, changed)
 
 
-def _after(reads: CostReads, query: CostQuery, now: datetime, cursor: str) -> Iterator[Row]:
-    start, order = read_row_position(cursor, query)
+def _rows(
+    reads: CostReads, query: CostQuery, now: datetime, sight: Sight, after: RowPosition | None
+) -> Iterator[Row]:
+    if after is None:
+        return reads.rows(query, now, sight, Chunked.BY_PIECES)
     # The bucket of the cursor is a border of the query's buckets: going on there cuts none in two.
-    rest = query if query.step is Step.NONE else replace(query, start=start)
-    rows = reads.rows(rest, now)
-    for row in rows:
-        if row.start > start or sort_key(row.key) > order:
-            yield from chain((row,), rows)
+    rest = query if query.step is Step.NONE else replace(query, start=after.start)
+    rows = reads.rows(rest, now, sight, Chunked.BY_PIECES, after.order)
+    return dropwhile(
+        lambda row: row.start == after.start and sort_key(row.key) <= after.order, rows
+    )

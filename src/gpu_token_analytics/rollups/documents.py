@@ -6,9 +6,10 @@
     rollups_daily   "gpu|<gpu>|2026-01-31", "fleet|2026-01-31"      the same of UTC days, without
                     halves
 
-SUMS are space, total and lines, the fleet's also by_model. Columns are those of vectors.py; lines
-are packed (packed.py). Many lines stand in chunks: as stored, `lines` and `by_model` are then a
-reference (lines.py).
+SUMS are space, total and lines, the fleet's also by_model and by_tenant. Columns are those of
+vectors.py; lines are packed (packed.py). Many lines stand in chunks: as stored, a section is then a
+reference (lines.py). `by_tenant.of` is the `seen` of the document that it was summed with: a
+process of an earlier version writes everything else over what is there.
 `places` has one entry unless the GPU changed host, name or the way it is paid for within the time.
 
 `second_half` is minutes 30 to 59, and the whole less them is the first half: a half hour is where
@@ -30,7 +31,7 @@ from typing import Any, TypeAlias
 
 from gpu_token_analytics.documents import CellState, GpuId, MoneyClass
 from gpu_token_analytics.ledger.document import CellDocument
-from gpu_token_analytics.rollups.packed import pack_lines, pack_models, unpack
+from gpu_token_analytics.rollups.packed import pack_lines, pack_models, pack_tenants, unpack
 from gpu_token_analytics.rollups.spans import DAY, HOUR
 from gpu_token_analytics.rollups.sums import cell_lines, cell_space, counts, price_mode
 from gpu_token_analytics.rollups.vectors import (
@@ -75,7 +76,7 @@ class _Sum:
         self.space = list(map(add, self.space, read_space(stored["space"])))
         for model, tenant, vector in unpack(stored["lines"]):
             # each name once, however many lines have it
-            self._add((intern(model), intern(tenant or "")), vector)
+            self._add((intern(model or ""), intern(tenant or "")), vector)
 
     def add_sum(self, other: _Sum) -> None:
         self.space = list(map(add, self.space, other.space))
@@ -86,14 +87,16 @@ class _Sum:
         before = self.lines.get(key)
         self.lines[key] = array("q", vector if before is None else map(add, before, vector))
 
-    def document(self, *, by_model: bool = False) -> Document:
+    def document(self, of: str | None = None) -> Document:
+        """of: of the fleet, the `seen` of its document; None: of a GPU, which has lines alone."""
         document: Document = {
             "space": space_document(self.space),
             "total": total_document(self.lines.values()),
             "lines": pack_lines(self.lines),
         }
-        if by_model:
+        if of is not None:
             document["by_model"] = pack_models(self.lines)
+            document["by_tenant"] = {"of": of, **pack_tenants(self.lines)}
         return document
 
 
@@ -104,7 +107,7 @@ def gpu_hour(gpu: GpuId, hour: datetime, cells: Iterable[CellDocument]) -> Docum
     finals: list[datetime | None] = []
     places: dict[Place, tuple[_Sum, _Sum]] = {}
     for cell in cells:
-        parts.append((cell["_id"], _cell_version(cell)))
+        parts.append((cell["_id"], cell_version(cell)))
         if not counts(cell):
             continue
         finals.append(cell.get("final_at"))
@@ -163,10 +166,10 @@ def fleet(start: datetime, length: timedelta, parts: Iterable[Mapping[str, Any]]
             has_halves = has_halves and "second_half" in stored
             if has_halves:
                 second.add_stored(stored["second_half"])
-    half = second.document(by_model=True)
-    del second  # its lines are packed: of very many, each sum is a hundred megabytes
     head = _head("fleet", None, start, length, versions, finals)
-    document = {**head, **whole.document(by_model=True)}
+    half = second.document(head["seen"])
+    del second  # its lines are packed: of very many, each sum is a hundred megabytes
+    document = {**head, **whole.document(head["seen"])}
     if length == HOUR:
         # `of` is the whole that it is half of: a process of an earlier version writes the whole
         # alone, over what is there.
@@ -210,7 +213,7 @@ def _head(
     return head
 
 
-def _cell_version(cell: CellDocument) -> int:
+def cell_version(cell: CellDocument) -> int:
     """Grows with the content, and when a cell turns final."""
     return 2 * int(cell["revision"]) + int(cell["state"] == CellState.FINAL)
 

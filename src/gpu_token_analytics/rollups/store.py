@@ -44,6 +44,7 @@ from gpu_token_analytics.rollups.documents import (
     rollup_id,
 )
 from gpu_token_analytics.rollups.lines import complete, put, sections, take_out
+from gpu_token_analytics.rollups.packed import line_count
 from gpu_token_analytics.rollups.spans import DAY, HOUR
 
 _DIRTY = {"$set": {"rolled": False}}
@@ -240,7 +241,7 @@ class RollupStore:
         lines = 0
         for document in built:
             some.append(document)
-            lines += sum(len(holder[name]["model"]) for holder, name, _ in sections(document))
+            lines += sum(line_count(holder[name]) for holder, name, _ in sections(document))
             if len(some) == _WRITTEN_DOCUMENTS or lines > _WRITTEN_LINES:
                 done |= self._store(into, some)
                 some, lines = [], 0

@@ -9,7 +9,7 @@ import pytest
 
 from gpu_token_analytics.api.params import CostsAsked
 from gpu_token_analytics.costs.choices import Dimension
-from gpu_token_analytics.costs.cursors import encode_cursor, read_row_position
+from gpu_token_analytics.costs.cursors import RowPosition, encode_cursor, read_row_position
 from gpu_token_analytics.costs.query import sort_key
 from gpu_token_analytics.costs.questions import cost_query
 
@@ -22,7 +22,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 @pytest.mark.parametrize("names", [1, 6])
 def test_a_page_goes_on_after_any_names(character: str, names: int) -> None:
     key = [character * 256] * names
-    cursor = encode_cursor("2026-01-01T00:00:00Z", key)
+    cursor = encode_cursor("2026-01-01T00:00:00Z", key, 2**64 - 1)
     groups = [dimension.value for dimension in Dimension][:names]
     asked = CostsAsked.model_validate(
         {
@@ -33,4 +33,5 @@ def test_a_page_goes_on_after_any_names(character: str, names: int) -> None:
         }
     )
     query = cost_query(START, START + timedelta(days=1), group_by=groups)
-    assert read_row_position(asked.cursor or "", query) == (START, sort_key(tuple(key)))
+    position = RowPosition(START, sort_key(tuple(key)), 2**64 - 1)
+    assert read_row_position(asked.cursor or "", query) == position

@@ -227,6 +227,15 @@ class CostsResponse(Answer):
     ]
     scope: Scope
     next: Next
+    changed: Annotated[
+        bool,
+        Meta(
+            description="The bucket in which the page before ended is no longer what it was then: "
+            "its rows on both pages are of two states. Whoever adds up pages begins anew. While it "
+            "is false, all pages together are one answer, bucket by bucket.",
+            examples=[False],
+        ),
+    ]
 
 
 class DimensionsResponse(Answer):
