@@ -159,6 +159,10 @@ class LinesReplaced(StoreOutcomeUnknown):
     again."""
 
 
+class OutOfMemory(GpuTokensError):
+    """This process gets no more memory; what it cannot do meanwhile is nobody else's fault."""
+
+
 class SourceUnavailable(GpuTokensError):
     """A GPU telemetry source cannot be read now; the agent reports it and tries again."""
 

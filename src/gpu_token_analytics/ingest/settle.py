@@ -19,6 +19,7 @@ from gpu_token_analytics.documents import GpuMinute, touched_minutes
 from gpu_token_analytics.errors import (
     DeliveryFailed,
     KafkaUnreachable,
+    OutOfMemory,
     Reason,
     StoreOutcomeUnknown,
     StoreUnreachable,
@@ -47,6 +48,7 @@ _SAY_AGAIN_SECONDS = 30.0
 _ASK_FIRST_SHARE = 0.02  # of duplicates: from here on asking is cheaper than being refused
 _ASK_FIRST_BATCHES = 20
 _DELAYS_PER_BATCH = 32
+_LEAST_FREE_BYTES = 16 * 1024 * 1024  # what a batch needs at least
 _OUTAGES = (StoreUnreachable, StoreOutcomeUnknown, DeliveryFailed, KafkaUnreachable)
 
 
@@ -240,12 +242,13 @@ class BatchWriter:
 
     def _through_outages(self, step: str, effect: Callable[[], T]) -> T:
         """Repeat until it is done. Every effect here can be repeated: that is what the event's own
-        id is for."""
+        id is for. Raises OutOfMemory where the outage is this process's own."""
         pause, said = _FIRST_PAUSE_SECONDS, float("-inf")
         while True:
             try:
                 result = effect()
             except _OUTAGES as error:
+                _check_memory(error)
                 now = self._clock.monotonic()
                 self.waiting_since = self.waiting_since or now
                 self._metrics.store_up.set(0)
@@ -270,3 +273,15 @@ class BatchWriter:
         now_us = to_us(self._clock.now())
         for ts_us in event_us[:: max(1, len(event_us) // _DELAYS_PER_BATCH)]:
             self._metrics.stored_delay.observe(max(0, now_us - ts_us) / 1e6)
+
+
+def _check_memory(outage: Exception) -> None:
+    """Raises OutOfMemory. Drivers without memory say that their server does not answer; waiting for
+    it would take for ever, and whoever looks at this process would find it well."""
+    try:
+        bytearray(_LEAST_FREE_BYTES)
+    except MemoryError:
+        raise OutOfMemory(
+            f"this process gets no more memory (limits: `ulimit -v`, its cgroup); it then said: "
+            f"{outage}"
+        ) from None

@@ -6,6 +6,7 @@ beside them.
     ledger topic  changed cells -> Kafka, where LEDGER_TOPIC is set
     http          /health /ready /metrics /gpu/info
     companions    such as the agent, where GPU_METRICS_SOURCE is set
+    watchdog      ends the process when ingest stands still
 
 Whatever ends with an error ends the process with it: a supervisor starts it again, and nothing is
 lost by that.
@@ -36,6 +37,7 @@ from gpu_token_analytics.metrics import Metrics, SiteRegistry
 from gpu_token_analytics.mongo.client import Store, open_store, skew_message
 from gpu_token_analytics.mongo.indexes import ensure_indexes
 from gpu_token_analytics.processor.app import Condition, make_app
+from gpu_token_analytics.processor.watchdog import watched
 from gpu_token_analytics.raw.recent import RecentEvents
 from gpu_token_analytics.rollups.step import Rollups
 from gpu_token_analytics.settings import Settings
@@ -113,6 +115,7 @@ def run_processor(
         stack.callback(stop.set)  # whatever ended ingest ends the others
         for thread in threads.values():
             thread.start()
+        stack.enter_context(watched(lambda: ingest.idle_seconds, settings.stuck_after_seconds))
         try:
             ingest.run(stop)
         finally:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -93,20 +95,11 @@ def test_out_of_file_descriptors_it_waits_and_loses_nothing(
         assert processor.stop() == 0
 
 
-def unhealthy(processor: Processor) -> bool:
-    """As a liveness probe sees it."""
-    try:
-        return processor.get("/health")[0] != 200
-    except OSError:
-        return True
-
-
 def test_out_of_memory_it_ends_and_the_next_one_loses_nothing(
     settings: Settings, store: Store, start: Start
 ) -> None:
-    """An address space that cannot grow: allocations fail wherever they happen to be. It ends, or a
-    liveness probe sees that it is stuck (a thread of Python that cannot begin says nothing), or it
-    gets by. (The kernel's own way to end a process is SIGKILL; the kill loop is made of that.)"""
+    """An address space that cannot grow: allocations fail wherever they happen to be. It ends by
+    itself, or it gets by."""
     processor = start(settings, BATCH_MAX_RECORDS="10000", STUCK_AFTER_SECONDS="10").wait_ready()
     sent = send(settings, usages(200, hosts=60))
     eventually(lambda: lag(settings) == 0)
@@ -117,9 +110,10 @@ def test_out_of_memory_it_ends_and_the_next_one_loses_nothing(
     sent |= send(settings, usages(20_000, hosts=60))
 
     def over() -> bool:
-        return processor.process.poll() is not None or lag(settings) == 0 or unhealthy(processor)
+        return processor.process.poll() is not None or lag(settings) == 0
 
-    eventually(over, 120, "ending, being found stuck, or getting by with what it has")
+    eventually(over, 180, "ending, or getting by with what it has")
+    print(f"exit code {processor.process.poll()}, {lag(settings)} records left")
     assert processor.process.poll() != 0, "whoever watches it sees that it failed"
     processor.process.kill()
     processor.process.wait(10)
@@ -127,6 +121,54 @@ def test_out_of_memory_it_ends_and_the_next_one_loses_nothing(
     eventually(lambda: lag(settings) == 0, 60)
     assert stored(store).keys() == sent.keys()
     assert not list(read_dead_letters(settings)), "its own want of memory is not the records' fault"
+    assert again.stop() == 0
+
+
+@pytest.fixture
+def memory_group() -> Iterator[Path]:
+    """A control group of its own for memory, as a container is put into."""
+    hierarchy = Path("/sys/fs/cgroup/memory")
+    if not hierarchy.is_dir():
+        hierarchy = Path("/sys/fs/cgroup")
+    group = hierarchy / f"gpu-tokens-{uuid.uuid4().hex[:8]}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group for memory can be made here ({error})")
+    yield group
+    eventually(lambda: not (group / "cgroup.procs").read_text().strip(), what="its end")
+    group.rmdir()
+
+
+def limit_memory(group: Path, processor: Processor, more_bytes: int) -> None:
+    """From now on it gets `more_bytes`, and then the kernel ends it."""
+    limit = next(
+        (
+            group / name
+            for name in ("memory.limit_in_bytes", "memory.max")
+            if (group / name).exists()
+        ),
+        None,
+    )
+    if limit is None:
+        pytest.skip(f"{group.parent} has no control of memory for its groups")
+    limit.write_text(str(more_bytes))
+    (group / "cgroup.procs").write_text(str(processor.process.pid))
+
+
+def test_the_kernels_end_for_want_of_memory_loses_nothing(
+    settings: Settings, store: Store, start: Start, memory_group: Path
+) -> None:
+    processor = start(settings, BATCH_MAX_RECORDS="10000").wait_ready()
+    sent = send(settings, usages(200, hosts=60))
+    eventually(lambda: lag(settings) == 0)
+    limit_memory(memory_group, processor, 4 * 1024 * 1024)  # what it has already does not count
+    sent |= send(settings, usages(20_000, hosts=60))
+    assert processor.wait(60) == -signal.SIGKILL
+    again = start(settings).wait_ready()
+    eventually(lambda: lag(settings) == 0, 60)
+    assert stored(store).keys() == sent.keys()
+    assert not list(read_dead_letters(settings))
     assert again.stop() == 0
 
 
