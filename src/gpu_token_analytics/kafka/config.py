@@ -8,6 +8,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import KafkaError as RdError
 
+from gpu_token_analytics.clock import Clock, SystemClock
 from gpu_token_analytics.errors import (
     DeliveryFailed,
     KafkaError,
@@ -26,6 +27,9 @@ _log = logging.getLogger(__name__)
 REQUEST_TIMEOUT_SECONDS = 15.0
 # of our producers; the topic's own max.message.bytes is what limits a record
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+_SAY_AGAIN_SECONDS = 60.0
+_MOST_REMEMBERED = 100  # errors of different kinds
 
 # Promises of this package that KAFKA_EXTRA_CONFIG may not take away.
 _FIXED = frozenset(
@@ -149,17 +153,26 @@ def mapped(error: KafkaException | RdError, doing: str, bootstrap: str = "") -> 
 
 
 class LastError:
-    """librdkafka's background errors (no broker, refused login): logged once each, kept for the
-    next message."""
+    """librdkafka's background errors (no broker, refused login): each is logged once a minute, the
+    last one is kept for the next message.
 
-    def __init__(self) -> None:
+    With two brokers away it tells of one and then of the other, some twenty times a second.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
         self.text = ""
+        self._clock = clock or SystemClock()
+        self._said: dict[str, float] = {}  # without what differs each time -> when
 
     def __call__(self, error: RdError) -> None:
-        text = f"{error.str()} ({error.name()})"
-        if text != self.text:
-            _log.warning("Kafka: %s", text)
-        self.text = text
+        self.text = f"{error.str()} ({error.name()})"
+        kind, now = error.str().partition(" (after ")[0], self._clock.monotonic()
+        if now - self._said.get(kind, -_SAY_AGAIN_SECONDS) < _SAY_AGAIN_SECONDS:
+            return
+        if len(self._said) >= _MOST_REMEMBERED:
+            self._said.clear()
+        self._said[kind] = now
+        _log.warning("Kafka: %s", self.text)
 
 
 def partition_count(

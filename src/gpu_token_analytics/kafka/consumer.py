@@ -417,7 +417,10 @@ class EventSource:
                     TopicPartition(self._topic, number), timeout=5, cached=False
                 )
             except KafkaException:
-                high = 0  # the broker is away, which is not the partition's fault
+                # The broker is away, which is not the partition's fault. The next ones are asked in
+                # the next round: twelve waits in one would look like a loop that stands still.
+                partition.asked_end, partition.last_seen = 0, now
+                return
             reached = max(partition.position, partition.end)
             # Records that were there when it was asked the last time: others may have come in this
             # very moment, after a quiet hour, and a partition must not be stalled for that.
