@@ -100,6 +100,11 @@ def lag(settings: Settings) -> int:
     return sum(state.lag for state in describe_group(settings))
 
 
+def committed(settings: Settings) -> int:
+    """The sum of the group's offsets: how many records it says are done."""
+    return sum(state.committed or 0 for state in describe_group(settings))
+
+
 def eventually(check: Callable[[], object], seconds: float = 30.0, what: str = "it") -> None:
     """Wait until `check()` is true."""
     deadline = time.monotonic() + seconds
@@ -164,6 +169,16 @@ class Processor:
         """Memory in use now."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def peak_rss_mb(self) -> float:
+        """The most memory it ever had in use (Linux)."""
+        found = re.search(
+            r"^VmHWM:\s+(\d+) kB$",
+            Path(f"/proc/{self.process.pid}/status").read_text(),
+            re.MULTILINE,
+        )
+        assert found is not None
+        return int(found[1]) * 1024 / 1e6
 
     def signal(self, which: signal.Signals) -> None:
         """Send a signal."""

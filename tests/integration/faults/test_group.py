@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.usage import TokenUsage
 
 Start = Callable[..., Processor]
-TWO = {"tokens": 2, "tokens.dlq": 2}
+TOPICS = {"tokens": 12, "tokens.dlq": 12}
 
 
 @pytest.fixture
@@ -39,20 +40,20 @@ def settings(mock_broker: EmbeddedBroker, mongo_uri: str, mongo_database: str) -
 def test_one_replica_more_than_partitions_is_idle_and_takes_over(
     mongo_uri: str, mongo_database: str, start: Start
 ) -> None:
-    """The thirteenth of twelve, at two: the assignor knows no other difference."""
-    with EmbeddedBroker(TWO) as broker:
+    """The thirteenth of twelve."""
+    with EmbeddedBroker(TOPICS) as broker:
         settings = delivery_settings(broker.bootstrap, mongo_uri, mongo_database)
         seed_offsets(settings)
-        replicas = [start(settings), start(settings), start(settings)]
+        replicas = [start(settings) for _ in range(13)]
         eventually(
-            lambda: all("listening on" in replica.text() for replica in replicas), 60, "starting"
+            lambda: all("listening on" in replica.text() for replica in replicas), 120, "starting"
         )
 
         def partitions() -> list[float]:
             return sorted(replica.metric("gpu_tokens_assigned_partitions") for replica in replicas)
 
-        eventually(lambda: partitions() == [0, 1, 1], 60, "sharing two partitions among three")
-        sent = send(settings, usages(500, hosts=20))
+        eventually(lambda: partitions() == [0] + 12 * [1], 120, "sharing twelve among thirteen")
+        sent = send(settings, usages(600, hosts=60))
         eventually(lambda: lag(settings) == 0)
         (idle,) = [one for one in replicas if one.metric("gpu_tokens_assigned_partitions") == 0]
         assert idle.get("/health")[0] == 200, "nothing is wrong with it"
@@ -64,10 +65,10 @@ def test_one_replica_more_than_partitions_is_idle_and_takes_over(
         assert idle.text().count("\n") - lines < 5, "no loop of errors"
         assert idle.metric("gpu_tokens_consumed_total") == 0
 
-        (one, other) = [replica for replica in replicas if replica is not idle]
+        one, *others = [replica for replica in replicas if replica is not idle]
         one.process.kill()
         one.process.wait(10)
-        sent |= send(settings, usages(500, hosts=20))
+        sent |= send(settings, usages(600, hosts=60))
         eventually(lambda: lag(settings) == 0, 60, "taking over")
         eventually(
             lambda: idle.metric("gpu_tokens_assigned_partitions") == 1, 60, "owning a partition"
@@ -76,7 +77,9 @@ def test_one_replica_more_than_partitions_is_idle_and_takes_over(
         assert stored(opened).keys() == sent.keys()
         opened.close()
         assert idle.stop() == 0
-        assert other.stop() == 0
+        for other in others:
+            other.signal(signal.SIGTERM)
+        assert [other.wait(60) for other in others] == 11 * [0]
 
 
 def test_a_member_slower_than_the_poll_interval_commits_nothing_any_more(
@@ -217,7 +220,7 @@ def test_partitions_of_a_broker_that_is_away_keep_nobody_waiting(
     mongo_uri: str, mongo_database: str, start: Start
 ) -> None:
     """Half of the topic can be read, half of it cannot."""
-    with EmbeddedBroker({"tokens": 12, "tokens.dlq": 12}, broker_count=2) as broker:
+    with EmbeddedBroker(TOPICS, broker_count=2) as broker:
         settings = delivery_settings(broker.bootstrap, mongo_uri, mongo_database)
         broker.set_coordinator(settings.kafka_group, 1)
         seed_offsets(settings)
