@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from operator import add, itemgetter
 from typing import TypeAlias
 
@@ -24,9 +25,9 @@ from gpu_token_analytics.costs.query import (
     Place,
     Row,
     Sight,
+    Stretch,
     sort_key,
 )
-from gpu_token_analytics.costs.stretches import windows
 from gpu_token_analytics.costs.whose import Whose
 from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.rollups.spans import Step, bucket_start, buckets
@@ -69,6 +70,9 @@ _OWNED, _UNMETERED = SPACE["owned_us"], SPACE["unmetered_work_nusd"]
 _DEFAULT = {name: SPACE[f"default_{name}_nusd"] for name in CLASSES if name != ATTRIBUTED}
 _ZERO_REST = (0,) * len(REST_COLUMNS)
 _STATES = 2**64
+# Windows hold about as many chunks as stretches are read, so that each is read twice at most; above
+# this many it is memory that counts.
+_MAX_WINDOW_CHUNKS = 32
 _Sums: TypeAlias = dict[Key, Sequence[int]]
 
 
@@ -144,7 +148,7 @@ class Collector:
         orders = [sort_key(key)[:leading] for key in known]
         at = 0
         stretches = [piece.stretch for _, piece in bucket.later if piece.stretch is not None]
-        for begin, end in windows(stretches, leading, low):
+        for begin, end in _windows(stretches, leading, low):
             upto = len(known) if end is None else bisect_left(orders, end)
             part = _Bucket(_some(bucket.lines, known[at:upto]), _some(bucket.rest, known[at:upto]))
             at = upto
@@ -254,6 +258,21 @@ class Collector:
 
     def _wanted(self, name: str) -> bool:
         return not self._query.classes or name in self._query.classes
+
+
+def _windows(
+    stretches: Sequence[Stretch], leading: int, low: Order | None
+) -> Iterator[tuple[Order | None, Order | None]]:
+    """Ranges [low, high) of rows that together hold all from `low` on, each with a bounded number
+    of lines. leading: by how many dimensions lines and rows have the same order; 0: one range."""
+    starts = sorted(start[:leading] for stretch in stretches for start in stretch.starts)
+    begin = len(stretches) if low is None else bisect_right(starts, low)
+    cuts = dict.fromkeys(
+        starts[begin :: min(len(stretches), _MAX_WINDOW_CHUNKS)] if leading else ()
+    )
+    for high in chain(cuts, (None,)):
+        yield low, high
+        low = high
 
 
 def _some(sums: _Sums, keys: Iterable[Key]) -> _Sums:

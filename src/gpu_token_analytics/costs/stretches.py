@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 from gpu_token_analytics.cells.line_chunks import LineChunks
@@ -14,10 +13,6 @@ from gpu_token_analytics.rollups.packed import line_count, part_of, unpack
 from gpu_token_analytics.rollups.vectors import lines_less
 
 Packed = Mapping[str, Any]
-
-# Windows hold about as many chunks as stretches are read, so that each is read twice at most; above
-# this many it is memory that counts.
-MAX_WINDOW_CHUNKS = 32
 
 
 class StoredLines:
@@ -99,19 +94,6 @@ class Difference:
         return lines_less(
             self._whole.between(low, high, models), self._part.between(low, high, models)
         )
-
-
-def windows(
-    stretches: Sequence[Stretch], leading: int, low: Order | None
-) -> Iterator[tuple[Order | None, Order | None]]:
-    """Ranges [low, high) of rows that together hold all from `low` on, each with a bounded number
-    of lines. leading: by how many dimensions lines and rows have the same order; 0: one range."""
-    starts = sorted(start[:leading] for stretch in stretches for start in stretch.starts)
-    begin = len(stretches) if low is None else bisect_right(starts, low)
-    cuts = dict.fromkeys(starts[begin :: min(len(stretches), MAX_WINDOW_CHUNKS)] if leading else ())
-    for high in chain(cuts, (None,)):
-        yield low, high
-        low = high
 
 
 def _first_of(section: Packed) -> list[dict[str, str]]:
