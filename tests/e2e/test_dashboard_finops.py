@@ -178,11 +178,10 @@ def test_hints_say_what_they_saw_and_lead_to_it(browser: Browser, fake: FakeApi)
         dashboard.expect("503")
 
 
-def test_money_is_shown_in_another_currency_with_its_rate(browser: Browser, fake: FakeApi) -> None:
+def test_a_rate_is_said_by_the_form(browser: Browser, fake: FakeApi) -> None:
     with serving(fake.app) as url, watched(browser, url) as dashboard:
-        page = dashboard.open("/models?range=yesterday&tz=UTC")
-        assert page.locator("#converted").count() == 0, "no rate, no card"
         page = dashboard.open("/prices?tz=UTC")
+        assert page.locator("#currency").count() == 0, "no rate, no switch"
         page.fill("#rate-currency", "EUR")
         page.fill("#rate-units", "0.92")
         page.fill("#rate-from", "2026-01-01T00:00")
@@ -191,24 +190,9 @@ def test_money_is_shown_in_another_currency_with_its_rate(browser: Browser, fake
             "Said: a USD is worth 0.92 EUR from 1 Jan 2026, 00:00."
         )
         expect(page.locator("#rate-rows-scroll")).to_contain_text("0.92")
-        for path in ("/", "/models", "/tenants"):
-            page = dashboard.open(f"{path}?range=yesterday&tz=UTC")
-            page.click("#currency-EUR")
-            page.wait_for_selector("#converted-rows-scroll")
-            titles = page.locator(
-                "#converted-rows-scroll tbody td:nth-child(2) [title]"
-            ).evaluate_all("n => n.map((x) => x.title)")
-            (whole,) = page.locator(
-                "#converted-rows-scroll tfoot td:nth-child(2) [title]"
-            ).evaluate_all("n => n.map((x) => x.title)")
-            amounts = [
-                Decimal(title.removesuffix(" EUR").replace(",", "")) for title in (*titles, whole)
-            ]
-            assert sum(amounts[:-1]) == amounts[-1] > 0
-            assert "currency=EUR" in page.url
-            assert "1 USD = 0.92 EUR, " in page.inner_text("#converted-rates")
-            assert "(rate of 1 Jan 2026, 00:00)" in page.inner_text("#converted-rates")
-            assert "half to even" in page.inner_text("#converted > .hint")
+        page.click("#currency-button")
+        dashboard.follow("#currency-EUR")
+        assert "1 USD = 0.92 EUR, the rate since" in page.inner_text("#currency-note")
 
 
 def test_own_gpus_stand_against_a_price_list_that_the_link_keeps(

@@ -1,6 +1,7 @@
 /** The shell: header, toolbar, and the page the address names; loading, refreshing, and what happens when that fails. */
 
 import { apiKey, get } from './core/api.js';
+import { showIn } from './core/currency.js';
 import { h, morph } from './core/dom.js';
 import { rate } from './core/format.js';
 import { CONNECTING, LIVE, LiveFeed, PAUSED, POLLING } from './core/live.js';
@@ -16,6 +17,7 @@ import * as prices from './pages/prices.js';
 import * as quality from './pages/quality.js';
 import * as request from './pages/request.js';
 import * as tenants from './pages/tenants.js';
+import { askedRates, currencyMenu, currencyNote } from './parts/converted.js';
 import { downloads } from './parts/download.js';
 import { errorPanel, skeleton, staleBanner } from './parts/feedback.js';
 import { askForKey } from './parts/keydialog.js';
@@ -27,7 +29,7 @@ const TENANT_FILTERS = ['model'];
 const REFRESH_AT_MOST_EVERY_MS = 10_000;
 
 const app = {
-  me: null, live: null, feed: null, state: null, dimensions: null,
+  me: null, live: null, feed: null, state: null, dimensions: null, rates: null,
   page: null, data: null, loadedAt: null, problem: null, loading: false, abort: null,
 };
 let shell = null;
@@ -85,7 +87,7 @@ function setTheme(theme) {
 // Content
 
 function context() {
-  return { state: app.state, me: app.me, live: app.live, dimensions: app.dimensions, signal: app.abort?.signal, refresh: () => refresh() };
+  return { state: app.state, me: app.me, live: app.live, dimensions: app.dimensions, rates: app.rates, signal: app.abort?.signal, refresh: () => refresh() };
 }
 
 function content() {
@@ -109,10 +111,13 @@ function filterNames(page) {
 function paint() {
   const { page, state } = app;
   const names = filterNames(page);
+  const held = askedRates(state, app.rates, page.ranged !== false);
+  showIn(held[held.length - 1] ?? null);
   const next = h('div', { id: 'app' }, header(),
     h('main', { id: 'main', tabindex: '-1', 'aria-busy': String(app.loading) },
       h('div', { class: 'page-head' }, h('h1', { id: 'title', tabindex: '-1' }, page.title),
-        h('div', { class: 'head-tools' }, page.ranged === false ? null : toolbar(state, app.dimensions, names, page.compares), app.me ? downloads(state, app.me) : null)),
+        h('div', { class: 'head-tools' }, page.ranged === false ? null : toolbar(state, app.dimensions, names, page.compares), currencyMenu(state, app.rates), app.me ? downloads(state, app.me) : null)),
+      currencyNote(state, app.rates, held),
       h('div', { id: 'content' }, content())),
     h('footer', { class: 'bottom' }, h('span', null, app.me ? `Version ${app.me.version}` : ''),
       h('span', null, app.loadedAt ? `Figures of ${clock(app.loadedAt, state.zone)} (${state.zone})` : ''),
@@ -135,6 +140,8 @@ async function refresh({ announce = false } = {}) {
   try {
     if (!app.me) app.me = await get('me', {}, { signal: abort.signal });
     if (app.page.ranged !== false) loadDimensions(abort);
+    const rates = loadRates(abort);
+    if (app.state.params.get('currency')) await rates; // money waits for the rate it is shown at
     if (app.me.tenant) app.state.filters = app.state.filters.filter(({ name }) => TENANT_FILTERS.includes(name));
     const data = await app.page.load(context());
     if (app.abort !== abort) return;
@@ -172,9 +179,19 @@ async function loadDimensions(abort) {
   if (app.abort === abort) paint();
 }
 
+/** The rates of the currency switch; without them money is in USD. */
+async function loadRates(abort) {
+  try {
+    app.rates = (await get('rates', {}, { signal: abort.signal })).rates;
+  } catch {
+    return; // the page itself reports errors
+  }
+  if (app.abort === abort) paint();
+}
+
 /** Another key: nothing that was loaded with the old one stays. */
 function restart() {
-  Object.assign(app, { me: null, data: null, live: null, dimensions: null, problem: null });
+  Object.assign(app, { me: null, data: null, live: null, dimensions: null, rates: null, problem: null });
   refresh({ announce: true }).then(() => app.feed?.reconnect());
 }
 

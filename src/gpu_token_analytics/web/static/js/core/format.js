@@ -1,11 +1,13 @@
 /**
- * Figures as people read them. Money comes as whole nano-USD (number or BigInt) and is divided as BigInt, never as a
- * double; rates come as doubles and are shown with three digits. Nothing here turns an unknown into a number.
+ * Figures as people read them, money in the shown currency (currency.js). Money comes as whole nano-USD (number or BigInt)
+ * and is converted and divided as BigInt, never as a double; rates come as doubles of USD and are shown with three digits.
+ * Nothing here turns an unknown into a number.
  */
 
+import { billionths, inShown, shownCurrency } from './currency.js';
 import { h, srOnly } from './dom.js';
 
-const NUSD_PER_USD = 1_000_000_000n;
+const NANOS = 1_000_000_000n;
 const LOCALE = 'en-US';
 const whole = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 0 });
 const compact = new Intl.NumberFormat(LOCALE, { notation: 'compact', maximumSignificantDigits: 3 });
@@ -30,26 +32,31 @@ function group(digits) {
   return digits.replace(/\B(?=(\d{3})+(?!\d))/g, ',');
 }
 
-function decimal(value, decimals) {
+/** Billionths of a unit of the shown currency, or of what `prefix` says. */
+function decimal(value, decimals, { prefix } = shownCurrency()) {
   const unit = 10n ** BigInt(9 - decimals);
   const negative = value < 0n;
   const rounded = ((negative ? -value : value) + unit / 2n) / unit;
   const text = rounded.toString().padStart(decimals + 1, '0');
   const head = group(decimals === 0 ? text : text.slice(0, -decimals));
   const tail = decimals === 0 ? '' : `.${text.slice(-decimals)}`;
-  return `${negative && rounded !== 0n ? '\u2212' : ''}$${head}${tail}`;
+  return `${negative && rounded !== 0n ? '\u2212' : ''}${prefix}${head}${tail}`;
 }
 
 const UNKNOWN = 'unknown';
 
+function zero() {
+  return `${shownCurrency().prefix}0`;
+}
+
 /** `$1,234.56`; below a dollar three digits (`$0.0232`); from 100,000 whole dollars. */
 export function money(value) {
-  const exact = nusd(value);
-  if (exact === null) return UNKNOWN;
-  if (exact === 0n) return '$0';
+  if (nusd(value) === null) return UNKNOWN;
+  const exact = inShown(nusd(value));
+  if (exact === 0n) return zero();
   const size = exact < 0n ? -exact : exact;
-  if (size >= 100_000n * NUSD_PER_USD) return decimal(exact, 0);
-  if (size >= NUSD_PER_USD) return decimal(exact, 2);
+  if (size >= 100_000n * NANOS) return decimal(exact, 0);
+  if (size >= NANOS) return decimal(exact, 2);
   const leadingZeros = 9 - size.toString().length;
   return decimal(exact, Math.min(9, leadingZeros + 3)).replace(/(\.\d{2}\d*?)0+$/, '$1');
 }
@@ -60,35 +67,61 @@ export function money(value) {
  */
 export function moneyLike(values) {
   const most = values.reduce((max, value) => (nusd(value) > max ? nusd(value) : max), 0n);
-  if (most < NUSD_PER_USD) return money;
-  return (value) => (nusd(value) === null ? UNKNOWN : nusd(value) > 0n && nusd(value) < NUSD_PER_USD / 200n ? '<$0.01' : nusd(value) === 0n ? '$0' : decimal(nusd(value), most >= 100_000n * NUSD_PER_USD ? 0 : 2));
+  if (inShown(most) < NANOS) return money;
+  const places = inShown(most) >= 100_000n * NANOS ? 0 : 2;
+  return (value) => {
+    if (nusd(value) === null) return UNKNOWN;
+    const exact = inShown(nusd(value));
+    if (exact === 0n) return zero();
+    return exact > 0n && exact < NANOS / 200n ? `<${shownCurrency().prefix}0.01` : decimal(exact, places);
+  };
 }
 
 /** All nine decimals: `$0.023236074`. */
 export function moneyExact(value) {
-  return nusd(value) === null ? UNKNOWN : decimal(nusd(value), 9);
+  return nusd(value) === null ? UNKNOWN : decimal(inShown(nusd(value)), 9);
+}
+
+/** The same as the ledger counts: in USD, whatever is shown. */
+export function ledgerMoney(value) {
+  return decimal(nusd(value), 9, { prefix: '$' });
+}
+
+/** `$/M`, in the shown currency. */
+export function unit(per) {
+  return `${shownCurrency().prefix.trim()}/${per}`;
 }
 
 /** A rate in USD (a double): three digits, `$0.31`, `$12.4`, `$1,240`. */
-export function rate(value, digits = 3) {
-  if (value === 0) return '$0';
-  if (Math.abs(value) >= 1000) return `$${whole.format(Number(value.toPrecision(digits)))}`;
+export function rate(usd, digits = 3) {
+  const { prefix, factor } = shownCurrency();
+  const value = usd * factor;
+  if (value === 0) return zero();
+  if (Math.abs(value) >= 1000) return `${prefix}${whole.format(Number(value.toPrecision(digits)))}`;
   const places = Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value))));
-  return `$${value.toFixed(Math.min(places, 10))}`;
+  return `${prefix}${value.toFixed(Math.min(places, 10))}`;
 }
 
-/** Labels of an axis in USD: all ticks with the decimals their step needs. */
-export function axisUsd(value, step) {
+/** Labels of an axis of USD, in units of the shown currency (see scale): all ticks with the decimals their step needs. */
+export function axisMoney(value, step) {
+  const { prefix } = shownCurrency();
   if (value === 0) return '0';
-  if (value >= 10_000) return `$${compact.format(value)}`;
+  if (value >= 10_000) return `${prefix}${compact.format(value)}`;
   const needed = String(Number(step.toPrecision(3))).split('.')[1]?.length ?? 0;
   const decimals = needed > 0 ? Math.max(2, needed) : 0;
-  return `$${value.toLocaleString(LOCALE, { minimumFractionDigits: decimals, maximumFractionDigits: decimals })}`;
+  return `${prefix}${value.toLocaleString(LOCALE, { minimumFractionDigits: decimals, maximumFractionDigits: decimals })}`;
+}
+/** What the values of such an axis are multiplied with, so that its ticks are round in the shown currency. */
+axisMoney.scale = () => shownCurrency().factor;
+
+/** A price of a price row, in USD: as it was given, without trailing zeros past cents. */
+export function priceGiven(text) {
+  return `$${String(text).replace(/(\.\d{2}\d*?)0+$/, '$1')}`;
 }
 
-/** A price of a price row: as it was given, without trailing zeros past cents. */
+/** The same in the shown currency. */
 export function price(text) {
-  return `$${String(text).replace(/(\.\d{2}\d*?)0+$/, '$1')}`;
+  return shownCurrency().code === 'USD' ? priceGiven(text) : money(billionths(text));
 }
 
 /** `1.24M`. */

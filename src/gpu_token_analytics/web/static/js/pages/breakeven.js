@@ -3,7 +3,7 @@
 import { get } from '../core/api.js';
 import { costs } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { count, known, moneyExact, money, percent, rate, usdForScale } from '../core/format.js';
+import { count, known, moneyExact, money, percent, rate, unit, usdForScale } from '../core/format.js';
 import { go, hrefWith } from '../core/state.js';
 import { iso, rangeText } from '../core/time.js';
 import { card, noCells } from '../parts/feedback.js';
@@ -37,8 +37,8 @@ function answerCard(state, { rows, own_usd_per_gpu_hour: own }) {
   const columns = [
     { key: 'model', label: 'Model', value: (row) => row.model, cell: (row) => [row.model ?? 'Everything, with all idle money', row.low_volume ? h('span', { class: 'flag' }, ' low volume') : null] },
     { key: 'winner', label: 'Winner', value: (row) => String(row.own_wins), cell: (row) => known(row.own_wins, (wins) => h('span', { class: `badge ${wins ? 'good' : 'warn'}` }, wins ? 'own GPUs' : 'the API'), 'no tokens, or no API price') },
-    { key: 'own', label: 'Own', unit: '$/M', number: true, value: (row) => row.own_usd_per_million, cell: (row) => known(row.own_usd_per_million, rate, 'no tokens in this range') },
-    { key: 'api', label: 'API', unit: '$/M', number: true, value: (row) => row.api_usd_per_million, cell: (row) => known(row.api_usd_per_million, rate, 'no tokens, or no API price') },
+    { key: 'own', label: 'Own', unit: unit('M'), number: true, value: (row) => row.own_usd_per_million, cell: (row) => known(row.own_usd_per_million, rate, 'no tokens in this range') },
+    { key: 'api', label: 'API', unit: unit('M'), number: true, value: (row) => row.api_usd_per_million, cell: (row) => known(row.api_usd_per_million, rate, 'no tokens, or no API price') },
     { key: 'saved', label: 'Saved', number: true, value: (row) => usdForScale(row.saved_nusd), hint: 'API bill less own money; negative: the API is cheaper',
       cell: (row) => known(row.saved_nusd, (value) => h('span', { title: moneyExact(value) }, money(value)), 'no tokens, or no API price') },
     { key: 'now', label: 'Tokens/h now', number: true, value: (row) => row.tokens_per_hour, cell: (row) => known(row.tokens_per_hour, count, 'the range has not begun') },

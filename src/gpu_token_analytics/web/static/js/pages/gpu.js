@@ -2,7 +2,7 @@
 
 import { overTime, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { axisUsd, known, money, percent, quantity, rate, usdForScale } from '../core/format.js';
+import { axisMoney, known, money, percent, quantity, rate, usdForScale } from '../core/format.js';
 import { go, hrefWith } from '../core/state.js';
 import { stackedColumns } from '../parts/charts.js';
 import { CLASSES, classMoney } from '../parts/classes.js';
@@ -57,7 +57,7 @@ function timeline(state, timed, bucket) {
     timed.rows.length === 0 ? h('p', { class: 'hint' }, 'No cell of this GPU in the range.')
       : stackedColumns({ id: 'gpu-timeline',
         title: 'Money of this GPU by class over time', starts: at, bucket, zone: state.zone, series, format: money,
-        tickFormat: axisUsd, onZoom: zoomer(state) }));
+        tickFormat: axisMoney, onZoom: zoomer(state) }));
 }
 
 function requestList(state, { requests }) {

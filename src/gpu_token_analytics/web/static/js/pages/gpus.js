@@ -3,7 +3,7 @@
 import { get, getAll } from '../core/api.js';
 import { bucketOf, costs, selection } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { integer, known, money, percent, quantity, rate } from '../core/format.js';
+import { integer, known, money, percent, quantity, rate, unit } from '../core/format.js';
 import { go, hrefWith } from '../core/state.js';
 import { classLabel, CLASSES, idleMoney } from '../parts/classes.js';
 import { card, choice, chosen, emptyPanel, tile, tiles } from '../parts/feedback.js';
@@ -138,7 +138,7 @@ function gpuTable(gpus, state) {
       cell: (gpu) => known(gpu.power_w, (value) => quantity(value, 'W'), STALE) },
     { key: 'models', label: 'Models', value: (gpu) => gpu.models.join(),
       cell: (gpu) => gpu.models.join(', ') || h('span', { class: 'none' }, 'none lately') },
-    { key: 'price', label: '$/h', number: true, value: (gpu) => gpu.usd_per_hour,
+    { key: 'price', label: unit('h'), number: true, value: (gpu) => gpu.usd_per_hour,
       cell: (gpu) => known(gpu.usd_per_hour, rate, 'no computed cell in the last hour') },
     { key: 'today', label: 'Today', number: true, value: (gpu) => (gpu.today ? BigInt(gpu.today.total_nusd) : null),
       cell: (gpu) => known(gpu.today, ({ total_nusd: total }) => money(total), 'no cell today') },

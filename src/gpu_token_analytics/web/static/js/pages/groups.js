@@ -2,7 +2,7 @@
 
 import { bucketOf, byGroup, costs, isEmpty, overTime, selection, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { axisUsd, count, integer, known, money, moneyLike, nusd, rate, usdForScale } from '../core/format.js';
+import { axisMoney, count, integer, known, money, moneyLike, nusd, rate, unit, usdForScale } from '../core/format.js';
 import { hrefWith } from '../core/state.js';
 import { rangeText } from '../core/time.js';
 import { lines, spark } from '../parts/charts.js';
@@ -17,8 +17,8 @@ import { zoomer } from './overview.js';
 const NO_TOKENS = 'no tokens in this range';
 const MOST_LINES = 6;
 const METRICS = [
-  { key: 'active', label: 'Active $/M', pick: (row) => row.rates.active_usd_per_million, format: rate },
-  { key: 'loaded', label: 'Loaded $/M', pick: (row) => row.rates.loaded_usd_per_million, format: rate },
+  { key: 'active', label: 'Active', per: 'M', pick: (row) => row.rates.active_usd_per_million, format: rate },
+  { key: 'loaded', label: 'Loaded', per: 'M', pick: (row) => row.rates.loaded_usd_per_million, format: rate },
   { key: 'money', label: 'Money', pick: (row) => usdForScale(row.money.attributed_nusd), format: rate },
   { key: 'tokens', label: 'Tokens/s', pick: (row) => row.rates.tokens_per_second, format: count },
 ];
@@ -27,7 +27,8 @@ const METRICS = [
 export function groupPage({ dimension, title, none, others }) {
   const groupings = [{ key: '', label: title.slice(0, -1) }, ...others];
 
-  async function load({ state, signal }) {
+  async function load(context) {
+    const { state, signal } = context;
     const bucket = bucketOf(state);
     const split = chosen('group', groupings, state.params);
     const groupBy = split ? [dimension, split] : [dimension];
@@ -35,7 +36,7 @@ export function groupPage({ dimension, title, none, others }) {
       costs(state, { groupBy, signal }),
       costs(state, { groupBy: [dimension], bucket, signal }),
       loadCompared(state, dimension, signal),
-      loadConverted(state, dimension, signal),
+      loadConverted(context, dimension),
     ]);
     return { bucket, split, summed, timed, compared, converted };
   }
@@ -82,7 +83,7 @@ export function groupPage({ dimension, title, none, others }) {
     const trends = byGroup(timed.rows, dimension);
     const most = Math.max(...summed.rows.map((row) => usdForScale(row.money.total_nusd)));
     const shown = moneyLike(summed.rows.map((row) => row.money.total_nusd));
-    const ratio = (key, label, hint) => ({ key, label, unit: '$/M', number: true, hint, value: (row) => row.rates[`${key}_usd_per_million`],
+    const ratio = (key, label, hint) => ({ key, label, unit: unit('M'), number: true, hint, value: (row) => row.rates[`${key}_usd_per_million`],
       cell: (row) => known(row.rates[`${key}_usd_per_million`], (value) => flagged(rate(value, row.quality.low_volume ? 2 : 3), row.quality), ratioReason(row, key)) });
     const columns = [
       { key: 'name', label: title.slice(0, -1), value: (row) => row.group[dimension], cell: name },
@@ -134,7 +135,7 @@ export function groupPage({ dimension, title, none, others }) {
   }
 
   function trend({ state, me }, { timed, bucket }) {
-    const metrics = METRICS.filter(({ key }) => !(me.tenant && key === 'loaded'));
+    const metrics = METRICS.filter(({ key }) => !(me.tenant && key === 'loaded')).map((item) => (item.per ? { ...item, label: `${item.label} ${unit(item.per)}` } : item));
     const metric = metrics.find(({ key }) => key === chosen('metric', metrics, state.params));
     const at = starts(state, bucket);
     const groups = [...byGroup(timed.rows, dimension)].filter(([value]) => value !== null);
@@ -148,7 +149,7 @@ export function groupPage({ dimension, title, none, others }) {
       hint: left > 0 ? `The ${MOST_LINES} with most money; filter to see one of the ${left} others.` : null,
     }, lines({ id: 'trend-chart',
       title: `${metric.label} by ${dimension} over time`, starts: at, bucket, zone: state.zone, series, format: metric.format,
-      tickFormat: metric.key === 'tokens' ? count : axisUsd, onZoom: zoomer(state) }));
+      tickFormat: metric.key === 'tokens' ? count : axisMoney, onZoom: zoomer(state) }));
   }
 
   function exportButton({ state }, { split }) {

@@ -3,7 +3,7 @@
 import { get } from '../core/api.js';
 import { bucketOf, costs, isEmpty, overTime, selection, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { axisUsd, count, integer, known, money, moneyLike, nusd, rate, unknown, usdForScale } from '../core/format.js';
+import { axisMoney, count, integer, known, money, moneyLike, nusd, rate, unit, unknown, usdForScale } from '../core/format.js';
 import { go, hrefTo, hrefWith } from '../core/state.js';
 import { ago, clock, iso, rangeText } from '../core/time.js';
 import { stackedColumns, spark } from '../parts/charts.js';
@@ -23,7 +23,8 @@ export const title = 'Overview';
 export const followsLive = true;
 export const compares = true;
 
-export async function load({ state, me, signal }) {
+export async function load(context) {
+  const { state, me, signal } = context;
   const bucket = bucketOf(state);
   const hour = { from: Math.floor(Date.now() / 60_000) * 60_000 - 3_600_000, to: Math.floor(Date.now() / 60_000) * 60_000 };
   const [whole, models, tenants, recent, audit, compared, converted] = await Promise.all([
@@ -33,7 +34,7 @@ export async function load({ state, me, signal }) {
     costs(state, { bucket: '1m', range: hour, signal }),
     me.tenant || state.filters.length ? null : auditOf(state, signal),
     loadCompared(state, me.tenant ? 'model' : 'class', signal),
-    loadConverted(state, me.tenant ? 'model' : 'class', signal),
+    loadConverted(context, me.tenant ? 'model' : 'class'),
   ]);
   return { bucket, whole, models, tenants, recent, audit, hour, compared, converted };
 }
@@ -157,7 +158,7 @@ function idleOverTime(state, { whole, bucket }) {
     id: 'idle', aside: choice({ id: 'money', label: 'Money shown', param: 'money', options: MONEY, params: state.params }),
     hint: `Per ${{ '1m': 'minute', '1h': 'hour', '1d': 'day' }[bucket]}. Drag over the chart to zoom in.${state.moving ? ' The newest column is still filling.' : ''}`,
   }, stackedColumns({ id: 'idle-chart', title: `${heading} over time`, starts: at, bucket, zone: state.zone, series, format: money,
-    tickFormat: axisUsd, onZoom: zoomer(state) }));
+    tickFormat: axisMoney, onZoom: zoomer(state) }));
 }
 
 /** Zooming a chart sets the range. */
@@ -175,8 +176,8 @@ function topTable(page, heading, key, { rows }, state, me) {
     { key: 'name', label: heading.slice(0, -1),
       cell: (row) => h('a', { href: hrefTo(page, { [key]: [row.group[key]] }) }, row.group[key]) },
     { key: 'money', label: 'Attributed', number: true, cell: (row) => shown(row.money.attributed_nusd) },
-    { key: 'active', label: 'Active', unit: '$/M', number: true, cell: (row) => known(row.rates.active_usd_per_million, rate, NO_TOKENS) },
-    me.tenant ? null : { key: 'loaded', label: 'Loaded', unit: '$/M', number: true,
+    { key: 'active', label: 'Active', unit: unit('M'), number: true, cell: (row) => known(row.rates.active_usd_per_million, rate, NO_TOKENS) },
+    me.tenant ? null : { key: 'loaded', label: 'Loaded', unit: unit('M'), number: true,
       cell: (row) => known(row.rates.loaded_usd_per_million, rate, NO_TOKENS) },
     { key: 'tokens', label: 'Tokens', number: true, cell: (row) => count(row.tokens.total) },
   ].filter(Boolean);

@@ -2,7 +2,7 @@
 
 import { get, getAll } from '../core/api.js';
 import { h } from '../core/dom.js';
-import { price } from '../core/format.js';
+import { price, priceGiven, unit } from '../core/format.js';
 import { iso, moment } from '../core/time.js';
 import { card, emptyPanel } from '../parts/feedback.js';
 import { priceForm } from '../parts/priceform.js';
@@ -39,6 +39,12 @@ export function view({ state, me, refresh }, { prices, rates, dimensions }) {
   ];
 }
 
+/** A price in the shown currency; below it as it was given, where that is another. */
+function shownPrice(text) {
+  const [shown, given] = [price(text), priceGiven(text)];
+  return shown === given ? shown : [shown, h('span', { class: 'under' }, `${given} given`)];
+}
+
 /** Ids of the rows in force at `now`: of each scope and key the newest start, and of equal starts the one added last. */
 function inForce(prices, now) {
   const best = new Map();
@@ -64,7 +70,7 @@ function bookTable(prices, state) {
   const columns = [
     { key: 'scope', label: 'For', value: (row) => `${row.scope} ${row.key ?? ''}`,
       cell: (row) => [row.key ?? SCOPES[row.scope] ?? row.scope, row.key ? h('span', { class: 'under' }, SCOPES[row.scope] ?? row.scope) : null] },
-    { key: 'price', label: '$/h', number: true, value: (row) => Number(row.usd_per_hour), cell: (row) => price(row.usd_per_hour) },
+    { key: 'price', label: unit('h'), number: true, value: (row) => Number(row.usd_per_hour), cell: (row) => shownPrice(row.usd_per_hour) },
     { key: 'mode', label: 'Mode', value: (row) => row.mode,
       cell: (row) => [MODES[row.mode] ?? row.mode, row.mode === 'owned' && row.usd_per_kwh !== null ? h('span', { class: 'under' }, `${price(row.usd_per_kwh)}/kWh, PUE ${row.pue ?? 1}`) : null] },
     { key: 'from', label: 'From', value: (row) => row.valid_from,

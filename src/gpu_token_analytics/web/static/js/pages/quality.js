@@ -3,7 +3,7 @@
 import { get, getAll } from '../core/api.js';
 import { selection } from '../core/costs.js';
 import { h, marked } from '../core/dom.js';
-import { axisUsd, integer, known, money, moneyExact, nusd, percent, unknown, usdForScale } from '../core/format.js';
+import { axisMoney, integer, known, money, moneyExact, nusd, percent, unit, unknown, usdForScale } from '../core/format.js';
 import { go, hrefTo, hrefWith } from '../core/state.js';
 import { ago, moment, rangeText } from '../core/time.js';
 import { lines, stackedColumns } from '../parts/charts.js';
@@ -65,7 +65,7 @@ function figures(quality, state) {
     tile('Late', known(quality.late_cells, integer, 'counted for ranges up to 2 days'),
       { id: 'q-late', sub: 'cells that changed over 10 minutes after their minute' }),
     tile('First token known', known(quality.first_token_known, percent, 'no attributed money'),
-      { id: 'q-first', sub: 'of attributed money: what $/M input and output rest on' }),
+      { id: 'q-first', sub: `of attributed money: what ${unit('M')} input and output rest on` }),
     tile('Default price', known(quality.default_price_share, percent, 'no money in this range'),
       { id: 'q-default', sub: 'of all money: no price row or sample names these GPUs' }),
     tile('Waiting', integer(quality.cells_pending), { id: 'q-pending', sub: `cells to compute; ${waiting}; ${sumsBehind(quality)}` }));
@@ -160,7 +160,7 @@ function coverage(state, { hours, memory_unknown_share: share }) {
     lines({ id: 'coverage-chart',
       title: 'Coverage by hour', most: 1, format: percent, tickFormat: (value) => `${Math.round(value * 100)} %`, ...common,
       series: [{ key: 'coverage', label: 'Coverage', values: starts.map((at) => known.get(at)?.coverage ?? null) }] }),
-    stackedColumns({ id: 'unobserved-chart', title: 'Unobserved money by hour', format: money, tickFormat: axisUsd, ...common,
+    stackedColumns({ id: 'unobserved-chart', title: 'Unobserved money by hour', format: money, tickFormat: axisMoney, ...common,
       series: [{ key: 'unobserved', label: classOf('unobserved').label, values: lost, heights: lost.map(usdForScale) }] }));
 }
 

@@ -2,7 +2,7 @@
 
 import { get } from '../core/api.js';
 import { h } from '../core/dom.js';
-import { duration, integer, known, money, moneyExact, quantity, rate, sumNusd } from '../core/format.js';
+import { duration, integer, known, money, moneyExact, quantity, rate, sumNusd, unit } from '../core/format.js';
 import { go, hrefTo, hrefWith } from '../core/state.js';
 import { clock, iso, moment } from '../core/time.js';
 import { card, emptyPanel, tile } from '../parts/feedback.js';
@@ -150,7 +150,7 @@ function cellTable(state, me, event, id) {
       cell: (cell) => known(cell.prefill_cost_nusd, moneyExact, 'the time of the first token was not sent') },
     { key: 'energy', label: 'Energy', number: true,
       cell: (cell) => known(cell.energy_mj, (mj) => quantity(mj / 1000, 'J'), 'no two samples to integrate between') },
-    { key: 'price', label: '$/h', number: true,
+    { key: 'price', label: unit('h'), number: true,
       cell: (cell) => known(cell.usd_per_hour, (value) => rate(value, 4), me.tenant ? 'a tenant’s key does not see prices' : 'the cell is not computed yet') },
     { key: 'row', label: 'Price row',
       cell: (cell) => known(cell.price_row, priceRow, me.tenant ? 'a tenant’s key does not see prices' : 'the cell is not computed yet') },

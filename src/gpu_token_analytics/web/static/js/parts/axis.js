@@ -42,15 +42,17 @@ function tickText(at, bucket, zone) {
 
 /** Axes and grid; returns the group, the scale functions and the plot's size. */
 export function frame({ width, height, starts, bucket, zone, max, tickFormat }) {
-  const ticks = valueTicks(max);
+  const scale = tickFormat.scale?.() ?? 1;
+  const labels = valueTicks(max * scale);
+  const ticks = labels.map((value) => value / scale);
   const top = ticks[ticks.length - 1];
   const plot = { width: Math.max(40, width - MARGIN.left - MARGIN.right), height: height - MARGIN.top - MARGIN.bottom };
   const x = (index) => MARGIN.left + (plot.width * index) / Math.max(1, starts.length);
   const y = (value) => MARGIN.top + plot.height * (1 - value / top);
   const group = s('g', { class: 'frame', 'aria-hidden': 'true' },
-    ticks.map((tick) => [
+    ticks.map((tick, index) => [
       s('line', { class: tick === 0 ? 'base' : 'grid', x1: MARGIN.left, x2: width - MARGIN.right, y1: y(tick), y2: y(tick) }),
-      s('text', { class: 'tick', x: MARGIN.left - 8, y: y(tick) + 4, 'text-anchor': 'end' }, tickFormat(tick, ticks[1])),
+      s('text', { class: 'tick', x: MARGIN.left - 8, y: y(tick) + 4, 'text-anchor': 'end' }, tickFormat(labels[index], labels[1])),
     ]),
     timeTicks(starts, bucket, zone, plot.width).map((index) => {
       const left = x(index);

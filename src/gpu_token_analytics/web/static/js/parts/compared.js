@@ -3,7 +3,7 @@
 import { get } from '../core/api.js';
 import { bucketOf, costs, overTime, selection } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { axisUsd, count, known, money, moneyExact, nusd, percent, rate, usdForScale } from '../core/format.js';
+import { axisMoney, count, known, money, moneyExact, nusd, percent, rate, unit, usdForScale } from '../core/format.js';
 import { bucketStarts, moment } from '../core/time.js';
 import { lines } from './charts.js';
 import { card } from './feedback.js';
@@ -48,7 +48,7 @@ export function comparedCard(state, compared, dimension, name) {
     { key: 'share', label: '%', number: true, value: (row) => row.changed_share, total: known(totals.changed_share, signed, 'nothing in the period before'),
       cell: (row) => known(row.changed_share, signed, 'nothing in the period before') },
     { key: 'tokens', label: 'Tokens', number: true, value: (row) => row.tokens, cell: (row) => [count(row.tokens), h('span', { class: 'under' }, `${count(row.tokens_before)} before`)] },
-    { key: 'active', label: 'Active', unit: '$/M', number: true, value: (row) => row.active_usd_per_million, cell: (row) => [known(row.active_usd_per_million, rate, 'no tokens'),
+    { key: 'active', label: 'Active', unit: unit('M'), number: true, value: (row) => row.active_usd_per_million, cell: (row) => [known(row.active_usd_per_million, rate, 'no tokens'),
       row.active_usd_per_million_before === null ? null : h('span', { class: 'under' }, `${rate(row.active_usd_per_million_before)} before`)] },
   ];
   const starts = bucketStarts(state.range, bucket, state.zone);
@@ -62,5 +62,5 @@ export function comparedCard(state, compared, dimension, name) {
   return card('Compared with the period before', { id: 'compared', hint: `Before: ${moment(range.from, state.zone)} to ${moment(range.to, state.zone)} (${state.zone}).` },
     table({ id: 'compared-rows', caption: 'This period and the one before', columns, rows: answer.rows, totals: true, sort: { param: 'changes', params: state.params, initial: 'now.desc' } }),
     h('h3', null, 'Money over time'),
-    lines({ id: 'compared-chart', title: 'Money of this period and the one before, column by column', starts, bucket, zone: state.zone, series, format: rate, tickFormat: axisUsd }));
+    lines({ id: 'compared-chart', title: 'Money of this period and the one before, column by column', starts, bucket, zone: state.zone, series, format: rate, tickFormat: axisMoney }));
 }

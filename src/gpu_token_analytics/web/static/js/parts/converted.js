@@ -1,12 +1,18 @@
-/** The selection's money in another currency, at effective-dated rates that are shown. The ledger stays in USD. */
+/**
+ * The page's currency: the switch, what the rate is, and, where the rate changed within the range, the selection's money
+ * with each hour at its own rate.
+ */
 
 import { get } from '../core/api.js';
 import { selection } from '../core/costs.js';
+import { ratesIn, shownCurrency } from '../core/currency.js';
 import { h } from '../core/dom.js';
 import { nusd, usdForScale } from '../core/format.js';
+import { go, hrefWith } from '../core/state.js';
 import { moment } from '../core/time.js';
 import { CLASSES } from './classes.js';
-import { card, choice } from './feedback.js';
+import { card } from './feedback.js';
+import { close, menu } from './menu.js';
 import { table } from './table.js';
 
 const BILLIONTHS = 1_000_000_000n;
@@ -23,30 +29,61 @@ export function amount(nano, currency) {
   return h('span', { title: digits(9) }, value !== 0n && value < BILLIONTHS && value > -BILLIONTHS ? digits(6) : digits(2));
 }
 
-/** What rates there are, and the money in the currency of the address; null where no rate was ever said. */
-export async function loadConverted(state, dimension, signal) {
-  const { rates } = await get('rates', {}, { signal });
-  const currencies = [...new Set(rates.map(({ currency }) => currency))].sort();
-  if (currencies.length === 0) return null;
-  const currency = currencies.find((name) => name === state.params.get('currency'));
-  if (!currency) return { currencies, answer: null, problem: null };
+const USD = 'USD';
+
+/** The rates of the currency that the address asks for in what the page is about, the last of which is the page's; empty: USD. */
+export function askedRates(state, rates, ranged) {
+  const currency = state.params.get('currency');
+  if (!currency || !rates) return [];
+  const { from, to } = ranged ? state.range : { from: Date.now(), to: Date.now() + 1 };
+  return ratesIn(rates, currency, from, to);
+}
+
+/** The switch; null where no rate was ever said. */
+export function currencyMenu(state, rates) {
+  const asked = state.params.get('currency');
+  const currencies = [...new Set((rates ?? []).map(({ currency }) => currency))].sort();
+  if (currencies.length === 0 && !asked) return null;
+  const shown = shownCurrency().code;
+  return menu({ id: 'currency', label: `Currency: ${shown}`, summary: shown, align: 'right' },
+    h('ul', { class: 'options' }, [USD, ...currencies].map((code) => h('li', null, h('button', { type: 'button', id: `currency-${code}`, 'aria-pressed': String(code === shown),
+      onclick: (event) => {
+        close(event.currentTarget.closest('details'), true);
+        go(hrefWith({ currency: code === USD ? null : code }));
+      } }, code)))),
+    h('p', { class: 'hint' }, 'The ledger counts in USD. Rates are said on the page Prices.'));
+}
+
+/** The rate and its date, once for the page; null in USD. */
+export function currencyNote(state, rates, held) {
+  const asked = state.params.get('currency');
+  if (!asked || asked === USD || !rates) return null;
+  if (held.length === 0) return h('p', { class: 'notice warn', id: 'currency-note' }, `There is no rate of ${asked} at the end of this time, so money is in USD. Say one on the page Prices.`);
+  const { units_per_usd: units, valid_from: since } = held[held.length - 1];
+  return h('p', { class: 'hint', id: 'currency-note' },
+    `Money is in ${asked}: 1 USD = ${units} ${asked}, ${Date.parse(since) <= 0 ? 'for all the history' : `the rate since ${moment(Date.parse(since), state.zone)}`}. Sentences and forms stay in USD.`,
+    held.length > 1 ? ` The rate changed within this range and everything here is at the last one; files, and the last table of Overview, Models and Tenants, have each hour at its own.` : null);
+}
+
+/** The money at each hour's own rate, where that is not one; null elsewhere. */
+export async function loadConverted({ state, rates, signal }, dimension) {
+  const held = askedRates(state, rates, true);
+  if (held.length < 2) return null;
+  const { currency } = held[0];
   try {
-    return { currencies, answer: await get('costs/converted', { ...selection(state), group_by: [dimension], currency }, { signal }), problem: null };
+    return { currency, answer: await get('costs/converted', { ...selection(state), group_by: [dimension], currency }, { signal }), problem: null };
   } catch (error) {
     if (error.name === 'AbortError' || error.status === 401) throw error;
-    return { currencies, answer: null, problem: error };
+    return { currency, answer: null, problem: error };
   }
 }
 
 /** `name(value)` is what a group is called. */
 export function convertedCard(state, converted, dimension, name) {
   if (!converted) return null;
-  const { currencies, answer, problem } = converted;
-  const options = [{ key: '', label: 'USD only' }, ...currencies.map((key) => ({ key, label: key }))];
-  const heading = 'In another currency';
-  const aside = choice({ id: 'currency', label: 'Currency', param: 'currency', options, params: state.params });
-  if (problem) return card(heading, { id: 'converted', aside }, h('p', { class: 'notice bad' }, problem.detail || problem.message));
-  if (!answer) return card(heading, { id: 'converted', aside }, h('p', { class: 'hint' }, 'The ledger counts in USD. Choose a currency to see the same money in it.'));
+  const { currency, answer, problem } = converted;
+  const heading = `In ${currency}, each hour at its own rate`;
+  if (problem) return card(heading, { id: 'converted' }, h('p', { class: 'notice bad' }, problem.detail || problem.message));
   const of = (row, key) => row.money[`${key}_nano`];
   const column = (key, label) => ({ key, label, number: true, value: (row) => usdForScale(of(row, key)), cell: (row) => amount(of(row, key), answer.currency),
     total: amount(answer.totals[`${key}_nano`], answer.currency) });
@@ -56,7 +93,7 @@ export function convertedCard(state, converted, dimension, name) {
   ];
   const rates = answer.rates.map(({ units_per_usd: units, from, to, valid_from: since }) => h('li', null,
     `1 USD = ${units} ${answer.currency}, ${moment(Date.parse(from), state.zone)} to ${moment(Date.parse(to), state.zone)}`, Date.parse(since) > 0 ? ` (rate of ${moment(Date.parse(since), state.zone)})` : ''));
-  return card(heading, { id: 'converted', aside, hint: `Rounded: ${answer.rounding}.` },
+  return card(heading, { id: 'converted', hint: `Rounded: ${answer.rounding}.` },
     table({ id: 'converted-rows', caption: `Money in ${answer.currency}`, columns: dimension === 'class' ? columns.slice(0, 2) : columns, rows: answer.rows, totals: true, sort: { param: 'converted', params: state.params, initial: 'total.desc' } }),
     h('ul', { class: 'checked', id: 'converted-rates' }, rates));
 }

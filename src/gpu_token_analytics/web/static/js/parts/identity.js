@@ -4,7 +4,7 @@
  */
 
 import { h } from '../core/dom.js';
-import { moneyExact, moneyLike, nusd, permille } from '../core/format.js';
+import { ledgerMoney, moneyLike, nusd, permille } from '../core/format.js';
 import { CLASSES, classLabel, classMoney, swatch } from './classes.js';
 
 const LEFT_OUT = { key: 'left_out', label: 'Left out by the filter', hint: 'Money of these GPUs that the filters above hide.' };
@@ -45,7 +45,7 @@ export function identityFigure(parts, total) {
     h('td', { class: 'number' }, shown(part.value)),
     h('td', { class: 'number' }, share(part))));
   const exact = parts.map((part) => h('tr', null, h('th', { scope: 'row' }, part.label),
-    h('td', { class: 'number exact' }, moneyExact(part.value))));
+    h('td', { class: 'number exact' }, ledgerMoney(part.value))));
   return h('div', { class: 'identity-figure' },
     identityBar(parts),
     h('table', { class: 'plain identity-table' },
@@ -55,14 +55,14 @@ export function identityFigure(parts, total) {
       h('tfoot', null, h('tr', null, h('th', { scope: 'row' }, 'All money of these GPUs'), h('td', { class: 'number' }, shown(total)),
         h('td', { class: 'number' }, '100.0\u00a0%')))),
     h('details', { id: 'identity-exact', class: 'more' },
-      h('summary', null, 'To the nano-dollar'),
+      h('summary', null, 'To the nano-dollar, as the ledger counts'),
       h('table', { class: 'plain exact-table' },
         h('caption', { class: 'sr-only' }, 'Money by class, exact'),
         h('tbody', null, exact),
         h('tfoot', null,
-          h('tr', null, h('th', { scope: 'row' }, 'Sum of the classes'), h('td', { class: 'number exact' }, moneyExact(sum))),
-          h('tr', null, h('th', { scope: 'row' }, 'Price × owned time'), h('td', { class: 'number exact' }, moneyExact(total))),
-          h('tr', null, h('th', { scope: 'row' }, 'Difference'), h('td', { class: 'number exact' }, moneyExact(sum - nusd(total))))))),
+          h('tr', null, h('th', { scope: 'row' }, 'Sum of the classes'), h('td', { class: 'number exact' }, ledgerMoney(sum))),
+          h('tr', null, h('th', { scope: 'row' }, 'Price × owned time'), h('td', { class: 'number exact' }, ledgerMoney(total))),
+          h('tr', null, h('th', { scope: 'row' }, 'Difference'), h('td', { class: 'number exact' }, ledgerMoney(sum - nusd(total))))))),
     sum === nusd(total) ? null : h('p', { class: 'notice bad', role: 'alert' }, 'These sums differ: the ledger and this page disagree. ',
       'Run ', h('code', null, 'gpu-tokens audit'), ' and report it.'));
 }

@@ -2,7 +2,7 @@
 
 import { post } from '../core/api.js';
 import { h } from '../core/dom.js';
-import { price } from '../core/format.js';
+import { priceGiven } from '../core/format.js';
 import { fromInput, iso, moment, toInput } from '../core/time.js';
 
 const SCOPES = [['name', 'A GPU type'], ['host', 'One host'], ['gpu', 'One GPU'], ['default', 'Everything else (default)']];
@@ -89,7 +89,7 @@ export function priceForm({ zone, dimensions, onAdded }) {
   function summary(row) {
     const target = row.key ?? 'every GPU without a more specific row';
     const past = Date.parse(row.valid_from) < Date.now() - 60_000;
-    return [`${price(row.usd_per_hour)} per GPU-hour for ${target} from ${moment(Date.parse(row.valid_from), zone)}. `,
+    return [`${priceGiven(row.usd_per_hour)} per GPU-hour for ${target} from ${moment(Date.parse(row.valid_from), zone)}. `,
       past ? h('strong', null, 'It begins in the past: open cells since then are computed again, and final ones get a correction, as far back as raw events are kept. ') : null,
       'A row cannot be changed or removed; a later row can replace it.'];
   }

@@ -14,7 +14,7 @@ export function ratesCard(state, rates, admin, onStored) {
     { key: 'from', label: 'From', value: (row) => row.valid_from, cell: (row) => (Date.parse(row.valid_from) <= 0 ? 'the beginning' : moment(Date.parse(row.valid_from), state.zone)) },
     { key: 'source', label: 'Added', value: (row) => row.created_at, cell: (row) => [moment(Date.parse(row.created_at), state.zone), h('span', { class: 'under' }, `by ${row.source}`)] },
   ];
-  return card('Exchange rates', { id: 'rates', hint: 'The ledger counts in USD. With a rate, Overview, Models, Tenants and files show the same money in that currency, each hour at the rate that held then.' },
+  return card('Exchange rates', { id: 'rates', hint: 'The ledger counts in USD. With a rate, every page can show its money in that currency, at the rate at the end of its range; files have each hour at the rate that held then.' },
     rates.length === 0 ? h('p', null, 'No rate is said yet.') : table({ id: 'rate-rows', caption: 'Exchange rates', columns, rows: rates, sort: { param: 'rates', params: state.params, initial: 'from.desc' } }),
     admin ? rateForm(state.zone, onStored) : null);
 }
