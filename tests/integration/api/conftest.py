@@ -18,6 +18,7 @@ from tests.serving import serving
 from gpu_token_analytics.api.app import create_app
 from gpu_token_analytics.api.keys import KeyScope, KeyStore
 from gpu_token_analytics.api.services import Services
+from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.mongo.client import Store, open_store
@@ -105,6 +106,18 @@ def make_store(mongod: EmbeddedMongod) -> Iterator[Callable[[], tuple[Store, Set
     for store in opened:
         store.client.drop_database(store.database.name)
         store.close()
+
+
+def commands_at(now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands, which open a desk of their own, take it to be `now`."""
+    opened = Desk.over
+
+    def over(store: Store, settings: Settings) -> Desk:
+        desk = opened(store, settings)
+        desk.now = lambda: now
+        return desk
+
+    monkeypatch.setattr(Desk, "over", staticmethod(over))
 
 
 @pytest.fixture(scope="session")
