@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gpu_token_analytics.costs import choices as p
+from gpu_token_analytics.terminal import money
 from gpu_token_analytics.terminal import support as cli
 
 
@@ -37,6 +38,7 @@ def break_even(
     period: cli.PeriodOption = None,
     time_zone: cli.ZoneOption = "UTC",
     models: cli.ModelOption = None,
+    currency: money.CurrencyOption = None,
     wide: cli.WideOption = False,
     as_json: cli.JsonOption = False,
     as_csv: cli.CsvOption = False,
@@ -60,14 +62,15 @@ def break_even(
         listed = ApiPrices.of(api_usd_per_million, prices or ())
     with cli.opened() as desk:
         body = against_api(desk, query_of(desk.now()), listed, usd_per_gpu_hour)
+        shown = money.shown_in(desk, currency, body.from_, body.to)
     if cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):
         return
     columns = (
         Column("model", right=False),
         Column("tokens/h", 4),
-        Column("own $/M"),
-        Column("API $/M"),
-        Column("saved USD", 1),
+        Column(f"own {shown.per('M')}"),
+        Column(f"API {shown.per('M')}"),
+        Column(f"saved {shown.code}", 1),
         Column("break-even tokens/h", 3),
         Column("needed busy", 2),
         Column("busy now", 2),
@@ -83,9 +86,9 @@ def break_even(
         made.add_row(
             row.model or "everything",
             cli.count(row.tokens_per_hour or 0),
-            cli.rate(row.own_usd_per_million),
-            cli.rate(row.api_usd_per_million),
-            cli.dollars(row.saved_nusd),
+            shown.ratio(row.own_usd_per_million),
+            shown.ratio(row.api_usd_per_million),
+            shown.amount(row.saved_nusd),
             "-"
             if row.break_even_tokens_per_hour is None
             else cli.count(row.break_even_tokens_per_hour),
@@ -97,6 +100,7 @@ def break_even(
     hourly = body.own_usd_per_gpu_hour
     cli.show(made, *(row.says for row in body.rows))
     cli.show(
-        f"paid per GPU-hour: {cli.rate(hourly)} USD"
-        + (f", what if {usd_per_gpu_hour}" if usd_per_gpu_hour else "")
+        f"paid per GPU-hour: {shown.ratio(hourly)} {shown.code}"
+        + (f", what if {usd_per_gpu_hour} USD" if usd_per_gpu_hour else ""),
+        *shown.notes(),
     )

@@ -9,6 +9,7 @@ import typer
 
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.foreign_text import visible
+from gpu_token_analytics.terminal import money
 from gpu_token_analytics.terminal import support as cli
 
 budgets_app = typer.Typer(
@@ -29,7 +30,10 @@ def register(app: typer.Typer) -> None:
 
 @budgets_app.command("list")
 def list_budgets(
-    wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False
+    currency: money.CurrencyOption = None,
+    wide: cli.WideOption = False,
+    as_json: cli.JsonOption = False,
+    as_csv: cli.CsvOption = False,
 ) -> None:
     """Every budget as it is set.
 
@@ -40,12 +44,13 @@ def list_budgets(
 
     with cli.opened() as desk:
         rows = [_plain(row) for row in BudgetDesk.over(desk).every()]
+        shown = money.shown_in(desk, currency)
     if cli.printed({"budgets": rows}, rows, as_json=as_json, as_csv=as_csv):
         return
     columns = (
         Column("name", right=False),
         Column("of", right=False),
-        Column("limit USD"),
+        Column(f"limit {shown.code}"),
         Column("every", right=False),
         Column("time zone", 3, right=False),
         Column("told at", 1, right=False),
@@ -56,7 +61,7 @@ def list_budgets(
         told = [f"{percent} %" for percent in row["thresholds"]] + ["forecast"] * row[
             "forecast_alert"
         ]
-        limit, every = cli.dollars(row["limit_nusd"]), row["period"]
+        limit, every = shown.amount(row["limit_nusd"]), row["period"]
         made.add_row(
             row["name"],
             _of(row),
@@ -66,12 +71,15 @@ def list_budgets(
             ", ".join(told),
             row["changed_at"],
         )
-    cli.show(made)
+    cli.show(made, *shown.notes())
 
 
 @budgets_app.command("status")
 def status(
-    wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False
+    currency: money.CurrencyOption = None,
+    wide: cli.WideOption = False,
+    as_json: cli.JsonOption = False,
+    as_csv: cli.CsvOption = False,
 ) -> None:
     """Every budget in its current period: spent, forecast to its end, and what was told.
 
@@ -84,16 +92,17 @@ def status(
         budgets = BudgetDesk.over(desk)
         body = _plain(budgets.standing())
         alerts = [_plain(row) for row in budgets.told(1000)]
+        shown = money.shown_in(desk, currency)
     rows = body["budgets"]
     if cli.printed({**body, "alerts": alerts}, rows, as_json=as_json, as_csv=as_csv):
         return
     columns = (
         Column("name", right=False),
         Column("of", 2, right=False),
-        Column("spent USD"),
-        Column("limit USD"),
+        Column(f"spent {shown.code}"),
+        Column(f"limit {shown.code}"),
         Column("used"),
-        Column("forecast USD"),
+        Column(f"forecast {shown.code}"),
         Column("80 % between", 4),
         Column("period from", 3, right=False),
         Column("to", 5, right=False),
@@ -105,7 +114,7 @@ def status(
         between = (
             ""
             if forecast is None
-            else f"{cli.dollars(forecast['low_nusd'])} and {cli.dollars(forecast['high_nusd'])}"
+            else f"{shown.amount(forecast['low_nusd'])} and {shown.amount(forecast['high_nusd'])}"
         )
         told = [
             _told(alert)
@@ -115,17 +124,17 @@ def status(
         made.add_row(
             row["name"],
             _of(row),
-            cli.dollars(row["spent_nusd"]),
-            cli.dollars(row["limit_nusd"]),
+            shown.amount(row["spent_nusd"]),
+            shown.amount(row["limit_nusd"]),
             cli.percent(row["used_share"]),
-            "-" if forecast is None else cli.dollars(forecast["nusd"]),
+            "-" if forecast is None else shown.amount(forecast["nusd"]),
             between,
             row["from"],
             row["to"],
             ", ".join(told),
             style="bold" if (row["used_share"] or 0) >= 1 else None,
         )
-    cli.show(made)
+    cli.show(made, *shown.notes())
     for row in rows:
         if row["no_forecast"] is not None:
             typer.echo(f"{row['name']}: no forecast, {row['no_forecast']}")

@@ -17,6 +17,7 @@ from gpu_token_analytics.costs import choices as p
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.settings import load
 from gpu_token_analytics.signals import stoppable
+from gpu_token_analytics.terminal import money
 from gpu_token_analytics.terminal import support as cli
 from gpu_token_analytics.terminal.export import export_chunks
 
@@ -230,6 +231,7 @@ def top(
     interval_seconds: Annotated[
         float, typer.Option("--interval", "-i", min=0.5, max=60, help="Seconds between looks.")
     ] = 2.0,
+    currency: money.CurrencyOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what a screen shows, once, as JSON.")
     ] = False,
@@ -254,4 +256,5 @@ def top(
                 cli.print_csv(gpus)
             return
         with stoppable() as stop:
-            view.run(desk, plain_console(), stop, interval_seconds)
+            shown = money.shown_in(desk, currency)
+            view.run(desk, plain_console(), stop, interval_seconds, shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from gpu_token_analytics.terminal import money
 from gpu_token_analytics.terminal import support as cli
 
 
@@ -14,6 +15,7 @@ def register(app: typer.Typer) -> None:
 
 def show_hints(
     time_zone: cli.ZoneOption = "UTC",
+    currency: money.CurrencyOption = None,
     wide: cli.WideOption = False,
     as_json: cli.JsonOption = False,
     as_csv: cli.CsvOption = False,
@@ -32,20 +34,21 @@ def show_hints(
         check_zone(time_zone)
     with cli.opened() as desk:
         body = hints(desk, time_zone)
+        shown = money.shown_in(desk, currency)
     if cli.printed(body, body.hints, as_json=as_json, as_csv=as_csv):
         return
     columns = (
         Column("hint", right=False),
         Column("of", right=False),
-        Column("USD in 7 days"),
+        Column(f"{shown.code} in 7 days"),
         Column("in 30 days", 1),
         Column("GPUs", 2),
         Column("says", 3, right=False),
     )
     made = FittedTable(f"hints, as of {cli.instant(body.to)}, {body.gpus} GPUs", columns, wide=wide)
     for hint in body.hints:
-        money = (cli.dollars(hint.week_nusd), cli.dollars(hint.month_nusd))
-        made.add_row(hint.kind, hint.subject, *money, str(len(hint.gpus) or ""), hint.says)
+        amounts = map(shown.amount, (hint.week_nusd, hint.month_nusd))
+        made.add_row(hint.kind, hint.subject, *amounts, str(len(hint.gpus) or ""), hint.says)
     cli.show(
         made,
         *(
@@ -53,4 +56,5 @@ def show_hints(
             if not body.hints
             else []
         ),
+        *shown.notes(),
     )

@@ -8,6 +8,7 @@ import typer
 
 from gpu_token_analytics.costs.choices import ShareRule
 from gpu_token_analytics.foreign_text import visible
+from gpu_token_analytics.terminal import money
 from gpu_token_analytics.terminal import support as cli
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def idle(
     last: cli.LastOption = "30d",
     period: cli.PeriodOption = None,
     time_zone: cli.ZoneOption = "UTC",
+    currency: money.CurrencyOption = None,
     wide: cli.WideOption = False,
     as_json: cli.JsonOption = False,
     as_csv: cli.CsvOption = False,
@@ -132,6 +134,7 @@ def idle(
     asked = cli.asked_range(start, end, last, period, time_zone)
     with cli.opened() as desk:
         body = idle_money(desk, *asked.at(desk.now()), share)
+        shown = money.shown_in(desk, currency, body.from_, body.to)
     if cli.printed(
         body, body.shared_out.rows if body.shared_out else body.rows, as_json=as_json, as_csv=as_csv
     ):
@@ -139,7 +142,7 @@ def idle(
     columns = (
         Column("owner", right=False),
         Column("cost centre", 1, right=False),
-        Column("idle USD"),
+        Column(f"idle {shown.code}"),
         Column("warm", 2),
         Column("cold", 2),
         Column("unobserved", 2),
@@ -155,39 +158,40 @@ def idle(
             row.unmetered_work_nusd,
         )
         nobody = "(no owner)" if row.cost_centre is None else ""
-        made.add_row(row.owner or nobody, row.cost_centre or "", *map(cli.dollars, classes))
+        made.add_row(row.owner or nobody, row.cost_centre or "", *map(shown.amount, classes))
     made.add_row(
         "total",
         "",
-        cli.dollars(body.idle_nusd),
+        shown.amount(body.idle_nusd),
         "",
         "",
         "",
-        cli.dollars(body.unmetered_work_nusd),
+        shown.amount(body.unmetered_work_nusd),
         style="bold",
     )
     cli.show(made)
     if body.shared_out is not None:
-        cli.show("", _shared(body.shared_out, wide=wide))
+        cli.show("", _shared(body.shared_out, shown, wide=wide))
+    cli.show(*shown.notes())
 
 
-def _shared(body: SharedOut, *, wide: bool) -> FittedTable:
+def _shared(body: SharedOut, shown: money.Shown, *, wide: bool) -> FittedTable:
     from gpu_token_analytics.terminal.console import Column, FittedTable
 
     columns = (
         Column("team", right=False),
-        Column("attributed USD", 1),
-        Column("shared idle USD"),
+        Column(f"attributed {shown.code}", 1),
+        Column(f"shared idle {shown.code}"),
         Column("both", 2),
     )
     made = FittedTable(f"shared out {body.rule}: {body.says}", columns, wide=wide)
     for row in body.rows:
         parts = (row.attributed_nusd, row.shared_idle_nusd, row.with_shared_idle_nusd)
-        made.add_row(row.team or "(nobody)", *map(cli.dollars, parts))
+        made.add_row(row.team or "(nobody)", *map(shown.amount, parts))
     both = body.attributed_nusd + body.shared_idle_nusd
     made.add_row(
         "total",
-        *map(cli.dollars, (body.attributed_nusd, body.shared_idle_nusd, both)),
+        *map(shown.amount, (body.attributed_nusd, body.shared_idle_nusd, both)),
         style="bold",
     )
     return made

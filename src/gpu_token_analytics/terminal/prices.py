@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from gpu_token_analytics.foreign_text import visible
+from gpu_token_analytics.terminal import money
 from gpu_token_analytics.terminal import support as cli
 
 prices_app = typer.Typer(help="The price book: append-only, effective-dated.", no_args_is_help=True)
@@ -24,7 +25,10 @@ def register(app: typer.Typer) -> None:
 
 @prices_app.command("list")
 def list_prices(
-    wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False
+    currency: money.CurrencyOption = None,
+    wide: cli.WideOption = False,
+    as_json: cli.JsonOption = False,
+    as_csv: cli.CsvOption = False,
 ) -> None:
     """Every row, newest valid-from first.
 
@@ -35,6 +39,7 @@ def list_prices(
 
     with cli.opened() as desk:
         rows = every_price(desk)
+        shown = money.shown_in(desk, currency)
     if cli.printed({"prices": rows}, rows, as_json=as_json, as_csv=as_csv):
         return
     columns = (
@@ -42,7 +47,7 @@ def list_prices(
         Column("to", 2, right=False),
         Column("scope", right=False),
         Column("key", right=False),
-        Column("$/h"),
+        Column(shown.per("h")),
         Column("mode", 3, right=False),
         Column("source", 4, right=False),
         Column("", 1, right=False),
@@ -57,12 +62,12 @@ def list_prices(
             cli.instant(row.valid_to),
             row.scope,
             row.key or "",
-            row.usd_per_hour,
+            row.usd_per_hour if shown is money.USD else shown.ratio(float(row.usd_per_hour)),
             row.mode,
             row.source,
             ", ".join(remarks),
         )
-    cli.show(made)
+    cli.show(made, *shown.notes())
 
 
 @prices_app.command("add")

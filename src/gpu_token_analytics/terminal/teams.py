@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gpu_token_analytics.foreign_text import visible
+from gpu_token_analytics.terminal import money
 from gpu_token_analytics.terminal import support as cli
 
 teams_app = typer.Typer(
@@ -84,6 +85,7 @@ def costs(
     last: cli.LastOption = "30d",
     period: cli.PeriodOption = None,
     time_zone: cli.ZoneOption = "UTC",
+    currency: money.CurrencyOption = None,
     wide: cli.WideOption = False,
     as_json: cli.JsonOption = False,
     as_csv: cli.CsvOption = False,
@@ -100,11 +102,12 @@ def costs(
     asked = cli.asked_range(start, end, last, period, time_zone)
     with cli.opened() as desk:
         body = team_costs(desk, *asked.at(desk.now()))
+        shown = money.shown_in(desk, currency, body.from_, body.to)
     if cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):
         return
     columns = (
         Column("team", right=False),
-        Column("attributed USD"),
+        Column(f"attributed {shown.code}"),
         Column("tokens", 1),
         Column("requests", 2),
         Column("tenants", 3, right=False),
@@ -114,10 +117,10 @@ def costs(
         names = ", ".join(row.tenants)
         made.add_row(
             row.team or "(no team)",
-            cli.dollars(row.attributed_nusd),
+            shown.amount(row.attributed_nusd),
             cli.count(row.tokens),
             cli.count(row.requests),
             names,
         )
-    made.add_row("total", cli.dollars(body.attributed_nusd), "", "", "", style="bold")
-    cli.show(made)
+    made.add_row("total", shown.amount(body.attributed_nusd), "", "", "", style="bold")
+    cli.show(made, *shown.notes())

@@ -22,7 +22,8 @@ from gpu_token_analytics.costs.live import live_figures
 from gpu_token_analytics.documents import MoneyClass
 from gpu_token_analytics.rollups.spans import UTC_ZONE, Step, bucket_start
 from gpu_token_analytics.terminal.console import Column, FittedTable
-from gpu_token_analytics.terminal.support import count, dollars, percent, rate
+from gpu_token_analytics.terminal.money import USD, Shown
+from gpu_token_analytics.terminal.support import count, percent
 
 STYLES: dict[str, str] = {
     MoneyClass.ATTRIBUTED: "green",
@@ -47,33 +48,38 @@ def snapshot(desk: Desk) -> tuple[Live, list[GpuState]]:
 
 
 def screen(
-    figures: Live, gpus: list[GpuState], sort: str, console: Console, first: int
+    figures: Live,
+    gpus: list[GpuState],
+    sort: str,
+    console: Console,
+    first: int,
+    shown: Shown = USD,
 ) -> tuple[Group, int, int]:
     """(one screen, the first GPU on it, how many GPUs there is room for). first: the GPU that was
     asked to be the first."""
     above = Group(
-        _header(figures),
+        _header(figures, shown),
+        *(Text(note, "dim") for note in shown.notes()),
         _identity(figures),
         Text(),
-        _models(figures, max(1, console.height // 6)),
+        _models(figures, max(1, console.height // 6), shown),
         Text(),
     )
     used = len(console.render_lines(above, pad=False))
     room = max(1, console.height - used - GPU_FRAME_LINES)
     first = max(0, min(first, len(gpus) - room))
-    return Group(above, *_gpus(gpus, sort, first, room)), first, room
+    return Group(above, *_gpus(gpus, sort, first, room, shown)), first, room
 
 
-def _header(figures: Live) -> Text:
-    spend = figures.usd_per_hour
+def _header(figures: Live, shown: Shown) -> Text:
     return Text.assemble(
         ("gpu-tokens top  ", "bold"),
         f"{figures.gpus or 0} GPUs   ",
-        (f"{'-' if spend is None else f'{spend:,.2f}'} $/h   ", "bold"),
+        (f"{shown.ratio(figures.usd_per_hour, 2)} {shown.per('h')}   ", "bold"),
         f"{count(figures.tokens_per_second or 0)} tok/s   ",
         (
-            f"$/M active {rate(figures.active_usd_per_million)}  loaded "
-            f"{rate(figures.loaded_usd_per_million)}   "
+            f"{shown.per('M')} active {shown.ratio(figures.active_usd_per_million)}  loaded "
+            f"{shown.ratio(figures.loaded_usd_per_million)}   "
         ),
         f"due {figures.cells_due}   {figures.at:%Y-%m-%d %H:%M:%S}Z",
     )
@@ -101,8 +107,13 @@ def _identity(figures: Live) -> Text:
     return text
 
 
-def _models(figures: Live, room: int) -> FittedTable:
-    numbers = (Column("tok/s", 2), Column("USD", 3), Column("$/M active"), Column("$/M loaded", 1))
+def _models(figures: Live, room: int, shown: Shown) -> FittedTable:
+    numbers = (
+        Column("tok/s", 2),
+        Column(shown.code, 3),
+        Column(f"{shown.per('M')} active"),
+        Column(f"{shown.per('M')} loaded", 1),
+    )
     models = sorted(figures.models, key=lambda model: -(model.attributed_nusd or 0))
     more = f"   {len(models) - room} more" if len(models) > room else ""
     made = FittedTable(f"models{more}", (Column("model", right=False), *numbers))
@@ -110,32 +121,35 @@ def _models(figures: Live, room: int) -> FittedTable:
         made.add_row(
             model.model,
             count(model.tokens_per_second),
-            dollars(model.attributed_nusd),
-            rate(model.active_usd_per_million),
-            rate(model.loaded_usd_per_million),
+            shown.amount(model.attributed_nusd),
+            shown.ratio(model.active_usd_per_million),
+            shown.ratio(model.loaded_usd_per_million),
         )
     if not figures.models:
         made.add_row("(no request in the last minutes)")
     return made
 
 
-_GPU_COLUMNS = (
-    Column("gpu", right=False),
-    Column("name", 4, right=False),
-    Column("util", right=False),
-    Column("memory", 3, right=False),
-    Column("W", 5),
-    Column("$/h", 2),
-    Column("idle today", 1),
-    Column("last hour", 7, right=False),
-    Column("models", 6, right=False),
-)
+def _gpu_columns(shown: Shown) -> tuple[Column, ...]:
+    return (
+        Column("gpu", right=False),
+        Column("name", 4, right=False),
+        Column("util", right=False),
+        Column("memory", 3, right=False),
+        Column("W", 5),
+        Column(shown.per("h"), 2),
+        Column("idle today", 1),
+        Column("last hour", 7, right=False),
+        Column("models", 6, right=False),
+    )
 
 
-def _gpus(gpus: list[GpuState], sort: str, first: int, room: int) -> list[RenderableType]:
+def _gpus(
+    gpus: list[GpuState], sort: str, first: int, room: int, shown: Shown
+) -> list[RenderableType]:
     """One line each of the GPUs from `first` on, and what is not shown."""
     made = FittedTable(
-        f"sorted by {SORTS[sort]}   keys: h c u i sort, arrows scroll, q quit", _GPU_COLUMNS
+        f"sorted by {SORTS[sort]}   keys: h c u i sort, arrows scroll, q quit", _gpu_columns(shown)
     )
     for gpu in sorted(gpus, key=_order(sort))[first : first + room]:
         label = f"{gpu.host}/{gpu.gpu_index}" if gpu.host and gpu.gpu_index is not None else gpu.gpu
@@ -146,7 +160,7 @@ def _gpus(gpus: list[GpuState], sort: str, first: int, room: int) -> list[Render
             _bar(gpu.utilization) if gpu.state == "live" else Text(gpu.state, "red"),
             _bar(used / size if used is not None and size else None),
             "-" if gpu.power_w is None else f"{gpu.power_w:,.0f}",
-            rate(gpu.usd_per_hour),
+            shown.ratio(gpu.usd_per_hour),
             percent(gpu.idle_share_today),
             _history(gpu.newest_minutes),
             ", ".join(gpu.models) or "-",
@@ -191,7 +205,13 @@ def _history(minutes: list[str | None]) -> Text:
     return text
 
 
-def run(desk: Desk, console: Console, stop: threading.Event, interval_seconds: float) -> None:
+def run(
+    desk: Desk,
+    console: Console,
+    stop: threading.Event,
+    interval_seconds: float,
+    shown: Shown = USD,
+) -> None:
     """Draw until `q`, Ctrl-C or `stop`."""
     sort, first = "h", 0
     with _keys() as pressed, Drawing(console=console, screen=True, auto_refresh=False) as live:
@@ -199,7 +219,7 @@ def run(desk: Desk, console: Console, stop: threading.Event, interval_seconds: f
             figures, gpus = snapshot(desk)
             until = time.monotonic() + interval_seconds
             while time.monotonic() < until and not stop.is_set():
-                drawn, first, room = screen(figures, gpus, sort, console, first)
+                drawn, first, room = screen(figures, gpus, sort, console, first, shown)
                 live.update(drawn, refresh=True)
                 key = pressed(min(0.5, max(0.0, until - time.monotonic())))
                 if key == "q":

@@ -1,0 +1,115 @@
+"""Tables of the terminal in another currency: every amount at one rate, told once; JSON and CSV
+stay in USD."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal
+
+import pytest
+from bench.synthetic_cells import Fleet
+from rich.console import Console
+
+from gpu_token_analytics.books.rates import Rate
+from gpu_token_analytics.costs.rates import NewRate, append_rate
+from gpu_token_analytics.documents import Collection
+from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.terminal import money, top
+from gpu_token_analytics.terminal.support import dollars
+
+from .conftest import Api, commands_at, served
+from .test_api_commands import runner
+
+START = datetime(2026, 1, 30, tzinfo=UTC)
+NOON = START + timedelta(hours=12)
+RANGE = ("--from", START.isoformat(), "--to", (START + timedelta(hours=20)).isoformat())
+COMMANDS = (
+    ("owners", "idle", *RANGE, "--share", "by_use"),
+    ("teams", "costs", *RANGE),
+    ("break-even", "0.6", *RANGE),
+    ("budgets", "list"),
+    ("prices", "list"),
+    ("hints",),
+    ("budgets", "status"),
+)
+
+
+@pytest.fixture(scope="module")
+def made(make_store: Callable[[], tuple[Store, Settings]]) -> Iterator[Api]:
+    """A day of a small fleet, a budget, a price, and EUR at 0.5, from noon on at 0.9."""
+    store, settings = make_store()
+    with served(store, settings, Fleet(gpus=2, gpus_per_host=2), START, 1440) as api:
+        desk = api.services.desk
+        for units, since in (("0.5", datetime(2026, 1, 1, tzinfo=UTC)), ("0.9", NOON)):
+            append_rate(
+                desk, NewRate(currency="EUR", units_per_usd=Decimal(units), valid_from=since), "cli"
+            )
+        run = runner(store, settings)
+        run("prices", "add", "2.50")
+        run("budgets", "set", "all", "1000", "--period", "month")
+        yield api
+
+
+def numbers(text: str) -> list[Decimal]:
+    return [
+        Decimal(found.replace(",", "")) for found in re.findall(r"(?<![\w.:-])[\d,]+\.\d+", text)
+    ]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_tables_are_in_the_currency_and_files_are_not(
+    made: Api, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    commands_at(START + timedelta(days=1), monkeypatch)
+    run = runner(made.store, made.settings)
+    for kind in ("--json", "--csv"):
+        plain, asked = (run(*command, kind, *more).stdout for more in ((), ("--currency", "EUR")))
+        assert plain == asked, "in USD"
+    usd, eur = (run(*command, "--wide", *more).stdout for more in ((), ("--currency", "EUR")))
+    note = "in EUR at 1 USD = 0.9 EUR, since 2026-01-30T12:00:00Z"
+    assert eur.count(note) == 1
+    assert ("the rate changed within this range" in eur) == (RANGE[0] in command)
+    assert re.search(r"USD|\$", usd.splitlines()[1])
+    headings = eur.splitlines()[1]
+    assert "EUR" in headings
+    assert not {"USD", "$"} & set(re.findall(r"USD|\$", headings))
+
+
+def test_an_amount_is_converted_to_the_last_place(made: Api) -> None:
+    shown = money.shown_in(made.services.desk, "EUR", START, NOON)
+    assert (shown.code, shown.rate, shown.changed) == (
+        "EUR",
+        Rate(Decimal("0.5"), datetime(2026, 1, 1, tzinfo=UTC)),
+        False,
+    )
+    for nusd in (0, 1, 3, 7_000_001, 123_456_789_012_345):
+        half = int((nusd * Decimal("0.5")).to_integral_value(ROUND_HALF_EVEN))
+        assert shown.amount(nusd) == dollars(half)
+    assert (shown.amount(None), shown.ratio(None)) == ("-", "-")
+    assert (shown.ratio(4.0), shown.per("M")) == ("2.000", "EUR/M")
+    assert money.shown_in(made.services.desk, "USD") is money.USD
+
+
+def test_a_currency_without_a_rate_is_refused_with_the_way_to_say_one(made: Api) -> None:
+    run = runner(made.store, made.settings)
+    failed = run("hints", "--currency", "GBP", fails=True)
+    assert "rates add GBP" in str(failed.exception)
+
+
+def test_top_is_in_the_currency(made: Api) -> None:
+    desk = made.services.desk
+    console = Console(width=160, height=40, record=True)
+    texts = []
+    for currency in (None, "EUR"):
+        shown = money.shown_in(desk, currency)
+        console.print(top.screen(*top.snapshot(desk), "h", console, 0, shown)[0])
+        texts.append(console.export_text())
+    usd, eur = texts
+    (spend,) = re.findall(r"([\d.,]+) \$/h", usd.splitlines()[0])
+    assert f"{float(spend) * 0.9:,.2f} EUR/h" in eur
+    assert "0.9 EUR, since" in eur
+    assert "$" not in eur
+    assert Collection.EXCHANGE_RATES.value in made.store.database.list_collection_names()
