@@ -6,17 +6,17 @@ The rate is the one that holds at the end of the range, or now where a command h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.terminal import support as cli
 
 if TYPE_CHECKING:  # drivers are not loaded for `--help`
-    from gpu_token_analytics.books.rates import Rate
     from gpu_token_analytics.costs.desk import Desk
 
 CurrencyOption = Annotated[
@@ -35,28 +35,29 @@ class Shown:
     """Writes nano-USD and rates in USD for people, in `code`."""
 
     code: str = "USD"
-    rate: Rate | None = None
-    changed: bool = False  # within the range
+    units_per_usd: Decimal = Decimal(1)
+    valid_from: datetime | None = None  # of the rate
+    convert: Callable[[int], int] = int  # nano-USD to billionths of a unit
+    changed: bool = False  # the rate, within the range
 
     def amount(self, nusd: int | None) -> str:
         """Money; `-` where it is not known."""
-        return cli.dollars(nusd if nusd is None or self.rate is None else self.rate.convert(nusd))
+        return cli.dollars(None if nusd is None else self.convert(nusd))
 
     def ratio(self, usd: float | None, places: int = 3) -> str:
         """A rate in USD, such as that of a million tokens; `-` where it is not known."""
-        factor = 1.0 if self.rate is None else float(self.rate.units_per_usd)
-        return "-" if usd is None else f"{usd * factor:,.{places}f}"
+        return "-" if usd is None else f"{usd * float(self.units_per_usd):,.{places}f}"
 
     def per(self, unit: str) -> str:
         """`$/h`, as a heading."""
-        return f"{'$' if self.rate is None else self.code}/{unit}"
+        return f"{'$' if self.valid_from is None else self.code}/{unit}"
 
     def notes(self) -> list[str]:
         """What to say below a table: nothing in USD."""
-        if self.rate is None:
+        if self.valid_from is None:
             return []
-        since = cli.instant(self.rate.valid_from)
-        said = f"in {self.code} at 1 USD = {self.rate.units_per_usd} {self.code}, since {since}"
+        since = cli.instant(self.valid_from)
+        said = f"in {self.code} at 1 USD = {self.units_per_usd} {self.code}, since {since}"
         if not self.changed:
             return [said]
         return [
@@ -71,16 +72,13 @@ USD = Shown()
 def shown_in(
     desk: Desk, currency: str | None, start: datetime | None = None, end: datetime | None = None
 ) -> Shown:
-    """How a table of [start, end), else of now, shows money. None: USD. Raises SettingsError where
-    no rate holds."""
+    """How a table of [start, end), else of now, shows money. None: USD. Raises Refused where no
+    rate holds."""
+    from gpu_token_analytics.costs.row_rates import rate_at
+
     if currency is None or currency == USD.code:
         return USD
     at = desk.now() if end is None else end - _MOMENT
-    book = desk.rates.book(currency)
-    rate = book.rate_of(currency, at)
-    if rate is None:
-        raise SettingsError(
-            f"--currency {currency}: there is no rate at {cli.instant(at)}; append one: gpu-tokens "
-            f"rates add {currency} 0.92"
-        )
-    return Shown(currency, rate, changed=start is not None and start < rate.valid_from)
+    rate = rate_at(desk.rates.book(currency), currency, at)
+    changed = start is not None and start < rate.valid_from
+    return Shown(currency, rate.units_per_usd, rate.valid_from, rate.convert, changed)

@@ -12,7 +12,6 @@ import pytest
 from bench.synthetic_cells import Fleet
 from rich.console import Console
 
-from gpu_token_analytics.books.rates import Rate
 from gpu_token_analytics.costs.rates import NewRate, append_rate
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.mongo.client import Store
@@ -80,11 +79,7 @@ def test_tables_are_in_the_currency_and_files_are_not(
 
 def test_an_amount_is_converted_to_the_last_place(made: Api) -> None:
     shown = money.shown_in(made.services.desk, "EUR", START, NOON)
-    assert (shown.code, shown.rate, shown.changed) == (
-        "EUR",
-        Rate(Decimal("0.5"), datetime(2026, 1, 1, tzinfo=UTC)),
-        False,
-    )
+    assert (shown.code, shown.units_per_usd, shown.changed) == ("EUR", Decimal("0.5"), False)
     for nusd in (0, 1, 3, 7_000_001, 123_456_789_012_345):
         half = int((nusd * Decimal("0.5")).to_integral_value(ROUND_HALF_EVEN))
         assert shown.amount(nusd) == dollars(half)
