@@ -28,25 +28,36 @@ def register(app: typer.Typer) -> None:
 
 
 @gpus_app.command("list")
-def list_gpus(as_json: cli.JsonOption = False, wide: cli.WideOption = False) -> None:
+def list_gpus(
+    wide: cli.WideOption = False, as_json: cli.JsonOption = False, as_csv: cli.CsvOption = False
+) -> None:
     """GPUs that are known, by samples or declared, and the names that requests gave to GPUs nobody
-    told of.
+    told of. --csv has a row for each, and which of the three it is.
 
     Examples: `gpu-tokens gpus list` | `gpu-tokens gpus list --json`
     """
+    from msgspec.structs import asdict
+
     from gpu_token_analytics.costs.declarations import declared_gpus
     from gpu_token_analytics.terminal.console import Column, FittedTable
 
     with cli.opened() as desk:
         sampled = desk.reads.gpus()
         body = declared_gpus(desk)
+    rows = [
+        {"gpu": row["_id"], "host": row.get("host"), "name": row.get("name")} for row in sampled
+    ]
     if as_json:
-        from msgspec.structs import asdict
-
-        rows = [
-            {"gpu": row["_id"], "host": row.get("host"), "name": row.get("name")} for row in sampled
-        ]
         cli.print_json({"sampled": rows, **asdict(body)})
+        return
+    if as_csv:
+        cli.print_csv(
+            [
+                *({"known_by": "samples", **row} for row in rows),
+                *({"known_by": "declaration", **asdict(row)} for row in body.declarations),
+                *({"known_by": "nobody", **asdict(row)} for row in body.unknown),
+            ]
+        )
         return
     ranks = {"GPU": 0, "host": 2, "name": 3, "known by": 1, "from": 4, "to": 5}
     made = FittedTable(

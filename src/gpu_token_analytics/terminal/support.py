@@ -212,16 +212,17 @@ def printed(body: Any, rows: Iterable[Any], *, as_json: bool, as_csv: bool) -> b
     return as_json or as_csv
 
 
-def print_csv(rows: Iterable[Any]) -> None:
+def print_csv(rows: Iterable[Any], columns: Iterable[str] = ()) -> None:
     """Rows of a JSON answer as CSV on standard output: a column for each field, `a.b` for one
-    inside another, lists with blanks between; empty is null."""
+    inside another, lists with blanks between; empty is null. columns: those that are there even
+    where no row is, first."""
     import csv
     import sys
 
     import msgspec
 
     flat = [_flat(msgspec.to_builtins(row, enc_hook=int)) for row in rows]
-    names = list(dict.fromkeys(name for row in flat for name in row))
+    names = list(dict.fromkeys([*columns, *(name for row in flat for name in row)]))
     writer = csv.writer(sys.stdout)
     writer.writerow(names)
     writer.writerows([_csv_text(row.get(name)) for name in names] for row in flat)

@@ -18,8 +18,10 @@ from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.running_demo import settings_beside_demo
 from gpu_token_analytics.signals import stop_on_signals
 from gpu_token_analytics.terminal.console import plain_console
+from gpu_token_analytics.terminal.support import print_csv
 
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
+_Csv = Annotated[bool, typer.Option("--csv", help="The rows as CSV instead of text.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +47,9 @@ def audit_ledger(
         float, typer.Option(help="Wait up to this many seconds until no cell is due.")
     ] = 0.0,
     as_json: _Json = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="The findings as CSV: no rows where it holds.")
+    ] = False,
 ) -> None:
     """Check that every nano-dollar has exactly one class and that the ledger is what the raw events
     say.
@@ -98,6 +103,8 @@ def audit_ledger(
         )
     if as_json:
         typer.echo(json.dumps(report.as_json()))
+    elif as_csv:
+        print_csv(report.as_json()["findings"], ("cell", "problem"))
     else:
         for line in describe(report):
             typer.echo(visible(line))
@@ -108,6 +115,7 @@ def audit_ledger(
 def verify_pipeline(
     timeout: Annotated[float, typer.Option(help="Longest wait for all of it, in seconds.")] = 120.0,
     as_json: _Json = False,
+    as_csv: _Csv = False,
 ) -> None:
     """Send marked events, wait until they are stored and in the ledger, take them out again; prints
     each step. Exit code 1 when one fails.
@@ -121,35 +129,37 @@ def verify_pipeline(
     settings = settings_beside_demo()
     logs.configure(settings)
     store = open_store(settings, "gpu-tokens-verify", connect_ms=COMMAND_CONNECT_MS)
-    if not as_json:
+    as_text = not (as_json or as_csv)
+    if as_text:
         typer.echo(f"mongodb      MongoDB {store.server} answers")
-    with EventProducer(settings, client="verify") as producer:
-        partitions = producer.check()
-        if not as_json:
-            typer.echo(f"topic        {settings.kafka_topic} has {partitions} partitions")
-        for step in verify(
-            producer,
-            store,
-            SystemClock(),
-            stop_on_signals(),
-            timeout,
-            settings.close_debounce_seconds,
-        ):
-            line: dict[str, Any] = {
-                "step": step.name,
-                "detail": step.detail,
-                "seconds": round(step.seconds, 2),
-            }
-            typer.echo(
-                json.dumps(line)
-                if as_json
-                else f"{step.name:<12} {step.detail} ({step.seconds:.1f} s)"
-            )
-    if not as_json:
+    rows: list[dict[str, Any]] = []
+    try:
+        with EventProducer(settings, client="verify") as producer:
+            partitions = producer.check()
+            if as_text:
+                typer.echo(f"topic        {settings.kafka_topic} has {partitions} partitions")
+            for step in verify(
+                producer,
+                store,
+                SystemClock(),
+                stop_on_signals(),
+                timeout,
+                settings.close_debounce_seconds,
+            ):
+                seconds = round(step.seconds, 2)
+                rows.append({"step": step.name, "detail": step.detail, "seconds": seconds})
+                if as_json:
+                    typer.echo(json.dumps(rows[-1]))
+                elif as_text:
+                    typer.echo(f"{step.name:<12} {step.detail} ({step.seconds:.1f} s)")
+    finally:
+        if as_csv:  # the steps until one failed, too
+            print_csv(rows, ("step", "detail", "seconds"))
+    if as_text:
         typer.echo("verified: the pipeline stores events once and the ledger holds them")
 
 
-def show_settings(as_json: _Json = False) -> None:
+def show_settings(as_json: _Json = False, as_csv: _Csv = False) -> None:
     """Show every setting, its value in force and what it does; passwords are hidden.
 
     Example: `gpu-tokens settings | grep KAFKA`
@@ -159,6 +169,9 @@ def show_settings(as_json: _Json = False) -> None:
     rows = settings_rows(settings_beside_demo())
     if as_json:
         typer.echo(json.dumps(rows))
+        return
+    if as_csv:
+        print_csv(rows)
         return
     for row in rows:
         mark = "*" if row["set"] else " "

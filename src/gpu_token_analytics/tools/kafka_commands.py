@@ -21,6 +21,7 @@ from gpu_token_analytics.kafka.records import DeadLetter
 from gpu_token_analytics.kafka.topics import create_topics, describe_group
 from gpu_token_analytics.running_demo import settings_beside_demo
 from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.terminal.support import print_csv
 from gpu_token_analytics.wire.events import decode
 
 topics_app = typer.Typer(
@@ -40,6 +41,10 @@ _At = Annotated[
     ),
 ]
 _SHOWN_BYTES = 120
+_LETTER_COLUMNS = (
+    *("topic", "partition", "offset", "reason", "field", "message", "key", "value"),
+    "cut_from_bytes",
+)
 _RESEND_TIMEOUT_SECONDS = 60.0
 
 
@@ -68,19 +73,18 @@ def topics_create() -> None:
 @topics_app.command("show")
 def topics_show(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per partition.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="One row per partition.")] = False,
 ) -> None:
     """Oldest, next and committed offset of each partition, and the lag."""
     states = describe_group(settings_beside_demo())
+    names = ("partition", "low", "high", "committed", "lag")
+    rows = [{name: getattr(state, name) for name in names} for state in states]
+    if as_csv:
+        print_csv(rows, names)
+        return
     if as_json:
-        for state in states:
-            typer.echo(
-                json.dumps(
-                    {
-                        name: getattr(state, name)
-                        for name in ("partition", "low", "high", "committed", "lag")
-                    }
-                )
-            )
+        for row in rows:
+            typer.echo(json.dumps(row))
         return
     typer.echo(f"{'partition':>9} {'oldest':>12} {'next':>12} {'committed':>12} {'lag':>10}")
     for state in states:
@@ -119,9 +123,14 @@ def dead_letters_list(
     reason: _ReasonOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per letter.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="One row per letter.")] = False,
 ) -> None:
     """The records that were refused, with the reason. The last line counts all of them."""
     counts: Counter[str] = Counter()
+    if as_csv:
+        letters = islice(_matching(settings_beside_demo(), reason), limit)
+        print_csv(map(_as_json, letters), _LETTER_COLUMNS)
+        return
     for letter in _matching(settings_beside_demo(), reason):
         counts[letter.reason] += 1
         if counts.total() <= limit:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from gpu_token_analytics.terminal.support import print_csv
 from gpu_token_analytics.tools.sizing import Load, Size, constants, size
 
 
@@ -44,6 +45,9 @@ def size_of_fleet(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object instead of text.")
     ] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="One row with every quantity instead of text.")
+    ] = False,
 ) -> None:
     """Partitions, processors, disk and memory for so many GPUs and requests, from constants that
     the bench measured.
@@ -70,6 +74,9 @@ def size_of_fleet(
                 {"load": asdict(load), "size": asdict(sized), "measured_by": measured.measured_by}
             )
         )
+        return
+    if as_csv:
+        print_csv([{"load": asdict(load), "size": asdict(sized)}])
         return
     for what, value in lines(load, sized):
         typer.echo(f"{what:<22} {value}")

@@ -142,6 +142,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("prices", "list", "--csv"),
     ("gpus", "list"),
     ("gpus", "list", "--json"),
+    ("gpus", "list", "--csv"),
     ("placements", "list"),
     ("placements", "list", "--json"),
     ("placements", "list", "--csv"),
