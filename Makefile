@@ -142,7 +142,10 @@ vms-full: $(VENV)/.dev  ## the same, and each machine loses power during a repla
 vms-evidence: $(VENV)/.dev  ## vms-full, and its output into the READMEs of CA0 and CA1
 	@$(BIN)/python -m deploy.bench vms --full --evidence $(ARGS)
 
-.PHONY: diagrams
+.PHONY: recording diagrams
+recording: $(VENV)/.dev  ## CA0's tour on the four machines, recorded into CA0/demo (root): make recording ARGS="--install"
+	@$(BIN)/python -m deploy.bench vms --recording $(ARGS)
+
 diagrams:  ## draw the stages' diagrams (apt-get install plantuml)
 	@plantuml -tsvg CA*/diagrams/*.puml
 

@@ -42,7 +42,8 @@ partitions() {
 }
 assignment() { # every partition has a consumer
   local assigned
-  assigned=$(make_on "$VM1_ADDRESS" vm1-kafka groups | awk -v t="$topic" '$2 == t && $7 != "-" {n++} END {print n + 0}')
+  # a console consumer of `make records` leaves a group without members, which the tool tells
+  assigned=$(make_on "$VM1_ADDRESS" vm1-kafka groups 2> >(grep -v "no active members" | grep . >&2) | awk -v t="$topic" '$2 == t && $7 != "-" {n++} END {print n + 0}')
   echo "$assigned of 12 partitions assigned"
   [ "$assigned" = 12 ]
 }

@@ -157,7 +157,9 @@ def infrastructure(
     hosts.env written."""
     _environment(operator, terraform, tools, aws)
     with report.check("CA1: make infra, against the AWS mock"):
-        said = operator.do("make -C CA1 infra", timeout_seconds=400)
+        planned = operator.shown("make -C CA1 plan", "CA1/terraform-plan", timeout_seconds=400)
+        expect("to add, 0 to change, 0 to destroy" in planned, planned[-2000:])
+        said = operator.shown("make -C CA1 infra", "CA1/terraform-apply", timeout_seconds=400)
         found = re.search(r"Apply complete! Resources: (\d+) added, 0 changed, 0 destroyed", said)
         expect(found is not None, said[-2000:])
         report.say(found[0] if found else "")
@@ -225,7 +227,8 @@ def drift_in_aws(
             f"c.revoke_security_group_ingress(GroupId='{mongo}', "
             f"SecurityGroupRuleIds=['{revoke[1] if revoke else ''}'])"
         )
-        expect("0 differences" in operator.do(drift), "still drifting after the rule was revoked")
+        said = operator.shown(drift, "CA1/drift")
+        expect("0 differences" in said, "still drifting after the rule was revoked")
 
 
 def state_in_s3(
@@ -344,7 +347,7 @@ def configuration(report: Report, bench: Bench, operator: Operator, image: Path)
     }
     configure = "make -C CA1 -e configure"
     with report.check("CA1: Ansible's first run, on fresh machines"):
-        report.say(_recap(operator.do(configure, timeout_seconds=600)))
+        report.say(_recap(operator.shown(configure, "CA1/ansible", timeout_seconds=600)))
     with report.check("CA1: Ansible's second run changes nothing"):
         recap = _recap(operator.do(configure, timeout_seconds=600))
         report.say(recap)
@@ -384,7 +387,8 @@ def verification(report: Report, operator: Operator) -> None:
     for target in ("verify", "verify-workflow MAX_DOCS=100"):
         with report.check(f"CA1: make {target}"):
             operator.env["SSH_OPTIONS"] = " ".join(operator.bench.ssh_options)
-            said = operator.do(f"make -s -C CA1 -e {target}", timeout_seconds=420)
+            name = target.partition(" ")[0]
+            said = operator.shown(f"make -s -C CA1 -e {target}", f"CA1/{name}", timeout_seconds=420)
             report.say(
                 "\n".join(["", *(f"    {line[:150]}" for line in said.strip().splitlines()[-12:])])
             )

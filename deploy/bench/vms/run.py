@@ -1,10 +1,12 @@
-"""python -m deploy.bench vms [--full] [--install] [--strict] [--only ca0|ca1]: the checks of CA0
-and CA1 on four machines here.
+"""python -m deploy.bench vms [--full] [--install] [--strict] [--only ca0|ca1] [--recording]:
+the checks of CA0 and CA1 on four machines here.
 
 Needs root on Linux. --full also takes the power from each machine in turn. --install fetches
-missing Debian packages first. Everything is removed at the end, also after a failure or Ctrl-C;
-only build/vms/cache stays, to make the next run faster (make vms-clean removes it). What this
-machine cannot run is reported as NOT CHECKED.
+missing Debian packages first. --recording only follows CA0's README and records its tour;
+--evidence writes what a run said into the documents of CA0 and CA1, the tour and pictures included.
+Everything is removed at the end, also after a failure or Ctrl-C; only build/vms/cache stays, to
+make the next run faster (make vms-clean removes it). What this machine cannot run is reported as
+NOT CHECKED.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ from deploy.bench import evidence
 from deploy.bench.images import engine, servers
 from deploy.bench.machines import roots
 from deploy.bench.report import NotChecked, Report
+from deploy.bench.sessions import Recorder
 from deploy.bench.shell import run
-from deploy.bench.vms import ca0, ca1, end_to_end, machines, product
+from deploy.bench.vms import ca0, ca1, end_to_end, machines, pictures, product
 from deploy.bench.vms.machines import Bench
 from deploy.bench.vms.workstation import Operator
 from deploy.flows import ROOT
@@ -55,6 +58,11 @@ def main(arguments_given: Sequence[str]) -> int:
         action="store_true",
         help="write the output into evidence.md and README.md of CA0 and CA1",
     )
+    parser.add_argument(
+        "--recording",
+        action="store_true",
+        help="only CA0's steps, and its tour as pictures in CA0/demo and CA0/docs/images",
+    )
     parser.add_argument("--only", choices=["ca0", "ca1"], help="one stage")
     arguments = parser.parse_args(arguments_given)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clean-up below runs
@@ -67,14 +75,36 @@ def main(arguments_given: Sequence[str]) -> int:
             timeout_seconds=600,
         )
     with only_run():
-        _stages(report, arguments.only, arguments.full)
+        if arguments.recording:
+            _recording(report)
+        else:
+            _stages(report, arguments.only, arguments.full, arguments.evidence)
     if arguments.evidence:
         for path in evidence.write(report, "make vms-evidence", list(servers.versions().values())):
             print(f"written: {path.relative_to(ROOT)}")
     return report.close(strict=arguments.strict)
 
 
-def _stages(report: Report, only: str | None, full: bool) -> None:
+def _recording(report: Report) -> None:
+    layers, images_by_name = _machines(report)
+    if layers:
+        with fresh_machines(report, layers, images_by_name, "CA0") as (bench, operator):
+            ca0.follow_readme(report, bench, operator)
+            _pictures_of_ca0(report, bench, operator)
+
+
+def _pictures_of_ca0(report: Report, bench: Bench, operator: Operator) -> None:
+    pictures.tour(report, bench, operator, _recorder())
+    pictures.dashboard(report, bench, "CA0")
+
+
+def _recorder() -> Recorder:
+    cache = _FOLDER / "cache"
+    return Recorder(ca1.ensure_tools(cache), cache / "svg-term")
+
+
+def _machines(report: Report) -> tuple[list[Path], dict[str, Path]]:
+    """The machines' layers and the images by name; nothing where this machine cannot run them."""
     cache = _FOLDER / "cache"
     images_by_name: dict[str, Path] = {}
     layers: list[Path] = []
@@ -92,6 +122,12 @@ def _stages(report: Report, only: str | None, full: bool) -> None:
                 f"image {name}: built here under the reference tag, not the vendor's "
                 "(deploy/bench/images/README.md)"
             )
+    return layers, images_by_name
+
+
+def _stages(report: Report, only: str | None, full: bool, pictured: bool) -> None:
+    cache = _FOLDER / "cache"
+    layers, images_by_name = _machines(report)
     if not layers:
         for stage in ("CA0", "CA1", "end to end"):
             if only == "ca0" and stage != "CA0":
@@ -102,16 +138,24 @@ def _stages(report: Report, only: str | None, full: bool) -> None:
             report.check("CA0: ran to its end"),
             fresh_machines(report, layers, images_by_name, "CA0") as (bench, operator),
         ):
+            ca0.follow_readme(report, bench, operator)
+            if pictured:
+                _pictures_of_ca0(report, bench, operator)
             ca0.run_checks(report, bench, operator, servers.versions()["GPU_TOKENS_IMAGE"])
             ca0.down(report, bench, operator)
             product.run_checks(report, bench, images_by_name)
     if only != "ca0":
         with report.check("CA1: ran to its end"):
-            _ca1(report, cache, layers, images_by_name, full)
+            _ca1(report, cache, layers, images_by_name, full, pictured)
 
 
 def _ca1(
-    report: Report, cache: Path, layers: Sequence[Path], images_by_name: dict[str, Path], full: bool
+    report: Report,
+    cache: Path,
+    layers: Sequence[Path],
+    images_by_name: dict[str, Path],
+    full: bool,
+    pictured: bool,
 ) -> None:
     if shutil.which("ssh-keygen") is None:
         report.skip(
@@ -120,6 +164,8 @@ def _ca1(
         return
     tools = ca1.ensure_tools(cache)
     with fresh_machines(report, layers, images_by_name, "CA1") as (bench, operator):
+        if pictured:
+            operator.recorder = _recorder()
         ca1.lint(report, operator, tools)
         terraform = ca1.terraform_tests(report, operator, bench.folder)
         if terraform is None:
@@ -131,6 +177,8 @@ def _ca1(
                 image = images_by_name[servers.versions()["GPU_TOKENS_IMAGE"]]
                 ca1.configuration(report, bench, operator, image)
                 ca1.verification(report, operator)
+                if pictured:
+                    pictures.dashboard(report, bench, "CA1")
                 end_to_end.run_checks(report, bench, kill_machines=full)
             ca1.destroy(report, operator, tools, aws)
 

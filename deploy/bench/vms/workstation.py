@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy.bench.sessions import Recorder, screens
 from deploy.bench.shell import run
 from deploy.bench.vms.machines import ADMIN_ADDRESS, USER, Bench
 from deploy.flows import ROOT
@@ -39,6 +40,7 @@ class Operator:
 
     def __init__(self, bench: Bench, image: Path | None) -> None:
         self.bench = bench
+        self.recorder: Recorder | None = None  # where pictures are wanted
         self.folder = bench.folder / "checkout"
         shutil.rmtree(self.folder, ignore_errors=True)
         private = shutil.ignore_patterns(
@@ -71,6 +73,19 @@ class Operator:
             timeout_seconds=timeout_seconds,
             check=check,
         ).stdout
+
+    def shown(self, command: str, picture: str, *, timeout_seconds: float = 300) -> str:
+        """The same, and its last screen as a picture (STAGE/NAME), where pictures are wanted."""
+        if self.recorder is None:
+            return self.do(command, timeout_seconds=timeout_seconds)
+        stage, name = picture.split("/")
+        cast = self.bench.folder / f"{name}.cast"
+        said = self.recorder.record(
+            command, cast, cwd=self.folder, env=self.env, timeout_seconds=timeout_seconds
+        )
+        drawn = ROOT / stage / "docs/images" / f"{name}.svg"
+        self.recorder.still(cast, drawn, screens(cast)[-1])
+        return said
 
     def steps(self, readme: str, heading: str) -> list[str]:
         """The commands of a README's section."""
