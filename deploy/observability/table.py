@@ -220,6 +220,17 @@ ALERTS = (
         ),
     ),
     Alert(
+        "LedgerTopicBehind",
+        TICKET,
+        900,
+        (
+            "The ledger's topic lacks a cell that was computed {{ $value | humanizeDuration }} "
+            "ago: warehouses that read it are behind."
+        ),
+        # Only the process that writes the topic knows; the others say 0.
+        lambda _seconds: "max(gpu_tokens_ledger_topic_lag_seconds) > 900",
+    ),
+    Alert(
         "GpusUnreadable",
         TICKET,
         600,

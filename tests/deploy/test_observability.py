@@ -198,6 +198,8 @@ def quiet(step_events: float = 3000) -> dict[str, str]:
         "gpu_tokens_topic_partitions": steady("12"),
         'gpu_tokens_store_up{instance="a"}': steady("1"),
         "gpu_tokens_documents_set_aside": steady("0"),
+        'gpu_tokens_ledger_topic_lag_seconds{instance="a"}': steady("40"),
+        'gpu_tokens_ledger_topic_lag_seconds{instance="b"}': steady("0"),
         'gpu_tokens_budget_alerts_undelivered{state="waiting"}': steady("0"),
         'gpu_tokens_budget_alerts_undelivered{state="failed"}': steady("3"),
         'gpu_tokens_agent_gpu_problems{source="nvml",problem="lost"}': steady("0"),
@@ -217,6 +219,7 @@ _FAST = 'gpu_tokens_api_request_seconds_bucket{route="/v1/costs",le="1.0"}'
 _KAFKA_AGE = 'gpu_tokens_backlog_age_seconds{stage="kafka"}'
 _LEDGER_AGE = 'gpu_tokens_backlog_age_seconds{stage="ledger"}'
 _LAST_AUDIT = "gpu_tokens_audit_last_timestamp_seconds"
+_TOPIC_LAG = 'gpu_tokens_ledger_topic_lag_seconds{instance="a"}'
 _LOST = 'gpu_tokens_group_lost_records{partition="0"}'
 _EXPORTER = 'up{job="exporter",instance="e"}'
 _KAFKA = 'gpu_tokens_exporter_source_up{source="kafka"}'
@@ -263,6 +266,9 @@ FIRES: dict[str, dict[str, dict[str, str]]] = {
         "a receiver is away": {_WAITING: turns("0", "1")},
         "one was given up": {_GIVEN_UP: "3+0x{lead} 3+0x40 4+0x40"},
     },
+    "LedgerTopicBehind": {
+        "nothing reaches it any more": {_TOPIC_LAG: "40+0x{lead} 40+300x80"},
+    },
     "GpusUnreadable": {
         "a lost GPU": {
             'gpu_tokens_agent_gpu_problems{source="nvml",problem="lost"}': turns("0", "1")
@@ -307,6 +313,10 @@ SILENT: dict[str, dict[str, dict[str, str]]] = {
     "BudgetAlertsUndelivered": {
         "one that is tried again": {_WAITING: "0+0x{lead} 0+0x78 1+0x1"},
         "some, given up long ago": {_GIVEN_UP: steady("3")},
+    },
+    "LedgerTopicBehind": {
+        "a broker that was away for ten minutes": {_TOPIC_LAG: "40+0x{lead} 40+0x56 640 40+0x80"},
+        "LEDGER_TOPIC is not set": {_TOPIC_LAG: steady("0")},
     },
     "DeadLetters": {"one, an hour ago": {_BAD: "7+0x{lead} 7+0x48 8+0x50"}},
 }

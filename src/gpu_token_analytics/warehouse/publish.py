@@ -112,10 +112,11 @@ class Publisher:
             self._topic.close()
             self._observer.ledger_topic_lag(0.0)
             return 0
-        if not self._topic.is_open:
-            self._topic.open()  # before anything is read: see kafka/ledger_topic.py
-            _log.info("this process writes the topic %s", self._topic.name)
+        # First: a topic that cannot be opened is what makes cells wait.
         self._observer.ledger_topic_lag(self._outbox.oldest_seconds())
+        if not self._topic.is_open:
+            self._topic.open()  # before any cell is read: see kafka/ledger_topic.py
+            _log.info("this process writes the topic %s", self._topic.name)
         sent: list[Sent] = []
         cells = self._outbox.unsent(CELLS_PER_STEP)
         first = list(islice(cells, 1))
