@@ -154,7 +154,7 @@ class Collector:
             at = upto
             for key, piece in bucket.later:
                 assert piece.stretch is not None
-                lines = piece.stretch.between(begin, end, self._query.models)
+                lines = piece.stretch.between(begin, end, self._query.models, self._tenants)
                 self._add_lines(part, piece.place, lines, key)
             yield part.lines, part.rest
 

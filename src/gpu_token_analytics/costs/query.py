@@ -153,6 +153,7 @@ class CostQuery:
             yield from pairwise(cuts)
 
 
+Names: TypeAlias = frozenset[str]
 Line: TypeAlias = tuple[str | None, str | None, Sequence[int]]  # model, tenant, vector
 
 
@@ -165,10 +166,10 @@ class Stretch(Protocol):
         ...
 
     def between(
-        self, low: Order | None, high: Order | None, models: frozenset[str]
+        self, low: Order | None, high: Order | None, models: Names, tenants: Names
     ) -> Iterable[Line]:
-        """The lines in [low, high), None: without that end. models: no others are needed; empty:
-        all. Raises LinesReplaced."""
+        """The lines in [low, high), None: without that end. models, tenants: no others are needed;
+        empty: all. Raises LinesReplaced."""
         ...
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gpu_token_analytics.cells.line_chunks import LineChunks
-from gpu_token_analytics.costs.query import Line, Order, Stretch
-from gpu_token_analytics.rollups.packed import line_count, part_of, unpack
+from gpu_token_analytics.costs.query import Line, Names, Order, Stretch
+from gpu_token_analytics.rollups.packed import line_count, only_of, part_of, unpack
 from gpu_token_analytics.rollups.vectors import lines_less
 
 Packed = Mapping[str, Any]
@@ -25,16 +25,16 @@ class StoredLines:
         self.starts: Sequence[Order] = [_order(names) for names in first]
 
     def between(
-        self, low: Order | None, high: Order | None, models: frozenset[str]
+        self, low: Order | None, high: Order | None, models: Names, tenants: Names
     ) -> Iterator[Line]:
         """See Stretch."""
         begin = 0 if low is None else max(0, bisect_right(self.starts, low) - 1)
         end = len(self.starts) if high is None else bisect_left(self.starts, high)
         for first, last in self._runs(begin, end, models):
             for at, piece in enumerate(self._read(first, last), first):
-                yield from unpack(self._inside(at, piece, low, high))
+                yield from unpack(only_of(self._inside(at, piece, low, high), tenants))
 
-    def _runs(self, begin: int, end: int, models: frozenset[str]) -> Iterator[tuple[int, int]]:
+    def _runs(self, begin: int, end: int, models: Names) -> Iterator[tuple[int, int]]:
         """The chunks of [begin, end) that can hold one of these models, as ranges."""
         if not models or begin >= end or "model" not in self._names:
             yield begin, end
@@ -88,11 +88,12 @@ class Difference:
         return self._whole.starts
 
     def between(
-        self, low: Order | None, high: Order | None, models: frozenset[str]
+        self, low: Order | None, high: Order | None, models: Names, tenants: Names
     ) -> Iterable[Line]:
         """See Stretch."""
         return lines_less(
-            self._whole.between(low, high, models), self._part.between(low, high, models)
+            self._whole.between(low, high, models, tenants),
+            self._part.between(low, high, models, tenants),
         )
 
 
