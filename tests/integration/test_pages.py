@@ -14,7 +14,7 @@ from bench.synthetic_cells import Fleet, cells
 from gpu_token_analytics.cells.line_chunks import LineChunks
 from gpu_token_analytics.costs.query import Chunked, CostQuery, Row
 from gpu_token_analytics.costs.read import CostReads
-from gpu_token_analytics.costs.report import CostPage, read_page
+from gpu_token_analytics.costs.report import CostPage, read_page, read_top
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import LinesReplaced
 from gpu_token_analytics.mongo import pieces
@@ -297,3 +297,14 @@ def test_sums_of_earlier_versions_answer_as_they_are(store: Store) -> None:
             assert figures(whole(store, QUESTIONS[name])) == wanted[name], (name, change)
             pages = all_pages(store, QUESTIONS[name], 20)
             assert figures([row for one in pages for row in one.rows]) == wanted[name], name
+
+
+def test_the_groups_with_most_money_are_found_among_all(store: Store) -> None:
+    for name in ("an hour by pairs", "in another order", "by model", "several hours as one"):
+        query = QUESTIONS[name]
+        rows = whole(store, query)
+        found = read_top(CostReads(store.database), query, NOW, 7)
+        dearest = sorted(rows, key=lambda row: -row.money_nusd)[:7]
+        assert figures(found.rows) == figures(dearest), name
+        assert found.total.money_nusd == money(rows), name
+        assert found.next is None

@@ -221,8 +221,24 @@ class Rows(Range):
     cursor: Cursor = None
 
 
+Top = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=1000,
+        description=(
+            "Only so many groups: those with the most money, dearest first. With `bucket=none`, "
+            "without `cursor`."
+        ),
+        examples=[100],
+    ),
+]
+
+
 class CostsAsked(Selection, Rows):
     """Of /v1/costs."""
+
+    top: Top = None
 
 
 class ComparedAsked(Selection, Range):

@@ -3,10 +3,11 @@ range beside the period before it; and the values to filter by."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from heapq import nlargest
 from itertools import dropwhile, islice
 from typing import TYPE_CHECKING
 
@@ -34,12 +35,24 @@ MAX_GROUPS = 10_000
 PAGE_TRIES = 9  # and once more: sums that are written anew while a page of them is read
 
 
-def costs_of(desk: Desk, query: CostQuery, limit: int, cursor: str | None = None) -> CostsResponse:
-    """The answer of /v1/costs: at most `limit` rows, after `cursor`. Raises Refused."""
+def costs_of(
+    desk: Desk, query: CostQuery, limit: int, cursor: str | None = None, top: int | None = None
+) -> CostsResponse:
+    """The answer of /v1/costs: at most `limit` rows, after `cursor`; or the `top` groups with most
+    money, dearest first. Raises Refused."""
     now = desk.now()
     query = with_books(desk, query)
     check_cost(query, desk.reads.gpu_count())
-    page = read_page(desk.costs, query, now, limit, cursor)
+    if top is None:
+        page = read_page(desk.costs, query, now, limit, cursor)
+    else:
+        if query.step is not Step.NONE or cursor is not None:
+            raise Refused(
+                "invalid_parameter",
+                f"top={top} is of a whole range: leave bucket and cursor out",
+                "top",
+            )
+        page = read_top(desk.costs, query, now, top)
     low_volume_tokens = desk.settings.low_volume_tokens
     shared = query.tenant_lock is None  # a tenant's key is not told what others cost
     return CostsResponse(
@@ -144,10 +157,27 @@ def read_page(
     """One page. A page that is everything is read once; else the total is read for itself (from
     coarser sums). Rows of a bucket are of one state of it."""
     after = None if cursor is None else read_row_position(cursor, query)
+    return _of_one_state(lambda: _page(reads, query, now, limit, after))
+
+
+def read_top(reads: CostReads, query: CostQuery, now: datetime, top: int) -> CostPage:
+    """The groups of a query without buckets that have most money, dearest first, of one state. All
+    are looked at, a few in memory at a time."""
+
+    def read() -> CostPage:
+        rows = reads.rows(query, now, chunked=Chunked.BY_PIECES)
+        dearest = nlargest(top, rows, key=lambda row: row.money_nusd)
+        sight = Sight()
+        return CostPage(dearest, reads.total(query, now, sight, Chunked.BY_PIECES), sight, None)
+
+    return _of_one_state(read)
+
+
+def _of_one_state(read: Callable[[], CostPage]) -> CostPage:
     for _ in range(PAGE_TRIES):
         with suppress(LinesReplaced):
-            return _page(reads, query, now, limit, after)
-    return _page(reads, query, now, limit, after)
+            return read()
+    return read()
 
 
 def _page(

@@ -224,6 +224,29 @@ def test_cells_are_paged_once_each(api: Api) -> None:
     assert len(seen) == len(set(seen)) == 9 * FLEET.gpus
 
 
+def test_the_dearest_groups_come_first_and_only_for_a_whole_range(api: Api) -> None:
+    params: dict[str, Any] = {
+        "from": START.isoformat(),
+        "to": (START + timedelta(hours=5)).isoformat(),
+        "group_by": ["model", "tenant"],
+    }
+    every = api.reader.get("/v1/costs", params=params).json()
+    body = api.reader.get("/v1/costs", params={**params, "top": 3}).json()
+    dearest = sorted(every["rows"], key=lambda row: -row["money"]["total_nusd"])
+    assert body["rows"] == dearest[:3]
+    assert body["totals"] == every["totals"]
+    assert body["next"] is None
+    refusals: list[dict[str, Any]] = [
+        {"bucket": "1h", "top": 3},
+        {"top": 0},
+        {"top": 3, "cursor": "WzFd"},
+    ]
+    for refused in refusals:
+        answer = api.reader.get("/v1/costs", params={**params, **refused})
+        assert answer.status_code in {400, 422}, answer.text
+        assert "top" in answer.json()["detail"], answer.text
+
+
 # Those of 1.2, and those that 1.3 added.
 FOCUS_SPEC: dict[str, dict[str, Any]] = {
     name: rule

@@ -42,7 +42,7 @@ def costs(ask: AskDep, asked: Annotated[CostsAsked, Query()]) -> CostsResponse:
     tenant or class leaves money out, and `scope` says how much.
     """
     query = asked.query(asked.start, asked.to, asked.bucket, ask.tenant)
-    return costs_of(ask.desk, query, asked.limit, asked.cursor)
+    return costs_of(ask.desk, query, asked.limit, asked.cursor, asked.top)
 
 
 def costs_compared(ask: AskDep, asked: Annotated[ComparedAsked, Query()]) -> ComparedResponse:

@@ -15,6 +15,15 @@ export function bucketOf(state) {
   return ['1m', '1h', '1d'].includes(wanted) ? wanted : autoBucket(state.range);
 }
 
+/** More groups than these are not shown one by one: those with most money are. */
+export const MOST_GROUPS = 1000;
+
+/** The groups of the selection that have most money, and the totals of all. `left`: whether there may be more. */
+export async function dearest(state, { groupBy, signal, top = MOST_GROUPS }) {
+  const answer = await get('costs', { ...selection(state), group_by: groupBy, bucket: 'none', top }, { signal });
+  return { ...answer, left: answer.rows.length === top };
+}
+
 /** /v1/costs with all its pages joined. */
 export async function costs(state, { groupBy = [], bucket = 'none', range, signal, extra = {} }) {
   const params = { ...selection(state, range), group_by: groupBy, bucket, limit: 10_000, ...extra };

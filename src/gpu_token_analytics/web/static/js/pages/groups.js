@@ -1,6 +1,6 @@
 /** Models and Tenants: the same page about another dimension. What each cost, per million tokens, and how that moved. */
 
-import { bucketOf, byGroup, costs, isEmpty, overTime, selection, starts } from '../core/costs.js';
+import { bucketOf, byGroup, costs, dearest, isEmpty, MOST_GROUPS, overTime, selection, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
 import { axisMoney, count, integer, known, money, moneyLike, nusd, rate, unit, usdForScale } from '../core/format.js';
 import { hrefWith } from '../core/state.js';
@@ -16,6 +16,7 @@ import { zoomer } from './overview.js';
 
 const NO_TOKENS = 'no tokens in this range';
 const MOST_LINES = 6;
+const MOST_TRENDS = 50; // as many names as one question may have
 const METRICS = [
   { key: 'active', label: 'Active', per: 'M', pick: (row) => row.rates.active_usd_per_million, format: rate },
   { key: 'loaded', label: 'Loaded', per: 'M', pick: (row) => row.rates.loaded_usd_per_million, format: rate },
@@ -32,13 +33,23 @@ export function groupPage({ dimension, title, none, others }) {
     const bucket = bucketOf(state);
     const split = chosen('group', groupings, state.params);
     const groupBy = split ? [dimension, split] : [dimension];
+    const summing = dearest(state, { groupBy, signal });
+    const ranking = split ? dearest(state, { groupBy: [dimension], signal, top: MOST_TRENDS + 2 }) : summing;
     const [summed, timed, compared, converted] = await Promise.all([
-      costs(state, { groupBy, signal }),
-      costs(state, { groupBy: [dimension], bucket, signal }),
+      summing,
+      ranking.then(({ rows }) => overTimeOf(state, rows, bucket, signal)),
       loadCompared(state, dimension, signal),
       loadConverted(context, dimension),
     ]);
     return { bucket, split, summed, timed, compared, converted };
+  }
+
+  /** Over time: all of them, or where they are many those with most money. */
+  async function overTimeOf(state, ranked, bucket, signal) {
+    const names = ranked.map((row) => row.group[dimension]).filter((name) => name !== null);
+    const left = names.length > MOST_TRENDS;
+    const extra = left ? { [dimension]: names.slice(0, MOST_TRENDS) } : {};
+    return { ...await costs(state, { groupBy: [dimension], bucket, extra, signal }), left };
   }
 
   function view(context, data) {
@@ -49,7 +60,8 @@ export function groupPage({ dimension, title, none, others }) {
       totalTiles(summed.totals, me, state, data.compared),
       comparedCard(state, data.compared, dimension, (value) => value ?? none),
       card(`${title} by cost`, {
-        id: 'list', hint: me.tenant ? null : 'Loaded adds each one’s share of warm idle to its attributed money. Money that none had a part in stands in the last row.',
+        id: 'list', hint: summed.left ? `The ${integer(MOST_GROUPS)} with most money; “All” is of all of them. Filter, or download the rest.`
+          : me.tenant ? null : 'Loaded adds each one’s share of warm idle to its attributed money. Money that none had a part in stands in the last row.',
         aside: [choice({ id: 'group', label: 'Split by', param: 'group', options: groupings, params: state.params }), exportButton(context, data)],
       }, groupTable(context, data)),
       trend(context, data),
@@ -146,7 +158,7 @@ export function groupPage({ dimension, title, none, others }) {
     const left = groups.length - top.length;
     return card(`${metric.label} over time`, {
       id: 'trend', aside: choice({ id: 'metric', label: 'Figure shown', param: 'metric', options: metrics, params: state.params }),
-      hint: left > 0 ? `The ${MOST_LINES} with most money; filter to see one of the ${left} others.` : null,
+      hint: left > 0 || timed.left ? `The ${MOST_LINES} with most money; filter to see one of the ${timed.left ? '' : `${left} `}others.` : null,
     }, lines({ id: 'trend-chart',
       title: `${metric.label} by ${dimension} over time`, starts: at, bucket, zone: state.zone, series, format: metric.format,
       tickFormat: metric.key === 'tokens' ? count : axisMoney, onZoom: zoomer(state) }));

@@ -1,7 +1,7 @@
 /** Overview: the spend rate now, what a million tokens costs, and where every dollar of the range went. */
 
 import { get } from '../core/api.js';
-import { bucketOf, costs, isEmpty, overTime, selection, starts } from '../core/costs.js';
+import { bucketOf, costs, dearest, isEmpty, overTime, selection, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
 import { axisMoney, count, integer, known, money, moneyLike, nusd, rate, unit, unknown, usdForScale } from '../core/format.js';
 import { go, hrefTo, hrefWith } from '../core/state.js';
@@ -29,8 +29,8 @@ export async function load(context) {
   const hour = { from: Math.floor(Date.now() / 60_000) * 60_000 - 3_600_000, to: Math.floor(Date.now() / 60_000) * 60_000 };
   const [whole, models, tenants, recent, audit, compared, converted] = await Promise.all([
     costs(state, { bucket, signal }), // its totals are those of the whole range
-    costs(state, { groupBy: ['model'], signal }),
-    costs(state, { groupBy: ['tenant'], signal }),
+    dearest(state, { groupBy: ['model'], signal }),
+    dearest(state, { groupBy: ['tenant'], signal }),
     costs(state, { bucket: '1m', range: hour, signal }),
     me.tenant || state.filters.length ? null : auditOf(state, signal),
     loadCompared(state, me.tenant ? 'model' : 'class', signal),
