@@ -5,12 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
 from gpu_token_analytics.closing.runs import groups_of
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId
 from gpu_token_analytics.ledger.books import Books
-from gpu_token_analytics.ledger.requests import UsageRows, active_in
+from gpu_token_analytics.ledger.requests import UsageRows, active_on
 from gpu_token_analytics.raw.read import RawReads
 from gpu_token_analytics.raw.recent import Known
 from gpu_token_analytics.wire.names import host_and_uuid
@@ -65,5 +63,7 @@ def _distributed(
     reach_us: int,
 ) -> Iterator[tuple[GpuId, UsageRows]]:
     for gpu, run in runs.items():
-        near = active_in(requests, *_around(run, reach_us), US_PER_MINUTE)
-        yield gpu, requests.take(np.flatnonzero(requests.labels.named(names[gpu]) & near))
+        yield (
+            gpu,
+            requests.take(active_on(requests, names[gpu], *_around(run, reach_us), US_PER_MINUTE)),
+        )

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from gpu_token_analytics.documents import US_PER_MINUTE, minute_of
+from gpu_token_analytics.ledger.arrays import order_of
 from gpu_token_analytics.ledger.money import Int64, NDArrayBool
 from gpu_token_analytics.ledger.requests import Requests
 
@@ -48,7 +49,7 @@ class Evidence:
         """Minute of the run -> the latest evidence before it, also of minutes that the run leaves
         out; None: there is none."""
         minutes = np.array(self.minutes_us, dtype=np.int64)
-        order = np.argsort(self.requests.start_us, kind="stable")
+        order = order_of(self.requests.start_us)
         ends = np.maximum.accumulate(self.requests.seen_until_us[order])
         begun = np.searchsorted(self.requests.start_us[order], minutes).tolist()
         sampled = np.searchsorted(self.samples_us, minutes).tolist()

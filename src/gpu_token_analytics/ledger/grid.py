@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from gpu_token_analytics.documents import US_PER_HOUR, MoneyClass, NanoUsd
-from gpu_token_analytics.ledger.arrays import distinct, sum_by
+from gpu_token_analytics.ledger.arrays import distinct, order_of, sum_by
 from gpu_token_analytics.ledger.attribution import Sweep
 from gpu_token_analytics.ledger.classes import (
     CLASS_INDEX,
@@ -25,7 +25,12 @@ from gpu_token_analytics.ledger.classes import (
 )
 from gpu_token_analytics.ledger.energy import EnergyCurve
 from gpu_token_analytics.ledger.inputs import NO_TIMES, CellInput, Samples, Together
-from gpu_token_analytics.ledger.money import Int64, NDArrayBool, price_integral, split_exactly
+from gpu_token_analytics.ledger.money import (
+    Int64,
+    NDArrayBool,
+    price_integral,
+    split_exactly,
+)
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.parts import Busy, Pairs, Parts
 from gpu_token_analytics.ledger.prices import MJ_PER_KWH, PricePiece
@@ -245,7 +250,7 @@ class Grid:
         count = np.maximum(stop - first, 0)
         segment = np.repeat(np.arange(len(count)), count)
         cell = first[segment] + (np.arange(len(segment)) - (np.cumsum(count) - count)[segment])
-        order = np.argsort(cell, kind="stable")
+        order = order_of(cell)
         cell, segment = cell[order], segment[order]
         start = np.maximum(segments.start_us[segment], self.start[cell])
         end = np.minimum(segments.end_us[segment], self.until[cell])

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_token_analytics.ledger.arrays import numbered
 from gpu_token_analytics.ledger.money import Int64
 from gpu_token_analytics.ledger.shared import SharedUuids
 
@@ -24,11 +25,24 @@ class Labels(NamedTuple):
     tenant: str
 
 
+class LabelTable(tuple[Labels, ...]):
+    """Different labels, each at a place of its own; columns that are parts of one share it."""
+
+    @cached_property
+    def by_name(self) -> dict[str, list[int]]:
+        """The places of those that name a GPU."""
+        by_name: dict[str, list[int]] = {}
+        for place, labels in enumerate(self):
+            for name in labels.gpus:
+                by_name.setdefault(name, []).append(place)
+        return by_name
+
+
 @dataclass(frozen=True)
 class LabelColumn:
     """The labels of n requests."""
 
-    table: Sequence[Labels]  # those that occur, possibly more; one may come twice
+    table: LabelTable  # those that occur, possibly more; one may come twice
     codes: Int64  # which of `table` each request has; shape (n,)
 
     def __len__(self) -> int:
@@ -39,7 +53,7 @@ class LabelColumn:
         """One for each request, in this order."""
         places: dict[Labels, int] = {}
         codes = [places.setdefault(of_one, len(places)) for of_one in labels]
-        return LabelColumn(list(places), np.array(codes, dtype=np.int64))
+        return LabelColumn(LabelTable(places), np.array(codes, dtype=np.int64))
 
     @staticmethod
     def joined(parts: Sequence[LabelColumn]) -> LabelColumn:
@@ -49,7 +63,7 @@ class LabelColumn:
             part.each(lambda labels: places.setdefault(labels, len(places)), np.int64)
             for part in parts
         ]
-        return LabelColumn(list(places), np.concatenate(codes))
+        return LabelColumn(LabelTable(places), np.concatenate(codes))
 
     def take(self, where: Int64) -> LabelColumn:
         """Those of the requests at these places. Shape of where: (m,)."""
@@ -57,16 +71,16 @@ class LabelColumn:
 
     def compact(self) -> LabelColumn:
         """The same without labels that do not occur."""
-        present, codes = np.unique(self.codes, return_inverse=True)
-        return LabelColumn([self.table[code] for code in present.tolist()], codes)
+        present, codes = numbered(self.codes, len(self.table))
+        return LabelColumn(LabelTable(self.table[code] for code in present.tolist()), codes)
 
     def of_cards(self, shared: SharedUuids) -> LabelColumn:
         """The same with the names of the cards that are meant by UUIDs that several have; in the
         order of what was named."""
-        table = [
+        table = LabelTable(
             one._replace(gpus=tuple(dict.fromkeys(shared.card(gpu, one.host) for gpu in one.gpus)))
             for one in self.table
-        ]
+        )
         return LabelColumn(table, self.codes)
 
     def each(self, value: Callable[[Labels], Any], dtype: type[Any]) -> NDArray[Any]:
@@ -85,13 +99,5 @@ class LabelColumn:
         """Whether each request ran on a GPU that it called one of `names`. Shape (n,)."""
         wanted = np.zeros(len(self.table), dtype=bool)
         for name in names:
-            wanted[self._by_name.get(name, [])] = True
+            wanted[self.table.by_name.get(name, [])] = True
         return wanted[self.codes]
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[int]]:
-        by_name: dict[str, list[int]] = {}
-        for code, labels in enumerate(self.table):
-            for name in labels.gpus:
-                by_name.setdefault(name, []).append(code)
-        return by_name

@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_token_analytics.documents import NUSD_PER_USD, US_PER_HOUR, NanoUsd
+from gpu_token_analytics.ledger.arrays import order_of
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 NDArrayBool = NDArray[np.bool_]
+
+_REMAINDERS = 10**6  # so many remainders are told from each other
 
 
 @lru_cache(maxsize=4096, typed=True)  # a fleet has few prices, and each sample names one
@@ -79,14 +82,15 @@ def largest_remainder(shares: Float64, group: Int64, totals: Int64) -> Int64:
     parts = floors.astype(np.int64)
     left = totals.copy()
     np.subtract.at(left, group, parts)
+    count = np.bincount(group, minlength=len(totals))
+    # `whole` is 0, or 1 where every remainder is 1 but for noise.
+    whole, extra = np.divmod(left, np.maximum(count, 1))
     # Ranked inside each group by remainder, largest first. Rounded, so that remainders that differ
     # only by float noise tie; 2.9999999997, which is 3 computed in floats, has a remainder of 1
     # then and gets its unit back first.
-    order = np.lexsort((-np.round(quotas - floors, 6), group))
-    first = np.searchsorted(group, np.arange(len(totals)))
-    rank = np.empty(len(shares), dtype=np.int64)
-    rank[order] = np.arange(len(shares)) - first[group[order]]
-    # `each` is 0, or 1 where every remainder is 1 but for noise.
-    whole, extra = np.divmod(left, np.maximum(np.bincount(group, minlength=len(totals)), 1))
-    parts += whole[group] + (rank < extra[group])
+    lacking = _REMAINDERS - np.rint((quotas - floors) * _REMAINDERS).astype(np.int64)
+    ranked = order_of(group * (_REMAINDERS + 1) + lacking)
+    rank = np.arange(len(shares)) - np.repeat(np.cumsum(count) - count, count)
+    parts += whole[group]
+    parts[ranked[rank < extra[group]]] += 1
     return parts

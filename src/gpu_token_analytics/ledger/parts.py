@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpu_token_analytics.documents import COUNTS, TOKEN_COUNTS, Method, NanoUsd
-from gpu_token_analytics.ledger.arrays import distinct, sum_by
+from gpu_token_analytics.ledger.arrays import distinct, numbered, sum_by, sums_by_key
 from gpu_token_analytics.ledger.document import LedgerLine
 from gpu_token_analytics.ledger.money import Float64, Int64, largest_remainder
 from gpu_token_analytics.ledger.requests import METHODS, PREFILL, Requests, Segments, spread_tokens
@@ -113,8 +113,8 @@ class Parts:
         """Lines of each cell, ordered by model, tenant, method. has_energy: of each cell."""
         by_cell: list[list[LedgerLine]] = [[] for _ in has_energy]
         table = requests.labels.table
-        pairs, pair = np.unique(
-            requests.labels.codes * len(METHODS) + requests.method, return_inverse=True
+        pairs, pair = numbered(
+            requests.labels.codes * len(METHODS) + requests.method, len(table) * len(METHODS)
         )
         named = [
             (table[code].model, table[code].tenant, method)
@@ -123,7 +123,7 @@ class Parts:
         groups = sorted(set(named))
         number = {group: index for index, group in enumerate(groups)}
         group_of = np.array([number[group] for group in named], dtype=np.int64)[pair][self.request]
-        rows, row = np.unique(self.cell * len(groups) + group_of, return_inverse=True)
+        keys = self.cell * len(groups) + group_of
         columns = (
             self.ends_here,
             *self.tokens.values(),
@@ -132,9 +132,9 @@ class Parts:
             self.energy,
             self.busy_us,
         )
-        sums = zip(*(sum_by(row, column, len(rows)).tolist() for column in columns), strict=True)
+        rows, sums = sums_by_key(keys, columns)
         for key, (ended, prompt, cached, completion, reasoning, cost, prefill, energy, busy) in zip(
-            rows.tolist(), sums, strict=True
+            rows.tolist(), sums.tolist(), strict=True
         ):
             cell, group = divmod(key, len(groups))
             model, tenant, method = groups[group]

@@ -110,6 +110,8 @@ class PriceBook:
         self._rows: dict[tuple[PriceScope, str | None], list[PriceRow]] = {}
         for row in sorted(rows, key=lambda row: (row.from_us, row.created_us, row.row)):
             self._rows.setdefault((row.scope, row.key), []).append(row)
+        # asked for each minute of a GPU; as many as there are GPUs
+        self._found: dict[tuple[str, str | None, str | None], list[list[PriceRow]]] = {}
 
     def pieces(
         self,
@@ -128,7 +130,7 @@ class PriceBook:
         which the audit reports.
         """
         samples = list(sample_prices)
-        by_scope = [self._rows.get(key, []) for key in self._keys(gpu, host, name)]
+        by_scope = self._by_scope(gpu, host, name)
         cuts = {start_us}
         cuts.update(
             at
@@ -144,6 +146,16 @@ class PriceBook:
             if not pieces or _terms(pieces[-1]) != _terms(piece):
                 pieces.append(piece)
         return pieces
+
+    def _by_scope(self, gpu: str, host: str | None, name: str | None) -> list[list[PriceRow]]:
+        """The rows that can be about a GPU, most specific first; scopes without a row are left
+        out."""
+        asked = gpu, host, name
+        found = self._found.get(asked)
+        if found is None:
+            keys = self._keys(gpu, host, name)
+            found = self._found[asked] = [self._rows[key] for key in keys if key in self._rows]
+        return found
 
     @staticmethod
     def _keys(gpu: str, host: str | None, name: str | None) -> list[tuple[PriceScope, str | None]]:
@@ -163,7 +175,7 @@ class PriceBook:
     ) -> PricePiece:
         sampled = next((price for since, price in reversed(samples) if since <= at_us), None)
         for rows in by_scope:
-            if rows and rows[0].scope is PriceScope.DEFAULT and sampled is not None:
+            if rows[0].scope is PriceScope.DEFAULT and sampled is not None:
                 break
             for row in reversed(rows):
                 if row.from_us <= at_us < row.to_us:

@@ -131,21 +131,37 @@ def objects(values: Iterable[Any]) -> Objects:
     return np.fromiter(values, dtype=object)
 
 
-def active_span(usage: UsageRows, cell_us: int) -> tuple[Int64, Int64]:
-    """[start, end) in which each is active on its GPUs: for `window` all of its minute. Shapes
-    (n,)."""
-    begin = usage.ts_us - usage.ts_us % cell_us
-    return (
-        np.where(usage.has_latency, usage.start_us, begin),
-        np.where(usage.has_latency, usage.ts_us, begin + cell_us),
-    )
+def active_span(
+    usage: UsageRows, cell_us: int, where: Int64 | slice = slice(None)
+) -> tuple[Int64, Int64]:
+    """[start, end) in which each is active on its GPUs: for `window` all of its minute. where: the
+    places of those that are asked for. Shapes (n,)."""
+    start_us, ts_us = usage.start_us[where], usage.ts_us[where]
+    has_latency = usage.has_latency[where]
+    if has_latency.all():
+        return start_us, ts_us
+    begin = ts_us - ts_us % cell_us
+    return np.where(has_latency, start_us, begin), np.where(has_latency, ts_us, begin + cell_us)
 
 
 def active_in(usage: UsageRows, from_us: int, to_us: int, cell_us: int) -> NDArrayBool:
     """Whether each is active, or a point in time, in [from, to). Shape (n,)."""
-    start_us, end_us = active_span(usage, cell_us)
+    return _overlap(*active_span(usage, cell_us), from_us, to_us)
+
+
+def _overlap(start_us: Int64, end_us: Int64, from_us: int, to_us: int) -> NDArrayBool:
     active: NDArrayBool = (start_us < to_us) & (np.maximum(end_us, start_us + 1) > from_us)
     return active
+
+
+def active_on(
+    usage: UsageRows, names: Iterable[str], from_us: int, to_us: int, cell_us: int
+) -> Int64:
+    """The places of those that name one of these GPUs and are active in [from, to), ascending.
+    Shape (m,)."""
+    named = np.flatnonzero(usage.labels.named(names))
+    start_us, end_us = active_span(usage, cell_us, named)
+    return named[_overlap(start_us, end_us, from_us, to_us)]
 
 
 @dataclass(frozen=True)

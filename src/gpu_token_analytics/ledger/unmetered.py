@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpu_token_analytics.ledger.arrays import order_of
 from gpu_token_analytics.ledger.money import Float64, Int64, NDArrayBool
 
 
@@ -51,7 +52,7 @@ class ActiveTime:
         (n,)."""
         active = end_us > start_us
         start_us, end_us = start_us[active], end_us[active]
-        order = np.argsort(start_us, kind="stable")
+        order = order_of(start_us)
         start_us, latest = start_us[order], np.maximum.accumulate(end_us[order])
         begins = np.ones(len(order), dtype=bool)
         np.greater(start_us[1:], latest[:-1], out=begins[1:])

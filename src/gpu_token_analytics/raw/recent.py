@@ -29,12 +29,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from gpu_token_analytics.clock import Clock, SystemClock
 from gpu_token_analytics.documents import US_PER_MINUTE, GpuId, GpuMinute, minute_of
-from gpu_token_analytics.ledger.money import Int64
-from gpu_token_analytics.ledger.requests import UsageRows, active_in
+from gpu_token_analytics.ledger.requests import UsageRows, active_on
 from gpu_token_analytics.mongo.errors import Document
 
 KEPT_SECONDS = 3600.0
@@ -107,7 +104,7 @@ class Known:
         near = [
             batch.requests for batch in self._batches if batch.last_end_us >= minute_of(start_us)
         ]
-        active = ((rows, _active(rows, wanted, start_us, end_us)) for rows in near)
+        active = ((rows, active_on(rows, wanted, start_us, end_us, US_PER_MINUTE)) for rows in near)
         return UsageRows.joined([rows.take(where) for rows, where in active if len(where)])
 
     def samples(self, spans: Mapping[GpuId, tuple[int, int]]) -> dict[GpuId, list[Document]]:
@@ -276,9 +273,3 @@ class RecentEvents:
 
 def _without_hole(minutes_us: Collection[int]) -> bool:
     return max(minutes_us) - min(minutes_us) == (len(minutes_us) - 1) * US_PER_MINUTE
-
-
-def _active(rows: UsageRows, names: Iterable[str], start_us: int, end_us: int) -> Int64:
-    near = active_in(rows, start_us, end_us, US_PER_MINUTE)
-    active: Int64 = np.flatnonzero(rows.labels.named(names) & near)
-    return active

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_token_analytics.documents import LONG_REQUEST_US
-from gpu_token_analytics.ledger.labels import LabelColumn, Labels
+from gpu_token_analytics.ledger.labels import LabelColumn, Labels, LabelTable
 from gpu_token_analytics.ledger.money import Float64, Int64
 from gpu_token_analytics.ledger.requests import UNKNOWN_US, UsageRows, objects
 from gpu_token_analytics.raw.columns import Columns
@@ -41,7 +41,7 @@ class UsageColumns(Columns[TokenUsage, Labels]):
     @cached_property
     def labels(self) -> LabelColumn:
         """Host, GPUs, model and tenant of each."""
-        return LabelColumn(self.meanings, self.codes)
+        return LabelColumn(LabelTable(self.meanings), self.codes)
 
     @cached_property
     def start_us(self) -> Int64:
