@@ -1,13 +1,14 @@
 """README's first screen, as a new user walks it: a fresh copy of what git tracks, every line of its
 blocks as it stands.
 
-What cannot run everywhere is left out with its reason: pipx and uv where they are not installed,
-`docker build` (the base images are a registry's), and "Use it on your GPUs", whose commands run
-against a real Kafka in tests/integration/.
+What cannot run everywhere is left out with its reason: `docker build` (the base images are a
+registry's), and "Use it on your GPUs", whose commands run against a real Kafka in
+tests/integration/.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -19,17 +20,21 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import ROOT, unavailable
 
+from gpu_token_analytics import __version__
 from gpu_token_analytics.demo.commands import DASHBOARD_PORT
 from gpu_token_analytics.embedded.mongod import find_mongod
 from gpu_token_analytics.errors import EmbeddedServiceError
 
 pytestmark = pytest.mark.timeout(900)
+
+INSTALLERS = ROOT / "requirements" / "installers.txt"
 
 
 def blocks(heading: str) -> list[str]:
@@ -131,33 +136,75 @@ def test_from_the_first_screen_to_the_cost_of_an_event_of_ones_own(demo: Path) -
     assert event["cells"][0]["usd_per_hour"] is not None
 
 
+@pytest.fixture(scope="module")
+def installers() -> Path:
+    """The folder of pipx's and uv's commands: hash-checked, kept in the user's cache folder."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpu-tokens"
+    version = f"{sys.version_info.major}.{sys.version_info.minor}".encode()
+    folder = base / "installers" / sha256(INSTALLERS.read_bytes() + version).hexdigest()[:16]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "installed").exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+            command = [str(folder / "bin" / "pip"), "install", "--quiet", "--require-hashes"]
+            command += ["--only-binary", ":all:", "-r", str(INSTALLERS)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                said = " ".join(done.stderr.split())[-400:]
+                unavailable(EmbeddedServiceError(f"pipx and uv cannot be installed: {said}"))
+            (folder / "installed").touch()
+    return folder / "bin"
+
+
+# Completion as an interactive bash asks for it: what its startup file loads, then the function that
+# is bound to the command, for what was typed.
+COMPLETE = """
+. ~/.bashrc
+set -- $(complete -p gpu-tokens)
+while [ "$1" != -F ]; do shift; done
+COMP_WORDS=(gpu-tokens TYPED) COMP_CWORD=CURSOR
+"$2" gpu-tokens
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
 @pytest.mark.parametrize("tool", ["pip", "pipx", "uv"])
-def test_the_install_line_puts_the_command_on_path(tool: str, clone: Path, tmp_path: Path) -> None:
-    (line,) = re.findall(
-        rf"(?m)({tool} (?:tool )?install \.)", blocks("Install it")[0].replace(":", "\n")
-    )
+def test_the_install_lines_put_the_command_on_path_and_complete_it(
+    tool: str, clone: Path, installers: Path, tmp_path: Path
+) -> None:
+    install = blocks("Install it")[0]
+    (line,) = re.findall(rf"(?m)({tool} (?:tool )?install \.)", install.replace(":", "\n"))
+    (completion,) = re.findall(r"(?m)^(gpu-tokens --install-completion) ", install)
     folder = tmp_path / "bin"
     own = environment() | {
         "PIPX_HOME": f"{tmp_path}/pipx",
         "PIPX_BIN_DIR": str(folder),
+        "PIPX_DEFAULT_PYTHON": sys.executable,
         "UV_TOOL_BIN_DIR": str(folder),
+        "UV_TOOL_DIR": f"{tmp_path}/uv",
+        "UV_PYTHON": sys.executable,
+        "HOME": str(tmp_path),
     }
-    own |= {"UV_TOOL_DIR": f"{tmp_path}/uv", "HOME": str(tmp_path)}
     if tool == "pip":
         subprocess.run([sys.executable, "-m", "venv", tmp_path], check=True)
-    elif shutil.which(tool) is None:
-        pytest.skip(f"{tool} is not installed")
-    own["PATH"] = f"{folder}:{own['PATH']}"
-    done = subprocess.run(
-        ["sh", "-c", line], cwd=clone, env=own, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    for command in ("gpu-tokens --version", "gpu-tokens --show-completion"):
+    own["PATH"] = f"{folder}:{installers}:{os.defpath}"
+
+    def said(command: str, *, cwd: Path = tmp_path) -> str:
         # Two commands, so that bash stays: completion is for the shell that asks.
-        asked = ["bash", "-c", f"{command}; exit $?"]
-        done = subprocess.run(
-            asked, cwd=tmp_path, env=own, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert "gpu-tokens" in done.stdout
+        asked = ["bash", "-c", f"{command}\nexit $?"]
+        done = subprocess.run(asked, cwd=cwd, env=own, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    said(line, cwd=clone)
     assert Path(shutil.which("gpu-tokens", path=own["PATH"]) or "").parent == folder
+    assert said("gpu-tokens --version") == f"gpu-tokens {__version__}\n"
+    said(completion)
+    for typed, cursor, found in (
+        ("rep", 1, {"replay", "report"}),
+        ("budgets s", 2, {"set", "status"}),
+        ("report --cur", 2, {"--currency"}),
+    ):
+        script = COMPLETE.replace("TYPED", typed).replace("CURSOR", str(cursor))
+        assert set(said(script).split()) == found, typed
