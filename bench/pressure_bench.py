@@ -11,7 +11,8 @@ machine can do, over time.
 The sender shares the machine, and sends what it can. Delays count from an event's own time, so one
 that it sends late is late.
 
-    python -m bench pressure [--rates 2000,20000,2000] [--seconds 40] [--plot build/pressure.svg]
+    python -m bench pressure [--rates 2000,20000,2000] [--seconds 40] [--stored 0]
+                             [--plot build/pressure.svg]
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from msgspec.structs import replace
 
 from bench.ingest_bench import Child, bench_settings, one_running, stored_count, wait_until
 from bench.query_bench import peak_mb, resident_mb
+from bench.size_bench import endless, fill, first_stored_at
 from bench.soak import Sender
 from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, KafkaBroker
@@ -73,19 +75,22 @@ def main(argv: list[str]) -> None:
         "--rates", default="2000,20000,2000", help="events a second, stage after stage"
     )
     parser.add_argument("--seconds", type=float, default=40, help="of each stage")
+    parser.add_argument(
+        "--stored", type=int, default=0, help="events that are in the database before it begins"
+    )
     parser.add_argument("--plot", type=Path, default=Path("build/pressure.svg"))
     given = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all of it is removed
     rates = [float(rate) for rate in given.rates.split(",")]
-    samples, peak = run(rates, given.seconds)
+    samples, peak = run(rates, given.seconds, given.stored)
     given.plot.parent.mkdir(parents=True, exist_ok=True)
     given.plot.write_text(plot(samples, rates, given.seconds))
     print(f"peak resident memory {peak:.0f} MB (goal: under {MEMORY_LIMIT_MB}); {given.plot}")
     sys.exit(peak >= MEMORY_LIMIT_MB)
 
 
-def run(rates: Sequence[float], seconds: float) -> tuple[list[Sample], float]:
-    """(samples, the processor's highest resident MB)."""
+def run(rates: Sequence[float], seconds: float, stored: int = 0) -> tuple[list[Sample], float]:
+    """(samples, the processor's highest resident MB). stored: events that are there before."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pressure-")))
         broker = stack.enter_context(KafkaBroker(CURRENT_VERSION, folder / "kafka"))
@@ -96,6 +101,7 @@ def run(rates: Sequence[float], seconds: float) -> tuple[list[Sample], float]:
         store = open_store(settings, "pressure")
         stack.callback(store.close)
         ensure_indexes(store, settings)
+        fill(store, endless(), stored, first_stored_at(stored))
         create_topics(settings)
         child = stack.enter_context(one_running(settings, folder / "processor.log"))
         wait_until(
@@ -158,6 +164,7 @@ class _Watch:
         self.sent_before = 0
         self._store, self._child, self._reads = store, child, Reads(store.database)
         self._begun = time.monotonic()
+        self._stored_before = stored_count(store)
         self._to_stored, self._to_ledger = (
             Quantiles("event_to_stored_seconds"),
             Quantiles("event_to_ledger_seconds"),
@@ -172,7 +179,7 @@ class _Watch:
 
     def _sample(self, sender: Sender) -> Sample:
         text = self._child.metrics()
-        stored = stored_count(self._store)
+        stored = stored_count(self._store) - self._stored_before
         _, due_at = self._reads.due()
         oldest = 0.0 if due_at is None else max(0.0, (self._store.now() - due_at).total_seconds())
         return Sample(
@@ -200,10 +207,11 @@ _WIDTH, _HEIGHT, _LEFT, _GAP = 760, 110, 70, 44
 
 
 def plot(samples: Sequence[Sample], rates: Sequence[float], seconds: float) -> str:
-    """Four curves over time, one below the other, with the stages."""
+    """Curves over time, one below the other, with the stages."""
     curves: tuple[tuple[str, Sequence[float | None]], ...] = (
         ("records that wait in Kafka", [float(one.waiting) for one in samples]),
         ("event to stored, p99 (s)", [one.stored_p99 for one in samples]),
+        ("event to ledger, p99 (s)", [one.ledger_p99 for one in samples]),
         ("oldest cell that is due (s)", [one.oldest_due_seconds for one in samples]),
         ("resident memory (MB)", [one.rss_mb for one in samples]),
     )

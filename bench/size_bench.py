@@ -109,10 +109,10 @@ def main(argv: list[str]) -> list[Measured]:
         help="event ids begin with their time, or do not",
     )
     given = parser.parse_args(argv)
-    events = _endless(random_ids=given.ids == "random")
+    events = endless(random_ids=given.ids == "random")
     results: list[Measured] = []
     sizes = list(map(int, given.sizes.split(",")))
-    begun = datetime.now(UTC) - timedelta(seconds=max(sizes) / _STORED_PER_SECOND)
+    begun = first_stored_at(max(sizes))
     with (
         tempfile.TemporaryDirectory() as folder,
         EmbeddedMongod(Path(folder), cache_mb=given.cache_mb) as mongod,
@@ -121,13 +121,14 @@ def main(argv: list[str]) -> list[Measured]:
         # imports, connections, indexes
         _measure(store, mongod, islice(events, 5_000), Path(folder), SOON_SECONDS)
         for size in sizes:
-            _fill(store, events, size, begun)
+            fill(store, events, size, begun)
             results.append(_all(store, mongod, events, Path(folder), given.events))
             print(_line(results[-1], results[0]), flush=True)
     return results
 
 
-def _endless(*, random_ids: bool) -> Iterator[Event]:
+def endless(*, random_ids: bool = False) -> Iterator[Event]:
+    """Events of a year of a busy fleet of 64 GPUs."""
     load = Load(requests_per_second=160.0, diurnal_amplitude=0.0)
     for event in generate(
         default_fleet(8, 8), START, timedelta(days=365).total_seconds(), 1, load=load
@@ -135,10 +136,16 @@ def _endless(*, random_ids: bool) -> Iterator[Event]:
         yield replace(event, event_id=str(uuid5(_NAMES, event.event_id))) if random_ids else event
 
 
-def _fill(store: Store, events: Iterator[Event], size: int, first_stored_at: datetime) -> None:
+def first_stored_at(size: int) -> datetime:
+    """When the first of so many events came, if the last one comes now."""
+    return datetime.now(UTC) - timedelta(seconds=size / _STORED_PER_SECOND)
+
+
+def fill(store: Store, events: Iterator[Event], size: int, begun_at: datetime) -> None:
+    """Insert events as ingest does, until so many are stored."""
     begun, before = time.perf_counter(), stored_count(store)
     while (lacking := size - stored_count(store)) > 0:
-        stored_at = first_stored_at + timedelta(seconds=(size - lacking) / _STORED_PER_SECOND)
+        stored_at = begun_at + timedelta(seconds=(size - lacking) / _STORED_PER_SECOND)
         values = [encode(event) for event in islice(events, min(_AT_ONCE, lacking))]
         for name, joined in insert_commands(values, stored_at, _AT_ONCE):
             write_command(store[name], "insert", joined)

@@ -65,7 +65,9 @@ class Trial:
         self._rest = f"http://127.0.0.1:{free_port()}"
         self._folder = world.folder / self.topic
         self._folder.mkdir()
-        self._server = ChildServer(who.name, self._folder / "log")
+        self._servers = [
+            ChildServer(who.name, self._folder / f"log-{number}") for number in range(who.processes)
+        ]
         world.make_topic(self.topic)
         if who.kind in (Kind.PRODUCT, Kind.LIMIT):
             self._prepare_product()
@@ -81,7 +83,8 @@ class Trial:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._server.stop(15)
+        for server in self._servers:
+            server.stop(15)
         if self.store is not None:
             self.store.close()
         self.world.client.drop_database(self.database)
@@ -91,36 +94,43 @@ class Trial:
     # its process
 
     def start(self) -> None:
-        """Start it, and return at once."""
-        command, more = getattr(self, f"_{self.who.kind}")()
-        self._server.start(command, lambda _log: True, 30, env={**os.environ, **more})
+        """Start those of its processes that do not run, and return at once."""
+        for server in self._servers:
+            if server.pid is None:
+                command, more = getattr(self, f"_{self.who.kind}")()
+                server.start(command, lambda _log: True, 30, env={**os.environ, **more})
 
     def ready(self) -> None:
-        """Wait until its group has all partitions. Raises Ended."""
+        """Wait until its processes have all partitions. Raises Ended."""
         until(
-            lambda: self.alive_or_raise() and self.world.owns_all(self.group, self.topic),
+            lambda: (
+                self.alive_or_raise()
+                and self.world.owns_all(self.group, self.topic, len(self._servers))
+            ),
             _START_SECONDS,
             "joining",
         )
 
     def kill(self) -> None:
-        """SIGKILL."""
-        self._server.kill()
+        """SIGKILL, all of its processes."""
+        for server in self._servers:
+            server.kill()
 
     @property
-    def pid(self) -> int | None:
-        """Of its process, while it runs."""
-        return self._server.pid
+    def pids(self) -> list[int]:
+        """Of those of its processes that run."""
+        return [server.pid for server in self._servers if server.pid is not None]
 
     def alive_or_raise(self) -> bool:
-        """True. Raises Ended."""
-        if self._server.pid is None:
-            raise Ended(self._server.log_tail())
+        """True: all run. Raises Ended."""
+        for server in self._servers:
+            if server.pid is None:
+                raise Ended(server.log_tail())
         return True
 
     def failed_task(self) -> bool:
         """Whether Kafka Connect's task is dead while its process runs."""
-        if self.who.kind is not Kind.CONNECT or self._server.pid is None:
+        if self.who.kind is not Kind.CONNECT or not self.pids:
             return False
         with urllib.request.urlopen(
             f"{self._rest}/connectors/{self.topic}/status", timeout=10
