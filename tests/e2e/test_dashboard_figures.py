@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -100,6 +101,25 @@ def test_shares_of_a_bar_always_sum_to_all(modules: Modules, parts: list[int]) -
     script = "async ([url, texts]) => (await import(url)).permille(texts.map(BigInt))"
     page, root = modules._page, modules._root
     assert sum(page.evaluate(script, [f"{root}format.js", [str(part) for part in parts]])) == 1000
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        ("2020-01-01T00:00Z", "2020-01-02T06:30Z", "1 Jan 2020 00:00 – 2 Jan 2020 06:30"),
+        ("2020-01-01T00:00Z", "2020-01-01T06:00Z", "1 Jan 2020 00:00 – 06:00"),
+        ("{now}-03-01T00:00Z", "{now}-03-02T00:00Z", "1 Mar 00:00 – 2 Mar 00:00"),
+        ("2019-12-31T00:00Z", "{now}-03-02T00:00Z", "31 Dec 2019 00:00 – 2 Mar {now} 00:00"),
+        ("2019-03-01T00:00Z", "2020-03-01T02:00Z", "1 Mar 2019 00:00 – 1 Mar 2020 02:00"),
+    ],
+)
+def test_a_range_names_its_year_where_it_is_not_this_one(
+    modules: Modules, low: str, high: str, shown: str
+) -> None:
+    now = str(datetime.now(UTC).year)
+    ends = (datetime.fromisoformat(text.format(now=now)).timestamp() * 1000 for text in (low, high))
+    state = {"preset": None, "zone": "UTC", "range": dict(zip(("from", "to"), ends, strict=True))}
+    assert modules.call("time", "rangeText", state) == shown.format(now=now)
 
 
 @pytest.mark.parametrize(

@@ -246,6 +246,8 @@ def test_the_same_figure_has_the_same_value_on_every_page(browser: Browser, fake
         page = dashboard.open(f"/idle?{selection}&share=by_use")
         idle = sum(of_class[name] for name in ("Warm idle", "Cold idle", "Unobserved"))
         assert nanos(page, "#idle-owners-scroll tfoot td:nth-child(2) [title]") == [idle]
+        causes = nanos(page, "#idle-owners-scroll tfoot td:nth-child(n+3):nth-child(-n+5) [title]")
+        assert causes == [of_class[name] for name in ("Warm idle", "Cold idle", "Unobserved")]
         assert nanos(page, "#shared-rows-scroll tfoot td:nth-child(2) [title]") == [
             of_class["Attributed"]
         ]
@@ -270,3 +272,13 @@ def test_an_empty_range_shows_no_figure(browser: Browser, fake: FakeApi, path: s
             else text,
         )
         assert money == [], f"{path}: an empty range is empty, not 0"
+
+
+def test_what_waits_says_what_is_of_the_range_and_what_is_of_now(
+    browser: Browser, fake: FakeApi
+) -> None:
+    with serving(fake.app) as url, watched(browser, url) as dashboard:
+        dashboard.open("/quality?range=yesterday&tz=UTC")
+        said = dashboard.text("#q-pending .sub")
+        assert said.startswith("cells of the range to compute; in the whole ledger, now: ")
+        assert "oldest due 0 s ago" not in said

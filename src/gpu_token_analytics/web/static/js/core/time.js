@@ -129,6 +129,11 @@ export function day(ms, zone) {
   return format(zone, { day: 'numeric', month: 'short' }).format(ms);
 }
 
+/** `31 Jan 2026`, where a year is not plain. */
+function dated(ms, zone) {
+  return format(zone, { day: 'numeric', month: 'short', year: 'numeric' }).format(ms);
+}
+
 /** `31 Jan 2026, 14:05`; with `seconds`, `14:05:09`. */
 export function moment(ms, zone, seconds = false) {
   const options = { day: 'numeric', month: 'short', year: 'numeric', hour: '2-digit', minute: '2-digit' };
@@ -138,8 +143,9 @@ export function moment(ms, zone, seconds = false) {
 /** The selection's range in words. */
 export function rangeText({ preset, range, zone }) {
   if (preset) return PRESETS.find(({ key }) => key === preset).label;
-  const sameDay = day(range.from, zone) === day(range.to, zone);
-  return `${day(range.from, zone)} ${clock(range.from, zone)} – ${sameDay ? '' : `${day(range.to, zone)} `}${clock(range.to, zone)}`;
+  const sameDay = midnight(range.from, zone) === midnight(range.to, zone);
+  const date = [range.from, range.to, Date.now()].every((at, _, all) => parts(at, zone).year === parts(all[0], zone).year) ? day : dated;
+  return `${date(range.from, zone)} ${clock(range.from, zone)} – ${sameDay ? '' : `${date(range.to, zone)} `}${clock(range.to, zone)}`;
 }
 
 /** A bucket's name: `14:05`, `31 Jan 14:00` or `31 Jan`. */

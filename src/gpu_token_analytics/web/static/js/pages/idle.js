@@ -2,7 +2,7 @@
 
 import { get } from '../core/api.js';
 import { h } from '../core/dom.js';
-import { known, money, moneyExact, usdForScale } from '../core/format.js';
+import { known, money, moneyExact, sumNusd, usdForScale } from '../core/format.js';
 import { iso, moment, rangeText } from '../core/time.js';
 import { IDLE } from '../parts/classes.js';
 import { card, choice, chosen, noCells } from '../parts/feedback.js';
@@ -56,7 +56,8 @@ function ownerCard(state, { rows, idle_nusd: whole, unmetered_work_nusd: unmeter
     { key: 'owner', label: 'Owner', value: (row) => row.owner, total: 'All',
       cell: (row) => [row.owner ?? (row.cost_centre === null ? 'No owner' : ''), row.cost_centre === null ? null : h('span', { class: 'under' }, row.cost_centre)] },
     { key: 'idle', label: 'Idle', number: true, value: (row) => usdForScale(row.idle_nusd), total: exact(whole), cell: (row) => exact(row.idle_nusd) },
-    ...IDLE.map(({ key, label, hint }) => ({ key, label, hint, number: true, value: (row) => usdForScale(row[`${key}_nusd`]), cell: (row) => exact(row[`${key}_nusd`]) })),
+    ...IDLE.map(({ key, label, hint }) => ({ key, label, hint, number: true, value: (row) => usdForScale(row[`${key}_nusd`]), cell: (row) => exact(row[`${key}_nusd`]),
+      total: exact(sumNusd(rows.map((row) => row[`${key}_nusd`]))) })),
     { key: 'unmetered', label: 'Unmetered work', hint: 'Busy without a known request: not idle.', number: true, value: (row) => usdForScale(row.unmetered_work_nusd), total: exact(unmetered),
       cell: (row) => exact(row.unmetered_work_nusd) },
     { key: 'hours', label: 'GPU-hours', number: true, value: (row) => row.gpu_seconds,

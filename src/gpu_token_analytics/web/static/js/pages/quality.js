@@ -14,6 +14,7 @@ import { zoomer } from './overview.js';
 
 const HOUR_MS = 3_600_000;
 const CLOCK_WARNING_SECONDS = 5;
+const OVERDUE_MS = 60_000; // a cell that is due is computed within seconds
 const REASONS = {
   empty: 'No bytes.', too_large: 'More bytes than a record may have.', not_utf8: 'Not UTF-8 text.', nul_character: 'A NUL character in a string.',
   not_json: 'Not JSON.', too_deep: 'Nested too deep.', too_many_keys: 'Too many keys.', duplicate_key: 'The same key twice.',
@@ -55,7 +56,8 @@ export function view({ state }, { quality, corrections, audit }) {
 
 function figures(quality, state) {
   const share = (value) => (quality.cells ? `${percent(value / quality.cells)} of ${integer(quality.cells)} cells` : null);
-  const waiting = quality.oldest_due_at ? `oldest due ${ago(Date.parse(quality.oldest_due_at))}` : 'none waits';
+  const due = quality.oldest_due_at === null ? null : Date.parse(quality.oldest_due_at);
+  const waiting = due !== null && due < Date.now() - OVERDUE_MS ? `oldest due ${ago(due)}` : 'no cell is overdue';
   return tiles(rangeText(state), { id: 'quality-figures', look: 'eight' },
     tile('Coverage', known(quality.coverage, percent, 'no owned GPU time in this range'),
       { id: 'q-coverage', sub: 'observed / owned GPU time' }),
@@ -68,7 +70,7 @@ function figures(quality, state) {
       { id: 'q-first', sub: `of attributed money: what ${unit('M')} input and output rest on` }),
     tile('Default price', known(quality.default_price_share, percent, 'no money in this range'),
       { id: 'q-default', sub: 'of all money: no price row or sample names these GPUs' }),
-    tile('Waiting', integer(quality.cells_pending), { id: 'q-pending', sub: `cells to compute; ${waiting}; ${sumsBehind(quality)}` }));
+    tile('Waiting', integer(quality.cells_pending), { id: 'q-pending', sub: `cells of the range to compute; in the whole ledger, now: ${waiting}, ${sumsBehind(quality)}` }));
 }
 
 function unknownGpus(quality) {
@@ -111,7 +113,7 @@ function engineCoverage(quality) {
 }
 
 function sumsBehind(quality) {
-  return quality.sums_behind_since ? `sums behind since ${ago(Date.parse(quality.sums_behind_since))}` : 'sums hold all';
+  return quality.sums_behind_since ? `sums behind for ${ago(Date.parse(quality.sums_behind_since)).replace(' ago', '')}` : 'sums hold all';
 }
 
 function setAside(quality) {

@@ -30,7 +30,7 @@ export function hintsCard(state, answer) {
     { key: 'of', label: 'Behind it', class: 'behind', cell: (row) => [link(row), row.gpus.length > 3 ? h('span', { class: 'under' }, `and ${row.gpus.length - 3} more`) : null,
       h('details', null, h('summary', null, 'Cells'), h('code', { class: 'path' }, row.cells))] },
   ];
-  return card('What to do', { id: 'hints', hint: `Of the 7 and 30 days to ${moment(to, state.zone)} (${answer.time_zone}), whatever range is chosen. Idle here is warm and cold.` },
+  return card('What to do', { id: 'hints', hint: `Of the 7 and 30 days to ${moment(to, state.zone)} (${answer.time_zone}), whatever range is chosen. Their money is warm and cold idle: what is unobserved is not known to be unused.` },
     answer.hints.length === 0 ? h('p', null, `Nothing stands out among ${answer.gpus} GPUs.`)
       : table({ id: 'hint-rows', caption: 'Hints', columns, rows: answer.hints, sort: { param: 'hints', params: state.params, initial: 'week.desc' }, limit: 20 }),
     h('details', { class: 'more', id: 'hint-thresholds' }, h('summary', null, 'What decides'), h('ul', { class: 'checked' },
