@@ -7,7 +7,14 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.integration.ledger_support import MINUTE, Pipeline, contents, minutes_ago, sample, usage
+from tests.integration.ledger_support import (
+    MINUTE,
+    Pipeline,
+    contents,
+    minutes_ago,
+    sample,
+    usage,
+)
 
 from gpu_token_analytics.books.instances import InstanceStore
 from gpu_token_analytics.costs.lookups import Reads
@@ -160,6 +167,36 @@ def test_engines_and_requests_in_any_order(pipeline: Callable[..., Pipeline]) ->
         )
         ledgers.append(contents(one.cells()))
     assert all(ledger == ledgers[0] for ledger in ledgers[1:])
+
+
+def test_the_first_counters_of_all_are_not_missed(
+    pipeline: Callable[..., Pipeline],
+) -> None:
+    """Nothing is asked of counters as long as none marked a cell: not of those that another process
+    stored, nor of those that one stored who died before he marked anything."""
+    counters = ticks(0, [(400, 50), (0, 0), (0, 0), (250, 90), (0, 0), (10, 5)])
+    request = usage(1, AT + 20 * SECOND, seconds=10.0, gpu_uuids=GPUS)
+    whole = pipeline("_whole")
+    place(whole)
+    whole.ingest([*busy(), request, *counters])
+    whole.close()
+    one, other, dead = pipeline(), pipeline(), pipeline()
+    place(one)
+    one.ingest([*busy(), request])
+    one.close()
+
+    other.ingest(counters[:2])
+    one.close()
+    assert totals(one)["counted"] == 450
+    one.ingest(counters[2:4])
+    one.close()
+    assert totals(one)["counted"] == 790
+    dead.store_only(counters[4:])
+    one.ingest(counters[4:])
+    one.close()
+    assert contents(one.cells()) == contents(whole.cells())
+    assert totals(one)["counted"] == 805
+    checked(one)
 
 
 def test_cost_per_model_without_any_request(pipeline: Callable[..., Pipeline]) -> None:

@@ -70,7 +70,7 @@ def load_events(
         if any(sample.get("mem_used_mb") is None for sample in samples[gpu].near)
     }
     used = last_request_ends(raw, books, unread, params.model_kept_us) if unread else {}
-    counters = counters_by_gpu(raw, books, runs)
+    counters = counters_by_gpu(raw, books, runs, known)
     slices: dict[tuple[GpuId, int, int], SliceEvents] = {}
     for gpu, requests in requests_by_gpu(raw, books, runs, params.gap_us, known):
         run, card = runs[gpu], books.card_of(gpu) or gpu

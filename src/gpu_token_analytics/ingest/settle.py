@@ -33,6 +33,7 @@ from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.raw.insert import InsertOutcome, insert_raw
 from gpu_token_analytics.raw.pending_marks import PendingMarks
 from gpu_token_analytics.raw.recent import RecentEvents, held_bytes
+from gpu_token_analytics.wire.counters import COUNTERS
 from gpu_token_analytics.wire.events import KINDS
 from gpu_token_analytics.wire.kind import Kind
 from gpu_token_analytics.wire.times import to_us
@@ -175,6 +176,7 @@ class BatchWriter:
                     held_bytes(batch.rows, batch.sampled),
                     touched,
                     marked,
+                    counted=bool(batch.raws[COUNTERS].documents),
                 )
             else:
                 self._recent.forget(touched)

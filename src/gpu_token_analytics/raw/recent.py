@@ -65,7 +65,10 @@ class _Batch:
         size_bytes: int,
         requests: UsageRows,
         samples: Sequence[Document],
+        *,
+        counted: bool,
     ) -> None:
+        self.counted = counted
         self.number, self.stored_at, self.size_bytes = number, stored_at, size_bytes
         self.opened: list[GpuMinute] = []  # cells that no batch before it touched
         self.requests, self._samples = requests, samples
@@ -97,6 +100,12 @@ class Known:
     def __init__(self, gpus: Collection[GpuId] = (), batches: Sequence[_Batch] = ()) -> None:
         self.gpus = frozenset(gpus)  # whose events are all here, in the minutes that were asked for
         self._batches = batches
+
+    @property
+    def without_counters(self) -> frozenset[GpuId]:
+        """Those GPUs of which no engine counted anything in these minutes: what it counted marks
+        them as requests do, and is in no batch. Where a batch has any, they are to be read."""
+        return frozenset() if any(batch.counted for batch in self._batches) else self.gpus
 
     def requests(self, names: Iterable[str], start_us: int, end_us: int) -> UsageRows:
         """Requests naming one of `names` that can be active in [start, end), each once."""
@@ -158,11 +167,13 @@ class RecentEvents:
         size_bytes: int,
         touched: Collection[GpuMinute],
         marked: Iterable[GpuMinute],
+        *,
+        counted: bool = False,
     ) -> None:
         """A batch that this process has just stored, each event for the first time, and durably.
 
         size_bytes: see held_bytes(). touched: the cells its events touch; marked: those whose mark
-        was not left out.
+        was not left out. counted: engines' counters are among them; these are not held here.
         """
         if not parts and not samples and not touched:
             self.expect(())
@@ -173,7 +184,14 @@ class RecentEvents:
         with self._lock:
             self._expected = ()
             self._number += 1
-            batch = _Batch(self._number, self._clock.monotonic(), size_bytes, requests, samples)
+            batch = _Batch(
+                self._number,
+                self._clock.monotonic(),
+                size_bytes,
+                requests,
+                samples,
+                counted=counted,
+            )
             self._touch(touched)
             for cell in touched:
                 if cell not in self._cells:

@@ -224,3 +224,13 @@ def test_what_retention_could_reach_is_not_remembered() -> None:
     at.advance(1)
     assert requests(recent, {FIRST: 1}) == []
     assert requests(recent, {SECOND: 1}) == ["b"]
+
+
+def test_counters_are_read_where_any_were_stored() -> None:
+    recent = RecentEvents(clock())
+    add(recent, "a", [FIRST], [FIRST])
+    assert known(recent, {FIRST: 1}).without_counters == {"g"}
+    assert known(recent, {FIRST: 2}).without_counters == frozenset(), "somebody else marked it"
+    recent.add([], [], 0, [FIRST], [], counted=True)
+    assert known(recent, {FIRST: 1}).gpus == {"g"}
+    assert known(recent, {FIRST: 1}).without_counters == frozenset()
