@@ -12,6 +12,7 @@ import pytest
 from bench.synthetic_cells import Fleet, cells
 
 from gpu_token_analytics.cells.line_chunks import LineChunks
+from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.costs.query import Chunked, CostQuery, Row
 from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.costs.report import CostPage, read_page, read_top
@@ -285,6 +286,10 @@ def test_sums_of_earlier_versions_answer_as_they_are(store: Store) -> None:
     hourly = store[Collection.ROLLUPS_HOURLY]
     names = ("by tenant", "the first half by tenant", "an hour by pairs", "tenants by class")
     wanted = {name: figures(whole(store, QUESTIONS[name])) for name in names}
+    reads = Reads(store.database)
+    values = reads.values(START, END, None)
+    assert len(values.tenants) == FLEET.tenants - 1, "and nobody"
+    assert len(values.models) == FLEET.models
     changes: tuple[dict[str, Any], ...] = (
         {"$set": {"by_tenant.of": "another", "by_tenant.values": b"", "by_tenant.tenant": []}},
         {"$unset": {"second_half.by_tenant": ""}},
@@ -293,6 +298,7 @@ def test_sums_of_earlier_versions_answer_as_they_are(store: Store) -> None:
     )
     for change in changes:
         hourly.update_many({"scope": "fleet"}, change)
+        assert reads.values(START, END, None) == values
         for name in names:
             assert figures(whole(store, QUESTIONS[name])) == wanted[name], (name, change)
             pages = all_pages(store, QUESTIONS[name], 20)

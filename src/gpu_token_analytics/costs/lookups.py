@@ -42,6 +42,19 @@ MAX_IDENTITY_FINDINGS = 100
 MAX_SET_ASIDE = 20
 MAX_SHOWN_LINES = 1000  # of one cell on a page
 MAX_PAGE_LINES = 10_000
+# Of sums, only names: of lines, or of sums by model and by tenant.
+_OF_LINES: Document = dict.fromkeys(("lines.model", "lines.tenant", "lines.ref"), 1)
+_OF_EITHER: Document = dict.fromkeys(
+    (
+        "seen",
+        "by_model.model",
+        "by_model.ref",
+        "by_tenant.of",
+        "by_tenant.tenant",
+        "by_tenant.ref",
+    ),
+    1,
+)
 
 
 @dataclass
@@ -362,11 +375,12 @@ class Reads:
         for span in spans(floor(start, HOUR), ceil(end, HOUR)):
             collection = self._daily if span.end - span.start >= DAY else self._hourly
             where = {"start": {"$gte": span.start, "$lt": span.end}}
-            fields = dict.fromkeys(("lines.model", "lines.tenant", "lines.ref"), 1)
-            for document in self._complete(collection, {"scope": "fleet", **where}, fields):
-                _add_lines(values, document["lines"], tenant)
             if tenant is not None:
+                for document in self._complete(collection, {"scope": "fleet", **where}, _OF_LINES):
+                    _add_lines(values, document["lines"], tenant)
                 continue
+            for document in self._complete(collection, {"scope": "fleet", **where}, _OF_EITHER):
+                self._add_names(values, collection, document)
             places = {"gpu": 1, "places.host": 1, "places.gpu_name": 1}
             for document in collection.find(
                 {"scope": "gpu", **where}, places, max_time_ms=self._timeout_ms
@@ -378,6 +392,19 @@ class Reads:
                 )
         return values
 
+    def _add_names(
+        self, values: Values, collection: MongoCollection[Document], document: Document
+    ) -> None:
+        by_tenant = document.get("by_tenant", {})
+        if by_tenant.get("of") == document["seen"]:
+            values.models.update(_names(document["by_model"], "model"))
+            values.tenants.update(_names(by_tenant, "tenant"))
+            values.tenants.discard(NOBODY)
+            return
+        # Written by an earlier version of this program.
+        for older in self._complete(collection, {"_id": document["_id"]}, _OF_LINES):
+            _add_lines(values, older["lines"], None)
+
     def _complete(
         self, collection: MongoCollection[Document], where: Document, fields: Document
     ) -> Iterator[Document]:
@@ -387,6 +414,12 @@ class Reads:
             return collection.find_one({"_id": name}, fields, max_time_ms=self._timeout_ms)
 
         return complete(self._chunks, collection, documents, read_one, ("model", "tenant"))
+
+
+def _names(section: Mapping[str, Any], of: str) -> Iterable[str]:
+    """The names of one kind in a section that has been read."""
+    for piece in section.get("pieces", (section,)):
+        yield from piece[of]
 
 
 def _add_lines(values: Values, lines: Mapping[str, Any], tenant: str | None) -> None:
