@@ -129,6 +129,7 @@ def idle(
     --to 2026-02-01`
     """
     from gpu_token_analytics.costs.owners import idle_money
+    from gpu_token_analytics.costs.rows import IDLE_COLUMNS
     from gpu_token_analytics.terminal.console import Column, FittedTable
 
     asked = cli.asked_range(start, end, last, period, time_zone)
@@ -163,9 +164,7 @@ def idle(
         "total",
         "",
         shown.amount(body.idle_nusd),
-        "",
-        "",
-        "",
+        *(shown.amount(sum(getattr(row, name) for row in body.rows)) for name in IDLE_COLUMNS),
         shown.amount(body.unmetered_work_nusd),
         style="bold",
     )

@@ -14,9 +14,11 @@ import pytest
 from bench.synthetic_cells import Fleet
 
 from gpu_token_analytics.api.keys import KeyScope
+from gpu_token_analytics.costs.rows import IDLE_COLUMNS
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.terminal.support import dollars
 
 from .conftest import Api, served
 from .test_api_commands import runner
@@ -119,7 +121,13 @@ def test_idle_money_goes_to_the_owner_of_its_model_gpu_or_host_while_it_was_the_
     assert body["shared_out"] is None
     run = runner(made.store, made.settings)
     assert json.loads(run("owners", "idle", *CLI_RANGE, "--json").stdout) == body
-    assert "(no owner)" in run("owners", "idle", *CLI_RANGE).stdout
+    table = run("owners", "idle", *CLI_RANGE).stdout
+    assert "(no owner)" in table
+    (total,) = (line.split() for line in table.splitlines() if line.startswith("total "))
+    causes = [sum(row[name] for row in body["rows"]) for name in IDLE_COLUMNS]
+    assert total[1:] == [
+        dollars(nusd) for nusd in (body["idle_nusd"], *causes, body["unmetered_work_nusd"])
+    ]
 
 
 @pytest.mark.parametrize("bucket", ["none", "1d", "1h", "1m"])
