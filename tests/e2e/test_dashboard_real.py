@@ -3,13 +3,18 @@ holds."""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
+import httpx
 import pytest
 from bench.synthetic_cells import Fleet, cells
 from playwright.sync_api import Browser, expect
@@ -19,6 +24,7 @@ from tests.serving import serving
 from gpu_token_analytics.api.app import create_app
 from gpu_token_analytics.api.keys import KeyScope, KeyStore
 from gpu_token_analytics.api.services import Services
+from gpu_token_analytics.books.rates import RateStore
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.mongo.client import Store, open_store
@@ -165,3 +171,36 @@ def test_a_csv_of_what_is_shown(browser: Browser, real: Real) -> None:
         text = download.value.path().read_text()
         assert text.splitlines()[0].startswith("bucket") or "model" in text.splitlines()[0]
         assert len(text.splitlines()) >= FLEET.models
+
+
+@pytest.mark.parametrize(("currency", "units", "sign"), [("EUR", "2", "€"), ("GBP", "0.915", "£")])
+def test_money_in_another_currency_is_that_of_the_api_and_of_files(
+    browser: Browser, real: Real, currency: str, units: str, sign: str
+) -> None:
+    """To the last place at 2 to 1. Else the page rounds one sum, the others sum what was rounded:
+    at most half a billionth for each part."""
+    start, end = real.cells[0]["minute"], real.cells[-1]["minute"] + timedelta(minutes=1)
+    RateStore(real.store.database).append(
+        {"currency": currency, "units_per_usd": units},
+        valid_from=datetime(2020, 1, 1, tzinfo=UTC),
+        created_at=real.store.now(),
+        source="test",
+    )
+    span = {"from": f"{start:%Y-%m-%dT%H:%MZ}", "to": f"{end:%Y-%m-%dT%H:%MZ}"}
+    asked = {**span, "currency": currency}
+    with httpx.Client(base_url=real.url, trust_env=False) as client:
+        told = client.get("/v1/costs/converted", params={**asked, "group_by": "model"}).json()
+        text = client.get("/v1/export", params={**asked, "group_by": "model"}).text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    in_file = sum(int(Decimal(row["total_converted"]).scaleb(9)) for row in rows)
+    with watched(browser, real.url) as dashboard:
+        page = dashboard.open(f"/models?compare=1&{urlencode(asked)}")
+        title = page.locator("#compared-rows-scroll tfoot td:nth-child(2) [title]")
+        shown = str(title.get_attribute("title"))
+        assert shown.startswith(sign)
+        on_page = int(shown.removeprefix(sign).replace(",", "").replace(".", ""))
+        assert f"1 USD = {units} {currency}" in dashboard.text("#currency-note")
+    parts = 0 if units == "2" else 5 * len(rows)
+    assert abs(on_page - told["totals"]["total_nano"]) <= parts / 2
+    assert abs(on_page - in_file) <= parts / 2
+    assert on_page > 10**9
