@@ -426,3 +426,29 @@ def gpu_of(event: Event) -> str:
         return event.gpus[0]
     assert isinstance(event, GpuSample)
     return event.gpu
+
+
+def test_the_books_are_read_as_often_for_a_fleet_that_is_new_as_for_a_few_gpus(
+    pipeline: Callable[..., Pipeline], commands: Commands
+) -> None:
+    """The first minutes were computed without knowing the GPUs: they are marked, all together. Read
+    for each GPU, the books would be all GPUs for each of them."""
+    sent = []
+    for gpus in (3, 30):
+        one = pipeline(f"_{gpus}", silent_gpu_owned_minutes=0)
+        one.ingest(fleet_minutes(gpus, 0, 2))
+        closer = one.closer()
+        close_due(closer)
+        before = commands.sent.copy()
+        closer.housekeep()
+        spread = commands.sent - before
+        sent.append({name: spread[name] for name in ("find inventory", "find prices")})
+        # only what its labels meant is looked up for each GPU
+        assert spread.total() < 20 + 4 * gpus, spread
+        assert one.ledger.cells.count_due() == len(one.cells()), "each cell is computed again"
+        assert not one.ledger.books.pending_gpus()
+        one.close()
+        assert one.audit().holds
+    few, many = sent
+    assert many == few
+    assert few["find prices"] >= 1

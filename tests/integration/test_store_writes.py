@@ -380,7 +380,7 @@ def test_a_gpu_is_pending_when_the_ledger_depends_on_what_changed(store: Store) 
             # Our reading of the server's clock is behind by half a round trip, which a busy machine
             # makes long.
             assert row["changed_at"] <= store.now() + timedelta(seconds=5)
-            ledger.books.clear_pending_gpu(row)
+            ledger.books.clear_pending_gpus([row])
         return {row["_id"] for row in rows}
 
     upsert_inventory(store, [seen("a", 0, 10, live=False, source="replay"), seen("b", 0, 10)])
@@ -402,7 +402,7 @@ def test_a_gpu_is_pending_when_the_ledger_depends_on_what_changed(store: Store) 
     upsert_inventory(
         store, [seen("b", 41, 50, name="H100", mig_profile="2g.20gb", parent_uuid="a")]
     )
-    ledger.books.clear_pending_gpu(stale)
+    ledger.books.clear_pending_gpus([stale])
     assert pending() == {"b"}, "it changed again after it was read"
     upsert_inventory(store, [seen("b", 0, 5, name="A10")])
     assert pending() == set(), "a late sample does not turn a description back"

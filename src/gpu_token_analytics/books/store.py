@@ -7,7 +7,7 @@ A row that changed what cells depend on is `pending` until the closer has marked
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pymongo import ASCENDING
 from pymongo.errors import DuplicateKeyError
@@ -19,6 +19,7 @@ from gpu_token_analytics.ledger.declarations import Declaration
 from gpu_token_analytics.ledger.placements import Placement, Placements
 from gpu_token_analytics.ledger.prices import PriceBook, PriceRow
 from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.mongo.commands import update_many
 from gpu_token_analytics.mongo.errors import Document, mapped
 from gpu_token_analytics.wire.names import may_be_same, name_key
 from gpu_token_analytics.wire.times import from_us
@@ -161,12 +162,19 @@ class BookStore:
         marked yet."""
         return list(self._inventory.find({"kind": "gpu", "pending": True}))
 
-    @mapped
-    def clear_pending_gpu(self, row: Document) -> None:
-        """Mark a GPU, or a declaration, as handled, unless it changed again meanwhile."""
-        self._inventory.update_one(
-            {"_id": row["_id"], "changed_at": row["changed_at"]}, {"$set": {"pending": False}}
+    def clear_pending_gpus(self, rows: Sequence[Document]) -> None:
+        """Mark GPUs, or declarations, as handled, unless they changed again meanwhile."""
+        outcome = update_many(
+            self._inventory,
+            (
+                {
+                    "q": {"_id": row["_id"], "changed_at": row["changed_at"]},
+                    "u": {"$set": {"pending": False}},
+                }
+                for row in rows
+            ),
         )
+        outcome.raise_refused("to clear what was pending")
 
     @mapped
     def pending_prices(self) -> list[Document]:

@@ -7,7 +7,7 @@ A row is `pending` until its cells are marked: after a crash in between it is do
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 from gpu_token_analytics.closing.neighbours import evidence_before, evidence_from
@@ -17,6 +17,9 @@ from gpu_token_analytics.ledger.books import Books
 from gpu_token_analytics.ledger.changes import Change, ChangeKind
 from gpu_token_analytics.ledger.names_moved import NameMoved, families
 from gpu_token_analytics.ledger.params import LedgerParams
+from gpu_token_analytics.mongo.errors import Document
+
+ROWS_AT_ONCE = 500
 
 log = logging.getLogger(__name__)
 
@@ -32,45 +35,60 @@ def spread_books(store: LedgerStore, params: LedgerParams, raw_complete_for: tim
 
 
 def _spread_gpus(store: LedgerStore, params: LedgerParams) -> None:
-    """A GPU is new, or its card, profile, name or being live changed: mark what was computed
+    """GPUs are new, or their card, profile, name or being live changed: mark what was computed
     without knowing."""
-    for row in store.books.pending_gpus():
-        books = store.books.read()
-        gpus = families({row["_id"], row.get("parent_uuid") or row["_id"]}, books)
-        store.changes.mark_computed_before(gpus, row["changed_at"])
-        aliases = set(books.placements.aliases_of(row["_id"]))
-        if row["_id"] in books.shared:
-            aliases |= store.books.names_like(row["_id"])  # which mean none of its cards now
+    for books, rows in _together(store, store.books.pending_gpus()):
+        named = {name for row in rows for name in (row["_id"], row.get("parent_uuid")) if name}
+        gpus = families(named, books)
+        store.changes.mark_computed_before(gpus, max(row["changed_at"] for row in rows))
+        aliases = {name for row in rows for name in books.placements.aliases_of(row["_id"])}
+        for row in rows:
+            if row["_id"] in books.shared:
+                aliases |= store.books.names_like(row["_id"])  # which mean none of its cards now
         _spread_names(store, books, params, sorted(aliases))
-        store.books.clear_pending_gpu(row)
+        store.books.clear_pending_gpus(rows)
 
 
 def _spread_declarations(store: LedgerStore, params: LedgerParams) -> None:
-    """An operator declared a GPU, or changed or took back what he had declared: mark its cells."""
-    for row in store.books.pending_declarations():
-        books = store.books.read()
-        store.changes.mark_computed_before([row["gpu"]], row["changed_at"])
-        names = {row["gpu"], *books.placements.aliases_of(row["gpu"])}
+    """An operator declared GPUs, or changed or took back what he had declared: mark their cells."""
+    for books, rows in _together(store, store.books.pending_declarations()):
+        gpus = {row["gpu"] for row in rows}
+        store.changes.mark_computed_before(sorted(gpus), max(row["changed_at"] for row in rows))
+        names = gpus.union(*map(books.placements.aliases_of, gpus))
         _spread_names(store, books, params, filter(books.placements.is_label, sorted(names)))
-        store.books.clear_pending_gpu(row)
+        store.books.clear_pending_gpus(rows)
 
 
 def _spread_placements(store: LedgerStore, params: LedgerParams) -> None:
     """A label turned out to be another GPU: mark the cells of the requests that named it, under all
     its meanings."""
-    for placement in store.books.pending_placements():
-        books, label = store.books.read(), placement["label"]
-        _spread_names(store, books, params, (label, *books.placements.aliases_of(label)))
-        _spread_new_host(store, books, placement["gpu"])
-        store.books.clear_pending_placement(placement)
+    for books, placements in _together(store, store.books.pending_placements()):
+        for placement in placements:
+            label = placement["label"]
+            _spread_names(store, books, params, (label, *books.placements.aliases_of(label)))
+            _spread_new_host(store, books, placement["gpu"])
+            store.books.clear_pending_placement(placement)
 
 
 def _spread_stays(store: LedgerStore) -> None:
     """A card of a UUID that is shared turned up on another host: requests there meant none until
     now."""
-    for stay in store.books.pending_stays():
-        _spread_new_host(store, store.books.read(), stay["gpu"])
-        store.books.clear_pending_stay(stay)
+    for books, stays in _together(store, store.books.pending_stays()):
+        for stay in stays:
+            _spread_new_host(store, books, stay["gpu"])
+            store.books.clear_pending_stay(stay)
+
+
+def _together(
+    store: LedgerStore, pending: Sequence[Document]
+) -> Iterator[tuple[Books, Sequence[Document]]]:
+    """Pending rows, some at a time, with the books as they are after these rows were read: what a
+    row says is in them, and what changes later is pending itself. Books are read once for all
+    rows: a fleet that is new would else be read once for each of its GPUs."""
+    if pending:
+        books = store.books.read()
+        for start in range(0, len(pending), ROWS_AT_ONCE):
+            yield books, pending[start : start + ROWS_AT_ONCE]
 
 
 def _spread_new_host(store: LedgerStore, books: Books, gpu: GpuId) -> None:
@@ -94,9 +112,8 @@ def _spread_names(
 
 def _spread_prices(store: LedgerStore, raw_complete_for: timedelta) -> None:
     """A new price row: mark the cells it can concern, final ones too (they get a correction)."""
-    for row in store.books.pending_prices():
-        marked = store.changes.mark_priced(
-            row, store.books.read().shared, store.now() - raw_complete_for
-        )
-        log.info("price row %s: %d cells are computed again", row["_id"], marked)
-        store.books.clear_pending_price(row)
+    for books, rows in _together(store, store.books.pending_prices()):
+        for row in rows:
+            marked = store.changes.mark_priced(row, books.shared, store.now() - raw_complete_for)
+            log.info("price row %s: %d cells are computed again", row["_id"], marked)
+            store.books.clear_pending_price(row)
