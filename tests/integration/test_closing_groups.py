@@ -444,7 +444,7 @@ def test_the_books_are_read_as_often_for_a_fleet_that_is_new_as_for_a_few_gpus(
         spread = commands.sent - before
         sent.append({name: spread[name] for name in ("find inventory", "find prices")})
         # only what its labels meant is looked up for each GPU
-        assert spread.total() < 20 + 4 * gpus, spread
+        assert spread.total() < 40 + 5 * gpus, spread
         assert one.ledger.cells.count_due() == len(one.cells()), "each cell is computed again"
         assert not one.ledger.books.pending_gpus()
         one.close()
