@@ -15,11 +15,15 @@ from pathlib import Path
 
 from deploy.bench.report import expect
 from deploy.bench.shell import CommandFailed, run
+from deploy.flows import ROOT
 
-COLUMNS, ROWS = 120, 44
+COLUMNS, ROWS = 118, 46
+CHECKOUT = "<checkout>"  # as in the evidence, in place of the folder
 CLEAR = "\x1b[H\x1b[2J"  # what `clear` writes: here a new screen begins
 MAX_BYTES = 1_000_000  # of a file that is committed
 _SVG_TERM = "svg-term-cli@2.1.1"
+# A little smaller than svg-term draws: in some fonts a full line would be wider than the window.
+_NARROWER = ('font-size="1.67"', 'font-size="1.66"')
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\r")
 
 
@@ -44,8 +48,8 @@ class Recorder:
         timeout_seconds: float = 600,
     ) -> str:
         """Runs a shell command in a terminal of COLUMNS x ROWS, its session into `cast`; returns
-        what it said, without control sequences. Raises CommandFailed when it fails, CheckFailed
-        when the session says where it was made."""
+        what it said, without control sequences. The folder it runs in reads <checkout>. Raises
+        CommandFailed when it fails, CheckFailed when the session says where it was made."""
         cast.parent.mkdir(parents=True, exist_ok=True)
         mark = cast.with_suffix(".status")
         mark.unlink(missing_ok=True)
@@ -65,6 +69,8 @@ class Recorder:
             },
             timeout_seconds=timeout_seconds,
         )
+        for folder in (cwd, cast.parent, ROOT):
+            cast.write_text(cast.read_text().replace(str(folder), CHECKOUT))
         said = text_of(cast)
         status = mark.read_text().strip() if mark.exists() else "none"
         if status != "0":
@@ -83,10 +89,9 @@ class Recorder:
 
     def _draw(self, cast: Path, svg: Path, *how: str) -> None:
         svg.parent.mkdir(parents=True, exist_ok=True)
-        # Two columns more than were recorded: some fonts are wider than svg-term takes them to be.
-        size = ["--width", str(COLUMNS + 2), "--height", str(ROWS)]
-        words = ["--in", str(cast), "--out", str(svg), "--window", "--no-cursor", *size, *how]
+        words = ["--in", str(cast), "--out", str(svg), "--window", "--no-cursor", *how]
         run([str(self._svg_term), *words])
+        svg.write_text(svg.read_text().replace(*_NARROWER))
         taken = svg.stat().st_size
         expect(taken < MAX_BYTES, f"{svg.name} has {taken} bytes: too much to be kept")
 
@@ -120,7 +125,7 @@ def anonymous(cast: Path, names: Sequence[str] = ()) -> None:
     """Raises CheckFailed when a path or the name of this machine, or one of `names`, stands in the
     recording."""
     text = cast.read_text()
-    private = {str(Path.home()), str(cast.parent), str(Path.cwd()), platform.node(), *names}
+    private = {str(Path.home()), str(cast.parent), str(ROOT), platform.node(), *names}
     seen = [
         name
         for name in sorted(private - {"", "/"})
