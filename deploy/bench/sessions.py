@@ -18,6 +18,7 @@ from deploy.bench.shell import CommandFailed, run
 from deploy.flows import ROOT
 
 COLUMNS, ROWS = 118, 46
+STILL_ROWS = 64
 CHECKOUT = "<checkout>"  # as in the evidence, in place of the folder
 CLEAR = "\x1b[H\x1b[2J"  # what `clear` writes: here a new screen begins
 MAX_BYTES = 1_000_000  # of a file that is committed
@@ -84,8 +85,11 @@ class Recorder:
 
     def still(self, cast: Path, svg: Path, at_seconds: float) -> None:
         """What stood there at a moment of it. svg-term draws the event that is nearest to a time,
-        and several may come in the same millisecond: the moment is taken a little later."""
-        self._draw(cast, svg, "--at", str(round((at_seconds + 0.2) * 1000)))
+        and several may come in the same millisecond: the moment is taken a little later. The window
+        is as high as what stands in it, up to STILL_ROWS: what a command says last is often longer
+        than a terminal."""
+        moment = str(round((at_seconds + 0.2) * 1000))
+        self._draw(cast, svg, "--at", moment, "--height", str(height(cast, at_seconds)))
 
     def _draw(self, cast: Path, svg: Path, *how: str) -> None:
         svg.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +111,14 @@ def events(cast: Path) -> Iterator[tuple[float, str]]:
 def text_of(cast: Path) -> str:
     """What was printed, without control sequences."""
     return _CONTROL.sub("", "".join(text for _, text in events(cast)))
+
+
+def height(cast: Path, at_seconds: float) -> int:
+    """How many rows stand on the screen at a moment, wrapped ones counted, up to STILL_ROWS."""
+    shown = "".join(text for second, text in events(cast) if second <= at_seconds)
+    lines = _CONTROL.sub("", shown.rpartition(CLEAR)[2]).expandtabs().rstrip().split("\n")
+    rows = sum(max(1, -(-len(line) // COLUMNS)) for line in lines)
+    return min(rows + 1, STILL_ROWS)
 
 
 def screens(cast: Path) -> list[float]:

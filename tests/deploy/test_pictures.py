@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 from deploy.bench.report import CheckFailed
-from deploy.bench.sessions import CLEAR, COLUMNS, MAX_BYTES, ROWS, anonymous, screens, text_of
+from deploy.bench.sessions import (
+    CLEAR,
+    COLUMNS,
+    MAX_BYTES,
+    ROWS,
+    STILL_ROWS,
+    anonymous,
+    height,
+    screens,
+    text_of,
+)
 from deploy.bench.vms.pictures import TOUR_SCREENS
 from deploy.flows import ROOT
 
@@ -32,6 +42,13 @@ def test_a_screen_is_complete_at_its_last_event(tmp_path: Path) -> None:
     )
     assert screens(cast) == [0.1, 2, 8]
     assert text_of(cast) == "lookingonetwothree"
+
+
+def test_a_still_is_as_high_as_what_stands_on_the_screen(tmp_path: Path) -> None:
+    long = "x" * (COLUMNS + 1)
+    cast = session(tmp_path, (1, "before\r\n" + CLEAR + f"one\r\n{long}\r\n"), (2, "a\n" * 99))
+    assert height(cast, 1) == 4
+    assert height(cast, 2) == STILL_ROWS
 
 
 def test_a_session_without_output_has_no_screen(tmp_path: Path) -> None:
