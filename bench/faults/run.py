@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.faults.matrix import ROWS
 from bench.faults.record import FILE_VARIABLE, Cases, read
-from bench.faults.tables import is_whole, terminal, write_page
+from bench.faults.tables import has_passed, is_whole, terminal, write_page
 from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, REFERENCE_VERSION
 
 ROOT = Path(__file__).parents[2]
@@ -39,16 +39,10 @@ def main(argv: list[str]) -> None:
     if not given.rows and not given.resume:
         RECORD.unlink(missing_ok=True)
     before = read(RECORD)
-    run_tests(
-        sorted(
-            {
-                test
-                for row in rows
-                for test in row.tests
-                if not (given.resume and is_whole(row, before))
-            }
-        )
-    )
+    tests = {test for row in rows for test in row.tests}
+    if given.resume:
+        tests = {test for test in tests if not has_passed(test, before)}
+    run_tests(sorted(tests))
     cases = read(RECORD)
     print(terminal(rows, cases))
     print(f"\n{machine(cases)}")

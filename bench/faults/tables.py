@@ -20,9 +20,12 @@ _WORDS = {Outcome.FAILED: "OTHERWISE", Outcome.SKIPPED: "NOT RUN"}
 def is_whole(row: Row, cases: Cases) -> bool:
     """Whether every test of the row ran and passed. A row without tests is not for this command to
     judge."""
-    return all(
-        {case.outcome for case in cases.get(test, [])} == {Outcome.PASSED} for test in row.tests
-    )
+    return all(has_passed(test, cases) for test in row.tests)
+
+
+def has_passed(test: str, cases: Cases) -> bool:
+    """Whether it ran, with all of its parameters, and passed."""
+    return {case.outcome for case in cases.get(test, [])} == {Outcome.PASSED}
 
 
 def seen(row: Row, cases: Cases) -> str:

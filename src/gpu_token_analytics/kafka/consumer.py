@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -60,6 +61,8 @@ CONSUMER_CONFIG: dict[str, object] = {
     "partition.assignment.strategy": "range",
     "session.timeout.ms": 15_000,
     "max.poll.interval.ms": 120_000,
+    # default 60,000: a question to a broker that has gone would hold up the loop for so long
+    "socket.timeout.ms": 10_000,
     "enable.partition.eof": True,  # tells an idle partition from a stuck one
     # a fetch that waits at the end of one partition holds up the others of its broker
     "fetch.wait.max.ms": 20,
@@ -112,6 +115,8 @@ _COMMIT_RETRIED = frozenset(
     }
 )
 _COMMIT_TRIES = 3
+_COMMIT_SECONDS = 10.0  # for an answer, before the loop goes on without it
+_COMMIT_AGAIN_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -122,6 +127,42 @@ class _Partition:
     end: int = -1  # offset of the last "end of partition"
     last_seen: float = 0.0  # monotonic; last record or end
     asked_end: int = 0  # the broker's answer when the partition was silent for long
+
+
+class _Commit(threading.Thread):
+    """One commit on its way. librdkafka waits for its answer without limit: one that was under way
+    as all brokers died would hold up the loop until they are back."""
+
+    def __init__(self, consumer: Consumer, offsets: list[TopicPartition]) -> None:
+        super().__init__(name="commit", daemon=True)
+        self._consumer, self._offsets = consumer, offsets
+        self._answers: list[TopicPartition] = []
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._answers = self._consumer.commit(offsets=self._offsets, asynchronous=False) or []
+        except BaseException as error:  # noqa: BLE001  # outcome() raises it
+            self._error = error
+
+    def outcome(self, within_seconds: float, owned: Mapping[int, _Partition]) -> RdError | None:
+        """Wait for the answer, if it comes in that time, and note in `owned` what is committed.
+        None: all of it, or it is still alive."""
+        self.join(within_seconds)
+        if self.is_alive():
+            return None
+        if isinstance(self._error, KafkaException):
+            return rd_error(self._error)
+        if self._error is not None:
+            raise self._error
+        failed = None
+        for answer in self._answers or self._offsets:
+            if answer.error is not None:
+                failed = answer.error
+            elif answer.partition in owned:
+                owned[answer.partition].committed = answer.offset
+        return failed
 
 
 class EventSource:
@@ -142,6 +183,9 @@ class EventSource:
         self._paused = False
         self._failure: GpuTokensError | None = None
         self._held: list[Message] = []
+        self._left: dict[int, Position] = {}  # to commit; empty when all is acknowledged
+        self._left_due = 0.0  # monotonic
+        self._committing: _Commit | None = None
         self._last_error = LastError()
         self._consumer: Consumer = build(
             Consumer,
@@ -174,6 +218,7 @@ class EventSource:
         Raises OffsetsLost, OffsetsNotSeeded, ConsumerStuck, TopicMissing or KafkaError: reasons to
         stop the process.
         """
+        self._commit_left()
         messages = self._consume(max_records, wait_seconds)
         if any(message.error() is not None for message in messages):
             messages = [message for message in messages if not self._is_notice(message)]
@@ -235,42 +280,53 @@ class EventSource:
         Partitions that were given away since are left out. Raises KafkaError on a fault that does
         not pass.
         """
-        offsets = [
-            TopicPartition(self._topic, partition, position.offset)
+        self._left |= {
+            partition: position
             for partition, position in positions.items()
+            if (owned := self._owned.get(partition)) and owned.epoch == position.epoch
+        }
+        failures = 0
+        while failures < _COMMIT_TRIES:
+            offsets = self._uncommitted()
+            if self._committing is None:
+                if not offsets:
+                    self._left.clear()
+                    return True
+                self._committing = _Commit(self._consumer, offsets)
+            error = self._committing.outcome(_COMMIT_SECONDS, self._owned)
+            if self._committing.is_alive():
+                break
+            self._committing = None
+            if error is None:
+                continue
+            if error.code() in _COMMIT_FENCED:
+                _log.info("commit refused, the partitions moved on: %s", error.str())
+                self._left.clear()
+                return False
+            if error.fatal() or error.code() not in _COMMIT_RETRIED:
+                raise mapped(error, "commit offsets", self._settings.kafka_bootstrap)
+            failures += 1
+        _log.warning("commit not acknowledged; going on, it is tried again")
+        self._left_due = self._clock.monotonic() + _COMMIT_AGAIN_SECONDS
+        return False
+
+    def _uncommitted(self) -> list[TopicPartition]:
+        return [
+            TopicPartition(self._topic, partition, position.offset)
+            for partition, position in self._left.items()
             if (owned := self._owned.get(partition))
             and owned.epoch == position.epoch
             and position.offset > owned.committed
         ]
-        if not offsets:
-            return True
-        for _ in range(_COMMIT_TRIES):
-            error = self._try_commit(offsets)
-            if error is None:
-                return True
-            if error.code() in _COMMIT_FENCED:
-                _log.info("commit refused, the partitions moved on: %s", error.str())
-                return False
-            if error.fatal() or error.code() not in _COMMIT_RETRIED:
-                raise mapped(error, "commit offsets", self._settings.kafka_bootstrap)
-        _log.warning(
-            "commit not acknowledged after %d tries; going on, the next one includes it",
-            _COMMIT_TRIES,
-        )
-        return False
 
-    def _try_commit(self, offsets: list[TopicPartition]) -> RdError | None:
-        try:
-            answers = self._consumer.commit(offsets=offsets, asynchronous=False) or []
-        except KafkaException as error:
-            return rd_error(error)
-        failed = None
-        for answer in answers:
-            if answer.error is not None:
-                failed = answer.error
-            elif answer.partition in self._owned:
-                self._owned[answer.partition].committed = answer.offset
-        return failed
+    def _commit_left(self) -> None:
+        """Try again what was not acknowledged, unless the broker still owes its answer."""
+        if (
+            self._left
+            and self._clock.monotonic() >= self._left_due
+            and not (self._committing is not None and self._committing.is_alive())
+        ):
+            self.commit({})
 
     def keep_alive(self) -> None:
         """While the store is down: no records, but stay a member of the group. `poll` ends the

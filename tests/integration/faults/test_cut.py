@@ -155,7 +155,7 @@ def test_cut_off_from_kafka_only_it_stalls_and_commits_no_half(
             f"{LOOPBACK}:{wire.port}",
             mongo_uri,
             mongo_database,
-            kafka_extra_config=session | {"socket.timeout.ms": "5000"},
+            kafka_extra_config=session,
             batch_max_records=200,
         )
         create_topics(beside)
