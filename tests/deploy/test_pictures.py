@@ -87,7 +87,7 @@ def test_pictures_are_small_and_tell_nothing_of_where(path: Path) -> None:
         assert not re.findall(r"/(?:work|home|root|tmp|build)/\S*", path.read_text())
 
 
-@pytest.mark.parametrize("stage", ["CA0"])
+@pytest.mark.parametrize("stage", ["CA0", "CA1"])
 def test_every_picture_is_shown_by_a_page(stage: str) -> None:
     page = (ROOT / stage / "docs/pictures.md").read_text()
     taken = {path.name for path in (ROOT / stage / "docs/images").iterdir()}

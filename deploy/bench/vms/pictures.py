@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.bench.report import NotChecked, Report, expect
@@ -21,6 +22,11 @@ QUERY = "/opt/gpu-tokens/vm2-mongo/query.sh"
 TOUR_SCREENS = ("topic", "processor", "document", "request", "report", "smoke-test")
 _SECONDS = (40, 180)  # a tour is watched: neither a flash nor a film
 _SIZE = (1440, 900)
+# by stage: pictures of the dashboard, and the address of each
+_PAGES = {
+    "CA0": {"dashboard": "/?range=15m", "dashboard-gpus": "/gpus"},
+    "CA1": {"dashboard": "/?range=15m"},
+}
 
 
 def tour(report: Report, bench: Bench, operator: Operator, recorder: Recorder) -> None:
@@ -60,10 +66,13 @@ def dashboard(report: Report, bench: Bench, stage: str) -> None:
         key = re.search(r"gta_[\w-]+", said)
         expect(key is not None, said)
         address = f"http://{bench.table.machines[name].ip}:8081"
-        _photograph(browser, address, key[0] if key else "", ROOT / f"{stage}/docs/images")
+        folder = ROOT / f"{stage}/docs/images"
+        _photograph(browser, address, key[0] if key else "", _PAGES[stage], folder)
 
 
-def _photograph(browser: str, address: str, key: str, folder: Path) -> None:
+def _photograph(
+    browser: str, address: str, key: str, pages: Mapping[str, str], folder: Path
+) -> None:
     from playwright.sync_api import sync_playwright  # only where pictures are taken
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +91,7 @@ def _photograph(browser: str, address: str, key: str, folder: Path) -> None:
             page.goto(f"{address}/?range=15m")
             page.fill("#key-input", key)
             page.keyboard.press("Enter")
-            for name, path in {"dashboard": "/?range=15m", "dashboard-gpus": "/gpus"}.items():
+            for name, path in pages.items():
                 page.wait_for_selector("#where")
                 page.goto(f"{address}{path}")
                 page.wait_for_selector("main[aria-busy=false]")
