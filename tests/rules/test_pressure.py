@@ -35,7 +35,7 @@ def test_the_plot_has_a_curve_for_each_figure_and_a_line_for_each_stage() -> Non
     drawn = ElementTree.fromstring(plot(samples, [10.0, 20.0], 3.0))
     namespace = "{http://www.w3.org/2000/svg}"
     curves = [line.attrib["points"].split() for line in drawn.iter(f"{namespace}polyline")]
-    assert [len(points) for points in curves] == [3, 1, 3, 3], "what is not known is left out"
+    assert [len(points) for points in curves] == [3, 1, 2, 3, 3], "what is not known is left out"
     waiting = [float(re.split(",", point)[1]) for point in curves[0]]
     assert waiting[1] < waiting[0] < waiting[2], "100 wait, then 10, then none; up is less"
     texts = [text.text for text in drawn.iter(f"{namespace}text")]
