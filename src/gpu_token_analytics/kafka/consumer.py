@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -117,6 +116,8 @@ _COMMIT_RETRIED = frozenset(
 _COMMIT_TRIES = 3
 _COMMIT_SECONDS = 10.0  # for an answer, before the loop goes on without it
 _COMMIT_AGAIN_SECONDS = 1.0
+_COMMIT_LOST_SECONDS = 60.0  # an answer that takes longer is not waited for any more
+_ANSWER_LOOK_SECONDS = 0.001
 
 
 @dataclass(slots=True)
@@ -129,40 +130,13 @@ class _Partition:
     asked_end: int = 0  # the broker's answer when the partition was silent for long
 
 
-class _Commit(threading.Thread):
-    """One commit on its way. librdkafka waits for its answer without limit: one that was under way
-    as all brokers died would hold up the loop until they are back."""
+@dataclass(slots=True)
+class _Commit:
+    """One commit on its way."""
 
-    def __init__(self, consumer: Consumer, offsets: list[TopicPartition]) -> None:
-        super().__init__(name="commit", daemon=True)
-        self._consumer, self._offsets = consumer, offsets
-        self._answers: list[TopicPartition] = []
-        self._error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self._answers = self._consumer.commit(offsets=self._offsets, asynchronous=False) or []
-        except BaseException as error:  # noqa: BLE001  # outcome() raises it
-            self._error = error
-
-    def outcome(self, within_seconds: float, owned: Mapping[int, _Partition]) -> RdError | None:
-        """Wait for the answer, if it comes in that time, and note in `owned` what is committed.
-        None: all of it, or it is still alive."""
-        self.join(within_seconds)
-        if self.is_alive():
-            return None
-        if isinstance(self._error, KafkaException):
-            return rd_error(self._error)
-        if self._error is not None:
-            raise self._error
-        failed = None
-        for answer in self._answers or self._offsets:
-            if answer.error is not None:
-                failed = answer.error
-            elif answer.partition in owned:
-                owned[answer.partition].committed = answer.offset
-        return failed
+    sent_at: float  # monotonic
+    is_answered: bool = False
+    error: RdError | None = None
 
 
 class EventSource:
@@ -186,6 +160,7 @@ class EventSource:
         self._left: dict[int, Position] = {}  # to commit; empty when all is acknowledged
         self._left_due = 0.0  # monotonic
         self._committing: _Commit | None = None
+        self._is_revoking = False
         self._last_error = LastError()
         self._consumer: Consumer = build(
             Consumer,
@@ -196,7 +171,11 @@ class EventSource:
                 for name, value in settings.kafka_extra_config.items()
                 if name in CONSUMER_CONFIG
             }
-            | {"group.id": settings.kafka_group, "error_cb": self._last_error},
+            | {
+                "group.id": settings.kafka_group,
+                "error_cb": self._last_error,
+                "on_commit": self._commit_answered,
+            },
         )
 
     @property
@@ -234,8 +213,8 @@ class EventSource:
         """Up to `max_records`, or about MAX_BATCH_BYTES: records far too large must not fill the
         memory before they are refused. Takes what is there, waits only for the next one: a wait for
         many would let them pile up meanwhile."""
-        messages, self._held = self._held, []
-        size, deadline = 0, self._clock.monotonic() + wait_seconds
+        messages, self._held = self._held[:max_records], self._held[max_records:]
+        size, deadline = sum(map(len, messages)), self._clock.monotonic() + wait_seconds
         while len(messages) < max_records and size < MAX_BATCH_BYTES:
             try:
                 more = self._consumer.consume(min(_SLICE_RECORDS, max_records - len(messages)), 0)
@@ -274,8 +253,12 @@ class EventSource:
         )
 
     def commit(self, positions: Mapping[int, Position]) -> bool:
-        """Commit, and wait for it. False: (partly) not done now, which is safe, as the records are
-        read again.
+        """Commit, and wait a while for the answer. False: (partly) not done now, which is safe:
+        it is tried again, and what is not committed is read again.
+
+        librdkafka waits for an answer without limit, and answers no other call meanwhile: a commit
+        that is under way as all brokers die would hold up the loop until they are back. So it is
+        sent, and its answer comes with the records, which are held for the next poll.
 
         Partitions that were given away since are left out. Raises KafkaError on a fault that does
         not pass.
@@ -287,16 +270,19 @@ class EventSource:
         }
         failures = 0
         while failures < _COMMIT_TRIES:
-            offsets = self._uncommitted()
-            if self._committing is None:
+            if self._committing is None or self._is_revoking:
+                offsets = self._uncommitted()
                 if not offsets:
                     self._left.clear()
                     return True
-                self._committing = _Commit(self._consumer, offsets)
-            error = self._committing.outcome(_COMMIT_SECONDS, self._owned)
-            if self._committing.is_alive():
+                self._committing = self._sent(offsets)
+            commit = self._committing
+            is_answered = self._is_answered(commit)
+            if commit is not self._committing:
+                continue  # partitions were given away meanwhile, and committed for that
+            if not is_answered:
                 break
-            self._committing = None
+            error, self._committing = commit.error, None
             if error is None:
                 continue
             if error.code() in _COMMIT_FENCED:
@@ -310,6 +296,62 @@ class EventSource:
         self._left_due = self._clock.monotonic() + _COMMIT_AGAIN_SECONDS
         return False
 
+    def _sent(self, offsets: list[TopicPartition]) -> _Commit:
+        """A commit on its way; while partitions are given away, one that is answered: nothing can
+        be read in there."""
+        commit = _Commit(self._clock.monotonic())
+        try:
+            if self._is_revoking:
+                answers = self._consumer.commit(offsets=offsets, asynchronous=False)
+                commit.is_answered, commit.error = True, self._noted(answers or offsets)
+            else:
+                self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            commit.is_answered, commit.error = True, rd_error(error)
+        return commit
+
+    def _is_answered(self, commit: _Commit) -> bool:
+        """Wait for the answer. Records that come meanwhile are held; when they are as many as one
+        batch may have, no more are fetched."""
+        deadline = self._clock.monotonic() + _COMMIT_SECONDS
+        pauses = False
+        while (
+            not commit.is_answered
+            and commit is self._committing
+            and self._clock.monotonic() < deadline
+        ):
+            if not self._paused and self._holds_a_batch():
+                pauses = True
+                self._pause()
+            try:
+                self._held += self._consumer.consume(_SLICE_RECORDS, _ANSWER_LOOK_SECONDS)
+            except KafkaException as error:
+                raise mapped(error, f"read {self._topic}", self._settings.kafka_bootstrap) from None
+        if pauses:
+            self.resume()
+        return commit.is_answered
+
+    def _holds_a_batch(self) -> bool:
+        most = self._settings.batch_max_records
+        return len(self._held) >= most or sum(map(len, self._held)) >= MAX_BATCH_BYTES
+
+    def _commit_answered(self, error: RdError | None, answers: list[TopicPartition]) -> None:
+        """librdkafka calls this inside of consume()."""
+        failed = self._noted(answers) if error is None else error
+        if self._committing is not None and not self._committing.is_answered:
+            self._committing.error, self._committing.is_answered = failed, True
+
+    def _noted(self, answers: list[TopicPartition]) -> RdError | None:
+        """Remember what is committed; returns what was refused."""
+        failed = None
+        for answer in answers:
+            owned = self._owned.get(answer.partition)
+            if answer.error is not None:
+                failed = answer.error
+            elif owned is not None:
+                owned.committed = max(owned.committed, answer.offset)
+        return failed
+
     def _uncommitted(self) -> list[TopicPartition]:
         return [
             TopicPartition(self._topic, partition, position.offset)
@@ -321,11 +363,13 @@ class EventSource:
 
     def _commit_left(self) -> None:
         """Try again what was not acknowledged, unless the broker still owes its answer."""
-        if (
-            self._left
-            and self._clock.monotonic() >= self._left_due
-            and not (self._committing is not None and self._committing.is_alive())
-        ):
+        now = self._clock.monotonic()
+        if not self._left or now < self._left_due:
+            return
+        commit = self._committing
+        if commit is not None and now > commit.sent_at + _COMMIT_LOST_SECONDS:
+            commit = self._committing = None
+        if commit is None or commit.is_answered:
             self.commit({})
 
     def keep_alive(self) -> None:
@@ -399,12 +443,15 @@ class EventSource:
         )
 
     def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._is_revoking = True
         try:
             self.on_revoke()
         except GpuTokensError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001  # it would be lost inside librdkafka; poll() raises it
             self._fail(KafkaError(f"giving partitions away failed: {error!r}"))
+        finally:
+            self._is_revoking = False
         self._drop(partitions, "revoked")
 
     def _lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -414,9 +461,12 @@ class EventSource:
         )
 
     def _drop(self, partitions: list[TopicPartition], how: str) -> None:
-        for partition in partitions:
-            self._owned.pop(partition.partition, None)
-        _log.info("partitions %s %s", sorted(partition.partition for partition in partitions), how)
+        gone = {partition.partition for partition in partitions}
+        for number in gone:
+            self._owned.pop(number, None)
+        # else they would come again, behind what is read from the committed offset
+        self._held = [message for message in self._held if message.partition() not in gone]
+        _log.info("partitions %s %s", sorted(gone), how)
 
     def _fail(self, failure: GpuTokensError) -> None:
         if self._failure is None:
