@@ -213,7 +213,7 @@ def _processors(
                 cells = LedgerStore(store).cells
                 wait_until(lambda: not cells.count_due(), "nothing is due")
             seconds = time.perf_counter() - begun
-            steps = _steps(children, len(events))
+            steps = steps_us(children, len(events))
             rss_mb = max(peak_rss_mb(child.process.pid) for child in children)
         if ledger:
             report = audit(LedgerStore(store), params_of(settings))
@@ -353,7 +353,8 @@ def peak_rss_mb(pid: int) -> float:
     return int(found.group(1)) / 1024 if found else float("nan")
 
 
-def _steps(children: Sequence[Child], events: int) -> dict[str, float]:
+def steps_us(children: Sequence[Child], events: int) -> dict[str, float]:
+    """CPU microseconds per event of each step, as the processors count them."""
     found: dict[str, float] = {}
     for child in children:
         for name, seconds in re.findall(

@@ -3,7 +3,9 @@ mongod, and bytes on disk.
 
     fill       events of a busy fleet, encoded and inserted as ingest does, until so many are stored
     ingest     a processor reads events of the hours that follow; the ledger is held back
-    closing    the same again with the ledger computed to the end, less what ingest took
+    closing    the same again with the ledger computed to the end: the processor's CPU time for
+               closing and sums, as it counts it, and mongod's less what it took for ingest, which
+               checkpoints make a rough figure
     bytes      of the collection and its indexes on disk, of usage events, after a checkpoint
 
 A checkpoint is forced before and after each measurement and belongs to it: pages that an index
@@ -38,6 +40,7 @@ from bench.ingest_bench import (
     one_running,
     peak_rss_mb,
     share_partitions,
+    steps_us,
     stopped,
     stored_count,
     wait_until,
@@ -163,11 +166,14 @@ def _all(
     store: Store, mongod: EmbeddedMongod, events: Iterator[Event], folder: Path, count: int
 ) -> Measured:
     stored = stored_count(store)
-    ingest, ingest_rss = _measure(store, mongod, islice(events, count), folder, NEVER_SECONDS)
-    whole, whole_rss = _measure(store, mongod, islice(events, count), folder, SOON_SECONDS)
+    ingest, _, ingest_rss = _measure(store, mongod, islice(events, count), folder, NEVER_SECONDS)
+    whole, closing_us, whole_rss = _measure(
+        store, mongod, islice(events, count), folder, SOON_SECONDS
+    )
+    closing = Cost(closing_us, whole.mongod - ingest.mongod)
     stats = store.database.command("collStats", USAGE.collection)
     size, index = stats["storageSize"] / stats["count"], stats["totalIndexSize"] / stats["count"]
-    return Measured(stored, ingest, whole.less(ingest), max(ingest_rss, whole_rss), size, index)
+    return Measured(stored, ingest, closing, max(ingest_rss, whole_rss), size, index)
 
 
 def _measure(
@@ -176,9 +182,9 @@ def _measure(
     events: Iterator[Event],
     folder: Path,
     debounce_seconds: float,
-) -> tuple[Cost, float]:
-    """(what an event costs, the processor's peak resident MB). With a short debounce cells are
-    closed, too."""
+) -> tuple[Cost, float, float]:
+    """(what an event costs, of it the processor's closing in microseconds, its peak resident MB).
+    With a short debounce cells are closed, too."""
     cells = LedgerStore(store).cells
     # Cells that an earlier measurement held back belong to none.
     store["ledger_cells"].delete_many({"due_at": {"$exists": True}})
@@ -199,8 +205,10 @@ def _measure(
                 wait_until(lambda: not cells.count_due(), "nothing is due", lambda: 0.2)
             ended = _cpu(store, child.process.pid, mongod)
             used = ended.less(begun)
+            steps = steps_us([child], len(waiting))
             rss_mb = peak_rss_mb(child.process.pid)
-    return Cost(used.processor / len(waiting), used.mongod / len(waiting)), rss_mb
+    cost = Cost(used.processor / len(waiting), used.mongod / len(waiting))
+    return cost, steps.get("close", 0.0) + steps.get("roll_up", 0.0), rss_mb
 
 
 def _produce(settings: Settings, events: list[Event]) -> None:
@@ -218,13 +226,12 @@ def _cpu(store: Store, processor: int, mongod: EmbeddedMongod) -> Cost:
 
 
 def _line(one: Measured, first: Measured) -> str:
-    costs = ", ".join(
-        f"{name} {cost.processor:.1f} + {cost.mongod:.1f} us = {first_cost.both / cost.both:.2f} "
-        "of empty"
-        for name, cost, first_cost in (
-            ("ingest", one.ingest, first.ingest),
-            ("closing", one.closing, first.closing),
-        )
+    ingest, closing = one.ingest, one.closing
+    costs = (
+        f"ingest {ingest.processor:.1f} + {ingest.mongod:.1f} us = "
+        f"{first.ingest.both / ingest.both:.2f} of empty, "
+        f"closing {closing.processor:.1f} us = {first.closing.processor / closing.processor:.2f} "
+        f"of empty + {closing.mongod:.1f}"
     )
     disk = (
         f"{one.data_bytes:.0f} + {one.index_bytes:.0f} = {one.data_bytes + one.index_bytes:.0f} "

@@ -31,7 +31,6 @@ class Contestant:
     kind: Kind
     options: Mapping[str, str] = field(default_factory=dict)
     ledger: bool = False
-    processes: int = 1  # which share the partitions
     share: float = 1.0
     most_seconds: float = 60
 
@@ -77,14 +76,6 @@ CONTESTANTS = (
         "until all are stored and no cell is due; CLOSE_DEBOUNCE_SECONDS=0.2",
         Kind.PRODUCT,
         ledger=True,
-    ),
-    Contestant(
-        "ledger-2",
-        "two of them, with ledger",
-        "the same with two processors, which share the partitions: one for each core",
-        Kind.PRODUCT,
-        ledger=True,
-        processes=2,
     ),
     Contestant(
         "connect-insert",

@@ -65,9 +65,7 @@ class Trial:
         self._rest = f"http://127.0.0.1:{free_port()}"
         self._folder = world.folder / self.topic
         self._folder.mkdir()
-        self._servers = [
-            ChildServer(who.name, self._folder / f"log-{number}") for number in range(who.processes)
-        ]
+        self._server = ChildServer(who.name, self._folder / "log")
         world.make_topic(self.topic)
         if who.kind in (Kind.PRODUCT, Kind.LIMIT):
             self._prepare_product()
@@ -83,8 +81,7 @@ class Trial:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for server in self._servers:
-            server.stop(15)
+        self._server.stop(15)
         if self.store is not None:
             self.store.close()
         self.world.client.drop_database(self.database)
@@ -94,43 +91,36 @@ class Trial:
     # its process
 
     def start(self) -> None:
-        """Start those of its processes that do not run, and return at once."""
-        for server in self._servers:
-            if server.pid is None:
-                command, more = getattr(self, f"_{self.who.kind}")()
-                server.start(command, lambda _log: True, 30, env={**os.environ, **more})
+        """Start it, and return at once."""
+        command, more = getattr(self, f"_{self.who.kind}")()
+        self._server.start(command, lambda _log: True, 30, env={**os.environ, **more})
 
     def ready(self) -> None:
-        """Wait until its processes have all partitions. Raises Ended."""
+        """Wait until its group has all partitions. Raises Ended."""
         until(
-            lambda: (
-                self.alive_or_raise()
-                and self.world.owns_all(self.group, self.topic, len(self._servers))
-            ),
+            lambda: self.alive_or_raise() and self.world.owns_all(self.group, self.topic),
             _START_SECONDS,
             "joining",
         )
 
     def kill(self) -> None:
-        """SIGKILL, all of its processes."""
-        for server in self._servers:
-            server.kill()
+        """SIGKILL."""
+        self._server.kill()
 
     @property
-    def pids(self) -> list[int]:
-        """Of those of its processes that run."""
-        return [server.pid for server in self._servers if server.pid is not None]
+    def pid(self) -> int | None:
+        """Of its process, while it runs."""
+        return self._server.pid
 
     def alive_or_raise(self) -> bool:
-        """True: all run. Raises Ended."""
-        for server in self._servers:
-            if server.pid is None:
-                raise Ended(server.log_tail())
+        """True. Raises Ended."""
+        if self._server.pid is None:
+            raise Ended(self._server.log_tail())
         return True
 
     def failed_task(self) -> bool:
         """Whether Kafka Connect's task is dead while its process runs."""
-        if self.who.kind is not Kind.CONNECT or not self.pids:
+        if self.who.kind is not Kind.CONNECT or self._server.pid is None:
             return False
         with urllib.request.urlopen(
             f"{self._rest}/connectors/{self.topic}/status", timeout=10

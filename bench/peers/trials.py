@@ -111,15 +111,14 @@ def speed(
             "committing the first records",
             0.3,
         )
-        pids = trial.pids
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        pid = trial.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
         try:
             world.produce(trial.topic, timed)
-            cpu_begun, begun = sum(map(cpu_seconds, pids)), time.perf_counter()
+            cpu_begun, begun = cpu_seconds(pid), time.perf_counter()
         finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+            os.kill(pid, signal.SIGCONT)
         stored = 0
         while stored < len(timed) and (passed := time.perf_counter() - begun) < who.most_seconds:
             trial.alive_or_raise()
@@ -132,9 +131,8 @@ def speed(
             until(lambda: trial.due() == 0, _LEDGER_SECONDS, "closing", 0.02)
         seconds = time.perf_counter() - begun
         stored = min(stored, len(timed))
-        cpu_us = (sum(map(cpu_seconds, pids)) - cpu_begun) / max(stored, 1) * 1e6
-        rss_mb = sum(map(peak_rss_mb, pids))
-        return Speed(stored / seconds, cpu_us, rss_mb, stored == len(timed))
+        cpu_us = (cpu_seconds(pid) - cpu_begun) / max(stored, 1) * 1e6
+        return Speed(stored / seconds, cpu_us, peak_rss_mb(pid), stored == len(timed))
 
 
 def _limit(trial: Trial, warm: Sequence[Record], timed: Sequence[Record]) -> Speed:

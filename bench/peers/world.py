@@ -106,22 +106,18 @@ class World:
         if producer.flush(60):
             raise TimeoutError(f"Kafka did not take all records for {topic} within 60 s")
 
-    def owns_all(self, group: str, topic: str, members: int = 1) -> bool:
-        """Whether the group is stable and has every partition, each of so many members some."""
+    def owns_all(self, group: str, topic: str) -> bool:
+        """Whether the group is stable and has every partition."""
         try:
             answer = self.admin.describe_consumer_groups([group], request_timeout=_REQUEST_SECONDS)
             state = answer[group].result(_REQUEST_SECONDS)
         except Exception:  # noqa: BLE001  # not there yet
             return False
-        owned = [
-            sum(part.topic == topic for part in member.assignment.topic_partitions)
-            for member in state.members
+        partitions = [
+            part for member in state.members for part in member.assignment.topic_partitions
         ]
-        return bool(
-            state.state == ConsumerGroupState.STABLE
-            and sum(owned) == PARTITIONS
-            and sum(map(bool, owned)) >= members
-        )
+        owned = sum(part.topic == topic for part in partitions)
+        return bool(state.state == ConsumerGroupState.STABLE and owned == PARTITIONS)
 
     def lag(self, group: str, topic: str) -> int:
         """Records that the group has not committed."""
