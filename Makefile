@@ -57,6 +57,10 @@ pictures: $(VENV)/.dev  ## take the pictures of the dashboard that the documenta
 	PICTURES=1 $(BIN)/python -m pytest -q tests/e2e/test_dashboard_screens.py -k documentation
 
 integration: $(VENV)/.dev  ## real Kafka, real mongod, process kills; two files at a time, since they wait half of their time
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not minutes" tests/integration tests/e2e $(ARGS)
+
+.PHONY: integration-full
+integration-full: $(VENV)/.dev  ## the same, and what waits for minutes: brokers, majorities and sites that are away
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/integration tests/e2e $(ARGS)
 
 check: lint types test integration  ## everything CI checks

@@ -228,7 +228,7 @@ ALERTS = (
             "ago: warehouses that read it are behind."
         ),
         # Only the process that writes the topic knows; the others say 0.
-        lambda _seconds: "max(gpu_tokens_ledger_topic_lag_seconds) > 900",
+        lambda _seconds: "max(gpu_tokens_ledger_topic_lag_seconds) > 120",
     ),
     Alert(
         "GpusUnreadable",

@@ -26,7 +26,7 @@ DEPLOYMENT = [
     if name.startswith(
         ("CA0/", "CA1/", "CA2/", "CA3/", "compose.yaml", "Dockerfile", ".env.example")
     )
-    and not name.endswith(".svg")
+    and not name.endswith((".svg", ".png", ".cast"))
 ]
 
 

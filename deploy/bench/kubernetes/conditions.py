@@ -132,6 +132,10 @@ def with_hurried_rules() -> list[Condition]:
             ("BudgetAlertsUndelivered",), "a budget's alert for a receiver that nobody set",
             _untold, _told,
         ),
+        Condition(
+            ("LedgerTopicBehind",), "LEDGER_TOPIC names a topic that nobody made",
+            _no_such_topic, _no_topic,
+        ),
         Condition(("ApiLatencyPage", "ApiLatencyTicket"), "the API's CPU cut to a hundredth",
         _slow_api, _quick_api),
         Condition(("RecordsLost",), "unread records of a partition deleted in Kafka",
@@ -383,6 +387,15 @@ def _told(bench: Bench) -> None:
     Database(bench.workload).command(
         {"delete": "budget_alerts", "deletes": [{"q": {"_id": _UNTOLD}, "limit": 1}]}
     )
+
+
+def _no_such_topic(bench: Bench) -> Shown:
+    bench.workload.kubectl("set", "env", "deployment/processor", "LEDGER_TOPIC=nobody-made-this")
+    return {}
+
+
+def _no_topic(bench: Bench) -> None:
+    bench.workload.kubectl("set", "env", "deployment/processor", "LEDGER_TOPIC-")
 
 
 def _lost_records(bench: Bench) -> Shown:

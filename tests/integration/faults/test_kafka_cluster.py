@@ -32,7 +32,7 @@ from gpu_token_analytics.kafka.topics import create_topics, describe_group
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.minutes]
 
 Start = Callable[..., Processor]
 AWAY_SECONDS = 120.0

@@ -31,6 +31,8 @@ from gpu_token_analytics.kafka.topics import seed_offsets
 from gpu_token_analytics.mongo.client import open_store
 
 Start = Callable[..., Processor]
+pytestmark = pytest.mark.minutes
+
 SET = "rs0"
 AWAY_SECONDS = 120.0
 

@@ -195,6 +195,7 @@ BACKLOG = 200_000
 
 
 @pytest.mark.kafka
+@pytest.mark.minutes
 def test_five_seconds_a_write_and_ten_times_the_input_grow_a_lag_and_nothing_else(
     kafka: KafkaBroker,
     slow_mongod: EmbeddedMongod,

@@ -30,6 +30,8 @@ from gpu_token_analytics.mongo.client import open_store
 from gpu_token_analytics.settings import Settings
 
 Start = Callable[..., Processor]
+pytestmark = pytest.mark.minutes
+
 TOPICS = {"tokens": 12, "tokens.dlq": 12}
 
 

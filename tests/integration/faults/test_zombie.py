@@ -29,6 +29,7 @@ from gpu_token_analytics.kafka.topics import create_topics, describe_group
 from gpu_token_analytics.mongo.client import open_store
 
 pytestmark = [
+    pytest.mark.minutes,
     pytest.mark.kafka,
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux stops one thread of a process"),
 ]
