@@ -328,12 +328,12 @@ def test_a_batch_that_stands_still_after_its_mark_was_left_out_is_in_the_cell(
     one.ingest([usage(1, start + timedelta(seconds=150))])
     add = RecentEvents.add
 
-    def late(self: RecentEvents, *args: Any) -> None:
+    def late(self: RecentEvents, *args: Any, **given: Any) -> None:
         # a condition, not a pause: the cells become due by the server's clock
         while not one.ledger.cells.count_overdue():
             time.sleep(0.05)
         close_due(one.closer())
-        add(self, *args)
+        add(self, *args, **given)
 
     with monkeypatch.context() as patch:
         patch.setattr(RecentEvents, "add", late)
