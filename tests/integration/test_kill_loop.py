@@ -136,7 +136,7 @@ def test_kill_loop_finds_inc_sums(
 ) -> None:
     settings = make_settings(mock_broker.bootstrap, 1000)
     seed_offsets(settings)
-    world, store, nursery = loop(settings, deaths=40, probability=0.05, variant=variants.INC_SUMS)
+    world, store, nursery = loop(settings, deaths=70, probability=0.05, variant=variants.INC_SUMS)
     assert not nursery.ends.surprises
     assert raw_problems(store, world) == [], "this variant is wrong in its sums only"
     assert dead_letter_problems(settings, world) == []
