@@ -324,9 +324,11 @@ class EventSource:
                 pauses = True
                 self._pause()
             try:
-                self._held += self._consumer.consume(_SLICE_RECORDS, _ANSWER_LOOK_SECONDS)
+                more = self._consumer.consume(_SLICE_RECORDS, _ANSWER_LOOK_SECONDS)
             except KafkaException as error:
                 raise mapped(error, f"read {self._topic}", self._settings.kafka_bootstrap) from None
+            # after the call: partitions may be given away in it, and what is held of them dropped
+            self._held += more
         if pauses:
             self.resume()
         return commit.is_answered
