@@ -63,7 +63,5 @@ def _distributed(
     reach_us: int,
 ) -> Iterator[tuple[GpuId, UsageRows]]:
     for gpu, run in runs.items():
-        yield (
-            gpu,
-            requests.take(active_on(requests, names[gpu], *_around(run, reach_us), US_PER_MINUTE)),
-        )
+        own = active_on(requests, names[gpu], *_around(run, reach_us), US_PER_MINUTE)
+        yield gpu, requests.take(own)

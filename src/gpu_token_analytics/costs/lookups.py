@@ -29,6 +29,7 @@ from gpu_token_analytics.ledger.document import (
     projection,
 )
 from gpu_token_analytics.ledger.placements import Placement
+from gpu_token_analytics.rollups.documents import tenants_seen
 from gpu_token_analytics.rollups.lines import complete
 from gpu_token_analytics.rollups.spans import DAY, HOUR, ceil, floor, spans
 from gpu_token_analytics.wire.names import sample_of
@@ -395,10 +396,9 @@ class Reads:
     def _add_names(
         self, values: Values, collection: MongoCollection[Document], document: Document
     ) -> None:
-        by_tenant = document.get("by_tenant", {})
-        if by_tenant.get("of") == document["seen"]:
+        if tenants_seen(document) == document["seen"]:
             values.models.update(_names(document["by_model"], "model"))
-            values.tenants.update(_names(by_tenant, "tenant"))
+            values.tenants.update(_names(document["by_tenant"], "tenant"))
             values.tenants.discard(NOBODY)
             return
         # Written by an earlier version of this program.

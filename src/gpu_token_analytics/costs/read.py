@@ -47,7 +47,7 @@ from gpu_token_analytics.costs.query import (
 from gpu_token_analytics.costs.stretches import Difference, StoredLines
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.ledger.document import COMPUTED_STATES
-from gpu_token_analytics.rollups.documents import PLACE_FIELDS
+from gpu_token_analytics.rollups.documents import PLACE_FIELDS, tenants_seen
 from gpu_token_analytics.rollups.lines import complete
 from gpu_token_analytics.rollups.packed import unpack
 from gpu_token_analytics.rollups.spans import HALF_HOUR, HOUR, Grain, Span, ceil, floor
@@ -371,7 +371,7 @@ def _knows_tenants(document: Mapping[str, Any], *, halves: bool) -> bool:
     sums = [document]
     if halves and (document.get("second_half") or {}).get("of") == document["seen"]:
         sums.append(document["second_half"])
-    return all(one.get("by_tenant", {}).get("of") == document["seen"] for one in sums)
+    return all(tenants_seen(one) == document["seen"] for one in sums)
 
 
 def _in(name: str, values: frozenset[str]) -> Document:

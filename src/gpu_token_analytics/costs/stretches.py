@@ -9,7 +9,7 @@ from typing import Any
 
 from gpu_token_analytics.cells.line_chunks import LineChunks
 from gpu_token_analytics.costs.query import Line, Names, Order, Stretch
-from gpu_token_analytics.rollups.packed import line_count, only_of, part_of, unpack
+from gpu_token_analytics.rollups.packed import line_count, names_at, only_of, part_of, unpack
 from gpu_token_analytics.rollups.vectors import lines_less
 
 Packed = Mapping[str, Any]
@@ -98,9 +98,7 @@ class Difference:
 
 
 def _first_of(section: Packed) -> list[dict[str, str]]:
-    if not line_count(section):
-        return []
-    return [{name: section[name][0] for name in ("model", "tenant") if name in section}]
+    return [names_at(section, 0)] if line_count(section) else []
 
 
 def _order(names: Mapping[str, str]) -> Order:
@@ -112,11 +110,6 @@ def _order(names: Mapping[str, str]) -> Order:
 
 def _place(piece: Packed, at: Order) -> int:
     """How many lines of a piece come before `at`."""
-    models, tenants = piece.get("model"), piece.get("tenant")
-
-    def order_of(index: int) -> Order:
-        model = () if models is None else ((False, models[index]),)
-        tenant = () if tenants is None else ((not tenants[index], tenants[index]),)
-        return (*model, *tenant)
-
-    return bisect_left(range(line_count(piece)), at, key=order_of)
+    return bisect_left(
+        range(line_count(piece)), at, key=lambda index: _order(names_at(piece, index))
+    )

@@ -164,10 +164,7 @@ class BatchWriter:
             self._timed("names", lambda: self._names.resolve(batch.named))
         if batch.pending:
             self._timed("mark", lambda: self._pending.put(batch.pending))
-        touched = self._timed("mark", lambda: self._cells(batch))
-        if self._recent is not None:
-            self._recent.expect(touched)  # before a mark is left out: closing runs meanwhile
-        marked = self._timed("mark", lambda: self._mark(touched))  # 5
+        touched, marked = self._timed("mark", lambda: self._mark(batch))  # 5
         if self._recent is not None:
             if stored.first_time:
                 self._recent.add(
@@ -192,11 +189,14 @@ class BatchWriter:
             self._refusals.add(stored.letters)
         self._checkpoint(LoopStage.DEAD_LETTERED)
 
-    def _mark(self, touched: set[GpuMinute]) -> Sequence[GpuMinute]:
-        """Those of the cells that were marked now."""
+    def _mark(self, batch: Shaped) -> tuple[set[GpuMinute], Sequence[GpuMinute]]:
+        """The cells it touches, and those of them that were marked now."""
+        touched = self._cells(batch)
+        if self._recent is not None:
+            self._recent.expect(touched)  # before a mark is left out: closing runs meanwhile
         marked = self._marker.mark(touched)
         self._metrics.marks.inc(len(marked))
-        return marked
+        return touched, marked
 
     def _insert(self, kind: Kind[Any], raws: Raws) -> InsertOutcome:
         ask_first = self._ask_first[kind] > 0

@@ -25,12 +25,7 @@ from gpu_token_analytics.ledger.classes import (
 )
 from gpu_token_analytics.ledger.energy import EnergyCurve
 from gpu_token_analytics.ledger.inputs import NO_TIMES, CellInput, Samples, Together
-from gpu_token_analytics.ledger.money import (
-    Int64,
-    NDArrayBool,
-    price_integral,
-    split_exactly,
-)
+from gpu_token_analytics.ledger.money import Int64, NDArrayBool, price_integral, split_exactly
 from gpu_token_analytics.ledger.params import LedgerParams
 from gpu_token_analytics.ledger.parts import Busy, Pairs, Parts
 from gpu_token_analytics.ledger.prices import MJ_PER_KWH, PricePiece

@@ -17,7 +17,7 @@ from typing import Any
 
 from gpu_token_analytics.documents import GpuId
 from gpu_token_analytics.mongo.errors import Document, store_errors
-from gpu_token_analytics.rollups.documents import gpu_hour, rollup_id
+from gpu_token_analytics.rollups.documents import gpu_hour, rollup_id, tenants_seen
 from gpu_token_analytics.rollups.packed import unpack
 from gpu_token_analytics.rollups.spans import DAY, HOUR, floor
 from gpu_token_analytics.rollups.store import RollupStore
@@ -172,7 +172,7 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         return False
     # Of by_tenant, an earlier version wrote none, or left that of another state.
     names = [name for name in ("lines", "by_model") if name in one]
-    if one.get("by_tenant", {}).get("of") == other.get("by_tenant", {}).get("of") is not None:
+    if tenants_seen(one) == tenants_seen(other) is not None:
         names.append("by_tenant")
     return all(_by_name(one[name]) == _by_name(other[name]) for name in names)
 

@@ -213,6 +213,13 @@ def _head(
     return head
 
 
+def tenants_seen(sums: Mapping[str, Any]) -> str | None:
+    """The `seen` of the document that `by_tenant` was summed with; None: an earlier version wrote
+    none."""
+    of: str | None = sums.get("by_tenant", {}).get("of")
+    return of
+
+
 def cell_version(cell: CellDocument) -> int:
     """Grows with the content, and when a cell turns final."""
     return 2 * int(cell["revision"]) + int(cell["state"] == CellState.FINAL)

@@ -20,7 +20,7 @@ from pymongo.collection import Collection as MongoCollection
 from gpu_token_analytics.cells.line_chunks import READ_TRIES, LineChunks, read_again
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.mongo.errors import Document
-from gpu_token_analytics.rollups.packed import cut, line_count, packed_bytes
+from gpu_token_analytics.rollups.packed import cut, line_count, names_at, packed_bytes
 
 # what holds it, under which name, and where that is in the document
 Section: TypeAlias = tuple[Document, str, str]
@@ -80,7 +80,7 @@ def put(
 def _noted(pieces: Iterable[Document], first: list[Document]) -> Iterator[Document]:
     """The pieces, with the names of each one's first line noted."""
     for piece in pieces:
-        first.append({name: piece[name][0] for name in ("model", "tenant") if name in piece})
+        first.append(names_at(piece, 0))
         yield piece
 
 

@@ -11,6 +11,7 @@ from gpu_token_analytics.mongo.pieces import pieces, utf8_length
 from gpu_token_analytics.rollups.vectors import LINE_COLUMNS, ZERO_LINE, LineKey, Vector, add_into
 
 _VECTOR = Struct(f"<{len(LINE_COLUMNS)}q")
+_NAMES = ("model", "tenant")  # of lines; by model, or by tenant, one of them
 
 
 def line_order(key: LineKey) -> tuple[str, bool, str]:
@@ -75,10 +76,15 @@ def line_count(packed: Mapping[str, Any]) -> int:
     return len(packed["model"] if "model" in packed else packed["tenant"])
 
 
+def names_at(packed: Mapping[str, Any], index: int) -> dict[str, str]:
+    """The names of one of the packed lines: {model?, tenant?}."""
+    return {name: packed[name][index] for name in _NAMES if name in packed}
+
+
 def part_of(packed: Mapping[str, Any], low: int, high: int) -> dict[str, Any]:
     """The lines at [low, high) of packed lines, packed."""
     size = len(packed["values"]) // max(1, line_count(packed))  # an earlier version's is shorter
-    part = {name: packed[name][low:high] for name in ("model", "tenant") if name in packed}
+    part = {name: packed[name][low:high] for name in _NAMES if name in packed}
     return part | {"values": packed["values"][low * size : high * size]}
 
 
@@ -100,24 +106,20 @@ def only_of(packed: Mapping[str, Any], tenants: frozenset[str]) -> Mapping[str, 
     count, values = line_count(packed), packed["values"]
     size = len(values) // max(1, count)
     some = [at for at, tenant in enumerate(packed["tenant"]) if tenant in tenants]
-    names = {
-        name: [packed[name][at] for at in some] for name in ("model", "tenant") if name in packed
-    }
+    names = {name: [packed[name][at] for at in some] for name in _NAMES if name in packed}
     return names | {"values": b"".join([values[at * size : (at + 1) * size] for at in some])}
 
 
 def packed_bytes(packed: Mapping[str, Any]) -> int:
     """About how many bytes packed lines have in a document."""
-    names = sum(map(utf8_length, packed.get("model", ()))) + sum(
-        map(utf8_length, packed.get("tenant", ()))
-    )
+    names = sum(utf8_length(text) for name in _NAMES for text in packed.get(name, ()))
     return len(packed["values"]) + names + 24 * line_count(packed)
 
 
 def cut(packed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Packed lines in pieces that fit a chunk each: {model?, tenant?, values}, `unpack`ed one after
     another the same lines."""
-    names = [packed[name] for name in ("model", "tenant") if name in packed]
+    names = [packed[name] for name in _NAMES if name in packed]
     vector = len(packed["values"]) // max(1, line_count(packed))
 
     def size_of(index: int) -> int:
