@@ -27,14 +27,13 @@ from pathlib import Path
 from bench.ingest_bench import (
     SOON_SECONDS,
     Progress,
-    cpu_seconds,
     database_of,
     one_running,
-    peak_rss_mb,
     share_partitions,
     stopped,
     wait_until,
 )
+from bench.processes import cpu_seconds, peak_rss_mb
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, KafkaBroker

@@ -31,6 +31,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.processes import cpu_seconds, peak_rss_mb
 from gpu_token_analytics.closing.audit import audit
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
@@ -56,7 +57,6 @@ NEVER_SECONDS = 3600
 # debounce where the ledger is timed: what cells wait for late events is a setting, not work
 SOON_SECONDS = 0.2
 MOST_SECONDS = 180
-HZ = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -340,17 +340,6 @@ def stored_count(store: Store) -> int:
 
 def _cpu_seconds(children: Sequence[Child]) -> float:
     return sum(cpu_seconds(child.process.pid) for child in children)
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time a process has used, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / HZ
-
-
-def peak_rss_mb(pid: int) -> float:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(found.group(1)) / 1024 if found else float("nan")
 
 
 def steps_us(children: Sequence[Child], events: int) -> dict[str, float]:

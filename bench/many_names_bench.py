@@ -27,7 +27,8 @@ import bson
 import httpx
 
 from bench.ingest_bench import database_of, one_running, stored_count, wait_until
-from bench.query_bench import api_process, client, cpu_ms, peak_mb
+from bench.processes import cpu_seconds, peak_rss_mb
+from bench.query_bench import api_process, client
 from gpu_token_analytics.api.keys import KeyScope, KeyStore
 from gpu_token_analytics.books.prices import PriceStore
 from gpu_token_analytics.closing.audit import audit
@@ -122,7 +123,7 @@ def _run(
         if "price" in wanted:
             _change_price(store, price, processor, api)
             _ask(asked, "price", price, processor, api)
-        peaks = {"processor": peak_mb(processor), "api": peak_mb(api)}
+        peaks = {"processor": peak_rss_mb(processor), "api": peak_rss_mb(api)}
     begun = time.perf_counter()
     report = audit(LedgerStore(store), params_of(settings))
     verdict = "holds" if report.holds else f"DOES NOT HOLD: {report.findings[:3]}"
@@ -341,16 +342,16 @@ def _ask_often(asked: httpx.Client, start: datetime, api: int) -> None:
         ("pairs, the 1,000 dearest", {**pairs, "top": 1000}),
     )
     for name, params in questions:
-        taken, cpu_before_ms, rows = [], cpu_ms(api), 0
+        taken, cpu_before_ms, rows = [], 1000 * cpu_seconds(api), 0
         for _ in range(ASKED):
             begun = time.perf_counter()
             rows = len(_get(asked, "/v1/costs", params)["rows"])
             taken.append((time.perf_counter() - begun) * 1000)
         p50, p95 = statistics.median(taken), statistics.quantiles(taken, n=20)[-1]
-        cpu = (cpu_ms(api) - cpu_before_ms) / ASKED
+        cpu = (1000 * cpu_seconds(api) - cpu_before_ms) / ASKED
         print(
             f"hour    {name:28} {rows:7,} rows, p50 {p50:.0f} ms, p95 {p95:.0f} ms, CPU {cpu:.0f} "
-            f"ms, api {peak_mb(api):.0f} MB"
+            f"ms, api {peak_rss_mb(api):.0f} MB"
         )
 
 
@@ -362,7 +363,9 @@ def _get(asked: httpx.Client, path: str, params: dict[str, Any]) -> Any:
 
 
 def _tell(name: str, what: str, seconds: float, processor: int, api: int) -> None:
-    memory = f"peak so far: processor {peak_mb(processor):.0f} MB, api {peak_mb(api):.0f} MB"
+    memory = (
+        f"peak so far: processor {peak_rss_mb(processor):.0f} MB, api {peak_rss_mb(api):.0f} MB"
+    )
     print(f"{name:7} {what} in {seconds:.0f} s; {memory}", flush=True)
 
 

@@ -33,7 +33,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from bench.ingest_bench import Child, bench_settings, one_running, stored_count, wait_until
-from bench.query_bench import peak_mb, resident_mb
+from bench.processes import peak_rss_mb, rss_mb
 from bench.size_bench import endless, fill, first_stored_at
 from bench.soak import Sender
 from gpu_token_analytics.costs.lookups import Reads
@@ -121,7 +121,7 @@ def run(rates: Sequence[float], seconds: float, stored: int = 0) -> tuple[list[S
             finally:
                 sender.stop()
             watch.sent_before += len(sender.ids)
-        return watch.samples, peak_mb(child.process.pid)
+        return watch.samples, peak_rss_mb(child.process.pid)
 
 
 def _now(events: Sequence[Event]) -> Iterator[Event]:
@@ -189,7 +189,7 @@ class _Watch:
             stored_p99=self._to_stored.p99(text),
             ledger_p99=self._to_ledger.p99(text),
             oldest_due_seconds=oldest,
-            rss_mb=resident_mb(self._child.process.pid),
+            rss_mb=rss_mb(self._child.process.pid),
         )
 
 

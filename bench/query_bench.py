@@ -30,6 +30,7 @@ from typing import Any
 
 import httpx
 
+from bench.processes import cpu_seconds, peak_rss_mb, rss_mb
 from bench.synthetic_cells import Fleet, cells
 from gpu_token_analytics.api.keys import KeyScope, KeyStore
 from gpu_token_analytics.documents import Collection
@@ -85,7 +86,7 @@ def bench(uri: str, days: int, gpus: int, rounds: int) -> None:
     with api_process(uri) as (url, pid), writer(uri, days, gpus), client(url, key) as asked:
         ask_all(asked, days, rounds, pid)
         export_day(asked, days, pid)
-        print(f"api peak resident memory: {peak_mb(pid):.0f} MB (goal: under {MEMORY_GOAL_MB})")
+        print(f"api peak resident memory: {peak_rss_mb(pid):.0f} MB (goal: under {MEMORY_GOAL_MB})")
     store.close()
 
 
@@ -301,7 +302,7 @@ def ask_all(asked: httpx.Client, days: int, rounds: int, pid: int) -> None:
         f"{'CPU ms':>8}  goal"
     )
     for name, params, times, goal_ms in questions:
-        taken, rows, cpu_before_ms = [], 0, cpu_ms(pid)
+        taken, rows, cpu_before_ms = [], 0, 1000 * cpu_seconds(pid)
         for _ in range(times):
             begun = time.perf_counter()
             answer = asked.get("/v1/costs", params=params)
@@ -309,7 +310,7 @@ def ask_all(asked: httpx.Client, days: int, rounds: int, pid: int) -> None:
             if answer.status_code != 200:
                 raise SystemExit(f"{name}: {answer.status_code} {answer.text}")
             rows = len(answer.json()["rows"])
-        cpu_each_ms = (cpu_ms(pid) - cpu_before_ms) / times
+        cpu_each_ms = (1000 * cpu_seconds(pid) - cpu_before_ms) / times
         p95 = statistics.quantiles(taken, n=20)[-1]
         verdict = (
             "" if goal_ms is None else f"{goal_ms:.0f} ms: {'met' if p95 <= goal_ms else 'MISSED'}"
@@ -352,34 +353,13 @@ def export_day(asked: httpx.Client, days: int, pid: int) -> None:
             for index, chunk in enumerate(answer.iter_bytes()):
                 size += len(chunk)
                 if index % 50 == 0:
-                    highest = max(highest, resident_mb(pid))
+                    highest = max(highest, rss_mb(pid))
         seconds = time.perf_counter() - begun
         print(
             f"export of a day by minute, gpu, model as {name}: {size / 1e6:.0f} MB in "
             f"{seconds:.1f} s, "
             f"api resident at most {highest:.0f} MB"
         )
-
-
-def cpu_ms(pid: int) -> float:
-    """CPU time a process has used, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
-
-
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process now."""
-    return _status_mb(pid, "VmRSS")
-
-
-def peak_mb(pid: int) -> float:
-    """Highest resident memory of a process."""
-    return _status_mb(pid, "VmHWM")
-
-
-def _status_mb(pid: int, name: str) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name + ":"))
 
 
 if __name__ == "__main__":

@@ -34,17 +34,16 @@ from bench.ingest_bench import (
     PARTITIONS,
     SOON_SECONDS,
     bench_settings,
-    cpu_seconds,
     database_of,
     insert_commands,
     one_running,
-    peak_rss_mb,
     share_partitions,
     steps_us,
     stopped,
     stored_count,
     wait_until,
 )
+from bench.processes import cpu_seconds, peak_rss_mb
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.faults.matrix import Row
 from bench.faults.record import Cases, Outcome
+from bench.pages import put_between
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 _BEGIN = "<!-- faults: written by `make faults ARGS=--write` -->"
@@ -88,12 +89,6 @@ def markdown(rows: Sequence[Row], cases: Cases) -> str:
 def write_page(rows: Sequence[Row], cases: Cases, said: str, path: Path = PAGE) -> None:
     """Put the table between its marks, under the line `said`. Raises ValueError where the marks are
     missing, or a test of a row has not run."""
-    whole = path.read_text()
-    if _BEGIN not in whole or _END not in whole:
-        raise ValueError(f"{path} has no lines {_BEGIN!r} and {_END!r} to put the table between")
     if absent := [row.number for row in rows if any(test not in cases for test in row.tests)]:
         raise ValueError(f"rows {absent} have not run; `make faults ARGS=--resume` runs them")
-    body = "\n".join([_BEGIN, said, "", markdown(rows, cases), _END])
-    path.write_text(
-        re.sub(f"{re.escape(_BEGIN)}.*{re.escape(_END)}", lambda _: body, whole, flags=re.DOTALL)
-    )
+    put_between(path, _BEGIN, _END, [said, "", markdown(rows, cases)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from bench.pages import put_between
 from bench.peers.contestants import CONTESTANTS, Contestant
 from bench.peers.trial import Installed
 from bench.peers.trials import Killed, Poisoned, Speed
@@ -163,17 +163,5 @@ def write_readme(
     table: Sequence[tuple[str, ...]], when: datetime, said: Mapping[str, str], path: Path = README
 ) -> None:
     """Put the table between its marks. Raises ValueError where they are missing."""
-    whole = path.read_text()
-    if _BEGIN not in whole or _END not in whole:
-        raise ValueError(f"{path} has no lines {_BEGIN!r} and {_END!r} to put the table between")
-    lines = [
-        _BEGIN,
-        f"`make peers` on {when:%Y-%m-%d}: {said['run']}; {said['machine']}. {said['versions']}.",
-        "",
-    ]
-    body = "\n".join([*lines, markdown(table), _END])
-    path.write_text(
-        re.sub(
-            f"{re.escape(_BEGIN)}.*{re.escape(_END)}", lambda _match: body, whole, flags=re.DOTALL
-        )
-    )
+    run = f"`make peers` on {when:%Y-%m-%d}: {said['run']}; {said['machine']}. {said['versions']}."
+    put_between(path, _BEGIN, _END, [run, "", markdown(table)])

@@ -21,7 +21,8 @@ from functools import partial
 from bench.ingest_bench import insert_commands
 from bench.peers.contestants import Contestant, Kind
 from bench.peers.trial import Ended, Installed, Trial
-from bench.peers.world import Record, World, cpu_seconds, peak_rss_mb, until
+from bench.peers.world import Record, World, until
+from bench.processes import cpu_seconds, peak_rss_mb
 from gpu_token_analytics.closing.audit import audit
 from gpu_token_analytics.closing.store import LedgerStore
 from gpu_token_analytics.ledger.params import params_of

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +33,6 @@ from gpu_token_analytics.wire.kind import encode
 PARTITIONS = 12
 CACHE_MB = 1024
 HEAP_MB = 512
-_HZ = os.sysconf("SC_CLK_TCK")
 _REQUEST_SECONDS = 10
 
 
@@ -162,18 +159,6 @@ def world() -> Iterator[World]:
     ):
         admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 2})
         yield World(broker, mongod, admin, client, Path(name))
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process so far, its threads together."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / _HZ
-
-
-def peak_rss_mb(pid: int) -> float:
-    """Highest resident set of a process so far."""
-    match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(match[1]) / 1024 if match else float("nan")
 
 
 def until(
