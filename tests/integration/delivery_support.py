@@ -10,16 +10,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from tests.programs import GPU_TOKENS, start
 
+from gpu_token_analytics.kafka.dead_letters import read_dead_letters
 from gpu_token_analytics.kafka.producer import EventProducer
 from gpu_token_analytics.kafka.topics import describe_group
-from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.wire.identity import event_id_of, new_event_id
 from gpu_token_analytics.wire.kind import encode
@@ -93,6 +95,18 @@ def stored(store: Store) -> dict[str, dict[str, Any]]:
             assert event_id not in found
             found[event_id] = document
     return found
+
+
+def all_is_stored(settings: Settings, sent: Mapping[str, bytes]) -> None:
+    """Nothing lost, nothing twice."""
+    with closing(open_store(settings)) as store:
+        assert stored(store).keys() == sent.keys()
+
+
+def all_is_stored_once(settings: Settings, sent: Mapping[str, bytes]) -> None:
+    """The end of most faults: nothing lost, nothing twice, no dead letter."""
+    all_is_stored(settings, sent)
+    assert not list(read_dead_letters(settings)), "a fault is no reason for dead letters"
 
 
 def lag(settings: Settings) -> int:
@@ -206,3 +220,6 @@ class Processor:
             self.process.send_signal(signal.SIGCONT)
             self.process.kill()
             self.process.wait(10)
+
+
+Start: TypeAlias = Callable[..., Processor]

@@ -7,13 +7,14 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.integration.delivery_support import (
-    Processor,
+    Start,
+    all_is_stored_once,
+    committed,
     delivery_settings,
     eventually,
     lag,
@@ -29,8 +30,6 @@ from gpu_token_analytics.kafka.producer import EventProducer
 from gpu_token_analytics.kafka.topics import describe_group, seed_offsets
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
-
-Start = Callable[..., Processor]
 
 
 @pytest.fixture
@@ -138,9 +137,7 @@ def test_a_mongodb_outage_is_waited_out(
         assert processor.metric("gpu_tokens_write_retries_total") > 0
         assert processor.metric("gpu_tokens_dead_letters_total") == 0
         assert "lost (" not in processor.text(), "it kept its partitions throughout"
-        with closing(open_store(settings)) as store:
-            assert stored(store).keys() == sent.keys()
-        assert not list(read_dead_letters(settings)), "an outage is no reason for dead letters"
+        all_is_stored_once(settings, sent)
         assert processor.stop() == 0
 
 
@@ -172,8 +169,9 @@ def test_sigterm_finishes_the_batch_and_a_second_one_ends_at_once(
     begun = time.monotonic()
     assert processor.stop() == 0
     assert time.monotonic() - begun < 20
-    committed = sum((state.committed or 0) for state in describe_group(settings))
-    assert committed == len(stored(store)), "what was stored was committed: the stop was clean"
+    assert committed(settings) == len(stored(store)), (
+        "what was stored was committed: the stop was clean"
+    )
     again = start(settings).wait_ready()
     eventually(lambda: lag(settings) == 0)
     assert stored(store).keys() == sent.keys()

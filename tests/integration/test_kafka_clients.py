@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
-from tests.integration.delivery_support import delivery_settings, eventually, usages
+from tests.integration.delivery_support import committed, delivery_settings, eventually, usages
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.errors import (
@@ -81,10 +81,6 @@ def read(source: EventSource, count: int) -> RecordBatch:
         whole.values += batch.values
         whole.positions |= batch.positions
     return whole
-
-
-def committed(settings: Settings) -> int:
-    return sum(state.committed or 0 for state in describe_group(settings))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from tests.integration.delivery_support import (
-    Processor,
+    Start,
+    all_is_stored_once,
     committed,
     delivery_settings,
     eventually,
@@ -25,12 +26,10 @@ from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.child import LOOPBACK, free_port
 from gpu_token_analytics.embedded.kafka_jvm import CURRENT_VERSION, KafkaBroker
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
-from gpu_token_analytics.kafka.dead_letters import read_dead_letters
 from gpu_token_analytics.kafka.topics import create_topics, seed_offsets
 from gpu_token_analytics.mongo.client import Store, open_store
 from gpu_token_analytics.settings import Settings
 
-Start = Callable[..., Processor]
 DATABASE = "faults"
 # of raw events: what is written, and what is asked for before it is written again
 ASKED = tuple(command + b"\x00\x0c\x00\x00\x00token_usage" for command in (b"insert", b"find"))
@@ -56,7 +55,7 @@ def never_ahead(settings: Settings, store: Store, seconds: float) -> None:
 
 @pytest.fixture
 def wire() -> Iterator[Wire]:
-    with Wire() as made:
+    with closing(Wire()) as made:
         yield made
 
 
@@ -97,8 +96,7 @@ def test_cut_off_from_mongodb_only_it_stalls_and_commits_no_half(
             wire.mend()
             eventually(lambda: lag(settings) == 0, 60, "going on")
             assert "lost (" not in processor.text(), "it kept its partitions throughout"
-            assert stored(store).keys() == sent.keys()
-        assert not list(read_dead_letters(settings)), "a cut is no reason for dead letters"
+        all_is_stored_once(beside, sent)
         assert processor.stop() == 0
 
 
@@ -198,7 +196,5 @@ def test_an_answer_that_is_lost_after_the_write_is_asked_for_again(
         assert wire.lost == times
         assert processor.metric("gpu_tokens_write_retries_total") > 0
         assert processor.metric("gpu_tokens_duplicates_total") > 0, "they were written before"
-        with closing(open_store(settings)) as store:
-            assert stored(store).keys() == sent.keys()
-        assert not list(read_dead_letters(settings))
+        all_is_stored_once(settings, sent)
         assert processor.stop() == 0

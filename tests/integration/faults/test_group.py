@@ -11,7 +11,8 @@ from functools import partial
 
 import pytest
 from tests.integration.delivery_support import (
-    Processor,
+    Start,
+    committed,
     delivery_settings,
     eventually,
     lag,
@@ -23,12 +24,11 @@ from tests.integration.delivery_support import (
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.kafka.consumer import EventSource
 from gpu_token_analytics.kafka.records import RecordBatch
-from gpu_token_analytics.kafka.topics import describe_group, seed_offsets
+from gpu_token_analytics.kafka.topics import seed_offsets
 from gpu_token_analytics.mongo.client import open_store
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.usage import TokenUsage
 
-Start = Callable[..., Processor]
 TOPICS = {"tokens": 12, "tokens.dlq": 12}
 
 
@@ -115,21 +115,19 @@ def test_a_member_slower_than_the_poll_interval_commits_nothing_any_more(
         eventually(taken_over, 60, "another member reading what the slow one does not finish")
         assert time.monotonic() - begun > 1, "it was not the end of a session"
         assert not slow.commit(stuck_with.positions), "refused"
-        assert sum(state.committed or 0 for state in describe_group(settings)) == 0
+        assert committed(settings) == 0
 
         def all_committed() -> bool:
             # waiting for its answer the slow one has come back: partitions move once more
             for member in (slow, heir):
                 if len(batch := member.poll(500, 0.05)):
                     member.commit(batch.positions)
-            return sum(state.committed or 0 for state in describe_group(settings)) == 200
+            return committed(settings) == 200
 
         eventually(all_committed, 60, "both reading and committing what is left")
         assert len(slow.owned) == len(heir.owned) == 6
         slow.commit(stuck_with.positions)
-        assert sum(state.committed or 0 for state in describe_group(settings)) == 200, (
-            "no offset was set back"
-        )
+        assert committed(settings) == 200, "no offset was set back"
     finally:
         slow.close()
         heir.close()

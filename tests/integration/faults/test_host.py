@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +20,8 @@ import pytest
 from tests.integration.delivery_support import (
     ROOT,
     Processor,
+    Start,
+    all_is_stored_once,
     delivery_settings,
     environment_of,
     eventually,
@@ -43,8 +45,6 @@ from gpu_token_analytics.settings import Settings
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="limits of a running process are Linux's"
 )
-
-Start = Callable[..., Processor]
 
 
 @pytest.fixture
@@ -119,8 +119,7 @@ def test_out_of_memory_it_ends_and_the_next_one_loses_nothing(
     processor.process.wait(10)
     again = start(settings).wait_ready()
     eventually(lambda: lag(settings) == 0, 60)
-    assert stored(store).keys() == sent.keys()
-    assert not list(read_dead_letters(settings)), "its own want of memory is not the records' fault"
+    all_is_stored_once(settings, sent)
     assert again.stop() == 0
 
 
@@ -167,8 +166,7 @@ def test_the_kernels_end_for_want_of_memory_loses_nothing(
     assert processor.wait(60) == -signal.SIGKILL
     again = start(settings).wait_ready()
     eventually(lambda: lag(settings) == 0, 60)
-    assert stored(store).keys() == sent.keys()
-    assert not list(read_dead_letters(settings))
+    all_is_stored_once(settings, sent)
     assert again.stop() == 0
 
 

@@ -4,8 +4,8 @@ took alone is taken back."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,21 @@ import pytest
 from pymongo import MongoClient  # members and elections are the operator's
 from pymongo.errors import PyMongoError
 from tests.integration.delivery_support import (
-    Processor,
+    Start,
+    all_is_stored_once,
     committed,
     delivery_settings,
     eventually,
     lag,
     send,
-    stored,
     usages,
 )
 
 from gpu_token_analytics.embedded.broker import EmbeddedBroker
 from gpu_token_analytics.embedded.child import LOOPBACK
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
-from gpu_token_analytics.kafka.dead_letters import read_dead_letters
 from gpu_token_analytics.kafka.topics import seed_offsets
-from gpu_token_analytics.mongo.client import open_store
 
-Start = Callable[..., Processor]
 pytestmark = pytest.mark.minutes
 
 SET = "rs0"
@@ -144,7 +141,5 @@ def test_a_primary_dies_and_then_the_majority_for_minutes(
     eventually(lambda: lag(settings) == 0, 60, "going on")
     eventually(lambda: last.hello().get("secondary"), 60, "the last one taking back what it took")
     assert "lost (" not in processor.text(), "it kept its partitions throughout"
-    with closing(open_store(settings)) as store:
-        assert stored(store).keys() == sent.keys()
-    assert not list(read_dead_letters(settings)), "an outage is no reason for dead letters"
+    all_is_stored_once(settings, sent)
     assert processor.stop() == 0

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from pymongo import MongoClient  # rights, elections and slowness are not the product's business
 from tests.integration.delivery_support import (
-    Processor,
+    Start,
+    all_is_stored_once,
     committed,
     delivery_settings,
     eventually,
     lag,
     send,
-    stored,
     usages,
 )
 
@@ -31,20 +31,12 @@ from gpu_token_analytics.embedded.mongod import EmbeddedMongod
 from gpu_token_analytics.kafka.dead_letters import read_dead_letters
 from gpu_token_analytics.kafka.topics import create_topics, seed_offsets
 from gpu_token_analytics.mongo.client import open_store
-from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.settings import load
 from gpu_token_analytics.wire.identity import event_id_of
 from gpu_token_analytics.wire.usage import USAGE
 
-Start = Callable[..., Processor]
 DATABASE = "faults"
 ROOT = ("root", "of-the-test")
-
-
-def all_is_stored_once(settings: Settings, sent: dict[str, bytes]) -> None:
-    """The end of every test here: nothing lost, nothing twice, no dead letter."""
-    with closing(open_store(settings)) as store:
-        assert stored(store).keys() == sent.keys()
-    assert not list(read_dead_letters(settings)), "the store's fault is no reason for dead letters"
 
 
 @pytest.mark.parametrize("left", [["read"], []], ids=["read-only", "revoked"])

@@ -4,13 +4,13 @@ offsets, some of them twice, the last ones not at all."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition  # the mirror's own clients
 from tests.integration.delivery_support import (
-    Processor,
+    Start,
     committed,
     delivery_settings,
     eventually,
@@ -29,7 +29,6 @@ from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.mongo.client import open_store
 from gpu_token_analytics.settings import Settings
 
-Start = Callable[..., Processor]
 pytestmark = pytest.mark.minutes
 
 TOPICS = {"tokens": 12, "tokens.dlq": 12}

@@ -4,18 +4,18 @@ until its poll interval is over."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 from tests.integration.delivery_support import (
-    Processor,
+    Start,
+    all_is_stored_once,
     committed,
     delivery_settings,
     eventually,
     lag,
     send,
-    stored,
     usages,
 )
 from tests.integration.faults.one_thread import standing_still
@@ -24,9 +24,7 @@ from tests.integration.faults.wire import Wire
 from gpu_token_analytics.embedded.child import LOOPBACK
 from gpu_token_analytics.embedded.kafka_jvm import KafkaBroker
 from gpu_token_analytics.embedded.mongod import EmbeddedMongod
-from gpu_token_analytics.kafka.dead_letters import read_dead_letters
 from gpu_token_analytics.kafka.topics import create_topics, describe_group
-from gpu_token_analytics.mongo.client import open_store
 
 pytestmark = [
     pytest.mark.minutes,
@@ -34,12 +32,10 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux stops one thread of a process"),
 ]
 
-Start = Callable[..., Processor]
-
 
 @pytest.fixture
 def wire(mongod: EmbeddedMongod) -> Iterator[Wire]:
-    with Wire(mongod.port) as made:
+    with closing(Wire(mongod.port)) as made:
         yield made
 
 
@@ -73,37 +69,35 @@ def test_a_zombie_past_its_poll_interval_writes_late_and_harms_nobody(
         lambda: zombie.metric("gpu_tokens_consumed_total") > 1000, what="having a batch in hand"
     )
     assert committed(settings) == 1000
-    with closing(open_store(settings)) as store:
-        with standing_still(zombie.process.pid):
-            heir = start(settings)
-            eventually(lambda: lag(settings) == 0, 60, "another member taking over")
-            assert heir.metric("gpu_tokens_consumed_total") >= 500
-            before = {state.partition: state.committed for state in describe_group(settings)}
-            duplicates = zombie.metric("gpu_tokens_duplicates_total")
-            wire.mend()
-            eventually(
-                lambda: zombie.metric("gpu_tokens_duplicates_total") > duplicates,
-                what="its late write",
-            )
-            sent |= send(settings, usages(500, hosts=60))
-            eventually(lambda: lag(settings) == 0, 60, "going on without it")
+    with standing_still(zombie.process.pid):
+        heir = start(settings)
+        eventually(lambda: lag(settings) == 0, 60, "another member taking over")
+        assert heir.metric("gpu_tokens_consumed_total") >= 500
+        before = {state.partition: state.committed for state in describe_group(settings)}
+        duplicates = zombie.metric("gpu_tokens_duplicates_total")
+        wire.mend()
         eventually(
-            lambda: (
-                zombie.metric("gpu_tokens_assigned_partitions")
-                == heir.metric("gpu_tokens_assigned_partitions")
-                == 6
-            ),
-            60,
-            "the zombie coming back as a member",
-        )
-        assert "maximum poll interval" in zombie.text(), "it was that, not the end of a session"
-        after = {state.partition: state.committed for state in describe_group(settings)}
-        assert all((after[number] or 0) >= (before[number] or 0) for number in before), (
-            "no offset was set back"
+            lambda: zombie.metric("gpu_tokens_duplicates_total") > duplicates,
+            what="its late write",
         )
         sent |= send(settings, usages(500, hosts=60))
-        eventually(lambda: lag(settings) == 0, 60)
-        assert stored(store).keys() == sent.keys()
-    assert not list(read_dead_letters(settings))
+        eventually(lambda: lag(settings) == 0, 60, "going on without it")
+    eventually(
+        lambda: (
+            zombie.metric("gpu_tokens_assigned_partitions")
+            == heir.metric("gpu_tokens_assigned_partitions")
+            == 6
+        ),
+        60,
+        "the zombie coming back as a member",
+    )
+    assert "maximum poll interval" in zombie.text(), "it was that, not the end of a session"
+    after = {state.partition: state.committed for state in describe_group(settings)}
+    assert all((after[number] or 0) >= (before[number] or 0) for number in before), (
+        "no offset was set back"
+    )
+    sent |= send(settings, usages(500, hosts=60))
+    eventually(lambda: lag(settings) == 0, 60)
+    all_is_stored_once(settings, sent)
     assert zombie.stop() == 0
     assert heir.stop() == 0

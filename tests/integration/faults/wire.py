@@ -11,8 +11,6 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 _CHUNK = 65_536
 _LISTEN = 64
@@ -54,17 +52,6 @@ class Wire:
         self._listener.close()
         for each in list(self._sockets):
             _end(each)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _accept(self) -> None:
         while True:
