@@ -46,6 +46,7 @@ _PACKAGES = {
 _READY = '"msg":"Waiting for connections"'
 _PORT_TAKEN = "Address already in use"
 _START_ATTEMPTS = 3
+_POLL_SECONDS = 0.05
 
 
 class EmbeddedMongod:
@@ -106,7 +107,7 @@ class EmbeddedMongod:
         of that."""
         binary = find_mongod()
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        _refuse_if_in_use(self.data_dir)
+        _refuse_if_in_use(self.data_dir, self._timeout_seconds)
         fixed_port = self.port
         for attempt in range(_START_ATTEMPTS):
             self.port = fixed_port or free_port()
@@ -282,21 +283,29 @@ def _missing_libraries(binary: Path, loader_message: str) -> list[str]:
     return sorted(set(missing))
 
 
-def _refuse_if_in_use(data_dir: Path) -> None:
-    """mongod holds an flock on mongod.lock while it lives; after kill -9 the file stays but the
-    lock is gone."""
+def _refuse_if_in_use(data_dir: Path, timeout_seconds: float) -> None:
+    """mongod holds an flock on mongod.lock while it lives, and keeps its pid in it; after kill -9
+    the file stays but the lock is gone."""
     lock = data_dir / "mongod.lock"
     if not lock.exists():
         return
+    deadline = time.monotonic() + timeout_seconds
     with lock.open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pid = file.read().strip() or "unknown"
-            raise EmbeddedServiceError(
-                f"data folder {data_dir} is in use by a running mongod (pid {pid}); stop it, or "
-                "use another folder"
-            ) from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError:
+                file.seek(0)
+                pid = file.read().strip()
+            # mongod empties the file and then ends, so one without a pid is all but gone: whoever
+            # starts again right after its owner was killed would be refused because of it.
+            if pid or time.monotonic() > deadline:
+                raise EmbeddedServiceError(
+                    f"data folder {data_dir} is in use by a running mongod (pid "
+                    f"{pid or 'unknown'}); stop it, or use another folder"
+                )
+            time.sleep(_POLL_SECONDS)
 
 
 def _wait_writable(client: MongoClient[dict[str, Any]], timeout_seconds: float) -> None:
@@ -309,7 +318,7 @@ def _wait_writable(client: MongoClient[dict[str, Any]], timeout_seconds: float) 
                 "the port it was made "
                 "with: start it with that one, or use a fresh folder"
             )
-        time.sleep(0.05)
+        time.sleep(_POLL_SECONDS)
 
 
 @contextlib.contextmanager

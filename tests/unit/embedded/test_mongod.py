@@ -3,8 +3,11 @@ tests."""
 
 from __future__ import annotations
 
+import fcntl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -143,3 +146,27 @@ def test_a_taken_port_is_tried_again_only_when_it_was_picked(fake: Path, tmp_pat
     with pytest.raises(EmbeddedServiceError, match="Address already in use"):
         given.start()
     assert given.log_file.read_text().count("Address already in use") == 1
+
+
+@pytest.fixture
+def ending(fake: Path, tmp_path: Path) -> Iterator[TextIO]:
+    """The lock file of a mongod that is about to end: emptied, and still locked."""
+    script(fake, 'case "$*" in *--version*) exit 0;; esac; exit 1')
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    with (data_dir / "mongod.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+
+
+def test_one_that_is_about_to_end_is_waited_for(ending: TextIO, tmp_path: Path) -> None:
+    ends = threading.Timer(0.3, fcntl.flock, (ending, fcntl.LOCK_UN))
+    ends.start()
+    with pytest.raises(EmbeddedServiceError, match="mongod ended at once"):  # so it was started
+        EmbeddedMongod(tmp_path / "data", start_timeout_seconds=60).start()
+    ends.join()
+
+
+def test_one_that_never_ends_is_in_use(ending: TextIO, tmp_path: Path) -> None:
+    with pytest.raises(EmbeddedServiceError, match=r"in use by a running mongod \(pid unknown\)"):
+        EmbeddedMongod(tmp_path / "data", start_timeout_seconds=0.1).start()
