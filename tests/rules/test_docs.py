@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -26,7 +27,9 @@ PAGES = [
 LINK = re.compile(r"(?<!`)\[[^\]`]+\]\(([^)#\s]+)(?:#[^)]*)?\)")
 # `-p gpu-tokens` is a project name of docker compose; "in gpu-tokens namespace" are words of
 # kubectl.
-COMMAND = re.compile(r"(?<!-n )(?<!-p )gpu-tokens (?!namespace\b)([a-z][a-z-]+)")
+COMMAND = re.compile(
+    r"(?<!-n )(?<!-p )gpu-tokens (?!namespace\b)([a-z][a-z-]+)(?: ([a-z][a-z-]+))?"
+)
 
 
 def test_generated_pages_are_up_to_date() -> None:
@@ -52,9 +55,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_exist(page: Path) -> None:
-    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    named = set(COMMAND.findall(page.read_text()))
-    assert named <= known | {"processor"}, f"{sorted(named - known)} are no commands of gpu-tokens"
+    known: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for name, subcommand in COMMAND.findall(page.read_text()):
+        assert name in known, f"gpu-tokens has no command {name}"
+        subcommands = getattr(known[name], "commands", None)
+        if subcommands is not None and subcommand:
+            assert subcommand in subcommands, f"gpu-tokens {name} has no command {subcommand}"
 
 
 def commands_of(page: Path) -> list[list[str]]:
