@@ -10,7 +10,8 @@ With M the money of a time of H hours, T its tokens, p the API's USD per million
                          time; above 1 the GPUs cannot win at this price, however full
 p of a price list is what the API would bill for the tokens of the row, per million: (prompt -
 cached) x input + cached x cached + completion x output, over all its tokens. A what-if price per
-GPU-hour scales all money by (what-if x owned GPU hours) / M.
+GPU-hour scales all money by (what-if x owned GPU hours) / M. Where M is 0 all of it is what-if x
+owned GPU hours, and no model's part is known. Where both cost the same nobody wins.
 """
 
 from __future__ import annotations
@@ -118,10 +119,13 @@ def compared(
     gpu_hours = whole["gpu_us"] / US_PER_HOUR
     paid_usd = whole.money_nusd / NUSD_PER_USD
     own_price = paid_usd / gpu_hours if gpu_hours else None
-    factor = 1.0 if usd_per_gpu_hour is None or not own_price else usd_per_gpu_hour / own_price
+    factor: float | None = 1.0
+    if usd_per_gpu_hour and own_price:
+        factor = usd_per_gpu_hour / own_price
+    elif usd_per_gpu_hour is not None:  # 0 in all, or of hours that cost nothing
+        factor = None if usd_per_gpu_hour else 0.0
     case = _Case(
         hours,
-        factor,
         usd_per_gpu_hour if usd_per_gpu_hour is not None else own_price,
         low_volume_tokens,
     )
@@ -131,7 +135,9 @@ def compared(
         model = str(row.key[0])
         price = prices.price_of(model)
         bill = None if price is None else price.bill_usd(row)
-        found.append(_row(case, model, row, row["cost_nusd"] + row["warm_idle_nusd"], price, bill))
+        nusd = row["cost_nusd"] + row["warm_idle_nusd"]
+        own_usd = None if factor is None else nusd * factor / NUSD_PER_USD
+        found.append(_row(case, model, row, nusd, own_usd, price, bill))
     if not query.models:
         bills = [
             item.bill_usd(row) if (item := prices.price_of(str(row.key[0]))) else None
@@ -139,8 +145,14 @@ def compared(
             if _tokens(row)
         ]
         whole_bill = None if None in bills else sum(bill for bill in bills if bill is not None)
+        nusd = whole.money_nusd
+        own_usd = (
+            gpu_hours * (usd_per_gpu_hour or 0.0)
+            if factor is None
+            else nusd * factor / NUSD_PER_USD
+        )
         found.append(
-            _row(case, None, whole, whole.money_nusd, prices.by_model.get(OTHERS), whole_bill)
+            _row(case, None, whole, nusd, own_usd, prices.by_model.get(OTHERS), whole_bill)
         )
     return BreakEvenResponse(
         from_=query.start,
@@ -157,7 +169,6 @@ class _Case:
     """What holds for every row."""
 
     hours: float
-    factor: float  # of all money
     usd_per_gpu_hour: float | None
     low_volume_tokens: int
 
@@ -171,11 +182,12 @@ def _row(
     model: str | None,
     row: Row,
     nusd: int,
+    own_usd: float | None,
     price: ApiPrice | None,
     bill_usd: float | None,
 ) -> BreakEvenRow:
+    """nusd: its money in the ledger; own_usd: what it costs or would cost, None: nobody knows."""
     tokens = row.priced_tokens  # those whose money is known
-    own_usd = nusd * case.factor / NUSD_PER_USD
     # Without tokens there is no bill to make a rate of; one price for every token is one.
     flat = (
         price.input if price is not None and price.input == price.cached == price.output else None
@@ -183,24 +195,29 @@ def _row(
     per_million = bill_usd / _tokens(row) * 1e6 if bill_usd is not None and _tokens(row) else flat
     api_usd = None if per_million is None else tokens * per_million / 1e6
     per_hour = tokens / case.hours if case.hours else None
-    even = own_usd / case.hours / per_million * 1e6 if case.hours and per_million else None
+    even = (
+        own_usd / case.hours / per_million * 1e6
+        if own_usd is not None and case.hours and per_million
+        else None
+    )
     load = even / per_hour if even is not None and per_hour else None
     used = row["cost_nusd"] / nusd if nusd else None
     needed = used * load if used is not None and load is not None else None
+    saved_usd = (
+        api_usd - own_usd if tokens and api_usd is not None and own_usd is not None else None
+    )
     verdict = BreakEvenRow(
         model=model,
         tokens=tokens,
         tokens_per_hour=per_hour,
         low_volume=tokens < case.low_volume_tokens,
-        own_usd_per_million=own_usd / tokens * 1e6 if tokens else None,
+        own_usd_per_million=own_usd / tokens * 1e6 if tokens and own_usd is not None else None,
         input_usd_per_million=price.input if price else None,
         cached_usd_per_million=price.cached if price else None,
         output_usd_per_million=price.output if price else None,
         api_usd_per_million=per_million,
-        own_wins=own_usd < api_usd if tokens and api_usd is not None else None,
-        saved_nusd=round((api_usd - own_usd) * NUSD_PER_USD)
-        if tokens and api_usd is not None
-        else None,
+        own_wins=saved_usd > 0 if saved_usd else None,
+        saved_nusd=None if saved_usd is None else round(saved_usd * NUSD_PER_USD),
         break_even_tokens_per_hour=even,
         break_even_ratio=load,
         break_even_utilization=needed if needed is not None and needed <= 1 else None,
@@ -216,10 +233,20 @@ def _sentence(case: _Case, row: BreakEvenRow) -> str:
     name = row.model or "everything, with all idle money"
     if not row.tokens:
         return f"Nothing to compare for {name}: no tokens in this range."
-    if row.own_wins is None or row.own_usd_per_million is None or row.api_usd_per_million is None:
+    if row.api_usd_per_million is None:
         return (
             f"No winner for {name}: "
             f"{'no API price is given' if row.model else 'some models have no API price'}."
+        )
+    if row.own_usd_per_million is None:
+        return (
+            f"No winner for {name}: the GPU-hours of this range cost nothing, so its part of "
+            f"{_usd(case.usd_per_gpu_hour or 0.0)} a GPU-hour is not known."
+        )
+    if row.own_wins is None:
+        return (
+            f"No winner for {name}: {_usd(row.own_usd_per_million)} a million tokens on own GPUs "
+            "and from the API."
         )
     rates = (
         f"{_usd(row.own_usd_per_million)} a million tokens on own GPUs, "
@@ -237,14 +264,12 @@ def _sentence(case: _Case, row: BreakEvenRow) -> str:
     else:
         price = case.usd_per_gpu_hour
         parts = []
-        if (
-            even is not None
-            and row.break_even_utilization is not None
-            and row.utilization is not None
-        ):
+        if even is not None and row.utilization is None:
+            parts.append(f"from {even:,.0f} tokens an hour on ({now})")
+        elif even is not None and row.break_even_utilization is not None:
             busy = (
                 f"{100 * row.break_even_utilization:.0f} % of the GPU money used instead of "
-                f"{100 * row.utilization:.0f} %"
+                f"{100 * (row.utilization or 0.0):.0f} %"
             )
             parts.append(f"from {even:,.0f} tokens an hour on ({now}; {busy})")
         elif even is not None:

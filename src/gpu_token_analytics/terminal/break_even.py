@@ -78,11 +78,16 @@ def break_even(
     )
     made = FittedTable(f"{cli.instant(body.from_)} to {cli.instant(body.to)}", columns, wide=wide)
     for row in body.rows:
-        wins = {
-            True: "own GPUs win",
-            False: "the API wins",
-            None: "no price" if row.tokens else "no tokens",
-        }[row.own_wins]
+        nobody = (
+            "no tokens"
+            if not row.tokens
+            else "no price"
+            if row.api_usd_per_million is None
+            else "not known"
+            if row.own_usd_per_million is None
+            else "the same"
+        )
+        wins = {True: "own GPUs win", False: "the API wins", None: nobody}[row.own_wins]
         made.add_row(
             row.model or "everything",
             cli.count(row.tokens_per_hour or 0),
@@ -101,6 +106,6 @@ def break_even(
     cli.show(made, *(row.says for row in body.rows))
     cli.show(
         f"paid per GPU-hour: {shown.ratio(hourly)} {shown.code}"
-        + (f", what if {usd_per_gpu_hour} USD" if usd_per_gpu_hour else ""),
+        + (f", what if {usd_per_gpu_hour} USD" if usd_per_gpu_hour is not None else ""),
         *shown.notes(),
     )

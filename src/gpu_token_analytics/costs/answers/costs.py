@@ -279,7 +279,10 @@ class BreakEvenRow(Answer):
             )
         ),
     ]
-    own_wins: Annotated[bool | None, Meta(description="Null without tokens.")]
+    own_wins: Annotated[
+        bool | None,
+        Meta(description="Null where one side is not known, and where both cost the same."),
+    ]
     saved_nusd: Annotated[
         NanoUsd | None,
         Meta(description="API bill for these tokens minus own money; negative: the API wins."),
