@@ -168,8 +168,3 @@ def lack(kind: str, item: dict[str, Any]) -> str:
     if {ready, updated, status.get("replicas", 0)} != {wanted}:
         return f"{kind}/{item['metadata']['name']} {ready}/{wanted} ready, {updated} new"
     return ""
-
-
-def apply_folder(cluster: Cluster, folder: Path) -> str:
-    """`kubectl apply -k`."""
-    return cluster.kubectl("apply", "-k", str(folder), timeout_seconds=180)

@@ -76,7 +76,6 @@ class ApiProblem(Exception):
         errors: Sequence[FieldProblem] = (),
         nearest: Nearest | None = None,
         headers: Mapping[str, str] | None = None,
-        extra: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status, self.title = CODES[code]
@@ -85,7 +84,6 @@ class ApiProblem(Exception):
         self.errors = list(errors)
         self.nearest = nearest
         self.headers = dict(headers or {})
-        self.extra = dict(extra or {})
 
 
 def refusal(error: Refused) -> ApiProblem:
@@ -109,7 +107,6 @@ def problem_document(problem: ApiProblem, instance: str) -> dict[str, Any]:
         instance=instance,
         errors=problem.errors,
         nearest=problem.nearest,
-        extra=problem.extra,
     ).model_dump(mode="json", by_alias=True)
 
 

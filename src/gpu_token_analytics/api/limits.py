@@ -18,6 +18,7 @@ from gpu_token_analytics.wire.identity import new_event_id
 # W3C Trace Context, `version-traceid-parentid-flags`; an id of zeros is none.
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_BUCKETS = 10_000
+MAX_CALLERS = 1_000
 
 # Of everything that does not set its own (the dashboard does): an answer of data runs, frames and
 # loads nothing.
@@ -134,12 +135,10 @@ class RateLimit:
         per_second: float,
         burst: int,
         clock: Callable[[], float] = time.monotonic,
-        max_buckets: int = MAX_BUCKETS,
     ) -> None:
         self._per_second = per_second
         self._burst = float(burst)
         self._clock = clock
-        self._max_buckets = max_buckets
         # caller -> (tokens, at)
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
@@ -152,7 +151,7 @@ class RateLimit:
             tokens = min(self._burst, tokens + (now - at) * self._per_second)
             allowed = tokens >= 1
             self._buckets[caller] = (tokens - 1 if allowed else tokens, now)
-            if len(self._buckets) > self._max_buckets:
+            if len(self._buckets) > MAX_BUCKETS:
                 # The longest unused is full again or nearly so: forgetting it gives nothing away.
                 self._buckets.popitem(last=False)
             return 0.0 if allowed else (1 - tokens) / self._per_second
@@ -160,12 +159,10 @@ class RateLimit:
 
 class NewNames:
     """How many different names each caller sends in an hour: names become lines of the ledger,
-    which are kept for good."""
+    which are kept for good. At most MAX_CALLERS callers are remembered."""
 
-    def __init__(
-        self, most: int, clock: Callable[[], float] = time.monotonic, max_callers: int = 1_000
-    ) -> None:
-        self._most, self._clock, self._max_callers = most, clock, max_callers
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._clock = most, clock
         self._hour = 0
         self._seen: OrderedDict[str, set[int]] = OrderedDict()  # hashes: a name may be long
         self._lock = threading.Lock()
@@ -179,7 +176,7 @@ class NewNames:
                 self._hour = int(hour)
             seen = self._seen.setdefault(caller, set())
             self._seen.move_to_end(caller)
-            if len(self._seen) > self._max_callers:
+            if len(self._seen) > MAX_CALLERS:
                 self._seen.popitem(last=False)
             new = {code for code in map(hash, names) if code not in seen}
             if new and len(seen) + len(new) > self._most:

@@ -133,23 +133,23 @@ def rd_error(error: KafkaException | RdError) -> RdError:
     return cause
 
 
-def mapped(error: KafkaException | RdError, doing: str, bootstrap: str = "") -> KafkaError:
+def mapped(error: KafkaException | RdError, doing: str, bootstrap: str) -> KafkaError:
     """librdkafka's error as one of ours; `doing` completes "Kafka: cannot ..."."""
+    kafka = f"Kafka at {bootstrap}"
     cause = rd_error(error)
     code = cause.code()
-    at = f" at {bootstrap}" if bootstrap else ""
     text = f"cannot {doing}: {cause.str()} ({cause.name()})"
     if code in _UNREACHABLE:
         return KafkaUnreachable(
-            f"Kafka{at} does not answer: {text}; check KAFKA_BOOTSTRAP and KAFKA_SECURITY_PROTOCOL"
+            f"{kafka} does not answer: {text}; check KAFKA_BOOTSTRAP and KAFKA_SECURITY_PROTOCOL"
         )
     if code in _MISSING:
-        return TopicMissing(f"Kafka{at} {text}; create the topics with `gpu-tokens topics create`")
+        return TopicMissing(f"{kafka} {text}; create the topics with `gpu-tokens topics create`")
     if code == RdError._AUTO_OFFSET_RESET:
-        return OffsetsLost(f"Kafka{at} {text}")
+        return OffsetsLost(f"{kafka} {text}")
     if code in _UNDELIVERED:
-        return DeliveryFailed(f"Kafka{at} {text}")
-    return KafkaError(f"Kafka{at} {text}")
+        return DeliveryFailed(f"{kafka} {text}")
+    return KafkaError(f"{kafka} {text}")
 
 
 class LastError:

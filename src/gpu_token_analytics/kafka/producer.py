@@ -125,11 +125,6 @@ class EventProducer:
                 f"{self._settings.kafka_bootstrap}{said}"
             )
 
-    @property
-    def queued(self) -> int:
-        """Records not yet acknowledged."""
-        return len(self._producer)
-
     def close(self, timeout_seconds: float = 30.0) -> None:
         """Flush and release the connection. Raises DeliveryFailed like flush."""
         try:

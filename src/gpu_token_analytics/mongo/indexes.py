@@ -7,7 +7,6 @@ Each index costs ingest speed, so each names the question that needs it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,7 +165,7 @@ VIEWS: dict[Collection, tuple[Collection, list[dict[str, Any]]]] = {
 }
 
 
-def ensure_indexes(store: Store, settings: Settings, indexes: Sequence[Index] = INDEXES) -> None:
+def ensure_indexes(store: Store, settings: Settings) -> None:
     """Create what is missing, drop what is no longer needed; bring TTLs and views up to date.
 
     Waits for a build however long it takes. Raises StoreUnreachable, StoreRefused when an index of
@@ -177,9 +176,9 @@ def ensure_indexes(store: Store, settings: Settings, indexes: Sequence[Index] = 
     try:
         database = client.get_database(store.database.name)
         create_raw_collections(database)
-        for name in dict.fromkeys(index.collection for index in indexes):
+        for name in dict.fromkeys(index.collection for index in INDEXES):
             existing = _existing(database[name])
-            for index in indexes:
+            for index in INDEXES:
                 if index.collection == name:
                     _ensure(database, index, existing, settings)
         for former in FORMER:

@@ -137,14 +137,6 @@ class RawReads:
         return by_time
 
     @mapped
-    def has_sample_from(self, gpu: GpuId, from_us_: int) -> bool:
-        """Whether a sample at or after a time exists."""
-        return (
-            self._samples.find_one({**sample_of(gpu), "ts_us": {"$gte": from_us_}}, {"_id": 1})
-            is not None
-        )
-
-    @mapped
     def sampled(
         self, gpus: Sequence[GpuId], start_us: int, end_us: int
     ) -> list[tuple[GpuId, list[int]]]:

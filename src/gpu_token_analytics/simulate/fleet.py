@@ -188,7 +188,6 @@ TENANTS = (("search", 5.0), ("support-bot", 3.0), ("research", 1.5), ("default",
 def default_fleet(
     hosts: int = 3,
     gpus_per_host: int = 4,
-    prefix: str = "gpu-node",
     name_host: Callable[[str], str] = str,
 ) -> Fleet:
     """A fleet of `hosts` x `gpus_per_host` GPUs; the roles repeat over it in a fixed order.
@@ -204,7 +203,7 @@ def default_fleet(
     deployments: list[Deployment] = []
     slot = 0
     for number in range(1, hosts + 1):
-        host = name_host(f"{prefix}-{number}")
+        host = name_host(f"gpu-node-{number}")
         index = 0
         while index < gpus_per_host:
             kind, model, weight, background = _PATTERN[slot % len(_PATTERN)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import count
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from gpu_token_analytics.api.auth import FAILURE_BURST, Authority
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.handlers.events import MAX_RECORDS, split_records
 from gpu_token_analytics.api.keys import ApiKey, KeyScope, KeyStore
-from gpu_token_analytics.api.limits import NewNames, Slots
+from gpu_token_analytics.api.limits import MAX_BUCKETS, MAX_CALLERS, NewNames, RateLimit, Slots
 from gpu_token_analytics.api.outlet import SHUT_SECONDS, Outlet
 from gpu_token_analytics.api.routes import ROUTES
 from gpu_token_analytics.costs.query import CostQuery
@@ -197,6 +198,30 @@ def test_names_are_counted_by_key_and_hour_and_known_ones_go_on() -> None:
     assert names.take("b", ["m4"]) == 0, "another key has its own"
     clock.now += 3000
     assert names.take("a", ["m4", "m5", "m6"]) == 0
+
+
+def _rate() -> Callable[[str], float]:
+    return RateLimit(1, 1, lambda: 7200.0).take
+
+
+def _new_names() -> Callable[[str], float]:
+    names, numbers = NewNames(1, lambda: 7200.0), count()
+    return lambda caller: names.take(caller, [f"model {next(numbers)}"])
+
+
+@pytest.mark.parametrize(
+    ("take", "remembered"), [(_rate(), MAX_BUCKETS), (_new_names(), MAX_CALLERS)]
+)
+def test_of_more_callers_than_are_remembered_the_one_longest_away_is_forgotten(
+    take: Callable[[str], float], remembered: int
+) -> None:
+    assert take("first") == 0
+    for number in range(remembered - 1):
+        take(f"caller {number}")
+    assert take("first") > 0, "it is one of as many as are remembered"
+    for number in range(remembered):
+        take(f"later caller {number}")
+    assert take("first") == 0
 
 
 def test_kafka_that_is_away_is_told_at_once_until_it_is_tried_again() -> None:
