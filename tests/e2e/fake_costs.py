@@ -66,6 +66,7 @@ class FakeCosts(FakeData):
                 "group_by": group_by,
                 "as_of": datetime.now(UTC),
                 "rows": rows,
+                "row_count": len(rows),
                 "totals": total,
                 "scope": {
                     "cost_nusd": None if mine else whole,

@@ -12,10 +12,12 @@ import pytest
 from bench.synthetic_cells import Fleet, cells
 
 from gpu_token_analytics.cells.line_chunks import LineChunks
+from gpu_token_analytics.costs import report
 from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.costs.query import Chunked, CostQuery, Row
 from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.costs.report import CostPage, read_page, read_top
+from gpu_token_analytics.costs.rows import total_row
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import LinesReplaced
 from gpu_token_analytics.mongo import pieces
@@ -305,12 +307,30 @@ def test_sums_of_earlier_versions_answer_as_they_are(store: Store) -> None:
             assert figures([row for one in pages for row in one.rows]) == wanted[name], name
 
 
-def test_the_groups_with_most_money_are_found_among_all(store: Store) -> None:
+@pytest.mark.parametrize("at_once", [5, 4_000])
+def test_the_groups_with_most_money_are_found_among_all(
+    store: Store, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(report, "ROWS_AT_ONCE", at_once)
     for name in ("an hour by pairs", "in another order", "by model", "several hours as one"):
         query = QUESTIONS[name]
         rows = whole(store, query)
         found = read_top(CostReads(store.database), query, NOW, 7)
         dearest = sorted(rows, key=lambda row: -row.money_nusd)[:7]
         assert figures(found.rows) == figures(dearest), name
-        assert found.total.money_nusd == money(rows), name
+        assert list(found.total.values) == list(total_row(query, rows).values), name
+        assert found.sight.cost_nusd == money(rows), name
+        assert found.row_count == len(rows), name
         assert found.next is None
+
+
+def test_with_buckets_each_has_its_dearest_first_as_far_as_there_is_room(store: Store) -> None:
+    query = QUESTIONS["every hour"]
+    rows = whole(store, query)
+    ranked = sorted(rows, key=lambda row: (row.start, -row.money_nusd))
+    begun = sum(row.start == START for row in rows)
+    for top in (3, begun, begun + 2, len(rows), len(rows) + 1):
+        found = read_top(CostReads(store.database), query, NOW, top)
+        assert figures(found.rows) == figures(ranked[:top])
+        assert found.total.money_nusd == money(rows), "of all hours"
+        assert found.row_count == (len(rows) if top > begun * 3 else None), "if all were read"

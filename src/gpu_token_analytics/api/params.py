@@ -227,8 +227,8 @@ Top = Annotated[
         ge=1,
         le=1000,
         description=(
-            "Only so many groups: those with the most money, dearest first. With `bucket=none`, "
-            "without `cursor`."
+            "Only so many rows: bucket by bucket those with the most money, dearest first. Without "
+            "`cursor`."
         ),
         examples=[100],
     ),

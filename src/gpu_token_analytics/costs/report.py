@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from heapq import nlargest
-from itertools import dropwhile, islice
+from itertools import chain, dropwhile, groupby, islice
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from gpu_token_analytics.costs.answers.compared import ComparedResponse, ComparedRow
@@ -23,7 +24,7 @@ from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.periods import range_before
 from gpu_token_analytics.costs.query import Chunked, CostQuery, Row, Sight, sort_key
 from gpu_token_analytics.costs.questions import BUCKETS, check_cost, check_range, cost_query
-from gpu_token_analytics.costs.rows import cost_rows, ratio, total_row
+from gpu_token_analytics.costs.rows import Total, cost_rows, ratio, total_row
 from gpu_token_analytics.costs.whose import with_books
 from gpu_token_analytics.errors import LinesReplaced, Refused
 from gpu_token_analytics.rollups.spans import Step
@@ -32,25 +33,24 @@ if TYPE_CHECKING:  # the desk has one
     from gpu_token_analytics.costs.read import CostReads
 
 MAX_GROUPS = 10_000
+ROWS_AT_ONCE = 4_000
 PAGE_TRIES = 9  # and once more: sums that are written anew while a page of them is read
 
 
 def costs_of(
     desk: Desk, query: CostQuery, limit: int, cursor: str | None = None, top: int | None = None
 ) -> CostsResponse:
-    """The answer of /v1/costs: at most `limit` rows, after `cursor`; or the `top` groups with most
-    money, dearest first. Raises Refused."""
+    """The answer of /v1/costs: at most `limit` rows, after `cursor`; or the `top` first of each
+    bucket's groups by money. Raises Refused."""
     now = desk.now()
     query = with_books(desk, query)
     check_cost(query, desk.reads.gpu_count())
     if top is None:
         page = read_page(desk.costs, query, now, limit, cursor)
     else:
-        if query.step is not Step.NONE or cursor is not None:
+        if cursor is not None:
             raise Refused(
-                "invalid_parameter",
-                f"top={top} is of a whole range: leave bucket and cursor out",
-                "top",
+                "invalid_parameter", f"top={top} is of a whole range: leave cursor out", "top"
             )
         page = read_top(desk.costs, query, now, top)
     low_volume_tokens = desk.settings.low_volume_tokens
@@ -73,6 +73,7 @@ def costs_of(
         ),
         next=page.next,
         changed=page.changed,
+        row_count=page.row_count,
     )
 
 
@@ -142,13 +143,14 @@ def values_of(desk: Desk, start: datetime, end: datetime, tenant: str | None) ->
 @dataclass(frozen=True)
 class CostPage:
     """Rows of one page, the total of all pages. changed: the bucket that the page before ended in
-    is no longer what it was then."""
+    is no longer what it was then. row_count: of all pages; None: nobody counted."""
 
     rows: list[Row]
     total: Row
     sight: Sight
     next: str | None
     changed: bool = False
+    row_count: int | None = None
 
 
 def read_page(
@@ -161,14 +163,26 @@ def read_page(
 
 
 def read_top(reads: CostReads, query: CostQuery, now: datetime, top: int) -> CostPage:
-    """The groups of a query without buckets that have most money, dearest first, of one state. All
-    are looked at, a few in memory at a time."""
+    """The first `top` rows by bucket, then by money, dearest first: of one state, as is their
+    total. All of a bucket are looked at, a few in memory at a time; no bucket after the one in
+    which there are enough."""
 
     def read() -> CostPage:
-        rows = reads.rows(query, now, chunked=Chunked.BY_PIECES)
-        dearest = nlargest(top, rows, key=lambda row: row.money_nusd)
-        sight = Sight()
-        return CostPage(dearest, reads.total(query, now, sight, Chunked.BY_PIECES), sight, None)
+        sight, total = Sight(), Total(query)
+        rows = groupby(reads.rows(query, now, sight, Chunked.BY_PIECES), key=attrgetter("start"))
+        first: list[Row] = []
+        for _, of_bucket in rows:
+            if len(first) >= top:
+                whole = reads.total(query, now, sight := Sight(), Chunked.BY_PIECES)
+                return CostPage(first, whole, sight, None)
+            dearest: list[Row] = []
+            while some := list(islice(of_bucket, ROWS_AT_ONCE)):
+                total.add(some)
+                dearest = nlargest(
+                    top - len(first), chain(dearest, some), key=attrgetter("money_nusd")
+                )
+            first += dearest
+        return CostPage(first, total.row(), sight, None, row_count=total.rows)
 
     return _of_one_state(read)
 
@@ -188,7 +202,7 @@ def _page(
     more = len(page) > limit
     page = page[:limit]
     if after is None and not more:
-        return CostPage(page, total_row(query, page), sight, None)
+        return CostPage(page, total_row(query, page), sight, None, row_count=len(page))
     upto = row_position(page[-1], sight.states[page[-1].start]) if more else None
     changed = after is not None and sight.states.get(after.start) != after.state
     sight = Sight()

@@ -5,7 +5,7 @@ A page may have 10,000 of them: structs are made and written as JSON three times
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from gpu_token_analytics.costs.answers.costs import CostRow, Money, Quality, Rates, Tokens
@@ -42,6 +42,7 @@ _SPLIT_PROMPT, _SPLIT_COMPLETION = ROW["split_prompt_tokens"], ROW["split_comple
 _ENERGY_MJ, _ENERGY_TOKENS = ROW["energy_mj"], ROW["energy_tokens"]
 _GPU_US, _UNOBSERVED_US, _UNREAD_US = ROW["gpu_us"], ROW["unobserved_us"], ROW["memory_unknown_us"]
 _UNKNOWN_REQUESTS, _UNKNOWN_TOKENS = ROW["unknown_gpu_requests"], ROW["unknown_gpu_tokens"]
+_FIRST_FLAG = len(ROW_COLUMNS) - len(FLAG_COLUMNS)
 _PROVISIONAL, _CORRECTED = ROW["provisional_cells"], ROW["corrected_cells"]
 
 
@@ -136,14 +137,34 @@ def cost_rows(
         )
 
 
-def total_row(query: CostQuery, rows: Iterable[Row]) -> Row:
-    """All rows as one. Flags are those of the buckets, each once."""
-    values = [0] * len(ROW_COLUMNS)
-    first_flag = len(ROW_COLUMNS) - len(FLAG_COLUMNS)
-    last_start: datetime | None = None
-    for row in rows:
-        upto = len(ROW_COLUMNS) if row.start != last_start else first_flag
-        for index in range(upto):
-            values[index] += row.values[index]
-        last_start = row.start
-    return Row(None, query.start, query.end, (), values)
+class Total:
+    """Rows of a query as one, as they come. Flags are those of the buckets, each once."""
+
+    def __init__(self, query: CostQuery) -> None:
+        self._query = query
+        self._values = [0] * len(ROW_COLUMNS)
+        self._last_start: datetime | None = None
+        self.rows = 0  # so many were added
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Add some rows; those of a bucket follow one another."""
+        self.rows += len(rows)
+        columns = zip(*[row.values[:_FIRST_FLAG] for row in rows], strict=True)
+        for index, column in enumerate(columns):  # by columns: six times as fast as by rows
+            self._values[index] += sum(column)
+        for row in rows:
+            if row.start != self._last_start:
+                for index in range(_FIRST_FLAG, len(ROW_COLUMNS)):
+                    self._values[index] += row.values[index]
+                self._last_start = row.start
+
+    def row(self) -> Row:
+        """All that was added."""
+        return Row(None, self._query.start, self._query.end, (), self._values)
+
+
+def total_row(query: CostQuery, rows: Sequence[Row]) -> Row:
+    """All rows as one."""
+    total = Total(query)
+    total.add(rows)
+    return total.row()

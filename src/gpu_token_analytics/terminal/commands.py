@@ -154,17 +154,32 @@ def report(
     )
     with cli.opened() as desk:
         if currency is not None:
-            _convert(desk, query_of(desk.now()), currency, limit, as_json=as_json, as_csv=as_csv)
+            _convert(
+                desk,
+                query_of(desk.now()),
+                currency,
+                limit,
+                wide=wide,
+                as_json=as_json,
+                as_csv=as_csv,
+            )
             return
         if compare:
             _compare(desk, query_of(desk.now()), limit, wide=wide, as_json=as_json, as_csv=as_csv)
             return
 
-        def body() -> CostsResponse:
-            return costs_of(desk, query_of(desk.now()), LONGEST_PAGE)
+        def first(rows: int) -> CostsResponse:
+            return costs_of(desk, query_of(desk.now()), LONGEST_PAGE, top=rows)
 
         if as_json:
-            cli.print_json(body())
+            page = costs_of(desk, query_of(desk.now()), LONGEST_PAGE)
+            cli.print_json(page)
+            if page.next is not None:
+                typer.echo(
+                    f"gpu-tokens: these are the first {LONGEST_PAGE:,} rows by name; --csv has "
+                    "all of them, totals are of all",
+                    err=True,
+                )
         elif as_csv:
             for chunk in export_chunks(
                 desk, query_of(desk.now()), p.ExportFormat.CSV, p.ExportLayout.COSTS, ""
@@ -172,9 +187,9 @@ def report(
                 sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
         elif watch:
-            _watch(lambda rows: view.render(body(), min(limit, rows), wide=wide))
+            _watch(lambda rows: view.render(first(min(limit, rows)), limit, wide=wide))
         else:
-            cli.show(view.render(body(), limit, wide=wide))
+            cli.show(view.render(first(limit), limit, wide=wide))
 
 
 def _compare(
@@ -189,14 +204,21 @@ def _compare(
 
 
 def _convert(
-    desk: Desk, query: CostQuery, currency: str, limit: int, *, as_json: bool, as_csv: bool
+    desk: Desk,
+    query: CostQuery,
+    currency: str,
+    limit: int,
+    *,
+    wide: bool,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
     from gpu_token_analytics.costs.rates import converted
     from gpu_token_analytics.terminal import report as view
 
     body = converted(desk, query, currency)
     if not cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):
-        cli.show(view.render_converted(body, limit))
+        cli.show(view.render_converted(body, limit, wide=wide))
 
 
 def _watch(rendered: Callable[[int], RenderableType]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from gpu_token_analytics.costs.answers import CostRow, CostsResponse, Money
-from gpu_token_analytics.costs.answers.compared import ComparedResponse
+from gpu_token_analytics.costs.answers.compared import ComparedResponse, ComparedRow
 from gpu_token_analytics.costs.answers.rates import ConvertedMoney, ConvertedResponse
-from gpu_token_analytics.costs.rows import IDLE_COLUMNS
+from gpu_token_analytics.costs.rows import IDLE_COLUMNS, ratio
 from gpu_token_analytics.terminal.console import Column, FittedTable
 from gpu_token_analytics.terminal.support import NUSD, count, dollars, instant, percent, rate
 
@@ -24,13 +26,13 @@ def render(body: CostsResponse, limit: int, *, wide: bool = False) -> Group:
     """The table, the identity below it, and what to know about the figures."""
     rows = sorted(body.rows, key=lambda row: (row.bucket or "", -(row.money.total_nusd or 0)))
     shown = rows[:limit]
+    more = None if body.row_count is None else body.row_count - len(shown)
     title = f"{instant(body.from_)} to {instant(body.to)}" + (
         f", by {', '.join(body.group_by)}" if body.group_by else ""
     )
-    parts: list[RenderableType] = [_table(title, shown, body, wide=wide)]
-    if len(rows) > len(shown) or body.next:
-        hidden = f"{len(rows) - len(shown):,} more rows" if not body.next else "More rows"
-        parts.append(Text(f"{hidden}: raise --limit or use `gpu-tokens export`."))
+    parts: list[RenderableType] = [_table(title, shown, body, more, wide=wide)]
+    if more != 0:
+        parts.append(Text(_HIDDEN.format("More rows" if more is None else f"{more:,} more rows")))
     parts.append(Text(identity(body)))
     parts += [Text(note) for note in notes(body)]
     return Group(*parts)
@@ -55,60 +57,92 @@ def render_compared(body: ComparedResponse, limit: int, *, wide: bool = False) -
     )
     made = FittedTable(title, columns, wide=wide)
     rows = sorted(body.rows, key=lambda row: -max(_total(row.money) or 0, _total(row.before) or 0))
-    for row in [*rows[:limit], None]:
-        item = body.totals if row is None else row
-        names = [item.group.get(name) or NOBODY.get(name, "-") for name in body.group_by]
-        if row is None:
-            names = ["total", *[""] * (len(names) - 1)] if names else []
-        made.add_row(
-            *names,
-            *map(dollars, (_total(item.money), _total(item.before), item.changed_nusd)),
-            "-" if item.changed_share is None else f"{100 * item.changed_share:+.1f} %",
-            count(item.tokens),
-            count(item.tokens_before),
-            rate(item.active_usd_per_million),
-            rate(item.active_usd_per_million_before),
-            style="bold" if row is None else None,
+    for row in rows[:limit]:
+        made.add_row(*_named(row.group, body.group_by), *_compared_cells(row))
+    hidden = rows[limit:]
+    if hidden:
+        now, before = (
+            sum(filter(None, (_total(getattr(row, side)) for row in hidden)))
+            for side in ("money", "before")
         )
-    hidden = len(rows) - limit
-    return Group(made, *([Text(f"{hidden:,} more rows: raise --limit.")] if hidden > 0 else []))
+        tokens = (sum(getattr(row, name) for row in hidden) for name in ("tokens", "tokens_before"))
+        made.add_row(
+            *_remark(more_rows(len(hidden)), body.group_by),
+            *map(dollars, (now, before, now - before)),
+            _change(ratio(now - before, before)),
+            *map(count, tokens),
+            *("", ""),
+        )
+    made.add_row(*_remark("total", body.group_by), *_compared_cells(body.totals), style="bold")
+    return Group(made, *([Text(_HIDDEN.format(f"{len(hidden):,} more rows"))] if hidden else []))
 
 
-def render_converted(body: ConvertedResponse, limit: int) -> Group:
+def _compared_cells(item: ComparedRow) -> list[str]:
+    return [
+        *map(dollars, (_total(item.money), _total(item.before), item.changed_nusd)),
+        _change(item.changed_share),
+        count(item.tokens),
+        count(item.tokens_before),
+        rate(item.active_usd_per_million),
+        rate(item.active_usd_per_million_before),
+    ]
+
+
+def _change(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:+.1f} %"
+
+
+def render_converted(body: ConvertedResponse, limit: int, *, wide: bool = False) -> Group:
     """Money in another currency, with the rates and how it was rounded."""
-    names = [Column(name, right=False) for name in body.group_by]
-    money = [
+    columns = (
+        *(Column(name, right=False) for name in body.group_by),
         Column(body.currency),
         Column("attributed", 1),
         Column("idle", 2),
         Column("unmetered", 3),
-    ]
-    made = FittedTable(
-        f"{instant(body.from_)} to {instant(body.to)}, in {body.currency}", [*names, *money]
     )
+    title = f"{instant(body.from_)} to {instant(body.to)}, in {body.currency}"
+    made = FittedTable(title, columns, wide=wide)
     rows = sorted(body.rows, key=lambda row: -row.money.total_nano)
-
-    def cells(item: ConvertedMoney) -> list[str]:
-        idle = item.total_nano - item.attributed_nano - item.unmetered_work_nano
-        return [
-            dollars(nano)
-            for nano in (item.total_nano, item.attributed_nano, idle, item.unmetered_work_nano)
-        ]
-
     for row in rows[:limit]:
-        made.add_row(
-            *(row.group.get(name) or NOBODY.get(name, "-") for name in body.group_by),
-            *cells(row.money),
-        )
+        made.add_row(*_named(row.group, body.group_by), *map(dollars, _converted(row.money)))
+    hidden = rows[limit:]
+    if hidden:
+        sums = map(sum, zip(*(_converted(row.money) for row in hidden), strict=True))
+        made.add_row(*_remark(more_rows(len(hidden)), body.group_by), *map(dollars, sums))
     made.add_row(
-        *(["total", *[""] * (len(names) - 1)] if names else []), *cells(body.totals), style="bold"
+        *_remark("total", body.group_by), *map(dollars, _converted(body.totals)), style="bold"
     )
     rates = [
         f"1 USD = {rate.units_per_usd} {body.currency} ({instant(rate.from_)} to "
         f"{instant(rate.to)})"
         for rate in body.rates
     ]
-    return Group(made, *(Text(line) for line in (*rates, f"rounded: {body.rounding}")))
+    said = [_HIDDEN.format(f"{len(hidden):,} more rows")] if hidden else []
+    return Group(made, *map(Text, (*said, *rates, f"rounded: {body.rounding}")))
+
+
+def _converted(money: ConvertedMoney) -> tuple[int, int, int, int]:
+    """All money, attributed, idle, unmetered."""
+    idle = money.total_nano - money.attributed_nano - money.unmetered_work_nano
+    return money.total_nano, money.attributed_nano, idle, money.unmetered_work_nano
+
+
+_HIDDEN = "{}, as one row: raise --limit or use `gpu-tokens export`."
+
+
+def more_rows(more: int | None) -> str:
+    """What the row of those that are not shown is called. None: nobody counted them."""
+    return "more" if more is None else f"{more:,} more"
+
+
+def _named(group: Mapping[str, str | None], group_by: Sequence[str]) -> list[str]:
+    return [group.get(name) or NOBODY.get(name, "-") for name in group_by]
+
+
+def _remark(text: str, columns: Sequence[object]) -> list[str]:
+    """A text in the place of names."""
+    return [text, *[""] * (len(columns) - 1)] if columns else []
 
 
 def _total(money: Money | None) -> int | None:
@@ -137,37 +171,68 @@ _OTHER_COLUMNS = (
 )
 
 
-def _table(title: str, rows: list[CostRow], body: CostsResponse, *, wide: bool) -> FittedTable:
+def _table(
+    title: str, rows: list[CostRow], body: CostsResponse, more: int | None, *, wide: bool
+) -> FittedTable:
+    """more: how many rows are not shown; None: that is not known, some."""
     groups = body.group_by
     first = ["from"] if body.bucket != "none" else []
     names_of = [Column(name, right=False) for name in (*first, *groups)]
     made = FittedTable(title, (*names_of, *_MONEY_COLUMNS, *_OTHER_COLUMNS), wide=wide)
-    for row in [*rows, None]:
-        item = body.totals if row is None else row
-        bucket = [(item.bucket or "")[:16].replace("T", " ")] if first else []
-        names = [item.group.get(name) or NOBODY.get(name, "-") for name in groups]
-        if row is None:
-            names = ["total", *[""] * (len(groups) - 1)] if groups else []
-        money, ratio = item.money, item.rates
-        made.add_row(
-            *bucket,
-            *names,
-            dollars(money.total_nusd),
-            dollars(money.attributed_nusd),
-            dollars(sum(getattr(money, name) for name in IDLE_COLUMNS)),
-            *(dollars(getattr(money, name)) for name in (*IDLE_COLUMNS, "unmetered_work_nusd")),
-            count(item.tokens.total),
-            count(item.requests),
-            rate(ratio.tokens_per_second),
-            *(
-                rate(getattr(ratio, f"{name}_usd_per_million"))
-                for name in ("active", "loaded", "input", "output")
-            ),
-            rate(ratio.joules_per_token),
-            flags(item),
-            style="bold" if row is None else None,
-        )
+    for row in rows:
+        bucket = [(row.bucket or "")[:16].replace("T", " ")] if first else []
+        made.add_row(*bucket, *_named(row.group, groups), *_figures(row))
+    if more != 0:
+        made.add_row(*_remark(more_rows(more), names_of), *_rest(body.totals, rows))
+    made.add_row(*_remark("total", names_of), *_figures(body.totals), style="bold")
     return made
+
+
+def _figures(item: CostRow) -> list[str]:
+    """The cells of a row behind its names."""
+    ratio = item.rates
+    return [
+        *_sums(_additive(item)),
+        rate(ratio.tokens_per_second),
+        *(
+            rate(getattr(ratio, f"{name}_usd_per_million"))
+            for name in ("active", "loaded", "input", "output")
+        ),
+        rate(ratio.joules_per_token),
+        flags(item),
+    ]
+
+
+def _rest(totals: CostRow, rows: list[CostRow]) -> list[str]:
+    """What the total has besides these rows: what adds up, without ratios and marks."""
+    left = _additive(totals)
+    for row in rows:
+        left = [
+            None if rest is None else rest - (value or 0)
+            for rest, value in zip(left, _additive(row), strict=True)
+        ]
+    texts = _sums(left)
+    return [*texts, *[""] * (len(_MONEY_COLUMNS) + len(_OTHER_COLUMNS) - len(texts))]
+
+
+def _additive(item: CostRow) -> list[int | None]:
+    """What adds up to the total: money as _MONEY_COLUMNS, tokens, requests. None: not known."""
+    money = item.money
+    idle = [getattr(money, name) for name in IDLE_COLUMNS]
+    return [
+        money.total_nusd,
+        money.attributed_nusd,
+        sum(idle),
+        *idle,
+        money.unmetered_work_nusd,
+        item.tokens.total,
+        item.requests,
+    ]
+
+
+def _sums(values: Sequence[int | None]) -> list[str]:
+    money, counts = values[: len(_MONEY_COLUMNS)], values[len(_MONEY_COLUMNS) :]
+    return [*map(dollars, money), *(count(value or 0) for value in counts)]
 
 
 def flags(row: CostRow) -> str:

@@ -224,7 +224,7 @@ def test_cells_are_paged_once_each(api: Api) -> None:
     assert len(seen) == len(set(seen)) == 9 * FLEET.gpus
 
 
-def test_the_dearest_groups_come_first_and_only_for_a_whole_range(api: Api) -> None:
+def test_the_dearest_groups_come_first_bucket_by_bucket(api: Api) -> None:
     params: dict[str, Any] = {
         "from": START.isoformat(),
         "to": (START + timedelta(hours=5)).isoformat(),
@@ -236,8 +236,15 @@ def test_the_dearest_groups_come_first_and_only_for_a_whole_range(api: Api) -> N
     assert body["rows"] == dearest[:3]
     assert body["totals"] == every["totals"]
     assert body["next"] is None
+    assert body["row_count"] == every["row_count"] == len(every["rows"]) > 3
+    assert api.reader.get("/v1/costs", params={**params, "limit": 2}).json()["row_count"] is None
+    hourly = {**params, "bucket": "1h"}
+    hours = api.reader.get("/v1/costs", params=hourly).json()
+    ranked = sorted(hours["rows"], key=lambda row: (row["bucket"], -row["money"]["total_nusd"]))
+    first = api.reader.get("/v1/costs", params={**hourly, "top": 7}).json()
+    assert first["rows"] == ranked[:7]
+    assert first["totals"] == hours["totals"]
     refusals: list[dict[str, Any]] = [
-        {"bucket": "1h", "top": 3},
         {"top": 0},
         {"top": 3, "cursor": "WzFd"},
     ]

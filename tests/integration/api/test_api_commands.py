@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,13 @@ from typer.testing import CliRunner, Result
 from gpu_token_analytics.api.keys import KeyStore
 from gpu_token_analytics.cli import app
 from gpu_token_analytics.costs.answers import CostsResponse
+from gpu_token_analytics.costs.rates import NewRate, append_rate
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
-from gpu_token_analytics.terminal import report, top
+from gpu_token_analytics.terminal import commands, report, top
+from gpu_token_analytics.terminal.support import dollars
 
 from .conftest import START, Api
 
@@ -96,6 +100,61 @@ def test_the_report_shows_every_dollar(api: Api, run: Run) -> None:
         "report", "--by", "tenant", "--model", "model-1", "--from", FROM, "--to", TO
     ).stdout
     assert f"of {cost / 1e9:,.9f} USD" in filtered
+
+
+@pytest.mark.parametrize("bucket", ["none", "1h"])
+def test_of_more_groups_than_a_page_the_dearest_are_shown_and_the_others_are_one_row(
+    api: Api, run: Run, monkeypatch: pytest.MonkeyPatch, bucket: str
+) -> None:
+    monkeypatch.setattr(commands, "LONGEST_PAGE", 4)
+    words = ("report", "--by", "tenant,model", "--from", FROM, "--to", TO, "--bucket", bucket)
+    asked: dict[str, Any] = {"from": FROM, "to": TO, "group_by": ["tenant", "model"]}
+    body = api.reader.get("/v1/costs", params={**asked, "bucket": bucket}).json()
+    rows = sorted(body["rows"], key=lambda row: (row["bucket"], -row["money"]["total_nusd"]))
+    assert rows[:3] != body["rows"][:3], "the dearest are not the first by name"
+    lines = run(*words, "--limit", "3", "--wide").stdout.splitlines()
+    shown = [re.split(r" {2,}", line.strip()) for line in lines[2:7]]
+    for line, row in zip(lines[2:5], rows, strict=False):
+        name, model = row["group"].values()
+        assert f" {name or '(no known request)'} " in f" {line}"
+        assert f" {model or '(no known request)'} " in line
+        assert f" {dollars(row['money']['total_nusd'])} " in line
+    total = body["totals"]["money"]["total_nusd"]
+    hidden = total - sum(row["money"]["total_nusd"] for row in rows[:3])
+    more = f"{len(rows) - 3:,} more" if bucket == "none" else "more"
+    assert shown[3][:2] == [more, dollars(hidden)]
+    assert shown[4][:2] == ["total", dollars(total)]
+    assert "raise --limit" in lines[7]
+    assert "more" not in run(*words, "--limit", str(len(rows))).stdout
+    page = run(*words, "--json")
+    assert len(json.loads(page.stdout)["rows"]) == 4
+    assert "first 4 rows by name" in page.stderr
+    monkeypatch.undo()
+    assert run(*words, "--json").stderr == ""
+
+
+@pytest.mark.parametrize("more", [("--compare",), ("--currency", "EUR")], ids=" ".join)
+def test_rows_that_are_not_shown_are_one_row_in_every_kind_of_report(
+    api: Api, run: Run, more: tuple[str, ...]
+) -> None:
+    append_rate(
+        api.services.desk,
+        NewRate(currency="EUR", units_per_usd=Decimal("0.5"), valid_from=START),
+        "cli",
+    )
+    words = ("report", "--by", "tenant,model", "--from", FROM, "--to", TO, *more)
+    body = json.loads(run(*words, "--json").stdout)
+    key = "total_nusd" if "--compare" in more else "total_nano"
+    amounts = sorted((row["money"][key] for row in body["rows"] if row["money"]), reverse=True)
+    total = (body["totals"].get("money") or body["totals"])[key]
+    assert sum(amounts) == total
+    lines = run(*words, "--limit", "2").stdout.splitlines()
+    shown = [re.split(r" {2,}", line.strip()) for line in lines[4:6]]
+    assert [line[:2] for line in shown] == [
+        [f"{len(amounts) - 2} more", dollars(sum(amounts[2:]))],
+        ["total", dollars(total)],
+    ]
+    api.store[Collection.EXCHANGE_RATES].delete_many({})
 
 
 def test_csv_is_the_export_and_lists_are_tables_of_their_json(api: Api, run: Run) -> None:

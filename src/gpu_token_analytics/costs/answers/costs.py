@@ -236,6 +236,15 @@ class CostsResponse(Answer):
             examples=[False],
         ),
     ]
+    row_count: Annotated[
+        Count | None,
+        Meta(
+            description="How many rows there are in all: with `top`, the others together are "
+            "`totals` less these rows. Null: they were not counted, since this is one of several "
+            "pages, or `top` was reached before the last bucket.",
+            examples=[160],
+        ),
+    ]
 
 
 class DimensionsResponse(Answer):

@@ -18,10 +18,10 @@ export function bucketOf(state) {
 /** More groups than these are not shown one by one: those with most money are. */
 export const MOST_GROUPS = 1000;
 
-/** The groups of the selection that have most money, and the totals of all. `left`: whether there may be more. */
+/** The groups of the selection that have most money, and the totals of all. `left`: how many more there are. */
 export async function dearest(state, { groupBy, signal, top = MOST_GROUPS }) {
   const answer = await get('costs', { ...selection(state), group_by: groupBy, bucket: 'none', top }, { signal });
-  return { ...answer, left: answer.rows.length === top };
+  return { ...answer, left: answer.row_count - answer.rows.length };
 }
 
 /** /v1/costs with all its pages joined. */

@@ -60,7 +60,7 @@ export function groupPage({ dimension, title, none, others }) {
       totalTiles(summed.totals, me, state, data.compared),
       comparedCard(state, data.compared, dimension, (value) => value ?? none),
       card(`${title} by cost`, {
-        id: 'list', hint: summed.left ? `The ${integer(MOST_GROUPS)} with most money; “All” is of all of them. Filter, or download the rest.`
+        id: 'list', hint: summed.left ? `The ${integer(MOST_GROUPS)} with most money; the ${integer(summed.left)} others stand in “All” only. Filter, or download them.`
           : me.tenant ? null : 'Loaded adds each one’s share of warm idle to its attributed money. Money that none had a part in stands in the last row.',
         aside: [choice({ id: 'group', label: 'Split by', param: 'group', options: groupings, params: state.params }), exportButton(context, data)],
       }, groupTable(context, data)),
