@@ -14,7 +14,7 @@ from datetime import UTC
 from operator import add
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from gpu_token_analytics.costs.answers.rates import (
     ConvertedMoney,
@@ -25,7 +25,14 @@ from gpu_token_analytics.costs.answers.rates import (
     RateUsed,
 )
 from gpu_token_analytics.costs.desk import Desk
-from gpu_token_analytics.costs.entries import Model, PriceText, appended, check_instant, dated
+from gpu_token_analytics.costs.entries import (
+    Instant,
+    Model,
+    PriceText,
+    appended,
+    check_instant,
+    dated,
+)
 from gpu_token_analytics.costs.query import CostQuery, Key, sort_key
 from gpu_token_analytics.costs.questions import check_cost
 from gpu_token_analytics.costs.row_rates import CLASS_COLUMNS, USD, classes_in, rate_at
@@ -47,7 +54,7 @@ class NewRate(Model):
     units_per_usd: PriceText = Field(
         gt=0, description="How many units a USD is worth.", examples=["0.92"]
     )
-    valid_from: AwareDatetime = Field(
+    valid_from: Instant = Field(
         description="RFC 3339, on a whole UTC hour; may lie in the past.",
         examples=["2026-01-01T00:00:00Z"],
     )

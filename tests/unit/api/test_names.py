@@ -4,18 +4,20 @@ what was meant."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args, get_type_hints
 from urllib.parse import urlencode
 
 import pytest
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 
 from gpu_token_analytics.api.errors import ApiProblem
 from gpu_token_analytics.api.names import keys_given_once, known_parameters
 from gpu_token_analytics.api.params import CostsAsked
-from gpu_token_analytics.costs.entries import NewPrice
+from gpu_token_analytics.api.routes import ROUTES
+from gpu_token_analytics.costs.entries import Model, NewPrice
 
 RANGE = [("from", "2026-01-01T00:00:00Z"), ("to", "2026-01-02T00:00:00Z")]
 
@@ -127,3 +129,28 @@ def test_a_number_is_no_time(value: str) -> None:
         row = ROW.replace('"2026-01-01T00:00:00Z"', written)
         status, text = write(f'{{"scope": "gpu", {row}}}')
         assert (status, "a number is no time" in text) == (422, True), written
+
+
+WRITTEN = {
+    entry
+    for route in ROUTES
+    for kind in get_type_hints(route.answer).values()
+    for entry in get_args(kind) or (kind,)
+    if isinstance(entry, type) and issubclass(entry, Model)
+}
+
+
+@pytest.mark.parametrize(
+    ("entry", "field"),
+    [
+        (entry, field)
+        for entry in sorted(WRITTEN, key=lambda entry: entry.__name__)
+        for field, schema in entry.model_json_schema()["properties"].items()
+        if "date-time" in str(schema)
+    ],
+)
+def test_a_number_is_no_time_of_any_entry(entry: type[Model], field: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        entry.model_validate({field: 1767225600})
+    said = {fault["loc"][0]: fault["msg"] for fault in refused.value.errors()}
+    assert "a number is no time" in said[field]
