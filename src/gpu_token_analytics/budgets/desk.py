@@ -23,6 +23,7 @@ from gpu_token_analytics.budgets.standing import Standing
 from gpu_token_analytics.budgets.store import BudgetStore, TooManyBudgets
 from gpu_token_analytics.budgets.terms import MAX_BUDGETS, Budget, BudgetScope
 from gpu_token_analytics.costs.desk import Desk
+from gpu_token_analytics.costs.entries import check_key
 from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.rollups.spans import zone
@@ -103,11 +104,7 @@ class BudgetDesk:
 
 def check_budget(new: NewBudget) -> None:
     """Rules between the fields. Raises Refused."""
-    if (new.scope == "fleet") != (new.key is None):
-        rule = "must be left out" if new.scope == "fleet" else "is needed"
-        raise Refused("invalid_body", f"key={new.key!r} {rule} with scope={new.scope}", "key")
-    if new.key is not None and "\0" in new.key:
-        raise Refused("invalid_body", "key holds a NUL character", "key")
+    check_key(new.scope, new.key, keyless="fleet")
     if len(set(new.thresholds)) != len(new.thresholds):
         raise Refused("invalid_body", f"thresholds={new.thresholds} names one twice", "thresholds")
     try:

@@ -21,6 +21,7 @@ from gpu_token_analytics.costs.entries import (
     check_instant,
     check_period,
     check_price,
+    check_texts,
     price_fields,
 )
 from gpu_token_analytics.documents import GpuId
@@ -50,9 +51,7 @@ def declared_gpus(desk: Desk) -> DeclarationsResponse:
 
 def check_declaration(new: NewDeclaration) -> None:
     """Rules beyond those of the fields. Raises Refused."""
-    for name, text in (("gpu", new.gpu), ("host", new.host), ("name", new.name)):
-        if text is not None and "\0" in text:
-            raise Refused("invalid_body", f"{name} holds a NUL character", name)
+    check_texts(gpu=new.gpu, host=new.host, name=new.name)
     check_period(new.valid_from, new.valid_to, _check_minute)
 
 

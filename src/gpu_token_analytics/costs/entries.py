@@ -192,6 +192,15 @@ def check_half_hour(name: str, at: datetime) -> None:
         raise Refused("invalid_body", said, name)
 
 
+def check_key(scope: str, key: str | None, *, keyless: str) -> None:
+    """That a key is given, or left out with the one scope that has none, `keyless`. Raises
+    Refused."""
+    if (scope == keyless) != (key is None):
+        rule = "must be left out" if scope == keyless else "is needed"
+        raise Refused("invalid_body", f"key={key!r} {rule} with scope={scope}", "key")
+    check_texts(key=key)
+
+
 def check_texts(**said: str | None) -> None:
     """Texts that people write. Raises Refused."""
     for name, text in said.items():
@@ -242,11 +251,7 @@ def check_period(
 
 def check_price(new: NewPrice) -> None:
     """Rules between the fields. Raises Refused."""
-    if (new.scope == "default") != (new.key is None):
-        rule = "must be left out" if new.scope == "default" else "is needed"
-        raise Refused("invalid_body", f"key={new.key!r} {rule} with scope={new.scope}", "key")
-    if new.key is not None and "\0" in new.key:
-        raise Refused("invalid_body", "key holds a NUL character", "key")
+    check_key(new.scope, new.key, keyless="default")
     check_period(new.valid_from, new.valid_to)
     if new.mode != "owned" and (new.usd_per_kwh is not None or new.pue is not None):
         raise Refused(

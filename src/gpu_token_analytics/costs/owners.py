@@ -34,6 +34,7 @@ from gpu_token_analytics.costs.entries import (
     Model,
     appended,
     check_half_hour,
+    check_key,
     check_texts,
     dated,
 )
@@ -41,7 +42,6 @@ from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.questions import check_cost, cost_query
 from gpu_token_analytics.costs.rows import IDLE_COLUMNS, gpu_seconds
 from gpu_token_analytics.costs.whose import BY_OWNER, with_books
-from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.ledger.money import split_exactly
 
 RULES = {
@@ -95,10 +95,8 @@ def append_owner(desk: Desk, new: NewOwnerRow, source: str) -> OwnerRow:
 
 def check_owner(new: NewOwnerRow) -> None:
     """Rules beyond those of the fields. Raises Refused."""
-    if (new.scope == "default") != (new.key is None):
-        rule = "must be left out" if new.scope == "default" else "is needed"
-        raise Refused("invalid_body", f"key={new.key!r} {rule} with scope={new.scope}", "key")
-    check_texts(key=new.key, team=new.team, cost_centre=new.cost_centre)
+    check_key(new.scope, new.key, keyless="default")
+    check_texts(team=new.team, cost_centre=new.cost_centre)
     check_half_hour("valid_from", new.valid_from)
 
 

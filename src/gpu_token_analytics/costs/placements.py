@@ -14,7 +14,7 @@ from gpu_token_analytics.costs.answers.placements import (
 )
 from gpu_token_analytics.costs.cursors import page_of_rows
 from gpu_token_analytics.costs.desk import Desk
-from gpu_token_analytics.costs.entries import NewPlacement, check_period
+from gpu_token_analytics.costs.entries import NewPlacement, check_period, check_texts
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.wire.instances import canonical_instance, instance_of
 from gpu_token_analytics.wire.names import canonical_gpu, canonical_host
@@ -75,13 +75,7 @@ def check_placement(new: NewPlacement) -> None:
             f"instance={new.instance!r} names nothing; give a URL, a pod or a service",
             "instance",
         )
-    for name, texts in (
-        ("gpus", new.gpus),
-        ("host", [new.host or ""]),
-        ("model", [new.model or ""]),
-    ):
-        if any("\0" in text for text in texts):
-            raise Refused("invalid_body", f"{name} holds a NUL character", name)
+    check_texts(gpus="".join(new.gpus), host=new.host, model=new.model)
     labels = [gpu for gpu in map(canonical_gpu, new.gpus) if "/" in gpu]
     if labels and len(labels) < len(new.gpus):
         raise Refused(
