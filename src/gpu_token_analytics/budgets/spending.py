@@ -20,7 +20,7 @@ from gpu_token_analytics.books.teams import TeamBook
 from gpu_token_analytics.budgets.forecast import MOST_DAYS, Forecast, forecast
 from gpu_token_analytics.budgets.standing import Standing
 from gpu_token_analytics.budgets.terms import Budget, BudgetScope
-from gpu_token_analytics.costs.query import CostQuery, Row
+from gpu_token_analytics.costs.query import NO_ROWS, CostQuery, Known, Row
 from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.rollups.spans import HOUR, Step, ceil, floor
 
@@ -36,17 +36,15 @@ OVER = "the period is over"
 @dataclass(frozen=True)
 class _Sum:
     nusd: int = 0
-    tokens: int = 0
     unknown_tokens: int = 0
-    unpriced: bool = False
+    known: Known = NO_ROWS
 
     def plus(self, other: _Sum) -> _Sum:
-        """Both. Unknown only where no part of it is known."""
+        """Both."""
         return _Sum(
             self.nusd + other.nusd,
-            self.tokens + other.tokens,
             self.unknown_tokens + other.unknown_tokens,
-            (self.unpriced or other.unpriced) and not (self.nusd or other.nusd),
+            self.known.plus(other.known),
         )
 
 
@@ -117,7 +115,7 @@ class Spending:
         now: datetime,
     ) -> Standing:
         whole = before.plus(since)
-        spent_nusd = None if whole.unpriced else whole.nusd
+        spent_nusd = None if whole.known.is_unpriced else whole.nusd
         hour = _forecast_from(start, end, now)
         made: Forecast | None = None
         why: str | None = None
@@ -236,6 +234,5 @@ def _query(
 
 
 def _sum(scope: BudgetScope, row: Row) -> _Sum:
-    tokens = row["prompt_tokens"] + row["completion_tokens"]
     money = row.money_nusd if scope is BudgetScope.FLEET else row["cost_nusd"]
-    return _Sum(int(money), int(tokens), int(row["unknown_gpu_tokens"]), row.is_unpriced)
+    return _Sum(int(money), int(row["unknown_gpu_tokens"]), row.known)

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import cached_property
 from itertools import pairwise, takewhile
-from typing import Protocol, TypeAlias
+from operator import add
+from typing import NamedTuple, Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -200,6 +201,36 @@ class Piece:
     total: Sequence[int] = ZERO_LINE
 
 
+class Known(NamedTuple):
+    """What tells whether the money of some rows is known. Of several rows it is the sum: where
+    something is known of one, be it 0, the money of all of them is known."""
+
+    requests: int = 0
+    tokens: int = 0
+    unknown_requests: int = 0
+    unknown_tokens: int = 0
+    gpu_us: int = 0
+    money_nusd: int = 0
+
+    def plus(self, other: Known) -> Known:
+        """Of both."""
+        return Known(*map(add, self, other))
+
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether all that is in it ran on GPUs nobody told of, or that do not say how much they
+        worked: its money is unknown, not 0."""
+        unknown = (self.unknown_requests, self.unknown_tokens)
+        return (
+            any(unknown)
+            and unknown == (self.requests, self.tokens)
+            and not (self.gpu_us or self.money_nusd)
+        )
+
+
+NO_ROWS = Known()
+
+
 class Row(msgspec.Struct, frozen=True, gc=False):
     """One group in one bucket. `values` by ROW; `bucket` is its start in the zone, null without
     buckets.
@@ -239,19 +270,26 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         return known - self["unmeasured_tokens"]
 
     @property
-    def is_unpriced(self) -> bool:
-        """Whether all that is in it ran on GPUs nobody told of, or that do not say how much they
-        worked: its money is unknown, not 0."""
-        unknown = (
+    def known(self) -> Known:
+        """What tells whether its money is known."""
+        return Known(
+            self["requests"],
+            self["prompt_tokens"] + self["completion_tokens"],
             self["unknown_gpu_requests"],
             self["unknown_gpu_tokens"] + self["unmeasured_tokens"],
+            self["gpu_us"],
+            self.money_nusd,
         )
-        tokens = self["prompt_tokens"] + self["completion_tokens"]
-        return (
-            any(unknown)
-            and unknown == (self["requests"], tokens)
-            and not (self["gpu_us"] or self.money_nusd)
+
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether its money is unknown, not 0."""
+        doubts = (
+            self["unknown_gpu_requests"],
+            self["unknown_gpu_tokens"],
+            self["unmeasured_tokens"],
         )
+        return any(doubts) and self.known.is_unpriced
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC
+from functools import reduce
 from operator import add
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ from gpu_token_analytics.costs.entries import (
     check_instant,
     dated,
 )
-from gpu_token_analytics.costs.query import CostQuery, Key, sort_key
+from gpu_token_analytics.costs.query import NO_ROWS, CostQuery, Key, Known, sort_key
 from gpu_token_analytics.costs.questions import check_cost
 from gpu_token_analytics.costs.row_rates import CLASS_COLUMNS, USD, classes_in, rate_at
 from gpu_token_analytics.costs.whose import with_books
@@ -93,6 +94,7 @@ def converted(desk: Desk, query: CostQuery, currency: str) -> ConvertedResponse:
     check_cost(query, desk.reads.gpu_count())
     book, now = desk.rates.book(currency), desk.now()
     groups: dict[Key, list[int]] = {}
+    known: dict[Key, Known] = {}
     used = []
     for low, high in book.pieces(query.start, query.end):
         rate = rate_at(book, currency, low)
@@ -106,6 +108,7 @@ def converted(desk: Desk, query: CostQuery, currency: str) -> ConvertedResponse:
             groups[row.key] = (
                 list(map(add, groups[row.key], values)) if row.key in groups else values
             )
+            known[row.key] = known.get(row.key, NO_ROWS).plus(row.known)
     totals = [sum(column) for column in zip(*groups.values(), strict=True)] or [0] * len(
         CLASS_COLUMNS
     )
@@ -117,16 +120,26 @@ def converted(desk: Desk, query: CostQuery, currency: str) -> ConvertedResponse:
         rates=used,
         group_by=list(query.group_by),
         rows=[
-            ConvertedRow(dict(zip(query.group_by, key, strict=True)), _money(groups[key]))
+            ConvertedRow(
+                dict(zip(query.group_by, key, strict=True)), _money(groups[key], known[key])
+            )
             for key in sorted(groups, key=sort_key)
         ],
-        totals=_money(totals),
+        totals=_money(totals, reduce(Known.plus, known.values(), NO_ROWS)),
     )
 
 
-def _money(values: list[int]) -> ConvertedMoney:
+def _money(values: list[int], known: Known) -> ConvertedMoney:
     attributed, unmetered_work, warm_idle, cold_idle, unobserved = values
-    return ConvertedMoney(attributed, unmetered_work, warm_idle, cold_idle, unobserved, sum(values))
+    unknown = known.is_unpriced
+    return ConvertedMoney(
+        None if unknown else attributed,
+        unmetered_work,
+        warm_idle,
+        cold_idle,
+        unobserved,
+        None if unknown else sum(values),
+    )
 
 
 def _row(row: Mapping[str, Any]) -> RateRow:

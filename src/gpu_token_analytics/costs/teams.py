@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import reduce
 from typing import Any
 
 from pydantic import Field
@@ -24,7 +25,7 @@ from gpu_token_analytics.costs.entries import (
     check_texts,
     dated,
 )
-from gpu_token_analytics.costs.query import CostQuery
+from gpu_token_analytics.costs.query import NO_ROWS, CostQuery, Known
 from gpu_token_analytics.costs.questions import check_cost, cost_query
 
 
@@ -72,6 +73,7 @@ class _Sum:
     requests: int = 0
     tokens: int = 0
     unknown_tokens: int = 0
+    known: Known = NO_ROWS
 
 
 def team_costs(desk: Desk, start: datetime, end: datetime) -> TeamCostsResponse:
@@ -93,18 +95,19 @@ def team_costs(desk: Desk, start: datetime, end: datetime) -> TeamCostsResponse:
             team.requests += row["requests"]
             team.tokens += row["prompt_tokens"] + row["completion_tokens"]
             team.unknown_tokens += row["unknown_gpu_tokens"]
+            team.known = team.known.plus(row.known)
     names = sorted(sums, key=lambda name: (name is None, -sums[name].nusd, name or ""))
     rows = [_cost(name, sums[name]) for name in names]
-    whole = sum(item.nusd for item in sums.values())
-    return TeamCostsResponse(query.start, query.end, rows, whole)
+    whole = reduce(Known.plus, (item.known for item in sums.values()), NO_ROWS)
+    nusd = None if whole.is_unpriced else sum(item.nusd for item in sums.values())
+    return TeamCostsResponse(query.start, query.end, rows, nusd)
 
 
 def _cost(name: str | None, spent: _Sum) -> TeamCost:
-    unknown = bool(spent.tokens) and spent.unknown_tokens == spent.tokens and not spent.nusd
     return TeamCost(
         team=name,
         tenants=sorted(spent.tenants),
-        attributed_nusd=None if unknown else spent.nusd,
+        attributed_nusd=None if spent.known.is_unpriced else spent.nusd,
         requests=spent.requests,
         tokens=spent.tokens,
         unknown_gpu_tokens=spent.unknown_tokens,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -103,12 +103,12 @@ def render_converted(body: ConvertedResponse, limit: int, *, wide: bool = False)
     )
     title = f"{instant(body.from_)} to {instant(body.to)}, in {body.currency}"
     made = FittedTable(title, columns, wide=wide)
-    rows = sorted(body.rows, key=lambda row: -row.money.total_nano)
+    rows = sorted(body.rows, key=lambda row: -(row.money.total_nano or 0))
     for row in rows[:limit]:
         made.add_row(*_named(row.group, body.group_by), *map(dollars, _converted(row.money)))
     hidden = rows[limit:]
     if hidden:
-        sums = map(sum, zip(*(_converted(row.money) for row in hidden), strict=True))
+        sums = map(_known_sum, zip(*(_converted(row.money) for row in hidden), strict=True))
         made.add_row(*_remark(more_rows(len(hidden)), body.group_by), *map(dollars, sums))
     made.add_row(
         *_remark("total", body.group_by), *map(dollars, _converted(body.totals)), style="bold"
@@ -122,10 +122,16 @@ def render_converted(body: ConvertedResponse, limit: int, *, wide: bool = False)
     return Group(made, *map(Text, (*said, *rates, f"rounded: {body.rounding}")))
 
 
-def _converted(money: ConvertedMoney) -> tuple[int, int, int, int]:
+def _converted(money: ConvertedMoney) -> tuple[int | None, int | None, int, int]:
     """All money, attributed, idle, unmetered."""
-    idle = money.total_nano - money.attributed_nano - money.unmetered_work_nano
+    idle = money.warm_idle_nano + money.cold_idle_nano + money.unobserved_nano
     return money.total_nano, money.attributed_nano, idle, money.unmetered_work_nano
+
+
+def _known_sum(values: Iterable[int | None]) -> int | None:
+    """Of those that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 _HIDDEN = "{}, as one row: raise --limit or use `gpu-tokens export`."

@@ -44,12 +44,12 @@ class RateUsed(Answer):
 class ConvertedMoney(Part):
     """Money in `currency`, one column per class; the columns sum to `total_nano`."""
 
-    attributed_nano: Nano
+    attributed_nano: Annotated[Nano | None, Meta(description="Null: unknown, as in /v1/costs.")]
     unmetered_work_nano: Nano
     warm_idle_nano: Nano
     cold_idle_nano: Nano
     unobserved_nano: Nano
-    total_nano: Nano
+    total_nano: Annotated[Nano | None, Meta(description="Null as `attributed_nano`.")]
 
 
 class ConvertedRow(Part):

@@ -48,4 +48,6 @@ class TeamCostsResponse(Answer):
     from_: Start = field(name="from")
     to: End
     rows: list[TeamCost]
-    attributed_nusd: Annotated[NanoUsd, Meta(description="Of all rows.")]
+    attributed_nusd: Annotated[
+        NanoUsd | None, Meta(description="Of all rows; null: unknown in all of them.")
+    ]

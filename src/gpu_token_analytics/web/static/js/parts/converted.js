@@ -7,7 +7,7 @@ import { get } from '../core/api.js';
 import { selection } from '../core/costs.js';
 import { ratesIn, shownCurrency } from '../core/currency.js';
 import { h } from '../core/dom.js';
-import { nusd, usdForScale } from '../core/format.js';
+import { known, nusd, usdForScale } from '../core/format.js';
 import { go, hrefWith } from '../core/state.js';
 import { moment } from '../core/time.js';
 import { CLASSES } from './classes.js';
@@ -85,8 +85,9 @@ export function convertedCard(state, converted, dimension, name) {
   const heading = `In ${currency}, each hour at its own rate`;
   if (problem) return card(heading, { id: 'converted' }, h('p', { class: 'notice bad' }, problem.detail || problem.message));
   const of = (row, key) => row.money[`${key}_nano`];
-  const column = (key, label) => ({ key, label, number: true, value: (row) => usdForScale(of(row, key)), cell: (row) => amount(of(row, key), answer.currency),
-    total: amount(answer.totals[`${key}_nano`], answer.currency) });
+  const exact = (nano) => known(nano, (value) => amount(value, answer.currency), 'all of it ran on GPUs that nobody sampled or declared');
+  const column = (key, label) => ({ key, label, number: true, value: (row) => usdForScale(of(row, key)), cell: (row) => exact(of(row, key)),
+    total: exact(answer.totals[`${key}_nano`]) });
   const columns = [
     { key: 'name', label: dimension === 'class' ? 'Class' : dimension[0].toUpperCase() + dimension.slice(1), value: (row) => name(row.group[dimension]), total: 'All', cell: (row) => name(row.group[dimension]) },
     column('total', 'All money'), ...CLASSES.map(({ key, label }) => column(key, label)),
