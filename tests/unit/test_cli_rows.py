@@ -125,6 +125,25 @@ def test_dead_letters_are_rows_in_which_nothing_runs(monkeypatch: pytest.MonkeyP
     assert rows[0]["field"] == ""
 
 
+def test_a_dead_letter_is_two_lines_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    letter = DeadLetter(
+        "tokens",
+        3,
+        17,
+        "not_json",
+        "no\nJSON",
+        None,
+        b"node1",
+        '{\n"模": \x1b[31m'.encode() + b"\xff",
+    )
+    monkeypatch.setattr(kafka_commands, "read_dead_letters", lambda _: iter([letter]))
+    assert printed("dead-letters", "list").splitlines() == [
+        r"        3/17  not_json         no\nJSON",
+        r'              {\n"模": \x1b[31m\xff',
+        "1 dead letters: not_json 1",
+    ]
+
+
 def test_no_rows_are_a_line_of_headings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_commands, "describe_group", lambda _: [])
     monkeypatch.setattr(kafka_commands, "read_dead_letters", lambda _: iter(()))

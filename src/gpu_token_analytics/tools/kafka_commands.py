@@ -134,7 +134,7 @@ def dead_letters_list(
     for letter in _matching(settings_beside_demo(), reason):
         counts[letter.reason] += 1
         if counts.total() <= limit:
-            typer.echo(json.dumps(_as_json(letter)) if as_json else visible(_line(letter)))
+            typer.echo(json.dumps(_as_json(letter)) if as_json else _lines(letter))
     if not as_json:
         shown = (
             ", ".join(f"{visible(name)} {count}" for name, count in counts.most_common()) or "none"
@@ -224,10 +224,11 @@ def _at(settings: Settings, at: str) -> DeadLetter:
     return letter_there
 
 
-def _line(letter: DeadLetter) -> str:
+def _lines(letter: DeadLetter) -> str:
+    """Its place and reason, and below them the first bytes of what was refused."""
     value = (letter.value or b"")[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
-    shown = value.encode("unicode_escape").decode()  # a hostile record must not drive the terminal
-    return f"{letter.at:>12}  {letter.reason:<16} {letter.message[:160]}\n{'':>14}{shown}"
+    why = f"{visible(letter.reason):<16} {visible(letter.message[:160])}"
+    return f"{letter.at:>12}  {why}\n{'':>14}{visible(value)}"
 
 
 def _as_json(letter: DeadLetter) -> dict[str, str | int | None]:
