@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal
 
 import typer
@@ -178,38 +177,22 @@ def set_budget(
     `gpu-tokens budgets set acme 500 --scope tenant --key acme --period week --tz Europe/Berlin --at
     80,100`
     """
-    from pydantic import ValidationError
-
     from gpu_token_analytics.budgets.desk import BudgetDesk, check_budget
     from gpu_token_analytics.budgets.entries import NewBudget
 
-    try:
+    limit = cli.decimal_of("USD", limit_usd)
+    percents = _percents(thresholds)
+    with cli.entry("the budget cannot be set"):
         new = NewBudget(
             name=name,
             scope=scope,
             key=key,
             period=period,
             time_zone=time_zone,
-            limit_usd=Decimal(limit_usd),
-            thresholds=[int(part) for part in cli.split([thresholds])],
+            limit_usd=limit,
+            thresholds=percents,
             forecast_alert=forecast_alert,
         )
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(
-            f"the budget cannot be set: {field}={first['input']!r}: {first['msg']}"
-        ) from None
-    except InvalidOperation:
-        raise SettingsError(
-            f"the budget cannot be set: USD={limit_usd!r} is no decimal number; give one such as "
-            "5000"
-        ) from None
-    except ValueError:
-        raise SettingsError(
-            f"--at={thresholds!r} is not a list of whole percents; give one such as 50,80,100"
-        ) from None
-    with cli.refusals():
         check_budget(new)
     with cli.opened() as desk:
         row = _plain(BudgetDesk.over(desk).put(new, "cli"))
@@ -286,6 +269,15 @@ def alerts(
             reached,
         )
     cli.show(made)
+
+
+def _percents(thresholds: str) -> list[int]:
+    try:
+        return [int(part) for part in cli.split([thresholds])]
+    except ValueError:
+        raise SettingsError(
+            f"--at={thresholds!r} is not a list of whole percents; give one such as 50,80,100"
+        ) from None
 
 
 def _plain(answer: Any) -> dict[str, Any]:

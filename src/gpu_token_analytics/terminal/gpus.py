@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -119,7 +119,7 @@ def declare_gpu(
             gpu=gpu,
             host=host,
             name=name,
-            usd_per_hour=None if price is None else Decimal(price),
+            usd_per_hour=None if price is None else cli.decimal_of("--price", price),
             valid_from=None if valid_from is None else cli.time_of("--from", valid_from),
             valid_to=None if valid_to is None else cli.time_of("--to", valid_to),
         )
@@ -146,9 +146,14 @@ def retire_gpu(
     from gpu_token_analytics.rollups.spans import MINUTE, floor
 
     asked = None if at is None else cli.time_of("--at", at)
+
+    def ended(now: datetime) -> Retirement:
+        with cli.entry("the declaration cannot be ended"):
+            return Retirement(gpu=gpu, valid_to=asked or floor(now, MINUTE))
+
+    ended(datetime.now(UTC))
     with cli.opened() as desk:
-        end = asked or floor(desk.now(), MINUTE)
-        _show_declaration(end_declaration(desk, Retirement(gpu=gpu, valid_to=end)), as_json)
+        _show_declaration(end_declaration(desk, ended(desk.now())), as_json)
 
 
 @gpus_app.command("undeclare")
@@ -160,8 +165,10 @@ def undeclare_gpu(gpu: GpuArgument, as_json: cli.JsonOption = False) -> None:
     from gpu_token_analytics.costs.declarations import withdraw_gpu
     from gpu_token_analytics.costs.entries import Withdrawal
 
+    with cli.entry("the declaration cannot be taken back"):
+        which = Withdrawal(gpu=gpu)
     with cli.opened() as desk:
-        _show_declaration(withdraw_gpu(desk, Withdrawal(gpu=gpu)), as_json)
+        _show_declaration(withdraw_gpu(desk, which), as_json)
 
 
 def _show_declaration(row: Declaration, as_json: bool) -> None:

@@ -231,10 +231,7 @@ def _placement(row: dict[str, Any], where: str, now: datetime) -> NewPlacement:
     try:
         return NewPlacement(**{"valid_from": floor(now, MINUTE), **given})
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = ".".join(str(part) for part in problem["loc"])
-        shown = "" if problem["type"] == "missing" else f"={visible(str(problem['input']))[:80]}"
-        raise SettingsError(f"{where}{name}{shown}: {problem['msg']}") from None
+        raise SettingsError(f"{where}{cli.first_fault(error)}") from None
 
 
 def _rows_of(file: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Annotated, Literal
 
 import typer
@@ -102,15 +101,17 @@ def add_price(
 
     since = None if valid_from is None else cli.time_of("--from", valid_from)
     until = None if valid_to is None else cli.time_of("--to", valid_to)
+    per_hour = cli.decimal_of("USD_PER_HOUR", usd_per_hour)
+    per_kwh = None if usd_per_kwh is None else cli.decimal_of("--usd-per-kwh", usd_per_kwh)
 
     def priced(now: datetime) -> NewPrice:
         with cli.entry("the price cannot be used"):
             new = NewPrice(
                 scope=scope,
                 key=key,
-                usd_per_hour=Decimal(usd_per_hour),
+                usd_per_hour=per_hour,
                 mode=mode,
-                usd_per_kwh=None if usd_per_kwh is None else Decimal(usd_per_kwh),
+                usd_per_kwh=per_kwh,
                 pue=pue,
                 valid_from=since or floor(now, MINUTE),
                 valid_to=until,

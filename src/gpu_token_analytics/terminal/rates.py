@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Annotated
 
 import typer
@@ -69,8 +68,9 @@ def add_rate(
     from gpu_token_analytics.costs.rates import NewRate, append_rate, check_rate
 
     since = cli.since(valid_from)
+    units = cli.decimal_of("UNITS_PER_USD", units_per_usd)
     with cli.entry("the rate cannot be said"):
-        new = NewRate(currency=currency, units_per_usd=Decimal(units_per_usd), valid_from=since)
+        new = NewRate(currency=currency, units_per_usd=units, valid_from=since)
         check_rate(new)
     with cli.opened() as desk:
         row = append_rate(desk, new, "cli")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import InvalidOperation
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -115,8 +115,18 @@ def entry(refusal: str) -> Iterator[None]:
     try:
         with refusals():
             yield
-    except (ValidationError, InvalidOperation) as error:
-        raise SettingsError(f"{refusal}: {_first_fault(error)}") from None
+    except ValidationError as error:
+        raise SettingsError(f"{refusal}: {first_fault(error)}") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """What is wrong with the fields of an entry, first."""
+    fault = error.errors()[0]
+    name, value = ".".join(str(part) for part in fault["loc"]), fault["input"]
+    if fault["type"] == "missing":
+        return f"{name}: {fault['msg']}"
+    shown = repr(value) if isinstance(value, str) else str(value)
+    return f"{name}={shown[:80]}: {fault['msg']}"
 
 
 @dataclass(frozen=True)
@@ -127,8 +137,8 @@ class AskedRange:
     start: datetime | None
     end: datetime | None
     last: timedelta
-    period: str | None = None
-    time_zone: str = "UTC"
+    period: str | None
+    time_zone: str
 
     def at(self, now: datetime) -> tuple[datetime, datetime]:
         """The range as of `now`."""
@@ -170,6 +180,16 @@ def time_of(option: str, text: str) -> datetime:
             f"{option}={text!r} is not a time; give one such as 2026-01-31 or 2026-01-31T12:00Z"
         ) from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def decimal_of(argument: str, text: str) -> Decimal:
+    """The number that an argument or option gives. Raises SettingsError."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise SettingsError(
+            f"{argument}={text!r} is no decimal number; give one such as 2.49"
+        ) from None
 
 
 def since(valid_from: str | None) -> datetime:
@@ -286,14 +306,6 @@ def count(value: float) -> str:
 def percent(value: float | None) -> str:
     """A share."""
     return "-" if value is None else f"{100 * value:.1f} %"
-
-
-def _first_fault(error: ValidationError | InvalidOperation) -> str:
-    """What is wrong with the fields of an entry, first."""
-    if isinstance(error, InvalidOperation):
-        return "give prices as decimal numbers, such as 2.49"
-    fault = error.errors()[0]
-    return f"{'.'.join(str(part) for part in fault['loc'])}={fault['input']}: {fault['msg']}"
 
 
 def groups(values: list[str]) -> list[str]:

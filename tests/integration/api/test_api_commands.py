@@ -204,7 +204,7 @@ def test_an_empty_report_says_what_to_do(empty: tuple[Store, Run]) -> None:
         (("report", "--from", TO, "--to", FROM), "is not after"),
         (("report", "--tz", "Mars/Base"), "time_zone='Mars/Base'"),
         (("export", "--layout", "focus", "--by", "model"), "leave group_by out"),
-        (("prices", "add", "cheap"), "decimal numbers"),
+        (("prices", "add", "cheap"), "USD_PER_HOUR='cheap' is no decimal number"),
         (("prices", "add", "1", "--scope", "host"), "key=None is needed"),
         (("keys", "create", "x", "--scope", "root"), "read, ingest, placements, admin"),
         (("keys", "create", "x", "--scope", "admin", "--tenant", "a"), "leave out the tenant"),

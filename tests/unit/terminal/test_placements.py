@@ -31,7 +31,7 @@ def no_database(monkeypatch: pytest.MonkeyPatch) -> None:
         ("p.json", "{}", "give an array of objects"),
         ("p.json", "[]", "has no row"),
         ("p.json", json.dumps([GOOD, {"instance": "x"}]), "row 2: gpus: Field required"),
-        ("p.json", json.dumps([{**GOOD, "gpu": "a"}]), "row 1: gpu=a: Extra inputs"),
+        ("p.json", json.dumps([{**GOOD, "gpu": "a"}]), "row 1: gpu='a': Extra inputs"),
         ("p.json", json.dumps([{**GOOD, "gpus": ["GPU-a", "node1/0"]}]), "row 1: gpus="),
         ("p.json", json.dumps([{**GOOD, "gpus": ["node1/first"]}]), "is no host/index"),
         (
@@ -44,7 +44,7 @@ def no_database(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "p.json",
             json.dumps([{**GOOD, "valid_from": "2026-01-02"}]),
-            "row 1: valid_from=2026-01-02",
+            "row 1: valid_from='2026-01-02'",
         ),
         ("p.json", json.dumps([{**GOOD, "instance": "/"}]), "names nothing"),
         ("p.csv", "instance,gpu\nnode1:8000,node1/0\n", "known are instance, gpus"),
