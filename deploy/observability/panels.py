@@ -16,8 +16,12 @@ IDLE = (
 MODEL_MONEY = (
     'sum by (model) (max by (model, class) (gpu_tokens_ledger_model_cost_usd{window="last_hour"}))'
 )
-MODEL_ATTRIBUTED = (
-    'max by (model) (gpu_tokens_ledger_model_cost_usd{window="last_hour",class="attributed"})'
+MODEL_WORK = (
+    "sum by (model) (max by (model, class) (gpu_tokens_ledger_model_cost_usd"
+    '{window="last_hour",class=~"attributed|unmetered_work"}))'
+)
+MODEL_PRICED_TOKENS = (
+    '(max by (model) (gpu_tokens_ledger_model_priced_tokens{window="last_hour"}) > 0)'
 )
 MODEL_TOKENS = 'max by (model) (gpu_tokens_ledger_model_tokens{window="last_hour"})'
 RATE = "[$__rate_interval]"
@@ -104,12 +108,12 @@ MONEY_BOARD = Dashboard(
         Panel(
             "$ per million tokens, active",
             "currencyUSD",
-            [(f"1e6 * {MODEL_ATTRIBUTED} / {MODEL_TOKENS}", "{{model}}")],
+            [(f"1e6 * {MODEL_WORK} / {MODEL_PRICED_TOKENS}", "{{model}}")],
         ),
         Panel(
             "$ per million tokens, loaded (with the warm idle money)",
             "currencyUSD",
-            [(f"1e6 * {MODEL_MONEY} / {MODEL_TOKENS}", "{{model}}")],
+            [(f"1e6 * {MODEL_MONEY} / {MODEL_PRICED_TOKENS}", "{{model}}")],
         ),
         Panel(
             "Estimate of the moment, $ per million tokens",

@@ -3,10 +3,14 @@ not; in any order; audited."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+from rich.console import Console
 from tests.integration.ledger_support import (
     MINUTE,
     Pipeline,
@@ -17,10 +21,18 @@ from tests.integration.ledger_support import (
 )
 
 from gpu_token_analytics.books.instances import InstanceStore
+from gpu_token_analytics.costs.break_even import ApiPrices, against_api
+from gpu_token_analytics.costs.desk import Desk
+from gpu_token_analytics.costs.live import live_figures
 from gpu_token_analytics.costs.lookups import Reads
 from gpu_token_analytics.costs.query import CostQuery
+from gpu_token_analytics.costs.questions import cost_query
 from gpu_token_analytics.costs.read import CostReads
+from gpu_token_analytics.costs.report import costs_of
+from gpu_token_analytics.demo.view import read_figures, render
 from gpu_token_analytics.documents import MoneyClass
+from gpu_token_analytics.exporter.figures import LedgerFigures, windows
+from gpu_token_analytics.exporter.metrics import ExporterMetrics
 from gpu_token_analytics.rollups.step import Rollups
 from gpu_token_analytics.wire.counters import EngineCounters
 from gpu_token_analytics.wire.kind import Event
@@ -244,6 +256,75 @@ def test_cost_per_model_without_any_request(pipeline: Callable[..., Pipeline]) -
         ("unmetered_work", "qwen", None): 800,
     }
     assert sum(row.money_nusd for row in classes) == sum(row.money_nusd for row in rows)
+
+
+def test_rates_are_the_same_wherever_they_are_told(pipeline: Callable[..., Pipeline]) -> None:
+    """Money of counted tokens is in a rate wherever the tokens are: of costs, of the moment, beside
+    an API, in the demo, and what Prometheus divides. Tokens without money are in none."""
+    one = pipeline()
+    place(one)
+    nowhere = usage(2, AT + 70 * SECOND, model="llama", gpu_uuids=["GPU-unknown"])
+    known = usage(1, AT + MINUTE, model="llama", gpu_uuids=["GPU-a"])
+    one.ingest([*busy(), *ticks(0, [(400, 50)] * 8), known, nowhere])
+    one.close()
+    while Rollups(one.ledger.rollups).step():
+        pass
+    lines = [line for cell in one.cells().values() for line in cell.get("lines", ())]
+    priced = [line for line in lines if line["cost_nusd"] is not None]
+    tokens = sum(line["prompt_tokens"] + line["completion_tokens"] for line in priced)
+    counted_nusd = sum(line["counted"]["unmetered_nusd"] for line in priced if "counted" in line)
+    active = (sum(line["cost_nusd"] for line in priced) + counted_nusd) / tokens / 1000
+    assert counted_nusd > 0
+
+    desk, now = Desk.over(one.store, one.settings), AT + 3 * MINUTE
+    desk.now = lambda: now
+    live = live_figures(desk, None)
+    query = cost_query(live.window_from, now, group_by=("model",))
+    costs = costs_of(desk, query, 100)
+    llama = next(row for row in costs.rows if row.group["model"] == "llama")
+    loaded = active + llama.money.warm_idle_nusd / tokens / 1000
+    assert loaded > active
+    told: list[Any] = [
+        llama.rates,
+        costs.totals.rates,
+        *live.models,
+        live,
+    ]
+    assert [rates.active_usd_per_million for rates in told] == pytest.approx([active] * len(told))
+    assert [rates.loaded_usd_per_million for rates in told] == pytest.approx([loaded] * len(told))
+
+    beside = against_api(desk, query, ApiPrices.of(0.6, ()), None).rows[0]
+    assert beside.own_usd_per_million == pytest.approx(loaded)
+    assert beside.utilization == pytest.approx(active / loaded)
+    screen = Console(width=200, file=io.StringIO())
+    screen.print(render(read_figures(desk.costs, query.start, query.end, now, 10**6), []))
+    for rate in (active, loaded):
+        assert f" {rate:,.3f}~" in screen.file.getvalue()  # type: ignore[attr-defined]
+
+    metrics, later = ExporterMetrics(), AT + timedelta(hours=1)
+    LedgerFigures(desk.costs, metrics, 50).update(later)
+    start, end = windows(later)["last_hour"]
+    hour = next(
+        row
+        for row in costs_of(desk, replace(query, start=start, end=end), 100).rows
+        if row.group["model"] == "llama"
+    )
+    shown = {
+        (sample.name, sample.labels.get("class")): sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.labels.get("window") == "last_hour" and sample.labels.get("model") == "llama"
+    }
+    money = {
+        name: shown["gpu_tokens_ledger_model_cost_usd", name]
+        for name in ("attributed", "unmetered_work", "warm_idle")
+    }
+    divisor = shown["gpu_tokens_ledger_model_priced_tokens", None] / 1e6
+    rates = hour.rates
+    assert (money["attributed"] + money["unmetered_work"]) / divisor == pytest.approx(
+        rates.active_usd_per_million
+    )
+    assert sum(money.values()) / divisor == pytest.approx(rates.loaded_usd_per_million)
 
 
 def test_an_instance_without_a_placement_keeps_its_tokens(

@@ -6,8 +6,8 @@ With M the money of a time of H hours, T its tokens, p the API's USD per million
     break-even tokens/h  (M / H) / p      the GPUs cost the same whether busy or not
     break-even ratio     break-even tokens/h over T / H: 0.5 means that half of today's load would
                          do
-    break-even share     attributed share of the money now x ratio: load is taken to scale with busy
-                         time; above 1 the GPUs cannot win at this price, however full
+    break-even share     share of the money now that work has x ratio: load is taken to scale with
+                         busy time; above 1 the GPUs cannot win at this price, however full
 p of a price list is what the API would bill for the tokens of the row, per million: (prompt -
 cached) x input + cached x cached + completion x output, over all its tokens. A what-if price per
 GPU-hour scales all money by (what-if x owned GPU hours) / M. Where M is 0 all of it is what-if x
@@ -135,7 +135,7 @@ def compared(
         model = str(row.key[0])
         price = prices.price_of(model)
         bill = None if price is None else price.bill_usd(row)
-        nusd = row["cost_nusd"] + row["warm_idle_nusd"]
+        nusd = row.loaded_nusd
         own_usd = None if factor is None else nusd * factor / NUSD_PER_USD
         found.append(_row(case, model, row, nusd, own_usd, price, bill))
     if not query.models:
@@ -201,7 +201,7 @@ def _row(
         else None
     )
     load = even / per_hour if even is not None and per_hour else None
-    used = row["cost_nusd"] / nusd if nusd else None
+    used = row.work_nusd / nusd if nusd else None
     needed = used * load if used is not None and load is not None else None
     saved_usd = (
         api_usd - own_usd if tokens and api_usd is not None and own_usd is not None else None

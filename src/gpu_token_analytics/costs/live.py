@@ -44,17 +44,15 @@ def live_figures(desk: Desk, tenant: str | None) -> Live:
     models = [row for row in rows if row.key[0] is not None]
     tokens = sum(_tokens(row) for row in models)
     priced = sum(row.priced_tokens for row in models)
-    attributed = sum(row["cost_nusd"] for row in models)
-    warm = sum(row["warm_idle_nusd"] for row in rows)
+    work_nusd = sum(row.work_nusd for row in models)
+    loaded_nusd = sum(row.loaded_nusd for row in rows)
     return Live(
         at=now,
         window_from=query.start,
         window_to=now,
         tokens_per_second=tokens / spending.owned_seconds if spending.owned_seconds else None,
-        active_usd_per_million=usd_per_million(attributed, priced),
-        loaded_usd_per_million=usd_per_million(attributed + warm, priced)
-        if tenant is None
-        else None,
+        active_usd_per_million=usd_per_million(work_nusd, priced),
+        loaded_usd_per_million=usd_per_million(loaded_nusd, priced) if tenant is None else None,
         cost_nusd=sum(row.money_nusd for row in rows),
         default_price_nusd=sum(row.default_price_nusd for row in rows),
         unknown_gpu_tokens=sum(row["unknown_gpu_tokens"] for row in rows),
@@ -72,11 +70,11 @@ def live_figures(desk: Desk, tenant: str | None) -> Live:
 
 def _most(models: list[Row]) -> list[Row]:
     """Those that did something, in their order; of very many the ones that cost most."""
-    busy = [row for row in models if _tokens(row) or row["cost_nusd"]]
+    busy = [row for row in models if _tokens(row) or row.work_nusd]
     if len(busy) <= MAX_LIVE_MODELS:
         return busy
-    least = sorted((row["cost_nusd"] for row in busy), reverse=True)[MAX_LIVE_MODELS - 1]
-    return [row for row in busy if row["cost_nusd"] >= least][:MAX_LIVE_MODELS]
+    least = sorted((row.work_nusd for row in busy), reverse=True)[MAX_LIVE_MODELS - 1]
+    return [row for row in busy if row.work_nusd >= least][:MAX_LIVE_MODELS]
 
 
 def _of_fleet(desk: Desk, query: CostQuery, rows: list[Row]) -> _Spending:
@@ -111,10 +109,8 @@ def _model(row: Row, seconds: float, *, loaded: bool) -> LiveModel:
         attributed_nusd=None if row.is_unpriced else row["cost_nusd"],
         tokens=tokens,
         tokens_per_second=tokens / seconds if seconds else 0.0,
-        active_usd_per_million=usd_per_million(row["cost_nusd"], priced),
-        loaded_usd_per_million=usd_per_million(row["cost_nusd"] + row["warm_idle_nusd"], priced)
-        if loaded
-        else None,
+        active_usd_per_million=usd_per_million(row.work_nusd, priced),
+        loaded_usd_per_million=usd_per_million(row.loaded_nusd, priced) if loaded else None,
     )
 
 

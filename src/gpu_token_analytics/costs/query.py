@@ -61,6 +61,7 @@ COLUMN_OF_CLASS = {str(name): f"{name}_nusd" for name in MoneyClass} | {
 FLAG_COLUMNS = ("provisional_cells", "corrected_cells")
 ROW_COLUMNS = LINE_COLUMNS + REST_COLUMNS + FLAG_COLUMNS
 ROW = {name: index for index, name in enumerate(ROW_COLUMNS)}
+_COST, _WARM = ROW["cost_nusd"], ROW["warm_idle_nusd"]
 _COUNTED, _UNMETERED = ROW["counted_nusd"], f"{UNMETERED_WORK}_nusd"
 _MONEY_COLUMNS = tuple(
     ROW[name] for name in ("cost_nusd", "warm_idle_nusd", "counted_nusd", *REST_MONEY_COLUMNS)
@@ -256,6 +257,17 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         """All money of the row."""
         values = self.values
         return sum([values[index] for index in _MONEY_COLUMNS])
+
+    @property
+    def work_nusd(self) -> int:
+        """Money of work whose tokens are in the row: attributed, and unmetered work that engines
+        counted. What active rates are of."""
+        return self.values[_COST] + self.values[_COUNTED]
+
+    @property
+    def loaded_nusd(self) -> int:
+        """With warm idle money: what loaded rates are of."""
+        return self.work_nusd + self.values[_WARM]
 
     @property
     def default_price_nusd(self) -> int:

@@ -84,10 +84,10 @@ def rates_of(row: Row, elapsed_seconds: float, *, loaded: bool) -> Rates:
     """The rates of a row over `elapsed_seconds`. loaded: whether warm idle money may be seen."""
     v = row.values
     tokens = v[_PROMPT] + v[_COMPLETION]
-    priced, work_nusd = row.priced_tokens, v[_COST] + v[_COUNTED]
+    priced = row.priced_tokens
     return Rates(
-        usd_per_million(work_nusd, priced),
-        usd_per_million(work_nusd + v[_WARM], priced) if loaded else None,
+        usd_per_million(row.work_nusd, priced),
+        usd_per_million(row.loaded_nusd, priced) if loaded else None,
         usd_per_million(v[_SPLIT_PREFILL], v[_SPLIT_PROMPT]),
         usd_per_million(v[_SPLIT_COST] - v[_SPLIT_PREFILL], v[_SPLIT_COMPLETION]),
         tokens / elapsed_seconds if elapsed_seconds > 0 else None,

@@ -112,17 +112,14 @@ def _models(figures: Figures) -> Table:
     for heading in ("requests", "prompt", "completion", "$", "active $/M", "loaded $/M", "J/token"):
         table.add_column(heading, justify="right")
     for row in figures.models:
-        tokens = row["prompt_tokens"] + row["completion_tokens"]
         table.add_row(
             row.key[0],
             f"{row['requests']:,}",
             f"{row['prompt_tokens']:,}",
             f"{row['completion_tokens']:,}",
             f"{row['cost_nusd'] / NUSD_PER_USD:,.4f}",
-            per_million(row["cost_nusd"], tokens, figures.low_volume_tokens),
-            per_million(
-                row["cost_nusd"] + row["warm_idle_nusd"], tokens, figures.low_volume_tokens
-            ),
+            per_million(row.work_nusd, row.priced_tokens, figures.low_volume_tokens),
+            per_million(row.loaded_nusd, row.priced_tokens, figures.low_volume_tokens),
             f"{row['energy_mj'] / 1000 / row['energy_tokens']:,.2f}"
             if row["energy_tokens"]
             else "-",

@@ -78,6 +78,7 @@ class LedgerFigures:
             metrics.unknown_gpu_requests,
             metrics.model_cost,
             metrics.model_tokens,
+            metrics.model_priced_tokens,
             metrics.tenant_cost,
             metrics.tenant_tokens,
         )
@@ -95,6 +96,7 @@ class LedgerFigures:
                     row.money_nusd / NUSD_PER_USD,
                 )
             _add(shown[self._metrics.model_tokens], (window, model), _tokens(row))
+            _add(shown[self._metrics.model_priced_tokens], (window, model), row.priced_tokens)
 
     def _tenants(
         self, shown: dict[Gauge, dict[tuple[str, ...], float]], window: str, rows: list[Row]

@@ -129,8 +129,8 @@ class ExporterMetrics:
         self.model_cost = gauge(
             "ledger_model_cost_usd",
             (
-                "Money by model, in a window: attributed, and the warm idle money of GPUs that "
-                "held the model."
+                "Money by model, in a window: attributed, unmetered work whose tokens its engine "
+                "counted, and the warm idle money of GPUs that held it."
             ),
             "window",
             "model",
@@ -139,6 +139,12 @@ class ExporterMetrics:
         self.model_tokens = gauge(
             "ledger_model_tokens",
             "Tokens (prompt and completion) by model, in a window.",
+            "window",
+            "model",
+        )
+        self.model_priced_tokens = gauge(
+            "ledger_model_priced_tokens",
+            "Those of them whose money is known, in a window: what money by model is divided by.",
             "window",
             "model",
         )

@@ -92,13 +92,18 @@ function nowTiles(state, me, live, { recent, hour }) {
 }
 
 /** The same figures over the last five minutes, for when the stream is not there. */
-function fromMinutes({ rows, totals }, { to }) {
+function fromMinutes({ rows }, { to }) {
   const newest = rows.filter((row) => Date.parse(row.bucket) >= to - LAST_MINUTES_MS);
   if (newest.length === 0) return { usd_per_hour: null, active_usd_per_million: null, loaded_usd_per_million: null, tokens_per_second: null };
   const sum = (pick) => newest.reduce((all, row) => all + pick(row), 0);
   const tokens = sum((row) => row.tokens.total);
-  const per = (name) => (tokens && totals.rates[name] !== null
-    ? (sum((row) => usdForScale(row.money.attributed_nusd) + (name === 'loaded_usd_per_million' ? usdForScale(row.money.warm_idle_nusd) : 0)) / tokens) * 1e6 : null);
+  // A minute's rate times the tokens whose money is known is its money, unmetered work of counted tokens included.
+  const per = (name) => {
+    const rated = newest.filter((row) => row.rates[name] !== null);
+    const priced = (row) => row.tokens.total - row.quality.unknown_gpu_tokens;
+    const all = rated.reduce((count, row) => count + priced(row), 0);
+    return all > 0 ? rated.reduce((total, row) => total + row.rates[name] * priced(row), 0) / all : null;
+  };
   return {
     usd_per_hour: (sum((row) => usdForScale(row.money.total_nusd)) / newest.length) * 60,
     active_usd_per_million: per('active_usd_per_million'),
