@@ -580,8 +580,10 @@ def _warn_of_near_misses() -> None:
         )
 
 
-def _is_secret(name: str) -> bool:
-    return any(part in name for part in ("password", "uri", "token", "webhook"))
+def _shown(name: str, value: Any) -> str:
+    """A value that was refused, as it may be shown."""
+    field = Settings.model_fields.get(name)
+    return repr(value) if field is not None and field.annotation is not SecretStr else "'***'"
 
 
 def load(**overrides: Any) -> Settings:
@@ -598,7 +600,7 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in item['loc']).upper()}="
-            f"{'***' if _is_secret(str(item['loc'])) else item['input']!r}: {item['msg']}"
+            f"{_shown(str(item['loc'][0]), item['input'])}: {item['msg']}"
             for item in error.errors()
         )
         raise SettingsError(f"a setting cannot be used: {problems}") from None

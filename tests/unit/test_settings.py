@@ -6,9 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from gpu_token_analytics.errors import SettingsError
-from gpu_token_analytics.settings import load, near_misses
+from gpu_token_analytics.settings import Settings, load, near_misses
 
 
 @pytest.mark.parametrize(
@@ -41,11 +42,21 @@ def test_what_cannot_be_used_is_named_with_its_rule(given: dict[str, Any], said:
         load(**given)
 
 
-def test_an_unusable_uri_is_not_shown() -> None:
+SECRETS = [name for name, field in Settings.model_fields.items() if field.annotation is SecretStr]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_that_cannot_be_used_is_not_shown(name: str) -> None:
     with pytest.raises(SettingsError) as error:
-        load(mongodb_uri=["mongodb://user:canary@host"])
-    assert "MONGODB_URI='***'" in str(error.value)
+        load(**{name: ["mongodb://user:canary@host"]})
+    assert f"{name.upper()}='***'" in str(error.value)
     assert "canary" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["low_volume_tokens", "kafka_security_protocol", "smtp_security"])
+def test_what_is_no_secret_is_shown(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"{name.upper()}=\['x'\]: "):
+        load(**{name: ["x"]})
 
 
 def test_raw_events_are_complete_for_the_retention_less_a_day_and_the_silence_they_own() -> None:
