@@ -14,6 +14,7 @@ import pytest
 import typer.main
 from typer._click.exceptions import UsageError  # of the Click that Typer brings
 
+from gpu_token_analytics.api.routes import ROUTES
 from gpu_token_analytics.cli import app
 from gpu_token_analytics.settings import Settings
 
@@ -61,6 +62,16 @@ def test_commands_exist(page: Path) -> None:
         subcommands = getattr(known[name], "commands", None)
         if subcommands is not None and subcommand:
             assert subcommand in subcommands, f"gpu-tokens {name} has no command {subcommand}"
+
+
+SCOPE_OF_ROUTE = re.compile(r"`(GET|POST) (/v1/[^`?]+)`[^.`]*(?:`/[^`]+`)?[^.`]*\(scope `(\w+)`\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_routes_need_the_scope_that_is_told(page: Path) -> None:
+    needed = {(route.method, route.path): route.access.value for route in ROUTES}
+    for method, path, scope in SCOPE_OF_ROUTE.findall(page.read_text()):
+        assert needed[method, path] == scope, f"{method} {path} needs {needed[method, path]}"
 
 
 def commands_of(page: Path) -> list[list[str]]:
