@@ -216,7 +216,9 @@ def test_every_chart_has_its_figures_as_a_table(dashboard: Watched) -> None:
     for path in ("/", "/models", "/quality"):
         page = dashboard.open(path)
         page.click("#live")
-        for chart in page.locator("figure.figure-chart").all():
+        charts = page.locator("figure.figure-chart")
+        charts.first.wait_for()
+        for chart in charts.all():
             chart.locator("summary").click()
             assert chart.locator("tbody tr").count() >= 24
             assert chart.locator("svg.chart").get_attribute("aria-label")

@@ -97,9 +97,11 @@ def test_a_wrong_object_is_noticed(schemas: dict[tuple[str, str], Any]) -> None:
 @pytest.mark.parametrize("site", TABLE.sites)
 def test_policies_name_the_callers_of_the_table(site: str) -> None:
     raw = yaml.safe_load(table.TABLE.read_text())
+    guarded = set()
     for manifest in yaml.safe_load_all((FOLDER / f"istio-{site}.yaml").read_text()):
         if manifest["kind"] != "AuthorizationPolicy":
             continue
+        guarded.add(manifest["metadata"]["name"])
         (rule,) = manifest["spec"]["rules"]
         principals = set(rule["from"][0]["source"]["principals"])
         expected = {
@@ -108,3 +110,4 @@ def test_policies_name_the_callers_of_the_table(site: str) -> None:
             if manifest["metadata"]["name"] in call["to"]
         }
         assert principals - {f"{raw['sites'][site]['trust_domain']}/ns/gpu-tokens/sa/*"} == expected
+    assert guarded == {service.name for service in TABLE.at(site)}

@@ -134,7 +134,9 @@ def test_hours_are_those_of_the_zone(made: Api) -> None:
 
 
 def test_what_is_behind_a_hint_can_be_asked_for(made: Api) -> None:
-    for hint in made.reader.get("/v1/hints").json()["hints"]:
+    hints = made.reader.get("/v1/hints").json()["hints"]
+    assert hints
+    for hint in hints:
         answer = made.reader.get(hint["cells"])
         assert answer.status_code == 200, hint["cells"]
         body = answer.json()
