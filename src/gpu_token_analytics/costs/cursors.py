@@ -32,6 +32,8 @@ def decode_cursor(text: str, shapes: Sequence[type | tuple[type, ...]]) -> list[
             isinstance(parts, list)
             and len(parts) == len(shapes)
             and all(isinstance(part, shape) for part, shape in zip(parts, shapes, strict=True))
+            # half a surrogate pair is JSON, and no text that a database can be asked for
+            and bool(encode_cursor(*parts))
         )
     except (ValueError, binascii.Error, RecursionError):
         good, parts = False, []
@@ -61,19 +63,28 @@ def page_of_rows(
     return page, encode_cursor(page[-1]["_id"]) if begin + limit < len(rows) else None
 
 
-def cursor_time(text: str) -> datetime:
-    """A time out of a cursor. Raises Refused."""
+def cursor_time(text: str, start: datetime, end: datetime) -> datetime:
+    """A time in [start, end) out of a cursor. Raises Refused: after another range what is left out
+    would be silently missing."""
     try:
         at = datetime.fromisoformat(text)
-        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+        at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise Refused("invalid_cursor", "cursor holds no time", "cursor") from None
+    if not start <= at < end:
+        raise Refused("invalid_cursor", "cursor lies outside of from and to", "cursor")
+    return at
 
 
-def row_position(row: Row, state: int) -> str:
+def row_position(query: CostQuery, row: Row, state: int) -> str:
     """The cursor of the rows after this one. state: what its bucket was made of."""
     start = f"{row.start.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    return encode_cursor(start, list(row.key), state)
+    return encode_cursor(_kind(query), start, list(row.key), state)
+
+
+def _kind(query: CostQuery) -> str:
+    """What rows of another question must not be counted off by."""
+    return ",".join((query.step.name, *query.group_by))
 
 
 @dataclass(frozen=True)
@@ -87,12 +98,12 @@ class RowPosition:
 
 def read_row_position(text: str, query: CostQuery) -> RowPosition:
     """Where to go on. Raises Refused."""
-    when, key, state = decode_cursor(text, (str, list, int))
-    start = cursor_time(when)
-    if len(key) != len(query.group_by) or not all(
-        part is None or isinstance(part, str) for part in key
+    kind, when, key, state = decode_cursor(text, (str, str, list, int))
+    start = cursor_time(when, query.start, query.end)
+    if (
+        kind != _kind(query)
+        or len(key) != len(query.group_by)
+        or not all(part is None or isinstance(part, str) for part in key)
     ):
-        raise Refused("invalid_cursor", "cursor belongs to another group_by", "cursor")
-    if not query.start <= start < query.end:
-        raise Refused("invalid_cursor", "cursor lies outside of from and to", "cursor")
+        raise Refused("invalid_cursor", "cursor belongs to another group_by or bucket", "cursor")
     return RowPosition(start, sort_key(tuple(key)), state)

@@ -77,7 +77,7 @@ def _page(
     after = None
     if cursor is not None:
         minute, gpu = decode_cursor(cursor, (str, str))
-        after = (max(which.start, cursor_time(minute)), gpu)
+        after = (cursor_time(minute, which.start, which.end), gpu)
     stored, more = desk.reads.cells(which, after, limit)
     following = encode_cursor(timestamp(stored[-1]["minute"]), stored[-1]["gpu"]) if more else None
     return [cell(document) for document in stored], following

@@ -203,7 +203,7 @@ def _page(
     page = page[:limit]
     if after is None and not more:
         return CostPage(page, total_row(query, page), sight, None, row_count=len(page))
-    upto = row_position(page[-1], sight.states[page[-1].start]) if more else None
+    upto = row_position(query, page[-1], sight.states[page[-1].start]) if more else None
     changed = after is not None and sight.states.get(after.start) != after.state
     sight = Sight()
     total = reads.total(query, now, sight, Chunked.BY_PIECES)

@@ -3,6 +3,7 @@ what they say."""
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -222,6 +223,45 @@ def test_cells_are_paged_once_each(api: Api) -> None:
             break
         params["cursor"] = body["next"]
     assert len(seen) == len(set(seen)) == 9 * FLEET.gpus
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "other"),
+    [
+        ("/v1/ledger/cells", {}, {"from": (START + timedelta(minutes=30)).isoformat()}),
+        ("/v1/ledger/cells", {}, {"to": (START + timedelta(minutes=1)).isoformat()}),
+        ("/v1/costs", {"group_by": "model"}, {"group_by": "tenant"}),
+        ("/v1/costs", {"group_by": "model"}, {"group_by": ["model", "tenant"]}),
+        ("/v1/costs", {"group_by": "model", "bucket": "1h"}, {"bucket": "1d"}),
+        ("/v1/costs", {"bucket": "1h"}, {"from": (START + timedelta(hours=2)).isoformat()}),
+    ],
+)
+def test_a_cursor_of_another_question_leaves_nothing_out_silently(
+    api: Api, path: str, asked: dict[str, Any], other: dict[str, Any]
+) -> None:
+    params = {**RANGE, **asked, "limit": 5 if path == "/v1/ledger/cells" else 1}
+    following = api.reader.get(path, params=params).json()["next"]
+    assert api.reader.get(path, params={**params, "cursor": following}).status_code == 200
+    answer = api.reader.get(path, params={**params, **other, "cursor": following})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_cursor"), answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("/v1/ledger/cells", (RANGE["from"], "\ud800")),
+        ("/v1/ledger/corrections", (RANGE["from"], "\ud800")),
+        ("/v1/costs", ("NONE,model", RANGE["from"], ["\ud800"], 1)),
+        ("/v1/gpus", ("\ud800",)),
+    ],
+)
+def test_half_a_character_in_a_cursor_is_refused(
+    api: Api, path: str, parts: tuple[Any, ...]
+) -> None:
+    cursor = base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
+    params = {"cursor": cursor} | ({} if path == "/v1/gpus" else RANGE)
+    params |= {"group_by": "model"} if path == "/v1/costs" else {}
+    assert api.reader.get(path, params=params).json()["code"] == "invalid_cursor"
 
 
 def test_the_dearest_groups_come_first_bucket_by_bucket(api: Api) -> None:

@@ -22,8 +22,8 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 @pytest.mark.parametrize("names", [1, 6])
 def test_a_page_goes_on_after_any_names(character: str, names: int) -> None:
     key = [character * 256] * names
-    cursor = encode_cursor("2026-01-01T00:00:00Z", key, 2**64 - 1)
-    groups = [dimension.value for dimension in Dimension][:names]
+    groups = [dimension.value for dimension in Dimension][-names:]
+    cursor = encode_cursor(",".join(("NONE", *groups)), "2026-01-01T00:00:00Z", key, 2**64 - 1)
     asked = CostsAsked.model_validate(
         {
             "from": "2026-01-01T00:00:00Z",
