@@ -10,6 +10,7 @@ from msgspec.structs import fields
 
 from gpu_token_analytics.budgets.answers import BudgetTerms
 from gpu_token_analytics.budgets.entries import NewBudget
+from gpu_token_analytics.sentences import Sentence, in_usd
 
 Json = dict[str, Any]
 
@@ -151,6 +152,7 @@ class FakeBudgets:
             (row for row in self.rows if row["name"] == name), self.rows[0] if self.rows else {}
         )
         same = ("scope", "key", "period", "time_zone", "from", "to", "limit_nusd", "spent_nusd")
+        told: Sentence = [f"tenant {row.get('key')} has spent ", 412_200_000_001, " in the month."]
         said = f"{percent} % spent" if kind == "spent" else "forecast over the limit"
         return {
             "id": f"{name}|{kind}|{percent}",
@@ -160,10 +162,8 @@ class FakeBudgets:
             "percent": percent,
             **dict.fromkeys(("forecast_nusd", "forecast_low_nusd", "forecast_high_nusd")),
             "raised_at": self.now - timedelta(hours=percent),
-            "text": (
-                f"Budget {name}: {said}. tenant {row.get('key')} has spent 412.20 USD of 500.00 "
-                "USD in the month."
-            ),
+            "text": f"Budget {name}: {said}. {in_usd(told)}",
+            "sentence": told,
             "deliveries": deliveries,
         }
 

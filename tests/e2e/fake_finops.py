@@ -27,6 +27,7 @@ from gpu_token_analytics.costs.query import ROW, ROW_COLUMNS, Row
 from gpu_token_analytics.costs.questions import cost_query
 from gpu_token_analytics.costs.rates import ROUNDING, NewRate
 from gpu_token_analytics.documents import US_PER_HOUR
+from gpu_token_analytics.sentences import Sentence, in_usd
 
 if TYPE_CHECKING:
     from tests.e2e.fake_api import FakeApi
@@ -188,15 +189,17 @@ class FakeFinops:
     def _hints(self, api: FakeApi) -> Json:
         to = api.fleet.now.replace(minute=0)
         gpus = [gpu.id for gpu in api.fleet.gpus]
-        rows = [
+        rows: list[tuple[str, str, list[str], int, int | None, Sentence]] = [
             (
                 "give_back",
                 gpus[0],
                 gpus[:1],
                 139_440_000_001,
                 597_600_000_000,
-                f"{gpus[0]} (NVIDIA H100 80GB HBM3 on gpu-node-01) was used for 0.0 % of its money "
-                "of 7 days: give it back.",
+                [
+                    f"{gpus[0]} (NVIDIA H100 80GB HBM3 on gpu-node-01) was used for 0.0 % of its "
+                    "money of 7 days: give it back."
+                ],
             ),
             (
                 "put_together",
@@ -204,7 +207,7 @@ class FakeFinops:
                 gpus[1:6],
                 86_000_000_000,
                 344_000_000_000,
-                "5 GPUs use 41.0 % of one together.",
+                ["5 GPUs use 41.0 % of one together."],
             ),
             (
                 "coverage_drop",
@@ -212,7 +215,7 @@ class FakeFinops:
                 [],
                 12_000_000_000,
                 None,
-                "Coverage of node-2 fell to 62.0 %: is its agent running?",
+                ["Coverage of node-2 fell to 62.0 %: is its agent running?"],
             ),
             (
                 "spend_jump",
@@ -220,7 +223,7 @@ class FakeFinops:
                 [],
                 9_000_000_000,
                 None,
-                "tenant search cost 9.00 USD, 2.00 a day before.",
+                ["tenant search cost ", 9_000_000_000, ", ", 2_000_000_000, " a day before."],
             ),
         ]
         found = [
@@ -230,7 +233,8 @@ class FakeFinops:
                 "gpus": cards,
                 "week_nusd": week,
                 "month_nusd": month,
-                "says": says,
+                "says": in_usd(says),
+                "sentence": says,
             }
             | {
                 "cells": (

@@ -34,10 +34,8 @@ PAGES = (
     "/quality?range=yesterday",
     "/?range=yesterday&compare=1",
 )
-# Where money is told in the API's own sentences or in the ledger's own unit: the note says so.
-IN_USD = (
-    "svg, #sentences, #identity-exact, #hints .said, #alert-rows-scroll, form, #hint-thresholds"
-)
+# Where money is told in the ledger's own unit, or typed in: the note says so.
+IN_USD = "svg, #identity-exact, form, #hint-thresholds"
 
 
 def told(fake: FakeApi, currency: str, units: str, since: datetime) -> None:
@@ -92,8 +90,8 @@ def test_every_page_shows_its_money_in_the_currency_of_the_address(
             (value * Decimal("0.915")).quantize(nano, ROUND_HALF_EVEN) for value in in_usd
         ]
         assert dashboard.text("#currency-note") == (
-            "Money is in EUR: 1 USD = 0.915 EUR, the rate since 1 Jan 2026, 00:00. Sentences and "
-            "forms stay in USD."
+            "Money is in EUR: 1 USD = 0.915 EUR, the rate since 1 Jan 2026, 00:00. Forms stay in "
+            "USD."
         )
         assert page.inner_text("main").count("0.915") == 1, "the rate is told once"
         spend = page.locator(".live-spend")

@@ -22,6 +22,7 @@ SHARED = {
     "errors",
     "foreign_text",
     "units",
+    "sentences",
     "settings",
     "running_demo",
     "metrics",

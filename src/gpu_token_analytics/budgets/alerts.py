@@ -10,9 +10,9 @@ from typing import Any
 
 from gpu_token_analytics.budgets.standing import Standing
 from gpu_token_analytics.budgets.terms import Budget
-from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.rollups.spans import zone
+from gpu_token_analytics.sentences import Sentence, in_usd, sentence
 
 SPENT, FORECAST = "spent", "forecast"
 Json = dict[str, Any]
@@ -72,35 +72,34 @@ def alerts_of(state: Standing) -> Iterator[Alert]:
         yield Alert(state, FORECAST, 100)
 
 
-def usd(nusd: int | None) -> str:
-    """`1,234.56 USD`; six digits below a dollar."""
-    if nusd is None:
-        return "an unknown amount"
-    amount = nusd / NUSD_PER_USD
-    return f"{amount:,.2f} USD" if amount >= 1 or not nusd else f"{amount:,.6f} USD"
-
-
 def subject(alert: Mapping[str, Any]) -> str:
     """One line, without what others could put into it."""
     told = f"{alert['percent']} % spent" if alert["kind"] == SPENT else "forecast over the limit"
     return f"Budget {alert['budget']}: {told}"
 
 
-def sentence(alert: Mapping[str, Any]) -> str:
+def in_pieces(alert: Mapping[str, Any]) -> Sentence:
     """All of it in one paragraph."""
     whose = "the fleet" if alert["key"] is None else f"{alert['scope']} {visible(alert['key'])}"
-    text = (
-        f"{whose} has spent {usd(alert['spent_nusd'])} of {usd(alert['limit_nusd'])} in the "
-        f"{alert['period']} from "
-        f"{_day(alert, 'start')} to {_day(alert, 'end')} ({alert['time_zone']})."
-    )
-    if alert["forecast_nusd"] is not None:
-        low, high = usd(alert["forecast_low_nusd"]), usd(alert["forecast_high_nusd"])
-        text += (
-            f" At its end it is forecast to be {usd(alert['forecast_nusd'])} (80 %: {low} to "
-            f"{high})."
-        )
-    return text
+    spent_nusd, made_nusd = alert["spent_nusd"], alert["forecast_nusd"]
+    pieces = [
+        f"{whose} has spent ",
+        "an unknown amount" if spent_nusd is None else spent_nusd,
+        " of ",
+        alert["limit_nusd"],
+        f" in the {alert['period']} from {_day(alert, 'start')} to {_day(alert, 'end')} "
+        f"({alert['time_zone']}).",
+    ]
+    if made_nusd is not None:
+        low_nusd, high_nusd = alert["forecast_low_nusd"], alert["forecast_high_nusd"]
+        pieces += [" At its end it is forecast to be ", made_nusd]
+        pieces += [" (80 %: ", low_nusd, " to ", high_nusd, ")."]
+    return sentence(*pieces)
+
+
+def paragraph(alert: Mapping[str, Any]) -> str:
+    """The same for receivers, who are told in USD."""
+    return in_usd(in_pieces(alert))
 
 
 def plain(alert: Mapping[str, Any]) -> Json:
@@ -124,7 +123,7 @@ def plain(alert: Mapping[str, Any]) -> Json:
         "from": moments["start"],
         "to": moments["end"],
         "raised_at": moments["raised_at"],
-        "text": f"{subject(alert)}. {sentence(alert)}",
+        "text": f"{subject(alert)}. {paragraph(alert)}",
     }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, field
 
-from gpu_token_analytics.costs.answers.base import Answer, Count, End, NanoUsd
+from gpu_token_analytics.costs.answers.base import Answer, Count, End, NanoUsd, Pieces
 
 Scope: TypeAlias = Literal["fleet", "team", "tenant", "model"]
 PeriodName: TypeAlias = Literal["day", "week", "month"]
@@ -114,7 +114,8 @@ class BudgetAlert(Answer):
     from_: Start = field(name="from")
     to: End
     raised_at: datetime
-    text: str
+    text: Annotated[str, Meta(description="What its receivers are told, in USD.")]
+    sentence: Pieces
     deliveries: Annotated[list[BudgetDelivery], Meta(description="Empty: no receiver was set.")]
 
 

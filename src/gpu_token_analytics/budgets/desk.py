@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
-from gpu_token_analytics.budgets.alerts import plain
+from gpu_token_analytics.budgets.alerts import in_pieces, plain
 from gpu_token_analytics.budgets.answers import (
     BudgetAlert,
     BudgetDelivery,
@@ -157,6 +157,7 @@ def _alert(row: Mapping[str, Any]) -> BudgetAlert:
     fields: dict[str, Any] = {
         **same,
         **ends,
+        "sentence": in_pieces(row),
         "deliveries": [_delivery(item) for item in row["deliveries"]],
     }
     return BudgetAlert(**fields)

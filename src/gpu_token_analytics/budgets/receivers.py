@@ -22,7 +22,7 @@ from email.utils import format_datetime
 from http.client import HTTPException
 from typing import Any, Protocol
 
-from gpu_token_analytics.budgets.alerts import plain, sentence, subject
+from gpu_token_analytics.budgets.alerts import paragraph, plain, subject
 from gpu_token_analytics.settings import Settings
 
 TIMEOUT_SECONDS = 10.0
@@ -122,7 +122,7 @@ class Alertmanager:
             labels["site"] = self._site
         posted = {
             "labels": labels,
-            "annotations": {"summary": subject(alert), "description": sentence(alert)},
+            "annotations": {"summary": subject(alert), "description": paragraph(alert)},
             "startsAt": _rfc3339(alert["raised_at"]),
             # One raised as the period ended, or after it, would be over before anybody was told.
             "endsAt": _rfc3339(
@@ -182,7 +182,7 @@ class Mail:
         message["Message-ID"] = f"<{_id_of(alert)}@{sender.rpartition('@')[2].strip('>')}>"
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(
-            f"{sentence(alert)}\n\nThis is told once for each budget, period and threshold.\n"
+            f"{paragraph(alert)}\n\nThis is told once for each budget, period and threshold.\n"
         )
         return message
 

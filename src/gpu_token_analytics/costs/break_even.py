@@ -26,6 +26,7 @@ from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.questions import check_cost
 from gpu_token_analytics.documents import NUSD_PER_USD, US_PER_HOUR
 from gpu_token_analytics.errors import Refused
+from gpu_token_analytics.sentences import Sentence, in_usd, sentence
 
 OTHERS = "*"
 MAX_PRICE = 1e6
@@ -223,75 +224,80 @@ def _row(
         break_even_utilization=needed if needed is not None and needed <= 1 else None,
         utilization=used,
         says="",
+        sentence=[],
     )
-    verdict.says = _sentence(case, verdict)
+    verdict.sentence = _sentence(case, verdict)
+    verdict.says = in_usd(verdict.sentence)
     return verdict
 
 
-def _sentence(case: _Case, row: BreakEvenRow) -> str:
+def _sentence(case: _Case, row: BreakEvenRow) -> Sentence:
     """The winner, by how much, and what would change it."""
     name = row.model or "everything, with all idle money"
     if not row.tokens:
-        return f"Nothing to compare for {name}: no tokens in this range."
+        return sentence(f"Nothing to compare for {name}: no tokens in this range.")
     if row.api_usd_per_million is None:
-        return (
-            f"No winner for {name}: "
-            f"{'no API price is given' if row.model else 'some models have no API price'}."
-        )
+        missing = "no API price is given" if row.model else "some models have no API price"
+        return sentence(f"No winner for {name}: {missing}.")
     if row.own_usd_per_million is None:
-        return (
-            f"No winner for {name}: the GPU-hours of this range cost nothing, so its part of "
-            f"{_usd(case.usd_per_gpu_hour or 0.0)} a GPU-hour is not known."
+        return sentence(
+            f"No winner for {name}: the GPU-hours of this range cost nothing, so its part of ",
+            _nusd(case.usd_per_gpu_hour or 0.0),
+            " a GPU-hour is not known.",
         )
+    own, api = _nusd(row.own_usd_per_million), _nusd(row.api_usd_per_million)
     if row.own_wins is None:
-        return (
-            f"No winner for {name}: {_usd(row.own_usd_per_million)} a million tokens on own GPUs "
-            "and from the API."
+        return sentence(
+            f"No winner for {name}: ", own, " a million tokens on own GPUs and from the API."
         )
-    rates = (
-        f"{_usd(row.own_usd_per_million)} a million tokens on own GPUs, "
-        f"{_usd(row.api_usd_per_million)} from the API"
-    )
-    saved = _usd(abs(row.saved_nusd or 0) / NUSD_PER_USD)
+    saved = abs(row.saved_nusd or 0)
+    rates = (own, " a million tokens on own GPUs, ", api, " from the API, ", saved, " less; ")
     now = f"now {row.tokens_per_hour or 0:,.0f}"
-    even = row.break_even_tokens_per_hour
-    if row.own_wins:
-        change = (
-            f"the API would win below {even or 0:,.0f} tokens an hour ({now}) or at less than "
-            f"{_usd(row.own_usd_per_million)}"
-        )
-        said = f"Own GPUs win for {name}: {rates}, {saved} less; {change}."
-    else:
-        price = case.usd_per_gpu_hour
-        parts = []
-        if even is not None and row.utilization is None:
-            parts.append(f"from {even:,.0f} tokens an hour on ({now})")
-        elif even is not None and row.break_even_utilization is not None:
-            busy = (
-                f"{100 * row.break_even_utilization:.0f} % of the GPU money used instead of "
-                f"{100 * (row.utilization or 0.0):.0f} %"
-            )
-            parts.append(f"from {even:,.0f} tokens an hour on ({now}; {busy})")
-        elif even is not None:
-            parts.append(
-                f"at no load these GPUs can take (it would need {even:,.0f} tokens an hour, {now})"
-            )
-        if price is not None:
-            parts.append(
-                f"below {_usd(price * row.api_usd_per_million / row.own_usd_per_million)} a "
-                f"GPU-hour instead of {_usd(price)}"
-            )
-        said = (
-            f"The API wins for {name}: {rates}, {saved} less; own GPUs would win "
-            f"{' or '.join(parts) or 'at no load'}."
-        )
     low = (
         f" Few tokens (less than {case.low_volume_tokens:,}): read it with care."
         if row.low_volume
         else ""
     )
-    return said + low
+    if row.own_wins:
+        even = row.break_even_tokens_per_hour or 0
+        change = f"the API would win below {even:,.0f} tokens an hour ({now}) or at less than "
+        return sentence(f"Own GPUs win for {name}: ", *rates, change, own, ".", low)
+    ways: Sentence = []
+    for way in filter(None, (_enough_load(row, now), _low_enough_price(case, row))):
+        ways += [" or ", *way] if ways else way
+    return sentence(
+        f"The API wins for {name}: ",
+        *rates,
+        "own GPUs would win ",
+        *(ways or ["at no load"]),
+        ".",
+        low,
+    )
 
 
-def _usd(value: float) -> str:
-    return f"{value:,.2f} USD" if value >= 10 else f"{value:.3g} USD"
+def _enough_load(row: BreakEvenRow, now: str) -> Sentence:
+    """From what load on own GPUs would win; empty: that is not known."""
+    even = row.break_even_tokens_per_hour
+    if even is None:
+        return []
+    if row.utilization is None:
+        return [f"from {even:,.0f} tokens an hour on ({now})"]
+    if row.break_even_utilization is None:
+        return [f"at no load these GPUs can take (it would need {even:,.0f} tokens an hour, {now})"]
+    busy = (
+        f"{100 * row.break_even_utilization:.0f} % of the GPU money used instead of "
+        f"{100 * row.utilization:.0f} %"
+    )
+    return [f"from {even:,.0f} tokens an hour on ({now}; {busy})"]
+
+
+def _low_enough_price(case: _Case, row: BreakEvenRow) -> Sentence:
+    """Below what price of a GPU-hour own GPUs would win; empty: that is not known."""
+    price, own, api = case.usd_per_gpu_hour, row.own_usd_per_million, row.api_usd_per_million
+    if price is None or not own or api is None:
+        return []
+    return ["below ", _nusd(price * api / own), " a GPU-hour instead of ", _nusd(price)]
+
+
+def _nusd(usd: float) -> int:
+    return round(usd * NUSD_PER_USD)

@@ -33,6 +33,7 @@ from gpu_token_analytics.costs.jumps import (
 from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.questions import check_cost, cost_query
 from gpu_token_analytics.rollups.spans import DAY, HOUR, floor
+from gpu_token_analytics.sentences import sentence
 
 WEEK, MONTH = timedelta(days=7), timedelta(days=30)
 HOURLY_GPUS = 20
@@ -148,7 +149,7 @@ def give_back(
     return [
         hint_of(
             "give_back",
-            (
+            sentence(
                 f"{_called(place)} was used for {percent(week[place].used_share)} of its money of "
                 "7 days: give it back."
             ),
@@ -190,10 +191,12 @@ def put_together(
         given.append(
             hint_of(
                 "put_together",
-                f"{len(chosen)} GPUs ({gpu_name or 'of unknown type'}) of "
-                f"{host or 'an unknown host'} use {percent(share)} "
-                f"of one together: put {', '.join(models) or 'their work'} on one, if it has room; "
-                f"give {len(freed)} back.",
+                sentence(
+                    f"{len(chosen)} GPUs ({gpu_name or 'of unknown type'}) of "
+                    f"{host or 'an unknown host'} use {percent(share)} of one together: put "
+                    f"{', '.join(models) or 'their work'} on one, if it has room; give "
+                    f"{len(freed)} back."
+                ),
                 str(host),
                 [place.gpu for place in chosen],
                 models,
@@ -231,9 +234,10 @@ def scale_down(
         given.append(
             hint_of(
                 "scale_down",
-                f"{model} is quiet from {hours[0]:02d}:00 to {until:02d}:00 ({query.zone.key}) on "
-                f"{len(gpus)} GPUs: "
-                "scale it down at these hours.",
+                sentence(
+                    f"{model} is quiet from {hours[0]:02d}:00 to {until:02d}:00 "
+                    f"({query.zone.key}) on {len(gpus)} GPUs: scale it down at these hours."
+                ),
                 model,
                 gpus,
                 [model],

@@ -15,6 +15,7 @@ from gpu_token_analytics.costs.answers.hints import Hint
 from gpu_token_analytics.costs.query import Row
 from gpu_token_analytics.documents import NUSD_PER_USD
 from gpu_token_analytics.rollups.spans import DAY
+from gpu_token_analytics.sentences import Sentence, in_usd, sentence
 
 US_PER_HOUR = 3_600_000_000
 DAYS_BEFORE = 7
@@ -118,19 +119,23 @@ class _Of(NamedTuple):
 
 
 def _spend(of: _Of, last: Row, earlier: Sequence[Row]) -> Hint | None:
-    now = last["cost_nusd"] / NUSD_PER_USD
-    before = sum(row["cost_nusd"] for row in earlier) / DAYS_BEFORE / NUSD_PER_USD
+    nusd = last["cost_nusd"]
+    now = nusd / NUSD_PER_USD
+    before_nusd = sum(row["cost_nusd"] for row in earlier) / DAYS_BEFORE
+    before = before_nusd / NUSD_PER_USD
     if now - before < max(THRESHOLDS.spend * before, THRESHOLDS.spend_usd):
         return None
-    says = (
-        f"{of.group} {of.name} cost {now:,.2f} USD on {of.day}, {before:,.2f} a day in the 7 days "
-        "before."
+    said = sentence(
+        f"{of.group} {of.name} cost ",
+        nusd,
+        f" on {of.day}, ",
+        round(before_nusd),
+        " a day in the 7 days before.",
     )
     models = [of.name] if of.group == "model" else []
-    nusd = last["cost_nusd"]
     return hint_of(
         "spend_jump",
-        says,
+        said,
         of.name,
         [],
         models,
@@ -150,14 +155,16 @@ def _price(of: _Of, last: Row, earlier: Sequence[Row]) -> Hint | None:
         or abs(now - before) < THRESHOLDS.price * before
     ):
         return None
-    says = (
-        f"A GPU-hour of {of.name} cost {now:,.4f} USD on {of.day}, {before:,.4f} in the 7 days "
-        "before: "
-        "is a price row missing or wrong?"
+    said = sentence(
+        f"A GPU-hour of {of.name} cost ",
+        round(now * NUSD_PER_USD),
+        f" on {of.day}, ",
+        round(before * NUSD_PER_USD),
+        " in the 7 days before: is a price row missing or wrong?",
     )
     return hint_of(
         "price_jump",
-        says,
+        said,
         of.name,
         [],
         [],
@@ -172,7 +179,7 @@ def _coverage(of: _Of, last: Row, earlier: Sequence[Row]) -> Hint | None:
     now, before = _observed([last]), _observed(earlier)
     if now is None or before is None or before - now < THRESHOLDS.coverage:
         return None
-    says = (
+    said = sentence(
         f"Coverage of {of.name} fell to {percent(now)} on {of.day} from {percent(before)} in the 7 "
         "days before: "
         "is its agent running?"
@@ -180,7 +187,7 @@ def _coverage(of: _Of, last: Row, earlier: Sequence[Row]) -> Hint | None:
     nusd = last["unobserved_nusd"]
     return hint_of(
         "coverage_drop",
-        says,
+        said,
         of.name,
         [],
         [],
@@ -207,7 +214,7 @@ def _observed(rows: Sequence[Row]) -> float | None:
 
 def hint_of(
     kind: str,
-    says: str,
+    said: Sentence,
     subject: str,
     gpus: list[str],
     models: list[str],
@@ -221,7 +228,18 @@ def hint_of(
 ) -> Hint:
     """A hint; what is left out does not apply to its kind."""
     return Hint(
-        kind, says, subject, gpus, models, list(hours), week_nusd, month_nusd, value, before, cells
+        kind,
+        in_usd(said),
+        said,
+        subject,
+        gpus,
+        models,
+        list(hours),
+        week_nusd,
+        month_nusd,
+        value,
+        before,
+        cells,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gpu_token_analytics.costs import choices as p
+from gpu_token_analytics.sentences import worded
 from gpu_token_analytics.terminal import money
 from gpu_token_analytics.terminal import support as cli
 
@@ -103,7 +104,7 @@ def break_even(
             style="bold" if row.model is None else None,
         )
     hourly = body.own_usd_per_gpu_hour
-    cli.show(made, *(row.says for row in body.rows))
+    cli.show(made, *(worded(row.sentence, shown.worded) for row in body.rows))
     cli.show(
         f"paid per GPU-hour: {shown.ratio(hourly)} {shown.code}"
         + (f", what if {usd_per_gpu_hour} USD" if usd_per_gpu_hour is not None else ""),

@@ -224,6 +224,7 @@ def remove_budget(name: NameArgument, as_json: cli.JsonOption = False) -> None:
 @budgets_app.command("alerts")
 def alerts(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most alerts, newest first.")] = 50,
+    currency: money.CurrencyOption = None,
     wide: cli.WideOption = False,
     as_json: cli.JsonOption = False,
     as_csv: cli.CsvOption = False,
@@ -237,6 +238,7 @@ def alerts(
 
     with cli.opened() as desk:
         rows = [_plain(row) for row in BudgetDesk.over(desk).told(limit)]
+        shown = money.shown_in(desk, currency)
     if cli.printed(
         {"alerts": rows},
         [{**row, "deliveries": [_delivery(item) for item in row["deliveries"]]} for row in rows],
@@ -248,8 +250,8 @@ def alerts(
         Column("raised", right=False),
         Column("budget", right=False),
         Column("what", right=False),
-        Column("spent USD", 2),
-        Column("limit USD", 3),
+        Column(f"spent {shown.code}", 2),
+        Column(f"limit {shown.code}", 3),
         Column("period from", 4, right=False),
         Column("reached", 1, right=False),
     )
@@ -258,7 +260,7 @@ def alerts(
         reached = (
             ", ".join(_delivery(item) for item in row["deliveries"]) or "nobody is set to be told"
         )
-        spent, limit_text = cli.dollars(row["spent_nusd"]), cli.dollars(row["limit_nusd"])
+        spent, limit_text = shown.amount(row["spent_nusd"]), shown.amount(row["limit_nusd"])
         made.add_row(
             row["raised_at"][:19],
             row["budget"],
@@ -268,7 +270,7 @@ def alerts(
             row["from"],
             reached,
         )
-    cli.show(made)
+    cli.show(made, *shown.notes())
 
 
 def _percents(thresholds: str) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from gpu_token_analytics.sentences import worded
 from gpu_token_analytics.terminal import money
 from gpu_token_analytics.terminal import support as cli
 
@@ -48,7 +49,8 @@ def show_hints(
     made = FittedTable(f"hints, as of {cli.instant(body.to)}, {body.gpus} GPUs", columns, wide=wide)
     for hint in body.hints:
         amounts = map(shown.amount, (hint.week_nusd, hint.month_nusd))
-        made.add_row(hint.kind, hint.subject, *amounts, str(len(hint.gpus) or ""), hint.says)
+        said = worded(hint.sentence, shown.worded)
+        made.add_row(hint.kind, hint.subject, *amounts, str(len(hint.gpus) or ""), said)
     cli.show(
         made,
         *(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gpu_token_analytics.sentences import with_unit
 from gpu_token_analytics.terminal import support as cli
 
 if TYPE_CHECKING:  # drivers are not loaded for `--help`
@@ -43,6 +44,10 @@ class Shown:
     def amount(self, nusd: int | None) -> str:
         """Money; `-` where it is not known."""
         return cli.dollars(None if nusd is None else self.convert(nusd))
+
+    def worded(self, nusd: int) -> str:
+        """Money within a sentence, with its currency."""
+        return with_unit(self.convert(nusd), self.code)
 
     def ratio(self, usd: float | None, places: int = 3) -> str:
         """A rate in USD, such as that of a million tokens; `-` where it is not known."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # drivers and rich are not loaded for `--help`
     from gpu_token_analytics.costs.query import CostQuery
 
 NUSD = 1e9
+PIECES = "sentence"  # the field of answers that has what `says` or `text` says in pieces
 _LAST = re.compile(r"(\d{1,5})(m|h|d|w)")
 _UNIT = {
     "m": timedelta(minutes=1),
@@ -234,8 +235,8 @@ def printed(body: Any, rows: Iterable[Any], *, as_json: bool, as_csv: bool) -> b
 
 def print_csv(rows: Iterable[Any], columns: Iterable[str] = ()) -> None:
     """Rows of a JSON answer as CSV on standard output: a column for each field, `a.b` for one
-    inside another, lists with blanks between; empty is null. columns: those that are there even
-    where no row is, first."""
+    inside another, lists with blanks between; empty is null. A sentence is there as a whole, not
+    in pieces, too. columns: those that are there even where no row is, first."""
     import csv
     import sys
 
@@ -251,6 +252,8 @@ def print_csv(rows: Iterable[Any], columns: Iterable[str] = ()) -> None:
 def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in row.items():
+        if name == PIECES:
+            continue
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{name}.")
         else:

@@ -3,6 +3,7 @@ stay in USD."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,9 +13,12 @@ import pytest
 from bench.synthetic_cells import Fleet
 from rich.console import Console
 
+from gpu_token_analytics.budgets.desk import BudgetDesk
+from gpu_token_analytics.budgets.watch import BudgetWatch
 from gpu_token_analytics.costs.rates import NewRate, append_rate
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.sentences import in_usd, with_unit, worded
 from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.terminal import money, top
 from gpu_token_analytics.terminal.support import dollars
@@ -33,6 +37,7 @@ COMMANDS = (
     ("prices", "list"),
     ("hints",),
     ("budgets", "status"),
+    ("budgets", "alerts"),
 )
 
 
@@ -75,6 +80,56 @@ def test_tables_are_in_the_currency_and_files_are_not(
     headings = eur.splitlines()[1]
     assert "EUR" in headings
     assert not {"USD", "$"} & set(re.findall(r"USD|\$", headings))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("break-even", "0.6", *RANGE),
+        ("break-even", "60", *RANGE, "--usd-per-gpu-hour", "1.3"),
+    ],
+)
+def test_sentences_have_their_amounts_in_the_currency_of_the_table(
+    made: Api, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    commands_at(START + timedelta(days=1), monkeypatch)
+    run = runner(made.store, made.settings)
+    rows = json.loads(run(*command, "--json").stdout)["rows"]
+    usd, eur = (run(*command, "--wide", *more).stdout for more in ((), ("--currency", "EUR")))
+    amounts = 0
+    for row in rows:
+        pieces = row["sentence"]
+        assert in_usd(pieces) == row["says"]
+        assert row["says"] in usd
+        converted = [
+            piece
+            if isinstance(piece, str)
+            else int((piece * Decimal("0.9")).to_integral_value(ROUND_HALF_EVEN))
+            for piece in pieces
+        ]
+        assert worded(converted, lambda nano: with_unit(nano, "EUR")) in eur
+        amounts += sum(isinstance(piece, int) for piece in pieces)
+    assert amounts > 0
+    header = run(*command, "--csv").stdout.splitlines()[0].split(",")
+    assert ("says" in header, "sentence" in header) == (True, False)
+
+
+def test_what_was_told_of_a_budget_can_be_read_in_another_currency(made: Api) -> None:
+    run = runner(made.store, made.settings)
+    run("budgets", "set", "little", "1", "--at", "1", "--no-forecast")
+    desk = made.services.desk
+    budgets = BudgetDesk.over(desk)
+    BudgetWatch(budgets.store, budgets.spending, (), desk.now).look()
+    body = made.reader.get("/v1/budgets/alerts").json()["alerts"]
+    (told,) = [row for row in body if row["budget"] == "little"]
+    amounts = [piece for piece in told["sentence"] if isinstance(piece, int)]
+    assert amounts == [told["spent_nusd"], told["limit_nusd"]]
+    assert told["text"].endswith(in_usd(told["sentence"]))
+    lines = run("budgets", "alerts", "--currency", "EUR").stdout.splitlines()
+    assert "limit EUR" in lines[1]
+    assert " 0.900000 " in next(line for line in lines if " little " in line)
+    assert lines[-1].startswith("in EUR at 1 USD = 0.9 EUR")
+    run("budgets", "remove", "little")
 
 
 def test_an_amount_is_converted_to_the_last_place(made: Api) -> None:

@@ -8,13 +8,17 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from bench.synthetic_cells import Fleet
 
 from gpu_token_analytics.api.keys import KeyScope
+from gpu_token_analytics.costs.rates import NewRate, append_rate
+from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.sentences import in_usd, with_unit, worded
 from gpu_token_analytics.settings import Settings
 
 from .conftest import Api, commands_at, served
@@ -125,6 +129,26 @@ def test_every_kind_of_hint_with_the_money_of_its_cells(made: Api) -> None:
     assert {threshold["name"]: threshold["value"] for threshold in body["thresholds"]}[
         "little_used"
     ] == 0.25
+
+
+def test_sentences_are_told_in_pieces_whose_amounts_can_be_converted(
+    made: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands_at(NOW, monkeypatch)
+    hints = made.reader.get("/v1/hints").json()["hints"]
+    assert all(in_usd(hint["sentence"]) == hint["says"] for hint in hints)
+    of_kind = {hint["kind"]: hint for hint in hints}
+    jump, price = of_kind["spend_jump"], of_kind["price_jump"]
+    assert jump["sentence"][1] == jump["week_nusd"] > 0
+    assert price["sentence"][1::2] == [round(price[name] * 1e9) for name in ("value", "before")]
+    new = NewRate(currency="EUR", units_per_usd=Decimal("0.5"), valid_from=START)
+    append_rate(made.services.desk, new, "cli")
+    text = runner(made.store, made.settings)("hints", "--wide", "--currency", "EUR").stdout
+    for hint in (jump, price):
+        assert hint["says"] not in text
+        halved = worded(hint["sentence"], lambda nusd: with_unit(round(nusd / 2), "EUR"))
+        assert halved in text
+    made.store[Collection.EXCHANGE_RATES].delete_many({})
 
 
 def test_hours_are_those_of_the_zone(made: Api) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gpu_token_analytics.budgets.alerts import alerts_of, plain, sentence, subject
+from gpu_token_analytics.budgets.alerts import alerts_of, paragraph, plain, subject
 from gpu_token_analytics.budgets.forecast import Forecast
 from gpu_token_analytics.budgets.standing import Standing
 from gpu_token_analytics.budgets.store import FIRST_WAIT, LONGEST_WAIT, MOST_ATTEMPTS, wait_after
@@ -85,7 +85,7 @@ def test_words_hold_the_figures_and_no_controls_of_others() -> None:
     )
     row = {**alert.document(), "raised_at": AT}
     assert subject(row) == "Budget acme: 50 % spent"
-    assert sentence(row).startswith(
+    assert paragraph(row).startswith(
         "tenant acme\\x1b[31m has spent 500,000,000.00 USD of 1,000,000,000.00 USD in the month "
         "from 2026-03-01 00:00 to "
         "2026-04-01 00:00 (UTC). At its end it is forecast to be 2,000,000,000.00 USD (80 %:"

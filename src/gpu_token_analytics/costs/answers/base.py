@@ -30,6 +30,16 @@ Start: TypeAlias = Annotated[
 End: TypeAlias = Annotated[
     datetime, Meta(description="End, exclusive.", examples=["2026-02-01T00:00:00Z"])
 ]
+Pieces: TypeAlias = Annotated[
+    list[str | int],
+    Meta(
+        description=(
+            "The same sentence in pieces, for readers that show another currency: text, and "
+            "amounts as integer nano-USD."
+        ),
+        examples=[["tenant search cost ", 9_000_000_000, " on 2026-01-30."]],
+    ),
+]
 Next: TypeAlias = Annotated[
     str | None,
     Meta(
@@ -55,6 +65,7 @@ __all__ = [
     "NanoUsd",
     "Next",
     "Part",
+    "Pieces",
     "Share",
     "Start",
     "field",

@@ -15,6 +15,7 @@ from gpu_token_analytics.costs.answers.base import (
     NanoUsd,
     Next,
     Part,
+    Pieces,
     Share,
     Start,
     field,
@@ -324,8 +325,10 @@ class BreakEvenRow(Answer):
     ]
     utilization: Annotated[Share | None, Meta(description="Attributed share of the money now.")]
     says: Annotated[
-        str, Meta(description="The winner, by how much, and what would change it, in a sentence.")
+        str,
+        Meta(description="The winner, by how much, and what would change it, in a sentence; USD."),
     ]
+    sentence: Pieces
 
 
 class BreakEvenResponse(Answer):

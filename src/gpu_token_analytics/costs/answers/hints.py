@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from gpu_token_analytics.costs.answers.base import Answer, Count, NanoUsd
+from gpu_token_analytics.costs.answers.base import Answer, Count, NanoUsd, Pieces
 
 
 class Hint(Answer):
@@ -23,7 +23,8 @@ class Hint(Answer):
             examples=["give_back"],
         ),
     ]
-    says: Annotated[str, Meta(description="What was seen and what to do, in a sentence.")]
+    says: Annotated[str, Meta(description="What was seen and what to do, in a sentence; USD.")]
+    sentence: Pieces
     subject: Annotated[
         str, Meta(description="The GPU, host, GPU type, model or tenant it is about.")
     ]

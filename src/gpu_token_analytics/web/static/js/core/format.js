@@ -77,6 +77,11 @@ export function moneyLike(values) {
   };
 }
 
+/** A sentence of the API: text, and amounts in nano-USD. */
+export function worded(pieces) {
+  return pieces.map((piece) => (typeof piece === 'string' ? piece : money(piece))).join('');
+}
+
 /** All nine decimals: `$0.023236074`. */
 export function moneyExact(value) {
   return nusd(value) === null ? UNKNOWN : decimal(inShown(nusd(value)), 9);

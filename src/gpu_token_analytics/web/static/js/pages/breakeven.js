@@ -3,7 +3,7 @@
 import { get } from '../core/api.js';
 import { costs } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { count, known, moneyExact, money, percent, rate, unit, usdForScale } from '../core/format.js';
+import { count, known, moneyExact, money, percent, rate, unit, usdForScale, worded } from '../core/format.js';
 import { go, hrefWith } from '../core/state.js';
 import { iso, rangeText } from '../core/time.js';
 import { card, noCells } from '../parts/feedback.js';
@@ -47,7 +47,7 @@ function answerCard(state, { rows, own_usd_per_gpu_hour: own }) {
       row.break_even_utilization === null ? null : h('span', { class: 'under' }, `${percent(row.break_even_utilization)} needed`)] },
   ];
   return card('Own GPUs or the API', { id: 'answer', hint: `${rangeText(state)}, without filters. Own money of a model is attributed and its share of warm idle.${own === null ? '' : ` A GPU-hour cost ${rate(own)}.`}` },
-    h('ul', { class: 'checked', id: 'sentences' }, rows.map((row) => h('li', null, row.says))),
+    h('ul', { class: 'checked', id: 'sentences' }, rows.map((row) => h('li', null, worded(row.sentence)))),
     table({ id: 'break-even-rows', caption: 'Own GPUs against the API', columns, rows, sort: { params: state.params, initial: 'model.asc' } }));
 }
 

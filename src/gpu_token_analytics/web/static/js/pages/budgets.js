@@ -2,7 +2,7 @@
 
 import { get, post } from '../core/api.js';
 import { h } from '../core/dom.js';
-import { known, money, moneyExact, nusd, percent, usdForScale } from '../core/format.js';
+import { known, money, moneyExact, nusd, percent, usdForScale, worded } from '../core/format.js';
 import { iso, moment } from '../core/time.js';
 import { budgetForm } from '../parts/budgetform.js';
 import { card, emptyPanel } from '../parts/feedback.js';
@@ -90,7 +90,7 @@ function alertTable(rows, state) {
   const columns = [
     { key: 'at', label: 'When', value: (row) => row.raised_at, cell: (row) => moment(Date.parse(row.raised_at), state.zone) },
     { key: 'budget', label: 'Budget', value: (row) => row.budget, cell: (row) => row.budget },
-    { key: 'what', label: 'What', cell: (row) => [what(row), h('span', { class: 'under' }, row.text.split('. ').slice(1).join('. '))] },
+    { key: 'what', label: 'What', cell: (row) => [what(row), h('span', { class: 'under' }, worded(row.sentence))] },
     { key: 'reached', label: 'Reached', cell: (row) => (row.deliveries.length === 0 ? 'nobody was set to be told' : row.deliveries.map((item) => h('div', null,
       h('span', { class: `badge ${STATES[item.state]}` }, `${item.receiver}: ${item.state}`),
       item.error ? h('span', { class: 'under' }, `${item.error}; ${item.attempts} attempts${item.next_at ? `, next ${moment(Date.parse(item.next_at), state.zone)}` : ''}`) : null))) },

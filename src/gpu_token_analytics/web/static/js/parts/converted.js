@@ -61,7 +61,7 @@ export function currencyNote(state, rates, held) {
   if (held.length === 0) return h('p', { class: 'notice warn', id: 'currency-note' }, `There is no rate of ${asked} at the end of this time, so money is in USD. Say one on the page Prices.`);
   const { units_per_usd: units, valid_from: since } = held[held.length - 1];
   return h('p', { class: 'hint', id: 'currency-note' },
-    `Money is in ${asked}: 1 USD = ${units} ${asked}, ${Date.parse(since) <= 0 ? 'for all the history' : `the rate since ${moment(Date.parse(since), state.zone)}`}. Sentences and forms stay in USD.`,
+    `Money is in ${asked}: 1 USD = ${units} ${asked}, ${Date.parse(since) <= 0 ? 'for all the history' : `the rate since ${moment(Date.parse(since), state.zone)}`}. Forms stay in USD.`,
     held.length > 1 ? ` The rate changed within this range and everything here is at the last one; files, and the last table of Overview, Models and Tenants, have each hour at its own.` : null);
 }
 

@@ -1,7 +1,7 @@
 /** What could be given back, put together or scaled down, and what jumped: with money, and the way to the cells behind it. */
 
 import { h } from '../core/dom.js';
-import { known, money, moneyExact, usdForScale } from '../core/format.js';
+import { known, money, moneyExact, usdForScale, worded } from '../core/format.js';
 import { hrefTo } from '../core/state.js';
 import { iso, moment } from '../core/time.js';
 import { card } from './feedback.js';
@@ -26,7 +26,7 @@ export function hintsCard(state, answer) {
     { key: 'kind', label: 'Hint', value: (row) => row.kind, cell: (row) => KINDS[row.kind] ?? row.kind },
     { key: 'week', label: 'Last 7 days', number: true, value: (row) => usdForScale(row.week_nusd), cell: (row) => known(row.week_nusd, exact, 'it is not about money') },
     { key: 'month', label: 'Last 30 days', number: true, value: (row) => usdForScale(row.month_nusd), cell: (row) => known(row.month_nusd, exact, 'a jump is of one day') },
-    { key: 'says', label: 'What was seen', cell: (row) => h('span', { class: 'said' }, row.says) },
+    { key: 'says', label: 'What was seen', cell: (row) => h('span', { class: 'said' }, worded(row.sentence)) },
     { key: 'of', label: 'Behind it', class: 'behind', cell: (row) => [link(row), row.gpus.length > 3 ? h('span', { class: 'under' }, `and ${row.gpus.length - 3} more`) : null,
       h('details', null, h('summary', null, 'Cells'), h('code', { class: 'path' }, row.cells))] },
   ];
