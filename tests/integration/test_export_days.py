@@ -185,6 +185,23 @@ def test_a_killed_run_leaves_whole_files_and_the_next_goes_on(
     assert not list(folder.rglob("*.partial"))
 
 
+def test_the_command_writes_the_days_of_a_named_period(one: Pipeline, tmp_path: Path) -> None:
+    folder = tmp_path / "ledger"
+    words = ["export", "--days", str(folder), "--period", "yesterday", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "gpu_token_analytics", *words],
+        cwd=ROOT,
+        env={**os.environ, **environment_of(one.settings)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    written = [json.loads(line)["day"] for line in done.stdout.splitlines()]
+    assert written == [f"{DAYS[-1]:%Y-%m-%d}"]
+
+
 def test_two_runs_at_once_are_one(one: Pipeline, tmp_path: Path) -> None:
     desk = Desk.over(one.store, one.settings)
     first = export_days(desk, question(), ExportLayout.COSTS, "self-hosted", tmp_path, None, None)

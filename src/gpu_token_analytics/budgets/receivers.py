@@ -16,7 +16,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.utils import format_datetime
 from http.client import HTTPException
@@ -27,6 +27,7 @@ from gpu_token_analytics.settings import Settings
 
 TIMEOUT_SECONDS = 10.0
 _MOST_ERROR_CHARACTERS = 300
+_SHORTEST = timedelta(hours=1)  # that Alertmanager is told an alert fires
 
 Json = dict[str, Any]
 
@@ -185,9 +186,6 @@ class Mail:
             f"{paragraph(alert)}\n\nThis is told once for each budget, period and threshold.\n"
         )
         return message
-
-
-_SHORTEST = datetime(1970, 1, 1, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def receivers_of(settings: Settings) -> list[Receiver]:

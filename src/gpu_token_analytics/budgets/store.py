@@ -30,7 +30,7 @@ Document = dict[str, Any]
 
 CLAIM = timedelta(seconds=120)
 FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=30), timedelta(hours=1)
-MOST_ATTEMPTS = 12  # over five hours and a half
+MOST_ATTEMPTS = 12  # in five hours
 ALERTS_KEPT = timedelta(days=400)
 _SAME_MONEY = ("scope", "key", "period", "time_zone", "limit_nusd")
 

@@ -78,9 +78,9 @@ def export(
     gpu,model,tenant`
     """
     if days is not None:
-        _refuse_beside_days(out, file_format, time_zone)
-        ranged = start is not None or end is not None or _was_given(context, "last")
-        asked = cli.asked_range(start, end, last) if ranged else None
+        _refuse_beside_days(out, file_format, time_zone, currency)
+        ranged = any(_was_given(context, name) for name in ("start", "end", "last", "period"))
+        asked = cli.asked_range(start, end, last, period) if ranged else None
         _export_days(
             days,
             asked,
@@ -138,7 +138,7 @@ def _was_given(context: typer.Context, option: str) -> bool:
 
 
 def _refuse_beside_days(
-    out: Path | None, file_format: p.ExportFormat | None, time_zone: str
+    out: Path | None, file_format: p.ExportFormat | None, time_zone: str, currency: str | None
 ) -> None:
     """Raises SettingsError for what has no meaning there."""
     if out is not None:
@@ -152,6 +152,8 @@ def _refuse_beside_days(
         )
     if time_zone != "UTC":
         raise SettingsError(f"--time-zone {time_zone}: files of days are of UTC days; leave it out")
+    if currency is not None:
+        raise SettingsError(f"--currency {currency}: files of days are in USD; leave it out")
 
 
 def _export_days(

@@ -182,6 +182,8 @@ def dead_letters_resend(
     settings = settings_beside_demo()
     if value_file is not None and at is None:
         raise SettingsError("--value-file repairs one letter: name it as PARTITION/OFFSET")
+    if reason is not None and at is not None:
+        raise SettingsError(f"--reason {reason}: {at} is one letter already; leave one of them out")
     letters = _matching(settings, reason) if at is None else iter([_at(settings, at)])
     sent, still_bad = 0, Counter[str]()
     with EventProducer(settings, client="resend") as producer:

@@ -257,7 +257,7 @@ def _foreign(event: Event, tenant: str | None) -> str | None:
     if tenant is None:
         return None
     if not isinstance(event, TokenUsage):
-        return f"GPU samples belong to the operator; this key is for usage of tenant {tenant!r}"
+        return f"{kind_of(event).tag} is the operator's; this key is for usage of tenant {tenant!r}"
     if event.tenant != tenant:
         # Escaped: `caf\xe9` and `cafe\u0301` look alike, and are two tenants.
         return f"tenant={shorten(event.tenant)}: this key is for tenant {shorten(tenant)} only"
