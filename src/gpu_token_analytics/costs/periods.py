@@ -7,6 +7,7 @@
 Days begin at midnight of a time zone, clock changes included. The period before [start, end):
 
     whole months                           as many months before
+    a day, a week from a Monday            the day, the week before, on a month's first day, too
     from a month's begin to within it      the same part of the month before, at most all of it
     whole days                             as many days before
     from a Monday to within its week       the same part of the week before, at most all of it
@@ -79,6 +80,9 @@ def range_before(start: datetime, end: datetime, tz: ZoneInfo) -> tuple[datetime
         if whole_days and first.day == last.day == 1:
             months = (last.year - first.year) * 12 + last.month - first.month
             return midnight(_months_later(first, -months), tz), start
+        days = (last - first).days
+        if whole_days and (days == 1 or (days == 7 and not first.weekday())):
+            return midnight(first - (last - first), tz), start
         if end <= (following := midnight(_months_later(first, 1), tz)) and first.day == 1:
             begin = midnight(_months_later(first, -1), tz)
             return begin, start if end == following else min(start, begin + (end - start))

@@ -107,7 +107,11 @@ def bucket_start(at: datetime, step: Step, tz: ZoneInfo) -> datetime:
     if step is Step.DAY:
         return _midnight(local.date(), tz).astimezone(tz)
     if step is Step.HOUR:
-        return (at - timedelta(minutes=local.minute, seconds=local.second)).astimezone(tz)
+        begun = at.astimezone(UTC) - timedelta(minutes=local.minute, seconds=local.second)
+        # An hour that a clock change inside of it began: the time before has the hour's own name.
+        while begun.astimezone(tz).utcoffset() != local.utcoffset():
+            begun += MINUTE
+        return begun.astimezone(tz)
     return local
 
 

@@ -60,6 +60,11 @@ def test_what_is_no_period_is_refused_by_name(name: str) -> None:
         ("2026-03-30", "2026-04-06", "2026-03-23", "2026-03-30"),
         ("2026-03-30", "2026-03-31T09:00", "2026-03-23", "2026-03-24T09:00"),  # Monday to Tuesday
         ("2026-03-31", "2026-03-31T09:00", "2026-03-30", "2026-03-30T09:00"),
+        # a month's first day and first week, whole: no parts of a month
+        ("2026-04-01", "2026-04-02", "2026-03-31", "2026-04-01"),
+        ("2026-06-01", "2026-06-08", "2026-05-25", "2026-06-01"),
+        ("2026-06-01", "2026-06-03", "2026-05-01", "2026-05-03"),
+        ("2026-07-01", "2026-07-08", "2026-06-01", "2026-06-08"),  # from a Wednesday
         # nine hours of a day that skipped one
         ("2026-03-30", "2026-03-30T09:00", "2026-03-29", "2026-03-29T10:00"),
         # more than a day of 23 hours has: all of it
@@ -95,3 +100,14 @@ def test_it_is_before_and_not_empty(
     low, high = range_before(begin, end, tz)
     assert low < high <= begin
     assert high - low <= end - begin + timedelta(days=4)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/Havana", "Asia/Kathmandu"])
+def test_a_period_that_is_over_is_beside_the_one_of_its_kind_before(zone: str) -> None:
+    """Of every day, week and month of years, clock changes, leap days and new years included."""
+    tz = ZoneInfo(zone)
+    for day in range(3 * 366):
+        now = datetime(2023, 12, 1, 12, tzinfo=tz) + timedelta(days=day)
+        for name in ("yesterday", "last-week", "last-month"):
+            start, end = named_period(name, now, tz)
+            assert range_before(start, end, tz) == named_period(name, start, tz), (name, now)

@@ -40,6 +40,32 @@ def test_the_repeated_hour_is_two_buckets_with_different_offsets() -> None:
     assert labels == ["2026-10-25T02:00:00+02:00", "2026-10-25T02:00:00+01:00"]
 
 
+@pytest.mark.parametrize(
+    ("name", "around"),
+    [
+        ("Europe/Berlin", "2026-10-25T01:00Z"),
+        ("Australia/Lord_Howe", "2026-04-04T15:00Z"),  # half an hour back, within an hour
+        ("Australia/Lord_Howe", "2026-10-03T15:30Z"),
+        ("Pacific/Chatham", "2026-04-04T14:00Z"),  # an hour back, at a quarter to
+        ("Pacific/Chatham", "2026-09-26T14:00Z"),
+        ("Antarctica/Casey", "2022-10-01T16:01Z"),  # three hours on, a minute past
+        ("Asia/Pyongyang", "2015-08-14T15:00Z"),
+    ],
+)
+@pytest.mark.parametrize("step", [Step.HOUR, Step.DAY])
+def test_a_bucket_is_named_by_its_own_start_and_no_two_alike(
+    name: str, around: str, step: Step
+) -> None:
+    """Where a clock change begins an hour, too."""
+    tz, middle = ZoneInfo(name), at(around)
+    found = list(buckets(middle - timedelta(hours=60), middle + timedelta(hours=60), step, tz))
+    for start, end in found[1:]:
+        for inside in (start, end - timedelta(minutes=1)):
+            assert bucket_start(inside, step, tz).astimezone(UTC) == start
+    labels = [bucket_start(start, step, tz).isoformat() for start, _ in found]
+    assert len(set(labels)) == len(labels)
+
+
 def test_hours_of_a_half_hour_zone_start_within_utc_hours() -> None:
     kolkata = ZoneInfo("Asia/Kolkata")
     found = list(buckets(at("2026-01-31T12:00Z"), at("2026-01-31T14:00Z"), Step.HOUR, kolkata))
