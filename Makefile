@@ -63,7 +63,7 @@ integration: $(VENV)/.dev  ## real Kafka, real mongod, process kills; two files 
 integration-full: $(VENV)/.dev  ## the same, and what waits for minutes: brokers, majorities and sites that are away
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/integration tests/e2e $(ARGS)
 
-check: lint types test integration  ## everything CI checks
+check: lint types test integration  ## what CI checks before vms, kubernetes and drill (.ci/run)
 
 bench: $(VENV)/.dev  ## ratios against the same mongod in the same run
 	$(BIN)/python -m bench $(ARGS)
