@@ -358,6 +358,10 @@ def test_each_threshold_is_told_when_it_is_passed_and_each_period_anew(store: St
     assert told()[5:] == ["spent|50"], "the next month is told anew"
 
 
+def changed(store: Store, at: datetime) -> None:
+    store[Collection.BUDGETS].update_many({}, {"$set": {"changed_at": at}})
+
+
 def test_money_that_came_late_is_told_of_the_period_that_just_ended(store: Store) -> None:
     receiver = Receiver()
     one = Watched(store, receiver)
@@ -366,6 +370,11 @@ def test_money_that_came_late_is_told_of_the_period_that_just_ended(store: Store
     zone = f"Etc/GMT{(end.hour if end.hour <= 12 else end.hour - 24):+d}"
     put(store, period="day", time_zone=zone, thresholds=[100], forecast_alert=False)
     one.now = end + timedelta(minutes=10)
+    # It was made, or changed, when the day was over: the day was none of it.
+    changed(store, end)
+    one.look()
+    assert alerts(store) == []
+    changed(store, end - timedelta(minutes=1))
     one.look()
     (alert,) = alerts(store)
     assert (alert["start"], alert["end"]) == (end - timedelta(days=1), end)

@@ -70,10 +70,15 @@ class Spending:
 
     def ended(self, budgets: Sequence[Budget], now: datetime, within: timedelta) -> list[Standing]:
         """Budgets in their last period, as far as it ended within that time: money that came late
-        counts, too."""
+        counts, too. What was said of a budget since is about the periods after."""
         over = [(budget, *budget.bounds_before(now)) for budget in budgets]
         return self._states(
-            [(budget, start, end) for budget, start, end in over if now - end < within], now
+            [
+                (budget, start, end)
+                for budget, start, end in over
+                if now - end < within and budget.changed_at < end
+            ],
+            now,
         )
 
     def _states(
