@@ -81,9 +81,9 @@ def range_before(start: datetime, end: datetime, tz: ZoneInfo) -> tuple[datetime
             months = (last.year - first.year) * 12 + last.month - first.month
             return midnight(_months_later(first, -months), tz), start
         days = (last - first).days
-        if whole_days and (days == 1 or (days == 7 and not first.weekday())):
-            return midnight(first - (last - first), tz), start
-        if end <= (following := midnight(_months_later(first, 1), tz)) and first.day == 1:
+        whole_unit = whole_days and (days == 1 or (days == 7 and not first.weekday()))
+        following = midnight(_months_later(first, 1), tz)
+        if first.day == 1 and end <= following and not whole_unit:
             begin = midnight(_months_later(first, -1), tz)
             return begin, start if end == following else min(start, begin + (end - start))
         if whole_days:
