@@ -2,8 +2,7 @@
 of the whole key is stored: with 256 bits of randomness a slow hash would protect nothing and cost
 every request.
 
-    {_id: public id, hash, name, scopes, tenant, created_at, expires_at, revoked_at, last_used_at,
-    replaced_by}
+    {_id: public id, hash, name, scopes, tenant, created_at, expires_at, revoked_at, last_used_at}
 """
 
 from __future__ import annotations
@@ -74,10 +73,10 @@ class KeyStore:
         now: datetime,
         expires_at: datetime | None = None,
     ) -> tuple[ApiKey, str]:
-        """A new key and its text, which is shown this once. Raises ValueError for a tenant key with
-        `admin`."""
+        """A new key and its text, which is shown this once. Raises ValueError without a scope, and
+        for a tenant's key with `admin`."""
         if not scopes:
-            raise ValueError("a key needs at least one scope: read, ingest or admin")
+            raise ValueError(f"a key needs at least one scope: {', '.join(KeyScope)}")
         if tenant is not None and KeyScope.ADMIN in scopes:
             raise ValueError("scope admin is for all tenants: leave out the tenant, or the scope")
         public = "".join(secrets.choice(_ALPHABET) for _ in range(8))

@@ -112,9 +112,10 @@ _CONVERTED = (
 def _converted(rates: RowRates, row: Row) -> list[Any]:
     rate = rates.of(row)
     values = classes_in(rate, row)
+    unknown = ("attributed_nusd", "total_nusd") if row.is_unpriced else ()
     money = [
-        None if row.is_unpriced and index in (0, 5) else usd(nano)
-        for index, nano in enumerate([*values, sum(values)])
+        None if name in unknown else usd(nano)
+        for name, nano in zip((*_MONEY, "total_nusd"), (*values, sum(values)), strict=True)
     ]
     return [rates.currency, rate.units_per_usd, rate.valid_from, *money]
 

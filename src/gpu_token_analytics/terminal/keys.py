@@ -123,7 +123,7 @@ def rotate_key(
             new, text = _keys(desk).rotate(_id(key), desk.now(), timedelta(hours=overlap_hours))
         except KeyError:
             raise SettingsError(
-                f"KEY={key}: no usable key of that id; `gpu-tokens keys list` shows them"
+                f"KEY={_id(key)}: no usable key of that id; `gpu-tokens keys list` shows them"
             ) from None
     _show_new(new, text, as_json)
 
@@ -136,7 +136,9 @@ def revoke_key(key: KeyId, as_json: cli.JsonOption = False) -> None:
     """
     with cli.opened() as desk:
         if not _keys(desk).revoke(_id(key), desk.now()):
-            raise SettingsError(f"KEY={key}: no key of that id; `gpu-tokens keys list` shows them")
+            raise SettingsError(
+                f"KEY={_id(key)}: no key of that id; `gpu-tokens keys list` shows them"
+            )
     if as_json:
         cli.print_json({"key": _id(key), "revoked": True})
     else:
