@@ -9,4 +9,7 @@ report.py    what was checked, what failed, what could not be checked
 evidence.py  a run's own output, in the stages' documents
 vms/         topology of CA0 and CA1: four systemd machines
 kubernetes/  topology of CA2 and CA3: a control plane and three nodes
+sites/       topology of CA4: two sites and a vote
+sessions.py  a terminal session, recorded and drawn
+shell.py     programs that are run, and waited for
 """

@@ -8,6 +8,7 @@ same, checked. Tests of rooms lie in folders of the same names.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,6 +243,11 @@ def test_every_room_says_what_it_holds_and_imports(room: str) -> None:
     docstring = ast.get_docstring(ast.parse((SOURCE / room / "__init__.py").read_text()))
     assert docstring is not None
     assert "May import " in docstring
+    named = set(re.findall(r"\b(\w+)\.py\b", docstring))
+    files = {path.stem for path in (SOURCE / room).glob("*.py")} - {"__init__"}
+    assert named <= files, f"not there: {sorted(named - files)}"
+    if re.search(r"^ *\w+\.py ", docstring, re.MULTILINE):
+        assert named == files, f"its table leaves out {sorted(files - named)}"
 
 
 def test_the_ledger_reads_no_clock_and_no_environment() -> None:

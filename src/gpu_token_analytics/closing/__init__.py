@@ -6,7 +6,7 @@ Kafka, no HTTP.
 
     closer.py        the loop over due cells
     load.py          everything that timelines are made of: load_samples.py, load_requests.py,
-                     neighbours.py
+                     load_counters.py, neighbours.py
     runs.py          which cells are loaded together
     mark.py          what changed in timelines beside the cells computed
     write.py         what is written of a cell

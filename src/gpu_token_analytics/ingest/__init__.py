@@ -6,8 +6,8 @@ nothing of closing.
 
     run.py        the loop: every effect, in order
     shape.py      its pure steps, kind by kind; reading.py: records read together
-    kinds.py      what is done with events of any kind; usages.py, samples.py: what else follows
-                  from these
+    kinds.py      what is done with events of any kind; usages.py, samples.py, counters.py: what
+                  else follows from these; touched.py: the cells they change, reach.py: the minutes
     shaped.py     a batch ready to be written; limits.py, bad_share.py: what is too far, and too
                   much
     settle.py     one batch made durable, however long that takes
