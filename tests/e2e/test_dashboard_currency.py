@@ -152,6 +152,12 @@ def test_a_rate_that_changed_within_the_range_is_said_and_each_hour_has_its_own_
                 ).evaluate_all("nodes => nodes.map((node) => node.title)")
             ]
             assert sum(money[:-1]) == money[-1] > 0, "rows and their sum"
+            page.click("#compare")
+            expect(page.locator("#compared > .hint")).to_contain_text("Both at the rate above.")
+        with dashboard.page.expect_request("**/v1/export?*") as asked:
+            dashboard.page.click("#export")
+        query = parse_qs(urlsplit(asked.value.url).query)
+        assert (query["currency"], query["group_by"]) == (["EUR"], ["tenant"])
         page = dashboard.open("/?range=15m&tz=UTC&currency=EUR")
         assert "1 USD = 2 EUR" in dashboard.text("#currency-note")
         assert page.locator("#converted").count() == 0, "one rate needs no second table"

@@ -324,7 +324,10 @@ def test_the_groups_with_most_money_are_found_among_all(
         assert found.next is None
 
 
-def test_with_buckets_each_has_its_dearest_first_as_far_as_there_is_room(store: Store) -> None:
+def test_with_buckets_each_has_its_dearest_first_as_far_as_there_is_room(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "MAX_GROUPS", 1)
     query = QUESTIONS["every hour"]
     rows = whole(store, query)
     ranked = sorted(rows, key=lambda row: (row.start, -row.money_nusd))
@@ -334,3 +337,5 @@ def test_with_buckets_each_has_its_dearest_first_as_far_as_there_is_room(store: 
         assert figures(found.rows) == figures(ranked[:top])
         assert found.total.money_nusd == money(rows), "of all hours"
         assert found.row_count == (len(rows) if top > begun * 3 else None), "if all were read"
+    monkeypatch.undo()
+    assert read_top(CostReads(store.database), query, NOW, 3).row_count == len(rows)

@@ -49,6 +49,7 @@ def run(
         ("report --by nonsense", "--by nonsense"),
         ("report --by model,model", "model,model"),
         ("report --last 3x", "--last='3x'"),
+        ("report --last 1M", "for calendar months --period"),
         ("report --from 2026-13-01", "--from='2026-13-01'"),
         ("report --from 2026-02-01 --to 2026-01-01", "is not after"),
         ("report --tz Mars/Olympus", "Mars/Olympus"),

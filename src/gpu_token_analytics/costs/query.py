@@ -53,6 +53,8 @@ REST_COLUMNS = (
     # of all classes but attributed; warm idle money counts here whoever's line has a share of it
     "default_idle_nusd",
 )
+# of a GPU's time whatever class it is: no row of a class has them
+CLASSLESS_COLUMNS = ("energy_all_mj", "energy_observed_us", "cells", "memory_unknown_us")
 WARM_IDLE = str(MoneyClass.WARM_IDLE)
 UNMETERED_WORK = str(MoneyClass.UNMETERED_WORK)
 COLUMN_OF_CLASS = {str(name): f"{name}_nusd" for name in MoneyClass} | {

@@ -12,6 +12,8 @@ from itertools import chain, dropwhile, groupby, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace as replace_struct
+
 from gpu_token_analytics.costs.answers.compared import ComparedResponse, ComparedRow
 from gpu_token_analytics.costs.answers.costs import (
     CostRow,
@@ -22,7 +24,15 @@ from gpu_token_analytics.costs.answers.costs import (
 from gpu_token_analytics.costs.cursors import RowPosition, read_row_position, row_position
 from gpu_token_analytics.costs.desk import Desk
 from gpu_token_analytics.costs.periods import range_before
-from gpu_token_analytics.costs.query import Chunked, CostQuery, Row, Sight, sort_key
+from gpu_token_analytics.costs.query import (
+    CLASSLESS_COLUMNS,
+    ROW,
+    Chunked,
+    CostQuery,
+    Row,
+    Sight,
+    sort_key,
+)
 from gpu_token_analytics.costs.questions import BUCKETS, check_cost, check_range, cost_query
 from gpu_token_analytics.costs.rows import Total, cost_rows, ratio, total_row
 from gpu_token_analytics.costs.whose import with_books
@@ -164,25 +174,26 @@ def read_page(
 
 def read_top(reads: CostReads, query: CostQuery, now: datetime, top: int) -> CostPage:
     """The first `top` rows by bucket, then by money, dearest first: of one state, as is their
-    total. All of a bucket are looked at, a few in memory at a time; no bucket after the one in
-    which there are enough."""
+    total. All of a bucket are looked at, a few in memory at a time; where there are more than
+    MAX_GROUPS, no bucket after the one in which there are enough: the total is then read for
+    itself."""
 
     def read() -> CostPage:
         sight, total = Sight(), Total(query)
         rows = groupby(reads.rows(query, now, sight, Chunked.BY_PIECES), key=attrgetter("start"))
         first: list[Row] = []
         for _, of_bucket in rows:
-            if len(first) >= top:
+            if len(first) >= top and total.rows >= MAX_GROUPS:
                 whole = reads.total(query, now, sight := Sight(), Chunked.BY_PIECES)
                 return CostPage(first, whole, sight, None)
+            room = top - len(first)
             dearest: list[Row] = []
             while some := list(islice(of_bucket, ROWS_AT_ONCE)):
                 total.add(some)
-                dearest = nlargest(
-                    top - len(first), chain(dearest, some), key=attrgetter("money_nusd")
-                )
+                dearest = nlargest(room, chain(dearest, some), key=attrgetter("money_nusd"))
             first += dearest
-        return CostPage(first, total.row(), sight, None, row_count=total.rows)
+        whole = _with_classless(reads, query, now, total.row())
+        return CostPage(first, whole, sight, None, row_count=total.rows)
 
     return _of_one_state(read)
 
@@ -202,12 +213,24 @@ def _page(
     more = len(page) > limit
     page = page[:limit]
     if after is None and not more:
-        return CostPage(page, total_row(query, page), sight, None, row_count=len(page))
+        whole = _with_classless(reads, query, now, total_row(query, page))
+        return CostPage(page, whole, sight, None, row_count=len(page))
     upto = row_position(query, page[-1], sight.states[page[-1].start]) if more else None
     changed = after is not None and sight.states.get(after.start) != after.state
     sight = Sight()
     total = reads.total(query, now, sight, Chunked.BY_PIECES)
     return CostPage(page, total, sight, upto, changed)
+
+
+def _with_classless(reads: CostReads, query: CostQuery, now: datetime, total: Row) -> Row:
+    """The total of rows, with what no row has where rows are classes: what was measured of a whole
+    GPU. Without it the total would say 0 for what is known."""
+    if "class" not in query.group_by:
+        return total
+    whole, values = reads.total(query, now, chunked=Chunked.BY_PIECES), list(total.values)
+    for name in CLASSLESS_COLUMNS:
+        values[ROW[name]] = whole[name]
+    return replace_struct(total, values=values)
 
 
 def _rows(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from gpu_token_analytics.books.rates import Converted, Rate, RateBook
 from gpu_token_analytics.costs.desk import Desk
+from gpu_token_analytics.costs.entries import FIRST
 from gpu_token_analytics.costs.query import COLUMN_OF_CLASS, CostQuery, Row
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.rollups.spans import Step
@@ -16,12 +18,14 @@ CLASS_COLUMNS = tuple(COLUMN_OF_CLASS.values())  # in the order of ConvertedMone
 
 
 def rate_at(book: RateBook, currency: str, at: datetime) -> Rate:
-    """The rate that holds then. Raises Refused: none was said."""
+    """The rate that holds then; a USD is one USD. Raises Refused: none was said."""
+    if currency == USD:
+        return Rate(Decimal(1), FIRST)
     rate = book.rate_of(currency, at)
     if rate is None:
         said = (
-            f"there is no rate of {currency} at {at:%Y-%m-%dT%H:%MZ}; append one: gpu-tokens rates "
-            f"add {currency} 0.92"
+            f"currency={currency}: there is no rate of it at {at:%Y-%m-%dT%H:%MZ}; append one: "
+            f"`gpu-tokens rates add {currency} UNITS_PER_USD --from TIME`"
         )
         raise Refused("invalid_parameter", said, "currency")
     return rate

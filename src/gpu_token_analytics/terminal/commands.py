@@ -113,7 +113,13 @@ def report(
         bool, typer.Option("--compare", help="Beside the period before, without buckets.")
     ] = False,
     currency: Annotated[
-        str | None, typer.Option(help="In this one (`gpu-tokens rates`), without buckets.")
+        str | None,
+        typer.Option(
+            metavar="CODE",
+            callback=money.currency_code,
+            help="In this one, each hour at its rate (`gpu-tokens rates`); JSON and CSV, too. "
+            "With --compare tables at the last rate.",
+        ),
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Redraw every few seconds until Ctrl-C.")
@@ -144,16 +150,16 @@ def report(
         "gpus": gpus or (),
         "hosts": hosts or (),
     }
-    if (compare or currency) and (watch or bucket is not p.Bucket.NONE or (compare and currency)):
+    if (compare or currency) and (watch or bucket is not p.Bucket.NONE):
         raise SettingsError(
-            "--compare and --currency are tables of their own: leave --bucket and --watch out, and "
-            "give one"
+            f"{'--compare' if compare else f'--currency {currency}'} is a table of its own: leave "
+            "--bucket and --watch out; `gpu-tokens export --currency CODE` has rows by hour"
         )
     query_of = cli.query_of(
         cli.asked_range(start, end, last, period, time_zone), bucket, time_zone, groups, filters
     )
     with cli.opened() as desk:
-        if currency is not None:
+        if currency is not None and not compare:
             _convert(
                 desk,
                 query_of(desk.now()),
@@ -165,7 +171,15 @@ def report(
             )
             return
         if compare:
-            _compare(desk, query_of(desk.now()), limit, wide=wide, as_json=as_json, as_csv=as_csv)
+            _compare(
+                desk,
+                query_of(desk.now()),
+                currency,
+                limit,
+                wide=wide,
+                as_json=as_json,
+                as_csv=as_csv,
+            )
             return
 
         def first(rows: int) -> CostsResponse:
@@ -193,14 +207,22 @@ def report(
 
 
 def _compare(
-    desk: Desk, query: CostQuery, limit: int, *, wide: bool, as_json: bool, as_csv: bool
+    desk: Desk,
+    query: CostQuery,
+    currency: str | None,
+    limit: int,
+    *,
+    wide: bool,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
     from gpu_token_analytics.costs.report import compared
     from gpu_token_analytics.terminal import report as view
 
     body = compared(desk, query)
+    shown = money.shown_in(desk, currency, body.before_from, body.to)
     if not cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):
-        cli.show(view.render_compared(body, limit, wide=wide))
+        cli.show(view.render_compared(body, limit, shown, wide=wide))
 
 
 def _convert(
@@ -217,7 +239,8 @@ def _convert(
     from gpu_token_analytics.terminal import report as view
 
     body = converted(desk, query, currency)
-    if not cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):
+    rows = ({"currency": body.currency, **cli.as_dict(row)} for row in body.rows)
+    if not cli.printed(body, rows, as_json=as_json, as_csv=as_csv):
         cli.show(view.render_converted(body, limit, wide=wide))
 
 

@@ -13,6 +13,7 @@ import typer
 from gpu_token_analytics.costs import choices as p
 from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.terminal import support as cli
+from gpu_token_analytics.terminal.money import currency_code
 
 if TYPE_CHECKING:  # drivers are not loaded for `--help`
     from gpu_token_analytics.costs.desk import Desk
@@ -52,7 +53,11 @@ def export(
     ] = "self-hosted",
     currency: Annotated[
         str | None,
-        typer.Option(help="Also in this one (`gpu-tokens rates`), at the rate of each hour."),
+        typer.Option(
+            metavar="CODE",
+            callback=currency_code,
+            help="Also in this one (`gpu-tokens rates`), at the rate of each row's start.",
+        ),
     ] = None,
     days: Annotated[
         Path | None,

@@ -20,11 +20,19 @@ from gpu_token_analytics.terminal import support as cli
 if TYPE_CHECKING:  # drivers are not loaded for `--help`
     from gpu_token_analytics.costs.desk import Desk
 
+
+def currency_code(text: str | None) -> str | None:
+    """`eur` is EUR, USD is what is shown anyway: None."""
+    code = None if text is None else text.upper()
+    return None if code == "USD" else code
+
+
 CurrencyOption = Annotated[
     str | None,
     typer.Option(
         "--currency",
         metavar="CODE",
+        callback=currency_code,
         help="Tables in this one (`gpu-tokens rates`); JSON and CSV stay in USD.",
     ),
 ]

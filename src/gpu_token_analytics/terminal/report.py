@@ -12,6 +12,7 @@ from gpu_token_analytics.costs.answers.compared import ComparedResponse, Compare
 from gpu_token_analytics.costs.answers.rates import ConvertedMoney, ConvertedResponse
 from gpu_token_analytics.costs.rows import IDLE_COLUMNS, ratio
 from gpu_token_analytics.terminal.console import Column, FittedTable
+from gpu_token_analytics.terminal.money import USD, Shown
 from gpu_token_analytics.terminal.support import NUSD, count, dollars, instant, percent, rate
 
 NOBODY = {
@@ -38,17 +39,19 @@ def render(body: CostsResponse, limit: int, *, wide: bool = False) -> Group:
     return Group(*parts)
 
 
-def render_compared(body: ComparedResponse, limit: int, *, wide: bool = False) -> Group:
-    """Both periods side by side, most money first."""
+def render_compared(
+    body: ComparedResponse, limit: int, shown: Shown = USD, *, wide: bool = False
+) -> Group:
+    """Both periods side by side, most money first, both at one rate."""
     columns = (
         *(Column(name, right=False) for name in body.group_by),
-        Column("USD"),
+        Column(shown.code),
         Column("before"),
         Column("change"),
         Column("%", 1),
         Column("tokens", 2),
         Column("tokens before", 3),
-        Column("$/M active", 4),
+        Column(f"{shown.per('M')} active", 4),
         Column("before", 5),
     )
     title = (
@@ -58,7 +61,7 @@ def render_compared(body: ComparedResponse, limit: int, *, wide: bool = False) -
     made = FittedTable(title, columns, wide=wide)
     rows = sorted(body.rows, key=lambda row: -max(_total(row.money) or 0, _total(row.before) or 0))
     for row in rows[:limit]:
-        made.add_row(*_named(row.group, body.group_by), *_compared_cells(row))
+        made.add_row(*_named(row.group, body.group_by), *_compared_cells(row, shown))
     hidden = rows[limit:]
     if hidden:
         now, before = (
@@ -68,23 +71,26 @@ def render_compared(body: ComparedResponse, limit: int, *, wide: bool = False) -
         tokens = (sum(getattr(row, name) for row in hidden) for name in ("tokens", "tokens_before"))
         made.add_row(
             *_remark(more_rows(len(hidden)), body.group_by),
-            *map(dollars, (now, before, now - before)),
+            *map(shown.amount, (now, before, now - before)),
             _change(ratio(now - before, before)),
             *map(count, tokens),
             *("", ""),
         )
-    made.add_row(*_remark("total", body.group_by), *_compared_cells(body.totals), style="bold")
-    return Group(made, *([Text(_HIDDEN.format(f"{len(hidden):,} more rows"))] if hidden else []))
+    made.add_row(
+        *_remark("total", body.group_by), *_compared_cells(body.totals, shown), style="bold"
+    )
+    said = [_HIDDEN.format(f"{len(hidden):,} more rows")] if hidden else []
+    return Group(made, *map(Text, (*said, *shown.notes())))
 
 
-def _compared_cells(item: ComparedRow) -> list[str]:
+def _compared_cells(item: ComparedRow, shown: Shown) -> list[str]:
     return [
-        *map(dollars, (_total(item.money), _total(item.before), item.changed_nusd)),
+        *map(shown.amount, (_total(item.money), _total(item.before), item.changed_nusd)),
         _change(item.changed_share),
         count(item.tokens),
         count(item.tokens_before),
-        rate(item.active_usd_per_million),
-        rate(item.active_usd_per_million_before),
+        shown.ratio(item.active_usd_per_million),
+        shown.ratio(item.active_usd_per_million_before),
     ]
 
 
@@ -118,6 +124,11 @@ def render_converted(body: ConvertedResponse, limit: int, *, wide: bool = False)
         f"{instant(rate.to)})"
         for rate in body.rates
     ]
+    if len(rates) > 1:
+        rates.append(
+            "each hour is at the rate that held then; the page and other commands are at the last "
+            "of these"
+        )
     said = [_HIDDEN.format(f"{len(hidden):,} more rows")] if hidden else []
     return Group(made, *map(Text, (*said, *rates, f"rounded: {body.rounding}")))
 
@@ -307,8 +318,16 @@ def notes(body: CostsResponse) -> list[str]:
             f"{body.scope.cells_not_rolled:,} cells changed and are not in the sums yet (seconds)"
         )
     if not body.rows:
-        said.append(
-            "nothing in this range: is the processor running? `gpu-tokens report --last 30d` looks "
-            "further back"
-        )
+        said.append(_why_empty(body))
     return said
+
+
+def _why_empty(body: CostsResponse) -> str:
+    if body.scope.left_out_nusd:
+        return "nothing in this range is of these models, tenants or classes: leave a filter out"
+    if body.from_ >= body.as_of:
+        return f"this range has not begun: it is {instant(body.as_of)}"
+    return (
+        "nothing in this range: is the processor running? `gpu-tokens report --last 30d` looks "
+        "further back"
+    )

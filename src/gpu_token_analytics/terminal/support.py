@@ -162,7 +162,10 @@ def asked_range(
         raise SettingsError("--period names a whole time: leave --from and --to out")
     match = _LAST.fullmatch(last)
     if match is None:
-        raise SettingsError(f"--last={last!r} is not a time; give one such as 90m, 24h, 30d or 3w")
+        raise SettingsError(
+            f"--last={last!r} is not a time; give one such as 90m, 24h, 30d or 3w; for calendar "
+            "months --period this-month, last-month or 2026-01"
+        )
     return AskedRange(
         None if start is None else time_of("--from", start),
         None if end is None else time_of("--to", end),
@@ -240,13 +243,19 @@ def print_csv(rows: Iterable[Any], columns: Iterable[str] = ()) -> None:
     import csv
     import sys
 
-    import msgspec
-
-    flat = [_flat(msgspec.to_builtins(row, enc_hook=int)) for row in rows]
+    flat = [_flat(as_dict(row)) for row in rows]
     names = list(dict.fromkeys([*columns, *(name for row in flat for name in row)]))
     writer = csv.writer(sys.stdout)
     writer.writerow(names)
     writer.writerows([_csv_text(row.get(name)) for name in names] for row in flat)
+
+
+def as_dict(row: Any) -> dict[str, Any]:
+    """A row of an answer by its fields."""
+    import msgspec
+
+    built: dict[str, Any] = msgspec.to_builtins(row, enc_hook=int)
+    return built
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +20,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 import pytest
+from bench.synthetic_cells import Fleet
 from tests.conftest import ROOT
 
 from gpu_token_analytics.api.errors import CODES
@@ -27,10 +29,12 @@ from gpu_token_analytics.api.problem import Problem
 from gpu_token_analytics.api.routes import ROUTES
 from gpu_token_analytics.costs import answers as m
 from gpu_token_analytics.costs.focus import COLUMNS
+from gpu_token_analytics.mongo.client import Store
+from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.wire.kind import encode
 from gpu_token_analytics.wire.usage import TokenUsage
 
-from .conftest import FLEET, MINUTES, NOW, START, Api
+from .conftest import FLEET, MINUTES, NOW, START, Api, served
 
 RANGE = {"from": START.isoformat(), "to": (START + timedelta(hours=3)).isoformat()}
 GOOD: list[tuple[str, dict[str, Any], type[Any]]] = [
@@ -770,3 +774,30 @@ def test_a_request_of_any_name_opens(api: Api, identity: str) -> None:
     assert "openapi.json lists what does" not in answer.json()["detail"], (
         "the route took it: there is no such request"
     )
+
+
+def test_totals_are_the_same_whatever_the_rows_are(
+    make_store: Callable[[], tuple[Store, Settings]],
+) -> None:
+    """Rows of classes have no part of what was measured of a whole GPU; their total has all of
+    it."""
+
+    def unread(cell: dict[str, Any]) -> dict[str, Any]:
+        return cell | {"memory_unknown_us": cell["class_us"]["cold_idle"]}
+
+    with served(*make_store(), Fleet(gpus=2), START, 90, reshaped=unread) as api:
+        span = {"from": START.isoformat(), "to": (START + timedelta(minutes=90)).isoformat()}
+        questions: list[dict[str, Any]] = [
+            {},
+            {"group_by": "class"},
+            {"group_by": ["class", "model"], "limit": 2},
+            {"group_by": "class", "top": 1},
+            {"group_by": "gpu", "top": 1},
+            {"group_by": "class", "bucket": "1h"},
+        ]
+        found = [
+            api.reader.get("/v1/costs", params={**span, **asked}).json()["totals"]
+            for asked in questions
+        ]
+    assert found[0]["quality"]["memory_unknown_share"] > 0
+    assert all(totals == found[0] for totals in found)

@@ -24,6 +24,7 @@ from typer.testing import CliRunner, Result
 
 from gpu_token_analytics.api.keys import KeyStore
 from gpu_token_analytics.cli import app
+from gpu_token_analytics.costs import report as costs_report
 from gpu_token_analytics.costs.answers import CostsResponse
 from gpu_token_analytics.costs.rates import NewRate, append_rate
 from gpu_token_analytics.documents import Collection
@@ -33,7 +34,7 @@ from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.terminal import commands, report, top
 from gpu_token_analytics.terminal.support import dollars
 
-from .conftest import START, Api
+from .conftest import NOW, START, Api, commands_at
 
 FROM = START.isoformat()
 TO = (START + timedelta(hours=5)).isoformat()
@@ -102,11 +103,12 @@ def test_the_report_shows_every_dollar(api: Api, run: Run) -> None:
     assert f"of {cost / 1e9:,.9f} USD" in filtered
 
 
-@pytest.mark.parametrize("bucket", ["none", "1h"])
+@pytest.mark.parametrize(("bucket", "most"), [("none", 4), ("1h", 4), ("1h", 10_000)])
 def test_of_more_groups_than_a_page_the_dearest_are_shown_and_the_others_are_one_row(
-    api: Api, run: Run, monkeypatch: pytest.MonkeyPatch, bucket: str
+    api: Api, run: Run, monkeypatch: pytest.MonkeyPatch, bucket: str, most: int
 ) -> None:
     monkeypatch.setattr(commands, "LONGEST_PAGE", 4)
+    monkeypatch.setattr(costs_report, "MAX_GROUPS", most)
     words = ("report", "--by", "tenant,model", "--from", FROM, "--to", TO, "--bucket", bucket)
     asked: dict[str, Any] = {"from": FROM, "to": TO, "group_by": ["tenant", "model"]}
     body = api.reader.get("/v1/costs", params={**asked, "bucket": bucket}).json()
@@ -121,7 +123,8 @@ def test_of_more_groups_than_a_page_the_dearest_are_shown_and_the_others_are_one
         assert f" {dollars(row['money']['total_nusd'])} " in line
     total = body["totals"]["money"]["total_nusd"]
     hidden = total - sum(row["money"]["total_nusd"] for row in rows[:3])
-    more = f"{len(rows) - 3:,} more" if bucket == "none" else "more"
+    counted = bucket == "none" or most == 10_000
+    more = f"{len(rows) - 3:,} more" if counted else "more"
     assert shown[3][:2] == [more, dollars(hidden)]
     assert shown[4][:2] == ["total", dollars(total)]
     assert "raise --limit" in lines[7]
@@ -187,6 +190,16 @@ def test_a_taken_port_is_one_sentence_with_the_remedy(api: Api) -> None:
     last = done.stderr.splitlines()[-1]
     assert f"HTTP_PORT={port}" in last
     assert "choose another port" in last
+
+
+def test_an_empty_report_says_why(api: Api, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands_at(NOW, monkeypatch)
+    text = run("report", "--from", FROM, "--to", TO, "--model", "nobody").stdout
+    assert "leave a filter out" in text
+    assert "processor" not in text
+    later = run("report", "--period", "2026-03").stdout
+    assert "has not begun: it is 2026-02-01T01:30:00Z" in later
+    assert "processor" not in later
 
 
 def test_an_empty_report_says_what_to_do(empty: tuple[Store, Run]) -> None:

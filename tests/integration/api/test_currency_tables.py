@@ -3,6 +3,7 @@ stay in USD."""
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -146,7 +147,55 @@ def test_an_amount_is_converted_to_the_last_place(made: Api) -> None:
 def test_a_currency_without_a_rate_is_refused_with_the_way_to_say_one(made: Api) -> None:
     run = runner(made.store, made.settings)
     failed = run("hints", "--currency", "GBP", fails=True)
-    assert "rates add GBP" in str(failed.exception)
+    said = str(failed.exception)
+    assert said.startswith("currency=GBP: ")
+    assert "`gpu-tokens rates add GBP UNITS_PER_USD" in said
+
+
+def test_usd_is_no_other_currency_and_small_letters_are_a_code(made: Api) -> None:
+    run = runner(made.store, made.settings)
+    for command in (("report", *RANGE), ("export", *RANGE), ("teams", "costs", *RANGE)):
+        plain = run(*command).stdout
+        assert run(*command, "--currency", "USD").stdout == plain
+        assert run(*command, "--currency", "usd").stdout == plain
+        euro = run(*command, "--currency", "EUR").stdout
+        assert euro != plain
+        assert run(*command, "--currency", "eur").stdout == euro
+    span = {"from": RANGE[1], "to": RANGE[3], "group_by": "class"}
+    costs = made.reader.get("/v1/costs", params=span).json()
+    body = made.reader.get("/v1/costs/converted", params={**span, "currency": "USD"}).json()
+    assert body["totals"]["total_nano"] == costs["totals"]["money"]["total_nusd"]
+    assert [rate["units_per_usd"] for rate in body["rates"]] == ["1"]
+
+
+def test_both_periods_of_a_comparison_are_at_one_rate(made: Api) -> None:
+    run = runner(made.store, made.settings)
+    after = ("--from", NOON.isoformat(), "--to", (NOON + timedelta(hours=6)).isoformat())
+    words = ("report", "--by", "model", *after, "--compare")
+    body = json.loads(run(*words, "--json").stdout)
+    assert run(*words, "--json", "--currency", "EUR").stdout == run(*words, "--json").stdout
+    lines = run(*words, "--currency", "EUR").stdout.splitlines()
+    (total,) = [line for line in lines if line.startswith("total ")]
+    for side in ("money", "before"):
+        nusd = body["totals"][side]["total_nusd"]
+        assert f" {dollars(nusd * 9 // 10)} " in total
+    assert "in EUR at 1 USD = 0.9 EUR" in lines[-1]
+    assert "the rate changed within this range" in lines[-1], "the period before had another"
+
+
+def test_money_of_a_csv_says_of_which_currency_it_is(made: Api) -> None:
+    run = runner(made.store, made.settings)
+    text = run("report", "--by", "class", *RANGE, "--currency", "EUR", "--csv").stdout
+    rows = list(csv.DictReader(text.splitlines()))
+    assert {row["currency"] for row in rows} == {"EUR"}
+    body = json.loads(run("report", "--by", "class", *RANGE, "--currency", "EUR", "--json").stdout)
+    assert [int(row["money.total_nano"]) for row in rows] == [
+        row["money"]["total_nano"] for row in body["rows"]
+    ]
+    table = run("report", "--by", "class", *RANGE, "--currency", "EUR").stdout
+    assert "each hour is at the rate that held then" in table
+    morning = ("--from", START.isoformat(), "--to", NOON.isoformat())
+    assert "each hour" not in run("report", *morning, "--currency", "EUR").stdout
 
 
 def test_top_is_in_the_currency(made: Api) -> None:

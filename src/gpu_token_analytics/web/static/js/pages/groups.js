@@ -165,7 +165,7 @@ export function groupPage({ dimension, title, none, others }) {
   }
 
   function exportButton({ state }, { split }) {
-    const params = { ...selection(state), group_by: split ? [dimension, split] : [dimension], format: 'csv' };
+    const params = { ...selection(state), group_by: split ? [dimension, split] : [dimension], currency: state.params.get('currency'), format: 'csv' };
     return h('button', { type: 'button', id: 'export',
       onclick: (event) => download(event.currentTarget, params, `${dimension}-costs.csv`) }, 'Download CSV');
   }

@@ -2,6 +2,7 @@
 
 import { get } from '../core/api.js';
 import { bucketOf, costs, overTime, selection } from '../core/costs.js';
+import { shownCurrency } from '../core/currency.js';
 import { h } from '../core/dom.js';
 import { axisMoney, count, known, money, moneyExact, nusd, percent, rate, unit, usdForScale } from '../core/format.js';
 import { bucketStarts, moment } from '../core/time.js';
@@ -59,7 +60,7 @@ export function comparedCard(state, compared, dimension, name) {
     { key: 'now', label: 'This period', values: overTime(now.rows, starts, total) },
     { key: 'before', label: 'The period before', values: starts.map((_, index) => values[index] ?? null) },
   ];
-  return card('Compared with the period before', { id: 'compared', hint: `Before: ${moment(range.from, state.zone)} to ${moment(range.to, state.zone)} (${state.zone}).` },
+  return card('Compared with the period before', { id: 'compared', hint: `Before: ${moment(range.from, state.zone)} to ${moment(range.to, state.zone)} (${state.zone}).${shownCurrency().code === 'USD' ? '' : ' Both at the rate above.'}` },
     table({ id: 'compared-rows', caption: 'This period and the one before', columns, rows: answer.rows, totals: true, sort: { param: 'changes', params: state.params, initial: 'now.desc' } }),
     h('h3', null, 'Money over time'),
     lines({ id: 'compared-chart', title: 'Money of this period and the one before, column by column', starts, bucket, zone: state.zone, series, format: rate, tickFormat: axisMoney }));
