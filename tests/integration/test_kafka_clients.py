@@ -20,7 +20,7 @@ from gpu_token_analytics.errors import (
 )
 from gpu_token_analytics.kafka.consumer import MAX_BATCH_BYTES, EventSource
 from gpu_token_analytics.kafka.dead_letters import DeadLetters, read_dead_letters
-from gpu_token_analytics.kafka.producer import EventProducer
+from gpu_token_analytics.kafka.producer import EventProducer, Headers
 from gpu_token_analytics.kafka.records import DeadLetter, Position, RecordBatch
 from gpu_token_analytics.kafka.topics import describe_group, seed_offsets
 from gpu_token_analytics.settings import Settings, load
@@ -273,3 +273,18 @@ def test_dead_letters_keep_everything_and_are_read_once(settings: Settings) -> N
     assert found["1/6"].key is None
     assert found["2/5"].cut_from_bytes == 2_000_000
     assert len(found["2/5"].message) == 512
+
+
+@pytest.mark.parametrize("said", [b"x", b"\xd9\xa3", b"9" * 5000])
+def test_what_somebody_else_puts_among_dead_letters_hides_none(
+    settings: Settings, said: bytes
+) -> None:
+    with EventProducer(settings, settings.dlq_topic) as other:
+        headers: Headers = [(name, said) for name in ("partition", "offset", "cut_from_bytes")]
+        other.send_raw(b"foreign", None, headers)
+    writer = DeadLetters(settings)
+    writer.deliver([DeadLetter("tokens", 1, 5, "wrong_type", "ts=7", "ts", b"vm1", b"ours")], 10)
+    writer.close()
+    found = {letter.value: letter for letter in read_dead_letters(settings)}
+    assert found.keys() == {b"foreign", b"ours"}
+    assert (found[b"foreign"].offset, found[b"foreign"].cut_from_bytes) == (0, None)

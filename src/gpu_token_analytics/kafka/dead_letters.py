@@ -33,6 +33,7 @@ CUT_TO_BYTES = 64 * 1024
 _SMALLER_TOPICS_BYTES = (CUT_TO_BYTES, 8 * 1024, 1024, 0)
 _MAX_HEADER_CHARACTERS = 512
 _SHORT_HEADER_CHARACTERS = 40
+_MAX_DIGITS = 19  # of an offset
 
 _log = logging.getLogger(__name__)
 
@@ -183,15 +184,24 @@ def _letter(message: Message) -> DeadLetter:
         name: raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw or "")
         for name, raw in pairs
     }
+    # A record somebody else put there has no headers of ours, or such as say nothing: it is shown
+    # under its own place. An error here would hide every letter for as long as it is kept.
+    partition, offset = _whole(headers.get("partition")), _whole(headers.get("offset"))
     return DeadLetter(
-        # A record somebody else put there has no headers of ours; it is shown under its own place.
         topic=headers.get("topic", message.topic() or ""),
-        partition=int(headers.get("partition", message.partition() or 0)),
-        offset=int(headers.get("offset", message.offset() or 0)),
+        partition=(message.partition() or 0) if partition is None else partition,
+        offset=(message.offset() or 0) if offset is None else offset,
         reason=headers.get("reason", "unknown"),
         message=headers.get("message", ""),
         field=headers.get("field"),
         key=message.key(),
         value=message.value(),
-        cut_from_bytes=int(headers["cut_from_bytes"]) if "cut_from_bytes" in headers else None,
+        cut_from_bytes=_whole(headers.get("cut_from_bytes")),
     )
+
+
+def _whole(text: str | None) -> int | None:
+    """The whole number that a header says."""
+    if text is None or not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
+        return None
+    return int(text)
