@@ -101,6 +101,7 @@ for _commands in (
 _REMEDIES = {
     errno.ENOENT: "make its folder first, or give another path",
     errno.ENOTDIR: "a part of the path is a file: give another path",
+    errno.ENAMETOOLONG: "that name is too long: give another path",
     errno.EISDIR: "that is a folder: give a file",
     errno.EEXIST: "give a path that is free",
     errno.EACCES: "give a path that you may use, or get the right to it",

@@ -60,6 +60,18 @@ def run(
         ("export --days here --period 2026-01 --from 2026-01-01", "--period names a whole time"),
         ("dead-letters resend 0/1 --reason not_json", "--reason not_json: 0/1 is one letter"),
         ("break-even 0.6 --last 3x", "--last='3x'"),
+        ("break-even inf", "api_usd_per_million=inf is not between 0 and"),
+        ("break-even 1e300", "api_usd_per_million=1e+300"),
+        ("break-even 1 --usd-per-gpu-hour inf", "usd_per_gpu_hour=inf"),
+        ("export /", "/: that is no file"),
+        ("export ''", "that is no file"),
+        ("report --from 0001-01-01T00:00+14:00", "--from='0001-01-01T00:00+14:00'"),
+        ("report --from 2026-01-01 --to 9999-12-31T23:59-14:00", "--to='9999-12-31T23:59-14:00'"),
+        ("audit --from 0001-01-01T00:00+14:00", "--from='0001-01-01T00:00+14:00'"),
+        ("prices add 1 --from 0001-01-01T00:00+14:00", "--from='0001-01-01T00:00+14:00'"),
+        ("simulate --start 0001-01-01T00:00+14:00", "--start '0001-01-01T00:00+14:00'"),
+        ("simulate --start 9999-12-31T23:59-14:00", "--start '9999-12-31T23:59-14:00'"),
+        ("simulate --start 9999-12-31T23:59Z", "would end after now"),
         ("keys create somebody --scope everything", "--scope"),
         ("prices add abc", "USD_PER_HOUR='abc' is no decimal number"),
         ("prices add 2 --mode owned --usd-per-kwh cheap", "--usd-per-kwh='cheap' is no decimal"),
@@ -90,7 +102,13 @@ def test_an_argument_is_judged_before_the_database_is_asked(
 
 @pytest.mark.usefixtures("no_database")
 @pytest.mark.parametrize(
-    "line", ["export {file}/x.csv", "export {missing}/x.csv", "schemas write {file}/x"]
+    "line",
+    [
+        "export {file}/x.csv",
+        "export {missing}/x.csv",
+        "export {missing}" + "x" * 300,
+        "schemas write {file}/x",
+    ],
 )
 def test_a_path_that_cannot_be_used_is_one_sentence(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -27,6 +27,7 @@ from gpu_token_analytics.costs.questions import check_cost
 from gpu_token_analytics.documents import NUSD_PER_USD, US_PER_HOUR
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.sentences import Sentence, in_usd, sentence
+from gpu_token_analytics.units import MAX_USD_PER_HOUR
 
 OTHERS = "*"
 MAX_PRICE = 1e6
@@ -64,6 +65,8 @@ class ApiPrices:
     def of(flat_usd_per_million: float | None, listed: Sequence[str]) -> ApiPrices:
         """One price for every token of models that are not listed, and a list. Raises Refused."""
         flat = flat_usd_per_million
+        if flat is not None:
+            _check_price("api_usd_per_million", flat, MAX_PRICE)
         found = {} if flat is None else {OTHERS: ApiPrice(flat, flat, flat)}
         for text in listed:
             model, _, amounts = text.rpartition("=")
@@ -96,6 +99,7 @@ def against_api(
 ) -> BreakEvenResponse:
     """The answer of /v1/break-even. query: grouped by model. usd_per_gpu_hour: what if a GPU-hour
     cost this? Raises Refused."""
+    check_what_if(usd_per_gpu_hour)
     check_cost(query, desk.reads.gpu_count())
     now = desk.now()
     rows = list(desk.costs.rows(query, now))
@@ -163,6 +167,17 @@ def compared(
         own_usd_per_gpu_hour=own_price,
         rows=found,
     )
+
+
+def check_what_if(usd_per_gpu_hour: float | None) -> None:
+    """That a GPU-hour may be said to cost this. Raises Refused."""
+    if usd_per_gpu_hour is not None:
+        _check_price("usd_per_gpu_hour", usd_per_gpu_hour, MAX_USD_PER_HOUR)
+
+
+def _check_price(name: str, usd: float, most: float) -> None:
+    if not 0 <= usd <= most:  # nor NaN
+        raise Refused("invalid_parameter", f"{name}={usd} is not between 0 and {most:g} USD", name)
 
 
 @dataclass(frozen=True)

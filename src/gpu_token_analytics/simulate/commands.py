@@ -112,19 +112,19 @@ def _span(
         )
     try:
         begin = datetime.fromisoformat(start) if start else now - timedelta(hours=hours or 24)
-    except ValueError:
+        begin = begin.astimezone(UTC) if begin.tzinfo else begin
+    except (ValueError, OverflowError):
         raise SettingsError(
             f"--start {start!r} is not a time; give one such as 2026-01-31T00:00:00Z"
         ) from None
     if begin.tzinfo is None:
         raise SettingsError(f"--start {start!r} has no zone; add one, such as {start}Z for UTC")
     seconds = 3600 * hours if hours is not None else min(86_400.0, (now - begin).total_seconds())
-    if seconds <= 0 or begin + timedelta(seconds=seconds) > now + timedelta(
-        seconds=MAX_AHEAD_SECONDS
-    ):
+    ahead = timedelta(seconds=MAX_AHEAD_SECONDS)
+    if seconds <= 0 or timedelta(seconds=seconds) > now + ahead - begin:
         raise SettingsError(
             f"the history would end after now ({now:%Y-%m-%dT%H:%M:%SZ}), and events of the future "
             "are refused; "
             "give an earlier --start or fewer --hours"
         )
-    return begin.astimezone(UTC), seconds
+    return begin, seconds

@@ -49,7 +49,7 @@ def break_even(
     Examples: `gpu-tokens break-even 0.60` | `gpu-tokens break-even --price "llama=0.10/0.05/0.40"
     --price "*=0.6/0.3/2.4"` | `gpu-tokens break-even 0.60 --usd-per-gpu-hour 1.30 --last 30d`
     """
-    from gpu_token_analytics.costs.break_even import ApiPrices, against_api
+    from gpu_token_analytics.costs.break_even import ApiPrices, against_api, check_what_if
     from gpu_token_analytics.terminal.console import Column, FittedTable
 
     query_of = cli.query_of(
@@ -61,6 +61,7 @@ def break_even(
     )
     with cli.refusals():
         listed = ApiPrices.of(api_usd_per_million, prices or ())
+        check_what_if(usd_per_gpu_hour)
     with cli.opened() as desk:
         body = against_api(desk, query_of(desk.now()), listed, usd_per_gpu_hour)
         shown = money.shown_in(desk, currency, body.from_, body.to)

@@ -97,6 +97,10 @@ def export(
         )
         return
     to_file = out is not None and str(out) != "-"
+    if out is not None and not out.name:
+        raise SettingsError(
+            f"{out}: that is no file; give one such as costs.csv, or - for the screen"
+        )
     ending = out.suffix.lstrip(".") if out is not None and to_file else "csv"
     chosen = file_format or (
         p.ExportFormat(ending) if ending in list(p.ExportFormat) else p.ExportFormat.CSV

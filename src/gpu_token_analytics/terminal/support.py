@@ -179,11 +179,11 @@ def time_of(option: str, text: str) -> datetime:
     """The time that an option gives; UTC where it names no zone. Raises SettingsError."""
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # a time of the year 1 may be one of the year 0 in UTC
         raise SettingsError(
             f"{option}={text!r} is not a time; give one such as 2026-01-31 or 2026-01-31T12:00Z"
         ) from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def decimal_of(argument: str, text: str) -> Decimal:

@@ -191,7 +191,8 @@ def _minute(option: str, text: str) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        at = at.astimezone(UTC) if at.tzinfo else at
+    except (ValueError, OverflowError):
         raise SettingsError(
             f"{option}={text!r} is no time; give RFC 3339, such as 2026-01-31T00:00Z"
         ) from None
@@ -199,4 +200,4 @@ def _minute(option: str, text: str) -> datetime | None:
         raise SettingsError(
             f"{option}={text!r}: give a whole minute with its zone, such as 2026-01-31T00:00Z"
         )
-    return at.astimezone(UTC)
+    return at
