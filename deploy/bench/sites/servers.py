@@ -130,7 +130,7 @@ class Servers:
         ]  # fmt: skip
         self.processes.start(f"mirror-{site}", site, command)
 
-    def mirrors_exactly_once(self, site: str = "b") -> bool:
+    def mirrors_exactly_once(self, site: str) -> bool:
         """What MirrorMaker's own log says; a setting without the target's name in front would be
         ignored without a word."""
         return _EXACTLY_ONCE in self.processes.log(f"mirror-{site}")

@@ -141,15 +141,13 @@ class Sites:
         lines = (STAGE / f"site-{site}.env").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
-    def product(
-        self, site: str, *arguments: str, env: dict[str, str] | None = None, check: bool = True
-    ) -> str:
+    def product(self, site: str, *arguments: str, env: dict[str, str] | None = None) -> str:
         """A command of the product at a site; what it says."""
         command = network.inside(site, *PRODUCT, *arguments)
         environment = (self.settings(site) if (STAGE / f"site-{site}.env").exists() else {}) | (
             env or {}
         )
-        return run(command, env=environment, cwd=ROOT, timeout_seconds=300, check=check).stdout
+        return run(command, env=environment, cwd=ROOT, timeout_seconds=300).stdout
 
     def start_processor(
         self, site: str, name: str = "processor", env: dict[str, str] | None = None
@@ -177,7 +175,7 @@ class Sites:
         )
         self._await_page(site, f"api-{site}", f"http://{LOOPBACK}:{port}/ready")
 
-    def start_load(self, site: str, rate: float = 20, env: dict[str, str] | None = None) -> str:
+    def start_load(self, site: str, rate: float = 20) -> str:
         """A producer at a site; returns the name that its notes of sent and acknowledged ids begin
         with."""
         name = f"load-{site}-{next(self._loads)}"
@@ -193,7 +191,7 @@ class Sites:
             f"load-{site}",
             site,
             command,
-            env=self.settings(site) | (env or {}),
+            env=self.settings(site),
             cwd=ROOT,
             ready=lambda log: "producing" in log,
         )
@@ -203,22 +201,18 @@ class Sites:
         """Ends the producer, in the middle of whatever it does."""
         self.processes.kill(f"load-{site}")
 
-    def await_members(self, count: int = 5) -> None:
-        """Until so many members are primary or secondary, as a member of the voting site sees
-        it."""
-        port = self.table.of(Kind.MONGODB)[-1].port
+    def await_members(self) -> None:
+        """Until every member is primary or secondary, as a member of the voting site sees it."""
+        members = self.table.of(Kind.MONGODB)
+        witness = members[-1]
 
         def healthy() -> bool:
             with suppress(CommandFailed):
-                seen = list(
-                    self.probe(self.table.of(Kind.MONGODB)[-1].site)
-                    .ask("states", port=port)
-                    .values()
-                )
-                return seen.count("PRIMARY") == 1 and seen.count("SECONDARY") == count - 1
+                seen = list(self.probe(witness.site).ask("states", port=witness.port).values())
+                return seen.count("PRIMARY") == 1 and seen.count("SECONDARY") == len(members) - 1
             return False
 
-        wait(healthy, 240, f"not all of {count} members of the replica set are healthy")
+        wait(healthy, 240, f"not all of {len(members)} members of the replica set are healthy")
 
     # What an operator does
 

@@ -160,7 +160,11 @@ def tell_apart(readings: Sequence[Reading], host: str) -> list[Reading]:
             continue
         uuid = reading.gpu_uuid
         shared = uuid is not None and (seen[_key(reading)] > 1 or is_no_identity(uuid))
-        why = f"its UUID {uuid} is no identity (zeros, a `/`, or two cards show it)"
+        why = (
+            "it has no UUID"
+            if uuid is None
+            else f"its UUID {uuid} is no identity (zeros, a `/`, or two cards show it)"
+        )
         if reading.parent_uuid is not None and (shared or uuid is None):
             apart.append(
                 GpuProblem(uuid or "", Problem.SHARED_UUID, f"{why}; what it costs is its card's")
