@@ -84,6 +84,7 @@ Classes = Annotated[
     Field(alias="class", max_length=5, description="Only money of these classes. Repeatable."),
 ]
 Limit = Annotated[int, Field(ge=1, le=10_000, description="Most rows in a page.")]
+ShortLimit = Annotated[int, Field(ge=1, le=1_000, description="Most rows in a page.")]
 CellLimit = Annotated[int, Field(ge=1, le=1_000, description="Most cells in a page.")]
 Cursor = Annotated[
     str | None, Field(max_length=MAX_CURSOR, description="`next` of the page before.")
@@ -183,7 +184,7 @@ class Range(BaseModel):
 class BookPage(BaseModel):
     """Of /v1/prices and /v1/placements: most books are whole on the first page."""
 
-    limit: CellLimit = 1000
+    limit: ShortLimit = 1000
     cursor: Cursor = None
 
 
@@ -292,7 +293,7 @@ class GpusAsked(BaseModel):
     time_zone: TimeZone = "UTC"
     gpus: Gpus = []
     hosts: Hosts = []
-    limit: CellLimit = 200
+    limit: ShortLimit = 200
     cursor: Cursor = None
 
 
@@ -300,7 +301,7 @@ class RequestsAsked(Range):
     """Of /v1/requests."""
 
     gpu: GpuOfRequests
-    limit: CellLimit = 100
+    limit: ShortLimit = 100
 
 
 class CellsAsked(Range):
