@@ -97,6 +97,8 @@ def test_a_period_stands_beside_the_one_before(
         assert [sum(column) for column in columns] == totals
         assert totals[0] - totals[1] == totals[2]
         assert min(totals[:2]) > 0
+        total = page.inner_text("#compared-rows-scroll tfoot td:nth-child(6)")
+        assert re.match(r"[\d.]+[KMB]?\s+[\d.]+[KMB]? before", total), total
         asked = [line for line in fake.asked if line.startswith("/v1/costs/compared")]
         assert asked
         assert "Before: " in page.inner_text("#compared > .hint")

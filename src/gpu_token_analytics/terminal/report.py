@@ -20,6 +20,9 @@ NOBODY = {
     "tenant": "(no known request)",
     "host": "(unknown)",
     "gpu_name": "(unknown)",
+    "team": "(no team)",
+    "owner": "(no owner)",
+    "cost_centre": "(no cost centre)",
 }
 
 

@@ -10,6 +10,8 @@ from gpu_token_analytics.foreign_text import visible
 from gpu_token_analytics.terminal import money
 from gpu_token_analytics.terminal import support as cli
 
+_COUNTS = ("tokens", "requests")
+
 teams_app = typer.Typer(
     help="Teams: whose a tenant is, and since when; what teams cost.", no_args_is_help=True
 )
@@ -122,5 +124,6 @@ def costs(
             cli.count(row.requests),
             names,
         )
-    made.add_row("total", shown.amount(body.attributed_nusd), "", "", "", style="bold")
+    counts = (cli.count(sum(getattr(row, name) for row in body.rows)) for name in _COUNTS)
+    made.add_row("total", shown.amount(body.attributed_nusd), *counts, "", style="bold")
     cli.show(made, *shown.notes())

@@ -15,6 +15,7 @@ from gpu_token_analytics.api.keys import KeyScope
 from gpu_token_analytics.documents import Collection
 from gpu_token_analytics.mongo.client import Store
 from gpu_token_analytics.settings import Settings
+from gpu_token_analytics.terminal.support import count, dollars
 
 from .conftest import Api, served
 from .test_api_commands import runner
@@ -75,10 +76,12 @@ def test_rows_sum_to_the_attributed_money_and_a_tenant_that_moves_divides_exactl
         run("teams", "costs", "--from", START.isoformat(), "--to", NOW.isoformat(), "--json").stdout
     )
     assert printed == body
-    assert (
-        "(no team)"
-        in run("teams", "costs", "--from", START.isoformat(), "--to", NOW.isoformat()).stdout
-    )
+    text = run("teams", "costs", "--from", START.isoformat(), "--to", NOW.isoformat()).stdout
+    assert "(no team)" in text
+    sums = (count(sum(row[name] for row in body["rows"])) for name in ("tokens", "requests"))
+    assert text.splitlines()[-1].split() == ["total", dollars(body["attributed_nusd"]), *sums]
+    by_team = ("report", "--by", "team", "--from", START.isoformat(), "--to", NOW.isoformat())
+    assert "(no team)" in run(*by_team).stdout, "called the same everywhere"
 
 
 def test_a_budget_of_a_team_is_the_money_of_its_tenants_while_they_belong_to_it(made: Api) -> None:

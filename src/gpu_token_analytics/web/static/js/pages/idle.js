@@ -61,6 +61,7 @@ function ownerCard(state, { rows, idle_nusd: whole, unmetered_work_nusd: unmeter
     { key: 'unmetered', label: 'Unmetered work', hint: 'Busy without a known request: not idle.', number: true, value: (row) => usdForScale(row.unmetered_work_nusd), total: exact(unmetered),
       cell: (row) => exact(row.unmetered_work_nusd) },
     { key: 'hours', label: 'GPU-hours', number: true, value: (row) => row.gpu_seconds,
+      total: rows.some((row) => row.gpu_seconds !== null) ? (rows.reduce((sum, row) => sum + (row.gpu_seconds ?? 0), 0) / 3600).toFixed(1) : null,
       cell: (row) => known(row.gpu_seconds, (seconds) => (seconds / 3600).toFixed(1), 'it owns models here, no GPU') },
   ];
   return card('Idle money by owner', { id: 'idle-by-owner', hint: `${rangeText(state)}. Warm, cold and unobserved, of each owner while it was the owner.` },

@@ -31,13 +31,17 @@ export function view(context, data) {
   return [groups.view(context, data), named ? teamCard(context, data.teams) : null];
 }
 
+function sum(rows, key) {
+  return rows.reduce((all, row) => all + row[key], 0);
+}
+
 function teamCard({ state }, { rows, attributed_nusd: whole }) {
   const columns = [
     { key: 'team', label: 'Team', value: (row) => row.team, total: 'All teams', cell: (row) => row.team ?? 'No team' },
     { key: 'money', label: 'Attributed', number: true, value: (row) => usdForScale(row.attributed_nusd), total: money(whole),
       cell: (row) => known(row.attributed_nusd, (value) => h('span', { title: moneyExact(value) }, money(value)), 'it ran on GPUs that nobody sampled or declared') },
-    { key: 'tokens', label: 'Tokens', number: true, value: (row) => row.tokens, cell: (row) => count(row.tokens) },
-    { key: 'requests', label: 'Requests', number: true, value: (row) => row.requests, cell: (row) => integer(row.requests) },
+    { key: 'tokens', label: 'Tokens', number: true, value: (row) => row.tokens, total: count(sum(rows, 'tokens')), cell: (row) => count(row.tokens) },
+    { key: 'requests', label: 'Requests', number: true, value: (row) => row.requests, total: integer(sum(rows, 'requests')), cell: (row) => integer(row.requests) },
     { key: 'tenants', label: 'Tenants', cell: (row) => row.tenants.join(', ') },
   ];
   return card('By team', { id: 'teams', hint: `${rangeText(state)}, without filters. Attributed money of each team’s tenants while they belonged to it; idle money is nobody’s usage, and in no row.` },

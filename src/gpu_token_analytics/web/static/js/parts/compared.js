@@ -40,6 +40,9 @@ export function comparedCard(state, compared, dimension, name) {
   const { totals } = answer;
   const sums = (row) => [row.money?.total_nusd, row.before?.total_nusd];
   const exact = (value) => h('span', { title: moneyExact(value) }, money(value));
+  const tokens = (row) => [count(row.tokens), h('span', { class: 'under' }, `${count(row.tokens_before)} before`)];
+  const active = (row) => [known(row.active_usd_per_million, rate, 'no tokens'),
+    row.active_usd_per_million_before === null ? null : h('span', { class: 'under' }, `${rate(row.active_usd_per_million_before)} before`)];
   const columns = [
     { key: 'name', label: dimension === 'class' ? 'Class' : dimension[0].toUpperCase() + dimension.slice(1), value: (row) => name(row.group[dimension]), total: 'All', cell: (row) => name(row.group[dimension]) },
     { key: 'now', label: 'This period', number: true, value: (row) => usdForScale(row.money?.total_nusd), total: exact(totals.money.total_nusd), cell: (row) => (row.money ? exact(sums(row)[0]) : exact(0)) },
@@ -48,9 +51,8 @@ export function comparedCard(state, compared, dimension, name) {
       cell: (row) => known(row.changed_nusd, exact, 'money of one period is not known') },
     { key: 'share', label: '%', number: true, value: (row) => row.changed_share, total: known(totals.changed_share, signed, 'nothing in the period before'),
       cell: (row) => known(row.changed_share, signed, 'nothing in the period before') },
-    { key: 'tokens', label: 'Tokens', number: true, value: (row) => row.tokens, cell: (row) => [count(row.tokens), h('span', { class: 'under' }, `${count(row.tokens_before)} before`)] },
-    { key: 'active', label: 'Active', unit: unit('M'), number: true, value: (row) => row.active_usd_per_million, cell: (row) => [known(row.active_usd_per_million, rate, 'no tokens'),
-      row.active_usd_per_million_before === null ? null : h('span', { class: 'under' }, `${rate(row.active_usd_per_million_before)} before`)] },
+    { key: 'tokens', label: 'Tokens', number: true, value: (row) => row.tokens, total: tokens(totals), cell: tokens },
+    { key: 'active', label: 'Active', unit: unit('M'), number: true, value: (row) => row.active_usd_per_million, total: active(totals), cell: active },
   ];
   const starts = bucketStarts(state.range, bucket, state.zone);
   const earlier = bucketStarts(range, bucket, state.zone);
