@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from gpu_token_analytics.books.dated import DatedBook, DatedStore
@@ -25,8 +25,13 @@ class Rate(NamedTuple):
     valid_from: datetime
 
     def convert(self, nusd: int) -> int:
-        """Nano-USD as billionths of a unit, rounded half to even."""
-        return int((nusd * self.units_per_usd).to_integral_value(ROUND_HALF_EVEN))
+        """Nano-USD as billionths of a unit, rounded half to even.
+
+        In integers: a Decimal has 28 digits, so a large sum at a long rate would be rounded twice.
+        """
+        numerator, denominator = self.units_per_usd.as_integer_ratio()
+        whole, rest = divmod(nusd * numerator, denominator)
+        return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2 == 1))
 
 
 class Converted(NamedTuple):
