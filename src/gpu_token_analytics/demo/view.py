@@ -19,7 +19,7 @@ from rich.text import Text
 from gpu_token_analytics.costs.query import CostQuery, Row
 from gpu_token_analytics.costs.read import CostReads
 from gpu_token_analytics.documents import NUSD_PER_USD, MoneyClass
-from gpu_token_analytics.terminal.console import PlainTable
+from gpu_token_analytics.terminal.console import Column, FittedTable
 
 _BAR_WIDTH = 60
 _STYLE = {
@@ -106,14 +106,23 @@ def _now(figures: Figures) -> Text:
     )
 
 
-def _models(figures: Figures) -> Table:
-    table = PlainTable(box=None, pad_edge=False, header_style="bold")
-    table.add_column("model")
-    for heading in ("requests", "prompt", "completion", "$", "active $/M", "loaded $/M", "J/token"):
-        table.add_column(heading, justify="right")
+_COLUMNS = (
+    Column("model", right=False),
+    Column("requests", 4),
+    Column("prompt", 3),
+    Column("completion", 2),
+    Column("$"),
+    Column("active $/M"),
+    Column("loaded $/M", 1),
+    Column("J/token", 5),
+)
+
+
+def _models(figures: Figures) -> FittedTable:
+    table = FittedTable("by model", _COLUMNS)
     for row in figures.models:
         table.add_row(
-            row.key[0],
+            str(row.key[0]),
             f"{row['requests']:,}",
             f"{row['prompt_tokens']:,}",
             f"{row['completion_tokens']:,}",
@@ -125,7 +134,7 @@ def _models(figures: Figures) -> Table:
             else "-",
         )
     if not figures.models:
-        table.add_row("(no request in the ledger yet)", *[""] * 7)
+        table.add_row("(no request in the ledger yet)")
     return table
 
 
@@ -137,7 +146,7 @@ def per_million(money_nusd: int, tokens: int, low_volume_tokens: int) -> str:
     return f"{rate:,.3f}{'~' if tokens < low_volume_tokens else ''}"
 
 
-def _identity(figures: Figures) -> Table:
+def _identity(figures: Figures) -> Group:
     classes, money = classes_of(figures.total), figures.total.money_nusd
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
@@ -155,13 +164,13 @@ def _identity(figures: Figures) -> Table:
         f"{money / NUSD_PER_USD:,.9f} $",
         "100.0%" if money else "-",
     )
-    table.add_row(_bar(classes, money), "", "")
-    return table
+    # in the table the bar made its first column wider than a terminal of 80 columns has room for
+    return Group(table, _bar(classes, money))
 
 
 def _bar(classes: dict[MoneyClass, int], money: int) -> Text:
     """One bar that always fills: each class's part of the money."""
-    bar = Text()
+    bar = Text(no_wrap=True, overflow="crop")
     done = drawn = 0
     for name, amount in classes.items():
         done += amount
