@@ -30,7 +30,7 @@ from gpu_token_analytics.api.names import keys_given_once, known_parameters
 from gpu_token_analytics.api.openapi import describe, extra_of, responses_of
 from gpu_token_analytics.api.otlp_grpc import otlp_grpc
 from gpu_token_analytics.api.route import Access, Route
-from gpu_token_analytics.api.routes import ROUTES
+from gpu_token_analytics.api.routes import PLAIN_PATHS, ROUTES
 from gpu_token_analytics.api.services import Services
 from gpu_token_analytics.errors import SettingsError, StoreError
 from gpu_token_analytics.mongo.errors import store_errors
@@ -192,7 +192,7 @@ def _add_plain(app: FastAPI, services: Services) -> None:
             generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST
         )
 
-    for path, endpoint in (("/health", health), ("/ready", ready), ("/metrics", prometheus)):
+    for path, endpoint in zip(PLAIN_PATHS, (health, ready, prometheus), strict=True):
         app.router.add_api_route(
             path, endpoint, methods=["GET"], include_in_schema=False, response_model=None
         )

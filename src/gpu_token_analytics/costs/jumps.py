@@ -220,10 +220,10 @@ def hint_of(
     models: list[str],
     *,
     cells: str,
+    week_nusd: int,
+    value: float,
     hours: Sequence[int] = (),
-    week_nusd: int | None = None,
     month_nusd: int | None = None,
-    value: float | None = None,
     before: float | None = None,
 ) -> Hint:
     """A hint; what is left out does not apply to its kind."""

@@ -72,10 +72,6 @@ class Aside:
         """The first of them: {of, owner, why, since, at}."""
         return list(self._rows.find().sort("since", 1).limit(limit))
 
-    def count(self) -> int:
-        """How many, asked now."""
-        return self._rows.count_documents({})
-
     def _names(self) -> set[str]:
         if self._known is None:
             self.refresh()

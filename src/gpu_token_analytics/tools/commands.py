@@ -153,7 +153,7 @@ def verify_pipeline(
                 elif as_text:
                     typer.echo(f"{step.name:<12} {step.detail} ({step.seconds:.1f} s)")
     finally:
-        if as_csv:  # the steps until one failed, too
+        if as_csv and not as_json:  # the steps until one failed, too
             print_csv(rows, ("step", "detail", "seconds"))
     if as_text:
         typer.echo("verified: the pipeline stores events once and the ledger holds them")
