@@ -120,6 +120,11 @@ def _name(item: dict[str, Any]) -> str:
     return f"{item['metadata']['namespace']}/{item['metadata']['name']}"
 
 
+def _workload(pod: dict[str, Any]) -> str:
+    """The workload that a pod is of; '' for a pod that somebody made by hand."""
+    return str(pod["metadata"].get("labels", {}).get("app.kubernetes.io/name", ""))
+
+
 def _condition(item: dict[str, Any], kind: str) -> dict[str, Any]:
     conditions = item.get("status", {}).get("conditions", [])
     return next((condition for condition in conditions if condition["type"] == kind), {})
@@ -397,27 +402,32 @@ class Cluster:
     def __init__(self, kubectl: str) -> None:
         self._words = shlex.split(kubectl)
 
-    def call(self, *arguments: str, timeout_seconds: float = 60) -> tuple[int, str]:
+    def call(self, *arguments: str) -> tuple[int, str]:
         """Exit status and output, both streams."""
+        status, output, errors = self._run(*arguments)
+        return status, output + errors
+
+    def _run(self, *arguments: str) -> tuple[int, str, str]:
         try:
             done = subprocess.run(
                 [*self._words, *arguments],
                 capture_output=True,
                 text=True,
-                timeout=timeout_seconds,
+                timeout=60,
                 check=False,
                 errors="replace",
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            return 124, str(error)
-        return done.returncode, done.stdout + done.stderr
+            return 124, "", str(error)
+        return done.returncode, done.stdout, done.stderr
 
     def items(self, *arguments: str) -> list[dict[str, Any]]:
         """The objects of a `get`. Exits with kubectl's words when it fails."""
-        status, said = self.call("get", *arguments, "-o", "json")
+        # Apart: a kubectl that misses one API, such as that of metrics, says so beside its answer.
+        status, output, errors = self._run("get", *arguments, "-o", "json")
         if status:
-            sys.exit(f"kubectl get {' '.join(arguments)}: {said.strip()}")
-        items: list[dict[str, Any]] = json.loads(said)["items"]
+            sys.exit(f"kubectl get {' '.join(arguments)}: {(output + errors).strip()}")
+        items: list[dict[str, Any]] = json.loads(output)["items"]
         return items
 
     def facts(self) -> Facts:
@@ -430,7 +440,7 @@ class Cluster:
                 and _condition(pod, "Ready").get("status") != "True"
             ):
                 facts.words[_name(pod)] = self._said(pod)
-            elif pod["metadata"]["labels"].get("app.kubernetes.io/name") in _STORES:
+            elif _workload(pod) in _STORES:
                 facts.fill_percent[_name(pod)] = self._fill(pod)
         facts.topic = self._topic(facts)
         return facts
@@ -442,12 +452,12 @@ class Cluster:
             self.call(*at, "logs", name, "--all-containers", "--previous", tail),
             self.call(*at, "logs", name, "--all-containers", tail),
         ]
-        if pod["metadata"]["labels"].get("app.kubernetes.io/name") in {"processor", "api"}:
+        if _workload(pod) in {"processor", "api"}:
             words.append(self.call(*at, "exec", name, "--", "python", "-c", _ASK_READY))
         return "\n".join(text for status, text in words if status == 0)
 
     def _fill(self, pod: dict[str, Any]) -> int | None:
-        path = _STORES[pod["metadata"]["labels"]["app.kubernetes.io/name"]]
+        path = _STORES[_workload(pod)]
         status, said = self.call(
             "-n",
             pod["metadata"]["namespace"],
@@ -463,10 +473,7 @@ class Cluster:
 
     def _topic(self, facts: Facts) -> tuple[int, str] | None:
         for pod in _of(facts, "Pod"):
-            if (
-                pod["metadata"]["labels"].get("app.kubernetes.io/name") in {"processor", "api"}
-                and pod["status"].get("phase") == "Running"
-            ):
+            if _workload(pod) in {"processor", "api"} and pod["status"].get("phase") == "Running":
                 return self.call(
                     "-n",
                     "gpu-tokens",

@@ -303,6 +303,7 @@ def fake_kubectl(folder: Path, answers: dict[str, Any]) -> str:
     program.write_text(
         f"import json, sys\nanswers = json.loads({json.dumps(json.dumps(answers))})\nline = ' "
         "'.join(sys.argv[1:])\n"
+        "print('Warning: the API metrics.k8s.io cannot be had', file=sys.stderr)\n"
         "for key, answer in answers.items():\n"
         "    if key in line:\n"
         "        print(answer if isinstance(answer, str) else json.dumps(answer)); sys.exit(0)\n"
@@ -312,7 +313,9 @@ def fake_kubectl(folder: Path, answers: dict[str, Any]) -> str:
 
 
 def test_it_reads_the_cluster_through_kubectl_and_exits_with_its_judgement(tmp_path: Path) -> None:
-    pods = [pod("kafka-0", READY, "kafka"), pod("processor-1", CRASHING)]
+    by_hand = pod("debugger", READY)
+    del by_hand["metadata"]["labels"]
+    pods = [pod("kafka-0", READY, "kafka"), pod("processor-1", CRASHING), by_hand]
     answers: dict[str, Any] = {
         "logs processor-1": "gpu-tokens: MongoDB at mongo-0 refused the login",
         "exec kafka-0 -- df": "Filesystem 1 2 3 Capacity\n/dev/x 1 1 1 99% /var/lib/kafka/data",
@@ -338,5 +341,5 @@ def test_it_reads_the_cluster_through_kubectl_and_exits_with_its_judgement(tmp_p
     well = run()
     assert (well.returncode, well.stdout) == (
         0,
-        "nothing wrong: 1 nodes, 2 pods, volumes, topic and group looked at\n",
+        "nothing wrong: 1 nodes, 3 pods, volumes, topic and group looked at\n",
     )
