@@ -20,7 +20,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import boto3
 import yaml
 
 CA1 = Path(__file__).resolve().parent
@@ -42,7 +41,8 @@ def output(name: str) -> Any:
     """One output of the state. Exits with 2 when there is no state."""
     done = terraform("output", "-json", name)
     if done.returncode != 0:
-        sys.exit(f"drift: no state to compare with ({done.stderr.strip()[-300:]})")
+        sys.stderr.write(f"drift: no state to compare with ({done.stderr.strip()[-300:]})\n")
+        sys.exit(2)
     return json.loads(done.stdout)
 
 
@@ -87,6 +87,8 @@ def present_rules(
     groups: dict[str, str], region: str
 ) -> dict[tuple[str, str, str, int, int, str], str]:
     """The same for every rule that AWS has, with the rule's id."""
+    import boto3  # of the stage's tools; the machines are looked at without it
+
     client = boto3.client(
         "ec2", region_name=region, endpoint_url=os.environ.get("AWS_ENDPOINT_URL")
     )
