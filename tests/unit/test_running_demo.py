@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from gpu_token_analytics import cli
+from gpu_token_analytics.errors import SettingsError
+from gpu_token_analytics.kafka import producer
 from gpu_token_analytics.running_demo import (
     RunningDemo,
     find,
@@ -16,7 +21,8 @@ from gpu_token_analytics.running_demo import (
     settings_beside_demo,
     shared_settings,
 )
-from gpu_token_analytics.settings import load
+from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.tools import backup, kafka_commands
 
 DEMO = RunningDemo(
     "/tmp/demo",
@@ -99,3 +105,56 @@ def test_no_secret_is_written_down() -> None:
     shared = shared_settings(settings)
     assert "hunter2" not in str(shared)
     assert (shared["mongodb_uri"], shared["kafka_topic"]) == ("mongodb://127.0.0.1:1", "mine")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "simulate --duration 1",
+        "replay trace.csv --start 2026-01-01T00:00:00Z",
+        "topics create",
+        "backup copy",
+        "restore copy",
+    ],
+)
+def test_what_a_person_runs_finds_the_demo(
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """replay and backup asked localhost beside a demo that report and verify had found."""
+
+    def refuse(settings: Settings, *_args: object, **_options: object) -> None:
+        asked = f"{settings.kafka_bootstrap} {settings.mongodb_uri.get_secret_value()}"
+        raise SettingsError(f"asked {asked}")
+
+    doors: list[tuple[object, str, Callable[..., None]]] = [
+        (producer, "EventProducer", refuse),
+        (kafka_commands, "create_topics", refuse),
+        (backup, "back_up", refuse),
+        (backup, "restore", refuse),
+    ]
+    for module, name, door in doors:
+        monkeypatch.setattr(module, name, door)
+    (tmp_path / "trace.csv").write_text("Timestamp,Model,Request tokens,Response tokens\n5,a,9,3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["gpu-tokens", *shlex.split(line)])
+    settings = {**DEMO.settings, "kafka_bootstrap": "127.0.0.1:2"}
+    with published(RunningDemo("/tmp/demo", "", settings)), pytest.raises(SystemExit):
+        cli.main()
+    shown = capsys.readouterr().err
+    assert "asked 127.0.0.1:2 mongodb://127.0.0.1:1" in shown
+    assert shown.count("talking to the demo in /tmp/demo") == 1
+
+
+def test_a_dry_run_looks_for_no_demo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", shlex.split("gpu-tokens simulate --hours 0.01 --dry-run"))
+    with published(DEMO), pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    shown = capsys.readouterr()
+    assert "talking to the demo" not in shown.err
+    assert '"gpu.metrics.v1"' in shown.out

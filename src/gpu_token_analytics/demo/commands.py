@@ -146,10 +146,12 @@ def _found_by_others(
     )
     with published(demo) as shown:
         if not shown:
-            uri = settings.mongodb_uri.get_secret_value()
+            by = f"MONGODB_URI={settings.mongodb_uri.get_secret_value()}"
+            if services.embedded_kafka:
+                by = f"{by} KAFKA_BOOTSTRAP={settings.kafka_bootstrap}"
             why = f"another demo is running, or {record_path()} cannot be written"
             console.print(
-                plain_line(f"other commands find this demo by MONGODB_URI={uri} ({why})"),
+                plain_line(f"other commands find this demo by {by} ({why})"),
                 soft_wrap=True,
             )
         yield

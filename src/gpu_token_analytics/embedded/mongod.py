@@ -303,7 +303,8 @@ def _refuse_if_in_use(data_dir: Path, timeout_seconds: float) -> None:
             if pid or time.monotonic() > deadline:
                 raise EmbeddedServiceError(
                     f"data folder {data_dir} is in use by a running mongod (pid "
-                    f"{pid or 'unknown'}); stop it, or use another folder"
+                    f"{pid or 'unknown'}); end the demo that it belongs to, or give another folder "
+                    "(`gpu-tokens demo --data-dir`)"
                 )
             time.sleep(_POLL_SECONDS)
 

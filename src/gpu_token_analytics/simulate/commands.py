@@ -11,12 +11,17 @@ import typer
 
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import SettingsError
-from gpu_token_analytics.settings import load
 from gpu_token_analytics.simulate.disturb import Disturbances, disturb
 from gpu_token_analytics.simulate.fleet import default_fleet
 from gpu_token_analytics.simulate.load import Load, generate
 from gpu_token_analytics.simulate.run import Delivery, Sent
-from gpu_token_analytics.simulate.sending import DryRun, progress_bar, say_sent, send
+from gpu_token_analytics.simulate.sending import (
+    DryRun,
+    progress_bar,
+    say_sent,
+    send,
+    settings_to_send,
+)
 from gpu_token_analytics.wire.events import MAX_AHEAD_SECONDS
 
 
@@ -70,7 +75,8 @@ def simulate(
     history = bool(start) or hours is not None
     begin, seconds = _span(SystemClock().now(), start, hours, duration)
     seed = secrets.randbelow(2**32) if seed is None else seed
-    fleet = default_fleet(hosts, gpus_per_host, name_host=load().host_at_site)
+    settings = settings_to_send(dry_run)
+    fleet = default_fleet(hosts, gpus_per_host, name_host=settings.host_at_site)
     load_ = Load(rate, 0.0) if flat else Load(rate)
     events = generate(
         fleet, begin, seconds, seed, load=load_, sample_interval_seconds=sample_interval or None
@@ -92,7 +98,8 @@ def simulate(
                 elapsed = delivery.at_us / 1e6 - begin.timestamp()
                 bar.update(bar.task_ids[0], completed=elapsed if history else sent.requests)
 
-        sent = send(deliveries, "simulate", dry_run, 0.0 if history else 1.0, show)
+        speed = 0.0 if history else 1.0
+        sent = send(deliveries, "simulate", settings, dry_run, speed, show)
     say_sent(sent)
 
 

@@ -16,13 +16,19 @@ import typer
 from gpu_token_analytics.clock import SystemClock
 from gpu_token_analytics.errors import SettingsError, TraceUnreadable
 from gpu_token_analytics.foreign_text import visible
-from gpu_token_analytics.settings import load
+from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.simulate.disturb import Disturbances, disturb
 from gpu_token_analytics.simulate.fleet import TokenTimes
 from gpu_token_analytics.simulate.progress import ReplayProgress
 from gpu_token_analytics.simulate.replay import DEFAULT_TIMES, Assumptions, replay, shift_to_now_us
 from gpu_token_analytics.simulate.run import Delivery, Sent
-from gpu_token_analytics.simulate.sending import DryRun, progress_bar, say_sent, send
+from gpu_token_analytics.simulate.sending import (
+    DryRun,
+    progress_bar,
+    say_sent,
+    send,
+    settings_to_send,
+)
 from gpu_token_analytics.simulate.trace import FAILED, BadRow, Trace, TraceFacts, TraceRow
 from gpu_token_analytics.simulate.trace_layout import Field, read_mapping
 from gpu_token_analytics.wire.events import MAX_AHEAD_SECONDS
@@ -167,7 +173,8 @@ def replay_trace(
             "it out"
         )
     _check_end(rows, assumptions, facts, now)
-    progress = _progress_of(assumptions, limit, resume, dry_run, shift_to_now)
+    settings = settings_to_send(dry_run)
+    progress = _progress_of(assumptions, settings, limit, resume, dry_run, shift_to_now)
     before = progress.acknowledged() if progress is not None and resume else 0
     if before:
         typer.echo(f"going on after {before:,} records that Kafka has acknowledged", err=True)
@@ -184,6 +191,7 @@ def replay_trace(
         sent = send(
             deliveries,
             "replay",
+            settings,
             dry_run,
             speed,
             show,
@@ -291,7 +299,12 @@ class _Keeper:
 
 
 def _progress_of(
-    assumptions: Assumptions, limit: int | None, resume: bool, dry_run: bool, shift_to_now: bool
+    assumptions: Assumptions,
+    settings: Settings,
+    limit: int | None,
+    resume: bool,
+    dry_run: bool,
+    shift_to_now: bool,
 ) -> ReplayProgress | None:
     """Where this replay keeps how far it came; None: it is another one each time. Raises
     SettingsError."""
@@ -302,7 +315,6 @@ def _progress_of(
                 f"--resume cannot be used with {given}: there is nothing to go on with"
             )
         return None
-    settings = load()
     interval = assumptions.sample_interval_seconds
     progress = ReplayProgress.of(
         assumptions.namespace, limit, interval, settings.kafka_bootstrap, settings.kafka_topic

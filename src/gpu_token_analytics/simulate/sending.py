@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gpu_token_analytics import logs
 from gpu_token_analytics.clock import SystemClock
-from gpu_token_analytics.settings import load
+from gpu_token_analytics.running_demo import settings_beside_demo
+from gpu_token_analytics.settings import Settings, load
 from gpu_token_analytics.signals import stoppable
 from gpu_token_analytics.simulate.run import Delivery, Sent, send_stream
 from gpu_token_analytics.wire.kind import Event, encode
@@ -39,16 +40,21 @@ class _LineSink:
         sys.stdout.buffer.flush()
 
 
+def settings_to_send(dry_run: bool) -> Settings:
+    """Where to: beside a running demo, to the demo's Kafka. A dry run sends nothing anywhere."""
+    return load() if dry_run else settings_beside_demo()
+
+
 def send(
     deliveries: Iterable[Delivery],
     client: str,
+    settings: Settings,
     dry_run: bool,
     speed: float,
     on_sent: Callable[[Sent, Delivery], None],
     on_acknowledged: Callable[[int], None] | None = None,
 ) -> Sent:
     """Send all of it to Kafka, or print it. Raises KafkaError."""
-    settings = load()
     logs.configure(settings)
     sink: EventSink = _LineSink()
     if not dry_run:

@@ -87,9 +87,10 @@ def back_up(
     or a key that cannot be used, StoreRefused and StoreUnreachable.
     """
     keys = [_recipient(text) for text in recipients]
-    _make_empty(folder)
+    _refuse_used(folder)
     parts = {}
     with copy_of(settings) as copy:
+        _make(folder)  # not before: a database that does not answer left an empty folder
         (folder / settings.mongodb_database).mkdir(mode=0o700)
         for name in COPIED:
             parts[name] = _write(copy, name, folder / settings.mongodb_database, keys)
@@ -382,10 +383,16 @@ def _identities(path: Path | None) -> list[Any]:
         ) from None
 
 
-def _make_empty(folder: Path) -> None:
+def _refuse_used(folder: Path) -> None:
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise SettingsError(f"{folder} is not empty: a backup gets a folder of its own")
+    except OSError as error:
+        raise SettingsError(f"{folder} cannot be used: {error.strerror}") from None
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if any(folder.iterdir()):
-            raise SettingsError(f"{folder} is not empty: a backup gets a folder of its own")
     except OSError as error:
         raise SettingsError(f"{folder} cannot be used: {error.strerror}") from None

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from gpu_token_analytics import logs
-from gpu_token_analytics.settings import load
+from gpu_token_analytics.running_demo import settings_beside_demo
 
 _Json = Annotated[
     bool, typer.Option("--json", help="The manifest as one JSON object instead of text.")
@@ -43,7 +43,7 @@ def back_up_store(
     """
     from gpu_token_analytics.tools.backup import back_up
 
-    settings = load()
+    settings = settings_beside_demo()
     logs.configure(settings)
     manifest = back_up(settings, folder, recipient or [], _progress(as_json))
     if as_json:
@@ -76,7 +76,7 @@ def restore_store(
     """
     from gpu_token_analytics.tools.backup import restore
 
-    settings = load()
+    settings = settings_beside_demo()
     logs.configure(settings)
     manifest = restore(settings, folder, identity, _progress(as_json))
     if as_json:

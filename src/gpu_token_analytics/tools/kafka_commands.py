@@ -20,7 +20,7 @@ from gpu_token_analytics.kafka.producer import EventProducer
 from gpu_token_analytics.kafka.records import DeadLetter
 from gpu_token_analytics.kafka.topics import create_topics, describe_group
 from gpu_token_analytics.running_demo import settings_beside_demo
-from gpu_token_analytics.settings import Settings, load
+from gpu_token_analytics.settings import Settings
 from gpu_token_analytics.terminal.support import print_csv
 from gpu_token_analytics.wire.events import decode
 
@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
 def topics_create() -> None:
     """Create the topic, its dead-letter topic and the group's first offsets. Running it again
     changes nothing."""
-    settings = load()
+    settings = settings_beside_demo()
     reports, seeded = create_topics(settings)
     for report in reports:
         typer.echo(
