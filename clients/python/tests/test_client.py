@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -179,6 +180,31 @@ def test_a_value_without_a_form_is_left_out_and_said(
         assert client.stats().invalid == 2
     assert door.ids == ids
     assert "many" not in caplog.text or "prompt_tokens" in caplog.text
+
+
+class Contrary:
+    """Raises whatever is asked of it, as a tensor on a lost device does."""
+
+    def _raise(self, *_: object) -> Any:
+        raise RuntimeError("no")
+
+    __bool__ = __iter__ = __len__ = __str__ = __repr__ = __eq__ = _raise
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("field", list(signature(UsageClient.emit).parameters)[1:])
+def test_no_value_of_any_field_reaches_the_caller_as_an_error(door: Door, field: str) -> None:
+    around: list[Any] = []
+    around.append(around)
+    deep: list[Any] = []
+    for _ in range(50_000):
+        deep = [deep]
+    with UsageClient(door.url, **HERE) as client:
+        for value in (Contrary(), around, deep, [Contrary()], 10**400, "\ud800", lambda: 1):
+            client.emit(**{**TOKENS, field: value})
+        ids = emit(client, 1)
+        assert client.flush()
+    assert ids[0] in door.ids
 
 
 def test_without_an_address_it_says_how_to_give_one() -> None:

@@ -21,8 +21,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
 from gpu_tokens_client.buffers import Buffer, MemoryBuffer
 from gpu_tokens_client.event import Usage, encode, new_event_id, now
 from gpu_tokens_client.sender import Sender
@@ -150,9 +148,10 @@ class UsageClient:
                 finish_reason=finish_reason,
             )
             record = encode(usage)
-        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever the caller's own objects raise
             self._invalid += 1
-            self._warn(f"an event of model {model!r} cannot be encoded and was left out: {error}")
+            named, why = _shown(model), _shown(error)
+            self._warn(f"an event of model {named} cannot be encoded and was left out: {why}")
             return None
         return identity if self._take(record) else None
 
@@ -262,6 +261,14 @@ class UsageClient:
         self._transport.after_fork()
         self._buffer = self._new_buffer()
         self._sender = Sender(self._buffer, self._transport, self._spool_root)
+
+
+def _shown(value: object) -> str:
+    """A value in the log; its type where it cannot be written."""
+    try:
+        return (str(value) if isinstance(value, Exception) else repr(value))[:200]
+    except Exception:  # noqa: BLE001  # see emit
+        return f"<{type(value).__name__}>"
 
 
 _live: weakref.WeakSet[UsageClient] = weakref.WeakSet()
