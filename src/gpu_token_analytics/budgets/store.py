@@ -162,7 +162,8 @@ class BudgetStore:
     def alerts(self, limit: int, budget: str | None = None) -> list[Document]:
         """The newest, of one budget or of all."""
         where = {} if budget is None else {"budget": budget}
-        order = [("raised_at", DESCENDING), ("_id", DESCENDING)]
+        names = ("raised_at", "percent", "_id")  # of one look: the highest threshold first
+        order = [(name, DESCENDING) for name in names]
         return list(self._alerts.find(where, max_time_ms=self._timeout_ms).sort(order).limit(limit))
 
     @mapped

@@ -69,8 +69,9 @@ class Shown:
         """What to say below a table: nothing in USD."""
         if self.valid_from is None:
             return []
-        since = cli.instant(self.valid_from)
-        said = f"in {self.code} at 1 USD = {self.units_per_usd} {self.code}, since {since}"
+        always = self.valid_from.timestamp() <= 0
+        since = "for all the history" if always else f"since {cli.instant(self.valid_from)}"
+        said = f"in {self.code} at 1 USD = {self.units_per_usd} {self.code}, {since}"
         if not self.changed:
             return [said]
         return [

@@ -117,12 +117,14 @@ def test_sentences_have_their_amounts_in_the_currency_of_the_table(
 
 def test_what_was_told_of_a_budget_can_be_read_in_another_currency(made: Api) -> None:
     run = runner(made.store, made.settings)
-    run("budgets", "set", "little", "1", "--at", "1", "--no-forecast")
+    run("budgets", "set", "little", "1", "--at", "5,1,100,20", "--no-forecast")
     desk = made.services.desk
     budgets = BudgetDesk.over(desk)
     BudgetWatch(budgets.store, budgets.spending, (), desk.now).look()
     body = made.reader.get("/v1/budgets/alerts").json()["alerts"]
-    (told,) = [row for row in body if row["budget"] == "little"]
+    of_it = [row for row in body if row["budget"] == "little"]
+    assert [row["percent"] for row in of_it] == [100, 20, 5, 1], "of one look the highest first"
+    told = of_it[0]
     amounts = [piece for piece in told["sentence"] if isinstance(piece, int)]
     assert amounts == [told["spent_nusd"], told["limit_nusd"]]
     assert told["text"].endswith(in_usd(told["sentence"]))
@@ -150,6 +152,14 @@ def test_a_currency_without_a_rate_is_refused_with_the_way_to_say_one(made: Api)
     said = str(failed.exception)
     assert said.startswith("currency=GBP: ")
     assert "`gpu-tokens rates add GBP UNITS_PER_USD" in said
+
+
+def test_a_rate_for_all_the_history_is_called_so(made: Api) -> None:
+    run = runner(made.store, made.settings)
+    run("rates", "add", "CHF", "0.8")
+    text = run("budgets", "list", "--currency", "CHF").stdout
+    assert "in CHF at 1 USD = 0.8 CHF, for all the history" in text
+    assert "1970" not in text
 
 
 def test_usd_is_no_other_currency_and_small_letters_are_a_code(made: Api) -> None:
