@@ -5,7 +5,7 @@
                                      the table
 
 Documents carry a table between `<!-- flows:NAME -->` and `<!-- /flows -->`; only what stands
-between is replaced. Terraform reads flows.yaml itself (CA1/terraform/flows.tf); the test bench asks
+between is replaced. Terraform reads flows.yaml itself (CA1/terraform/main.tf); the test bench asks
 `allowed()` for its reachability matrix.
 """
 

@@ -63,8 +63,12 @@ _AGENT_READS = (
     "SAMPLE_INTERVAL",
     "NVIDIA_SMI",
     "GPU_METRICS_SOURCE",
+    "GPU_EXPORTER_URL",
+    "GPU_SEED_FILE",
+    "ENGINE",
     "HTTP_HOST",
     "LOG_",
+    "SITE",
 )
 # Of .env.example's pipeline settings; where GPU samples come from is the agents' business.
 _NOT_SHARED = {"GPU_METRICS_SOURCE"}

@@ -116,6 +116,17 @@ def test_what_is_written_from_settings_and_versions_is_up_to_date() -> None:
     assert stale == [], "run: make manifests"
 
 
+def test_the_agents_settings_name_all_that_the_agent_reads() -> None:
+    sources = "".join(
+        path.read_text() for path in (ROOT / "src/gpu_token_analytics/agent").glob("*.py")
+    )
+    read = {name.upper() for name in re.findall(r"\bsettings\.(\w+)", sources)}
+    read &= {name.upper() for name in Settings.model_fields}
+    assert {"GPU_METRICS_SOURCE", "SAMPLE_INTERVAL_SECONDS", "ENGINES"} <= read
+    named = set(re.findall(r"^(?:# )?([A-Z_]+)=", written.AGENT_SETTINGS.read_text(), re.M))
+    assert read - named - written.PER_POD == set()
+
+
 def test_images_are_those_of_env_example(overlay: list[Manifest]) -> None:
     versions = set(
         re.findall(r"^[A-Z_]+_IMAGE=(\S+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
