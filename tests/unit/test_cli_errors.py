@@ -87,6 +87,12 @@ def run(
         ("prices add 2.49 --from tomorrow", "--from='tomorrow'"),
         ("prices add 2.49 --scope gpu", "key"),
         ("audit --from noon", "--from='noon'"),
+        ("audit --last 1x", "--last='1x'"),
+        ("audit --period 2026-13", "2026-13"),
+        ("audit --period 2026-01 --tz Mars/Olympus", "Mars/Olympus"),
+        ("audit --last 1d --from 2026-01-31T00:00Z", "--from or --to and --last each say"),
+        ("audit --last 1d --period 2026-01", "--last and --period each say"),
+        ("break-even", "or --price MODEL=INPUT/CACHED/OUTPUT"),
         ("top", "not a terminal"),
     ],
 )

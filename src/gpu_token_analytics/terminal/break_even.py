@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gpu_token_analytics.costs import choices as p
+from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.sentences import worded
 from gpu_token_analytics.terminal import money
 from gpu_token_analytics.terminal import support as cli
@@ -59,6 +60,11 @@ def break_even(
         ["model"],
         {"models": models or ()},
     )
+    if api_usd_per_million is None and not prices:
+        raise SettingsError(
+            "no API price is given: one number for all tokens, such as `gpu-tokens break-even "
+            '0.60`, or --price MODEL=INPUT/CACHED/OUTPUT, such as --price "*=0.6/0.3/2.4"'
+        )
     with cli.refusals():
         listed = ApiPrices.of(api_usd_per_million, prices or ())
         check_what_if(usd_per_gpu_hour)

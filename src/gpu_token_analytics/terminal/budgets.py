@@ -22,6 +22,9 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The budget's 
 _WHOSE = {"fleet": "all money"}
 
 
+_NONE_SET = "none is set: `gpu-tokens budgets set NAME USD`"
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(budgets_app, name="budgets")
@@ -55,7 +58,7 @@ def list_budgets(
         Column("told at", 1, right=False),
         Column("changed", 4, right=False),
     )
-    made = FittedTable("budgets", columns, wide=wide)
+    made = FittedTable("budgets", columns, wide=wide, empty=_NONE_SET)
     for row in rows:
         told = [f"{percent} %" for percent in row["thresholds"]] + ["forecast"] * row[
             "forecast_alert"
@@ -107,7 +110,7 @@ def status(
         Column("to", 5, right=False),
         Column("told", 1, right=False),
     )
-    made = FittedTable(f"budgets, {body['as_of']}", columns, wide=wide)
+    made = FittedTable(f"budgets, {body['as_of']}", columns, wide=wide, empty=_NONE_SET)
     for row in rows:
         forecast = row["forecast"]
         between = (
@@ -255,7 +258,7 @@ def alerts(
         Column("period from", 4, right=False),
         Column("reached", 1, right=False),
     )
-    made = FittedTable("budget alerts", columns, wide=wide)
+    made = FittedTable("budget alerts", columns, wide=wide, empty="nothing was told yet")
     for row in rows:
         reached = (
             ", ".join(_delivery(item) for item in row["deliveries"]) or "nobody is set to be told"

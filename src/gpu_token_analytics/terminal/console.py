@@ -71,9 +71,11 @@ class FittedTable:
     """A table with one line a row that shows what there is room for: whole columns, never parts of
     a cell."""
 
-    def __init__(self, title: str, columns: Sequence[Column], *, wide: bool = False) -> None:
-        """wide: every column, whatever the room is."""
-        self._title, self._columns, self._wide = title, columns, wide
+    def __init__(
+        self, title: str, columns: Sequence[Column], *, wide: bool = False, empty: str = "none"
+    ) -> None:
+        """wide: every column, whatever the room is. empty: what stands there without a row."""
+        self._title, self._columns, self._wide, self._empty = title, columns, wide, empty
         self._rows: list[tuple[list[Text], str | None]] = []
 
     def add_row(self, *cells: str | Text, style: str | None = None) -> None:
@@ -83,6 +85,10 @@ class FittedTable:
         self._rows.append((texts + [Text()] * (len(self._columns) - len(texts)), style))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if not self._rows:  # headings over nothing do not say whether that is all
+            yield Text.assemble(plain_line(self._title), style="italic")
+            yield plain_line(self._empty)
+            return
         shown = self._shown(_NO_LIMIT if self._wide else options.max_width)
         made = PlainTable(header_style="bold", box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
         for index in shown:

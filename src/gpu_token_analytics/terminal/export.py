@@ -197,7 +197,7 @@ def _export_days(
             elif file.written:
                 typer.echo(f"{file.path}: {file.bytes:,} bytes")
     if not as_json:
-        typer.echo(f"{folder}: {written} days written, {current} were current")
+        typer.echo(f"{folder}: {cli.counted(written, 'day')} written, {current:,} current")
 
 
 def export_chunks(

@@ -46,17 +46,14 @@ def show_hints(
         Column("GPUs", 2),
         Column("says", 3, right=False),
     )
-    made = FittedTable(f"hints, as of {cli.instant(body.to)}, {body.gpus} GPUs", columns, wide=wide)
+    made = FittedTable(
+        f"hints, as of {cli.instant(body.to)}, {body.gpus} GPUs",
+        columns,
+        wide=wide,
+        empty="nothing stands out; `gpu-tokens hints --json` says what was looked for",
+    )
     for hint in body.hints:
         amounts = map(shown.amount, (hint.week_nusd, hint.month_nusd))
         said = worded(hint.sentence, shown.worded)
         made.add_row(hint.kind, hint.subject, *amounts, str(len(hint.gpus) or ""), said)
-    cli.show(
-        made,
-        *(
-            ["nothing stands out; `gpu-tokens hints --json` says what was looked for"]
-            if not body.hints
-            else []
-        ),
-        *shown.notes(),
-    )
+    cli.show(made, *shown.notes())

@@ -13,7 +13,15 @@ from gpu_token_analytics.costs.answers.rates import ConvertedMoney, ConvertedRes
 from gpu_token_analytics.costs.rows import IDLE_COLUMNS, ratio
 from gpu_token_analytics.terminal.console import Column, FittedTable
 from gpu_token_analytics.terminal.money import USD, Shown
-from gpu_token_analytics.terminal.support import NUSD, count, dollars, instant, percent, rate
+from gpu_token_analytics.terminal.support import (
+    NUSD,
+    count,
+    counted,
+    dollars,
+    instant,
+    percent,
+    rate,
+)
 
 NOBODY = {
     "model": "(no known request)",
@@ -262,7 +270,7 @@ def flags(row: CostRow) -> str:
     marks = (
         ("p", quality.provisional),
         ("c", quality.corrected_cells),
-        ("l", quality.low_volume),
+        ("l", quality.low_volume and row.tokens.total),  # without tokens no rate stands there
         ("d", quality.default_price_nusd),
         ("u", quality.unknown_gpu_requests or quality.unknown_gpu_tokens),
     )
@@ -303,6 +311,13 @@ def notes(body: CostsResponse) -> list[str]:
     if quality.provisional:
         said.append("p: provisional, newer events may still move money between rows")
     total = body.totals.money.total_nusd
+    if quality.corrected_cells:
+        said.append(
+            f"c: changed after they were final, {counted(quality.corrected_cells, 'cell')}: "
+            "GET /v1/ledger/corrections"
+        )
+    if any("l" in flags(row) for row in (*body.rows, body.totals)):
+        said.append("l: fewer tokens than LOW_VOLUME_TOKENS, so rates say little")
     if quality.default_price_nusd:
         share = percent(quality.default_price_nusd / total) if total else "all"
         said.append(
@@ -318,7 +333,8 @@ def notes(body: CostsResponse) -> list[str]:
         )
     if body.scope.cells_not_rolled:
         said.append(
-            f"{body.scope.cells_not_rolled:,} cells changed and are not in the sums yet (seconds)"
+            f"not in the sums yet (seconds): {counted(body.scope.cells_not_rolled, 'cell')} that "
+            "changed"
         )
     if not body.rows:
         said.append(_why_empty(body))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -18,7 +19,13 @@ from gpu_token_analytics.ledger.params import params_of
 from gpu_token_analytics.running_demo import settings_beside_demo
 from gpu_token_analytics.signals import stop_on_signals
 from gpu_token_analytics.terminal.console import plain_console
-from gpu_token_analytics.terminal.support import print_csv
+from gpu_token_analytics.terminal.support import (
+    PeriodOption,
+    ZoneOption,
+    asked_range,
+    print_csv,
+    refusals,
+)
 
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
 _Csv = Annotated[bool, typer.Option("--csv", help="The rows as CSV instead of text.")]
@@ -36,6 +43,11 @@ def audit_ledger(
         str, typer.Option("--from", help="First minute, such as 2026-01-31T00:00Z; default: all.")
     ] = "",
     end: Annotated[str, typer.Option("--to", help="Minute after the last one.")] = "",
+    last: Annotated[
+        str, typer.Option("--last", metavar="N", help="Instead: the last 90m, 24h, 30d, 3w.")
+    ] = "",
+    period: PeriodOption = None,
+    time_zone: ZoneOption = "UTC",
     stored_only: Annotated[
         bool,
         typer.Option(
@@ -59,7 +71,8 @@ def audit_ledger(
     of the ledger. Exit code 1 when it does not hold. Events may come in meanwhile: cells that
     differ are looked at again after 15 s, and told as changing if they were touched.
 
-    Examples: `gpu-tokens audit` | `gpu-tokens audit --from 2026-01-31T00:00Z --to 2026-02-01T00:00Z
+    Examples: `gpu-tokens audit` | `gpu-tokens audit --last 24h` | `gpu-tokens audit --period
+    2026-01 --tz Europe/Berlin` | `gpu-tokens audit --from 2026-01-31T00:00Z --to 2026-02-01T00:00Z
     --json`
     """
     from gpu_token_analytics.closing.audit import audit
@@ -67,11 +80,13 @@ def audit_ledger(
     from gpu_token_analytics.closing.store import LedgerStore
     from gpu_token_analytics.mongo.client import COMMAND_CONNECT_MS, open_store
 
-    low, high = _minute("--from", start), _minute("--to", end)
+    range_at = _audited(start, end, last, period, time_zone)
+    range_at(SystemClock().now())  # judged before the database is asked
     settings = settings_beside_demo()
     logs.configure(settings)
     store = open_store(settings, "gpu-tokens-audit", connect_ms=COMMAND_CONNECT_MS)
     ledger = LedgerStore(store, settings.close_debounce_seconds)
+    low, high = range_at(store.now())
     _wait_until_closed(ledger.cells.count_due, wait)
     console = plain_console(stderr=True)
 
@@ -184,6 +199,33 @@ def _wait_until_closed(count_due: Any, seconds: float) -> None:
     until = clock.monotonic() + seconds
     while clock.monotonic() < until and count_due() and not clock.wait(never, 0.5):
         pass
+
+
+def _audited(
+    start: str, end: str, last: str, period: str | None, time_zone: str
+) -> Callable[[datetime], tuple[datetime | None, datetime | None]]:
+    """The range as of a time; None: all there is. Raises SettingsError."""
+    given = [
+        name
+        for name, value in (
+            ("--from or --to", start or end),
+            ("--last", last),
+            ("--period", period),
+        )
+        if value
+    ]
+    if len(given) > 1:
+        raise SettingsError(f"{' and '.join(given)} each say what is audited: give one of them")
+    if last or period is not None:
+        asked = asked_range(None, None, last or "24h", period, time_zone)
+
+        def at(now: datetime) -> tuple[datetime | None, datetime | None]:
+            with refusals():
+                return asked.at(now)
+
+        return at
+    low, high = _minute("--from", start), _minute("--to", end)
+    return lambda _now: (low, high)
 
 
 def _minute(option: str, text: str) -> datetime | None:

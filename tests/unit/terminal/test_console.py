@@ -10,13 +10,14 @@ import subprocess
 import sys
 from typing import Any
 
+import msgspec
 import pytest
 from tests.answers import answer
 
 from gpu_token_analytics.costs.answers import CostsResponse, GpuState, Live
 from gpu_token_analytics.terminal import support
 from gpu_token_analytics.terminal.console import Column, FittedTable, plain_console
-from gpu_token_analytics.terminal.report import render
+from gpu_token_analytics.terminal.report import flags, notes, render
 from gpu_token_analytics.terminal.top import screen
 
 NAMES = [
@@ -133,6 +134,36 @@ def test_the_least_needed_column_goes_first_and_an_empty_one_takes_no_room() -> 
     assert printed(made, 80)[1].split() == ["name", "kept", "goes"]
     assert printed(made, 16)[1].split() == ["name", "kept"]
     assert printed(made, 3)[1].split() == ["name"]
+
+
+def test_a_table_without_a_row_says_that_there_is_none() -> None:
+    columns = (Column("name", right=False), Column("USD"))
+    assert printed(FittedTable("owners", columns), 80) == ["owners", "none"]
+    assert printed(FittedTable("alerts", columns, empty="none yet"), 80) == ["alerts", "none yet"]
+
+
+def test_every_mark_of_a_report_is_explained_below_it() -> None:
+    """`l` and `c` stood in the last column, and nothing said what they are."""
+    said = body(NAMES[:2])
+    quality = msgspec.structs.replace(said.totals.quality, corrected_cells=1, low_volume=True)
+    totals = msgspec.structs.replace(said.totals, quality=quality)
+    said = msgspec.structs.replace(said, totals=totals)
+    marks = flags(said.totals)
+    assert marks == "pcldu"
+    below = notes(said)
+    for mark in marks:
+        assert sum(line.startswith(f"{mark}: ") for line in below) == 1, mark
+    assert "1 cell:" in "\n".join(below)
+
+
+def test_few_tokens_are_no_mark_of_money_without_any() -> None:
+    """Idle money has no rate that few tokens could spoil."""
+    row = body(NAMES[:1]).rows[0]
+    quality = msgspec.structs.replace(row.quality, low_volume=True)
+    row = msgspec.structs.replace(row, quality=quality)
+    assert "l" in flags(row)
+    tokens = msgspec.structs.replace(row.tokens, total=0)
+    assert "l" not in flags(msgspec.structs.replace(row, tokens=tokens))
 
 
 def test_a_hostile_name_does_not_drive_the_terminal() -> None:
