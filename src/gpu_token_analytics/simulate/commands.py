@@ -24,6 +24,9 @@ from gpu_token_analytics.simulate.sending import (
 )
 from gpu_token_analytics.wire.events import MAX_AHEAD_SECONDS
 
+_MAX_HOURS = 10 * 366 * 24
+_MAX_DURATION_SECONDS = 366 * 86_400
+
 
 def register(app: typer.Typer) -> None:
     """Add this command."""
@@ -108,9 +111,12 @@ def _span(
 ) -> tuple[datetime, float | None]:
     """First moment and length in seconds (None: endless). Raises SettingsError naming the
     option."""
-    for name, value in (("--hours", hours), ("--duration", duration)):
-        if value is not None and not 0 < value <= 24 * 366 * 3600:
-            raise SettingsError(f"{name} {value} cannot be used; give more than 0")
+    for name, value, most in (
+        ("--hours", hours, _MAX_HOURS),
+        ("--duration", duration, _MAX_DURATION_SECONDS),
+    ):
+        if value is not None and not 0 < value <= most:
+            raise SettingsError(f"{name} {value} cannot be used; give more than 0, at most {most}")
     if not start and hours is None:
         return now, duration
     if duration is not None:

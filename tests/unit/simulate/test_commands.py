@@ -107,6 +107,8 @@ def test_live_runs_for_its_duration() -> None:
         (("--start", "last week"), "--start 'last week'"),
         (("--start", "2199-01-01T00:00:00Z"), "future"),
         (("--hours", "0"), "--hours 0"),
+        (("--hours", "20000000"), "--hours 20000000.0 cannot be used; give more than 0, at most"),
+        (("--duration", "40000000"), "at most 31622400"),
         (("--hours", "1", "--duration", "5"), "--duration"),
         (("--duration", "-1"), "--duration -1"),
         (("--late", "2", "--hours", "1"), "--late 2"),
