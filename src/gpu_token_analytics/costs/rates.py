@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
+from gpu_token_analytics.costs import report
 from gpu_token_analytics.costs.answers.rates import (
     ConvertedMoney,
     ConvertedResponse,
@@ -34,7 +35,7 @@ from gpu_token_analytics.costs.entries import (
     check_instant,
     dated,
 )
-from gpu_token_analytics.costs.query import NO_ROWS, CostQuery, Key, Known, sort_key
+from gpu_token_analytics.costs.query import NO_ROWS, Chunked, CostQuery, Key, Known, sort_key
 from gpu_token_analytics.costs.questions import check_cost
 from gpu_token_analytics.costs.row_rates import CLASS_COLUMNS, USD, classes_in, rate_at
 from gpu_token_analytics.costs.whose import with_books
@@ -92,6 +93,10 @@ def converted(desk: Desk, query: CostQuery, currency: str) -> ConvertedResponse:
     """The answer of /v1/costs/converted; query: without buckets. Raises Refused."""
     query = with_books(desk, query)
     check_cost(query, desk.reads.gpu_count())
+    return report.of_one_state(lambda: _converted(desk, query, currency))
+
+
+def _converted(desk: Desk, query: CostQuery, currency: str) -> ConvertedResponse:
     book, now = desk.rates.book(currency), desk.now()
     groups: dict[Key, list[int]] = {}
     known: dict[Key, Known] = {}
@@ -103,12 +108,14 @@ def converted(desk: Desk, query: CostQuery, currency: str) -> ConvertedResponse:
         )
         piece: CostQuery = replace(query, start=low, end=high)
         check_cost(piece, desk.reads.gpu_count())
-        for row in desk.costs.rows(piece, now):
+        for row in desk.costs.rows(piece, now, chunked=Chunked.BY_PIECES):
             values = classes_in(rate, row)
             groups[row.key] = (
                 list(map(add, groups[row.key], values)) if row.key in groups else values
             )
             known[row.key] = known.get(row.key, NO_ROWS).plus(row.known)
+            if len(groups) > report.MAX_GROUPS:
+                raise report.too_many_groups()
     totals = [sum(column) for column in zip(*groups.values(), strict=True)] or [0] * len(
         CLASS_COLUMNS
     )

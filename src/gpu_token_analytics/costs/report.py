@@ -10,7 +10,7 @@ from datetime import datetime
 from heapq import nlargest
 from itertools import chain, dropwhile, groupby, islice
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace as replace_struct
 
@@ -41,6 +41,8 @@ from gpu_token_analytics.rollups.spans import Step
 
 if TYPE_CHECKING:  # the desk has one
     from gpu_token_analytics.costs.read import CostReads
+
+T = TypeVar("T")
 
 MAX_GROUPS = 10_000
 ROWS_AT_ONCE = 4_000
@@ -93,9 +95,7 @@ def compared(desk: Desk, query: CostQuery) -> ComparedResponse:
     now = costs_of(desk, query, MAX_GROUPS)
     before = costs_of(desk, replace(query, start=start, end=end), MAX_GROUPS)
     if now.next or before.next:
-        raise Refused(
-            "range_too_long", f"there are more than {MAX_GROUPS:,} groups; group by less, or filter"
-        )
+        raise too_many_groups()
     pairs: dict[tuple[str | None, ...], list[CostRow | None]] = {}
     for side, rows in enumerate((now.rows, before.rows)):
         for row in rows:
@@ -109,6 +109,13 @@ def compared(desk: Desk, query: CostQuery) -> ComparedResponse:
         group_by=now.group_by,
         rows=[_compared_row(*pairs[key]) for key in sorted(pairs, key=sort_key)],
         totals=_compared_row(now.totals, before.totals),
+    )
+
+
+def too_many_groups() -> Refused:
+    """What whoever asks for more than MAX_GROUPS groups at once is told."""
+    return Refused(
+        "range_too_long", f"there are more than {MAX_GROUPS:,} groups; group by less, or filter"
     )
 
 
@@ -169,7 +176,7 @@ def read_page(
     """One page. A page that is everything is read once; else the total is read for itself (from
     coarser sums). Rows of a bucket are of one state of it."""
     after = None if cursor is None else read_row_position(cursor, query)
-    return _of_one_state(lambda: _page(reads, query, now, limit, after))
+    return of_one_state(lambda: _page(reads, query, now, limit, after))
 
 
 def read_top(reads: CostReads, query: CostQuery, now: datetime, top: int) -> CostPage:
@@ -195,10 +202,12 @@ def read_top(reads: CostReads, query: CostQuery, now: datetime, top: int) -> Cos
         whole = _with_classless(reads, query, now, total.row())
         return CostPage(first, whole, sight, None, row_count=total.rows)
 
-    return _of_one_state(read)
+    return of_one_state(read)
 
 
-def _of_one_state(read: Callable[[], CostPage]) -> CostPage:
+def of_one_state(read: Callable[[], T]) -> T:
+    """What `read` makes of rows by pieces, read again where the sums were written anew meanwhile.
+    Raises LinesReplaced when they always are."""
     for _ in range(PAGE_TRIES):
         with suppress(LinesReplaced):
             return read()

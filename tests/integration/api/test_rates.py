@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gpu_token_analytics.api.keys import KeyScope
+from gpu_token_analytics.costs import report
 from gpu_token_analytics.documents import Collection
 
 from .conftest import NOW, START, Api
@@ -143,6 +144,22 @@ def test_files_have_the_rate_of_each_hour(api: Api, layout: str) -> None:
 def test_what_cannot_be_converted_is_refused(api: Api, path: str, asked: dict[str, str]) -> None:
     answer = api.reader.get(path, params={**RANGE, **asked})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "currency")
+
+
+@pytest.mark.parametrize("path", ["/v1/costs/converted", "/v1/costs/compared"])
+def test_what_is_answered_at_once_has_a_most_of_groups(
+    api: Api, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    asked = {**RANGE, "group_by": ["model", "tenant"]}
+    if path.endswith("converted"):
+        asked["currency"] = "EUR"
+    groups = len(api.reader.get(path, params=asked).json()["rows"])
+    monkeypatch.setattr(report, "MAX_GROUPS", groups)
+    assert api.reader.get(path, params=asked).status_code == 200
+    monkeypatch.setattr(report, "MAX_GROUPS", groups - 1)
+    answer = api.reader.get(path, params=asked)
+    assert (answer.status_code, answer.json()["code"]) == (400, "range_too_long")
+    assert f"more than {groups - 1:,} groups" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
