@@ -101,7 +101,7 @@ def export(
         raise SettingsError(
             f"{out}: that is no file; give one such as costs.csv, or - for the screen"
         )
-    ending = out.suffix.lstrip(".") if out is not None and to_file else "csv"
+    ending = out.suffix.lstrip(".").lower() if out is not None and to_file else "csv"
     chosen = file_format or (
         p.ExportFormat(ending) if ending in list(p.ExportFormat) else p.ExportFormat.CSV
     )
@@ -137,7 +137,7 @@ def export(
         )
     else:
         typer.echo(
-            f"{out}: {size:,} bytes, {query.start:%Y-%m-%dT%H:%MZ} to {query.end:%Y-%m-%dT%H:%MZ}"
+            f"{out}: {size:,} bytes of {chosen.value}, {query.start:%Y-%m-%dT%H:%MZ} to {query.end:%Y-%m-%dT%H:%MZ}"
         )
 
 

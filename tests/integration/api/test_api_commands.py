@@ -251,6 +251,15 @@ def test_files_hold_the_same_sums(api: Api, run: Run, tmp_path: Path) -> None:
     assert sum(int(row["total_nusd"]) for row in csv.DictReader(io.StringIO(piped))) == cost
 
 
+def test_a_file_has_the_format_of_its_ending_and_the_command_says_which(
+    api: Api, run: Run, tmp_path: Path
+) -> None:
+    for name, kind in (("COSTS.PARQUET", "parquet"), ("costs.csv", "csv"), ("costs.xlsx", "csv")):
+        said = run("export", str(tmp_path / name), "--from", FROM, "--to", TO).stdout
+        assert re.search(rf": [\d,]+ bytes of {kind}, ", said), name
+    assert pq.read_table(tmp_path / "COSTS.PARQUET").num_rows > 0
+
+
 def test_break_even_prints_the_answer_of_the_route(api: Api, run: Run) -> None:
     printed = json.loads(run("break-even", "0.6", "--from", FROM, "--to", TO, "--json").stdout)
     answer = api.reader.get(
