@@ -137,7 +137,8 @@ def export(
         )
     else:
         typer.echo(
-            f"{out}: {size:,} bytes of {chosen.value}, {query.start:%Y-%m-%dT%H:%MZ} to {query.end:%Y-%m-%dT%H:%MZ}"
+            f"{out}: {size:,} bytes of {chosen.value}, {query.start:%Y-%m-%dT%H:%MZ} to "
+            f"{query.end:%Y-%m-%dT%H:%MZ}"
         )
 
 
