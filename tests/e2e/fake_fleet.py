@@ -113,7 +113,7 @@ def _gpu(index: int, count: int) -> Gpu:
         else index % len(MODELS)
     )
     return Gpu(
-        f"GPU-{index:04x}{index * 7919 % 65536:04x}-5b1d",
+        f"GPU-{index:04x}{index * 7919 % 65536:04x}-5b1d-4c2a-9e0f-{index:012x}",
         f"gpu-node-{host + 1:02d}",
         index % 8,
         kind,

@@ -232,6 +232,23 @@ def test_a_request_traces_to_cells_gpus_and_price_rows(dashboard: Watched) -> No
     expect(page.locator("tr.asked")).to_have_count(1)
 
 
+def test_gpus_of_requests_are_called_as_on_the_page_gpus(dashboard: Watched, fake: FakeApi) -> None:
+    """A UUID says nothing to whoever sent `gpu-node-01/0`."""
+    gpu = fake.fleet.gpus[0]
+    page = dashboard.open("/request")
+    options = page.locator("#recent-gpu option")
+    assert options.all_inner_texts()[:2] == [f"{gpu.host} / 0", f"{gpu.host} / 1"]
+    assert options.first.get_attribute("value") == gpu.id
+    page = dashboard.open(f"/request?id={REQUEST_ID}")
+    link = page.locator("#cell-table-0-scroll tbody td a").first
+    assert link.inner_text() == f"{gpu.host} / 0"
+    assert link.get_attribute("title") == gpu.id
+    fake.broken = {"/v1/gpus": 503}
+    page = dashboard.open(f"/request?id={REQUEST_ID}")
+    assert page.locator("#cell-table-0-scroll tbody td a").first.inner_text() == gpu.id
+    dashboard.expect("503")
+
+
 def test_an_unknown_request_says_what_to_do(dashboard: Watched) -> None:
     page = dashboard.open("/request?id=nothing-like-it")
     assert "RAW_RETENTION_DAYS" in page.inner_text(".panel.empty")
@@ -374,6 +391,12 @@ def test_nothing_sticks_out_on_a_phone(browser: Browser, fake: FakeApi, path: st
     with serving(fake.app) as url, watched(browser, url, PHONE) as dashboard:
         page = dashboard.open(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+        cut = page.evaluate(
+            """() => [...document.querySelectorAll('.data th[scope=row]')]
+                .filter((cell) => cell.scrollWidth > cell.clientWidth)
+                .map((cell) => cell.innerText)"""
+        )
+        assert cut == [], "a row's name is whole"
 
 
 def test_eight_hundred_gpus(browser: Browser) -> None:

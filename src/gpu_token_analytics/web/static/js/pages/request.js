@@ -6,10 +6,11 @@ import { duration, integer, known, money, moneyExact, quantity, rate, sumNusd, u
 import { go, hrefTo, hrefWith } from '../core/state.js';
 import { clock, iso, moment } from '../core/time.js';
 import { card, emptyPanel, tile } from '../parts/feedback.js';
-import { priceRow, requestColumns } from '../parts/shared.js';
+import { gpuNames, priceRow, requestColumns } from '../parts/shared.js';
 import { table } from '../parts/table.js';
 
 const DAY_MS = 86_400_000;
+const MOST_NAMED = 50; // GPUs of a request that are asked for in one address
 const NOT_YET = 'not in the ledger yet: its cells are computed within seconds';
 
 export const title = 'Request';
@@ -17,13 +18,24 @@ export const filters = [];
 
 export async function load({ state, me, signal }) {
   const id = state.params.get('id');
-  if (id) return { id, found: await find(id, signal), recent: null };
+  if (id) {
+    const found = await find(id, signal);
+    return { id, found, names: await namesIn(found, me, signal), recent: null };
+  }
   if (me.tenant) return { id: null, found: null, recent: null };
   const from = iso(Math.max(state.range.from, state.range.to - DAY_MS));
-  const { gpus } = await get('dimensions', { from: iso(state.range.from), to: iso(state.range.to) }, { signal });
+  const [{ gpus }, names] = await Promise.all([
+    get('dimensions', { from: iso(state.range.from), to: iso(state.range.to) }, { signal }),
+    gpuNames(signal),
+  ]);
   const gpu = state.params.get('of') ?? gpus[0] ?? null;
   const recent = gpu ? await get('requests', { gpu, from, to: iso(state.range.to), limit: 50 }, { signal }) : null;
-  return { id: null, found: null, gpus, gpu, recent };
+  return { id: null, found: null, names, gpus, gpu, recent };
+}
+
+async function namesIn(found, me, signal) {
+  const gpus = [...new Set((found?.events ?? []).flatMap(({ cells }) => cells.map(({ gpu }) => gpu)))];
+  return me.tenant || gpus.length === 0 || gpus.length > MOST_NAMED ? new Map() : gpuNames(signal, gpus);
 }
 
 async function find(id, signal) {
@@ -42,7 +54,7 @@ export function view(context, data) {
     data.id && !data.found ? emptyPanel(`No request “${data.id}”`, 'Check the id: it is the one the engine gave, letter by letter.',
       'Usage events reach the store within seconds of the end of a request; one still running is not there yet.',
       'Raw events are kept for RAW_RETENTION_DAYS; older money is in the ledger, no longer by request.') : null,
-    data.found?.events.map((event, index) => eventCards(state, me, event, index)) ?? null,
+    data.found?.events.map((event, index) => eventCards(state, me, event, index, data.names)) ?? null,
     data.id ? null : recentList(state, me, data),
   ];
 }
@@ -58,18 +70,20 @@ function search(id) {
   h('button', { type: 'submit', class: 'primary', id: 'request-find' }, 'Find'));
 }
 
-function recentList(state, me, { gpus, gpu, recent }) {
+function recentList(state, me, { names, gpus, gpu, recent }) {
   if (me.tenant) return emptyPanel('Look up one of your requests', 'Give the id the engine returned for it, above.');
   if (!gpu) return emptyPanel('No request in this range', 'Widen the time range, or give a request id above.');
   const pick = h('label', { class: 'field inline' }, h('span', null, 'On GPU'), h('select', { id: 'recent-gpu', value: gpu,
     onchange: (event) => go(hrefWith({ of: event.currentTarget.value })) },
-    [...new Set([gpu, ...gpus])].map((name) => h('option', { value: name }, name))));
+    [...new Set([gpu, ...gpus])].map((value) => ({ value, name: names.get(value) ?? value }))
+      .sort((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }))
+      .map(({ value, name }) => h('option', { value }, name))));
   return card('Newest requests', { id: 'recent', aside: pick, hint: 'Those that ended on this GPU in the last day of the range.' },
     recent.requests.length ? table({ id: 'recent-requests', caption: 'Newest requests', columns: requestColumns(state), rows: recent.requests })
       : h('p', { class: 'hint' }, 'None. Choose another GPU or a longer range.'));
 }
 
-function eventCards(state, me, event, index) {
+function eventCards(state, me, event, index, names) {
   const key = (name) => `${name}-${index}`;
   return [
     card(event.model, {
@@ -87,7 +101,7 @@ function eventCards(state, me, event, index) {
         { id: key('tokens'), sub: `${integer(event.tokens.prompt)} prompt, ${integer(event.tokens.completion)} completion` })),
     h('div', { class: 'pair tight' }, tokenTable(event, key('split')), timing(state, event))),
     card('Cost by cell', { id: key('cells'), hint: h('span', null, 'One row for each GPU and minute it touched. ', methodText(event.method)) },
-      event.cells.length ? [cellTable(state, me, event, key('cell-table')), byGpu(event, key('by-gpu'))]
+      event.cells.length ? [cellTable(state, me, event, key('cell-table'), names), byGpu(event, key('by-gpu'), names)]
         : h('p', { class: 'hint' }, event.note ?? NOT_YET)),
   ];
 }
@@ -140,10 +154,10 @@ function timing(state, event) {
     h('p', { class: 'hint' }, `Used its GPUs from ${moment(began, state.zone, true)}.`));
 }
 
-function cellTable(state, me, event, id) {
+function cellTable(state, me, event, id, names) {
   const columns = [
     { key: 'minute', label: 'Minute', cell: (cell) => clock(Date.parse(cell.minute), state.zone), total: 'Sum' },
-    { key: 'gpu', label: 'GPU', cell: (cell) => (me.tenant ? cell.gpu : h('a', { href: hrefTo('gpus', { show: cell.gpu }) }, cell.gpu)) },
+    { key: 'gpu', label: 'GPU', cell: (cell) => (me.tenant ? cell.gpu : h('a', { href: hrefTo('gpus', { show: cell.gpu }), title: cell.gpu }, names.get(cell.gpu) ?? cell.gpu)) },
     { key: 'cost', label: 'Cost', number: true, class: 'exact', cell: (cell) => moneyExact(cell.cost_nusd),
       total: moneyExact(sumNusd(event.cells.map(({ cost_nusd: cost }) => cost))) },
     { key: 'prefill', label: 'of it prefill', number: true, class: 'exact',
@@ -160,12 +174,12 @@ function cellTable(state, me, event, id) {
   return table({ id, caption: 'Cost by cell', columns, rows: event.cells, totals: true });
 }
 
-function byGpu(event, id) {
+function byGpu(event, id, names) {
   const gpus = [...new Set(event.cells.map(({ gpu }) => gpu))];
   if (gpus.length < 2) return null;
   const rows = gpus.map((gpu) => ({ gpu, cost: sumNusd(event.cells.filter((cell) => cell.gpu === gpu).map(({ cost_nusd: cost }) => cost)) }));
   const columns = [
-    { key: 'gpu', label: 'GPU', cell: ({ gpu }) => gpu, total: 'All' },
+    { key: 'gpu', label: 'GPU', cell: ({ gpu }) => h('span', { title: gpu }, names.get(gpu) ?? gpu), total: 'All' },
     { key: 'cost', label: 'Cost', number: true, class: 'exact', cell: ({ cost }) => moneyExact(cost),
       total: moneyExact(event.cost_nusd) },
   ];

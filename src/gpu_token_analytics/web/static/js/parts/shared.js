@@ -1,5 +1,6 @@
 /** What several pages show alike: a list of requests, how fresh a GPU is, a link into the price book. */
 
+import { get } from '../core/api.js';
 import { h } from '../core/dom.js';
 import { duration, integer, known } from '../core/format.js';
 import { hrefTo } from '../core/state.js';
@@ -17,6 +18,21 @@ export function requestColumns(state) {
     { key: 'latency', label: 'Latency', number: true, cell: (row) => known(row.latency_ms, duration, 'the engine did not send it') },
     { key: 'gpus', label: 'GPUs', number: true, cell: (row) => (row.gpus.length ? integer(row.gpus.length) : '1') },
   ];
+}
+
+/**
+ * What GPUs are called, by id: `gpu-node-1 / 0`, as on the page GPUs. `gpus`: these ids only. Where nobody says it, or it
+ * cannot be asked, the id is the name.
+ */
+export async function gpuNames(signal, gpus = null) {
+  try {
+    const list = await get('gpus', gpus ? { gpu: gpus, limit: 1000 } : { limit: 1000 }, { signal });
+    return new Map(list.gpus.filter((gpu) => gpu.host !== null && gpu.gpu_index !== null)
+      .map((gpu) => [gpu.gpu, `${gpu.host} / ${gpu.gpu_index}`]));
+  } catch (error) {
+    if (error.name === 'AbortError' || error.status === 401) throw error;
+    return new Map();
+  }
 }
 
 /** How fresh a GPU's newest sample is. */
