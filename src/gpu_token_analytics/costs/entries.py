@@ -10,7 +10,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
 
 from gpu_token_analytics.errors import Refused
 from gpu_token_analytics.rollups.spans import HALF_HOUR, floor
@@ -32,6 +40,7 @@ PriceText = Annotated[
         allow_inf_nan=False,
         examples=["2.49"],
     ),
+    AfterValidator(abs),  # minus 0 is 0, and is shown so
     PlainSerializer(lambda value: format(value, "f"), return_type=str),
 ]
 _number = re.compile(r"\s*[+-]?[0-9.]+\s*").fullmatch

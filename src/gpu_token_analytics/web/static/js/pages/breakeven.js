@@ -12,6 +12,7 @@ import { table } from '../parts/table.js';
 
 const KINDS = ['input', 'cached', 'output'];
 const OTHERS = '*';
+const REASON = 'no tokens, or no API price';
 
 export const title = 'Break-even';
 export const filters = [];
@@ -36,11 +37,11 @@ export function view({ state }, { summed, answer }) {
 function answerCard(state, { rows, own_usd_per_gpu_hour: own }) {
   const columns = [
     { key: 'model', label: 'Model', value: (row) => row.model, cell: (row) => [row.model ?? 'Everything, with all idle money', row.low_volume ? h('span', { class: 'flag' }, ' low volume') : null] },
-    { key: 'winner', label: 'Winner', value: (row) => String(row.own_wins), cell: (row) => known(row.own_wins, (wins) => h('span', { class: `badge ${wins ? 'good' : 'warn'}` }, wins ? 'own GPUs' : 'the API'), row.says) },
+    { key: 'winner', label: 'Winner', value: (row) => String(row.own_wins), cell: (row) => known(row.own_wins, (wins) => h('span', { class: `badge ${wins ? 'good' : 'warn'}` }, wins ? 'own GPUs' : 'the API'), row.saved_nusd === null ? REASON : 'both cost the same') },
     { key: 'own', label: 'Own', unit: unit('M'), number: true, value: (row) => row.own_usd_per_million, cell: (row) => known(row.own_usd_per_million, rate, 'no tokens in this range') },
-    { key: 'api', label: 'API', unit: unit('M'), number: true, value: (row) => row.api_usd_per_million, cell: (row) => known(row.api_usd_per_million, rate, row.says) },
+    { key: 'api', label: 'API', unit: unit('M'), number: true, value: (row) => row.api_usd_per_million, cell: (row) => known(row.api_usd_per_million, rate, REASON) },
     { key: 'saved', label: 'Saved', number: true, value: (row) => usdForScale(row.saved_nusd), hint: 'API bill less own money; negative: the API is cheaper',
-      cell: (row) => known(row.saved_nusd, (value) => h('span', { title: moneyExact(value) }, money(value)), row.says) },
+      cell: (row) => known(row.saved_nusd, (value) => h('span', { title: moneyExact(value) }, money(value)), REASON) },
     { key: 'now', label: 'Tokens/h now', number: true, value: (row) => row.tokens_per_hour, cell: (row) => known(row.tokens_per_hour, count, 'the range has not begun') },
     { key: 'even', label: 'Break-even tokens/h', number: true, value: (row) => row.break_even_tokens_per_hour, cell: (row) => known(row.break_even_tokens_per_hour, count, 'no API price') },
     { key: 'busy', label: 'Used now', number: true, value: (row) => row.utilization, cell: (row) => [known(row.utilization, percent, 'no money in this range'),
