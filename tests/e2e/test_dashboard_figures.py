@@ -49,6 +49,31 @@ def modules(browser: Browser) -> Iterator[Modules]:
 
 
 @pytest.mark.parametrize(
+    ("function", "arguments", "shown"),
+    [
+        ("count", [0], "0"),
+        ("count", [705], "705"),
+        ("count", [1_200], "1.20K"),
+        ("count", [14_996_000], "15.0M"),
+        ("count", [24_812_000], "24.8M"),
+        ("quantity", [0, "W"], "0 W"),
+        ("quantity", [55, "W"], "55.0 W"),
+        ("quantity", [7.5, "GiB"], "7.50 GiB"),
+        ("quantity", [376.6, "W"], "377 W"),
+        ("duration", [31.4], "31 ms"),
+        ("duration", [4.6], "4.60 ms"),
+        ("duration", [2_200], "2.20 s"),
+        ("duration", [185_000], "3 min 5 s"),
+    ],
+)
+def test_figures_below_one_another_have_the_same_digits(
+    modules: Modules, function: str, arguments: list[Any], shown: str
+) -> None:
+    """`15M` below `24.8M` looked like a coarser measurement."""
+    assert modules.call("format", function, *arguments).replace("\u00a0", " ") == shown
+
+
+@pytest.mark.parametrize(
     ("nusd", "shown"),
     [
         (0, "$0"),

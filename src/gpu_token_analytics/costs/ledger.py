@@ -31,7 +31,7 @@ Json = dict[str, Any]
 MAX_AUDIT_CELLS = 500_000
 _LINE_FIELDS = CellLine.__struct_fields__[:-1]  # `counted` is made of what some lines have
 CHECKED = [
-    "In every computed cell the five classes sum to C.",
+    "In every computed cell the five classes sum to its money, price x owned time.",
     "In every computed cell the class times sum to the owned time.",
     "In every computed cell the lines sum to `attributed`.",
     (

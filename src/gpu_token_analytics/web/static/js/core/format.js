@@ -11,6 +11,7 @@ const NANOS = 1_000_000_000n;
 const LOCALE = 'en-US';
 const whole = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 0 });
 const compact = new Intl.NumberFormat(LOCALE, { notation: 'compact', maximumSignificantDigits: 3 });
+const threeDigits = new Intl.NumberFormat(LOCALE, { notation: 'compact', minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
 
 /** Nano-USD as BigInt; null stays null. */
 export function nusd(value) {
@@ -129,9 +130,9 @@ export function price(text) {
   return shownCurrency().code === 'USD' ? priceGiven(text) : money(billionths(text));
 }
 
-/** `1.24M`. */
+/** `1.24M`, `15.0M`: below one another all have three digits. Below a thousand as it is. */
 export function count(value) {
-  return compact.format(value);
+  return value < 1000 ? compact.format(value) : threeDigits.format(value);
 }
 
 /** `1,240,112`. */
@@ -139,10 +140,10 @@ export function integer(value) {
   return whole.format(value);
 }
 
-/** Three digits with a unit: `12.3 W`. */
+/** Three digits with a unit: `12.3 W`, `55.0 W`. */
 export function quantity(value, unit) {
-  const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2;
-  return `${Number(value.toFixed(digits)).toLocaleString(LOCALE)}\u00a0${unit}`;
+  const digits = value === 0 || Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2;
+  return `${value.toLocaleString(LOCALE, { minimumFractionDigits: digits, maximumFractionDigits: digits })}\u00a0${unit}`;
 }
 
 /** `87.3 %`; nothing is rounded to all or nothing: `<0.1 %`, `>99.9 %`. */
@@ -154,9 +155,9 @@ export function percent(share) {
   return `${value.toFixed(1)}\u00a0%`;
 }
 
-/** Milliseconds as `312 ms`, `4.21 s`, `3 min 5 s`. */
+/** Milliseconds as `31 ms`, `312 ms`, `4.21 s`, `3 min 5 s`. */
 export function duration(ms) {
-  if (ms < 1000) return quantity(ms, 'ms');
+  if (ms < 1000) return ms < 10 ? quantity(ms, 'ms') : `${whole.format(ms)}\u00a0ms`;
   if (ms < 60_000) return quantity(ms / 1000, 's');
   const minutes = Math.floor(ms / 60_000);
   if (minutes >= 120) return quantity(minutes / 60, 'h');

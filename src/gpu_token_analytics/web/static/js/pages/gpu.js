@@ -2,7 +2,7 @@
 
 import { overTime, starts } from '../core/costs.js';
 import { h } from '../core/dom.js';
-import { axisMoney, known, money, percent, quantity, rate, usdForScale } from '../core/format.js';
+import { axisMoney, integer, known, money, percent, quantity, rate, usdForScale } from '../core/format.js';
 import { go, hrefWith } from '../core/state.js';
 import { stackedColumns } from '../parts/charts.js';
 import { CLASSES, classMoney } from '../parts/classes.js';
@@ -40,7 +40,7 @@ function facts(gpu) {
       fact('Utilisation', known(gpu.utilization, percent, 'not reported (MIG), or no sample')),
       fact('Memory', known(gpu.mem_used_mb, (used) => `${quantity(used / 1024, 'GiB')} of ${gpu.mem_total_mb === null ? '?' : quantity(gpu.mem_total_mb / 1024, 'GiB')}`, NO_SAMPLE)),
       fact('Power', known(gpu.power_w, (watts) => quantity(watts, 'W'), NO_SAMPLE)),
-      fact('Temperature', known(gpu.temperature_c, (degrees) => quantity(degrees, '°C'), 'not in its samples')),
+      fact('Temperature', known(gpu.temperature_c, (degrees) => `${integer(degrees)}\u00a0°C`, 'not in its samples')),
       fact('Price', known(gpu.usd_per_hour, (value) => [`${rate(value, 4)} /h, `, gpu.price_row ? priceRow(gpu.price_row) : null], 'no computed cell in the last hour'))),
     h('div', { class: 'gpu-strip' }, h('h3', null, 'Last 60 minutes'), strip(gpu.newest_minutes, stripLabel(gpu.newest_minutes)),
       h('h3', null, gpu.today ? `Today, ${money(gpu.today.total_nusd)}` : 'Today'),

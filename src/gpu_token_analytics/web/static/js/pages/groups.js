@@ -120,7 +120,7 @@ export function groupPage({ dimension, title, none, others }) {
       { key: 'speed', label: 'Tokens/s', number: true, value: (row) => row.rates.tokens_per_second,
         cell: (row) => known(row.rates.tokens_per_second, count, NO_TOKENS) },
       { key: 'energy', label: 'J/token', number: true, value: (row) => row.rates.joules_per_token,
-        cell: (row) => known(row.rates.joules_per_token, (value) => String(Number(value.toPrecision(2))), 'energy is not known, or no tokens') },
+        cell: (row) => known(row.rates.joules_per_token, (value) => (value < 10 ? value.toPrecision(2) : integer(value)), 'energy is not known, or no tokens') },
       split ? null : { key: 'trend', label: 'Tokens over time', class: 'spark-cell',
         cell: (row) => spark(overTime(trends.get(row.group[dimension]) ?? [], at, (item) => item.tokens.total)) },
     ].filter(Boolean);

@@ -113,7 +113,9 @@ function engineCoverage(quality) {
 }
 
 function sumsBehind(quality) {
-  return quality.sums_behind_since ? `sums behind for ${ago(Date.parse(quality.sums_behind_since)).replace(' ago', '')}` : 'sums hold all';
+  if (!quality.sums_behind_since) return 'the sums hold all';
+  const since = Date.parse(quality.sums_behind_since);
+  return Date.now() - since < OVERDUE_MS ? 'the sums follow within seconds' : `the sums are behind for ${ago(since).replace(' ago', '')}`;
 }
 
 function setAside(quality) {

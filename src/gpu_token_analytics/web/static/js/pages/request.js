@@ -96,7 +96,7 @@ function eventCards(state, me, event, index, names) {
         { id: key('cost'), sub: event.cost_nusd === null ? null : `exactly ${moneyExact(event.cost_nusd)}` }),
       tile('Per million tokens', known(event.usd_per_million, rate, NOT_YET), { id: key('per-million') }),
       tile('Live estimate', known(liveEstimate(event), rate, 'no price or rate was known when it was stored'),
-        { id: key('estimate'), sub: event.live_cost_per_token_usd === null ? null : `${rate(event.live_cost_per_token_usd * 1e6)} per million, of the moment` }),
+        { id: key('estimate'), sub: event.live_cost_per_token_usd === null ? null : `${rate(event.live_cost_per_token_usd * 1e6)} per million: its GPUs’ price over their token rate when it was stored` }),
       tile('Tokens', integer(event.tokens.total),
         { id: key('tokens'), sub: `${integer(event.tokens.prompt)} prompt, ${integer(event.tokens.completion)} completion` })),
     h('div', { class: 'pair tight' }, tokenTable(event, key('split')), timing(state, event))),

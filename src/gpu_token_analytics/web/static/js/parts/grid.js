@@ -4,7 +4,7 @@
  */
 
 import { h } from '../core/dom.js';
-import { percent, quantity, rate, unit } from '../core/format.js';
+import { integer, percent, rate, unit } from '../core/format.js';
 import { classLabel, classOf, CLASSES } from './classes.js';
 import { strip, stripLabel } from './strip.js';
 
@@ -90,7 +90,7 @@ function largeFacts(gpu) {
     h('span', { class: 'gpu-models' }, gpu.models.join(', ') || 'no model lately'),
     meter('Util', gpu.utilization, gpu.utilization === null ? '–' : percent(gpu.utilization)),
     meter('Mem', memory, memory === null ? '–' : percent(memory)),
-    h('span', { class: 'gpu-foot' }, gpu.power_w === null ? '– W' : quantity(Math.round(gpu.power_w), 'W'), ' · ', gpu.usd_per_hour === null ? `– ${unit('h')}` : `${rate(gpu.usd_per_hour)}/h`,
+    h('span', { class: 'gpu-foot' }, gpu.power_w === null ? '– W' : `${integer(gpu.power_w)} W`, ' · ', gpu.usd_per_hour === null ? `– ${unit('h')}` : `${rate(gpu.usd_per_hour)}/h`,
       ' · ', gpu.idle_share_today === null ? '–' : percent(gpu.idle_share_today), ' idle today'),
     strip(gpu.newest_minutes, stripLabel(gpu.newest_minutes)));
 }
