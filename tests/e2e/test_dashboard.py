@@ -397,6 +397,15 @@ def test_nothing_sticks_out_on_a_phone(browser: Browser, fake: FakeApi, path: st
                 .map((cell) => cell.innerText)"""
         )
         assert cut == [], "a row's name is whole"
+        squeezed = page.evaluate(
+            """() => [...document.querySelectorAll('.data tbody th[scope=row]')].filter((cell) => {
+                const text = document.createRange();
+                text.selectNodeContents(cell);
+                const lines = new Set([...text.getClientRects()].map(({ top }) => Math.round(top)));
+                return lines.size > 3 && cell.clientWidth < 0.4 * innerWidth;
+            }).map((cell) => cell.innerText)"""
+        )
+        assert squeezed == [], "and has the room of a name"
 
 
 def test_eight_hundred_gpus(browser: Browser) -> None:

@@ -75,6 +75,6 @@ def test_teams_stand_below_their_tenants(browser: Browser, fake: FakeApi) -> Non
     with serving(fake.app) as url, watched(browser, url) as dashboard:
         page = dashboard.open("/tenants")
         text = page.inner_text("#teams")
-        assert "shop\t$40.00\t90K\t120\tchat-frontend-of-the-web-shop, search" in text
+        assert "shop\t$40.00\t90.0K\t120\tchat-frontend-of-the-web-shop, search" in text
         assert "No team\t$0.000000002" in text
-        assert "All teams\t$40.00\t90K\t120\t" in text, "whatever adds up has a total"
+        assert "All teams\t$40.00\t90.0K\t120\t" in text, "whatever adds up has a total"

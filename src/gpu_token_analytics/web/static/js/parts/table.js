@@ -33,7 +33,7 @@ export function table({ id, caption, columns, rows, sort, totals, rowClass, limi
 function cell(column, row, position) {
   const content = column.cell(row);
   return position === 0
-    ? h('th', { scope: 'row', class: column.number ? 'number' : null }, content)
+    ? h('th', { scope: 'row', class: column.number ? 'number' : null }, h('span', { class: 'row-name' }, content))
     : h('td', { class: [column.number && 'number', column.class].filter(Boolean).join(' ') || null }, content);
 }
 
