@@ -171,10 +171,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
             self.end_headers()
             try:
-                for _ in range(100):
+                while not self.server.pause.wait(0.05):  # type: ignore[attr-defined]
                     self.wfile.write(b"# a line now and then\n")
                     self.wfile.flush()
-                    self.server.pause.wait(0.05)  # type: ignore[attr-defined]
             except OSError:
                 pass
         else:
@@ -205,18 +204,21 @@ def engine() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "timeout_seconds", "said"),
     [
         (
             "/huge",
+            60,
             (
                 r"vllm: http://127.0.0.1:\d+/huge answers more than 8,388,608 bytes; give its "
                 r"address: --engine vllm=URL"
             ),
         ),
-        ("/slow", r"vllm: .*/slow cannot be read \(it is not over after 0.2 s\)"),
+        # long beside the pause between lines: a single line must not be what is waited for
+        ("/slow", 2, r"vllm: .*/slow cannot be read \(it is not over after 2 s\)"),
         (
             "/none",
+            60,
             (
                 r"vllm: .*/none answers 503; give its address: --engine vllm=URL \(start vLLM "
                 r"without --disable-log-stats"
@@ -224,10 +226,12 @@ def engine() -> Iterator[str]:
         ),
     ],
 )
-def test_a_page_is_bounded_in_size_and_time(engine: str, path: str, said: str) -> None:
+def test_a_page_is_bounded_in_size_and_time(
+    engine: str, path: str, timeout_seconds: float, said: str
+) -> None:
     (target,) = targets_of([f"vllm={engine}{path}"], "node1")
     with pytest.raises(SourceUnavailable, match=said):
-        fetch_page(target, 0.2)
+        fetch_page(target, timeout_seconds)
 
 
 def test_an_engine_that_is_not_there_is_said() -> None:
