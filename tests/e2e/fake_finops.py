@@ -258,6 +258,7 @@ class FakeFinops:
             "hints": [] if api.empty else found,
             "thresholds": thresholds,
             "gpus": len(gpus),
+            "gpus_known": len(gpus) - 1,
             "time_zone": "UTC",
         }
         return times | said

@@ -166,6 +166,8 @@ def test_hints_say_what_they_saw_and_lead_to_it(browser: Browser, fake: FakeApi)
         text = page.inner_text("#hints")
         assert "Coverage of node-2 fell to 62.0 %" in text
         assert "and 2 more" in text
+        gpus = len(fake.fleet.gpus)
+        assert f"is known of 1 of {gpus} GPUs" in page.inner_text("#hints-unknown")
         assert "a jump is of one day" in page.inner_text("#hints .reasons")
         page.click("#hint-thresholds > summary")
         assert "at most this share of a GPU's money of the week is used. 0.01" in page.inner_text(

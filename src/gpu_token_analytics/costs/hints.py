@@ -112,7 +112,17 @@ def hints(desk: Desk, time_zone: str = "UTC") -> HintsResponse:
     thresholds = [
         HintThreshold(name, value, SAYS[name]) for name, value in THRESHOLDS._asdict().items()
     ]
-    return HintsResponse(now, end, start, month, by_gpu.zone.key, len(week), given, thresholds)
+    return HintsResponse(
+        as_of=now,
+        to=end,
+        week_from=start,
+        month_from=month,
+        time_zone=by_gpu.zone.key,
+        gpus=len(week),
+        gpus_known=sum(map(_known, week.values())),
+        hints=given,
+        thresholds=thresholds,
+    )
 
 
 def _rows(desk: Desk, query: CostQuery) -> Iterable[Row]:

@@ -52,8 +52,17 @@ def show_hints(
         wide=wide,
         empty="nothing stands out; `gpu-tokens hints --json` says what was looked for",
     )
+    unknown = body.gpus - body.gpus_known
+    notes = (
+        [
+            f"too little of the last 7 days is known of {unknown:,} of {body.gpus:,} GPUs to say "
+            "whether they are needed"
+        ]
+        if unknown
+        else []
+    )
     for hint in body.hints:
         amounts = map(shown.amount, (hint.week_nusd, hint.month_nusd))
         said = worded(hint.sentence, shown.worded)
         made.add_row(hint.kind, hint.subject, *amounts, str(len(hint.gpus) or ""), said)
-    cli.show(made, *shown.notes())
+    cli.show(made, *notes, *shown.notes())

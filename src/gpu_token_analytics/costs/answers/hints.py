@@ -67,5 +67,12 @@ class HintsResponse(Answer):
     month_from: datetime
     time_zone: str
     gpus: Annotated[Count, Meta(description="GPUs with money in the last 7 days.")]
+    gpus_known: Annotated[
+        Count,
+        Meta(
+            description="Those of them that were owned long enough and seen enough of the time to "
+            "say whether they are needed (`owned_hours`, `unseen`)."
+        ),
+    ]
     hints: list[Hint]
     thresholds: list[HintThreshold]

@@ -31,7 +31,9 @@ export function hintsCard(state, answer) {
       h('details', null, h('summary', null, 'Cells'), h('code', { class: 'path' }, row.cells))] },
   ];
   return card('What to do', { id: 'hints', hint: `Of the 7 and 30 days to ${moment(to, state.zone)} (${answer.time_zone}), whatever range is chosen. Their money is warm and cold idle: what is unobserved is not known to be unused.` },
-    answer.hints.length === 0 ? h('p', null, `Nothing stands out among ${answer.gpus} GPUs.`)
+    answer.gpus_known < answer.gpus
+      ? h('p', { id: 'hints-unknown' }, `Too little of the last 7 days is known of ${answer.gpus - answer.gpus_known} of ${answer.gpus} GPUs to say whether they are needed.`) : null,
+    answer.hints.length === 0 ? (answer.gpus_known > 0 ? h('p', null, `Nothing stands out among ${answer.gpus_known} GPUs.`) : null)
       : table({ id: 'hint-rows', caption: 'Hints', columns, rows: answer.hints, sort: { param: 'hints', params: state.params, initial: 'week.desc' }, limit: 20 }),
     h('details', { class: 'more', id: 'hint-thresholds' }, h('summary', null, 'What decides'), h('ul', { class: 'checked' },
       answer.thresholds.map(({ says, value }) => h('li', null, `${says} `, h('strong', null, String(value)))))));
