@@ -17,8 +17,8 @@ help:  ## list the commands
 demo: $(VENV)/.demo  ## the whole pipeline on this machine: make demo ARGS="--duration 20"
 	@$(BIN)/gpu-tokens demo $(ARGS)
 
-test: $(VENV)/.dev  ## the fast suite (under two minutes)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev  ## the fast suite (some two minutes of two cores)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 setup: $(VENV)/.demo  ## virtual environment with the pinned runtime
 setup-dev: $(VENV)/.dev  ## the same with test and lint tools
@@ -60,7 +60,7 @@ integration: $(VENV)/.dev  ## real Kafka, real mongod, process kills; two files 
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not minutes" tests/integration tests/e2e $(ARGS)
 
 .PHONY: integration-full
-integration-full: $(VENV)/.dev  ## the same, and what waits for minutes: brokers, majorities and sites that are away
+integration-full: $(VENV)/.dev  ## the same, and what takes minutes: brokers, majorities and sites that are away, kills until sums are wrong
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/integration tests/e2e $(ARGS)
 
 check: lint types test integration  ## what CI checks before vms, kubernetes and drill (.ci/run)

@@ -131,6 +131,7 @@ def test_kill_loop_finds_a_commit_before_the_write(
     )
 
 
+@pytest.mark.minutes
 def test_kill_loop_finds_inc_sums(
     mock_broker: EmbeddedBroker, make_settings: MakeSettings, loop: Any
 ) -> None:
