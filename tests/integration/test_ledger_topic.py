@@ -106,27 +106,41 @@ def lease_runs_out(store: Store) -> None:
     )
 
 
-def committed(settings: Settings) -> Records:
-    """All that a reader sees, in order of each partition."""
-    consumer = Consumer(
+def reader(settings: Settings, isolation: str) -> Consumer:
+    return Consumer(
         {
             "bootstrap.servers": settings.kafka_bootstrap,
             "group.id": uuid.uuid4().hex,
-            "isolation.level": "read_committed",
+            "isolation.level": isolation,
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
         }
     )
+
+
+def ends(settings: Settings) -> dict[int, int]:
+    """Of each partition the offset after its last record, whether its transaction is over or
+    not."""
+    name, consumer = settings.ledger_topic, reader(settings, "read_uncommitted")
     try:
-        partitions = len(
-            consumer.list_topics(settings.ledger_topic, timeout=15)
-            .topics[settings.ledger_topic]
-            .partitions
-        )
-        consumer.assign(
-            [TopicPartition(settings.ledger_topic, number, 0) for number in range(partitions)]
-        )
-        left, found = set(range(partitions)), []
+        partitions = consumer.list_topics(name, timeout=15).topics[name].partitions
+        return {
+            number: consumer.get_watermark_offsets(TopicPartition(name, number), timeout=15)[1]
+            for number in partitions
+        }
+    finally:
+        consumer.close()
+
+
+def committed(settings: Settings) -> Records:
+    """All that a reader sees, in order of each partition."""
+    # Kafka tells the writer that a transaction is committed before every partition has it: a
+    # reader of what is committed may come to an end before these records.
+    left = ends(settings)
+    consumer = reader(settings, "read_committed")
+    try:
+        consumer.assign([TopicPartition(settings.ledger_topic, number, 0) for number in left])
+        found = []
         until = time.monotonic() + 60
         while left and time.monotonic() < until:
             message = consumer.poll(1.0)
@@ -134,7 +148,9 @@ def committed(settings: Settings) -> Records:
                 continue
             if (error := message.error()) is not None:
                 assert error.name() == "_PARTITION_EOF", error
-                left.discard(message.partition() or 0)
+                number = message.partition() or 0
+                if (message.offset() or 0) >= left.get(number, 0):
+                    left.pop(number, None)
                 continue
             found.append(
                 {"key": (message.key() or b"").decode(), **json.loads(message.value() or b"")}
