@@ -158,8 +158,12 @@ def test_a_rate_that_changed_within_the_range_is_said_and_each_hour_has_its_own_
             dashboard.page.click("#export")
         query = parse_qs(urlsplit(asked.value.url).query)
         assert (query["currency"], query["group_by"]) == (["EUR"], ["tenant"])
-        page = dashboard.open("/?range=15m&tz=UTC&currency=EUR")
-        assert "1 USD = 2 EUR" in dashboard.text("#currency-note")
+        span = "&".join(
+            f"{name}={midnight - timedelta(hours=hours):%Y-%m-%dT%H:%M:00Z}"
+            for name, hours in (("from", 2), ("to", 1))
+        )
+        page = dashboard.open(f"/?{span}&tz=UTC&currency=EUR")
+        assert "1 USD = 0.9 EUR" in dashboard.text("#currency-note")
         assert page.locator("#converted").count() == 0, "one rate needs no second table"
 
 
