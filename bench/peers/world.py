@@ -4,7 +4,6 @@ group has come."""
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -170,9 +169,3 @@ def until(
         if time.perf_counter() > last:
             raise TimeoutError(f"{what} did not happen within {most_seconds:g} s")
         time.sleep(pause_seconds)
-
-
-def parsed(record: Record) -> Document:
-    """As a document under its event id."""
-    body: Document = json.loads(record.value)
-    return {"_id": record.event_id, **body}
