@@ -6,10 +6,11 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -54,6 +55,24 @@ def environment_of(settings: Settings) -> dict[str, str]:
             value = value.get_secret_value()
         found[name.upper()] = json.dumps(value) if isinstance(value, dict) else str(value)
     return found
+
+
+def run_with(settings: Settings, program: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """A program under these settings, to its end."""
+    return subprocess.run(
+        program,
+        cwd=ROOT,
+        env={**os.environ, **environment_of(settings)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`gpu-tokens` with these arguments, to its end."""
+    return run_with(settings, [*GPU_TOKENS, *arguments])
 
 
 def usages(count: int, hosts: int = 12, gpus_per_host: int = 2) -> list[TokenUsage]:

@@ -4,9 +4,7 @@ written, whatever dies."""
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from tests.integration.delivery_support import ROOT, environment_of
+from tests.integration.delivery_support import command, run_with
 from tests.integration.ledger_support import MINUTE, Pipeline, minutes_ago, sample, usage
 
 from gpu_token_analytics.costs.choices import ExportLayout
@@ -163,22 +161,15 @@ def test_a_killed_run_leaves_whole_files_and_the_next_goes_on(
     one: Pipeline, tmp_path: Path
 ) -> None:
     folder = tmp_path / "ledger"
-    command = ["export", "--days", str(folder), "--by", "gpu,model,tenant", "--json"]
-    environment = {**os.environ, **environment_of(one.settings)}
-    script = [sys.executable, "-c", _DYING, *command]
-    dead = subprocess.run(
-        script, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    words = ["export", "--days", str(folder), "--by", "gpu,model,tenant", "--json"]
+    dead = run_with(one.settings, [sys.executable, "-c", _DYING, *words])
     assert dead.returncode == -signal.SIGKILL, dead.stderr
     assert days_in(folder) == {
         day: sums for day, sums in days_of_ledger(one).items() if day == f"{DAYS[0]:%Y-%m-%d}"
     }
     assert list(folder.rglob("*.partial")), "it died within a file"
 
-    program = [sys.executable, "-m", "gpu_token_analytics", *command]
-    done = subprocess.run(
-        program, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = command(one.settings, *words)
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["written"] for line in done.stdout.splitlines()] == [False, True, True]
     assert days_in(folder) == days_of_ledger(one)
@@ -188,15 +179,7 @@ def test_a_killed_run_leaves_whole_files_and_the_next_goes_on(
 def test_the_command_writes_the_days_of_a_named_period(one: Pipeline, tmp_path: Path) -> None:
     folder = tmp_path / "ledger"
     words = ["export", "--days", str(folder), "--period", "yesterday", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "gpu_token_analytics", *words],
-        cwd=ROOT,
-        env={**os.environ, **environment_of(one.settings)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = command(one.settings, *words)
     assert done.returncode == 0, done.stderr
     written = [json.loads(line)["day"] for line in done.stdout.splitlines()]
     assert written == [f"{DAYS[-1]:%Y-%m-%d}"]

@@ -4,9 +4,6 @@ Kafka 3.7 and current."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +15,9 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from tests.integration.delivery_support import (
-    ROOT,
     Processor,
+    command,
     delivery_settings,
-    environment_of,
     eventually,
     lag,
     send,
@@ -64,18 +60,6 @@ def store(settings: Settings) -> Iterator[Store]:
     found = open_store(settings)
     yield found
     found.close()
-
-
-def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "gpu_token_analytics", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment_of(settings)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def test_topics_are_created_once_and_checked(settings: Settings) -> None:

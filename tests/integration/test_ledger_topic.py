@@ -29,6 +29,7 @@ from tests.integration.delivery_support import (
     delivery_settings,
     environment_of,
     eventually,
+    run_with,
     send,
     usages,
 )
@@ -271,15 +272,7 @@ publisher.run(threading.Event(), SystemClock())
 def test_killed_between_any_two_steps_it_loses_nothing(one: Pipeline, step: PublishStage) -> None:
     one.ingest(fleet_events())
     one.close()
-    dead = subprocess.run(
-        [sys.executable, "-c", _DYING, step.value],
-        cwd=ROOT,
-        env={**os.environ, **environment_of(one.settings)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    dead = run_with(one.settings, [sys.executable, "-c", _DYING, step.value])
     assert dead.returncode == -signal.SIGKILL, dead.stderr
     sending = publisher(one)
     assert sending.step() == 0, "the dead one leads until its lease has run out"
