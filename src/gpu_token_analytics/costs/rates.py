@@ -92,11 +92,12 @@ def check_rate(new: NewRate) -> None:
 def converted(desk: Desk, query: CostQuery, currency: str) -> ConvertedResponse:
     """The answer of /v1/costs/converted; query: without buckets. Raises Refused."""
     query = with_books(desk, query)
-    check_cost(query, desk.reads.gpu_count())
-    return report.of_one_state(lambda: _converted(desk, query, currency))
+    gpus = desk.reads.gpu_count()
+    check_cost(query, gpus)
+    return report.of_one_state(lambda: _converted(desk, query, currency, gpus))
 
 
-def _converted(desk: Desk, query: CostQuery, currency: str) -> ConvertedResponse:
+def _converted(desk: Desk, query: CostQuery, currency: str, gpus: int) -> ConvertedResponse:
     book, now = desk.rates.book(currency), desk.now()
     groups: dict[Key, list[int]] = {}
     known: dict[Key, Known] = {}
@@ -107,7 +108,7 @@ def _converted(desk: Desk, query: CostQuery, currency: str) -> ConvertedResponse
             RateUsed(low, high, format(rate.units_per_usd, "f"), rate.valid_from.astimezone(UTC))
         )
         piece: CostQuery = replace(query, start=low, end=high)
-        check_cost(piece, desk.reads.gpu_count())
+        check_cost(piece, gpus)
         for row in desk.costs.rows(piece, now, chunked=Chunked.BY_PIECES):
             values = classes_in(rate, row)
             groups[row.key] = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from gpu_token_analytics.errors import SettingsError
 from gpu_token_analytics.sentences import worded
 from gpu_token_analytics.terminal import money
 from gpu_token_analytics.terminal import support as cli
+
+if TYPE_CHECKING:  # drivers are not loaded for `--help`
+    from gpu_token_analytics.costs.answers.costs import BreakEvenRow
 
 
 def register(app: typer.Typer) -> None:
@@ -86,16 +89,6 @@ def break_even(
     )
     made = FittedTable(f"{cli.instant(body.from_)} to {cli.instant(body.to)}", columns, wide=wide)
     for row in body.rows:
-        nobody = (
-            "no tokens"
-            if not row.tokens
-            else "no price"
-            if row.api_usd_per_million is None
-            else "not known"
-            if row.own_usd_per_million is None
-            else "the same"
-        )
-        wins = {True: "own GPUs win", False: "the API wins", None: nobody}[row.own_wins]
         made.add_row(
             row.model or "everything",
             cli.count(row.tokens_per_hour or 0),
@@ -107,7 +100,7 @@ def break_even(
             else cli.count(row.break_even_tokens_per_hour),
             cli.percent(row.break_even_utilization),
             cli.percent(row.utilization),
-            wins,
+            _winner(row),
             style="bold" if row.model is None else None,
         )
     hourly = body.own_usd_per_gpu_hour
@@ -117,3 +110,14 @@ def break_even(
         + (f", what if {usd_per_gpu_hour} USD" if usd_per_gpu_hour is not None else ""),
         *shown.notes(),
     )
+
+
+def _winner(row: BreakEvenRow) -> str:
+    """Who wins; else why nobody does."""
+    if row.own_wins is not None:
+        return "own GPUs win" if row.own_wins else "the API wins"
+    if not row.tokens:
+        return "no tokens"
+    if row.api_usd_per_million is None:
+        return "no price"
+    return "not known" if row.own_usd_per_million is None else "the same"

@@ -7,8 +7,8 @@ same.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -159,27 +159,14 @@ def report(
         cli.asked_range(start, end, last, period, time_zone), bucket, time_zone, groups, filters
     )
     with cli.opened() as desk:
-        if currency is not None and not compare:
-            _convert(
-                desk,
-                query_of(desk.now()),
-                currency,
-                limit,
-                wide=wide,
-                as_json=as_json,
-                as_csv=as_csv,
-            )
-            return
-        if compare:
-            _compare(
-                desk,
-                query_of(desk.now()),
-                currency,
-                limit,
-                wide=wide,
-                as_json=as_json,
-                as_csv=as_csv,
-            )
+        if compare or currency is not None:
+            query = query_of(desk.now())
+            if currency is None or compare:
+                told = _compared(desk, query, currency, limit, wide=wide)
+            else:
+                told = _converted(desk, query, currency, limit, wide=wide)
+            if not cli.printed(told.body, told.rows, as_json=as_json, as_csv=as_csv):
+                cli.show(told.table())
             return
 
         def first(rows: int) -> CostsResponse:
@@ -206,42 +193,32 @@ def report(
             cli.show(view.render(first(limit), limit, wide=wide))
 
 
-def _compare(
-    desk: Desk,
-    query: CostQuery,
-    currency: str | None,
-    limit: int,
-    *,
-    wide: bool,
-    as_json: bool,
-    as_csv: bool,
-) -> None:
+class _Told(NamedTuple):
+    """An answer that is a table of its own, its rows as CSV has them, and how it is drawn."""
+
+    body: Any
+    rows: Iterable[Any]
+    table: Callable[[], RenderableType]
+
+
+def _compared(
+    desk: Desk, query: CostQuery, currency: str | None, limit: int, *, wide: bool
+) -> _Told:
     from gpu_token_analytics.costs.report import compared
     from gpu_token_analytics.terminal import report as view
 
     body = compared(desk, query)
     shown = money.shown_in(desk, currency, body.before_from, body.to)
-    if not cli.printed(body, body.rows, as_json=as_json, as_csv=as_csv):
-        cli.show(view.render_compared(body, limit, shown, wide=wide))
+    return _Told(body, body.rows, lambda: view.render_compared(body, limit, shown, wide=wide))
 
 
-def _convert(
-    desk: Desk,
-    query: CostQuery,
-    currency: str,
-    limit: int,
-    *,
-    wide: bool,
-    as_json: bool,
-    as_csv: bool,
-) -> None:
+def _converted(desk: Desk, query: CostQuery, currency: str, limit: int, *, wide: bool) -> _Told:
     from gpu_token_analytics.costs.rates import converted
     from gpu_token_analytics.terminal import report as view
 
     body = converted(desk, query, currency)
     rows = ({"currency": body.currency, **cli.as_dict(row)} for row in body.rows)
-    if not cli.printed(body, rows, as_json=as_json, as_csv=as_csv):
-        cli.show(view.render_converted(body, limit, wide=wide))
+    return _Told(body, rows, lambda: view.render_converted(body, limit, wide=wide))
 
 
 def _watch(rendered: Callable[[int], RenderableType]) -> None:
